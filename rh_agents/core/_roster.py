@@ -1,0 +1,162 @@
+"""Who waits for a slot in a group: members in their order, and iterables from which more are pulled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source
+from rh_agents.core._order import RecordedOrder
+from rh_agents.core.calls import Call, report_undefined_order
+from rh_agents.core.codec import canonical
+from rh_agents.core.errors import DefinitionError
+from rh_agents.core.keys import child_key, identity_of_item, identity_of_unseen
+
+if TYPE_CHECKING:
+    from rh_agents.core.ports import RunHandle
+    from rh_agents.core.scope import Scope
+
+__all__ = ["Roster"]
+
+
+class Roster:
+    """Enrols members: gives each its index and, in a run that records, its key."""
+
+    def __init__(self, run: RunHandle, scope: Scope, group: str, order: RecordedOrder) -> None:
+        self._run = run
+        self._scope = scope
+        self._group = group
+        self._order = order
+        self._waiting: deque[Member] = deque()
+        self._sources: deque[Source] = deque()
+        self.enrolled: int = 0
+        """How many members there are so far."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits, and nobody can come but through `add` and `map`."""
+        return not self._waiting and not self._sources
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether an iterable has not been read to its end."""
+        return bool(self._sources)
+
+    @property
+    def async_source(self) -> Source | None:
+        """The iterable whose turn it is, if reading it may have to wait."""
+        return self._sources[0] if self._sources and self._sources[0].is_async else None
+
+    @property
+    def total(self) -> int | None:
+        """How many members there will be; None if an iterable does not tell its length."""
+        total = self.enrolled
+        for source in self._sources:
+            if source.length is None:
+                return None
+            total += source.length
+        return total
+
+    def enrol(self, work: Work, name: str | None, key: str | None, context: Context, now: float) -> Member:
+        """Make a member of a call, a coroutine or a callable."""
+        return self._enrol(work, name, key, context, now, None)
+
+    def enrol_item(self, source: Source, item: Any, now: float) -> Member:
+        """Make a member of an item that an iterable gave."""
+        source.count_pulled()
+        name = None if source.name is None else source.name(item)
+        key = None if source.key is None else source.key(item)
+        return self._enrol(source.work_for(item), name, key, source.context.copy(), now, (source, item))
+
+    def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
+        """Make a failed member of the rest of an iterable that raised."""
+        return self._enrol(failed_source(error, source.pulled), "map", None, source.context, now, None)
+
+    def wait(self, member: Member) -> None:
+        """Let a member wait for a slot."""
+        self._waiting.append(member)
+
+    def add_source(self, source: Source) -> None:
+        """Read this iterable when those before it have been read."""
+        self._sources.append(source)
+
+    def next_waiting(self) -> Member | None:
+        """The member that has waited longest."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def pull(self, now: float) -> Member | None:
+        """The next item of the iterables that can be read without waiting; None if there is none."""
+        while self._sources and not self._sources[0].is_async:
+            source = self._sources[0]
+            try:
+                item = next(source.items)  # type: ignore[arg-type]
+            except StopIteration:
+                self._sources.popleft()
+            except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
+                self._sources.popleft()
+                return self.enrol_failure(source, error, now)
+            else:
+                return self.enrol_item(source, item, now)
+        return None
+
+    async def pull_async(self, source: Source, clock: Callable[[], float]) -> Member | None:
+        """The next item of an async iterable; None if it has been read to its end."""
+        try:
+            item = await anext(source.items)  # type: ignore[arg-type]
+        except StopAsyncIteration:
+            self._end(source)
+            return None
+        except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
+            self._end(source)
+            return self.enrol_failure(source, error, clock())
+        return self.enrol_item(source, item, clock())
+
+    def _end(self, source: Source) -> None:
+        if self._sources and self._sources[0] is source:
+            self._sources.popleft()
+
+    def discard(self) -> None:
+        """Forget all that has not started."""
+        for member in self._waiting:
+            close_unstarted(member.work)
+        self._waiting.clear()
+        for source in self._sources:
+            close: Callable[[], None] | None = getattr(source.items, "close", None)
+            if close is not None and not source.is_async:
+                close()
+        self._sources.clear()
+
+    def _enrol(
+        self,
+        work: Work,
+        name: str | None,
+        key: str | None,
+        context: Context,
+        now: float,
+        origin: tuple[Source, Any] | None,
+    ) -> Member:
+        member = Member(self.enrolled, work, name, context, now)
+        if self._run.records:
+            same = self._identity(member, key, origin)
+            occurrence = self._scope.count(self._group.encode("utf-8", "surrogatepass") + same)
+            if occurrence and self._scope.has_other_open_group(self._group, self):
+                report_undefined_order(self._scope, member.label, self._run)
+            member.base = child_key(self._scope.key, self._group, same, occurrence)
+            member.key = self._scope.resolve(member.base)
+            self._order.enrolled(member.key, member.index)
+        self.enrolled += 1
+        return member
+
+    def _identity(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> bytes:
+        work = member.work
+        if isinstance(work, Call):
+            return work.identity() if key is None else work.identity_for(key)
+        if key is None and member.name is None and origin is not None:
+            source, item = origin
+            try:
+                return identity_of_item(getattr(source.function, "__qualname__", ""), canonical(item))
+            except DefinitionError:  # the item is no data: its index is all there is
+                pass
+        return identity_of_unseen(member.name, key, member.index)

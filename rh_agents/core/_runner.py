@@ -1,0 +1,212 @@
+"""One call from its start to its outcome: replay, attempts, timeout, breaker, and the events that tell of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.errors import CallTimeout, StoreError
+from rh_agents.core.events import call_event
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.ports import RunHandle
+from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
+from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.types import EventType, ExecutionStatus
+
+__all__ = ["Job", "run_job"]
+
+
+class Job:
+    """All that is needed to execute one call, whoever makes it.
+
+    `begin` starts an attempt. `result` is there as soon as the outcome is, even if the task that executes the job is
+    cancelled while it tells others of it: what has been paid for is not lost.
+    """
+
+    __slots__ = (
+        "actor", "attempts", "begin", "breaker", "check", "group_id", "index", "key", "name", "result", "retry",
+        "run", "scope", "timeout", "total",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        run: RunHandle,
+        actor: BaseActor,
+        name: str,
+        scope: Scope,
+        begin: Callable[[], Awaitable[Any]],
+        *,
+        key: bytes | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        breaker: CircuitBreaker | None = None,
+        group_id: str | None = None,
+        index: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        self.run: RunHandle = run
+        self.actor: BaseActor = actor
+        self.name: str = name
+        self.scope: Scope = scope
+        self.begin: Callable[[], Awaitable[Any]] = begin
+        self.key: bytes | None = key
+        self.check: Callable[[], Awaitable[None]] | None = check
+        self.retry: RetryPolicy | None = retry
+        self.timeout: float | None = timeout
+        self.breaker: CircuitBreaker | None = breaker
+        self.group_id: str | None = group_id
+        self.index: int | None = index
+        self.total: int | None = total
+        self.attempts: int = 0
+        self.result: ExecutionResult[Any] | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there are events about it. Plain functions in an unobserved run go without, because they are many."""
+        run = self.run
+        return run.records or run.is_observed or self.actor.event_type is not EventType.FUNCTION_CALL
+
+    async def tell(self, status: ExecutionStatus, outcome: Outcome | None = None, **facts: Any) -> Outcome | None:
+        """Make an event of the call as it stands, and emit it."""
+        run = self.run
+        event = call_event(
+            self.actor,
+            self.name,
+            status,
+            run.run_id,
+            self.scope.address,
+            None if self.key is None else self.key.hex(),
+            run.now(),
+            group_id=self.group_id,
+            parallel_index=self.index,
+            group_total=self.total,
+            **facts,
+        )
+        return await run.emit(event, outcome)
+
+
+async def run_job(job: Job) -> ExecutionResult[Any]:
+    """Execute a call and return its result, which holds the failure if it failed.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled. `job.result` tells whether there is an outcome all the same.
+        StoreError: the outcome could not be recorded.
+    """
+    scope = job.scope
+    current_scope.set(scope)
+    if job.key is not None:
+        recorded = job.run.recorded(job.key)
+        if recorded is not None:
+            return await _recover(job, recorded)
+    scope.owner = asyncio.current_task()
+    told = job.is_told
+    if told:
+        await job.tell(ExecutionStatus.STARTED)
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    try:
+        value = await _attempt_until_done(job, clock, told)
+        error = None
+    except asyncio.CancelledError:
+        if told:
+            await job.tell(ExecutionStatus.CANCELLED, attempt=job.attempts, execution_time=clock() - started)
+        raise
+    except StoreError:
+        raise
+    except Exception as caught:  # noqa: BLE001 - the border where a call's failure becomes its result
+        value, error = None, caught
+    seconds = clock() - started
+    if error is None:
+        job.result = success(value, seconds, job.attempts, job.name, job.index, scope.address)
+    else:
+        job.result = failure(error, seconds, job.attempts, job.name, job.index, scope.address)
+    if told:
+        await _settle(job, value, error, seconds)
+    return job.result
+
+
+async def _settle(job: Job, value: Any, error: Exception | None, seconds: float) -> None:
+    """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
+    outcome = None
+    if job.key is not None:
+        address = job.scope.address
+        outcome = Outcome(job.key, job.name, address, value, error, seconds, job.attempts, job.group_id, job.run.epoch)
+    if error is None:
+        status, facts = ExecutionStatus.COMPLETED, {"result": value}
+    else:
+        status, facts = ExecutionStatus.FAILED, {"message": describe_error(error)}
+    counts = await job.tell(status, outcome, attempt=job.attempts, execution_time=seconds, **facts)
+    if counts is not None and counts is not outcome:
+        job.result = counts.as_result(job.index, job.scope.address)
+
+
+async def _recover(job: Job, outcome: Outcome) -> ExecutionResult[Any]:
+    """Return what an earlier execution recorded, without calling anything."""
+    job.result = outcome.as_result(job.index, job.scope.address)
+    await job.tell(
+        ExecutionStatus.RECOVERED,
+        attempt=outcome.attempts,
+        execution_time=outcome.seconds,
+        result=outcome.value,
+        message=job.result.error_message,
+        is_replayed=True,
+    )
+    return job.result
+
+
+async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) -> Any:
+    """The value of the first attempt that succeeds; raises the error of the last one."""
+    if job.check is not None:
+        await job.check()
+    while True:
+        try:
+            return await _attempt(job, clock)
+        except StoreError:
+            raise
+        except Exception as error:
+            delay = None
+            if job.retry is not None:
+                delay = job.retry.delay_after(job.attempts, error, job.run.chance())
+            if delay is None:
+                raise
+            message = describe_error(error)
+        if told:
+            await job.tell(ExecutionStatus.RETRYING, attempt=job.attempts, retry_delay=delay, message=message)
+        await asyncio.sleep(delay)
+
+
+async def _attempt(job: Job, clock: Callable[[], float]) -> Any:
+    """One attempt, under the breaker and the timeout."""
+    breaker = job.breaker
+    if breaker is None:
+        return await _bounded(job)
+    admission = breaker.admit(clock())
+    try:
+        value = await _bounded(job)
+    except Exception as error:
+        breaker.failed(admission, error, clock())
+        raise
+    except BaseException:
+        breaker.abandoned(admission)
+        raise
+    breaker.succeeded(admission)
+    return value
+
+
+async def _bounded(job: Job) -> Any:
+    job.attempts += 1
+    job.scope.begin_attempt(job.attempts)
+    if job.timeout is None:
+        return await job.begin()
+    limit = asyncio.timeout(job.timeout)
+    try:
+        async with limit:
+            return await job.begin()
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise CallTimeout(f"{job.name or job.actor.name} took longer than its timeout of {job.timeout:g} s") from error

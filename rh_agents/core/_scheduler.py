@@ -1,0 +1,261 @@
+"""The tasks of a group: started as slots become free, ended before the group ends, their results kept until read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rh_agents.core._members import Member
+from rh_agents.core._order import RecordedOrder
+from rh_agents.core._roster import Roster
+from rh_agents.core._runner import Job, run_job
+from rh_agents.core.results import ExecutionResult
+
+if TYPE_CHECKING:
+    from rh_agents.core.ports import RunHandle
+
+__all__ = ["Ended", "Scheduler"]
+
+_REPLAYED_AT_ONCE = 256
+"""Recovered members need no slot, but each takes a task for a moment."""
+
+
+class Ended(NamedTuple):
+    """A member's task has ended.
+
+    `result` is None if the group cancelled it before it had an outcome. `error` is what no group may swallow: the store
+    failed, or the interpreter is told to exit.
+    """
+
+    member: Member
+    job: Job
+    result: ExecutionResult[Any] | None
+    error: BaseException | None
+
+
+class _Running(NamedTuple):
+    job: Job
+    member: Member
+    holds_slot: bool
+
+
+class Scheduler:
+    """Runs the members of a roster, at most `max_workers` at a time.
+
+    Everything here happens between awaits: in the done callback of the tasks, and in methods that the block calls.
+
+    Args:
+        run: the run to which the members belong.
+        roster: who waits.
+        order: which recovered members a stream wants first.
+        max_workers: the number of slots.
+        make_job: what to execute for a member.
+        started: told of each member that takes a slot.
+        ended: told of each member that has ended, before the next one starts.
+    """
+
+    def __init__(
+        self,
+        run: RunHandle,
+        roster: Roster,
+        order: RecordedOrder,
+        max_workers: int,
+        *,
+        make_job: Callable[[Member], Job],
+        started: Callable[[Member, Job], None],
+        ended: Callable[[Ended], None],
+    ) -> None:
+        self.roster: Roster = roster
+        self.order: RecordedOrder = order
+        self.finished: dict[int, ExecutionResult[Any]] = {}
+        """Results that no stream has given yet, by index."""
+        self.buffer: float = max(16, 2 * max_workers)
+        """How many of them there may be before items are no longer pulled for want of a reader."""
+        self.is_halted: bool = False
+        self.is_streamed: bool = False
+        """Whether somebody wants to be woken at every result, not only at the end."""
+        self._run = run
+        self._max_workers = max_workers
+        self._make_job = make_job
+        self._started = started
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[ExecutionResult[Any]], _Running] = {}
+        self._slots_taken = 0
+        self._completed: deque[int] = deque()
+        self._filling = False
+        self._feeder: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    # -- starting -----------------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Start members while there are slots. Not re-entered when an iterable that is being pulled calls `add`."""
+        if self._filling or self.is_halted:
+            return
+        self._filling = True
+        try:
+            while self._has_slot and (member := self._next_member()) is not None:
+                self._start(member)
+        finally:
+            self._filling = False
+        if self.roster.async_source is not None:
+            self._feed_in_background()
+
+    @property
+    def _has_slot(self) -> bool:
+        return self._slots_taken < self._max_workers and len(self._running) < self._max_workers + _REPLAYED_AT_ONCE
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether more items may be pulled, seen from the reader of the results."""
+        return len(self.finished) < self.buffer or self.order.waits_for_enrolment
+
+    def _next_member(self) -> Member | None:
+        member = self.roster.next_waiting()
+        if member is None and self._has_room:
+            member = self.roster.pull(self._loop.time())
+        return member
+
+    def _start(self, member: Member) -> None:
+        holds_slot = member.key is None or self._run.recorded(member.key) is None
+        job = self._make_job(member)
+        if holds_slot:
+            self._slots_taken += 1
+            self._started(member, job)
+        task = self._loop.create_task(run_job(job), context=member.context)
+        self._running[task] = _Running(job, member, holds_slot)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[ExecutionResult[Any]]) -> None:
+        job, member, holds_slot = self._running.pop(task)
+        self._slots_taken -= holds_slot
+        error = None if task.cancelled() else task.exception()
+        self._ended(Ended(member, job, job.result, error))
+        self.fill()
+        self._wake()
+
+    def keep(self, index: int, result: ExecutionResult[Any]) -> None:
+        """Keep a result until it is read."""
+        self.finished[index] = result
+        self._completed.append(index)
+
+    # -- async iterables ----------------------------------------------------------------------------------------------
+
+    def _feed_in_background(self) -> None:
+        if self._feeder is None:
+            self._feeder = self._loop.create_task(self._feed(), name="rh_agents: pull items")
+            self._feeder.add_done_callback(self._feeder_done)
+        elif self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _feed(self) -> None:
+        """Pull items from async iterables, each one when there is a slot for it."""
+        while (source := self.roster.async_source) is not None:
+            if not self._has_slot or not self._has_room:
+                await self._wait_for_room()
+                continue
+            member = await self.roster.pull_async(source, self._loop.time)
+            if member is not None:
+                self.roster.wait(member)  # a slot may have been taken meanwhile
+            self.fill()
+
+    async def _wait_for_room(self) -> None:
+        self._room = self._loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    def _feeder_done(self, feeder: asyncio.Task[None]) -> None:
+        self._feeder = None
+        if feeder.cancelled():
+            self.halt()
+        self.fill()
+        self._wake()
+
+    # -- ending early, and waiting ------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not self._running and self._feeder is None and self.roster.is_empty
+
+    def halt(self) -> None:
+        """Start nothing more, and cancel what runs."""
+        self.is_halted = True
+        self.roster.discard()
+        if self._feeder is not None:
+            self._feeder.cancel()
+        for task in self._running:
+            task.cancel()
+        self._wake()
+
+    async def idle(self) -> None:
+        """Wait until nothing runs and nothing waits."""
+        while not self.is_idle:
+            await self.change()
+
+    async def change(self) -> None:
+        """Wait until a result is there (if `is_streamed`) or nothing runs any more."""
+        waiter = self._loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        if self._waiters and (self.is_streamed or self.is_idle):
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def join(self) -> None:
+        """Wait until every task has ended. A cancellation meanwhile reaches them too, and is raised when they have."""
+        cancelled: asyncio.CancelledError | None = None
+        while not self.is_idle:
+            try:
+                await self.change()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.halt()
+        if cancelled is not None:
+            raise cancelled
+
+    # -- for streams --------------------------------------------------------------------------------------------------
+
+    def take_completed(self) -> ExecutionResult[Any] | None:
+        """The result that was completed first, the recorded ones of an earlier execution before all others."""
+        self._pull_ahead()
+        index = self.order.take(self.finished)
+        if index is None and self.order.is_over:
+            index = self._oldest_completed()
+        return None if index is None else self.take(index)
+
+    def take(self, index: int) -> ExecutionResult[Any]:
+        """The result of a member; it is not kept."""
+        result = self.finished.pop(index)
+        self.fill()
+        return result
+
+    def _oldest_completed(self) -> int | None:
+        while self._completed:
+            index = self._completed.popleft()
+            if index in self.finished:
+                return index
+        return None
+
+    def _pull_ahead(self) -> None:
+        """Enrol members until the one that the recorded order wants next is among them, or cannot come any more."""
+        while self.order.waits_for_enrolment and not self.is_halted:
+            member = self.roster.pull(self._loop.time())
+            if member is None:
+                break
+            self.roster.wait(member)
+        if not self.roster.has_sources:
+            self.order.skip_missing()
+        self.fill()

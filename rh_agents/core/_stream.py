@@ -1,0 +1,52 @@
+"""The results of a group as an async iterator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from rh_agents.core._scheduler import Scheduler
+from rh_agents.core.results import ExecutionResult
+
+__all__ = ["ResultStream"]
+
+
+class ResultStream(AsyncIterator[ExecutionResult[Any]]):
+    """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
+
+    It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.
+    """
+
+    def __init__(self, scheduler: Scheduler, raise_reason: Callable[[], None], *, ordered: bool) -> None:
+        self._scheduler = scheduler
+        self._raise_reason = raise_reason
+        self._take = self._next_enrolled if ordered else scheduler.take_completed
+        self._next_index = 0
+        self.is_exhausted: bool = False
+        """Whether all results have been given."""
+        scheduler.is_streamed = True
+
+    async def __anext__(self) -> ExecutionResult[Any]:
+        scheduler = self._scheduler
+        while (result := self._take()) is None:
+            if not scheduler.is_idle:
+                await scheduler.change()
+            elif not scheduler.finished:
+                self._raise_reason()
+                self.is_exhausted = True
+                raise StopAsyncIteration
+        self.is_exhausted = False
+        return result
+
+    def _next_enrolled(self) -> ExecutionResult[Any] | None:
+        scheduler = self._scheduler
+        index = self._next_index
+        if index not in scheduler.finished:
+            if not scheduler.is_idle:
+                return None
+            # What was cancelled has no result; what was added after this stream had passed its place comes last.
+            index = min(scheduler.finished, default=index)
+        if index not in scheduler.finished:
+            return None
+        self._next_index = index + 1
+        return scheduler.take(index)

@@ -1,0 +1,291 @@
+"""Actors: functions with a name, a policy and typed edges. They are values; calling them is the runtime's work."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
+
+from rh_agents.core.codec import canonical
+from rh_agents.core.errors import DefinitionError, InputError, OutputError
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.types import Engine, EventType
+
+__all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet"]
+
+
+class Injected:
+    """Marks a parameter that is no data (a client, a connection): neither keyed nor stored, never in an input model.
+
+    async def fetch(url: str, client: Annotated[Client, Injected]) -> str: ...
+    """
+
+
+Check = Callable[..., Awaitable[object] | object]
+_NAMES_OF_STATE = frozenset({"state", "execution_state"})
+_NAMES_OF_CONTEXT = frozenset({"context", "extra_context"})
+
+
+class BaseActor(BaseModel):
+    """Something that can be called, with its policy.
+
+    The handler takes the input and, if it has more parameters, the extra context and the run:
+    `handler(input_data)`, `handler(input_data, extra_context)`, `handler(input_data, extra_context, state)`; parameters
+    named `state` or `execution_state` get the run wherever they stand. (Decorated functions keep their own parameters.)
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    version: str = "1"
+    """Part of the identity of its calls: with a new version, what older code returned is not used again."""
+    event_type: EventType = EventType.FUNCTION_CALL
+    handler: Callable[..., Any]
+    input_model: Any = None
+    """The type of the input; what does not fit is an `InputError`. None takes anything."""
+    output_model: Any = None
+    """The type of the result; what does not fit is an `OutputError`. None takes anything."""
+    preconditions: Sequence[Check] = ()
+    """Called before the first attempt with (input, extra context, run); what they raise is the call's failure."""
+    postconditions: Sequence[Check] = ()
+    """Called after each attempt with (result, extra context, run); what they raise fails that attempt."""
+    engine: Engine | None = None
+    """Where the handler runs; None means on the event loop for coroutine functions and in a thread for others."""
+    retry: RetryPolicy | None = None
+    """None: whatever the group says, or a single attempt. `retry=3` means at most three attempts."""
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds for each attempt. A thread cannot be stopped: it goes on unseen after its call has timed out."""
+    breaker: CircuitBreaker | None = None
+
+    @field_validator("retry", mode="before")
+    @classmethod
+    def _read_short_retry(cls, retry: RetryPolicy | int | None) -> RetryPolicy | None:
+        return RetryPolicy.of(retry)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse what could only fail later."""
+        is_async = _is_coroutine_function(self.handler)
+        if is_async and self.engine not in (None, Engine.ASYNC):
+            raise DefinitionError(
+                f"{self.name}: engine={self.engine.value!r} is for plain functions, and {self.name} is an `async def`"
+            )
+        if not is_async and self.engine is Engine.ASYNC:
+            raise DefinitionError(
+                f"{self.name}: engine='async' needs an `async def`; a plain function would block the event loop"
+            )
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the handler runs on the event loop."""
+        return _is_coroutine_function(self.handler)
+
+    @cached_property
+    def signature(self) -> Signature:
+        """How the handler wants to be called."""
+        return Signature(self.handler)
+
+    @cached_property
+    def _input_adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.input_model)
+
+    @cached_property
+    def _output_adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.output_model)
+
+    def validate_input(self, data: Any) -> Any:
+        """The input as the handler expects it.
+
+        Raises:
+            InputError: it does not fit `input_model`. One line for each place that is wrong.
+        """
+        if self.input_model is None or _is_instance(data, self.input_model):
+            return data
+        try:
+            return self._input_adapter.validate_python(data)
+        except ValidationError as error:
+            raise InputError(f"{self.name}: input {_places(error)}") from error
+
+    def validate_output(self, value: Any) -> Any:
+        """The result as the output model has it.
+
+        Raises:
+            OutputError: it does not fit `output_model`.
+        """
+        if self.output_model is None or _is_instance(value, self.output_model):
+            return value
+        try:
+            return self._output_adapter.validate_python(value)
+        except ValidationError as error:
+            raise OutputError(f"{self.name}: result {_places(error)}") from error
+
+    def canonical_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """The bytes that stand for the input in the key of a call.
+
+        Raises:
+            DefinitionError: an argument is not data, see `rh_agents.core.codec.canonical`.
+        """
+        return canonical(args[0] if args else None)
+
+    def handler_arguments(self, input_data: Any, extra_context: Any, run: Any) -> tuple[Any, ...]:
+        """The positional arguments for the handler."""
+        return self.signature.fill(input_data, extra_context, run)
+
+
+class Tool(BaseActor):
+    """A function that does something in the world, or computes something."""
+
+    event_type: EventType = EventType.TOOL_CALL
+
+
+class LLM(BaseActor):
+    """A function that asks a language model."""
+
+    event_type: EventType = EventType.LLM_CALL
+
+
+class ToolSet(BaseModel):
+    """Tools by name, in their order."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    tools: tuple[Tool, ...] = ()
+
+    def __init__(self, tools: Sequence[Tool] = (), **data: Any) -> None:
+        super().__init__(tools=tuple(tools), **data)
+
+    @field_validator("tools")
+    @classmethod
+    def _names_are_distinct(cls, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+        names = [tool.name for tool in tools]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two tools of one set have the same name: {', '.join(twice)}")
+        return tools
+
+    def __iter__(self) -> Iterator[tuple[str, Tool]]:  # type: ignore[override]
+        return ((tool.name, tool) for tool in self.tools)
+
+    def __len__(self) -> int:
+        return len(self.tools)
+
+    def __contains__(self, name: object) -> bool:
+        return any(tool.name == name for tool in self.tools)
+
+    def __getitem__(self, name: str) -> Tool:
+        for tool in self.tools:
+            if tool.name == name:
+                return tool
+        raise KeyError(name)
+
+    def get_tool_list(self) -> list[Tool]:
+        """The tools in their order."""
+        return list(self.tools)
+
+
+class Agent(BaseActor):
+    """A function that decides what to call; its handler may use `tools` and `llm`."""
+
+    event_type: EventType = EventType.AGENT_CALL
+    tools: ToolSet = ToolSet()
+    llm: LLM | None = None
+
+
+class Signature:
+    """The parameters of a handler: how to fill them, and which of them are data."""
+
+    def __init__(self, handler: Callable[..., Any]) -> None:
+        try:
+            parameters = list(inspect.signature(handler).parameters.values())
+        except (TypeError, ValueError):  # some callables of C extensions do not tell
+            parameters = [inspect.Parameter("input_data", inspect.Parameter.POSITIONAL_ONLY)]
+        self.parameters = parameters
+        self.hints: dict[str, Any] = _hints(handler)
+        self.injected: frozenset[str] = frozenset(
+            p.name for p in parameters if _is_injected(self.hints.get(p.name, p.annotation))
+        )
+        self.positional: tuple[str, ...] = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self.defaults: dict[str, Any] = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self.is_simple: bool = not self.injected and len(self.positional) == len(parameters)
+        self._order = _roles(self.positional)
+
+    def fill(self, input_data: Any, extra_context: Any, run: Any) -> tuple[Any, ...]:
+        """Positional arguments for a handler that takes (input, extra context, run) or fewer."""
+        sources = (input_data, extra_context, run)
+        return tuple(sources[role] for role in self._order)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter, with defaults filled in and injected ones left out.
+
+        Raises:
+            TypeError: they do not fit the parameters, as when the function itself is called so.
+        """
+        if self.is_simple and not kwargs and len(args) == len(self.positional):
+            return dict(zip(self.positional, args, strict=True))
+        bound = inspect.Signature(self.parameters).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {name: value for name, value in bound.arguments.items() if name not in self.injected}
+
+    def input_model(self, name: str) -> type[BaseModel]:
+        """A model with a field for each parameter that is data."""
+        fields: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.name in self.injected or parameter.kind in _VARIADIC:
+                continue
+            hint = self.hints.get(parameter.name, Any)
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (hint, default)
+        return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _roles(names: Sequence[str]) -> tuple[int, ...]:
+    """For each parameter which of (input, extra context, run) it gets: by its name if that tells, else in order."""
+    roles: list[int] = []
+    for position, name in enumerate(names[:3]):
+        if position and name in _NAMES_OF_STATE:
+            roles.append(2)
+        elif position and name in _NAMES_OF_CONTEXT:
+            roles.append(1)
+        else:
+            roles.append(position)
+    return tuple(roles)
+
+
+def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
+    """Type hints; none where a name in them cannot be resolved, which only costs the input model its types."""
+    try:
+        return typing.get_type_hints(inspect.unwrap(handler), include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _is_injected(hint: Any) -> bool:
+    if isinstance(hint, str):
+        return "Injected" in hint
+    return Injected in getattr(hint, "__metadata__", ())
+
+
+def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def _is_instance(value: Any, model: Any) -> bool:
+    return isinstance(model, type) and issubclass(model, BaseModel) and isinstance(value, model)
+
+
+def _places(error: ValidationError) -> str:
+    """What is wrong, in one line: `url: Field required; depth: Input should be a valid integer`."""
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in item["loc"])
+        found.append(f"{place}: {item['msg']}" if place else item["msg"])
+    return "; ".join(found)

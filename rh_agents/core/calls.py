@@ -1,0 +1,236 @@
+"""Calls: what `fetch(url)` and `ExecutionEvent(actor=a)(input)` give. They start when they are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any, Generic, Self, TypeVar
+
+from rh_agents.core._runner import Job, run_job
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.address import child_address
+from rh_agents.core.errors import InputError, UndefinedOrderError, UndefinedOrderWarning
+from rh_agents.core.keys import child_key, identity
+from rh_agents.core.ports import RunHandle
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.scope import Claim, Claimant, Scope, current_scope
+
+__all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
+
+T = TypeVar("T")
+
+
+class Call(Generic[T]):
+    """A call that has not started. `await call` starts it and gives its value or raises what the function raised.
+
+    It can be awaited more than once; each time it is another call of the same function with the same input.
+    """
+
+    __slots__ = ("actor", "key", "run")
+
+    def __init__(self, actor: BaseActor, run: RunHandle | None = None, key: str | None = None) -> None:
+        self.actor: BaseActor = actor
+        self.run: RunHandle | None = run
+        self.key: str | None = key
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.actor.name}>"
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._value().__await__()
+
+    async def _value(self) -> T:
+        return (await self.outcome()).unwrap()
+
+    async def outcome(self) -> ExecutionResult[T]:
+        """Start the call and wait for its result, which holds the failure if it failed."""
+        scope = self._parent_scope()
+        run = scope.run
+        await run.open()
+        base = key = None
+        claim = Claim(0, True)
+        if run.records:
+            same = self.identity()
+            claim = claim_in_order(scope, same, asyncio.current_task(), self.actor.name, run)
+            base = child_key(scope.key, "", same, claim.occurrence)
+            key = scope.resolve(base)
+        address = child_address(scope.address, self.actor.name, claim.occurrence)
+        job = self.job(run, Scope(run, key or b"", address), self.actor.name, key)
+        token = current_scope.set(scope)
+        try:
+            result = await run_job(job)
+        finally:
+            current_scope.reset(token)
+        if base is not None and key is not None and not result.ok:
+            scope.failed(base, key)
+        run.count_call(self.actor.name, result)
+        return result
+
+    def _parent_scope(self) -> Scope:
+        """The call that is under way in this context, if it belongs to the same run; else the root of the run."""
+        scope = current_scope.get()
+        if self.run is None:
+            if scope is None:
+                scope = default_run().root
+            return scope
+        return scope if scope is not None and scope.run is self.run else self.run.root
+
+    def job(self, run: RunHandle, scope: Scope, name: str, key: bytes | None) -> Job:
+        """What the runner needs to execute the call at this place."""
+        actor = self.actor
+        return Job(
+            run,
+            actor,
+            name,
+            scope,
+            lambda: self.begin(run),
+            key=key,
+            retry=actor.retry,
+            timeout=actor.timeout,
+            breaker=actor.breaker,
+        )
+
+    def identity(self) -> bytes:
+        """What it has in common with identical calls.
+
+        Raises:
+            DefinitionError: its input is not data, and it has no `key`.
+        """
+        data = b"" if self.key is not None else self.canonical_input()
+        return identity(self.actor.name, self.actor.version, data, self.key)
+
+    def identity_for(self, key: str) -> bytes:
+        """The same with `key` in place of its input."""
+        return identity(self.actor.name, self.actor.version, b"", key)
+
+    def canonical_input(self) -> bytes:
+        """The bytes that stand for its input."""
+        raise NotImplementedError
+
+    def begin(self, run: RunHandle) -> Awaitable[T]:
+        """Start one attempt."""
+        raise NotImplementedError
+
+
+class FunctionCall(Call[T]):
+    """The call of a decorated function, with that function's own parameters."""
+
+    __slots__ = ("args", "kwargs")
+
+    def __init__(self, actor: BaseActor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        super().__init__(actor)
+        self.args: tuple[Any, ...] = args
+        self.kwargs: Mapping[str, Any] = kwargs
+
+    def with_options(self, *, key: str) -> Self:
+        """The same call with another identity: `key` stands for the input when the run is executed again."""
+        call = type(self)(self.actor, self.args, self.kwargs)
+        call.key = key
+        return call
+
+    def canonical_input(self) -> bytes:
+        """The bytes that stand for its arguments, by parameter name."""
+        try:
+            bound = self.actor.signature.bind(self.args, self.kwargs)
+        except TypeError as error:
+            raise InputError(f"{self.actor.name}: {error}") from error
+        return self.actor.canonical_input((bound,), {})
+
+    def begin(self, run: RunHandle) -> Awaitable[T]:
+        """Call the function, on the event loop or where its actor says."""
+        actor = self.actor
+        if actor.is_async:
+            return actor.handler(*self.args, **self.kwargs)  # type: ignore[no-any-return]
+        return run.executor(actor).call(actor.handler, self.args, self.kwargs)
+
+
+class ActorCall(Call[ExecutionResult[T]]):
+    """The call of an actor with one input. `await call` gives an `ExecutionResult`, whatever becomes of the call."""
+
+    __slots__ = ("extra_context", "input_data")
+
+    def __init__(self, actor: BaseActor, input_data: Any, extra_context: Any, run: RunHandle) -> None:
+        super().__init__(actor, run)
+        self.input_data: Any = input_data
+        self.extra_context: Any = extra_context
+
+    async def _value(self) -> ExecutionResult[T]:
+        return await self.outcome()  # type: ignore[return-value]
+
+    def canonical_input(self) -> bytes:
+        """The bytes that stand for its input."""
+        return self.actor.canonical_input((self.input_data,), {})
+
+    def job(self, run: RunHandle, scope: Scope, name: str, key: bytes | None) -> Job:
+        """As for every call; the preconditions come before the first attempt."""
+        job = super().job(run, scope, name, key)
+        if self.actor.preconditions or self.actor.input_model is not None:
+            job.check = lambda: self._check(run)
+        return job
+
+    async def _check(self, run: RunHandle) -> None:
+        self.input_data = self.actor.validate_input(self.input_data)
+        for condition in self.actor.preconditions:
+            await _awaited(condition(self.input_data, self.extra_context, run))
+
+    async def begin(self, run: RunHandle) -> Any:
+        """Call the handler, then see whether its result is what the actor promises."""
+        actor = self.actor
+        args = actor.handler_arguments(self.input_data, self.extra_context, run)
+        if actor.is_async:
+            value = await actor.handler(*args)
+        else:
+            value = await run.executor(actor).call(actor.handler, args, {})
+        value = actor.validate_output(value)
+        for condition in actor.postconditions:
+            await _awaited(condition(value, self.extra_context, run))
+        return value
+
+
+async def _awaited(value: Any) -> None:
+    if inspect.isawaitable(value):
+        await value
+
+
+def claim_in_order(scope: Scope, same: bytes, claimant: Claimant | None, name: str, run: RunHandle) -> Claim:
+    """Number a call in its scope, and say so if nothing defines its order among identical ones.
+
+    Raises:
+        UndefinedOrderError: nothing does, and the run is strict.
+    """
+    claim = scope.claim(same, claimant)
+    if not claim.is_ordered:
+        report_undefined_order(scope, name, run)
+    return claim
+
+
+def report_undefined_order(scope: Scope, name: str, run: RunHandle) -> None:
+    """Warn, or raise in a strict run."""
+    message = (
+        f"two identical calls of {name} under {scope.address or 'the run'} are made side by side by different tasks or "
+        "groups, so nothing says which is which when the run is started again; tell them apart: "
+        f"{name}(...).with_options(key='...')"
+    )
+    if run.strict:
+        raise UndefinedOrderError(message)
+    warnings.warn(message, UndefinedOrderWarning, stacklevel=4)
+
+
+def _no_default_run() -> RunHandle:
+    raise RuntimeError("rh_agents.core.execution has not been imported")
+
+
+_make_default_run: Callable[[], RunHandle] = _no_default_run
+
+
+def default_run() -> RunHandle:
+    """A run for a call that is made outside of any."""
+    return _make_default_run()
+
+
+def set_default_run(make: Callable[[], RunHandle]) -> None:
+    """Tell how to make one. The runtime does this once, when it is imported."""
+    global _make_default_run  # noqa: PLW0603 - the one hook that keeps this module below the runtime's facade
+    _make_default_run = make

@@ -1,0 +1,48 @@
+"""Where code finds itself: the run and the call that are under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rh_agents.core.errors import UsageError
+from rh_agents.core.keys import idempotency_key
+from rh_agents.core.ports import RunHandle
+from rh_agents.core.scope import current_scope
+
+__all__ = ["CurrentCall", "current"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentCall:
+    """The call that is being executed, as its own code sees it.
+
+    Attributes:
+        run: the run it belongs to.
+        address: its readable place.
+        attempt: the number of the attempt under way, from 1; 0 outside of calls.
+        idempotency_key: the same at every attempt and after every restart, so that a service which gets it can tell
+            that it has seen the request before. In a run without a store it is the same at every attempt only.
+        group_id: the group of which the call is a member.
+    """
+
+    run: RunHandle
+    address: str
+    attempt: int
+    idempotency_key: str
+    group_id: str | None
+
+
+def current() -> CurrentCall:
+    """The call that is under way in this context.
+
+    Raises:
+        UsageError: none is.
+    """
+    scope = current_scope.get()
+    if scope is None:
+        raise UsageError("current() has a meaning inside of a call: below `run(...)`, a decorated function or a group")
+    if scope.key or scope.run.records:
+        key = idempotency_key(scope.run.run_id, scope.key)
+    else:
+        key = idempotency_key(scope.run.run_id, f"{id(scope):x}".encode())
+    return CurrentCall(scope.run, scope.address, scope.attempt, key, scope.group_id)

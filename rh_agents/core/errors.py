@@ -1,0 +1,122 @@
+"""All errors that this library raises itself.
+
+    RhAgentsError
+    ├── DefinitionError (TypeError)       an actor, or what was given to a group, cannot work as written
+    ├── UsageError (RuntimeError)         a method was called at a time when it has no meaning
+    ├── InputError (ValueError)           the input of a call does not fit the actor's input model
+    ├── OutputError (ValueError)          the result of a call does not fit the actor's output model
+    ├── CallTimeout (TimeoutError)        one attempt took longer than its timeout
+    ├── CallCancelled                     a call ended because somebody cancelled it
+    ├── CircuitOpenError                  a circuit breaker refused the attempt
+    ├── UndefinedOrderError               strict run: two identical calls whose order nothing defines
+    ├── StoreError                        the store could not record or read; the run stops
+    ├── GroupError
+    │   ├── GroupTimeout (TimeoutError)   the group took longer than its timeout
+    │   └── TooManyFailures               the group reached its fail_after
+    └── UnreadFailures (ExceptionGroup)   calls of a group failed and nobody read their results
+
+What a called function raises is never wrapped: `ExecutionResult.unwrap` and the FAIL_FAST strategy raise that
+exception object itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rh_agents.core.results import ExecutionResult
+
+__all__ = [
+    "CallCancelled",
+    "CallTimeout",
+    "CircuitOpenError",
+    "DefinitionError",
+    "GroupError",
+    "GroupTimeout",
+    "InputError",
+    "OutputError",
+    "RhAgentsError",
+    "StoreError",
+    "TooManyFailures",
+    "UndefinedOrderError",
+    "UndefinedOrderWarning",
+    "UnreadFailures",
+    "UsageError",
+]
+
+
+class RhAgentsError(Exception):
+    """Everything that this library raises of its own accord."""
+
+
+class DefinitionError(RhAgentsError, TypeError):
+    """An actor, or what was given to a group, cannot work as it is written."""
+
+
+class UsageError(RhAgentsError, RuntimeError):
+    """A method was called at a time when it has no meaning, for instance `add` after the group has ended."""
+
+
+class InputError(RhAgentsError, ValueError):
+    """The input of a call does not fit the actor's input model. Such a call is never retried."""
+
+
+class OutputError(RhAgentsError, ValueError):
+    """The result of a call does not fit the actor's output model."""
+
+
+class CallTimeout(RhAgentsError, TimeoutError):
+    """One attempt of a call took longer than its timeout."""
+
+
+class CallCancelled(RhAgentsError):
+    """A call ended because somebody cancelled it, so there is neither a value nor an error of its own."""
+
+
+class CircuitOpenError(RhAgentsError):
+    """A circuit breaker refused the attempt.
+
+    `retry_in` is the time in seconds until the breaker lets a probe through; 0.0 if it is waiting for probes under way.
+    """
+
+    def __init__(self, message: str, *, retry_in: float) -> None:
+        super().__init__(message)
+        self.retry_in = retry_in
+
+
+class UndefinedOrderError(RhAgentsError):
+    """Two identical calls of one scope were made by different tasks, so that no replay could tell them apart."""
+
+
+class UndefinedOrderWarning(UserWarning):
+    """The same finding as `UndefinedOrderError`, in a run that is not strict."""
+
+
+class StoreError(RhAgentsError):
+    """The store could not record or read. The run stops, and nothing is acknowledged after it."""
+
+
+class GroupError(RhAgentsError):
+    """A group ended early. `results` holds, in order of index, what had finished by then."""
+
+    def __init__(self, message: str, *, group: str, results: Sequence[ExecutionResult[Any]] = ()) -> None:
+        super().__init__(message)
+        self.group = group
+        self.results: tuple[ExecutionResult[Any], ...] = tuple(results)
+
+
+class GroupTimeout(GroupError, TimeoutError):
+    """A group took longer than its timeout, and what was still running has been cancelled."""
+
+
+class TooManyFailures(GroupError):
+    """A group reached its `fail_after`. `__cause__` is the failure that reached it."""
+
+
+class UnreadFailures(ExceptionGroup[Exception], RhAgentsError):
+    """Calls of a group failed, and the block ended without anybody having read their results."""
+
+    def derive(self, excs: Sequence[Exception]) -> UnreadFailures:  # type: ignore[override]
+        """Keep the type when Python splits the group for `except*`."""
+        return UnreadFailures(self.message, excs)

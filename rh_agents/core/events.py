@@ -1,0 +1,196 @@
+"""Events: immutable facts about calls and groups. The journal of a run is the list of them."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime as DateTime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_serializer
+from typing_extensions import TypeVar
+
+from rh_agents.core._trusted import trusted
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.errors import UsageError
+from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.scope import current_scope
+from rh_agents.core.types import EventType, ExecutionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from rh_agents.core.ports import RunHandle
+
+__all__ = ["GROUP_ACTOR", "ExecutionEvent", "ExecutionResult", "call_event", "group_event"]
+
+OutputT = TypeVar("OutputT", default=Any)
+
+_DETAIL_LENGTH = 200
+
+
+class ExecutionEvent(BaseModel, Generic[OutputT]):
+    """One fact about a call or a group; and, made by hand around an actor, the way to call it:
+
+        result = await ExecutionEvent(actor=my_tool)(input_data, extra_context, state)
+
+    gives an `ExecutionResult`, which holds the failure if there is one. The event that is called is never changed: what
+    happens is told by new ones.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    actor: SerializeAsAny[BaseActor]
+    name: str = ""
+    """The actor's name, or the one that a member was given in its group."""
+    event_type: EventType = EventType.FUNCTION_CALL
+    execution_status: ExecutionStatus = ExecutionStatus.STARTED
+    run_id: str = ""
+    address: str = ""
+    key: str | None = None
+    """The identity of the call within its run, in hexadecimal; None where nothing is recorded."""
+    timestamp: float = 0.0
+    """Seconds since 1970."""
+    execution_time: float | None = None
+    """Seconds that the call took with all attempts; only in events that tell its end."""
+    attempt: int = 1
+    retry_delay: float | None = None
+    """Seconds until the next attempt; only in RETRYING events."""
+    result: Any = None
+    """The value; only in COMPLETED and RECOVERED events."""
+    message: str | None = None
+    """One line that says what went wrong."""
+    is_replayed: bool = False
+    """Whether the outcome was recorded by an earlier execution of the run."""
+    from_cache: bool = False
+    """The same as `is_replayed`, under the name that existing code uses."""
+    group_id: str | None = None
+    """The group of which the call is a member."""
+    parallel_index: int | None = None
+    """Its place in that group, from 0."""
+    is_parallel: bool = False
+    group_total: int | None = None
+    """How many members the group will have, as far as is known now."""
+    group: ParallelEventGroup | None = Field(default=None)
+    """How the group stands; only in events about groups."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """An event made by hand is named after its actor."""
+        if not self.name:
+            self.__dict__["name"] = self.actor.name
+            self.__dict__["event_type"] = self.actor.event_type
+
+    @property
+    def datetime(self) -> str:
+        """The time of the event in UTC, in ISO format."""
+        return DateTime.fromtimestamp(self.timestamp, UTC).isoformat()
+
+    @property
+    def detail(self) -> str:
+        """A short text of the result or of what went wrong, "" if there is neither."""
+        if self.message is not None:
+            return self.message
+        text = "" if self.result is None else repr(self.result)
+        return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 1] + "…"
+
+    @field_serializer("actor")
+    def _serialize_actor(self, actor: BaseActor) -> dict[str, str]:
+        """Who was called, without the code behind it."""
+        return {"name": actor.name, "version": actor.version, "event_type": actor.event_type.value}
+
+    def __call__(
+        self, input_data: Any = None, extra_context: Any = None, execution_state: RunHandle | None = None
+    ) -> Awaitable[ExecutionResult[OutputT]]:
+        """Call the actor. What comes back starts when it is awaited, and can be started again by a group's retry.
+
+        Without `execution_state` the call belongs to the run in which it is made.
+
+        Raises:
+            UsageError: no run was given and none is under way.
+        """
+        run = execution_state
+        if run is None:
+            scope = current_scope.get()
+            if scope is None:
+                raise UsageError(
+                    f"no run is under way, so ExecutionEvent(actor={self.actor.name!r}) needs one: "
+                    "event(input_data, extra_context, ExecutionState())"
+                )
+            run = scope.run
+        return run.start(self.actor, input_data, extra_context)
+
+
+GROUP_ACTOR = BaseActor(name="group", handler=lambda: None, description="Stands for the group in its own events.")
+
+
+def call_event(
+    actor: BaseActor,
+    name: str,
+    status: ExecutionStatus,
+    run_id: str,
+    address: str,
+    key: str | None,
+    timestamp: float,
+    *,
+    group_id: str | None,
+    parallel_index: int | None,
+    group_total: int | None,
+    attempt: int = 1,
+    execution_time: float | None = None,
+    retry_delay: float | None = None,
+    result: Any = None,
+    message: str | None = None,
+    is_replayed: bool = False,
+) -> ExecutionEvent[Any]:
+    """An event about a call."""
+    return trusted(
+        ExecutionEvent,
+        {
+            "actor": actor,
+            "name": name,
+            "event_type": actor.event_type,
+            "execution_status": status,
+            "run_id": run_id,
+            "address": address,
+            "key": key,
+            "timestamp": timestamp,
+            "execution_time": execution_time,
+            "attempt": attempt,
+            "retry_delay": retry_delay,
+            "result": result,
+            "message": message,
+            "is_replayed": is_replayed,
+            "from_cache": is_replayed,
+            "group_id": group_id,
+            "parallel_index": parallel_index,
+            "is_parallel": group_id is not None,
+            "group_total": group_total,
+            "group": None,
+        },
+    )
+
+
+_STATUS_OF_GROUP = {
+    "running": ExecutionStatus.STARTED,
+    "completed": ExecutionStatus.COMPLETED,
+    "failed": ExecutionStatus.FAILED,
+    "cancelled": ExecutionStatus.CANCELLED,
+}
+
+
+def group_event(kind: EventType, group: ParallelEventGroup, run_id: str, timestamp: float) -> ExecutionEvent[Any]:
+    """An event about a group: GROUP_STARTED or GROUP_COMPLETED."""
+    return ExecutionEvent(
+        actor=GROUP_ACTOR,
+        name=group.name,
+        event_type=kind,
+        execution_status=_STATUS_OF_GROUP[group.status.value],
+        run_id=run_id,
+        address=group.address,
+        timestamp=timestamp,
+        execution_time=group.elapsed if group.is_complete else None,
+        group_id=group.group_id,
+        is_parallel=True,
+        group_total=group.total,
+        group=group,
+    )

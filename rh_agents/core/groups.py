@@ -1,0 +1,266 @@
+"""What a group is and how it stands: the facts that a manager counts and that every display is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from rh_agents.core.policies.breaker import BreakerState
+from rh_agents.core.statistics import LatencyHistogram, LatencySummary
+from rh_agents.core.types import ExecutionStatus
+
+if TYPE_CHECKING:
+    from rh_agents.core.events import ExecutionEvent
+
+__all__ = [
+    "ErrorStrategy",
+    "GroupStatus",
+    "ParallelDisplayMode",
+    "ParallelEventGroup",
+    "ParallelGroupTracker",
+    "RunningItem",
+]
+
+
+class GroupStatus(StrEnum):
+    """Where a group stands."""
+
+    PENDING = "pending"
+    """Its block has not been entered."""
+    RUNNING = "running"
+    COMPLETED = "completed"
+    """Its block has ended; under FAIL_SLOW some of its members may have failed."""
+    FAILED = "failed"
+    """It was ended early by a failure, by too many of them, or by its timeout."""
+    CANCELLED = "cancelled"
+    """It was ended early by a cancellation or by an exception in its block."""
+
+
+class ErrorStrategy(StrEnum):
+    """What a failed member does to its group."""
+
+    FAIL_SLOW = "fail_slow"
+    """Nothing: every member runs, and failures are results like any other."""
+    FAIL_FAST = "fail_fast"
+    """The first failure cancels the others and is raised."""
+
+
+class ParallelDisplayMode(StrEnum):
+    """How groups are shown."""
+
+    REALTIME = "realtime"
+    """A line for each event, as it comes."""
+    PROGRESS = "progress"
+    """A bar for each group."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningItem:
+    """A member that is running: its index, its name, and when it started (seconds, the tracker's clock)."""
+
+    index: int
+    name: str
+    started_at: float
+
+
+class ParallelEventGroup(BaseModel):
+    """How a group stood at one moment. Immutable; times are seconds."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    group_id: str
+    name: str = ""
+    address: str = ""
+    parent_group_id: str | None = None
+    status: GroupStatus = GroupStatus.PENDING
+    error_strategy: ErrorStrategy = ErrorStrategy.FAIL_SLOW
+    max_workers: int = 0
+    total: int | None = None
+    """How many members there will be; None while an iterable of unknown length is being read."""
+    enrolled: int = 0
+    """How many members there are so far, waiting ones included."""
+    started: int = 0
+    completed: int = 0
+    """How many succeeded, the recovered ones included."""
+    failed: int = 0
+    cancelled: int = 0
+    recovered: int = 0
+    """How many of the finished ones came from an earlier execution of the run."""
+    retries: int = 0
+    elapsed: float = 0.0
+    """Since the first member was enrolled, until now or until the group ended."""
+    rate: float = 0.0
+    """Finished members per second of `elapsed`."""
+    latency: LatencySummary = LatencyHistogram().summary()
+    """How long the finished members took, the recovered ones left out."""
+    slot_wait: LatencySummary = LatencyHistogram().summary()
+    """How long members waited from their enrolment until a slot was free."""
+    breaker: BreakerState | None = None
+
+    @property
+    def finished(self) -> int:
+        """How many members have ended, in whatever way."""
+        return self.completed + self.failed + self.cancelled
+
+    @property
+    def running(self) -> int:
+        """How many members run now."""
+        return self.started - (self.finished - self.recovered)
+
+    @property
+    def pending(self) -> int:
+        """How many members wait for a slot."""
+        return self.enrolled - self.finished - self.running
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the group has ended."""
+        return self.status in (GroupStatus.COMPLETED, GroupStatus.FAILED, GroupStatus.CANCELLED)
+
+
+@dataclass(slots=True)
+class ParallelGroupTracker:
+    """Counts what happens in one group: for its manager directly, for everybody else from events (`apply`).
+
+    Times are seconds of whatever monotonic clock the caller uses.
+    """
+
+    group_id: str
+    name: str = ""
+    total: int | None = None
+    enrolled: int = 0
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    recovered: int = 0
+    retries: int = 0
+    start_time: float | None = None
+    last_update_time: float | None = None
+    status: GroupStatus = GroupStatus.PENDING
+    running: dict[int, RunningItem] = field(default_factory=dict)
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    slot_wait: LatencyHistogram = field(default_factory=LatencyHistogram)
+    about: ParallelEventGroup | None = None
+    """What the group said of itself when it started: address, limits, strategy."""
+
+    @property
+    def finished(self) -> int:
+        """How many members have ended, in whatever way."""
+        return self.completed + self.failed + self.cancelled
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the group has ended."""
+        return self.status in (GroupStatus.COMPLETED, GroupStatus.FAILED, GroupStatus.CANCELLED)
+
+    def elapsed(self, now: float) -> float:
+        """Seconds since the first event, until now or, once the group has ended, until the last one."""
+        if self.start_time is None:
+            return 0.0
+        end = self.last_update_time if self.is_complete and self.last_update_time is not None else now
+        return max(0.0, end - self.start_time)
+
+    def rate(self, now: float) -> float:
+        """Finished members per second; 0.0 before the first."""
+        elapsed = self.elapsed(now)
+        return self.finished / elapsed if elapsed > 0 else 0.0
+
+    def remaining_seconds(self, now: float) -> float | None:
+        """The expected time to the end at the rate so far; None if the total or the rate is unknown."""
+        if self.total is None or not self.finished:
+            return None
+        return max(0, self.total - self.finished) * self.elapsed(now) / self.finished
+
+    def snapshot(
+        self, now: float, enrolled: int, total: int | None, breaker: BreakerState | None
+    ) -> ParallelEventGroup:
+        """How the group stands now; what it is (`about`) stays."""
+        about = self.about or ParallelEventGroup(group_id=self.group_id, name=self.name)
+        return about.model_copy(
+            update={
+                "status": self.status,
+                "total": total,
+                "enrolled": enrolled,
+                "started": self.started,
+                "completed": self.completed,
+                "failed": self.failed,
+                "cancelled": self.cancelled,
+                "recovered": self.recovered,
+                "retries": self.retries,
+                "elapsed": self.elapsed(now),
+                "rate": self.rate(now),
+                "latency": self.latency.summary(),
+                "slot_wait": self.slot_wait.summary(),
+                "breaker": breaker,
+            }
+        )
+
+    def slowest(self, count: int) -> list[RunningItem]:
+        """The members that have been running longest."""
+        return sorted(self.running.values(), key=lambda item: item.started_at)[:count]
+
+    def member_started(self, index: int, name: str, now: float, waited: float = 0.0) -> None:
+        """A member got a slot after `waited` seconds."""
+        self.started += 1
+        self.running[index] = RunningItem(index, name, now)
+        self.slot_wait.record(waited)
+        self._seen(now)
+
+    def member_ended(self, index: int, status: ExecutionStatus, now: float, seconds: float | None) -> None:
+        """A member ended after `seconds`, or was recovered without having run."""
+        self.running.pop(index, None)
+        if status is ExecutionStatus.FAILED:
+            self.failed += 1
+        elif status is ExecutionStatus.CANCELLED:
+            self.cancelled += 1
+        else:
+            self.completed += 1
+        if seconds is not None and status is not ExecutionStatus.RECOVERED:
+            self.latency.record(seconds)
+        self._seen(now)
+
+    def apply(self, event: ExecutionEvent[Any], now: float) -> None:
+        """Take in an event of the group or of one of its members."""
+        if event.group is not None:
+            self._apply_group(event.group, now)
+            return
+        index = event.parallel_index if event.parallel_index is not None else -1
+        status = event.execution_status
+        if event.group_total is not None:
+            self.total = event.group_total
+        if status is ExecutionStatus.STARTED:
+            self.member_started(index, event.name, now)
+        elif status is ExecutionStatus.RETRYING:
+            self.retries += 1
+            self._seen(now)
+        elif status.is_final:
+            self.recovered += event.is_replayed
+            seconds = None if event.is_replayed else event.execution_time
+            self.member_ended(index, _how_it_ended(event), now, seconds)
+        self.enrolled = max(self.enrolled, self.started + self.recovered)
+
+    def _apply_group(self, group: ParallelEventGroup, now: float) -> None:
+        self.about = group
+        self.name = group.name
+        self.status = group.status
+        self.total = group.total
+        self.enrolled = max(self.enrolled, group.enrolled)
+        if group.is_complete:
+            self.running.clear()
+        self._seen(now)
+
+    def _seen(self, now: float) -> None:
+        if self.start_time is None:
+            self.start_time = now
+        self.last_update_time = now
+
+
+def _how_it_ended(event: ExecutionEvent[Any]) -> ExecutionStatus:
+    """A recovered failure counts as a failure."""
+    if event.execution_status is ExecutionStatus.RECOVERED and event.message is not None:
+        return ExecutionStatus.FAILED
+    return event.execution_status

@@ -1,0 +1,73 @@
+"""The identity of calls and groups, from which replay works.
+
+A key is a SHA-256 digest over length-prefixed parts, so that no two lists of parts have the same bytes. It holds what
+makes a call *this* call and nothing else: in particular not its index in a group, so that items can be inserted,
+removed and reordered without losing the outcomes of the others.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+__all__ = [
+    "ROOT_KEY",
+    "again_key",
+    "child_key",
+    "group_key",
+    "idempotency_key",
+    "identity",
+    "identity_of_item",
+    "identity_of_unseen",
+]
+
+ROOT_KEY = b""
+"""The key of a run itself: the same for every run, so that a call keeps its key when its run is forked."""
+
+
+def identity(actor: str, version: str, data: bytes, explicit: str | None) -> bytes:
+    """What two calls of one scope have in common when they are the same call: `key=` replaces the input."""
+    if explicit is not None:
+        return _digest(b"explicit", _text(actor), _text(version), _text(explicit))
+    return _digest(b"call", _text(actor), _text(version), data)
+
+
+def identity_of_unseen(name: str | None, explicit: str | None, index: int) -> bytes:
+    """The same for work whose input cannot be seen (a coroutine, a lambda): its key, else its name, else its index."""
+    if explicit is not None:
+        return _digest(b"unseen-key", _text(explicit))
+    if name is not None:
+        return _digest(b"unseen-name", _text(name))
+    return _digest(b"unseen-index", b"%d" % index)
+
+
+def identity_of_item(function: str, data: bytes) -> bytes:
+    """The same for an item to which `map` applies a plain function: the function's name and the item."""
+    return _digest(b"item", _text(function), data)
+
+
+def child_key(parent: bytes, group: str, same: bytes, occurrence: int) -> bytes:
+    """The key of a call: its parent's key, the name of its group ("" outside of one), its identity, its occurrence."""
+    return _digest(b"child", parent, _text(group), same, b"%d" % occurrence)
+
+
+def group_key(parent: bytes, name: str, occurrence: int) -> bytes:
+    """The key of a group, from which its id is made."""
+    return _digest(b"group", parent, _text(name), b"%d" % occurrence)
+
+
+def again_key(key: bytes) -> bytes:
+    """The key of a call that is made again after it failed for good: an outcome is never overwritten."""
+    return _digest(b"again", key)
+
+
+def idempotency_key(run_id: str, key: bytes) -> str:
+    """What a called function can hand to a service, so that a repeated attempt is recognised there."""
+    return _digest(b"idempotency", _text(run_id), key).hex()[:40]
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _digest(*parts: bytes) -> bytes:
+    return sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).digest()

@@ -1,0 +1,97 @@
+"""What a run has done so far, in numbers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.statistics import LatencyHistogram, LatencySummary
+
+__all__ = ["ActorMetrics", "RunMetrics"]
+
+_GROUPS_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ActorMetrics:
+    """The calls of one actor that have ended. `retries` are attempts after the first; `latency` leaves replays out."""
+
+    calls: int
+    failed: int
+    replayed: int
+    retries: int
+    latency: LatencySummary
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetrics:
+    """A run at one moment: its actors by name, and its groups (the last 1,000) in the order in which they ended."""
+
+    actors: Mapping[str, ActorMetrics]
+    groups: tuple[ParallelEventGroup, ...]
+
+    @property
+    def calls(self) -> int:
+        """How many calls of actors have ended."""
+        return sum(actor.calls for actor in self.actors.values())
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return sum(actor.failed for actor in self.actors.values())
+
+    @property
+    def replayed(self) -> int:
+        """How many of them were taken from an earlier execution of the run."""
+        return sum(actor.replayed for actor in self.actors.values())
+
+    @property
+    def retries(self) -> int:
+        """How many attempts there were after first ones."""
+        return sum(actor.retries for actor in self.actors.values())
+
+
+class _Counts:
+    __slots__ = ("calls", "failed", "latency", "replayed", "retries")
+
+    def __init__(self) -> None:
+        self.calls = self.failed = self.replayed = self.retries = 0
+        self.latency = LatencyHistogram()
+
+
+class RunCounter:
+    """Counts as the run goes on."""
+
+    def __init__(self) -> None:
+        self._actors: dict[str, _Counts] = {}
+        self._groups: deque[ParallelEventGroup] = deque(maxlen=_GROUPS_KEPT)
+
+    def count_call(self, name: str, result: ExecutionResult[Any]) -> None:
+        """A call of an actor has ended."""
+        counts = self._actors.get(name)
+        if counts is None:
+            counts = self._actors[name] = _Counts()
+        counts.calls += 1
+        counts.failed += not result.ok
+        if result.is_replayed:
+            counts.replayed += 1
+            return
+        counts.retries += max(0, result.attempts - 1)
+        if result.execution_time is not None:
+            counts.latency.record(result.execution_time)
+
+    def count_group(self, group: ParallelEventGroup) -> None:
+        """A group has ended."""
+        self._groups.append(group)
+
+    def snapshot(self) -> RunMetrics:
+        """The numbers now."""
+        actors = {
+            name: ActorMetrics(counts.calls, counts.failed, counts.replayed, counts.retries, counts.latency.summary())
+            for name, counts in self._actors.items()
+        }
+        return RunMetrics(actors, tuple(self._groups))

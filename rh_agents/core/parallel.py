@@ -1,0 +1,465 @@
+"""Groups: calls that run side by side, of which none is lost.
+
+    async with state.parallel(max_workers=20, name="pages") as p:
+        for url in urls:
+            p.add(fetch(url))
+        results = await p.gather()
+
+The group owns every task that it starts: when its block has ended, all of them have. Members wait as plain objects;
+only one that runs has a task, with a context of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextvars import copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rh_agents.core._members import Member, Source, Work, check_work, close_unstarted, starter
+from rh_agents.core._order import RecordedOrder
+from rh_agents.core._roster import Roster
+from rh_agents.core._runner import Job
+from rh_agents.core._scheduler import Ended, Scheduler
+from rh_agents.core._stream import ResultStream
+from rh_agents.core.address import child_address, member_address
+from rh_agents.core.calls import Call
+from rh_agents.core.errors import CallCancelled, GroupTimeout, TooManyFailures, UnreadFailures, UsageError
+from rh_agents.core.events import group_event
+from rh_agents.core.groups import (
+    ErrorStrategy,
+    GroupStatus,
+    ParallelDisplayMode,
+    ParallelEventGroup,
+    ParallelGroupTracker,
+)
+from rh_agents.core.keys import group_key
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.failures import FailurePolicy
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.results import ExecutionResult, describe_error, failure
+from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.types import EventType, ExecutionStatus
+
+if TYPE_CHECKING:
+    from rh_agents.core.ports import RunHandle
+
+__all__ = [
+    "ErrorStrategy",
+    "GroupStatus",
+    "ParallelDisplayMode",
+    "ParallelEventGroup",
+    "ParallelExecutionManager",
+    "ParallelGroupTracker",
+    "ResultStream",
+]
+
+_UNNAMED = "parallel"
+
+
+class ParallelExecutionManager:
+    """A group of calls that run side by side; `ExecutionState.parallel` and `rh_agents.parallel` make one.
+
+    Args:
+        execution_state: the run to which the calls belong.
+        max_workers: how many members may run at the same time.
+        error_strategy: FAIL_SLOW gives every result; FAIL_FAST cancels the others at the first failure and raises it.
+        timeout: seconds for the whole group, from entering its block. Then what runs is cancelled, and the block's
+            next `gather`, `stream` or end raises `GroupTimeout`. Code of the block itself is not interrupted.
+        name: part of the identity and the address of its members, and shown to people.
+        fail_after: stop after so many failures (an int), or after this share of the finished members (a float up to
+            1.0, judged on ten finished members or more), with `TooManyFailures`.
+        item_timeout: seconds for each attempt of a member whose actor states no timeout.
+        retry: for members whose actor states none: a `RetryPolicy`, or the number of attempts.
+        breaker: for members whose actor states none; may be shared between groups.
+    """
+
+    def __init__(
+        self,
+        execution_state: RunHandle,
+        max_workers: int = 5,
+        error_strategy: ErrorStrategy | str = ErrorStrategy.FAIL_SLOW,
+        timeout: float | None = None,
+        name: str | None = None,
+        *,
+        fail_after: int | float | None = None,
+        item_timeout: float | None = None,
+        retry: RetryPolicy | int | None = None,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        self.name: str = name or _UNNAMED
+        self.max_workers: int = _at_least_one("max_workers", max_workers)
+        self.error_strategy: ErrorStrategy = ErrorStrategy(error_strategy)
+        self.timeout: float | None = _positive("timeout", timeout)
+        self.item_timeout: float | None = _positive("item_timeout", item_timeout)
+        self._failure_policy = FailurePolicy(self.error_strategy, fail_after)
+        self.retry: RetryPolicy | None = RetryPolicy.of(retry)
+        self.breaker = breaker
+        self._run = execution_state
+        self._tracker = ParallelGroupTracker(group_id="", name=self.name)
+        self._timer: asyncio.TimerHandle | None = None
+        self._names: dict[int, str] = {}
+        self._gathered = 0
+        self._stream: ResultStream | None = None
+        self._expired = False
+        self._reason: BaseException | None = None
+        self._reason_was_raised = False
+
+    # -- the block ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._tracker.status is not GroupStatus.PENDING:
+            raise UsageError(f"group {self.name!r} has been entered before; make a new one with parallel()")
+        run = self._run
+        await run.open()
+        current = current_scope.get()
+        scope = current if current is not None and current.run is run else run.root
+        self._scope = scope
+        self._loop = asyncio.get_running_loop()
+        if run.records:
+            number = scope.count(b"group:" + self.name.encode("utf-8", "surrogatepass"))
+            self.group_id: str = group_key(scope.key, self.name, number).hex()[:32]
+        else:
+            self.group_id = run.new_id()
+        order = RecordedOrder(run.recorded_order(self.group_id))
+        self._roster = Roster(run, scope, self.name, order)
+        self._scheduler = Scheduler(
+            run,
+            self._roster,
+            order,
+            self.max_workers,
+            make_job=self._make_job,
+            started=self._member_started,
+            ended=self._member_ended,
+        )
+        scope.group_began(self.name, self._roster)
+        self._tracker.status = GroupStatus.RUNNING
+        self._tracker.group_id = self.group_id
+        self._tracker.about = ParallelEventGroup(
+            group_id=self.group_id,
+            name=self.name,
+            address=child_address(scope.address, self.name, 0),
+            parent_group_id=scope.group_id,
+            error_strategy=self.error_strategy,
+            max_workers=self.max_workers,
+        )
+        await run.emit(group_event(EventType.GROUP_STARTED, self.group, run.run_id, run.now()))
+        if self.timeout is not None:
+            self._timer = self._loop.call_later(self.timeout, self._time_is_up)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = GroupStatus.CANCELLED
+        try:
+            if error is None:
+                await self._end_block()
+                status = GroupStatus.CANCELLED if self._scheduler.is_halted else GroupStatus.COMPLETED
+                self._raise_unread()
+            else:
+                await self._abandon(error)
+        finally:
+            await self._close(status if self._reason is None else GroupStatus.FAILED)
+
+    async def _end_block(self) -> None:
+        """The block came to its end: wait for what it left running, and raise what it did not see."""
+        if self._stream is not None and not self._stream.is_exhausted:
+            self._halt()
+        try:
+            await self._scheduler.idle()
+        except asyncio.CancelledError:
+            self._halt()
+            await self._scheduler.join()
+            raise
+        if self._reason is not None and not self._reason_was_raised:
+            raise self._explained()
+
+    def _raise_unread(self) -> None:
+        """Failures that nobody saw must not pass silently. Only leaving a stream early says: the rest is not wanted."""
+        if self._stream is not None and not self._stream.is_exhausted:
+            return
+        unread = [
+            self._scheduler.finished[index] for index in sorted(self._scheduler.finished) if index >= self._gathered
+        ]
+        errors = [result.error for result in unread if isinstance(result.error, Exception)]
+        if errors and self._reason is None:
+            raise UnreadFailures(
+                f"{len(errors)} of {self._roster.enrolled} calls of group {self.name!r} failed, and nobody read their "
+                "results; end the block with `await p.gather()`",
+                errors,
+            )
+
+    async def _abandon(self, error: BaseException) -> None:
+        """The block raised, or was cancelled: nothing of the group goes on, and what it had is not hidden."""
+        self._halt()
+        await self._scheduler.join()
+        if error is not self._reason:
+            _add_notes(error, self.name, [result for result in self._unread if result.error is not error])
+
+    async def _close(self, status: GroupStatus) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._scope.group_ended(self.name, self._roster)
+        self._tracker.status = status
+        run = self._run
+        group = self.group
+        run.count_group(group)
+        await run.emit(group_event(EventType.GROUP_COMPLETED, group, run.run_id, run.now()))
+
+    # -- enrolment ----------------------------------------------------------------------------------------------------
+
+    def add(self, work: Work, name: str | None = None, *, key: str | None = None) -> int:
+        """Enrol a call, a coroutine, or a callable without arguments that returns an awaitable.
+
+        It starts as soon as a slot is free, also while results are being streamed.
+
+        Args:
+            work: what to run. Only calls and callables can be run again by a retry.
+            name: shown to people, the key of `gather_dict`, and the identity of work whose input cannot be seen.
+            key: the identity of the work when the run is executed again, in place of its input or name.
+
+        Returns:
+            The index of the member, counted from 0.
+
+        Raises:
+            DefinitionError: it is nothing that could run, or a bare coroutine in a group that retries.
+            UsageError: the block has not been entered, or has ended.
+            BaseException: the group has been ended early; this is why.
+        """
+        try:
+            self._expect_open("add()")
+            check_work(work, self.retry is not None and self.retry.max_attempts > 1)
+            member = self._roster.enrol(work, name, key, copy_context(), self._loop.time())
+        except BaseException:
+            close_unstarted(work)
+            raise
+        self._roster.wait(member)
+        self._scheduler.fill()
+        return member.index
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        name: Callable[[Any], str] | None = None,
+        key: Callable[[Any], str] | None = None,
+    ) -> None:
+        """Enrol `function(item)` for every item, each one pulled from `items` when a slot is free for it.
+
+        While nobody collects all results with `gather`, pulling also waits for the reader of the stream, so a million
+        items need no more memory than a few. If `items` raises, that is the failure of one last member.
+
+        Args:
+            function: gives a call or an awaitable for an item; another attempt calls it again.
+            items: an iterable or async iterable.
+            name: gives the name of an item's member.
+            key: gives the identity of an item, in place of the item itself.
+        """
+        self._expect_open("map()")
+        source = Source.of(function, items, name, key, copy_context())
+        self._roster.add_source(source)
+        self._scheduler.fill()
+
+    def _expect_open(self, method: str) -> None:
+        status = self._tracker.status
+        if status is GroupStatus.PENDING:
+            raise UsageError(f"{method} belongs inside the block: async with parallel() as p: p.{method}")
+        if status is not GroupStatus.RUNNING:
+            raise UsageError(f"group {self.name!r} has ended: {method} belongs inside its `async with` block")
+        if self._expired and self._reason is None:
+            self._reason = self._timed_out()
+        self._raise_reason()
+        if self._scheduler.is_halted:
+            raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    async def gather(self) -> list[ExecutionResult[Any]]:
+        """Wait for all members; their results in the order in which they were enrolled.
+
+        Results that a stream has given before are not among them.
+
+        Raises:
+            BaseException: FAIL_FAST, and a member failed: its own exception.
+            GroupTimeout: the group's timeout passed.
+            TooManyFailures: `fail_after` was reached.
+        """
+        self._expect_begun("gather()")
+        self._scheduler.buffer = float("inf")
+        self._scheduler.fill()
+        await self._scheduler.idle()
+        self._raise_reason()
+        self._gathered = self._roster.enrolled
+        return self.results
+
+    async def gather_dict(self) -> dict[str, ExecutionResult[Any]]:
+        """As `gather`, by name; a member without a name is found under its index: "0", "1", …
+
+        Raises:
+            UsageError: two members have the same name. Their results can still be had from `gather`.
+        """
+        results: dict[str, ExecutionResult[Any]] = {}
+        for result in await self.gather():
+            name = self._names.get(result.index or 0, str(result.index))
+            if name in results:
+                raise UsageError(
+                    f"members {results[name].index} and {result.index} of group {self.name!r} are both named {name!r}; "
+                    "gather_dict() needs distinct names, gather() does not"
+                )
+            results[name] = result
+        return results
+
+    def stream(self, *, ordered: bool = False) -> ResultStream:
+        """The results as an async iterator, as they are completed or (`ordered`) in the order of enrolment.
+
+        What it has given is not kept. Leaving the loop early and then the block cancels the rest.
+        """
+        self._expect_begun("stream()")
+        self._stream = ResultStream(self._scheduler, self._raise_reason, ordered=ordered)
+        return self._stream
+
+    @property
+    def results(self) -> list[ExecutionResult[Any]]:
+        """What has finished so far and no stream has given, in order of index. Also after the group has failed."""
+        return [self._scheduler.finished[index] for index in sorted(self._scheduler.finished)]
+
+    @property
+    def _unread(self) -> list[ExecutionResult[Any]]:
+        return [result for result in self.results if (result.index or 0) >= self._gathered]
+
+    @property
+    def group(self) -> ParallelEventGroup:
+        """How the group stands now: counts, rate, latencies."""
+        breaker = None if self.breaker is None else self.breaker.state
+        return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total, breaker)
+
+    def cancel(self) -> None:
+        """Start nothing more and cancel what runs. `gather` then gives what has finished."""
+        self._halt()
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    def _make_job(self, member: Member) -> Job:
+        run, work, label = self._run, member.work, member.label
+        address = member_address(self._scope.address, self.name, member.index, label)
+        scope = Scope(run, member.key or b"", address, self.group_id)
+        if isinstance(work, Call):
+            job = work.job(run, scope, label, member.key)
+        else:
+            job = Job(run, member.actor, label, scope, starter(work), key=member.key)
+        job.retry = job.retry or self.retry
+        job.timeout = job.timeout or self.item_timeout
+        job.breaker = job.breaker or self.breaker
+        job.group_id = self.group_id
+        job.index = member.index
+        job.total = self._roster.total
+        return job
+
+    def _member_started(self, member: Member, job: Job) -> None:
+        now = self._loop.time()
+        self._tracker.member_started(member.index, job.name, now, now - member.enrolled_at)
+
+    def _member_ended(self, end: Ended) -> None:
+        """Count a member that has ended, keep its result, and see what a failure means for the others."""
+        member, job, result, error = end
+        if not job.attempts:
+            close_unstarted(member.work)
+        if error is not None:
+            self._halt(error)
+        elif result is None and not self._scheduler.is_halted:
+            cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled, but not by its group")
+            result = failure(cancelled, None, job.attempts, job.name, job.index, job.scope.address)
+        self._count(job, result)
+        if result is None:
+            return
+        self._scheduler.keep(member.index, result)
+        if member.name is not None and not self._scheduler.is_streamed:
+            self._names[member.index] = member.name
+        if isinstance(member.work, Call):
+            self._run.count_call(member.work.actor.name, result)
+        if not result.ok:
+            self._member_failed(member, result)
+
+    def _count(self, job: Job, result: ExecutionResult[Any] | None) -> None:
+        tracker, seconds = self._tracker, None
+        tracker.retries += max(0, job.attempts - 1)
+        if result is None or isinstance(result.error, CallCancelled):
+            status = ExecutionStatus.CANCELLED
+        else:
+            status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
+            tracker.recovered += result.is_replayed
+            seconds = None if result.is_replayed else result.execution_time
+        tracker.member_ended(job.index or 0, status, self._loop.time(), seconds)
+
+    def _member_failed(self, member: Member, result: ExecutionResult[Any]) -> None:
+        if member.base is not None and member.key is not None:
+            self._scope.failed(member.base, member.key)
+        if not self._scheduler.is_halted:
+            reason = self._failure_policy.verdict(result, self._tracker.failed, self._tracker.finished, self.name)
+            if reason is not None:
+                self._halt(reason)
+
+    # -- ending early -------------------------------------------------------------------------------------------------
+
+    def _halt(self, reason: BaseException | None = None) -> None:
+        """Start nothing more and cancel what runs; `reason` is what `gather` and the others then raise."""
+        if self._reason is None:
+            self._reason = reason
+        self._scheduler.halt()
+
+    def _time_is_up(self) -> None:
+        if self._scheduler.is_idle:  # nothing was cut off; only what may still be added comes too late
+            self._expired = True
+            return
+        self._halt(self._timed_out())
+
+    def _timed_out(self) -> GroupTimeout:
+        tracker, total = self._tracker, self._roster.total
+        of = "" if total is None else f" of {total}"
+        return GroupTimeout(
+            f"group {self.name!r} took longer than its timeout of {self.timeout:g} s: "
+            f"{tracker.completed + tracker.failed}{of} members had finished",
+            group=self.name,
+        )
+
+    def _raise_reason(self) -> None:
+        if self._reason is not None:
+            raise self._explained()
+
+    def _explained(self) -> BaseException:
+        """Why the group ended early, with what had finished and what else went wrong."""
+        reason = self._reason
+        assert reason is not None
+        if not self._reason_was_raised:
+            self._reason_was_raised = True
+            if isinstance(reason, GroupTimeout | TooManyFailures):
+                reason.results = tuple(self.results)
+            else:
+                _add_notes(reason, self.name, [result for result in self.results if result.error is not reason])
+        return reason
+
+    def _expect_begun(self, method: str) -> None:
+        if self._tracker.status is GroupStatus.PENDING:
+            raise UsageError(f"{method} belongs inside the block: async with parallel() as p: await p.{method}")
+
+
+def _add_notes(error: BaseException, group: str, results: Iterable[ExecutionResult[Any]]) -> None:
+    """Say in an error what else failed in its group."""
+    for result in results:
+        if result.error is not None:
+            error.add_note(f"group {group!r}: {result.address} failed too: {describe_error(result.error)}")
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}: at least 1 is needed")
+    return value
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{name}={value!r}: seconds must be more than 0 (None for no limit)")
+    return value

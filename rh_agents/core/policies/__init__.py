@@ -1,0 +1,6 @@
+"""Policies are values that decide: they get the time and chance passed in, and never wait, sleep or do I/O."""
+
+from rh_agents.core.policies.breaker import BreakerState, CircuitBreaker
+from rh_agents.core.policies.retry import RetryPolicy
+
+__all__ = ["BreakerState", "CircuitBreaker", "RetryPolicy"]

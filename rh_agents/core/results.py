@@ -1,0 +1,133 @@
+"""What becomes of a call: `ExecutionResult` for the caller, `Outcome` for the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from rh_agents.core._trusted import trusted
+from rh_agents.core.errors import RhAgentsError
+
+__all__ = ["ExecutionResult", "Outcome", "describe_error"]
+
+T = TypeVar("T")
+
+
+class ExecutionResult(BaseModel, Generic[T]):
+    """The value or the failure of one call, with what is worth knowing about it. Immutable."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    result: T | None = None
+    """The value; None if the call failed (and, of course, if None is the value)."""
+    ok: bool = True
+    error_message: str | None = Field(default=None, validation_alias=AliasChoices("error_message", "erro_message"))
+    """One line that says what went wrong; None if the call succeeded."""
+    error: BaseException | None = Field(default=None, exclude=True, repr=False)
+    """The exception itself, as the called function raised it."""
+    execution_time: float | None = None
+    """Seconds from the start of the call to its outcome, with all attempts and the waits between them."""
+    attempts: int = 1
+    """How often the function was called; 0 if a breaker refused it or the call was cancelled before it began."""
+    name: str = ""
+    index: int | None = None
+    """The place in its group, counted from 0 in the order in which the members were enrolled; None outside a group."""
+    address: str = ""
+    is_replayed: bool = False
+    """Whether the outcome was recorded by an earlier execution of the run, so that nothing was called."""
+
+    @property
+    def erro_message(self) -> str | None:
+        """Another name of `error_message`, which existing code uses."""
+        return self.error_message
+
+    def unwrap(self) -> T:
+        """The value of a call that succeeded.
+
+        Raises:
+            BaseException: the call failed; this is the exception object that the called function raised.
+        """
+        if self.ok:
+            return cast(T, self.result)
+        if self.error is not None:
+            raise self.error
+        raise RhAgentsError(self.error_message or "the call failed")
+
+
+def describe_error(error: BaseException) -> str:
+    """One line for people: the kind of the error and its first line of text."""
+    text = str(error).strip()
+    kind = type(error).__name__
+    return f"{kind}: {text.splitlines()[0]}" if text else kind
+
+
+def success(value: T, seconds: float, attempts: int, name: str, index: int | None, address: str) -> ExecutionResult[T]:
+    """The result of a call that returned."""
+    return _result(value, None, seconds, attempts, name, index, address, False)
+
+
+def failure(
+    error: BaseException, seconds: float | None, attempts: int, name: str, index: int | None, address: str
+) -> ExecutionResult[Any]:
+    """The result of a call that raised, or that was cancelled."""
+    return _result(None, error, seconds, attempts, name, index, address, False)
+
+
+def _result(
+    value: Any,
+    error: BaseException | None,
+    seconds: float | None,
+    attempts: int,
+    name: str,
+    index: int | None,
+    address: str,
+    is_replayed: bool,
+) -> ExecutionResult[Any]:
+    return trusted(
+        ExecutionResult,
+        {
+            "result": value,
+            "ok": error is None,
+            "error_message": None if error is None else describe_error(error),
+            "error": error,
+            "execution_time": seconds,
+            "attempts": attempts,
+            "name": name,
+            "index": index,
+            "address": address,
+            "is_replayed": is_replayed,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a store keeps of a call that has ended: recorded once, and returned unchanged ever after.
+
+    Attributes:
+        key: the identity of the call within its run.
+        name: the name of what was called.
+        address: the readable place of the call when it was made.
+        value: what the function returned.
+        error: what it raised; None if it returned.
+        seconds: how long it took, with all attempts.
+        attempts: how many there were.
+        group_id: the group of which the call was a member.
+        epoch: how often the run had been started again after it had ended; filled in by the run.
+    """
+
+    key: bytes
+    name: str
+    address: str
+    value: Any
+    error: Exception | None
+    seconds: float
+    attempts: int
+    group_id: str | None = None
+    epoch: int = 0
+
+    def as_result(self, index: int | None, address: str) -> ExecutionResult[Any]:
+        """The result that the caller gets when the run is executed again."""
+        return _result(self.value, self.error, self.seconds, self.attempts, self.name, index, address, True)

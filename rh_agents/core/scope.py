@@ -1,0 +1,133 @@
+"""The call tree: each call is a scope for the calls that it makes, and a scope numbers those that are identical."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+from rh_agents.core.keys import again_key
+
+if TYPE_CHECKING:
+    from rh_agents.core.ports import RunHandle
+
+__all__ = ["Claim", "Claimant", "Scope", "current_scope"]
+
+Claimant = object
+"""Whoever numbers calls: a task for those that it makes itself, a group for its members."""
+
+
+class Claim(NamedTuple):
+    """The number of a call among the identical ones of its scope.
+
+    `is_ordered` is False if an identical call was numbered for another claimant, so that nothing says which of the two
+    comes first when the run is executed again.
+    """
+
+    occurrence: int
+    is_ordered: bool
+
+
+class Scope:
+    """One call as the place from which others are made.
+
+    Attributes:
+        run: the run it belongs to.
+        key: its identity; the keys of its children are derived from it.
+        address: its readable place.
+        owner: the task that executes the call. What this task calls is numbered in program order.
+        group_id: the group of which the call is a member, for nested groups.
+        attempt: the number of the attempt under way, from 1.
+        renamed: the keys under which calls that failed in an earlier attempt are made again.
+    """
+
+    __slots__ = (
+        "_claimants",
+        "_counts",
+        "_open_groups",
+        "address",
+        "attempt",
+        "group_id",
+        "key",
+        "owner",
+        "renamed",
+        "run",
+    )
+
+    def __init__(self, run: RunHandle, key: bytes, address: str, group_id: str | None = None) -> None:
+        self.run: RunHandle = run
+        self.key: bytes = key
+        self.address: str = address
+        self.group_id: str | None = group_id
+        self.owner: Claimant | None = None
+        self.attempt: int = 0
+        self.renamed: dict[bytes, bytes] | None = None
+        self._counts: dict[bytes, int] | None = None
+        self._claimants: dict[bytes, Claimant] | None = None
+        self._open_groups: dict[str, Claimant] | None = None
+
+    def begin_attempt(self, attempt: int) -> None:
+        """Start to number anew: another attempt makes the same calls again, and gets their recorded outcomes."""
+        self.attempt = attempt
+        self._counts = self._claimants = self._open_groups = None
+
+    def failed(self, base: bytes, key: bytes) -> None:
+        """A call failed for good. If another attempt makes it again, that is a call with a key of its own."""
+        if self.renamed is None:
+            self.renamed = {}
+        self.renamed[base] = again_key(key)
+
+    def resolve(self, base: bytes) -> bytes:
+        """The key under which the call with the key `base` is made now.
+
+        It is `base` itself, unless that call has failed before: in an earlier attempt of this scope, or in an earlier
+        execution of a run that has ended and is tried again.
+        """
+        key = base if self.renamed is None else self.renamed.get(base, base)
+        while self.run.is_tried_again(key):
+            key = again_key(key)
+        return key
+
+    def count(self, same: bytes) -> int:
+        """The number of the next call with the identity `same`, from 0."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = {}
+        occurrence = counts.get(same, 0)
+        counts[same] = occurrence + 1
+        return occurrence
+
+    def claim(self, same: bytes, claimant: Claimant) -> Claim:
+        """Number a call with the identity `same` that the task `claimant` makes."""
+        if self.owner is None:
+            self.owner = claimant
+        occurrence = self.count(same)
+        if claimant is self.owner and self._claimants is None:
+            return Claim(occurrence, True)
+        return Claim(occurrence, self._note_claimant(same, claimant, occurrence))
+
+    def _note_claimant(self, same: bytes, claimant: Claimant, occurrence: int) -> bool:
+        """Whether all calls with this identity have been numbered for one claimant."""
+        if self._claimants is None:
+            self._claimants = {}
+        before = self._claimants.get(same, self.owner if occurrence else claimant)
+        self._claimants[same] = claimant
+        return before is claimant
+
+    def group_began(self, name: str, group: Claimant) -> None:
+        """A group of this name takes calls from now on."""
+        if self._open_groups is None:
+            self._open_groups = {}
+        self._open_groups.setdefault(name, group)
+
+    def group_ended(self, name: str, group: Claimant) -> None:
+        """No further calls come from this group, so that the next one of its name follows it in a defined order."""
+        if self._open_groups is not None and self._open_groups.get(name) is group:
+            del self._open_groups[name]
+
+    def has_other_open_group(self, name: str, group: Claimant) -> bool:
+        """Whether another group of the same name takes calls at the same time."""
+        return self._open_groups is not None and self._open_groups.get(name, group) is not group
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("rh_agents_scope", default=None)
+"""The call that is being executed in this context, if any."""

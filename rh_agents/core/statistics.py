@@ -1,0 +1,68 @@
+"""Latency percentiles in constant memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["LatencyHistogram", "LatencySummary"]
+
+_PER_DOUBLING = 8
+_SMALLEST = 1e-6
+_BUCKETS = 40 * _PER_DOUBLING
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Seconds: mean, median, 90th and 99th percentile and maximum of `count` calls. All 0.0 for none."""
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class LatencyHistogram:
+    """Counts durations in buckets that grow by a factor of 2**(1/8), from a microsecond to twelve days.
+
+    A percentile is the geometric middle of its bucket: at most 4.5 % away from the exact one, whatever their number.
+    """
+
+    __slots__ = ("_buckets", "count", "largest", "total")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self.count: int = 0
+        self.total: float = 0.0
+        self.largest: float = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Count one duration."""
+        bucket = 0 if seconds <= _SMALLEST else min(int(math.log2(seconds / _SMALLEST) * _PER_DOUBLING), _BUCKETS)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.count += 1
+        self.total += seconds
+        self.largest = max(self.largest, seconds)
+
+    def percentile(self, share: float) -> float:
+        """The duration in seconds that a `share` (0 to 1) of all do not exceed; 0.0 if there are none."""
+        rank = math.ceil(share * self.count)
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                return min(self.largest, _SMALLEST * 2 ** ((bucket + 0.5) / _PER_DOUBLING))
+        return 0.0
+
+    def summary(self) -> LatencySummary:
+        """All figures at once."""
+        return LatencySummary(
+            count=self.count,
+            mean=self.total / self.count if self.count else 0.0,
+            p50=self.percentile(0.5),
+            p90=self.percentile(0.9),
+            p99=self.percentile(0.99),
+            max=self.largest,
+        )

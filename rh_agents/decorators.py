@@ -1,0 +1,192 @@
+"""Decorators that make actors of functions, and the functions that start runs and groups."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from rh_agents.core.actors import LLM, Agent, BaseActor, Tool
+from rh_agents.core.calls import FunctionCall, default_run
+from rh_agents.core.execution import ExecutionState, set_executors
+from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.ports import Executor, Store, Subscriber
+from rh_agents.core.scope import current_scope
+from rh_agents.core.types import Engine
+from rh_agents.stores import open_store
+
+__all__ = ["ActorDecorator", "ActorFunction", "agent", "llm", "parallel", "run", "run_sync", "tool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ActorFunction(Generic[P, R]):
+    """A decorated function. Calling it makes a call, which starts when it is awaited or given to a group.
+
+    `actor` is its policy, `__wrapped__` the function itself.
+    """
+
+    def __init__(self, function: Callable[P, Any], actor: BaseActor) -> None:
+        functools.update_wrapper(self, function)
+        self.__wrapped__ = function
+        self.actor = actor
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        return FunctionCall(self.actor, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self.actor).__name__} {self.actor.name}>"
+
+    @functools.cached_property
+    def input_model(self) -> type[Any]:
+        """A Pydantic model with a field for each parameter that is data."""
+        return self.actor.signature.input_model(f"{self.actor.name}_input")
+
+
+class ActorDecorator:
+    """What `tool`, `agent` and `llm` are: `@tool`, or `@tool(retry=3, timeout=30)`.
+
+    Options, all by keyword:
+        name: by default the function's name.
+        description: by default its docstring.
+        version: part of the identity of its calls; change it when old results are no longer right.
+        retry: a `RetryPolicy`, or the number of attempts.
+        timeout: seconds for each attempt.
+        engine: where a function that is not a coroutine function runs: "thread" (the default) or "process".
+        breaker: a circuit breaker.
+
+    Raises:
+        DefinitionError: the function cannot be called as the options say.
+    """
+
+    def __init__(self, kind: type[BaseActor], **options: Any) -> None:
+        self._kind = kind
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"@{self._kind.__name__.lower()}"
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> ActorFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> ActorFunction[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout: float | None = None,
+        engine: Engine | str | None = None,
+        breaker: CircuitBreaker | None = None,
+    ) -> ActorDecorator: ...
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+        if function is None:
+            return ActorDecorator(self._kind, **{**self._options, **options})
+        return ActorFunction(function, self._make_actor(function))
+
+    def _make_actor(self, function: Callable[..., Any]) -> BaseActor:
+        options = {key: value for key, value in self._options.items() if value is not None}
+        options.setdefault("name", getattr(function, "__name__", type(function).__name__))
+        options.setdefault("description", inspect.getdoc(function) or "")
+        return self._kind(handler=function, **options)
+
+
+tool: ActorDecorator = ActorDecorator(Tool)
+"""Makes a tool of a function: something that acts or computes."""
+
+agent: ActorDecorator = ActorDecorator(Agent)
+"""Makes an agent of a function: something that decides what to call."""
+
+llm: ActorDecorator = ActorDecorator(LLM)
+"""Makes a language model call of a function."""
+
+
+def parallel(
+    max_workers: int = 5,
+    error_strategy: ErrorStrategy | str = ErrorStrategy.FAIL_SLOW,
+    timeout: float | None = None,
+    name: str | None = None,
+    *,
+    fail_after: int | float | None = None,
+    item_timeout: float | None = None,
+    retry: RetryPolicy | int | None = None,
+    breaker: CircuitBreaker | None = None,
+) -> ParallelExecutionManager:
+    """A group in the run that is under way, or in a run of its own if none is: `async with parallel(...) as p`.
+
+    The arguments are those of `ParallelExecutionManager`.
+    """
+    scope = current_scope.get()
+    return ParallelExecutionManager(
+        default_run() if scope is None else scope.run,
+        max_workers,
+        error_strategy,
+        timeout,
+        name,
+        fail_after=fail_after,
+        item_timeout=item_timeout,
+        retry=retry,
+        breaker=breaker,
+    )
+
+
+async def run(
+    workflow: Callable[..., Awaitable[R]],
+    *args: Any,
+    store: Store | str | None = None,
+    run_id: str | None = None,
+    tags: Sequence[str] = (),
+    subscribers: Sequence[Subscriber] = (),
+    strict: bool = False,
+    retry_failed: bool = True,
+    **kwargs: Any,
+) -> R:
+    """Execute `workflow(*args, **kwargs)` as a run, and return its value.
+
+    Started again with the same store and `run_id`, it repeats no finished call. The other arguments are those of
+    `ExecutionState`; `subscribers` are told of every event, and `store` may be a URL for `open_store`.
+    """
+    state = ExecutionState(
+        store=open_store(store) if isinstance(store, str) else store,
+        run_id=run_id,
+        tags=tags,
+        strict=strict,
+        retry_failed=retry_failed,
+    )
+    for subscriber in subscribers:
+        state.event_bus.subscribe(subscriber)
+    async with state:
+        return await workflow(*args, **kwargs)
+
+
+def run_sync(workflow: Callable[..., Awaitable[R]], *args: Any, **options: Any) -> R:
+    """`run` for programs that have no event loop."""
+    return asyncio.run(run(workflow, *args, **options))
+
+
+def _executor(module: str, name: str) -> Callable[[], Executor]:
+    """Executors are loaded by name when the first function needs one: most programs need none."""
+
+    def make() -> Executor:
+        executor: Executor = getattr(importlib.import_module(module), name)()
+        return executor
+
+    return make
+
+
+set_executors(
+    {
+        Engine.THREAD: _executor("rh_agents.executors.threads", "ThreadExecutor"),
+        Engine.PROCESS: _executor("rh_agents.executors.processes", "ProcessExecutor"),
+    }
+)

@@ -1,0 +1,27 @@
+"""Functions in worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+
+__all__ = ["ThreadExecutor"]
+
+
+class ThreadExecutor:
+    """Calls functions in worker threads, with the context variables of the caller.
+
+    A thread cannot be stopped: if the caller is cancelled or times out, the function goes on unseen and its result is
+    dropped. `max_threads` bounds how many run at the same time, those included.
+    """
+
+    def __init__(self, max_threads: int = 256) -> None:
+        self._limiter = CapacityLimiter(max_threads)
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function in a thread and return what it returns."""
+        return await run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=self._limiter)
