@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import inspect
+from asyncio import Task
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from contextvars import Context
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
+from rh_agents.core._runner import Job
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.types import EventType
 
-__all__ = ["FUNCTION_ACTOR", "Member", "Source", "Work", "check_work", "close_unstarted", "starter"]
+__all__ = [
+    "FUNCTION_ACTOR",
+    "Member",
+    "Source",
+    "Work",
+    "check_work",
+    "close_unstarted",
+    "failed_source",
+    "label_of",
+    "raising",
+    "starter",
+]
 
 Work = Call[Any] | Awaitable[Any] | Callable[[], Awaitable[Any]]
 """What `add` takes."""
@@ -27,33 +41,42 @@ FUNCTION_ACTOR = BaseActor(
 
 
 class Member:
-    """One item of a group, from its enrolment until it is started."""
+    """One item of a group: what to run, and where it stands."""
 
-    __slots__ = ("base", "context", "enrolled_at", "index", "key", "name", "work")
+    __slots__ = (
+        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "job", "key", "label", "name", "task",
+        "work",
+    )  # fmt: skip
 
-    def __init__(self, index: int, work: Work, name: str | None, context: Context, enrolled_at: float) -> None:
+    def __init__(
+        self, index: int, work: Work, name: str | None, label: str, context: Context, enrolled_at: float
+    ) -> None:
         self.index: int = index
         self.work: Work = work
         self.name: str | None = name
+        """The name that it was given."""
+        self.label: str = label
+        """The name that people see: the given one, or that of what is called."""
         self.context: Context = context
         self.enrolled_at: float = enrolled_at
         self.base: bytes | None = None
+        """The key that its place in the program gives it."""
         self.key: bytes | None = None
+        """The key of this try, see `Scope.resolve`."""
+        self.job: Job | None = None
+        """What is executed, from when it is started on."""
+        self.task: Task[None] | None = None
+        self.has_begun: bool = False
+        """Whether its task has made a step."""
+        self.holds_slot: bool = False
 
-    @property
-    def actor(self) -> BaseActor:
-        """The actor that is called, or the one that stands for plain functions."""
-        return self.work.actor if isinstance(self.work, Call) else FUNCTION_ACTOR
 
-    @property
-    def label(self) -> str:
-        """The name that people see."""
-        if self.name is not None:
-            return self.name
-        if isinstance(self.work, Call):
-            return self.work.actor.name
-        name = getattr(self.work, "__name__", "")
-        return "" if name == "<lambda>" else name
+def label_of(work: object) -> str:
+    """The name of what is called, as people see it; "" if it has none."""
+    if isinstance(work, Call):
+        return work.actor.name
+    name = getattr(work, "__name__", "")
+    return "" if name == "<lambda>" else name
 
 
 @dataclass(slots=True)
@@ -67,6 +90,10 @@ class Source:
     context: Context
     length: int | None
     """How many items are left, if that is known."""
+    is_async: bool
+    """Whether pulling an item may have to wait."""
+    label: str
+    """What people call the members, unless they are calls of actors."""
     pulled: int = 0
 
     @classmethod
@@ -82,16 +109,12 @@ class Source:
         if not callable(function):
             raise DefinitionError(f"map() takes a function and the items for it, but {function!r} cannot be called")
         length = len(items) if isinstance(items, Sized) else None
+        label = label_of(function)
         if isinstance(items, AsyncIterable):
-            return cls(function, aiter(items), name, key, context, length)
+            return cls(function, aiter(items), name, key, context, length, True, label)
         if isinstance(items, Iterable):
-            return cls(function, iter(items), name, key, context, length)
+            return cls(function, iter(items), name, key, context, length, False, label)
         raise DefinitionError(f"map() takes an iterable or an async iterable of items, not {type(items).__name__}")
-
-    @property
-    def is_async(self) -> bool:
-        """Whether pulling an item may have to wait."""
-        return isinstance(self.items, AsyncIterator)
 
     def count_pulled(self) -> None:
         """One item has been pulled."""
@@ -100,19 +123,16 @@ class Source:
             self.length = max(0, self.length - 1)
 
     def work_for(self, item: Any) -> Work:
-        """Apply the function. An exception of it becomes the failure of the item."""
-        try:
-            work = self.context.run(self.function, item)
-        except Exception as error:  # noqa: BLE001 - it is the item that fails, not the group
-            return _raising(error)
+        """Apply the function, in the context in which `map` was called."""
+        work = self.context.run(self.function, item)
         if isinstance(work, Call):
             return work
-        if inspect.iscoroutine(work):
+        if isinstance(work, CoroutineType):
             return _Repeatable(work, self.function, item)
         if inspect.isawaitable(work):
             return work
         name = getattr(self.function, "__name__", repr(self.function))
-        return _raising(
+        return raising(
             DefinitionError(
                 f"map({name}, ...): {name} returned {type(work).__name__}, which cannot be awaited; write `async def`, "
                 "or decorate the function with @tool, which runs plain functions in a thread"
@@ -130,10 +150,6 @@ class _Repeatable:
         self.function = function
         self.item = item
 
-    @property
-    def __name__(self) -> str:
-        return getattr(self.function, "__name__", "")
-
     def __call__(self) -> Awaitable[Any]:
         first, self.first = self.first, None
         return first if first is not None else self.function(self.item)
@@ -143,7 +159,9 @@ class _Repeatable:
             self.first.close()
 
 
-def _raising(error: Exception) -> Callable[[], Awaitable[Any]]:
+def raising(error: Exception) -> Callable[[], Awaitable[Any]]:
+    """Work that fails with this error."""
+
     async def fail() -> Any:
         raise error
 
@@ -153,7 +171,7 @@ def _raising(error: Exception) -> Callable[[], Awaitable[Any]]:
 def failed_source(error: Exception, pulled: int) -> Callable[[], Awaitable[Any]]:
     """What stands for the rest of an iterable that raised: a member that fails with the iterable's error."""
     error.add_note(f"raised by the iterable given to map(), after {pulled} items")
-    return _raising(error)
+    return raising(error)
 
 
 def check_work(work: Work, retries: bool) -> None:
@@ -183,6 +201,8 @@ def check_work(work: Work, retries: bool) -> None:
 
 def starter(work: Awaitable[Any] | Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
     """How to start an attempt of work that is no `Call`."""
+    if isinstance(work, _Repeatable):
+        return work
     if inspect.isawaitable(work):
         return lambda: work
     return lambda: _awaitable(work)

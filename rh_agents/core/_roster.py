@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source
+from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.codec import canonical
@@ -64,11 +64,16 @@ class Roster:
         return self._enrol(work, name, key, context, now, None)
 
     def enrol_item(self, source: Source, item: Any, now: float) -> Member:
-        """Make a member of an item that an iterable gave."""
+        """Make a member of an item that an iterable gave. Whatever goes wrong here is the failure of that item."""
         source.count_pulled()
-        name = None if source.name is None else source.name(item)
-        key = None if source.key is None else source.key(item)
-        return self._enrol(source.work_for(item), name, key, source.context.copy(), now, (source, item))
+        context = source.context.copy()
+        try:
+            work = source.work_for(item)
+            name = None if source.name is None else source.name(item)
+            key = None if source.key is None else source.key(item)
+            return self._enrol(work, name, key, context, now, (source, item))
+        except Exception as error:  # noqa: BLE001 - the functions are the user's, and it is the item that fails
+            return self._enrol(raising(error), None, None, context, now, None)
 
     def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
         """Make a failed member of the rest of an iterable that raised."""
@@ -91,7 +96,7 @@ class Roster:
         while self._sources and not self._sources[0].is_async:
             source = self._sources[0]
             try:
-                item = next(source.items)  # type: ignore[arg-type]
+                item = source.context.run(next, source.items)  # type: ignore[arg-type]
             except StopIteration:
                 self._sources.popleft()
             except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
@@ -137,7 +142,13 @@ class Roster:
         now: float,
         origin: tuple[Source, Any] | None,
     ) -> Member:
-        member = Member(self.enrolled, work, name, context, now)
+        if name is not None:
+            label = name
+        elif origin is not None and not isinstance(work, Call):
+            label = origin[0].label
+        else:
+            label = label_of(work)
+        member = Member(self.enrolled, work, name, label, context, now)
         if self._run.records:
             same = self._identity(member, key, origin)
             occurrence = self._scope.count(self._group.encode("utf-8", "surrogatepass") + same)

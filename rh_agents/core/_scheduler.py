@@ -5,46 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rh_agents.core._members import Member
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job, run_job
+from rh_agents.core.errors import StoreError
 from rh_agents.core.results import ExecutionResult
 
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
 
-__all__ = ["Ended", "Scheduler"]
+__all__ = ["Scheduler"]
 
 _REPLAYED_AT_ONCE = 256
 """Recovered members need no slot, but each takes a task for a moment."""
 
 
-class Ended(NamedTuple):
-    """A member's task has ended.
-
-    `result` is None if the group cancelled it before it had an outcome. `error` is what no group may swallow: the store
-    failed, or the interpreter is told to exit.
-    """
-
-    member: Member
-    job: Job
-    result: ExecutionResult[Any] | None
-    error: BaseException | None
-
-
-class _Running(NamedTuple):
-    job: Job
-    member: Member
-    holds_slot: bool
-
-
 class Scheduler:
     """Runs the members of a roster, at most `max_workers` at a time.
 
-    Everything here happens between awaits: in the done callback of the tasks, and in methods that the block calls.
+    Everything here happens between awaits: in the last step of each task, and in methods that the block calls.
 
     Args:
         run: the run to which the members belong.
@@ -52,8 +34,9 @@ class Scheduler:
         order: which recovered members a stream wants first.
         max_workers: the number of slots.
         make_job: what to execute for a member.
-        started: told of each member that takes a slot.
-        ended: told of each member that has ended, before the next one starts.
+        started: told of each member that takes a slot, and when.
+        ended: told of each member that has ended, before the next one starts, with what no group may swallow: the store
+            failed, or the interpreter is told to exit.
     """
 
     def __init__(
@@ -64,8 +47,8 @@ class Scheduler:
         max_workers: int,
         *,
         make_job: Callable[[Member], Job],
-        started: Callable[[Member, Job], None],
-        ended: Callable[[Ended], None],
+        started: Callable[[Member, float], None],
+        ended: Callable[[Member, BaseException | None], None],
     ) -> None:
         self.roster: Roster = roster
         self.order: RecordedOrder = order
@@ -82,7 +65,7 @@ class Scheduler:
         self._started = started
         self._ended = ended
         self._loop = asyncio.get_running_loop()
-        self._running: dict[asyncio.Task[ExecutionResult[Any]], _Running] = {}
+        self._running: dict[int, Member] = {}
         self._slots_taken = 0
         self._completed: deque[int] = deque()
         self._filling = False
@@ -98,8 +81,14 @@ class Scheduler:
             return
         self._filling = True
         try:
-            while self._has_slot and (member := self._next_member()) is not None:
-                self._start(member)
+            while self._has_slot:
+                now = self._loop.time()
+                member = self.roster.next_waiting()
+                if member is None and self._has_room:
+                    member = self.roster.pull(now)
+                if member is None:
+                    break
+                self._start(member, now)
         finally:
             self._filling = False
         if self.roster.async_source is not None:
@@ -114,27 +103,46 @@ class Scheduler:
         """Whether more items may be pulled, seen from the reader of the results."""
         return len(self.finished) < self.buffer or self.order.waits_for_enrolment
 
-    def _next_member(self) -> Member | None:
-        member = self.roster.next_waiting()
-        if member is None and self._has_room:
-            member = self.roster.pull(self._loop.time())
-        return member
-
-    def _start(self, member: Member) -> None:
-        holds_slot = member.key is None or self._run.recorded(member.key) is None
-        job = self._make_job(member)
-        if holds_slot:
+    def _start(self, member: Member, now: float) -> None:
+        member.job = job = self._make_job(member)
+        self._running[member.index] = member
+        if job.key is None or self._run.recorded(job.key) is None:
+            member.holds_slot = True
             self._slots_taken += 1
-            self._started(member, job)
-        task = self._loop.create_task(run_job(job), context=member.context)
-        self._running[task] = _Running(job, member, holds_slot)
-        task.add_done_callback(self._done)
+            self._started(member, now)
+        task = self._loop.create_task(self._execute(member, job), context=member.context)
+        member.task = task
+        # A task that is cancelled before its first step never gets to its `finally`.
+        if not member.has_begun:
+            task.add_done_callback(self._never_began)
 
-    def _done(self, task: asyncio.Task[ExecutionResult[Any]]) -> None:
-        job, member, holds_slot = self._running.pop(task)
-        self._slots_taken -= holds_slot
-        error = None if task.cancelled() else task.exception()
-        self._ended(Ended(member, job, job.result, error))
+    async def _execute(self, member: Member, job: Job) -> None:
+        """A member's task. What follows its end is done in its last step, which costs less than a callback."""
+        member.has_begun = True
+        if member.task is not None:
+            member.task.remove_done_callback(self._never_began)
+        error: BaseException | None = None
+        try:
+            await run_job(job)
+        except asyncio.CancelledError:
+            raise
+        except StoreError as caught:  # raised by the group, not by this task
+            error = caught
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self._end(member, error)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        member = next((member for member in self._running.values() if member.task is task), None)
+        if member is not None:
+            self._end(member, None)
+
+    def _end(self, member: Member, error: BaseException | None) -> None:
+        del self._running[member.index]
+        self._slots_taken -= member.holds_slot
+        self._ended(member, error)
         self.fill()
         self._wake()
 
@@ -190,8 +198,9 @@ class Scheduler:
         self.roster.discard()
         if self._feeder is not None:
             self._feeder.cancel()
-        for task in self._running:
-            task.cancel()
+        for member in self._running.values():
+            if member.task is not None:
+                member.task.cancel()
         self._wake()
 
     async def idle(self) -> None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
 
-from rh_agents.core.codec import canonical
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
@@ -86,6 +85,11 @@ class BaseActor(BaseModel):
         return _is_coroutine_function(self.handler)
 
     @cached_property
+    def has_policy(self) -> bool:
+        """Whether its calls are more than one attempt without an end."""
+        return not (self.retry is None and self.timeout is None and self.breaker is None)
+
+    @cached_property
     def signature(self) -> Signature:
         """How the handler wants to be called."""
         return Signature(self.handler)
@@ -123,14 +127,6 @@ class BaseActor(BaseModel):
             return self._output_adapter.validate_python(value)
         except ValidationError as error:
             raise OutputError(f"{self.name}: result {_places(error)}") from error
-
-    def canonical_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """The bytes that stand for the input in the key of a call.
-
-        Raises:
-            DefinitionError: an argument is not data, see `rh_agents.core.codec.canonical`.
-        """
-        return canonical(args[0] if args else None)
 
     def handler_arguments(self, input_data: Any, extra_context: Any, run: Any) -> tuple[Any, ...]:
         """The positional arguments for the handler."""

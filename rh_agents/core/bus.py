@@ -206,14 +206,10 @@ class EventBus:
     def __init__(self, *, handler_timeout: float = 10.0) -> None:
         self.handler_timeout = handler_timeout
         self.is_closed: bool = False
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self.subscriptions: tuple[Subscription, ...] = ()
+        """Who listens, with the counts of what each has got."""
         self._ended: list[Subscription] = []
         self._streams: list[EventStream] = []
-
-    @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
-        """Who listens, with the counts of what each has got."""
-        return self._subscriptions
 
     def subscribe(
         self, handler: Subscriber, *, buffer: int = 0, on_full: OnFull | str = OnFull.DROP_OLDEST
@@ -235,18 +231,18 @@ class EventBus:
         if buffer < 0:
             raise ValueError(f"{buffer=}: a buffer holds 0 or more events")
         subscription = Subscription(self, handler, buffer, OnFull(on_full), self.handler_timeout)
-        self._subscriptions = (*self._subscriptions, subscription)
+        self.subscriptions = (*self.subscriptions, subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription; one that has ended is left alone."""
-        if subscription in self._subscriptions:
-            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+        if subscription in self.subscriptions:
+            self.subscriptions = tuple(other for other in self.subscriptions if other is not subscription)
             self._ended.append(subscription)
 
     async def publish(self, event: Event) -> None:
         """Tell everybody. Returns when the unbuffered handlers are done."""
-        for subscription in self._subscriptions:
+        for subscription in self.subscriptions:
             answer = subscription.take(event)
             if answer is not None:
                 await answer
@@ -261,7 +257,7 @@ class EventBus:
 
     async def drain(self) -> None:
         """Wait until all buffers are empty."""
-        for subscription in (*self._subscriptions, *self._ended):
+        for subscription in (*self.subscriptions, *self._ended):
             await subscription.drain()
         self._ended.clear()
 

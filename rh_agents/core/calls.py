@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from rh_agents.core._runner import Job, run_job
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address
+from rh_agents.core.codec import canonical, canonical_arguments
 from rh_agents.core.errors import InputError, UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.keys import child_key, identity
 from rh_agents.core.ports import RunHandle
@@ -80,17 +81,12 @@ class Call(Generic[T]):
     def job(self, run: RunHandle, scope: Scope, name: str, key: bytes | None) -> Job:
         """What the runner needs to execute the call at this place."""
         actor = self.actor
-        return Job(
-            run,
-            actor,
-            name,
-            scope,
-            lambda: self.begin(run),
-            key=key,
-            retry=actor.retry,
-            timeout=actor.timeout,
-            breaker=actor.breaker,
-        )
+        job = Job(run, actor, name, scope, lambda: self.begin(run), key)
+        if actor.has_policy:
+            job.retry = actor.retry
+            job.timeout = actor.timeout
+            job.breaker = actor.breaker
+        return job
 
     def identity(self) -> bytes:
         """What it has in common with identical calls.
@@ -136,7 +132,7 @@ class FunctionCall(Call[T]):
             bound = self.actor.signature.bind(self.args, self.kwargs)
         except TypeError as error:
             raise InputError(f"{self.actor.name}: {error}") from error
-        return self.actor.canonical_input((bound,), {})
+        return canonical_arguments(bound)
 
     def begin(self, run: RunHandle) -> Awaitable[T]:
         """Call the function, on the event loop or where its actor says."""
@@ -161,7 +157,7 @@ class ActorCall(Call[ExecutionResult[T]]):
 
     def canonical_input(self) -> bytes:
         """The bytes that stand for its input."""
-        return self.actor.canonical_input((self.input_data,), {})
+        return canonical(self.input_data)
 
     def job(self, run: RunHandle, scope: Scope, name: str, key: bytes | None) -> Job:
         """As for every call; the preconditions come before the first attempt."""

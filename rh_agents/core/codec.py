@@ -1,13 +1,13 @@
 """The canonical form of an input: equal inputs give equal bytes, on every machine and in every process.
 
-Numbers keep their kind (`1`, `1.0` and `True` differ), mappings and sets are sorted, models and dataclasses carry their
-class name, so that two models with equal fields are two different inputs.
+It is the ASCII text of a Python literal (`ascii()` does not depend on the Unicode version, as `repr()` does). Numbers
+keep their kind (`1`, `1.0` and `True` differ), mappings and sets are sorted, models and dataclasses carry their class
+name, so that two models with equal fields are two different inputs. Lists and tuples are the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -19,10 +19,9 @@ from pydantic import BaseModel
 
 from rh_agents.core.errors import DefinitionError
 
-__all__ = ["canonical"]
+__all__ = ["canonical", "canonical_arguments"]
 
-_encode = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=True).encode
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+_ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 _TEXTUAL = (datetime, date, time, timedelta, Decimal, UUID, PurePath, complex)
 
 
@@ -32,46 +31,62 @@ def canonical(value: object) -> bytes:
     Raises:
         DefinitionError: the value is not data (a client, a connection, a function). The message names its type.
     """
-    return _encode(_plain(value)).encode("ascii")
+    return ascii(_literal(value)).encode("ascii")
 
 
-def _plain(value: object) -> object:
+def canonical_arguments(arguments: Mapping[str, object]) -> bytes:
+    """The same for the arguments of a function, in the order of its parameters.
+
+    Raises:
+        DefinitionError: an argument is not data.
+    """
+    if _ATOMS.issuperset(map(type, arguments.values())):
+        return ascii(arguments).encode("ascii")
+    return ascii({name: _literal(value) for name, value in arguments.items()}).encode("ascii")
+
+
+def _literal(value: object) -> object:
+    """The value as nested lists of atoms. A tuple marks everything that is neither an atom nor a list."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _ATOMS:
         return value
-    if kind is list or kind is tuple:
-        return [_plain(item) for item in value]  # type: ignore[attr-defined]
-    if kind is dict and all(type(key) is str for key in value):  # type: ignore[attr-defined]
-        return _escaped({key: _plain(item) for key, item in value.items()})  # type: ignore[attr-defined]
+    if isinstance(value, list | tuple) and kind in (list, tuple):
+        return [_literal(item) for item in value]
+    if isinstance(value, dict) and kind is dict:
+        return ("dict", sorted([ascii(_literal(key)), ascii(_literal(item))] for key, item in value.items()))
     return _tagged(value)
-
-
-def _escaped(members: dict[str, object]) -> dict[str, object]:
-    """A user's own mapping with the key "!" must not pass for one of our tags."""
-    return {"!": ["dict", members]} if "!" in members else members
 
 
 def _tagged(value: object) -> object:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, Enum):
-        return {"!": [name, _plain(value.value)]}
+        return (name, _literal(value.value))
     if isinstance(value, BaseModel):
-        return {"!": [name, {key: _plain(item) for key, item in value}]}
+        return (name, [[key, _literal(item)] for key, item in value])
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"!": [name, {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}]}
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"!": ["bytes", bytes(value).hex()]}
+        return (name, [[field.name, _literal(getattr(value, field.name))] for field in dataclasses.fields(value)])
+    if isinstance(value, bytearray | memoryview):
+        return (name, bytes(value))
     if isinstance(value, Mapping):
-        return {"!": ["mapping", sorted(_encode([_plain(key), _plain(item)]) for key, item in value.items())]}
+        return (name, sorted([ascii(_literal(key)), ascii(_literal(item))] for key, item in value.items()))
     if isinstance(value, Set):
-        return {"!": ["set", sorted(_encode(_plain(item)) for item in value)]}
+        return ("set", sorted(ascii(_literal(item)) for item in value))
     if isinstance(value, _TEXTUAL):
-        return {"!": [name, str(value)]}
-    if isinstance(value, str | int | float):
-        return {"!": [name, value]}
+        return (name, str(value))
+    if isinstance(value, str | int | float | bytes):
+        return (name, _as_atom(value))
     if isinstance(value, list | tuple):
-        return {"!": [name, [_plain(item) for item in value]]}
+        return (name, [_literal(item) for item in value])
     raise DefinitionError(
         f"a {name} is not data, so a call with it cannot be recognised when the run is started again; mark the "
         "parameter `Annotated[..., Injected]` to leave it out of the key, or give the call `key=`"
     )
+
+
+def _as_atom(value: str | int | float | bytes) -> object:
+    """A subclass of an atom may write itself in its own way; only its value counts."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    return int(value) if isinstance(value, int) else float(value)

@@ -248,24 +248,21 @@ class ExecutionState:
         """Record an event with its outcome, then tell the subscribers."""
         counts = None
         if self.store is not None:
-            counts = await self._append(self.store, event, outcome)
+            if self._broken is not None:
+                raise self._broken
+            if outcome is not None and self._is_resumed:
+                self._used.add(outcome.key)
+            try:
+                counts = await self.store.append(self.run_id, event, outcome)
+            except StoreError as error:
+                self._broken = error
+                raise
             if counts is not outcome:
                 return counts
         self.history.add(event)
         if self.event_bus.subscriptions:
             await self.event_bus.publish(event)
         return counts
-
-    async def _append(self, store: Store, event: ExecutionEvent[Any], outcome: Outcome | None) -> Outcome | None:
-        if self._broken is not None:
-            raise self._broken
-        if outcome is not None and self._is_resumed:
-            self._used.add(outcome.key)
-        try:
-            return await store.append(self.run_id, event, outcome)
-        except StoreError as error:
-            self._broken = error
-            raise
 
     def executor(self, actor: BaseActor) -> Executor:
         """Who runs the handler of this actor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -141,7 +142,8 @@ class ParallelGroupTracker:
     start_time: float | None = None
     last_update_time: float | None = None
     status: GroupStatus = GroupStatus.PENDING
-    running: dict[int, RunningItem] = field(default_factory=dict)
+    running: dict[int, tuple[str, float]] = field(default_factory=dict)
+    """Name and start of the members that are running, by index."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     slot_wait: LatencyHistogram = field(default_factory=LatencyHistogram)
     about: ParallelEventGroup | None = None
@@ -201,27 +203,30 @@ class ParallelGroupTracker:
 
     def slowest(self, count: int) -> list[RunningItem]:
         """The members that have been running longest."""
-        return sorted(self.running.values(), key=lambda item: item.started_at)[:count]
+        items = (RunningItem(index, name, started_at) for index, (name, started_at) in self.running.items())
+        return nsmallest(count, items, key=lambda item: item.started_at)
 
-    def member_started(self, index: int, name: str, now: float, waited: float = 0.0) -> None:
+    def count_start(self, now: float, waited: float = 0.0) -> None:
         """A member got a slot after `waited` seconds."""
         self.started += 1
-        self.running[index] = RunningItem(index, name, now)
         self.slot_wait.record(waited)
-        self._seen(now)
+        if self.start_time is None:
+            self.start_time = now
+        self.last_update_time = now
 
-    def member_ended(self, index: int, status: ExecutionStatus, now: float, seconds: float | None) -> None:
+    def count_end(self, status: ExecutionStatus, now: float, seconds: float | None) -> None:
         """A member ended after `seconds`, or was recovered without having run."""
-        self.running.pop(index, None)
-        if status is ExecutionStatus.FAILED:
-            self.failed += 1
-        elif status is ExecutionStatus.CANCELLED:
-            self.cancelled += 1
-        else:
+        if status is ExecutionStatus.COMPLETED or status is ExecutionStatus.RECOVERED:
             self.completed += 1
-        if seconds is not None and status is not ExecutionStatus.RECOVERED:
+        elif status is ExecutionStatus.FAILED:
+            self.failed += 1
+        else:
+            self.cancelled += 1
+        if seconds is not None:
             self.latency.record(seconds)
-        self._seen(now)
+        if self.start_time is None:
+            self.start_time = now
+        self.last_update_time = now
 
     def apply(self, event: ExecutionEvent[Any], now: float) -> None:
         """Take in an event of the group or of one of its members."""
@@ -233,14 +238,16 @@ class ParallelGroupTracker:
         if event.group_total is not None:
             self.total = event.group_total
         if status is ExecutionStatus.STARTED:
-            self.member_started(index, event.name, now)
+            self.running[index] = (event.name, now)
+            self.count_start(now)
         elif status is ExecutionStatus.RETRYING:
             self.retries += 1
             self._seen(now)
         elif status.is_final:
             self.recovered += event.is_replayed
             seconds = None if event.is_replayed else event.execution_time
-            self.member_ended(index, _how_it_ended(event), now, seconds)
+            self.running.pop(index, None)
+            self.count_end(_how_it_ended(event), now, seconds)
         self.enrolled = max(self.enrolled, self.started + self.recovered)
 
     def _apply_group(self, group: ParallelEventGroup, now: float) -> None:

@@ -7,6 +7,7 @@ removed and reordered without losing the outcomes of the others.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 
 __all__ = [
@@ -28,7 +29,7 @@ def identity(actor: str, version: str, data: bytes, explicit: str | None) -> byt
     """What two calls of one scope have in common when they are the same call: `key=` replaces the input."""
     if explicit is not None:
         return _digest(b"explicit", _text(actor), _text(version), _text(explicit))
-    return _digest(b"call", _text(actor), _text(version), data)
+    return sha256(_actor_prefix(actor, version) + data).digest()
 
 
 def identity_of_unseen(name: str | None, explicit: str | None, index: int) -> bytes:
@@ -47,7 +48,7 @@ def identity_of_item(function: str, data: bytes) -> bytes:
 
 def child_key(parent: bytes, group: str, same: bytes, occurrence: int) -> bytes:
     """The key of a call: its parent's key, the name of its group ("" outside of one), its identity, its occurrence."""
-    return _digest(b"child", parent, _text(group), same, b"%d" % occurrence)
+    return sha256(b"%b%b%d" % (_place_prefix(parent, group), same, occurrence)).digest()
 
 
 def group_key(parent: bytes, name: str, occurrence: int) -> bytes:
@@ -65,9 +66,25 @@ def idempotency_key(run_id: str, key: bytes) -> str:
     return _digest(b"idempotency", _text(run_id), key).hex()[:40]
 
 
+@lru_cache(maxsize=1024)
+def _actor_prefix(actor: str, version: str) -> bytes:
+    """The same for all calls of an actor. What follows it has no end of its own, so it needs no length."""
+    return _parts(b"call", _text(actor), _text(version))
+
+
+@lru_cache(maxsize=1024)
+def _place_prefix(parent: bytes, group: str) -> bytes:
+    """The same for all members of a group. An identity of 32 bytes and the occurrence follow it."""
+    return _parts(b"child", parent, _text(group))
+
+
 def _text(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def _parts(*parts: bytes) -> bytes:
+    return b"".join([b"%d:%b" % (len(part), part) for part in parts])
+
+
 def _digest(*parts: bytes) -> bytes:
-    return sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).digest()
+    return sha256(_parts(*parts)).digest()

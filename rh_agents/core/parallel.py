@@ -17,11 +17,19 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rh_agents.core._members import Member, Source, Work, check_work, close_unstarted, starter
+from rh_agents.core._members import (
+    FUNCTION_ACTOR,
+    Member,
+    Source,
+    Work,
+    check_work,
+    close_unstarted,
+    starter,
+)
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job
-from rh_agents.core._scheduler import Ended, Scheduler
+from rh_agents.core._scheduler import Scheduler
 from rh_agents.core._stream import ResultStream
 from rh_agents.core.address import child_address, member_address
 from rh_agents.core.calls import Call
@@ -96,6 +104,7 @@ class ParallelExecutionManager:
         self._failure_policy = FailurePolicy(self.error_strategy, fail_after)
         self.retry: RetryPolicy | None = RetryPolicy.of(retry)
         self.breaker = breaker
+        self._has_defaults = not (retry is None and item_timeout is None and breaker is None)
         self._run = execution_state
         self._tracker = ParallelGroupTracker(group_id="", name=self.name)
         self._timer: asyncio.TimerHandle | None = None
@@ -349,22 +358,25 @@ class ParallelExecutionManager:
         if isinstance(work, Call):
             job = work.job(run, scope, label, member.key)
         else:
-            job = Job(run, member.actor, label, scope, starter(work), key=member.key)
-        job.retry = job.retry or self.retry
-        job.timeout = job.timeout or self.item_timeout
-        job.breaker = job.breaker or self.breaker
+            job = Job(run, FUNCTION_ACTOR, label, scope, starter(work), member.key)
+        if self._has_defaults:
+            job.retry = job.retry or self.retry
+            job.timeout = job.timeout or self.item_timeout
+            job.breaker = job.breaker or self.breaker
         job.group_id = self.group_id
         job.index = member.index
-        job.total = self._roster.total
+        if job.is_told:
+            job.total = self._roster.total
         return job
 
-    def _member_started(self, member: Member, job: Job) -> None:
-        now = self._loop.time()
-        self._tracker.member_started(member.index, job.name, now, now - member.enrolled_at)
+    def _member_started(self, member: Member, now: float) -> None:
+        self._tracker.count_start(now, now - member.enrolled_at)
 
-    def _member_ended(self, end: Ended) -> None:
+    def _member_ended(self, member: Member, error: BaseException | None) -> None:
         """Count a member that has ended, keep its result, and see what a failure means for the others."""
-        member, job, result, error = end
+        job = member.job
+        assert job is not None
+        result = job.result
         if not job.attempts:
             close_unstarted(member.work)
         if error is not None:
@@ -385,14 +397,17 @@ class ParallelExecutionManager:
 
     def _count(self, job: Job, result: ExecutionResult[Any] | None) -> None:
         tracker, seconds = self._tracker, None
-        tracker.retries += max(0, job.attempts - 1)
+        if job.attempts > 1:
+            tracker.retries += job.attempts - 1
         if result is None or isinstance(result.error, CallCancelled):
             status = ExecutionStatus.CANCELLED
+        elif result.is_replayed:
+            status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
+            tracker.recovered += 1
         else:
             status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
-            tracker.recovered += result.is_replayed
-            seconds = None if result.is_replayed else result.execution_time
-        tracker.member_ended(job.index or 0, status, self._loop.time(), seconds)
+            seconds = result.execution_time
+        tracker.count_end(status, job.ended_at or self._loop.time(), seconds)
 
     def _member_failed(self, member: Member, result: ExecutionResult[Any]) -> None:
         if member.base is not None and member.key is not None:

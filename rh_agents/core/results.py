@@ -65,7 +65,21 @@ def describe_error(error: BaseException) -> str:
 
 def success(value: T, seconds: float, attempts: int, name: str, index: int | None, address: str) -> ExecutionResult[T]:
     """The result of a call that returned."""
-    return _result(value, None, seconds, attempts, name, index, address, False)
+    return trusted(
+        ExecutionResult,
+        {
+            "result": value,
+            "ok": True,
+            "error_message": None,
+            "error": None,
+            "execution_time": seconds,
+            "attempts": attempts,
+            "name": name,
+            "index": index,
+            "address": address,
+            "is_replayed": False,
+        },
+    )
 
 
 def failure(

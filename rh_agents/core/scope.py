@@ -40,35 +40,24 @@ class Scope:
         renamed: the keys under which calls that failed in an earlier attempt are made again.
     """
 
-    __slots__ = (
-        "_claimants",
-        "_counts",
-        "_open_groups",
-        "address",
-        "attempt",
-        "group_id",
-        "key",
-        "owner",
-        "renamed",
-        "run",
-    )
+    owner: Claimant | None = None
+    attempt: int = 0
+    renamed: dict[bytes, bytes] | None = None
+    _counts: dict[bytes, int] | None = None
+    _claimants: dict[bytes, Claimant] | None = None
+    _open_groups: dict[str, Claimant] | None = None
 
     def __init__(self, run: RunHandle, key: bytes, address: str, group_id: str | None = None) -> None:
         self.run: RunHandle = run
         self.key: bytes = key
         self.address: str = address
         self.group_id: str | None = group_id
-        self.owner: Claimant | None = None
-        self.attempt: int = 0
-        self.renamed: dict[bytes, bytes] | None = None
-        self._counts: dict[bytes, int] | None = None
-        self._claimants: dict[bytes, Claimant] | None = None
-        self._open_groups: dict[str, Claimant] | None = None
 
     def begin_attempt(self, attempt: int) -> None:
         """Start to number anew: another attempt makes the same calls again, and gets their recorded outcomes."""
         self.attempt = attempt
-        self._counts = self._claimants = self._open_groups = None
+        if attempt > 1:
+            self._counts = self._claimants = self._open_groups = None
 
     def failed(self, base: bytes, key: bytes) -> None:
         """A call failed for good. If another attempt makes it again, that is a call with a key of its own."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from math import ceil, log2
 
 __all__ = ["LatencyHistogram", "LatencySummary"]
 
 _PER_DOUBLING = 8
 _SMALLEST = 1e-6
-_BUCKETS = 40 * _PER_DOUBLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class LatencySummary:
 
 
 class LatencyHistogram:
-    """Counts durations in buckets that grow by a factor of 2**(1/8), from a microsecond to twelve days.
+    """Counts durations in buckets that grow by a factor of 2**(1/8), from a microsecond on.
 
     A percentile is the geometric middle of its bucket: at most 4.5 % away from the exact one, whatever their number.
     """
@@ -40,15 +39,16 @@ class LatencyHistogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = 0 if seconds <= _SMALLEST else min(int(math.log2(seconds / _SMALLEST) * _PER_DOUBLING), _BUCKETS)
+        bucket = 0 if seconds <= _SMALLEST else int(log2(seconds / _SMALLEST) * _PER_DOUBLING)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         self.count += 1
         self.total += seconds
-        self.largest = max(self.largest, seconds)
+        if seconds > self.largest:
+            self.largest = seconds
 
     def percentile(self, share: float) -> float:
         """The duration in seconds that a `share` (0 to 1) of all do not exceed; 0.0 if there are none."""
-        rank = math.ceil(share * self.count)
+        rank = ceil(share * self.count)
         seen = 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
