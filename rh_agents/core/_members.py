@@ -32,7 +32,7 @@ __all__ = [
 Work = Call[Any] | Awaitable[Any] | Callable[[], Awaitable[Any]]
 """What `add` takes."""
 
-FUNCTION_ACTOR = BaseActor(
+FUNCTION_ACTOR: BaseActor = BaseActor.model_construct(
     name="function",
     event_type=EventType.FUNCTION_CALL,
     handler=lambda: None,

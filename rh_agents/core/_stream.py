@@ -11,7 +11,7 @@ from rh_agents.core.results import ExecutionResult
 __all__ = ["ResultStream"]
 
 
-class ResultStream(AsyncIterator[ExecutionResult[Any]]):
+class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic would build a model for it at import
     """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
 
     It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.

@@ -38,7 +38,9 @@ class BaseActor(BaseModel):
     named `state` or `execution_state` get the run wherever they stand. (Decorated functions keep their own parameters.)
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        defer_build=True, frozen=True, arbitrary_types_allowed=True, extra="forbid"
+    )
 
     name: str
     description: str = ""
@@ -148,7 +150,7 @@ class LLM(BaseActor):
 class ToolSet(BaseModel):
     """Tools by name, in their order."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True)
 
     tools: tuple[Tool, ...] = ()
 
@@ -188,7 +190,7 @@ class Agent(BaseActor):
     """A function that decides what to call; its handler may use `tools` and `llm`."""
 
     event_type: EventType = EventType.AGENT_CALL
-    tools: ToolSet = ToolSet()
+    tools: ToolSet = Field(default_factory=ToolSet)
     llm: LLM | None = None
 
 
@@ -236,7 +238,7 @@ class Signature:
             hint = self.hints.get(parameter.name, Any)
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (hint, default)
-        return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+        return create_model(name, __config__=ConfigDict(defer_build=True, arbitrary_types_allowed=True), **fields)
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
@@ -19,7 +19,7 @@ __all__ = ["EventBus", "EventStream", "OnFull", "Subscription"]
 
 _log = logging.getLogger("rh_agents.bus")
 
-Event = ExecutionEvent[Any]
+Event: TypeAlias = "ExecutionEvent[Any]"  # quoted: Pydantic would build a model for it at import
 
 
 class OnFull(StrEnum):

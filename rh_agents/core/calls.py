@@ -142,7 +142,7 @@ class FunctionCall(Call[T]):
         return run.executor(actor).call(actor.handler, self.args, self.kwargs)
 
 
-class ActorCall(Call[ExecutionResult[T]]):
+class ActorCall(Call["ExecutionResult[T]"]):  # quoted: Pydantic would build a model for it at import
     """The call of an actor with one input. `await call` gives an `ExecutionResult`, whatever becomes of the call."""
 
     __slots__ = ("extra_context", "input_data")

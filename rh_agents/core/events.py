@@ -38,7 +38,7 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     happens is told by new ones.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True, arbitrary_types_allowed=True)
 
     actor: SerializeAsAny[BaseActor]
     name: str = ""
@@ -120,7 +120,9 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         return run.start(self.actor, input_data, extra_context)
 
 
-GROUP_ACTOR = BaseActor(name="group", handler=lambda: None, description="Stands for the group in its own events.")
+GROUP_ACTOR: BaseActor = BaseActor.model_construct(
+    name="group", handler=lambda: None, description="Stands for the group in its own events."
+)
 
 
 def call_event(

@@ -70,7 +70,7 @@ class RunningItem:
 class ParallelEventGroup(BaseModel):
     """How a group stood at one moment. Immutable; times are seconds."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True)
 
     group_id: str
     name: str = ""

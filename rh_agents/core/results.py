@@ -18,7 +18,7 @@ T = TypeVar("T")
 class ExecutionResult(BaseModel, Generic[T]):
     """The value or the failure of one call, with what is worth knowing about it. Immutable."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True, arbitrary_types_allowed=True)
 
     result: T | None = None
     """The value; None if the call failed (and, of course, if None is the value)."""
