@@ -29,7 +29,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 demo: setup ## classify real reviews with a real model, in parallel (ARGS="--help" for options)
-	@$(PY) examples/demo.py $(ARGS)
+	@$(PY) -m examples.demo $(ARGS)
 
 test: setup ## run the tests (ARGS="-k name", ARGS=--run-slow)
 	@$(PY) -m pytest $(ARGS)

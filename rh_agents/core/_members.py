@@ -122,6 +122,12 @@ class Source:
         if self.length is not None:
             self.length = max(0, self.length - 1)
 
+    async def aclose(self) -> None:
+        """Let an async generator that has been begun come to its `finally`."""
+        close = getattr(self.items, "aclose", None)
+        if close is not None:
+            await close()
+
     def work_for(self, item: Any) -> Work:
         """Apply the function, in the context in which `map` was called."""
         work = self.context.run(self.function, item)

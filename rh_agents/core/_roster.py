@@ -49,7 +49,6 @@ class Roster:
         """The iterable whose turn it is, if reading it may have to wait."""
         return self._sources[0] if self._sources and self._sources[0].is_async else None
 
-    @property
     def total(self) -> int | None:
         """How many members there will be; None if an iterable does not tell its length."""
         total = self.enrolled

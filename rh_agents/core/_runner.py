@@ -33,7 +33,7 @@ class Job:
     breaker: CircuitBreaker | None = None
     group_id: str | None = None
     index: int | None = None
-    total: int | None = None
+    total: Callable[[], int | None] | None = None
     attempts: int = 0
     ended_at: float | None = None
     result: ExecutionResult[Any] | None = None
@@ -74,7 +74,7 @@ class Job:
             run.now(),
             group_id=self.group_id,
             parallel_index=self.index,
-            group_total=self.total,
+            group_total=None if self.total is None else self.total(),
             **facts,
         )
         return await run.emit(event, outcome)

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rh_agents.core._members import Member
+from rh_agents.core._members import Member, Source
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job, run_job
-from rh_agents.core.errors import StoreError
+from rh_agents.core.errors import CallCancelled, StoreError
 from rh_agents.core.results import ExecutionResult
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Scheduler:
         started: told of each member that takes a slot, and when.
         ended: told of each member that has ended, before the next one starts, with what no group may swallow: the store
             failed, or the interpreter is told to exit.
+        failed: told why an async iterable cannot be read on; it must halt.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Scheduler:
         make_job: Callable[[Member], Job],
         started: Callable[[Member, float], None],
         ended: Callable[[Member, BaseException | None], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self.roster: Roster = roster
         self.order: RecordedOrder = order
@@ -64,6 +66,7 @@ class Scheduler:
         self._make_job = make_job
         self._started = started
         self._ended = ended
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Member] = {}
         self._slots_taken = 0
@@ -161,8 +164,16 @@ class Scheduler:
             self._room.set_result(None)
 
     async def _feed(self) -> None:
-        """Pull items from async iterables, each one when there is a slot for it."""
+        """Read async iterables, one after the other, and let go of one that is not read to its end."""
         while (source := self.roster.async_source) is not None:
+            try:
+                await self._feed_from(source)
+            finally:
+                await source.aclose()
+
+    async def _feed_from(self, source: Source) -> None:
+        """Pull items, each one when there is a slot for it."""
+        while self.roster.async_source is source:
             if not self._has_slot or not self._has_room:
                 await self._wait_for_room()
                 continue
@@ -181,7 +192,10 @@ class Scheduler:
     def _feeder_done(self, feeder: asyncio.Task[None]) -> None:
         self._feeder = None
         if feeder.cancelled():
-            self.halt()
+            if not self.is_halted:
+                self._failed(CallCancelled("the task that pulls items was cancelled, but not by its group"))
+        elif (error := feeder.exception()) is not None:
+            self._failed(error)
         self.fill()
         self._wake()
 

@@ -141,6 +141,7 @@ class ParallelExecutionManager:
             make_job=self._make_job,
             started=self._member_started,
             ended=self._member_ended,
+            failed=self._halt,
         )
         scope.group_began(self.name, self._roster)
         self._tracker.status = GroupStatus.RUNNING
@@ -343,7 +344,7 @@ class ParallelExecutionManager:
     def group(self) -> ParallelEventGroup:
         """How the group stands now: counts, rate, latencies."""
         breaker = None if self.breaker is None else self.breaker.state
-        return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total, breaker)
+        return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total(), breaker)
 
     def cancel(self) -> None:
         """Start nothing more and cancel what runs. `gather` then gives what has finished."""
@@ -365,8 +366,7 @@ class ParallelExecutionManager:
             job.breaker = job.breaker or self.breaker
         job.group_id = self.group_id
         job.index = member.index
-        if job.is_told:
-            job.total = self._roster.total
+        job.total = self._roster.total
         return job
 
     def _member_started(self, member: Member, now: float) -> None:
@@ -432,7 +432,7 @@ class ParallelExecutionManager:
         self._halt(self._timed_out())
 
     def _timed_out(self) -> GroupTimeout:
-        tracker, total = self._tracker, self._roster.total
+        tracker, total = self._tracker, self._roster.total()
         of = "" if total is None else f" of {total}"
         return GroupTimeout(
             f"group {self.name!r} took longer than its timeout of {self.timeout:g} s: "

@@ -1,0 +1,1 @@
+"""Language models: so far, a small one on this machine (`rh_agents.llms.local`)."""
