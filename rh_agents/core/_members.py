@@ -45,7 +45,7 @@ class Member:
 
     __slots__ = (
         "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "job", "key", "label", "name", "task",
-        "work",
+        "tries", "work",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,7 @@ class Member:
         """The key that its place in the program gives it."""
         self.key: bytes | None = None
         """The key of this try, see `Scope.resolve`."""
+        self.tries: int = 0
         self.job: Job | None = None
         """What is executed, from when it is started on."""
         self.task: Task[None] | None = None
@@ -121,6 +122,17 @@ class Source:
         self.pulled += 1
         if self.length is not None:
             self.length = max(0, self.length - 1)
+
+    def close(self) -> Exception | None:
+        """Let a generator that is left in the middle come to its `finally`; returns what it raised there."""
+        close = getattr(self.items, "close", None)
+        if close is None or self.is_async or getattr(self.items, "gi_running", False):
+            return None
+        try:
+            self.context.run(close)
+        except Exception as error:  # noqa: BLE001 - the iterable is the user's, and the group has to end all the same
+            return error
+        return None
 
     async def aclose(self) -> None:
         """Let an async generator that has been begun come to its `finally`."""

@@ -19,11 +19,18 @@ class RecordedOrder:
         self._keys = deque(keys)
         self._expected = frozenset(keys)
         self._indexes: dict[bytes, int] = {}
+        self._passed: set[bytes] = set()
 
-    def enrolled(self, key: bytes | None, index: int) -> None:
+    def enrolled(self, key: bytes, index: int) -> None:
         """The member with this key has been enrolled."""
-        if key in self._expected and key is not None:
+        if key in self._expected:
             self._indexes[key] = index
+
+    def passed(self, key: bytes) -> None:
+        """Wait no longer for the member with this key: it is made again under another one, or has been given."""
+        if key in self._expected:
+            self._passed.add(key)
+            self._drop_passed()
 
     @property
     def waits_for_enrolment(self) -> bool:
@@ -40,12 +47,20 @@ class RecordedOrder:
         if not self._keys:
             return None
         index = self._indexes.get(self._keys[0])
-        if index is None or index not in finished:
-            return None
-        self._keys.popleft()
-        return index
+        return index if index is not None and index in finished else None
 
     def skip_missing(self) -> None:
         """No more members come by themselves: leave out those that have not been enrolled."""
         while self.waits_for_enrolment:
+            self._keys.popleft()
+            self._drop_passed()
+
+    def skip_unfinished(self) -> None:
+        """Nothing runs any more: the next one has no result, because it was cancelled."""
+        if self._keys:
+            self._keys.popleft()
+            self._drop_passed()
+
+    def _drop_passed(self) -> None:
+        while self._keys and self._keys[0] in self._passed:
             self._keys.popleft()

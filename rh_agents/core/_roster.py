@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -11,8 +12,8 @@ from rh_agents.core._members import Member, Source, Work, close_unstarted, faile
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.codec import canonical
-from rh_agents.core.errors import DefinitionError
-from rh_agents.core.keys import child_key, identity_of_item, identity_of_unseen
+from rh_agents.core.errors import CallCancelled, DefinitionError
+from rh_agents.core.keys import again_key, child_key, identity_of_item, identity_of_unseen
 
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
@@ -24,13 +25,15 @@ __all__ = ["Roster"]
 class Roster:
     """Enrols members: gives each its index and, in a run that records, its key."""
 
-    def __init__(self, run: RunHandle, scope: Scope, group: str, order: RecordedOrder) -> None:
+    def __init__(self, run: RunHandle, scope: Scope, group: str, group_id: str, order: RecordedOrder) -> None:
         self._run = run
         self._scope = scope
         self._group = group
+        self._group_id = group_id
         self._order = order
         self._waiting: deque[Member] = deque()
         self._sources: deque[Source] = deque()
+        self._is_discarded = False
         self.enrolled: int = 0
         """How many members there are so far."""
 
@@ -66,12 +69,15 @@ class Roster:
         """Make a member of an item that an iterable gave. Whatever goes wrong here is the failure of that item."""
         source.count_pulled()
         context = source.context.copy()
+        work: Work | None = None
         try:
             work = source.work_for(item)
             name = None if source.name is None else source.name(item)
             key = None if source.key is None else source.key(item)
             return self._enrol(work, name, key, context, now, (source, item))
         except Exception as error:  # noqa: BLE001 - the functions are the user's, and it is the item that fails
+            if work is not None:
+                close_unstarted(work)
             return self._enrol(raising(error), None, None, context, now, None)
 
     def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
@@ -97,12 +103,12 @@ class Roster:
             try:
                 item = source.context.run(next, source.items)  # type: ignore[arg-type]
             except StopIteration:
-                self._sources.popleft()
+                self._end(source)
             except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
-                self._sources.popleft()
-                return self.enrol_failure(source, error, now)
+                self._end(source)
+                return None if self._is_discarded else self.enrol_failure(source, error, now)
             else:
-                return self.enrol_item(source, item, now)
+                return None if self._is_discarded else self.enrol_item(source, item, now)
         return None
 
     async def pull_async(self, source: Source, clock: Callable[[], float]) -> Member | None:
@@ -111,26 +117,35 @@ class Roster:
             item = await anext(source.items)  # type: ignore[arg-type]
         except StopAsyncIteration:
             self._end(source)
-            return None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._end(source)  # nobody cancelled us: it is what the iterable raised
+            return self.enrol_failure(
+                source, CallCancelled("the iterable was cancelled, but not by its group"), clock()
+            )
         except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
             self._end(source)
-            return self.enrol_failure(source, error, clock())
-        return self.enrol_item(source, item, clock())
+            if not self._is_discarded:
+                return self.enrol_failure(source, error, clock())
+        else:
+            if not self._is_discarded:
+                return self.enrol_item(source, item, clock())
+        return None
 
     def _end(self, source: Source) -> None:
         if self._sources and self._sources[0] is source:
             self._sources.popleft()
 
-    def discard(self) -> None:
-        """Forget all that has not started."""
+    def discard(self) -> list[Exception]:
+        """Forget all that has not started, for good. Returns what iterables raised when they were closed."""
+        self._is_discarded = True
         for member in self._waiting:
             close_unstarted(member.work)
         self._waiting.clear()
-        for source in self._sources:
-            close: Callable[[], None] | None = getattr(source.items, "close", None)
-            if close is not None and not source.is_async:
-                close()
-        self._sources.clear()
+        sources, self._sources = self._sources, deque()
+        return [error for source in sources if (error := source.close()) is not None]
 
     def _enrol(
         self,
@@ -154,8 +169,12 @@ class Roster:
             if occurrence and self._scope.has_other_open_group(self._group, self):
                 report_undefined_order(self._scope, member.label, self._run)
             member.base = child_key(self._scope.key, self._group, same, occurrence)
-            member.key = self._scope.resolve(member.base)
+            member.key, member.tries = self._scope.resolve(member.base)
             self._order.enrolled(member.key, member.index)
+            failed = member.base
+            for _ in range(member.tries):
+                self._order.passed(failed)
+                failed = again_key(failed)
         self.enrolled += 1
         return member
 
@@ -166,7 +185,7 @@ class Roster:
         if key is None and member.name is None and origin is not None:
             source, item = origin
             try:
-                return identity_of_item(getattr(source.function, "__qualname__", ""), canonical(item))
+                return identity_of_item(self._group_id, getattr(source.function, "__qualname__", ""), canonical(item))
             except DefinitionError:  # the item is no data: its index is all there is
                 pass
-        return identity_of_unseen(member.name, key, member.index)
+        return identity_of_unseen(self._group_id, member.name, key, member.index)

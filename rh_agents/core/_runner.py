@@ -8,7 +8,7 @@ from typing import Any
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallTimeout, StoreError
-from rh_agents.core.events import call_event
+from rh_agents.core.events import ExecutionEvent, call_event
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
@@ -35,6 +35,7 @@ class Job:
     index: int | None = None
     total: Callable[[], int | None] | None = None
     attempts: int = 0
+    has_begun: bool = False
     ended_at: float | None = None
     result: ExecutionResult[Any] | None = None
 
@@ -44,6 +45,7 @@ class Job:
         actor: BaseActor,
         name: str,
         scope: Scope,
+        parent: Scope,
         begin: Callable[[], Awaitable[Any]],
         key: bytes | None,
     ) -> None:
@@ -51,6 +53,7 @@ class Job:
         self.actor: BaseActor = actor
         self.name: str = name
         self.scope: Scope = scope
+        self.parent: Scope = parent
         self.begin: Callable[[], Awaitable[Any]] = begin
         self.key: bytes | None = key
         self.is_told: bool = run.records or actor.event_type is not EventType.FUNCTION_CALL or run.is_observed
@@ -61,23 +64,27 @@ class Job:
         """Whether it is just one attempt with nothing around it, which most members are."""
         return self.retry is None and self.timeout is None and self.breaker is None and self.check is None
 
-    async def tell(self, status: ExecutionStatus, outcome: Outcome | None = None, **facts: Any) -> Outcome | None:
-        """Make an event of the call as it stands, and emit it."""
-        run = self.run
-        event = call_event(
+    def event(self, status: ExecutionStatus, **facts: Any) -> ExecutionEvent[Any]:
+        """An event of the call as it stands."""
+        return call_event(
             self.actor,
             self.name,
             status,
-            run.run_id,
+            self.run.run_id,
             self.scope.address,
             None if self.key is None else self.key.hex(),
-            run.now(),
+            self.run.now(),
             group_id=self.group_id,
             parallel_index=self.index,
             group_total=None if self.total is None else self.total(),
             **facts,
         )
-        return await run.emit(event, outcome)
+
+    async def tell(self, status: ExecutionStatus, **facts: Any) -> None:
+        """Record an event of the call and tell the subscribers."""
+        event = self.event(status, **facts)
+        await self.run.record(event)
+        await self.run.publish(event)
 
 
 async def run_job(job: Job) -> ExecutionResult[Any]:
@@ -102,6 +109,7 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
     try:
         if job.is_simple:
             job.attempts = 1
+            job.has_begun = True
             scope.begin_attempt(1)
             value = await job.begin()
         else:
@@ -118,32 +126,55 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
     job.ended_at = clock()
     seconds = job.ended_at - started
     if error is None:
-        job.result = success(value, seconds, job.attempts, job.name, job.index, scope.address)
+        result = success(value, seconds, job.attempts, job.name, job.index, scope.address)
     else:
-        job.result = failure(error, seconds, job.attempts, job.name, job.index, scope.address)
+        result = failure(error, seconds, job.attempts, job.name, job.index, scope.address)
     if told:
-        await _settle(job, value, error, seconds)
-    return job.result
+        return await _settle(job, result)
+    job.result = result
+    return result
 
 
-async def _settle(job: Job, value: Any, error: Exception | None, seconds: float) -> None:
+async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
     """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
-    outcome = None
-    if job.key is not None:
-        address = job.scope.address
-        outcome = Outcome(job.key, job.name, address, value, error, seconds, job.attempts, job.group_id, job.run.epoch)
-    if error is None:
-        status, facts = ExecutionStatus.COMPLETED, {"result": value}
-    else:
-        status, facts = ExecutionStatus.FAILED, {"message": describe_error(error)}
-    counts = await job.tell(status, outcome, attempt=job.attempts, execution_time=seconds, **facts)
-    if counts is not None and counts is not outcome:
+    status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
+    event = job.event(
+        status,
+        attempt=job.attempts,
+        execution_time=result.execution_time,
+        result=result.result,
+        message=result.error_message,
+    )
+    outcome = None if job.key is None else _outcome(job, job.key, result)
+    counts = await job.run.record(event, outcome)
+    if counts is not outcome and counts is not None:
         job.result = counts.as_result(job.index, job.scope.address)
+        return job.result
+    job.result = result  # not before it is recorded: what is given to anybody is not called again
+    await job.run.publish(event)
+    return result
+
+
+def _outcome(job: Job, key: bytes, result: ExecutionResult[Any]) -> Outcome:
+    return Outcome(
+        key=key,
+        name=job.name,
+        address=job.scope.address,
+        value=result.result,
+        error=result.error if isinstance(result.error, Exception) else None,
+        seconds=result.execution_time or 0.0,
+        attempts=job.attempts,
+        group_id=job.group_id,
+        base=job.scope.key,
+        parent=job.parent.key,
+        made_in=job.parent.generation,
+    )
 
 
 async def _recover(job: Job, outcome: Outcome) -> ExecutionResult[Any]:
     """Return what an earlier execution recorded, without calling anything."""
     job.result = outcome.as_result(job.index, job.scope.address)
+    job.run.reused(job.scope.key)
     await job.tell(
         ExecutionStatus.RECOVERED,
         attempt=outcome.attempts,
@@ -159,6 +190,9 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
     """The value of the first attempt that succeeds; raises the error of the last one."""
     if job.check is not None:
         await job.check()
+    if job.key is not None:
+        job.attempts = job.run.attempts_before(job.key)
+    cancellations = _cancellations()
     while True:
         try:
             return await _attempt(job, clock)
@@ -166,7 +200,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
             raise
         except Exception as error:
             delay = None
-            if job.retry is not None:
+            if job.retry is not None and _cancellations() == cancellations:
                 delay = job.retry.delay_after(job.attempts, error, job.run.chance())
             if delay is None:
                 raise
@@ -174,6 +208,12 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
         if told:
             await job.tell(ExecutionStatus.RETRYING, attempt=job.attempts, retry_delay=delay, message=message)
         await asyncio.sleep(delay)
+
+
+def _cancellations() -> int:
+    """How often the task has been told to end: an error of its cleanup is no reason to start anew."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 async def _attempt(job: Job, clock: Callable[[], float]) -> Any:
@@ -196,6 +236,7 @@ async def _attempt(job: Job, clock: Callable[[], float]) -> Any:
 
 async def _bounded(job: Job) -> Any:
     job.attempts += 1
+    job.has_begun = True
     job.scope.begin_attempt(job.attempts)
     if job.timeout is None:
         return await job.begin()

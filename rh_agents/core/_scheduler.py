@@ -11,7 +11,7 @@ from rh_agents.core._members import Member, Source
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job, run_job
-from rh_agents.core.errors import CallCancelled, StoreError
+from rh_agents.core.errors import CallCancelled
 from rh_agents.core.results import ExecutionResult
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Scheduler:
         self._running: dict[int, Member] = {}
         self._slots_taken = 0
         self._completed: deque[int] = deque()
+        self._keys: dict[int, bytes] = {}
         self._filling = False
         self._feeder: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -94,8 +95,9 @@ class Scheduler:
                 self._start(member, now)
         finally:
             self._filling = False
-        if self.roster.async_source is not None:
-            self._feed_in_background()
+        source = self.roster.async_source
+        if source is not None:
+            self._feed_in_background(source)
 
     @property
     def _has_slot(self) -> bool:
@@ -129,11 +131,13 @@ class Scheduler:
             await run_job(job)
         except asyncio.CancelledError:
             raise
-        except StoreError as caught:  # raised by the group, not by this task
+        except (KeyboardInterrupt, SystemExit) as caught:
             error = caught
-        except BaseException as caught:
+            if member.task is not None:
+                member.task.add_done_callback(_retrieve)
+            raise  # it is the event loop that has to hear of these
+        except BaseException as caught:  # noqa: BLE001 - what no group may swallow is raised by the group
             error = caught
-            raise
         finally:
             self._end(member, error)
 
@@ -149,27 +153,35 @@ class Scheduler:
         self.fill()
         self._wake()
 
-    def keep(self, index: int, result: ExecutionResult[Any]) -> None:
+    def keep(self, member: Member, result: ExecutionResult[Any]) -> None:
         """Keep a result until it is read."""
-        self.finished[index] = result
-        self._completed.append(index)
+        self.finished[member.index] = result
+        self._completed.append(member.index)
+        if member.key is not None and not self.order.is_over:
+            self._keys[member.index] = member.key
+
+    def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether the task is one of the members'."""
+        return task is not None and any(member.task is task for member in self._running.values())
 
     # -- async iterables ----------------------------------------------------------------------------------------------
 
-    def _feed_in_background(self) -> None:
+    def _feed_in_background(self, source: Source) -> None:
         if self._feeder is None:
-            self._feeder = self._loop.create_task(self._feed(), name="rh_agents: pull items")
-            self._feeder.add_done_callback(self._feeder_done)
+            task = self._loop.create_task(
+                self._feed(source), name="rh_agents: pull items", context=source.context.copy()
+            )
+            self._feeder = task
+            task.add_done_callback(self._feeder_done)
         elif self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    async def _feed(self) -> None:
-        """Read async iterables, one after the other, and let go of one that is not read to its end."""
-        while (source := self.roster.async_source) is not None:
-            try:
-                await self._feed_from(source)
-            finally:
-                await source.aclose()
+    async def _feed(self, source: Source) -> None:
+        """Read an async iterable, and let go of it if it is not read to its end."""
+        try:
+            await self._feed_from(source)
+        finally:
+            await source.aclose()
 
     async def _feed_from(self, source: Source) -> None:
         """Pull items, each one when there is a slot for it."""
@@ -209,7 +221,8 @@ class Scheduler:
     def halt(self) -> None:
         """Start nothing more, and cancel what runs."""
         self.is_halted = True
-        self.roster.discard()
+        for error in self.roster.discard():
+            self._failed(error)
         if self._feeder is not None:
             self._feeder.cancel()
         for member in self._running.values():
@@ -262,6 +275,9 @@ class Scheduler:
     def take(self, index: int) -> ExecutionResult[Any]:
         """The result of a member; it is not kept."""
         result = self.finished.pop(index)
+        key = self._keys.pop(index, None)
+        if key is not None:
+            self.order.passed(key)
         self.fill()
         return result
 
@@ -282,3 +298,9 @@ class Scheduler:
         if not self.roster.has_sources:
             self.order.skip_missing()
         self.fill()
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at a task's exception, so that asyncio does not log that nobody did."""
+    if not task.cancelled():
+        task.exception()

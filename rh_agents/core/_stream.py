@@ -31,7 +31,9 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         while (result := self._take()) is None:
             if not scheduler.is_idle:
                 await scheduler.change()
-            elif not scheduler.finished:
+            elif scheduler.finished:
+                scheduler.order.skip_unfinished()
+            else:
                 self._raise_reason()
                 self.is_exhausted = True
                 raise StopAsyncIteration

@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextvars import ContextVar
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -20,6 +21,10 @@ __all__ = ["EventBus", "EventStream", "OnFull", "Subscription"]
 _log = logging.getLogger("rh_agents.bus")
 
 Event: TypeAlias = "ExecutionEvent[Any]"  # quoted: Pydantic would build a model for it at import
+
+
+_delivers: ContextVar[bool] = ContextVar("rh_agents_delivers", default=False)
+"""Whether this context is a subscriber's: what it publishes cannot wait for its own turn."""
 
 
 class OnFull(StrEnum):
@@ -48,7 +53,7 @@ class Subscription:
         """Events at which it raised, or took longer than `handler_timeout`."""
         self.dropped: int = 0
         """Events that it never got, because its buffer was full or because it had been given up."""
-        self.last_error: Exception | None = None
+        self.last_error: BaseException | None = None
         self._bus = bus
         self._buffer = buffer
         self._on_full = on_full
@@ -56,6 +61,8 @@ class Subscription:
         self._waiting: deque[Event] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._progress = asyncio.Event()
+        self._turn = _Turn()
+        self._is_given_up = False
 
     def __repr__(self) -> str:
         return (
@@ -77,11 +84,15 @@ class Subscription:
 
     def take(self, event: Event) -> Awaitable[None] | None:
         """Hand over an event; what comes back, if anything, is to be awaited before the call goes on."""
-        if self._buffer:
-            return self._enqueue(event)
+        if self._is_given_up:
+            self.dropped += 1
+            return None
+        return self._enqueue(event) if self._buffer else self._handle(event)
+
+    def _handle(self, event: Event) -> Awaitable[None] | None:
         try:
             answer = self.handler(event)
-        except Exception as error:  # noqa: BLE001 - the border between a subscriber and the run
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the border between subscriber and run
             self._failed(error)
             return None
         if inspect.isawaitable(answer):
@@ -90,33 +101,41 @@ class Subscription:
         return None
 
     async def _finish(self, answer: Awaitable[object]) -> None:
+        cancellations = _cancellations()
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
                 await answer
-        except TimeoutError as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _cancellations() > cancellations:
+                raise
             self._failed(error)
             if limit.expired():
                 self._give_up()
-        except Exception as error:  # noqa: BLE001 - the border between a subscriber and the run
-            self._failed(error)
         else:
             self.delivered += 1
+        if _cancellations() > cancellations:
+            raise asyncio.CancelledError  # the handler swallowed it, but it was not meant for the handler alone
 
     def _enqueue(self, event: Event) -> Awaitable[None] | None:
-        if len(self._waiting) >= self._buffer:
-            if self._on_full is OnFull.WAIT:
-                return self._enqueue_when_free(event)
+        is_full = len(self._waiting) >= self._buffer
+        if self._on_full is OnFull.WAIT and (is_full or self._turn.is_taken):
+            return self._enqueue_when_free(event)
+        if is_full:
             self._waiting.popleft()
             self.dropped += 1
         self._append(event)
         return None
 
     async def _enqueue_when_free(self, event: Event) -> None:
-        while len(self._waiting) >= self._buffer:
-            self._progress.clear()
-            await self._progress.wait()
-        self._append(event)
+        async with self._turn:  # first come, first served
+            while len(self._waiting) >= self._buffer and not self._is_given_up:
+                self._progress.clear()
+                await self._progress.wait()
+        if self._is_given_up:
+            self.dropped += 1
+        else:
+            self._append(event)
 
     def _append(self, event: Event) -> None:
         self._waiting.append(event)
@@ -128,24 +147,19 @@ class Subscription:
         while self._waiting:
             event = self._waiting.popleft()
             self._progress.set()
-            try:
-                answer = self.handler(event)
-            except Exception as error:  # noqa: BLE001 - the border between a subscriber and the run
-                self._failed(error)
-                continue
-            if inspect.isawaitable(answer):
-                await self._finish(answer)
-            else:
-                self.delivered += 1
+            answer = self._handle(event)
+            if answer is not None:
+                await answer
 
     def _give_up(self) -> None:
+        self._is_given_up = True
         self.dropped += len(self._waiting)
         self._waiting.clear()
         self._progress.set()
         self._bus.unsubscribe(self)
         _log.error("%s took longer than %g s; it gets no more events", _name(self.handler), self._timeout)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self.errors += 1
         self.last_error = error
         if self.errors == 1:
@@ -165,6 +179,7 @@ class EventStream:
         self._buffer = buffer
         self._bus = bus
         self._wake = asyncio.Event()
+        self._is_closed = False
         self.dropped: int = 0
         """Events that were overwritten because nobody had read them."""
         self._subscription = bus.subscribe(self._take)
@@ -181,7 +196,7 @@ class EventStream:
 
     async def __anext__(self) -> Event:
         while not self._events:
-            if self._bus.is_closed:
+            if self._bus.is_closed or self._is_closed:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
@@ -192,8 +207,10 @@ class EventStream:
         self._wake.set()
 
     def close(self) -> None:
-        """Take no more events."""
+        """Take no more events; what is there can still be read."""
         self._subscription.close()
+        self._is_closed = True
+        self._wake.set()
 
 
 class EventBus:
@@ -209,6 +226,7 @@ class EventBus:
         self.subscriptions: tuple[Subscription, ...] = ()
         """Who listens, with the counts of what each has got."""
         self._ended: list[Subscription] = []
+        self._turn = _Turn()
         self._streams: list[EventStream] = []
 
     def subscribe(
@@ -241,11 +259,33 @@ class EventBus:
             self._ended.append(subscription)
 
     async def publish(self, event: Event) -> None:
-        """Tell everybody. Returns when the unbuffered handlers are done."""
-        for subscription in self.subscriptions:
+        """Tell everybody. Returns when the unbuffered handlers are done.
+
+        Events that are published side by side reach every subscriber in the same order.
+        """
+        subscriptions = self.subscriptions
+        if self._turn.is_taken and not _delivers.get():
+            async with self._turn:
+                await self._deliver(event, subscriptions)
+        else:
+            await self._deliver(event, subscriptions)
+
+    async def _deliver(self, event: Event, subscriptions: Sequence[Subscription]) -> None:
+        for position, subscription in enumerate(subscriptions):
             answer = subscription.take(event)
-            if answer is not None:
+            if answer is None:
+                continue
+            if self._turn.is_taken:
                 await answer
+                continue
+            async with self._turn:  # from here on others wait until everybody has been told of this event
+                token = _delivers.set(True)
+                try:
+                    await answer
+                    await self._deliver(event, subscriptions[position + 1 :])
+                finally:
+                    _delivers.reset(token)
+            return
 
     def stream(self, *, buffer: int = 1000) -> EventStream:
         """The events from now on as an async iterator that keeps the newest `buffer` unread ones."""
@@ -271,3 +311,33 @@ class EventBus:
 
 def _name(handler: Subscriber) -> str:
     return getattr(handler, "__qualname__", None) or type(handler).__qualname__
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+class _Turn:
+    """A lock that passes on in the order in which it was asked for, and that knows of those who wait."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._users = 0
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether somebody has it or waits for it. (A lock that is being handed over says that it is free.)"""
+        return self._users > 0
+
+    async def __aenter__(self) -> None:
+        self._users += 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._users -= 1
+            raise
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._users -= 1
+        self._lock.release()

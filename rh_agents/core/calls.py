@@ -50,22 +50,22 @@ class Call(Generic[T]):
         scope = self._parent_scope()
         run = scope.run
         await run.open()
-        base = key = None
+        base, key, tries = b"", None, 0
         claim = Claim(0, True)
         if run.records:
             same = self.identity()
             claim = claim_in_order(scope, same, asyncio.current_task(), self.actor.name, run)
             base = child_key(scope.key, "", same, claim.occurrence)
-            key = scope.resolve(base)
+            key, tries = scope.resolve(base)
         address = child_address(scope.address, self.actor.name, claim.occurrence)
-        job = self.job(run, Scope(run, key or b"", address), self.actor.name, key)
+        own = Scope(run, base, address)
+        own.tries = tries
+        job = self.job(run, own, scope, self.actor.name, key)
         token = current_scope.set(scope)
         try:
             result = await run_job(job)
         finally:
             current_scope.reset(token)
-        if base is not None and key is not None and not result.ok:
-            scope.failed(base, key)
         run.count_call(self.actor.name, result)
         return result
 
@@ -78,10 +78,10 @@ class Call(Generic[T]):
             return scope
         return scope if scope is not None and scope.run is self.run else self.run.root
 
-    def job(self, run: RunHandle, scope: Scope, name: str, key: bytes | None) -> Job:
+    def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
         """What the runner needs to execute the call at this place."""
         actor = self.actor
-        job = Job(run, actor, name, scope, lambda: self.begin(run), key)
+        job = Job(run, actor, name, scope, parent, lambda: self.begin(run), key)
         if actor.has_policy:
             job.retry = actor.retry
             job.timeout = actor.timeout
@@ -159,9 +159,9 @@ class ActorCall(Call["ExecutionResult[T]"]):  # quoted: Pydantic would build a m
         """The bytes that stand for its input."""
         return canonical(self.input_data)
 
-    def job(self, run: RunHandle, scope: Scope, name: str, key: bytes | None) -> Job:
+    def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
         """As for every call; the preconditions come before the first attempt."""
-        job = super().job(run, scope, name, key)
+        job = super().job(run, scope, parent, name, key)
         if self.actor.preconditions or self.actor.input_model is not None:
             job.check = lambda: self._check(run)
         return job

@@ -22,7 +22,7 @@ from rh_agents.core.errors import DefinitionError
 __all__ = ["canonical", "canonical_arguments"]
 
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
-_TEXTUAL = (datetime, date, time, timedelta, Decimal, UUID, PurePath, complex)
+_TEXTUAL = (datetime, date, time, timedelta, Decimal, UUID, complex)
 
 
 def canonical(value: object) -> bytes:
@@ -62,7 +62,7 @@ def _tagged(value: object) -> object:
     if isinstance(value, Enum):
         return (name, _literal(value.value))
     if isinstance(value, BaseModel):
-        return (name, [[key, _literal(item)] for key, item in value])
+        return (name, [[field, _literal(getattr(value, field))] for field in type(value).model_fields], _extra(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return (name, [[field.name, _literal(getattr(value, field.name))] for field in dataclasses.fields(value)])
     if isinstance(value, bytearray | memoryview):
@@ -71,6 +71,8 @@ def _tagged(value: object) -> object:
         return (name, sorted([ascii(_literal(key)), ascii(_literal(item))] for key, item in value.items()))
     if isinstance(value, Set):
         return ("set", sorted(ascii(_literal(item)) for item in value))
+    if isinstance(value, PurePath):
+        return ("path", str(value))  # its class has changed its module between versions of Python
     if isinstance(value, _TEXTUAL):
         return (name, str(value))
     if isinstance(value, str | int | float | bytes):
@@ -81,6 +83,11 @@ def _tagged(value: object) -> object:
         f"a {name} is not data, so a call with it cannot be recognised when the run is started again; mark the "
         "parameter `Annotated[..., Injected]` to leave it out of the key, or give the call `key=`"
     )
+
+
+def _extra(model: BaseModel) -> object:
+    """Fields beyond the declared ones come in whatever order the input had."""
+    return sorted([field, ascii(_literal(item))] for field, item in (model.model_extra or {}).items())
 
 
 def _as_atom(value: str | int | float | bytes) -> object:

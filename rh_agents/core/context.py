@@ -41,8 +41,9 @@ def current() -> CurrentCall:
     scope = current_scope.get()
     if scope is None:
         raise UsageError("current() has a meaning inside of a call: below `run(...)`, a decorated function or a group")
-    if scope.key or scope.run.records:
+    if scope.run.records:
         key = idempotency_key(scope.run.run_id, scope.key)
     else:
-        key = idempotency_key(scope.run.run_id, f"{id(scope):x}".encode())
+        scope.token = scope.token or scope.run.new_id()
+        key = idempotency_key(scope.run.run_id, scope.token.encode())
     return CurrentCall(scope.run, scope.address, scope.attempt, key, scope.group_id)

@@ -74,11 +74,13 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     group: ParallelEventGroup | None = Field(default=None)
     """How the group stands; only in events about groups."""
 
-    def model_post_init(self, context: Any, /) -> None:
+    def __init__(self, **data: Any) -> None:
         """An event made by hand is named after its actor."""
-        if not self.name:
-            self.__dict__["name"] = self.actor.name
-            self.__dict__["event_type"] = self.actor.event_type
+        actor = data.get("actor")
+        if isinstance(actor, BaseActor):
+            data.setdefault("name", actor.name)
+            data.setdefault("event_type", actor.event_type)
+        super().__init__(**data)
 
     @property
     def datetime(self) -> str:

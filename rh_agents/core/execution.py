@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +23,7 @@ from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Clock, Executor, RecordedRun, Store
 from rh_agents.core.results import ExecutionResult, Outcome
-from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.scope import Generation, Scope, current_scope
 from rh_agents.core.types import Engine, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -96,9 +97,13 @@ class ExecutionState:
         self._executors: dict[Engine, Executor] = dict(executors or {})
         self._counter = RunCounter()
         self._recorded: RecordedRun | None = None
+        self._is_open = False
         self._is_resumed = False
+        self._opening = asyncio.Lock()
+        self._attempts: dict[str, int] = {}
         self._orders: dict[str, list[bytes]] = {}
         self._used: set[bytes] = set()
+        self._reused: set[bytes] = set()
         self._broken: StoreError | None = None
         self._token: Token[Scope | None] | None = None
 
@@ -127,10 +132,27 @@ class ExecutionState:
 
     @property
     def unused_outcomes(self) -> list[Outcome]:
-        """Recorded outcomes of earlier executions that this one has not asked for (yet): the program has changed."""
+        """Recorded outcomes of earlier executions that this one has not asked for (yet): the program has changed.
+
+        What a call made whose own outcome was used is not among them.
+        """
         if self._recorded is None or not self._is_resumed:
             return []
-        return [outcome for key, outcome in self._recorded.outcomes.items() if key not in self._used]
+        outcomes = self._recorded.outcomes
+        parents = {outcome.base: outcome.parent for outcome in outcomes.values()}
+        return [
+            outcome
+            for key, outcome in outcomes.items()
+            if key not in self._used and not self._is_below_a_reused_call(outcome, parents)
+        ]
+
+    def _is_below_a_reused_call(self, outcome: Outcome, parents: Mapping[bytes, bytes]) -> bool:
+        place: bytes | None = outcome.parent
+        while place:
+            if place in self._reused:
+                return True
+            place = parents.get(place)
+        return False
 
     def parallel(
         self,
@@ -170,24 +192,38 @@ class ExecutionState:
         """
         if self._broken is not None:
             raise self._broken
-        if self.status is not ExecutionStatus.PENDING:
+        if self._is_open:
             return
-        self.status = ExecutionStatus.STARTED
-        if self.store is None:
-            return
-        self._recorded = await self.store.open_run(self.run_id)
-        self._is_resumed = bool(self._recorded.outcomes)
-        self.history.extend(self._recorded.events)
-        for outcome in self._recorded.outcomes.values():
+        async with self._opening:  # calls side by side wait for the first one
+            if not self._is_open:
+                if self.store is not None:
+                    self._read(await self.store.open_run(self.run_id))
+                self.status = ExecutionStatus.STARTED
+                self._is_open = True
+
+    def _read(self, recorded: RecordedRun) -> None:
+        self._recorded = recorded
+        self._is_resumed = bool(recorded.events)
+        self.history.extend(recorded.events)
+        for outcome in recorded.outcomes.values():
             if outcome.group_id is not None:
                 self._orders.setdefault(outcome.group_id, []).append(outcome.key)
+        for event in recorded.events:
+            if event.key is not None and event.execution_status is ExecutionStatus.RETRYING:
+                self._attempts[event.key] = event.attempt
 
     async def end(self, status: ExecutionStatus = ExecutionStatus.COMPLETED) -> None:
-        """Record that the run has ended. Its bus delivers what waits, and closes."""
+        """Record that the run has ended. Its bus delivers what waits, and closes.
+
+        Raises:
+            StoreError: the store failed, now or before.
+        """
         self.status = status
         if self.store is not None and self._broken is None:
             await self.store.end_run(self.run_id, status)
         await self.event_bus.aclose()
+        if self._broken is not None:
+            raise self._broken
 
     async def __aenter__(self) -> Self:
         if self._token is not None:
@@ -204,6 +240,8 @@ class ExecutionState:
             self._token = None
         if error is None:
             await self.end(ExecutionStatus.COMPLETED)
+        elif self._broken is not None:  # the error says so, and the run has not ended
+            await self.event_bus.aclose()
         elif isinstance(error, Exception):
             await self.end(ExecutionStatus.FAILED)
         else:  # Ctrl-C or a shutdown: the run has not ended, and goes on when it is started again
@@ -229,23 +267,31 @@ class ExecutionState:
             self._used.add(key)
         return outcome
 
-    def is_tried_again(self, key: bytes) -> bool:
-        """Whether the outcome is a failure of an earlier execution that has ended."""
-        recorded = self._recorded
-        if recorded is None or not recorded.epoch or not self.retry_failed:
+    def reused(self, base: bytes) -> None:
+        """The recorded outcome of the call at this place has been returned."""
+        self._reused.add(base)
+
+    def is_tried_again(self, key: bytes, generation: Generation) -> bool:
+        """Whether the recorded outcome is a failure of an earlier generation."""
+        outcome = None if self._recorded is None else self._recorded.outcomes.get(key)
+        if outcome is None or outcome.error is None:
             return False
-        outcome = recorded.outcomes.get(key)
-        if outcome is None or outcome.error is None or outcome.epoch >= recorded.epoch:
-            return False
-        self._used.add(key)
-        return True
+        epoch, *made_in = outcome.made_in
+        if made_in < list(generation[1:]) or (self.retry_failed and epoch < self.epoch):
+            self._used.add(key)
+            return True
+        return False
+
+    def attempts_before(self, key: bytes) -> int:
+        """How many attempts of a call without an outcome failed in earlier executions."""
+        return self._attempts.get(key.hex(), 0) if self._attempts else 0
 
     def recorded_order(self, group_id: str) -> Sequence[bytes]:
         """The keys of the members of a group that have a recorded outcome, in the order in which they ended."""
         return self._orders.get(group_id, ())
 
-    async def emit(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Record an event with its outcome, then tell the subscribers."""
+    async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Record an event with its outcome; returns the outcome that counts."""
         counts = None
         if self.store is not None:
             if self._broken is not None:
@@ -260,9 +306,12 @@ class ExecutionState:
             if counts is not outcome:
                 return counts
         self.history.add(event)
+        return counts
+
+    async def publish(self, event: ExecutionEvent[Any]) -> None:
+        """Tell the subscribers."""
         if self.event_bus.subscriptions:
             await self.event_bus.publish(event)
-        return counts
 
     def executor(self, actor: BaseActor) -> Executor:
         """Who runs the handler of this actor."""

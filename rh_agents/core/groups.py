@@ -256,8 +256,10 @@ class ParallelGroupTracker:
         self.status = group.status
         self.total = group.total
         self.enrolled = max(self.enrolled, group.enrolled)
-        if group.is_complete:
+        if group.is_complete:  # members that were cancelled before their first step had no events of their own
             self.running.clear()
+            self.started, self.completed, self.failed = group.started, group.completed, group.failed
+            self.cancelled, self.recovered, self.retries = group.cancelled, group.recovered, group.retries
         self._seen(now)
 
     def _seen(self, now: float) -> None:

@@ -32,18 +32,21 @@ def identity(actor: str, version: str, data: bytes, explicit: str | None) -> byt
     return sha256(_actor_prefix(actor, version) + data).digest()
 
 
-def identity_of_unseen(name: str | None, explicit: str | None, index: int) -> bytes:
-    """The same for work whose input cannot be seen (a coroutine, a lambda): its key, else its name, else its index."""
+def identity_of_unseen(group_id: str, name: str | None, explicit: str | None, index: int) -> bytes:
+    """The same for work whose input cannot be seen (a coroutine, a lambda): its key, else its name, else its index.
+
+    What the work does cannot be seen either, so it belongs to one group: the id tells apart groups of one name.
+    """
     if explicit is not None:
-        return _digest(b"unseen-key", _text(explicit))
+        return _digest(b"unseen-key", _text(group_id), _text(explicit))
     if name is not None:
-        return _digest(b"unseen-name", _text(name))
-    return _digest(b"unseen-index", b"%d" % index)
+        return _digest(b"unseen-name", _text(group_id), _text(name))
+    return _digest(b"unseen-index", _text(group_id), b"%d" % index)
 
 
-def identity_of_item(function: str, data: bytes) -> bytes:
-    """The same for an item to which `map` applies a plain function: the function's name and the item."""
-    return _digest(b"item", _text(function), data)
+def identity_of_item(group_id: str, function: str, data: bytes) -> bytes:
+    """The same for an item to which `map` applies a plain function: the group, the function's name and the item."""
+    return _digest(b"item", _text(group_id), _text(function), data)
 
 
 def child_key(parent: bytes, group: str, same: bytes, occurrence: int) -> bytes:

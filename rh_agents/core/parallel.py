@@ -46,7 +46,7 @@ from rh_agents.core.keys import group_key
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.failures import FailurePolicy
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.results import ExecutionResult, describe_error, failure
+from rh_agents.core.results import ExecutionResult, failure
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
 
@@ -64,6 +64,8 @@ __all__ = [
 ]
 
 _UNNAMED = "parallel"
+_NOTES = 10
+"""How many other failures are named in an error that is raised."""
 
 
 class ParallelExecutionManager:
@@ -110,10 +112,12 @@ class ParallelExecutionManager:
         self._timer: asyncio.TimerHandle | None = None
         self._names: dict[int, str] = {}
         self._gathered = 0
+        self._not_ok = 0
         self._stream: ResultStream | None = None
         self._expired = False
         self._reason: BaseException | None = None
         self._reason_was_raised = False
+        self._is_explained = False
 
     # -- the block ----------------------------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class ParallelExecutionManager:
         else:
             self.group_id = run.new_id()
         order = RecordedOrder(run.recorded_order(self.group_id))
-        self._roster = Roster(run, scope, self.name, order)
+        self._roster = Roster(run, scope, self.name, self.group_id, order)
         self._scheduler = Scheduler(
             run,
             self._roster,
@@ -154,7 +158,11 @@ class ParallelExecutionManager:
             error_strategy=self.error_strategy,
             max_workers=self.max_workers,
         )
-        await run.emit(group_event(EventType.GROUP_STARTED, self.group, run.run_id, run.now()))
+        try:
+            await self._tell(EventType.GROUP_STARTED)
+        except BaseException:
+            await self._close(GroupStatus.CANCELLED)
+            raise
         if self.timeout is not None:
             self._timer = self._loop.call_later(self.timeout, self._time_is_up)
         return self
@@ -175,8 +183,10 @@ class ParallelExecutionManager:
 
     async def _end_block(self) -> None:
         """The block came to its end: wait for what it left running, and raise what it did not see."""
-        if self._stream is not None and not self._stream.is_exhausted:
+        if self._stream is not None and not self._stream.is_exhausted and not self._scheduler.is_idle:
             self._halt()
+        self._scheduler.buffer = float("inf")  # nobody reads any more, so there is nobody to wait for
+        self._scheduler.fill()
         try:
             await self._scheduler.idle()
         except asyncio.CancelledError:
@@ -213,10 +223,14 @@ class ParallelExecutionManager:
             self._timer.cancel()
         self._scope.group_ended(self.name, self._roster)
         self._tracker.status = status
+        self._run.count_group(self.group)
+        await self._tell(EventType.GROUP_COMPLETED)
+
+    async def _tell(self, kind: EventType) -> None:
         run = self._run
-        group = self.group
-        run.count_group(group)
-        await run.emit(group_event(EventType.GROUP_COMPLETED, group, run.run_id, run.now()))
+        event = group_event(kind, self.group, run.run_id, run.now())
+        await run.record(event)
+        await run.publish(event)
 
     # -- enrolment ----------------------------------------------------------------------------------------------------
 
@@ -334,6 +348,8 @@ class ParallelExecutionManager:
     @property
     def results(self) -> list[ExecutionResult[Any]]:
         """What has finished so far and no stream has given, in order of index. Also after the group has failed."""
+        if self._tracker.status is GroupStatus.PENDING:
+            return []
         return [self._scheduler.finished[index] for index in sorted(self._scheduler.finished)]
 
     @property
@@ -344,6 +360,8 @@ class ParallelExecutionManager:
     def group(self) -> ParallelEventGroup:
         """How the group stands now: counts, rate, latencies."""
         breaker = None if self.breaker is None else self.breaker.state
+        if self._tracker.status is GroupStatus.PENDING:
+            return self._tracker.snapshot(0.0, 0, None, breaker)
         return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total(), breaker)
 
     def cancel(self) -> None:
@@ -355,11 +373,12 @@ class ParallelExecutionManager:
     def _make_job(self, member: Member) -> Job:
         run, work, label = self._run, member.work, member.label
         address = member_address(self._scope.address, self.name, member.index, label)
-        scope = Scope(run, member.key or b"", address, self.group_id)
+        scope = Scope(run, member.base or b"", address, self.group_id)
+        scope.tries = member.tries
         if isinstance(work, Call):
-            job = work.job(run, scope, label, member.key)
+            job = work.job(run, scope, self._scope, label, member.key)
         else:
-            job = Job(run, FUNCTION_ACTOR, label, scope, starter(work), member.key)
+            job = Job(run, FUNCTION_ACTOR, label, scope, self._scope, starter(work), member.key)
         if self._has_defaults:
             job.retry = job.retry or self.retry
             job.timeout = job.timeout or self.item_timeout
@@ -377,23 +396,27 @@ class ParallelExecutionManager:
         job = member.job
         assert job is not None
         result = job.result
-        if not job.attempts:
+        if not job.has_begun:
             close_unstarted(member.work)
         if error is not None:
             self._halt(error)
         elif result is None and not self._scheduler.is_halted:
             cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled, but not by its group")
             result = failure(cancelled, None, job.attempts, job.name, job.index, job.scope.address)
-        self._count(job, result)
+        if result is not None or member.holds_slot:
+            self._count(job, result)
         if result is None:
             return
-        self._scheduler.keep(member.index, result)
+        self._scheduler.keep(member, result)
         if member.name is not None and not self._scheduler.is_streamed:
             self._names[member.index] = member.name
         if isinstance(member.work, Call):
             self._run.count_call(member.work.actor.name, result)
-        if not result.ok:
-            self._member_failed(member, result)
+        if not result.ok and not self._scheduler.is_halted:
+            self._not_ok += 1
+            reason = self._failure_policy.verdict(result, self._not_ok, self._tracker.finished, self.name)
+            if reason is not None:
+                self._halt(reason)
 
     def _count(self, job: Job, result: ExecutionResult[Any] | None) -> None:
         tracker, seconds = self._tracker, None
@@ -408,14 +431,6 @@ class ParallelExecutionManager:
             status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
             seconds = result.execution_time
         tracker.count_end(status, job.ended_at or self._loop.time(), seconds)
-
-    def _member_failed(self, member: Member, result: ExecutionResult[Any]) -> None:
-        if member.base is not None and member.key is not None:
-            self._scope.failed(member.base, member.key)
-        if not self._scheduler.is_halted:
-            reason = self._failure_policy.verdict(result, self._tracker.failed, self._tracker.finished, self.name)
-            if reason is not None:
-                self._halt(reason)
 
     # -- ending early -------------------------------------------------------------------------------------------------
 
@@ -448,8 +463,10 @@ class ParallelExecutionManager:
         """Why the group ended early, with what had finished and what else went wrong."""
         reason = self._reason
         assert reason is not None
-        if not self._reason_was_raised:
+        if not self._scheduler.is_run_by(asyncio.current_task()):
             self._reason_was_raised = True
+        if not self._is_explained:
+            self._is_explained = True
             if isinstance(reason, GroupTimeout | TooManyFailures):
                 reason.results = tuple(self.results)
             else:
@@ -459,13 +476,17 @@ class ParallelExecutionManager:
     def _expect_begun(self, method: str) -> None:
         if self._tracker.status is GroupStatus.PENDING:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: await p.{method}")
+        if self._scheduler.is_run_by(asyncio.current_task()):
+            raise UsageError(f"a member of group {self.name!r} calls {method}: it would wait for itself")
 
 
 def _add_notes(error: BaseException, group: str, results: Iterable[ExecutionResult[Any]]) -> None:
-    """Say in an error what else failed in its group."""
-    for result in results:
-        if result.error is not None:
-            error.add_note(f"group {group!r}: {result.address} failed too: {describe_error(result.error)}")
+    """Say in an error what else failed in its group; all of it is in the group's `results`."""
+    failures = [result for result in results if result.error is not None]
+    for result in failures[:_NOTES]:
+        error.add_note(f"group {group!r}: {result.address} failed too: {result.error_message}")
+    if len(failures) > _NOTES:
+        error.add_note(f"group {group!r}: {len(failures) - _NOTES} more failed too")
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rh_agents.core.actors import BaseActor
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.groups import ParallelEventGroup
-    from rh_agents.core.scope import Scope
+    from rh_agents.core.scope import Generation, Scope
 
 __all__ = ["Clock", "Executor", "RecordedRun", "RunHandle", "Store", "Subscriber"]
 
@@ -122,8 +122,16 @@ class RunHandle(Protocol):
         """The outcome of an earlier execution, if there is one that counts."""
         ...
 
-    def is_tried_again(self, key: bytes) -> bool:
-        """Whether the call with this key failed in an earlier execution that has ended, so that it gets another try."""
+    def reused(self, base: bytes) -> None:
+        """The recorded outcome of the call at this place has been returned, and with it those of all calls below."""
+        ...
+
+    def is_tried_again(self, key: bytes, generation: Generation) -> bool:
+        """Whether the call with this key failed in a generation of its parent that came before this one."""
+        ...
+
+    def attempts_before(self, key: bytes) -> int:
+        """How many attempts of a call without an outcome failed in earlier executions of the run."""
         ...
 
     def recorded_order(self, group_id: str) -> Sequence[bytes]:
@@ -134,12 +142,16 @@ class RunHandle(Protocol):
         """An id for a group of a run that records nothing."""
         ...
 
-    async def emit(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Record an event with the outcome that it reports, if the run records; then tell the subscribers.
+    async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Record an event with the outcome that it reports, if the run records.
 
         Returns:
             The outcome that counts, see `Store.append`; None in a run that records nothing.
         """
+        ...
+
+    async def publish(self, event: ExecutionEvent[Any]) -> None:
+        """Tell the subscribers."""
         ...
 
     def executor(self, actor: BaseActor) -> Executor:

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rh_agents.core._trusted import trusted
 from rh_agents.core.errors import RhAgentsError
+from rh_agents.core.scope import Generation
 
 __all__ = ["ExecutionResult", "Outcome", "describe_error"]
 
@@ -58,8 +59,11 @@ class ExecutionResult(BaseModel, Generic[T]):
 
 def describe_error(error: BaseException) -> str:
     """One line for people: the kind of the error and its first line of text."""
-    text = str(error).strip()
     kind = type(error).__name__
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001 - the error is the user's, and so is the way in which it tells its text
+        return kind
     return f"{kind}: {text.splitlines()[0]}" if text else kind
 
 
@@ -129,7 +133,9 @@ class Outcome:
         seconds: how long it took, with all attempts.
         attempts: how many there were.
         group_id: the group of which the call was a member.
-        epoch: how often the run had been started again after it had ended; filled in by the run.
+        base: the place of the call in the program: its key, unless it had failed before and was made again.
+        parent: the place of the call that made it.
+        made_in: which execution of the parent's body made it.
     """
 
     key: bytes
@@ -140,7 +146,9 @@ class Outcome:
     seconds: float
     attempts: int
     group_id: str | None = None
-    epoch: int = 0
+    base: bytes = b""
+    parent: bytes = b""
+    made_in: Generation = (0, 0, 0)
 
     def as_result(self, index: int | None, address: str) -> ExecutionResult[Any]:
         """The result that the caller gets when the run is executed again."""

@@ -10,7 +10,10 @@ from rh_agents.core.keys import again_key
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
 
-__all__ = ["Claim", "Claimant", "Scope", "current_scope"]
+__all__ = ["Claim", "Claimant", "Generation", "Scope", "current_scope"]
+
+Generation = tuple[int, int, int]
+"""Which execution of a call's body: the epoch of its run, how often the call was made again, its attempt."""
 
 Claimant = object
 """Whoever numbers calls: a task for those that it makes itself, a group for its members."""
@@ -32,17 +35,20 @@ class Scope:
 
     Attributes:
         run: the run it belongs to.
-        key: its identity; the keys of its children are derived from it.
+        key: its place in the program, from which the keys of its children are derived. It stays the same when the call
+            is made again after it failed, so that its finished children are not.
         address: its readable place.
         owner: the task that executes the call. What this task calls is numbered in program order.
         group_id: the group of which the call is a member, for nested groups.
+        tries: how often the call failed for good before and is made again now.
         attempt: the number of the attempt under way, from 1.
-        renamed: the keys under which calls that failed in an earlier attempt are made again.
+        token: stands for the call in a run that gives it no key.
     """
 
     owner: Claimant | None = None
     attempt: int = 0
-    renamed: dict[bytes, bytes] | None = None
+    tries: int = 0
+    token: str | None = None
     _counts: dict[bytes, int] | None = None
     _claimants: dict[bytes, Claimant] | None = None
     _open_groups: dict[str, Claimant] | None = None
@@ -59,22 +65,22 @@ class Scope:
         if attempt > 1:
             self._counts = self._claimants = self._open_groups = None
 
-    def failed(self, base: bytes, key: bytes) -> None:
-        """A call failed for good. If another attempt makes it again, that is a call with a key of its own."""
-        if self.renamed is None:
-            self.renamed = {}
-        self.renamed[base] = again_key(key)
+    @property
+    def generation(self) -> Generation:
+        """Which execution of its body this is. Failures of earlier ones are not repeated to it."""
+        return (self.run.epoch, self.tries, self.attempt)
 
-    def resolve(self, base: bytes) -> bytes:
-        """The key under which the call with the key `base` is made now.
+    def resolve(self, base: bytes) -> tuple[bytes, int]:
+        """The key under which the call at the place `base` is made now, and how often it has been made before.
 
-        It is `base` itself, unless that call has failed before: in an earlier attempt of this scope, or in an earlier
-        execution of a run that has ended and is tried again.
+        The key is `base` itself, unless that call has failed for good in an earlier generation of this scope: in an
+        earlier attempt, or in an earlier execution of a run that has ended. An outcome is never overwritten, so each
+        further try has a key of its own.
         """
-        key = base if self.renamed is None else self.renamed.get(base, base)
-        while self.run.is_tried_again(key):
-            key = again_key(key)
-        return key
+        key, tries = base, 0
+        while self.run.is_tried_again(key, self.generation):
+            key, tries = again_key(key), tries + 1
+        return key, tries
 
     def count(self, same: bytes) -> int:
         """The number of the next call with the identity `same`, from 0."""

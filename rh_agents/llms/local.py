@@ -32,6 +32,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+__all__ = ["MODEL_NAME", "LocalModelUnavailable", "LocalServer", "local_model_server", "main"]
+
 MODEL_NAME = "smollm2-135m-instruct"
 """The model name the server reports, and that requests and results should carry."""
 

@@ -9,6 +9,8 @@ from rh_agents.core.errors import CallCancelled, CircuitOpenError, DefinitionErr
 
 __all__ = ["RetryPolicy"]
 
+_LONGEST = 10**9
+"""Seconds. Larger integers may not even fit into a float."""
 _NEVER_RETRIED = (InputError, DefinitionError, CircuitOpenError, CallCancelled, StoreError)
 """Our own errors that another attempt cannot mend."""
 
@@ -74,6 +76,8 @@ class RetryPolicy:
         return None if asked > self.max_retry_after else max(asked, delay)
 
     def _bound(self, attempt: int) -> float:
+        if not self.initial_delay:
+            return 0.0
         try:
             return min(self.max_delay, self.initial_delay * self.multiplier ** (attempt - 1))
         except OverflowError:
@@ -87,4 +91,6 @@ def _retry_after(error: Exception) -> float | None:
     value = getattr(error, "retry_after", None)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+    if isinstance(value, int):
+        return float(min(value, _LONGEST)) if value >= 0 else None
+    return value if math.isfinite(value) and value >= 0 else None

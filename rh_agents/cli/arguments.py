@@ -1,0 +1,207 @@
+"""From the value of an item to a call: which arguments it gives, and whether they fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import BaseModel, PydanticUserError, ValidationError
+
+from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.calls import ActorCall, Call, FunctionCall
+from rh_agents.core.errors import InputError
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.ports import RunHandle
+from rh_agents.decorators import ActorFunction
+
+__all__ = ["Callee", "make_callee"]
+
+
+class Callee(Protocol):
+    """Something that takes the value of an item."""
+
+    name: str
+
+    def call(self, value: Any, run: RunHandle) -> Call[Any]:
+        """The call for this value, not started.
+
+        Raises:
+            BadInput: the value does not fit what is called.
+        """
+        ...
+
+
+def make_callee(
+    actor: ActorFunction[..., Any] | BaseActor,
+    *,
+    retry: int | None = None,
+    timeout: float | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    knows_all_names: bool = False,
+) -> Callee:
+    """What takes the values of items for this actor.
+
+    Args:
+        actor: what is to be called.
+        retry: the number of attempts, in place of the actor's own policy.
+        timeout: seconds for each attempt, in place of the actor's own.
+        fixed: arguments that are the same in every call, in place of what an item says.
+        knows_all_names: a name in a value that the function does not take is an error; else it is ignored.
+
+    Raises:
+        CommandError: there is no parameter for a fixed argument, or one that no data can fill.
+    """
+    policy: dict[str, Any] = {}
+    if retry is not None:
+        policy["retry"] = RetryPolicy.of(retry)
+    if timeout is not None:
+        policy["timeout"] = timeout
+    if isinstance(actor, BaseActor):
+        return _ActorCallee(actor.model_copy(update=policy), fixed or {})
+    return _FunctionCallee(actor, actor.actor.model_copy(update=policy), fixed or {}, knows_all_names)
+
+
+class _ActorCallee:
+    """An actor with one input, as its input model has it."""
+
+    def __init__(self, actor: BaseActor, fixed: Mapping[str, Any]) -> None:
+        self.name = actor.name
+        self._actor = actor
+        self._fixed = fixed
+
+    def call(self, value: Any, run: RunHandle) -> Call[Any]:
+        if self._fixed:
+            if not isinstance(value, dict):
+                raise BadInput(f"a JSON object is needed to add {', '.join(self._fixed)} to, not a {_kind(value)}")
+            value = {**value, **self._fixed}
+        try:
+            return ActorCall(self._actor, self._actor.validate_input(value), None, run)
+        except InputError as error:
+            cause = error.__cause__
+            text = describe_validation(cause) if isinstance(cause, ValidationError) else str(error)
+            raise BadInput(text) from error
+
+
+class _FunctionCallee:
+    """A decorated function with parameters of its own."""
+
+    def __init__(
+        self, function: ActorFunction[..., Any], actor: BaseActor, fixed: Mapping[str, Any], knows_all_names: bool
+    ) -> None:
+        self.name = actor.name
+        self._actor = actor
+        self._fixed = fixed
+        self._knows_all_names = knows_all_names
+        self._model = _input_model(function)
+        self._fields = self._model.model_fields
+        parameters = actor.signature.parameters
+        self._positional_only = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+        self._refuse_injected()
+        for name in fixed:
+            if name not in self._fields:
+                raise CommandError(f"{self.name} takes no {name!r}{close_names(name, self._fields)}")
+        self._whole = self._parameter_for_objects()
+
+    def call(self, value: Any, run: RunHandle) -> Call[Any]:
+        named, leave_out = self._named(value)
+        try:
+            given = self._model.model_validate({**named, **self._fixed})
+        except ValidationError as error:
+            raise BadInput(describe_validation(error, leave_out)) from error
+        # Only what was given: the function knows its own defaults.
+        arguments = {name: getattr(given, name) for name in self._fields if name in given.model_fields_set}
+        args = tuple(arguments.pop(name) for name in self._positional_only if name in arguments)
+        return FunctionCall(self._actor, args, arguments)
+
+    def _named(self, value: Any) -> tuple[dict[str, Any], str]:
+        """The value as arguments by name; and the name that is ours if the whole value goes to one parameter."""
+        if not isinstance(value, dict):
+            return {self._parameter_for_values(value): value}, ""
+        if self._whole is not None and self._is_whole(value, self._whole):
+            return {self._whole: value}, self._whole
+        if self._knows_all_names:
+            self._refuse_unknown(value)
+        return value, ""
+
+    def _parameter_for_objects(self) -> str | None:
+        """The single parameter, if its type takes a whole JSON object."""
+        free = [name for name in self._fields if name not in self._fixed]
+        return free[0] if len(free) == 1 and _takes_objects(self._fields[free[0]].annotation) else None
+
+    def _is_whole(self, value: dict[str, Any], name: str) -> bool:
+        """`{"review": …}` for a parameter `review` names it, unless its model has a field of that name as well."""
+        return name not in value or name in _fields_of(self._fields[name].annotation)
+
+    def _parameter_for_values(self, value: Any) -> str:
+        """The parameter for a line or a JSON value that is no object: the only one, or the only one with no default."""
+        free = [name for name in self._fields if name not in self._fixed]
+        required = [name for name in free if self._fields[name].is_required()]
+        for names in (free, required):
+            if len(names) == 1:
+                return names[0]
+        if not free:
+            raise BadInput(f"{self.name} takes no input")
+        raise BadInput(
+            f"{self.name} takes {', '.join(free)}: a JSON object with these names is needed, not a {_kind(value)}"
+        )
+
+    def _refuse_unknown(self, value: dict[str, Any]) -> None:
+        for name in value:
+            if name not in self._fields:
+                raise BadInput(f"{self.name} takes no {name!r}{close_names(name, self._fields)}")
+
+    def _refuse_injected(self) -> None:
+        signature = self._actor.signature
+        for name in signature.injected:
+            if name not in signature.defaults:
+                raise CommandError(
+                    f"{self.name} needs {name!r}, which is no data and so cannot come from the command line: give it a "
+                    "default, or name a function that fills it in"
+                )
+
+
+def _input_model(function: ActorFunction[..., Any]) -> type[BaseModel]:
+    try:
+        model: type[BaseModel] = function.input_model
+        model.model_rebuild()
+    except (PydanticUserError, NameError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CommandError(f"what {function.actor.name} takes cannot be told from its parameters: {reason}") from error
+    return model
+
+
+def _takes_objects(annotation: Any) -> bool:
+    if annotation in (Any, object):
+        return True
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_takes_objects(part) for part in typing.get_args(annotation))
+    kind = origin or annotation
+    if not isinstance(kind, type):
+        return False
+    return issubclass(kind, BaseModel | Mapping) or dataclasses.is_dataclass(kind)
+
+
+def _fields_of(annotation: Any) -> set[str]:
+    """The names that a model has, also under another name."""
+    names: set[str] = set()
+    for kind in typing.get_args(annotation) or (annotation,):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.update(kind.model_fields)
+            names.update(str(field.alias) for field in kind.model_fields.values() if field.alias)
+        elif isinstance(kind, type):
+            names.update(getattr(kind, "__annotations__", {}))
+    return names
+
+
+_KINDS = {"str": "text", "int": "number", "float": "number", "bool": "truth value", "NoneType": "null"}
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return _KINDS.get(name, name)

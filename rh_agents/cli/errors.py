@@ -1,0 +1,64 @@
+"""What can go wrong with a command that its user, and not a program, has to mend. Each message is one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from rh_agents.core.errors import InputError
+
+__all__ = ["BadInput", "CommandError", "close_names", "describe_validation", "one_line", "place_of"]
+
+USAGE = 2
+
+
+class CommandError(Exception):
+    """The command cannot go on. The message is for its user; `exit_code` is what the process ends with."""
+
+    def __init__(self, message: str, exit_code: int = USAGE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class BadInput(InputError):
+    """One item does not fit. It fails without having been tried, and the job goes on."""
+
+
+def describe_validation(error: ValidationError, leave_out: str = "") -> str:
+    """What is wrong, in one line: `text: Field required; depth: Input should be a valid integer`.
+
+    `leave_out` is the name of a parameter that takes the whole item, so that its user never wrote that name.
+    """
+    found = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        path = [str(part) for part in item["loc"]]
+        if leave_out and len(path) > 1 and path[0] == leave_out:
+            path = path[1:]
+        found.append(": ".join([".".join(path), item["msg"]]) if path else item["msg"])
+    return "; ".join(found)
+
+
+def close_names(wanted: str, names: Iterable[str]) -> str:
+    """`; did you mean 'classify'?`, or "" if nothing is like it."""
+    close = difflib.get_close_matches(wanted, list(names), n=3)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, and with control characters made visible: it may come from data or from a model."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return " " if char in "\n\r\t" else char.encode("unicode_escape").decode("ascii")
+
+
+def place_of(error: BaseException, path: str | None) -> str:
+    """` (flow.py, line 3)`: the innermost line of that file which the error went through; "" if there is none."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        path, lines = error.filename, [error.lineno]
+    return f" ({path}, line {lines[-1]})" if lines else ""

@@ -1,0 +1,201 @@
+"""The output: a JSON line for each item, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import stat
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic_core import to_json
+
+from rh_agents.cli.errors import BadInput, CommandError
+from rh_agents.cli.records import Item
+from rh_agents.cli.sources import DaemonThread
+from rh_agents.core.results import ExecutionResult
+
+__all__ = [
+    "LineWriter",
+    "OutputClosed",
+    "OutputFailed",
+    "open_output",
+    "record_of",
+    "refuse_to_overwrite",
+    "to_line",
+    "unwritable_line",
+]
+
+
+_SURE = getattr(select, "PIPE_BUF", 0)
+"""Bytes that a pipe takes without waiting if it takes any; 0 where `select` knows no pipes."""
+
+
+class OutputFailed(CommandError):
+    """A line could not be written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=1)
+
+
+class OutputClosed(OutputFailed):
+    """Nobody reads the pipe any more: no error of anybody, `head` does it."""
+
+
+class LineWriter:
+    """Writes lines, each one with a single `write` where the system takes it whole.
+
+    If that fails on a file, what was written of the line is taken back: there are complete lines only. A full pipe is
+    waited for in a thread, since its reader may take its time and what runs must go on meanwhile.
+    """
+
+    def __init__(self, raw: io.RawIOBase, name: str) -> None:
+        self.name = name
+        self.lines: int = 0
+        """How many have been written."""
+        self._raw = raw
+        self._is_file = stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
+        self._thread = None if self._is_file else DaemonThread("write the output")
+
+    async def write(self, line: bytes) -> None:
+        """Write one line, which ends with its line feed.
+
+        Raises:
+            OutputClosed: nobody reads it.
+            OutputFailed: it could not be written.
+        """
+        if self._thread is None or self._has_room(len(line)):
+            self.write_now(line)
+        else:
+            await self._thread.start(lambda: self.write_now(line))
+
+    def write_now(self, line: bytes) -> None:
+        """The same, waiting on the spot."""
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._write_some(rest) :]
+        except BrokenPipeError as error:
+            raise OutputClosed(f"{self.name} was closed") from error
+        except OSError as error:
+            self._take_back(len(line) - len(rest))
+            lines = "1 line is" if self.lines == 1 else f"{self.lines} lines are"
+            raise OutputFailed(f"cannot write {self.name}: {error.strerror}; {lines} complete") from error
+        self.lines += 1
+
+    def _has_room(self, size: int) -> bool:
+        """Whether the system says that so many bytes can be written without waiting."""
+        if size > _SURE:
+            return False
+        with contextlib.suppress(ValueError):  # descriptors beyond what `select` can hold
+            return bool(select.select([], [self._raw], [], 0)[1])
+        return False
+
+    def _write_some(self, data: memoryview) -> int:
+        written = self._raw.write(data)
+        if written is None:  # somebody made this pipe non-blocking, and it is full
+            select.select([], [self._raw], [])
+            return 0
+        return written
+
+    def _take_back(self, written: int) -> None:
+        if self._is_file and written:
+            os.ftruncate(self._raw.fileno(), os.fstat(self._raw.fileno()).st_size - written)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._raw.close()
+
+
+class _Terminal(io.RawIOBase):
+    """Standard output as it is when a line is written: while there is a bar, what stands there keeps lines above it."""
+
+    def write(self, data: Any, /) -> int:
+        """Write complete lines."""
+        sys.stdout.write(bytes(data).decode())
+        sys.stdout.flush()
+        return len(data)
+
+    def fileno(self) -> int:
+        """The descriptor of the terminal."""
+        return sys.stdout.fileno()
+
+
+def open_output(path: str | None, *, force: bool) -> LineWriter:
+    """Open a file to write lines to it, or standard output (None or `-`).
+
+    Raises:
+        CommandError: it cannot be written, or it has content and `force` was not given.
+    """
+    if path is None or path == "-":
+        if sys.stdout is None:
+            raise CommandError("standard output is closed: name a file with -o")
+        if sys.stdout.isatty():
+            return LineWriter(_Terminal(), "standard output")
+        try:
+            return LineWriter(open(1, "wb", buffering=0, closefd=False), "standard output")
+        except OSError as error:
+            raise CommandError(f"cannot write to standard output: {error.strerror}") from error
+    refuse_to_overwrite(path, force=force)
+    # Appending: every line goes to the end, whoever else writes there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if force else 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return LineWriter(open(os.open(path, flags, 0o666), "wb", buffering=0), path)
+    except OSError as error:
+        folder = os.path.dirname(path)
+        if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):
+            raise CommandError(f"cannot write {path}: there is no directory {folder}") from error
+        raise CommandError(f"cannot write {path}: {error.strerror}") from error
+
+
+def refuse_to_overwrite(path: str, *, force: bool, source: str | None = None) -> None:
+    """Results may have been paid for, so a file is written over only if that is asked for.
+
+    Raises:
+        CommandError: it has content and `force` was not given, or it is the very input.
+    """
+    try:
+        about = os.stat(path)
+    except OSError:
+        return  # opening it will tell
+    if source is not None and stat.S_ISREG(about.st_mode) and os.path.exists(source) and os.path.samefile(path, source):
+        raise CommandError(f"{path} is the input as well as the output: write to another file")
+    if about.st_size and stat.S_ISREG(about.st_mode) and not force:
+        raise CommandError(f"{path} exists and has content: name another file, or write over it with --force")
+
+
+def record_of(item: Item, index: int, result: ExecutionResult[Any]) -> dict[str, Any]:
+    """What the output says about an item."""
+    record: dict[str, Any] = {"id": item.id, "index": index, "ok": result.ok}
+    if result.ok:
+        record["result"] = result.result
+    else:
+        text = str(result.error) if isinstance(result.error, BadInput) else result.error_message or ""
+        record["error"] = text.encode(errors="backslashreplace").decode()
+    record["attempts"] = 0 if isinstance(result.error, BadInput) else result.attempts
+    record["seconds"] = round(result.execution_time or 0.0, 6)
+    return record
+
+
+def to_line(value: Any, indent: int | None = None) -> bytes:
+    """The value as JSON, with its line feed.
+
+    What has no form in JSON is written as its `repr`; numbers that JSON does not know (NaN, infinity) are null.
+
+    Raises:
+        ValueError: there is no JSON for it: bytes that are no UTF-8, a lone surrogate, a list that contains itself.
+    """
+    return to_json(value, fallback=repr, inf_nan_mode="null", indent=indent) + b"\n"
+
+
+def unwritable_line(record: dict[str, Any], problem: str) -> bytes:
+    """The line of an item whose result has no JSON: it failed."""
+    kept = {name: record[name] for name in ("id", "index", "attempts", "seconds")}
+    return to_line({**kept, "ok": False, "error": problem})

@@ -1,0 +1,112 @@
+"""The view model of a progress display: which groups run, how they stand, and which one is inside which."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rh_agents.core.groups import ParallelGroupTracker
+from rh_agents.core.types import ExecutionStatus
+
+if TYPE_CHECKING:
+    from rh_agents.core.events import ExecutionEvent
+
+__all__ = ["Board", "known_total"]
+
+_FINISHED_KEPT = 100
+
+
+def known_total(tracker: ParallelGroupTracker) -> int | None:
+    """How many members a group will have; None if it cannot tell. A total smaller than what has been seen is none."""
+    total = tracker.total
+    if total is None or total < max(tracker.enrolled, tracker.finished + len(tracker.running)):
+        return None
+    return total
+
+
+@dataclass(slots=True)
+class Board:
+    """Folds events into trackers. Holds the running groups, and the last 100 that have ended.
+
+    Times are seconds of the clock that the caller of `apply` uses.
+    """
+
+    groups: dict[str, ParallelGroupTracker] = field(default_factory=dict)
+    """By id, in the order in which they were first seen."""
+    _running: dict[str, ParallelGroupTracker] = field(default_factory=dict)
+    _ended: deque[str] = field(default_factory=deque)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no group runs."""
+        return not self._running
+
+    def apply(self, event: ExecutionEvent[Any], now: float) -> ParallelGroupTracker | None:
+        """Take in an event; the group that it changed, if it is about one or about a member of one."""
+        group_id = event.group_id
+        if group_id is None:
+            return None
+        tracker = self.groups.get(group_id)
+        if tracker is None or (tracker.is_complete and event.execution_status is ExecutionStatus.STARTED):
+            tracker = self._begin(group_id, event)
+        was_complete, total = tracker.is_complete, tracker.total
+        tracker.apply(event, now)
+        if event.group is None and total is not None and tracker.total is not None:
+            tracker.total = max(tracker.total, total)  # late news of a member that started before others were enrolled
+        if tracker.is_complete and not was_complete:
+            self._end(group_id)
+        return tracker
+
+    def _begin(self, group_id: str, event: ExecutionEvent[Any]) -> ParallelGroupTracker:
+        """A group starts; or starts once more, when its run is executed again under the same display."""
+        if group_id in self._ended:
+            self._ended.remove(group_id)
+        tracker = ParallelGroupTracker(group_id=group_id, name=_group_name(event))
+        self.groups[group_id] = self._running[group_id] = tracker
+        return tracker
+
+    def _end(self, group_id: str) -> None:
+        self._running.pop(group_id, None)
+        self._ended.append(group_id)
+        if len(self._ended) > _FINISHED_KEPT:
+            self.groups.pop(self._ended.popleft(), None)
+
+    def level(self, tracker: ParallelGroupTracker) -> int:
+        """In how many running groups this one is: 0 for a group at the top."""
+        level = 0
+        while (parent := self._parent(tracker)) is not None:
+            tracker = parent
+            level += 1
+        return level
+
+    def root(self, tracker: ParallelGroupTracker) -> ParallelGroupTracker:
+        """The running group at the top in which this one is; itself if it is there."""
+        while (parent := self._parent(tracker)) is not None:
+            tracker = parent
+        return tracker
+
+    def _parent(self, tracker: ParallelGroupTracker) -> ParallelGroupTracker | None:
+        parent_id = None if tracker.about is None else tracker.about.parent_group_id
+        return None if parent_id is None else self._running.get(parent_id)
+
+    def tree(self) -> Iterator[tuple[int, ParallelGroupTracker]]:
+        """The running groups with their levels, each one followed by those inside it."""
+        children: dict[str | None, list[ParallelGroupTracker]] = {}
+        for tracker in self._running.values():
+            parent = self._parent(tracker)
+            children.setdefault(None if parent is None else parent.group_id, []).append(tracker)
+        waiting = [(0, tracker) for tracker in reversed(children.get(None, []))]
+        while waiting:
+            level, tracker = waiting.pop()
+            yield level, tracker
+            waiting.extend((level + 1, child) for child in reversed(children.get(tracker.group_id, [])))
+
+
+def _group_name(event: ExecutionEvent[Any]) -> str:
+    """The name for a group whose start was missed: a member's address ends with `group[index]::member`."""
+    if event.group is not None:
+        return event.group.name
+    place = event.address.rpartition("[")[0]
+    return place.rpartition("::")[2] or "group"

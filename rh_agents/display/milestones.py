@@ -1,0 +1,75 @@
+"""When a group has come so far that a line about it is worth keeping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rh_agents.core.groups import ParallelGroupTracker
+from rh_agents.display.board import known_total
+
+__all__ = ["Milestones"]
+
+_FAILURES_TOLD = 5
+_NESTED_TOLD = 20
+_LONGEST_SILENCE = 60.0
+
+
+@dataclass(slots=True)
+class _Told:
+    """What has been said about one group."""
+
+    step: int = 0
+    at: float | None = None
+    failures: int = 0
+    nested: int = 0
+
+
+@dataclass(slots=True)
+class Milestones:
+    """Remembers what has been told of each running group, so that thousands of members make a few lines."""
+
+    _told: dict[str, _Told] = field(default_factory=dict)
+
+    def reached(self, tracker: ParallelGroupTracker, now: float) -> bool:
+        """Whether to say how the group stands: at every tenth, and when a minute has passed without a line.
+
+        If the total is not known: at 1, 2, 5, 10, 20, 50, 100 … finished members. Never when all have finished, because
+        then the group's end is told.
+        """
+        told = self._told.setdefault(tracker.group_id, _Told())
+        total = known_total(tracker)
+        if told.at is None:
+            told.at = tracker.start_time or now
+        if total is not None and tracker.finished >= total:
+            return False
+        step = _round_numbers(tracker.finished) if total is None else tracker.finished * 10 // total
+        if step <= told.step and now - told.at < _LONGEST_SILENCE:
+            return False
+        told.step = max(step, told.step)
+        told.at = now
+        return True
+
+    def failure(self, group_id: str) -> tuple[bool, bool]:
+        """Whether to tell of one more failure, and whether to say that it is the last one told."""
+        told = self._told.setdefault(group_id, _Told())
+        told.failures += 1
+        return told.failures <= _FAILURES_TOLD, told.failures == _FAILURES_TOLD
+
+    def nested(self, group_id: str) -> tuple[bool, bool]:
+        """Whether to tell of the end of one more group inside this one, and whether to say that it is the last."""
+        told = self._told.setdefault(group_id, _Told())
+        told.nested += 1
+        return told.nested <= _NESTED_TOLD, told.nested == _NESTED_TOLD
+
+    def forget(self, group_id: str) -> None:
+        """The group has ended."""
+        self._told.pop(group_id, None)
+
+
+def _round_numbers(count: int) -> int:
+    """How many of 1, 2, 5, 10, 20, 50, 100 … are not above `count`."""
+    step, limit = 0, 1
+    while limit <= count:
+        step += 1
+        limit = limit * 5 // 2 if str(limit)[0] == "2" else limit * 2
+    return step

@@ -1,0 +1,226 @@
+"""What a progress display draws: pure functions of trackers, a time and a width.
+
+A row never takes more columns than it is given: it leaves parts out, the least important ones first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.text import Text
+
+from rh_agents.core.groups import GroupStatus, ParallelGroupTracker, RunningItem
+from rh_agents.display.board import Board, known_total
+from rh_agents.display.text import crop, duration, frequency, harmless, whole_seconds, width_of
+
+__all__ = ["bar", "board_rows", "ended_line", "group_row", "milestone_line", "progress_text", "started_line"]
+
+_FULL, _EMPTY = "█", "▒"
+_INDENT = 2
+_SLOWEST = 3
+_ROOM_FOR_LABEL = 40
+_NAME_LENGTH = 60
+
+
+class _Part(NamedTuple):
+    """A piece of a row. Those with the lowest ranks are shown first when there is little room."""
+
+    text: str
+    rank: int
+    style: str = ""
+    gap: int = 2
+    """Columns between it and the part before."""
+
+
+def bar(finished: int, total: int | None, width: int) -> str:
+    """The bar alone. It is full only when nothing is missing, and empty if the total is not known."""
+    filled = min(width, finished * width // total) if total else 0
+    return _FULL * filled + _EMPTY * (width - filled)
+
+
+def progress_text(finished: int, total: int | None, width: int = 10) -> str:
+    """The bar with its percentage, such as "████████▒▒ 80%"; with a plain count if the total is not known."""
+    return f"{bar(finished, total, width)} {_share(finished, total)}"
+
+
+def _share(finished: int, total: int | None) -> str:
+    """100% only when nothing is missing."""
+    if total is None:
+        return str(finished)
+    return f"{min(100, finished * 100 // total) if total else 0}%"
+
+
+def board_rows(board: Board, now: float, width: int, height: int) -> list[Text]:
+    """All running groups in at most `height` rows: a bar for each, and below it the members that run longest."""
+    groups = list(board.tree())
+    with_slowest = _levels_with_slowest(groups, height)
+    names = max((width_of(harmless(tracker.name)) + _INDENT * level for level, tracker in groups), default=0)
+    room = max(1, height)
+    rows: list[Text] = []
+    shown = 0
+    for level, tracker in groups:
+        needed = 2 if level in with_slowest and tracker.running else 1
+        is_last = shown == len(groups) - 1
+        if len(rows) + needed + (not is_last) > room:
+            break
+        rows.append(group_row(tracker, now, width, level=level, name_width=names))
+        if needed == 2:
+            rows.append(_slowest_row(tracker, now, width, level))
+        shown += 1
+    if shown < len(groups):
+        rows.append(Text(crop(f"… {len(groups) - shown} more groups", width), style="dim"))
+    return rows
+
+
+def _levels_with_slowest(groups: Sequence[tuple[int, ParallelGroupTracker]], height: int) -> set[int]:
+    """The levels whose groups may take a second row: all if there is room for it, else those at the top, else none."""
+    tops = sum(level == 0 for level, _ in groups)
+    if 2 * len(groups) <= height:
+        return {level for level, _ in groups}
+    return {0} if len(groups) + tops <= height else set()
+
+
+def group_row(tracker: ParallelGroupTracker, now: float, width: int, *, level: int = 0, name_width: int = 0) -> Text:
+    """One running group: name, bar, percentage, counts, rate, time left."""
+    indent = min(_INDENT * level, width // 4)
+    column = min(max(name_width, width_of(tracker.name)), max(9, width // 4))
+    name = " " * indent + crop(harmless(tracker.name), max(3, column - indent))
+    parts = [_Part(name.ljust(len(name) + column - width_of(name)), 0, "bold"), *_progress(tracker, width)]
+    return _fitted([*parts, *_counts(tracker), *_speed(tracker, now)], width)
+
+
+def _progress(tracker: ParallelGroupTracker, width: int) -> list[_Part]:
+    total = known_total(tracker)
+    finished = tracker.finished
+    if total is None:
+        return [_Part(f"{finished} done", 1)]
+    columns = 10 + max(0, min(30, (width - 100) // 3))
+    style = "red" if tracker.failed else "green"
+    digits = len(str(total))
+    return [
+        _Part(bar(finished, total, columns), 4, style),
+        _Part(f"{_share(finished, total):<4}", 1, gap=1),
+        _Part(f"{finished:>{digits}}/{total}", 3),
+    ]
+
+
+def _counts(tracker: ParallelGroupTracker) -> list[_Part]:
+    """Only what there is any of."""
+    counts = [
+        (tracker.failed, "failed", 2, "red"),
+        (tracker.cancelled, "cancelled", 6, "yellow"),
+        (tracker.retries, "retried", 8, "yellow"),
+        (len(tracker.running), "running", 7, ""),
+        (tracker.recovered, "replayed", 9, "cyan"),
+    ]
+    return [_Part(f"{number} {word}", rank, style) for number, word, rank, style in counts if number]
+
+
+def _speed(tracker: ParallelGroupTracker, now: float) -> list[_Part]:
+    rate = tracker.rate(now)
+    parts = [_Part(frequency(rate), 6)] if rate else []
+    left = tracker.remaining_seconds(now)
+    if known_total(tracker) is not None and left:
+        parts.append(_Part(f"ETA {whole_seconds(max(1.0, left))}", 5, "cyan"))
+    else:
+        parts.append(_Part(whole_seconds(tracker.elapsed(now)), 5, "dim"))
+    return parts
+
+
+def _slowest_row(tracker: ParallelGroupTracker, now: float, width: int, level: int) -> Text:
+    indent = min(_INDENT * (level + 1), width // 4)
+    items = [
+        _Part(_running_item(item, now, width - indent), rank, gap=2 if rank else 1)
+        for rank, item in enumerate(tracker.slowest(_SLOWEST))
+    ]
+    label = [] if width < _ROOM_FOR_LABEL else [_Part("slowest", 0, gap=1)]
+    row = _fitted([_Part(" " * (indent - 1), -1), *label, *items], width)
+    row.stylize("dim")
+    return row
+
+
+def _running_item(item: RunningItem, now: float, width: int) -> str:
+    time = duration(now - item.started_at)
+    name = crop(f"{harmless(item.name, _NAME_LENGTH)}[{item.index}]", max(1, width - len(time) - 1))
+    return f"{name} {time}"
+
+
+def _fitted(parts: Sequence[_Part], width: int) -> Text:
+    """The parts in their order, without those for which there is no room. The first one is always there."""
+    chosen: set[int] = set()
+    left = width
+    for place in sorted(range(len(parts)), key=lambda place: parts[place].rank):
+        part = parts[place]
+        needed = width_of(part.text) + (part.gap if place else 0)
+        if not chosen or needed <= left:
+            chosen.add(place)
+            left -= needed
+    row = Text(no_wrap=True, overflow="crop", end="")
+    for place, part in enumerate(parts):
+        if place in chosen:
+            row.append(" " * part.gap if place else "").append(part.text, part.style)
+    row.truncate(max(0, width))
+    return row
+
+
+# -- lines that stay ---------------------------------------------------------------------------------------------------
+
+
+def started_line(tracker: ParallelGroupTracker) -> Text:
+    """A group begins."""
+    line = Text().append("▶ ", "dim").append(harmless(tracker.name), "bold").append("  started")
+    if tracker.total:
+        line.append(f"  {tracker.total} calls")
+    if tracker.about is not None and tracker.about.max_workers:
+        line.append(f"  {tracker.about.max_workers} at a time")
+    return line
+
+
+def milestone_line(tracker: ParallelGroupTracker, now: float) -> Text:
+    """How a group stands, for output that keeps every line."""
+    total = known_total(tracker)
+    line = Text("  ").append(harmless(tracker.name), "bold")
+    finished = tracker.finished
+    line.append(f"  {finished} done" if total is None else f"  {_share(finished, total)}  {finished}/{total}")
+    return _with(line, [*_counts(tracker), *_speed(tracker, now)])
+
+
+_ENDS = {
+    GroupStatus.COMPLETED: ("✓", "green", ""),
+    GroupStatus.FAILED: ("✗", "red", "stopped"),
+    GroupStatus.CANCELLED: ("■", "yellow", "cancelled"),
+}
+
+
+def ended_line(tracker: ParallelGroupTracker, now: float, width: int | None = None) -> Text:
+    """A group has ended. With a `width`, the name and what has room after it."""
+    mark, style, word = _ENDS.get(tracker.status, ("▶", "", ""))
+    if tracker.status is GroupStatus.COMPLETED and tracker.failed:
+        mark, style = "✗", "red"
+    name = harmless(tracker.name)
+    if width is not None:
+        name = crop(name, max(9, width // 4))
+    parts = [_Part(mark, 0, style), _Part(name, 0, "bold", gap=1), *_done(tracker)]
+    if word:
+        parts.append(_Part(word, 1, style))
+    parts += [part for part in _counts(tracker) if not part.text.endswith("running")]
+    parts.append(_Part(f"in {duration(tracker.elapsed(now))}", 4))
+    rate = tracker.rate(now)
+    if rate:
+        parts.append(_Part(frequency(rate), 5))
+    return _with(Text(), parts) if width is None else _fitted(parts, width)
+
+
+def _done(tracker: ParallelGroupTracker) -> list[_Part]:
+    if not tracker.finished:
+        return [_Part("nothing to do" if tracker.status is GroupStatus.COMPLETED else "nothing done", 3)]
+    total = known_total(tracker)
+    of = f"/{total}" if total is not None and total != tracker.finished else ""
+    return [_Part(f"{tracker.finished}{of} done", 3)]
+
+
+def _with(line: Text, parts: Sequence[_Part]) -> Text:
+    for part in parts:
+        line.append(" " * part.gap if line else "").append(part.text, part.style)
+    return line

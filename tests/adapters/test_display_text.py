@@ -1,0 +1,97 @@
+"""Foreign text is harmless, numbers are readable."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rh_agents.display.text import brief, crop, duration, frequency, harmless, whole_seconds, width_of
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain words", "plain words"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x9b31m and \x7f and \x00", r"\x9b31m and \x7f and \x00"),
+        ("two\r\nlines\tand a tab", r"two\r\nlines\tand a tab"),
+        ("\u2028separators\u2029", r"\u2028separators\u2029"),
+        ("\u202egnirts\u2066 \u200b\ufeff", r"\u202egnirts\u2066 \u200b\ufeff"),
+        ("half \ud83d pair", r"half \ud83d pair"),
+        ("[red]markup[/red] [/]", "[red]markup[/red] [/]"),
+        ("漢字 grün 😀", "漢字 grün 😀"),
+        ("a\u00a0b\u3000c", "a b c"),
+        ("thumb \U0001f44d\U0001f3fd, heart \u2764\ufe0f, flag \U0001f1e9\U0001f1ea", "thumb 👍, heart ❤, flag DE"),
+        ("\U000e0041tag", r"\U000e0041tag"),
+    ],
+)
+def test_text_shows_every_character_that_could_do_something_as_python_writes_it(text: str, shown: str) -> None:
+    assert harmless(text) == shown
+
+
+@given(st.text())
+def test_no_text_keeps_a_character_that_is_not_printable(text: str) -> None:
+    assert harmless(text).isprintable()
+
+
+def test_a_long_text_is_cut_before_it_is_looked_at() -> None:
+    assert harmless("x" * 10_000_000, 10) == "xxxxxxxxx…"
+    assert len(harmless("\u0301" * 10_000)) == 200
+
+
+def test_a_value_is_shown_in_short_and_harmlessly() -> None:
+    assert brief({"a": [1, 2]}) == "{'a': [1, 2]}"
+    assert len(brief(["x" * 10_000] * 10_000)) <= 200
+    assert brief("\x1b[2J") == r"'\x1b[2J'"
+
+
+def test_a_value_whose_repr_raises_is_shown_all_the_same() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    assert brief(Broken()).startswith("<Broken instance")
+
+
+@given(st.text(), st.integers(min_value=0, max_value=40))
+def test_cropped_text_never_takes_more_columns_than_there_are(text: str, width: int) -> None:
+    assert width_of(crop(harmless(text), width)) <= width
+
+
+def test_cropping_counts_columns_and_not_characters() -> None:
+    assert crop("漢字漢字", 8) == "漢字漢字"
+    assert crop("漢字漢字", 7) == "漢字漢…"
+    assert crop("漢字漢字", 6) == "漢字…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 ms"),
+        (0.0031, "3 ms"),
+        (0.099, "99 ms"),
+        (0.0999, "0.10 s"),
+        (0.996, "1.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00"),
+        (125, "2:05"),
+        (3725, "1:02:05"),
+        (360_000, "100:00:00"),
+    ],
+)
+def test_durations_keep_about_two_digits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_whole_seconds_have_no_fractions() -> None:
+    assert [whole_seconds(seconds) for seconds in (0.2, 9.4, 61.0)] == ["0 s", "9 s", "1:01"]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shown"), [(1250.4, "1,250/s"), (5.2, "5.2/s"), (0.2, "12/min"), (0.001, "3.6/h"), (0.0, "0.0/h")]
+)
+def test_rates_use_the_unit_that_leaves_something_before_the_point(per_second: float, shown: str) -> None:
+    assert frequency(per_second) == shown

@@ -1,0 +1,141 @@
+"""How identical calls of one scope are numbered, and when nothing defines their order."""
+
+from typing import Any
+
+import detangle
+import pytest
+
+from rh_agents import BaseActor, ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore
+from rh_agents.core.keys import again_key
+from rh_agents.core.results import Outcome
+from rh_agents.core.scope import Claim, Generation, Scope
+
+OWNER, OTHER, THIRD = object(), object(), object()
+X, Y = b"x", b"y"
+
+
+@pytest.fixture
+def scope() -> Scope:
+    scope = Scope(ExecutionState(), b"key", "survey")
+    scope.owner = OWNER
+    return scope
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        [(OWNER, X, 0, True), (OWNER, X, 1, True), (OWNER, Y, 0, True), (OWNER, X, 2, True)],
+        [(OTHER, X, 0, True), (OTHER, X, 1, True)],
+        [(OWNER, X, 0, True), (OTHER, Y, 0, True), (OWNER, X, 1, True), (OTHER, Y, 1, True)],
+        [(OWNER, X, 0, True), (OTHER, X, 1, False)],
+        [(OTHER, X, 0, True), (OWNER, X, 1, False)],
+        [(OTHER, X, 0, True), (THIRD, X, 1, False), (OTHER, X, 2, False)],
+        [(OTHER, Y, 0, True), (OWNER, X, 0, True), (OTHER, X, 1, False)],
+        [(OWNER, X, 0, True), (OWNER, X, 1, True), (OTHER, X, 2, False)],
+    ],
+    ids=[
+        "the owner's calls are numbered in program order",
+        "another task's calls too, as long as nobody else makes them",
+        "different calls do not disturb each other",
+        "the owner's, then another task's",
+        "another task's, then the owner's",
+        "two other tasks'",
+        "the owner's first one after another task's different one",
+        "another task's after several of the owner's",
+    ],
+)
+def test_identical_calls_are_numbered_and_their_order_is_defined_only_within_one_task(
+    scope: Scope, claims: list[tuple[Any, bytes, int, bool]]
+) -> None:
+    for claimant, same, occurrence, is_ordered in claims:
+        assert scope.claim(same, claimant) == Claim(occurrence, is_ordered)
+
+
+def test_a_scope_without_an_owner_belongs_to_whoever_calls_first() -> None:
+    scope = Scope(ExecutionState(), b"", "")
+    scope.claim(X, OTHER)
+    assert scope.owner is OTHER
+    assert scope.claim(Y, OWNER) == Claim(0, True)
+
+
+def test_another_attempt_numbers_anew(scope: Scope) -> None:
+    scope.begin_attempt(1)
+    scope.claim(X, OWNER)
+    scope.claim(X, OTHER)
+    scope.group_began("pages", OTHER)
+    scope.begin_attempt(2)
+    assert scope.attempt == 2
+    assert scope.claim(X, OTHER) == Claim(0, True)
+    assert not scope.has_other_open_group("pages", OWNER)
+
+
+FAILURE = ValueError("bad")
+
+
+def outcome(key: bytes, error: Exception | None, made_in: Generation) -> Outcome:
+    return Outcome(key, "fetch", "survey::fetch", None, error, 1.0, 1, made_in=made_in)
+
+
+AGAIN = again_key(X)
+THIRD_TIME = again_key(AGAIN)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "key", "tries"),
+    [
+        ([], (0, 0, 1), X, 0),
+        ([(X, None, (0, 0, 1))], (0, 5, 5), X, 0),
+        ([(X, FAILURE, (0, 0, 1))], (0, 0, 1), X, 0),
+        ([(X, FAILURE, (0, 0, 1))], (0, 0, 2), AGAIN, 1),
+        ([(X, FAILURE, (0, 0, 3))], (0, 1, 1), AGAIN, 1),
+        ([(X, FAILURE, (0, 0, 1)), (AGAIN, FAILURE, (0, 0, 2))], (0, 0, 2), AGAIN, 1),
+        ([(X, FAILURE, (0, 0, 1)), (AGAIN, FAILURE, (0, 0, 2))], (0, 0, 3), THIRD_TIME, 2),
+        ([(X, FAILURE, (0, 0, 1)), (AGAIN, None, (0, 0, 2))], (0, 0, 3), AGAIN, 1),
+        ([(X, FAILURE, (0, 0, 1))], (1, 0, 1), AGAIN, 1),
+        ([(X, FAILURE, (0, 0, 1)), (AGAIN, FAILURE, (1, 0, 1))], (1, 0, 1), AGAIN, 1),
+    ],
+    ids=[
+        "never made",
+        "a value counts for ever",
+        "a failure of this attempt is repeated",
+        "another attempt makes it again",
+        "so does the first attempt of the caller's second try",
+        "the second failure belongs to this attempt",
+        "the third attempt makes it a third time",
+        "the second time it succeeded",
+        "the run has ended and is tried again",
+        "in which it failed once more",
+    ],
+)
+def test_a_call_is_made_again_if_it_failed_before_this_generation_of_its_caller(
+    recorded: list[tuple[bytes, Exception | None, Generation]], now: Generation, key: bytes, tries: int
+) -> None:
+    async def main() -> tuple[bytes, int]:
+        store = MemoryStore()
+        event = ExecutionEvent[Any](actor=BaseActor(name="fetch", handler=print))
+        await store.open_run("r")
+        for each in recorded:
+            await store.append("r", event, outcome(*each))
+        if now[0]:
+            await store.end_run("r", ExecutionStatus.COMPLETED)
+        state = ExecutionState(store=store, run_id="r")
+        await state.open()
+        scope = Scope(state, b"key", "survey")
+        scope.tries, scope.attempt = now[1:]
+        assert scope.generation == now
+        return scope.resolve(X)
+
+    assert detangle.run(main) == (key, tries)
+
+
+def test_two_groups_of_one_name_are_told_apart_only_while_both_are_open(scope: Scope) -> None:
+    assert not scope.has_other_open_group("pages", OWNER)
+    scope.group_began("pages", OWNER)
+    scope.group_began("other name", THIRD)
+    assert not scope.has_other_open_group("pages", OWNER)
+    assert scope.has_other_open_group("pages", OTHER)
+    scope.group_began("pages", OTHER)
+    scope.group_ended("pages", OTHER)
+    assert scope.has_other_open_group("pages", OTHER), "the first one is still open"
+    scope.group_ended("pages", OWNER)
+    assert not scope.has_other_open_group("pages", OTHER)

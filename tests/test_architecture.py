@@ -1,0 +1,264 @@
+"""The house is as its plan says: layers, public names, imports, and the paths that the documents name."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import rh_agents
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rh_agents"
+OPTIONAL = {"typer", "click", "openai", "xllamacpp"}
+LATE = {"rich", "anyio"}
+"""Base dependencies that cost time, so that only who needs them imports them."""
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages([str(PACKAGE)], "rh_agents.")
+    if not any(part.startswith("_") for part in module.name.split("."))
+)
+
+RULES = [
+    "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
+    "scope", "statistics", "metrics", "_order", "_trusted", "policies/__init__", "policies/breaker",
+    "policies/failures", "policies/retry",
+]  # fmt: skip
+
+IMPORT_PATHS = {
+    "rh_agents.core.parallel": (
+        "GroupStatus ErrorStrategy ParallelDisplayMode ParallelEventGroup ParallelGroupTracker ParallelExecutionManager"
+    ),
+    "rh_agents.core.execution": "ExecutionState EventBus HistorySet",
+    "rh_agents.core.events": "ExecutionEvent ExecutionResult",
+    "rh_agents.core.types": "EventType ExecutionStatus",
+    "rh_agents.core.actors": "BaseActor Tool LLM Agent ToolSet",
+    "rh_agents.bus_handlers": "EventPrinter ParallelEventPrinter EventStreamer",
+    "rh_agents": "agent llm parallel run tool current ExecutionState MemoryStore open_store",
+}
+
+
+def load(name: str) -> ModuleType:
+    """Import a module of the package; skip the test if it needs an extra that is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in OPTIONAL:
+            pytest.skip(f"{name} needs {error.name}")
+        raise
+
+
+def imports_of(path: Path) -> set[str]:
+    """The top-level packages that a module imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {module.split(".")[0] for module in modules}
+
+
+def in_a_new_interpreter(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- public names -----------------------------------------------------------------------------------------------------
+
+
+def test_the_list_of_modules_is_not_empty() -> None:
+    assert {"rh_agents.core.parallel", "rh_agents.stores.memory", "rh_agents.decorators"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", ["rh_agents", *MODULES])
+def test_every_module_names_what_is_public_in_it_and_all_of_it_exists(name: str) -> None:
+    module = load(name)
+    tree = ast.parse(inspect.getsource(module))
+    has_definitions = any(not isinstance(node, ast.Expr) for node in tree.body)
+    public = getattr(module, "__all__", None)
+    assert public is not None or not has_definitions, f"{name} has no __all__"
+    missing = [each for each in public or () if not hasattr(module, each)]
+    assert missing == []
+    assert len(set(public or ())) == len(public or ())
+
+
+# Used by other modules of the library, and no promise to users.
+INTERNAL = {
+    "rh_agents.cli.app": {"map_command", "run_command"},
+    "rh_agents.core.actors": {"Check", "Signature"},
+    "rh_agents.core.bus": {"Event"},
+    "rh_agents.core.calls": {"default_run", "set_default_run"},
+    "rh_agents.core.metrics": {"RunCounter"},
+    "rh_agents.core.results": {"failure", "success"},
+    "rh_agents.core.scope": {"Claimant"},
+}
+
+
+def defined_in(module: ModuleType) -> set[str]:
+    """The public functions and classes that a module defines itself."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_defines_without_an_underscore_is_in_its_list_of_public_names(name: str) -> None:
+    module = load(name)
+    unlisted = defined_in(module) - set(getattr(module, "__all__", ())) - INTERNAL.get(name, set())
+    assert unlisted == set()
+
+
+def owners_of_docstrings() -> list[tuple[str, Any]]:
+    found: dict[str, Any] = {}
+    for name in ["rh_agents", *MODULES]:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        found[name] = module
+        for public in getattr(module, "__all__", ()):
+            value = getattr(module, public)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                found[f"{value.__module__}.{public}"] = value
+    return list(found.items())
+
+
+def undocumented_members(owner: type) -> list[str]:
+    members = (
+        (name, member.fget if isinstance(member, property) else getattr(member, "__func__", member))
+        for name, member in vars(owner).items()
+        if not name.startswith("_")
+    )
+    return [name for name, member in members if inspect.isfunction(member) and not member.__doc__]
+
+
+def test_every_public_module_class_function_and_method_says_what_it_is_for() -> None:
+    undocumented = [name for name, value in owners_of_docstrings() if not value.__doc__]
+    for name, value in owners_of_docstrings():
+        if inspect.isclass(value):
+            undocumented += [f"{name}.{member}" for member in undocumented_members(value)]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("name", IMPORT_PATHS)
+def test_what_users_import_is_where_they_import_it(name: str) -> None:
+    module = load(name)
+    wanted = set(IMPORT_PATHS[name].split())
+    assert wanted <= set(vars(module))
+    assert wanted <= set(module.__all__), "so that `import *` gives it too"
+
+
+# -- imports ----------------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_library_imports_nothing_optional_and_nothing_heavy() -> None:
+    code = "import sys, rh_agents; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = set(in_a_new_interpreter(code).split())
+    assert loaded & (OPTIONAL | LATE) == set()
+    assert "pydantic" in loaded
+
+
+def test_a_run_of_coroutine_functions_needs_neither_threads_nor_terminal() -> None:
+    code = (
+        "import sys, rh_agents\n"
+        "@rh_agents.tool\n"
+        "async def double(number): return number * 2\n"
+        "print(rh_agents.run_sync(double, 2))\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    value, loaded = in_a_new_interpreter(code).splitlines()
+    assert value == "4"
+    assert set(loaded.split()) & (OPTIONAL | LATE) == set()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_knows_neither_event_loop_nor_clock_nor_chance(name: str) -> None:
+    forbidden = {"asyncio", "threading", "time", "random", "secrets", "os", "socket", "sqlite3", "subprocess"}
+    assert imports_of(PACKAGE / "core" / f"{name}.py") & forbidden == set()
+
+
+def test_every_module_of_the_core_is_either_a_rule_or_a_part_of_the_runtime() -> None:
+    runtime = {
+        "__init__", "execution", "parallel", "bus", "calls", "context", "_runner", "_roster", "_members", "_scheduler",
+        "_stream",
+    }  # fmt: skip
+    core = PACKAGE / "core"
+    existing = {path.relative_to(core).with_suffix("").as_posix() for path in core.rglob("*.py")}
+    assert existing == runtime | set(RULES)
+
+
+def test_nothing_is_loaded_with_pickle() -> None:
+    for path in (*PACKAGE.glob("core/**/*.py"), *PACKAGE.glob("stores/**/*.py")):
+        names = imports_of(path)
+        assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
+
+
+# -- documents --------------------------------------------------------------------------------------------------------
+
+DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"]
+IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
+FILE = re.compile(r"^[\w./{},*-]+\.(?:py|md|toml|txt|jsonl|ya?ml)$|^[\w.-]+/(?:[\w.{},-]+/)*$")
+TEST = re.compile(r"\btest_\w{8,}\b")
+MODULE = re.compile(r"^rh_agents(?:\.\w+)+$")
+
+
+def read(document: str) -> str:
+    path = ROOT / document
+    if not path.exists():
+        pytest.skip(f"{document} has not been written yet")
+    return path.read_text()
+
+
+def alternatives(path: str) -> list[str]:
+    """`policies/{retry,rate}.py` is two paths."""
+    match = re.search(r"\{([^{}]*)\}", path)
+    if match is None:
+        return [path]
+    before, after = path[: match.start()], path[match.end() :]
+    return [each for word in match[1].split(",") for each in alternatives(before + word + after)]
+
+
+def exists(path: str) -> bool:
+    """Whether a path that a document names leads somewhere: from the top, from the package, its core or the tests."""
+    return any(any(base.glob(path.rstrip("/"))) for base in (ROOT, PACKAGE, PACKAGE / "core", ROOT / "tests"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_names_only_files_that_exist(document: str) -> None:
+    named = {each for text in IN_BACKTICKS.findall(read(document)) for each in alternatives(text) if FILE.match(each)}
+    generated = {each for each in named if each.startswith((".venv", "build/", "dist/", "htmlcov/"))}
+    assert {each for each in named - generated if not exists(each)} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_names_only_modules_and_names_that_exist(document: str) -> None:
+    missing = []
+    for name in {text for text in IN_BACKTICKS.findall(read(document)) if MODULE.match(text)}:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert missing == []
+
+
+def test_the_architecture_names_only_tests_that_exist() -> None:
+    files = list((ROOT / "tests").rglob("*.py"))
+    existing = {path.stem for path in files}
+    existing.update(name for path in files for name in re.findall(r"def (test_\w+)", path.read_text()))
+    assert set(TEST.findall(read("ARCHITECTURE.md"))) - existing == set()
+
+
+def test_the_version_is_told_where_it_is_looked_for() -> None:
+    assert re.search(r'^version = "\d+\.\d+\.\d+"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert rh_agents.__doc__

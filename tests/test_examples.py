@@ -1,0 +1,85 @@
+"""Every example runs as a newcomer runs it, and prints what it promises."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+NEEDS_A_MODEL = {"demo.py", "sentiment.py"}
+"""Run by `make demo`."""
+
+TELLING = {
+    "parallel_basic.py": [
+        "1. A list: Paris, Tokyo, Nairobi, Lima",
+        "sunk: KeyError: 'Atlantis'",
+        "3. A stream:\n   Tokyo (number 1)",
+        "the four capitals have 21 letters",
+        "1000 words of 9 letters were counted in threads",
+    ],
+    "parallel_streaming.py": [
+        "| 1 done, 4 known",
+        "/blog/lost    LookupError: /blog/lost: no such page",
+        "9 pages were found",
+        "2. An ordered stream:\n   /docs         took 0.2",
+        "first: /\n   the group was cancelled with",
+    ],
+    "parallel_error_handling.py": [
+        "soup, please\n   RuntimeError: the toast is burnt",
+        "1 call was cancelled",
+        "stopped after 2 of 4 finished members had failed",
+        "CallTimeout: slow took longer than its timeout of 0.3 s",
+        "group 'lunch break' took longer than its timeout of 0.3 s: 1 of 2 members had finished",
+        "salad came at attempt 3",
+        "asked 0 time(s): CircuitOpenError: Circuit breaker 'kitchen' is open after 3 failures in a row",
+        "after a while: fresh pancake, please; the breaker is closed",
+    ],
+    "parallel_with_printer.py": ["letters were read."],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples are run."""
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[dict[str, "subprocess.Popen[str]"]]:
+    """All of them at once: they mostly wait."""
+    pipe = subprocess.PIPE
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-W", "error", str(EXAMPLES / name)], stdout=pipe, stderr=pipe, text=True, cwd=folder
+        )
+        for name in TELLING
+    }
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_an_example_runs_and_shows_its_subject(
+    name: str, running: dict[str, "subprocess.Popen[str]"], folder: Path
+) -> None:
+    output, errors = running[name].communicate(timeout=30)
+    assert errors == ""
+    assert running[name].returncode == 0
+    assert "\x1b" not in output, "a pipe gets no escape codes"
+    for text in TELLING[name]:
+        assert text in output
+    assert list(folder.iterdir()) == [], "an example leaves nothing behind"
+
+
+def test_every_example_is_known_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} - NEEDS_A_MODEL == set(TELLING)
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_an_example_says_how_to_run_it(name: str) -> None:
+    assert f"python examples/{name}" in (EXAMPLES / name).read_text().partition("\nimport")[0]
