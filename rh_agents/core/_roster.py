@@ -43,6 +43,11 @@ class Roster:
         return not self._waiting and not self._sources
 
     @property
+    def waiting(self) -> int:
+        """How many members wait for a slot."""
+        return len(self._waiting)
+
+    @property
     def has_sources(self) -> bool:
         """Whether an iterable has not been read to its end."""
         return bool(self._sources)

@@ -66,25 +66,28 @@ class Job:
 
     def event(self, status: ExecutionStatus, **facts: Any) -> ExecutionEvent[Any]:
         """An event of the call as it stands."""
+        run = self.run
         return call_event(
             self.actor,
             self.name,
             status,
-            self.run.run_id,
+            run.run_id,
             self.scope.address,
             None if self.key is None else self.key.hex(),
-            self.run.now(),
-            group_id=self.group_id,
-            parallel_index=self.index,
-            group_total=None if self.total is None else self.total(),
+            run.now(),
+            self.group_id,
+            self.index,
+            None if self.total is None else self.total(),
             **facts,
         )
 
     async def tell(self, status: ExecutionStatus, **facts: Any) -> None:
         """Record an event of the call and tell the subscribers."""
+        run = self.run
         event = self.event(status, **facts)
-        await self.run.record(event)
-        await self.run.publish(event)
+        await run.record(event)
+        if run.is_observed:
+            await run.publish(event)
 
 
 async def run_job(job: Job) -> ExecutionResult[Any]:
@@ -151,23 +154,25 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
         job.result = counts.as_result(job.index, job.scope.address)
         return job.result
     job.result = result  # not before it is recorded: what is given to anybody is not called again
-    await job.run.publish(event)
+    if job.run.is_observed:
+        await job.run.publish(event)
     return result
 
 
 def _outcome(job: Job, key: bytes, result: ExecutionResult[Any]) -> Outcome:
+    scope, parent, error = job.scope, job.parent, result.error
     return Outcome(
-        key=key,
-        name=job.name,
-        address=job.scope.address,
-        value=result.result,
-        error=result.error if isinstance(result.error, Exception) else None,
-        seconds=result.execution_time or 0.0,
-        attempts=job.attempts,
-        group_id=job.group_id,
-        base=job.scope.key,
-        parent=job.parent.key,
-        made_in=job.parent.generation,
+        key,
+        job.name,
+        scope.address,
+        result.result,
+        error if isinstance(error, Exception) else None,
+        result.execution_time or 0.0,
+        job.attempts,
+        job.group_id,
+        base=scope.key,
+        parent=parent.key,
+        made_in=parent.generation,
     )
 
 
@@ -182,6 +187,7 @@ async def _recover(job: Job, outcome: Outcome) -> ExecutionResult[Any]:
         result=outcome.value,
         message=job.result.error_message,
         is_replayed=True,
+        from_cache=True,
     )
     return job.result
 

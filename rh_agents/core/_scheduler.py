@@ -21,6 +21,8 @@ __all__ = ["Scheduler"]
 
 _REPLAYED_AT_ONCE = 256
 """Recovered members need no slot, but each takes a task for a moment."""
+_LOOK_AHEAD = 10_000
+"""How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
 
 
 class Scheduler:
@@ -117,6 +119,8 @@ class Scheduler:
             self._started(member, now)
         task = self._loop.create_task(self._execute(member, job), context=member.context)
         member.task = task
+        if self.is_halted:  # by the member itself, whose first step an eager loop has made already
+            task.cancel()
         # A task that is cancelled before its first step never gets to its `finally`.
         if not member.has_begun:
             task.add_done_callback(self._never_began)
@@ -295,6 +299,8 @@ class Scheduler:
             if member is None:
                 break
             self.roster.wait(member)
+            if self.roster.waiting > _LOOK_AHEAD:
+                self.order.skip_missing()
         if not self.roster.has_sources:
             self.order.skip_missing()
         self.fill()

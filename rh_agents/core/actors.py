@@ -230,7 +230,11 @@ class Signature:
         return {name: value for name, value in bound.arguments.items() if name not in self.injected}
 
     def input_model(self, name: str) -> type[BaseModel]:
-        """A model with a field for each parameter that is data."""
+        """A model with a field for each parameter that is data.
+
+        Raises:
+            DefinitionError: Pydantic has no room for a parameter's name, such as `_x` or `copy`.
+        """
         fields: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.name in self.injected or parameter.kind in _VARIADIC:
@@ -238,7 +242,11 @@ class Signature:
             hint = self.hints.get(parameter.name, Any)
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (hint, default)
-        return create_model(name, __config__=ConfigDict(defer_build=True, arbitrary_types_allowed=True), **fields)
+            if parameter.name.startswith("_") or hasattr(BaseModel, parameter.name):
+                raise DefinitionError(
+                    f"{name}: a parameter named {parameter.name!r} cannot be a field of a Pydantic model; rename it"
+                )
+        return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -116,7 +116,8 @@ class FunctionCall(Call[T]):
     __slots__ = ("args", "kwargs")
 
     def __init__(self, actor: BaseActor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        super().__init__(actor)
+        self.actor = actor
+        self.run = self.key = None
         self.args: tuple[Any, ...] = args
         self.kwargs: Mapping[str, Any] = kwargs
 

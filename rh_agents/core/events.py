@@ -135,43 +135,36 @@ def call_event(
     address: str,
     key: str | None,
     timestamp: float,
-    *,
-    group_id: str | None,
-    parallel_index: int | None,
-    group_total: int | None,
-    attempt: int = 1,
-    execution_time: float | None = None,
-    retry_delay: float | None = None,
-    result: Any = None,
-    message: str | None = None,
-    is_replayed: bool = False,
+    group_id: str | None = None,
+    parallel_index: int | None = None,
+    group_total: int | None = None,
+    **facts: Any,
 ) -> ExecutionEvent[Any]:
-    """An event about a call."""
-    return trusted(
-        ExecutionEvent,
-        {
-            "actor": actor,
-            "name": name,
-            "event_type": actor.event_type,
-            "execution_status": status,
-            "run_id": run_id,
-            "address": address,
-            "key": key,
-            "timestamp": timestamp,
-            "execution_time": execution_time,
-            "attempt": attempt,
-            "retry_delay": retry_delay,
-            "result": result,
-            "message": message,
-            "is_replayed": is_replayed,
-            "from_cache": is_replayed,
-            "group_id": group_id,
-            "parallel_index": parallel_index,
-            "is_parallel": group_id is not None,
-            "group_total": group_total,
-            "group": None,
-        },
-    )
+    """An event about a call; `facts` are the fields that only some events have."""
+    fields = {
+        "actor": actor,
+        "name": name,
+        "event_type": actor.event_type,
+        "execution_status": status,
+        "run_id": run_id,
+        "address": address,
+        "key": key,
+        "timestamp": timestamp,
+        "execution_time": None,
+        "attempt": 1,
+        "retry_delay": None,
+        "result": None,
+        "message": None,
+        "is_replayed": False,
+        "from_cache": False,
+        "group_id": group_id,
+        "parallel_index": parallel_index,
+        "is_parallel": group_id is not None,
+        "group_total": group_total,
+        "group": None,
+    }
+    fields.update(facts)
+    return trusted(ExecutionEvent, fields)
 
 
 _STATUS_OF_GROUP = {

@@ -366,6 +366,8 @@ class ParallelExecutionManager:
 
     def cancel(self) -> None:
         """Start nothing more and cancel what runs. `gather` then gives what has finished."""
+        if self._tracker.status is GroupStatus.PENDING:
+            raise UsageError("cancel() belongs inside the block: async with parallel() as p: p.cancel()")
         self._halt()
 
     # -- members ------------------------------------------------------------------------------------------------------

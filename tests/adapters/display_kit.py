@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rh_agents import EventType, ExecutionEvent, ExecutionStatus, GroupStatus, ParallelEventGroup, Tool
-from rh_agents.core.events import call_event, group_event
+from rh_agents.core.events import group_event
 
 FETCH = Tool(name="fetch", handler=lambda url: url)
 NOON = 1_750_000_000.25
@@ -68,16 +68,16 @@ def member(
     status: ExecutionStatus, index: int = 0, *, group: str = "g", name: str = "", total: int | None = None, **facts: Any
 ) -> ExecutionEvent[Any]:
     """An event about a member of a group."""
-    return call_event(
-        FETCH,
-        name or "fetch",
-        status,
-        "run",
-        f"{group}[{index}]::{name or 'fetch'}",
-        None,
-        NOON,
+    return ExecutionEvent(
+        actor=FETCH,
+        name=name or "fetch",
+        event_type=FETCH.event_type,
+        execution_status=status,
+        address=f"{group}[{index}]::{name or 'fetch'}",
+        timestamp=NOON,
         group_id=group,
         parallel_index=index,
+        is_parallel=True,
         group_total=total,
         **facts,
     )
@@ -85,19 +85,7 @@ def member(
 
 def call(status: ExecutionStatus, **facts: Any) -> ExecutionEvent[Any]:
     """An event about a call outside any group."""
-    return call_event(
-        FETCH,
-        "fetch",
-        status,
-        "run",
-        "survey::fetch",
-        None,
-        NOON,
-        group_id=None,
-        parallel_index=None,
-        group_total=None,
-        **facts,
-    )
+    return ExecutionEvent(actor=FETCH, execution_status=status, address="survey::fetch", timestamp=NOON, **facts)
 
 
 def group_started(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -86,6 +87,18 @@ def test_lines_appear_above_the_bars_and_nothing_is_left_behind() -> None:
     printer(group_ended("inner", parent="outer", total=2))
     printer.refresh()
     assert screen(written(printer.console))[2:] == ["outer  ▒▒▒▒▒▒▒▒▒▒ 0%    0/2  1 s"]
+
+
+def test_after_the_last_group_the_standard_output_is_the_terminal_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tty = Terminal()
+    monkeypatch.setattr(sys, "stdout", tty)
+    printer, _ = bars()
+    printer(group_started("outer"))
+    printer(group_started("inner", parent="outer"))
+    printer(group_ended("inner", parent="outer"))
+    assert sys.stdout is not tty
+    printer(group_ended("outer"))
+    assert sys.stdout is tty
 
 
 def test_nothing_is_drawn_for_an_event_alone() -> None:

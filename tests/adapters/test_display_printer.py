@@ -98,6 +98,10 @@ def test_output_that_is_no_terminal_has_no_escape_codes_and_no_broken_lines() ->
     assert len(lines[0]) > 300
 
 
+def test_a_long_result_is_shown_in_short() -> None:
+    assert len(printed(call(COMPLETED, result="r" * 100_000))[0]) < 300
+
+
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -173,6 +177,15 @@ def test_the_summary_says_what_was_done() -> None:
         "                  finished succeeded    failed  replayed mean time",
         "  tool_call          1,501     1,500         1         1    0.10 s",
     ]
+
+
+@pytest.mark.parametrize(("failed", "share"), [(1, "99.9%"), (0, "100%"), (4999, "0.1%"), (5000, "0%")])
+def test_all_and_nothing_are_said_only_of_all_and_nothing(failed: int, share: str) -> None:
+    printer = EventPrinter(file=io.StringIO())
+    for number in range(5000):
+        printer.counts.count(call(FAILED if number < failed else COMPLETED), 1.0)
+    printer.print_summary()
+    assert f"  5,000 calls, {share} succeeded" in written(printer.console).splitlines()
 
 
 def test_a_summary_without_events_says_so() -> None:

@@ -63,7 +63,7 @@ def test_a_stream_that_was_kept_can_be_written_to_after_the_end(monkeypatch: pyt
     region = region_on(tty)
     kept = sys.stdout
     region.stop()
-    print("later", file=kept)
+    print("later", end="", file=kept)
     assert screen(tty.getvalue()) == ["later"]
     assert kept.isatty()
 

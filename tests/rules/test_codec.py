@@ -82,7 +82,7 @@ DIFFERENT: list[Any] = [
     None, True, False, 0, 1, -1, 1.0, 0.0, 1e300, 2**70, math.inf, -math.inf, "", "1", "None", "True", "\ud800", "é",
     "e\u0301", b"", b"1", [], [1], [[1]], [1, [2]], [[1, 2]], ["1"], {}, {"a": 1}, {"a": "1"}, {"b": 1}, {1: "a"},
     {"1": "a"}, {True: "a"}, {"!": ["set", []]}, {"!": ["dict", {}]}, {"!": {"!": 1}}, ["dict", []], ["set", []], set(),
-    {1}, {"1"}, Colour.RED, Size.SMALL, Mood.GOOD, "good", Text("1"), Query(text="1"), Request(text="1"),
+    {1}, {"1"}, Colour.RED, Size.SMALL, Mood.GOOD, "good", Text("1"), Text("2"), Query(text="1"), Request(text="1"),
     Query(text="1", limit=1), {"text": "1", "limit": 10}, Point(1, 2), Spot(1, 2), Pair(1, 2), {"x": 1, "y": 2}, [1, 2],
     NAIVE, datetime(2026, 1, 2, 3, 4, tzinfo=UTC), date(2026, 1, 2), time(3, 4),
     "2026-01-02", timedelta(seconds=1), timedelta(days=1), Decimal("1"), Decimal("1.0"), 1 + 0j, UUID(int=1),

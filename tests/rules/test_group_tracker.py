@@ -57,6 +57,7 @@ def test_after_successes_failures_and_retries_both_count_the_same() -> None:
             async with state.parallel(max_workers=3, name="pages", retry=retry) as p:
                 p.map(work, range(10))
                 await p.gather()
+                assert follower.counts() == counts_of(p.group), "before the group sums up"
             assert follower.counts() == counts_of(p.group)
             assert (p.group.completed, p.group.failed, p.group.retries) == (7, 3, 3)
             assert follower.tracker.elapsed(1e9) == p.group.elapsed
@@ -98,6 +99,7 @@ def test_after_a_resume_both_tell_the_recovered_ones_apart() -> None:
             async with state.parallel(name="pages") as p:
                 p.map(work, numbers)
                 await p.gather()
+                assert follower.counts() == counts_of(p.group)
         return p.group
 
     async def main() -> None:

@@ -108,18 +108,15 @@ def test_results_that_the_library_builds_are_as_if_they_had_been_validated(
 
 
 def event(status: ExecutionStatus, address: str = "fetch", **facts: Any) -> ExecutionEvent[Any]:
-    return call_event(
-        FETCH, "fetch", status, "run", address, None, 0.0,
-        **{"group_id": None, "parallel_index": None, "group_total": None, **facts},
-    )  # fmt: skip
+    return call_event(FETCH, "fetch", status, "run", address, None, 0.0, **facts)
 
 
 def test_events_that_the_library_builds_are_as_if_they_had_been_validated() -> None:
-    told = event(ExecutionStatus.COMPLETED, group_id="g", parallel_index=1, group_total=2, result=[1], is_replayed=True)
+    told = event(ExecutionStatus.COMPLETED, group_id="g", parallel_index=1, group_total=2, result=[1])
     fields = {name: getattr(told, name) for name in ExecutionEvent.model_fields}
     validated = ExecutionEvent[Any](**fields)
     assert told.model_dump() == validated.model_dump()
-    assert (told.is_parallel, told.from_cache, told.event_type) == (True, True, EventType.TOOL_CALL)
+    assert (told.is_parallel, told.from_cache, told.event_type) == (True, False, EventType.TOOL_CALL)
     assert json.loads(told.model_dump_json())["actor"] == {"name": "fetch", "version": "1", "event_type": "tool_call"}
 
 

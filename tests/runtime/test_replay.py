@@ -792,8 +792,10 @@ class FailingStore(MemoryStore):
         super().__init__()
         self.is_burning = False
         self.opens_after = 0.0
+        self.openings = 0
 
     async def open_run(self, run_id: str) -> RecordedRun:
+        self.openings += 1
         await asyncio.sleep(self.opens_after)
         self._check()
         return await super().open_run(run_id)
@@ -909,6 +911,7 @@ def test_calls_side_by_side_wait_until_the_run_has_been_opened(world: World) -> 
 
             await asyncio.gather(group("one"), group("two"))
         assert sorted(world.calls) == ["one", "two"]
+        assert store.openings == 2, "once for each execution"
 
     execute(main)
 
