@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from rh_agents.core.actors import LLM, Agent, BaseActor, Tool
 from rh_agents.core.calls import FunctionCall, default_run
+from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState, set_executors
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies.breaker import CircuitBreaker
@@ -39,6 +40,14 @@ class ActorFunction(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         return FunctionCall(self.actor, args, kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> ActorFunction[P, R]:
+        if instance is None:
+            return self
+        raise DefinitionError(
+            f"{self.actor.name} is a method, whose object is no data; write a function that takes the object as a "
+            "parameter marked Annotated[..., Injected]"
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self.actor).__name__} {self.actor.name}>"

@@ -34,6 +34,7 @@ class Job:
     group_id: str | None = None
     index: int | None = None
     total: Callable[[], int | None] | None = None
+    recorded: Outcome | None = None
     attempts: int = 0
     has_begun: bool = False
     ended_at: float | None = None
@@ -100,9 +101,8 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
     scope = job.scope
     current_scope.set(scope)
     if job.key is not None:
-        recorded = job.run.recorded(job.key)
-        if recorded is not None:
-            return await _recover(job, recorded)
+        if job.recorded is not None:
+            return await _recover(job, job.recorded)
         scope.owner = asyncio.current_task()
     told = job.is_told
     if told:

@@ -113,7 +113,9 @@ class Scheduler:
     def _start(self, member: Member, now: float) -> None:
         member.job = job = self._make_job(member)
         self._running[member.index] = member
-        if job.key is None or self._run.recorded(job.key) is None:
+        if job.key is not None:
+            job.recorded = self._run.recorded(job.key)
+        if job.recorded is None:
             member.holds_slot = True
             self._slots_taken += 1
             self._started(member, now)

@@ -15,7 +15,7 @@ _set_values = BaseModel.__dict__["__dict__"].__set__
 _set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
 _set_private = BaseModel.__dict__["__pydantic_private__"].__set__
-_NOTHING_SET: set[str] = set()
+_names: dict[type[BaseModel], set[str]] = {}
 
 
 def trusted(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
@@ -26,7 +26,10 @@ def trusted(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
     """
     instance = _new(model)
     _set_values(instance, fields)
-    _set_fields_set(instance, _NOTHING_SET)
+    names = _names.get(model)
+    if names is None:
+        names = _names[model] = set(fields)
+    _set_fields_set(instance, names)
     _set_extra(instance, None)
     _set_private(instance, None)
     return instance

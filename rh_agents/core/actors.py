@@ -71,6 +71,8 @@ class BaseActor(BaseModel):
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse what could only fail later."""
+        if inspect.isasyncgenfunction(self.handler) or inspect.isgeneratorfunction(self.handler):
+            raise DefinitionError(f"{self.name} yields: a call has one result, so return a list instead")
         is_async = _is_coroutine_function(self.handler)
         if is_async and self.engine not in (None, Engine.ASYNC):
             raise DefinitionError(
@@ -129,10 +131,6 @@ class BaseActor(BaseModel):
             return self._output_adapter.validate_python(value)
         except ValidationError as error:
             raise OutputError(f"{self.name}: result {_places(error)}") from error
-
-    def handler_arguments(self, input_data: Any, extra_context: Any, run: Any) -> tuple[Any, ...]:
-        """The positional arguments for the handler."""
-        return self.signature.fill(input_data, extra_context, run)
 
 
 class Tool(BaseActor):
@@ -210,12 +208,27 @@ class Signature:
         self.positional: tuple[str, ...] = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self.defaults: dict[str, Any] = {p.name: p.default for p in parameters if p.default is not p.empty}
         self.is_simple: bool = not self.injected and len(self.positional) == len(parameters)
+        self.arity: int = len(self.positional) if len(self.positional) == len(parameters) else -1
+        """How many positional arguments fit for certain; -1 if that depends on more than their number."""
+        self._bind = inspect.Signature(parameters).bind
         self._order = _roles(self.positional)
+        self._named_roles = {
+            p.name: role for p in parameters if p.kind is p.KEYWORD_ONLY and (role := _role(p.name)) is not None
+        }
 
-    def fill(self, input_data: Any, extra_context: Any, run: Any) -> tuple[Any, ...]:
-        """Positional arguments for a handler that takes (input, extra context, run) or fewer."""
+    def fill(self, input_data: Any, extra_context: Any, run: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments for a handler that takes (input, extra context, run) or fewer."""
         sources = (input_data, extra_context, run)
-        return tuple(sources[role] for role in self._order)
+        named = {name: sources[role] for name, role in self._named_roles.items()}
+        return tuple(sources[role] for role in self._order), named
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit.
+
+        Raises:
+            TypeError: they do not fit the parameters.
+        """
+        self._bind(*args, **kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by parameter, with defaults filled in and injected ones left out.
@@ -225,7 +238,7 @@ class Signature:
         """
         if self.is_simple and not kwargs and len(args) == len(self.positional):
             return dict(zip(self.positional, args, strict=True))
-        bound = inspect.Signature(self.parameters).bind(*args, **kwargs)
+        bound = self._bind(*args, **kwargs)
         bound.apply_defaults()
         return {name: value for name, value in bound.arguments.items() if name not in self.injected}
 
@@ -257,13 +270,16 @@ def _roles(names: Sequence[str]) -> tuple[int, ...]:
     """For each parameter which of (input, extra context, run) it gets: by its name if that tells, else in order."""
     roles: list[int] = []
     for position, name in enumerate(names[:3]):
-        if position and name in _NAMES_OF_STATE:
-            roles.append(2)
-        elif position and name in _NAMES_OF_CONTEXT:
-            roles.append(1)
-        else:
-            roles.append(position)
+        named = _role(name) if position else None
+        roles.append(position if named is None else named)
     return tuple(roles)
+
+
+def _role(name: str) -> int | None:
+    """Which of (input, extra context, run) a parameter of this name gets; None if its place decides."""
+    if name in _NAMES_OF_STATE:
+        return 2
+    return 1 if name in _NAMES_OF_CONTEXT else None
 
 
 def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
@@ -277,7 +293,9 @@ def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
 def _is_injected(hint: Any) -> bool:
     if isinstance(hint, str):
         return "Injected" in hint
-    return Injected in getattr(hint, "__metadata__", ())
+    if any(mark is Injected or isinstance(mark, Injected) for mark in getattr(hint, "__metadata__", ())):
+        return True
+    return any(_is_injected(part) for part in typing.get_args(hint) if typing.get_origin(part) is Annotated)
 
 
 def _is_coroutine_function(handler: Callable[..., Any]) -> bool:

@@ -12,7 +12,7 @@ from rh_agents.core._runner import Job, run_job
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address
 from rh_agents.core.codec import canonical, canonical_arguments
-from rh_agents.core.errors import InputError, UndefinedOrderError, UndefinedOrderWarning
+from rh_agents.core.errors import UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.keys import child_key, identity
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult
@@ -58,9 +58,10 @@ class Call(Generic[T]):
             base = child_key(scope.key, "", same, claim.occurrence)
             key, tries = scope.resolve(base)
         address = child_address(scope.address, self.actor.name, claim.occurrence)
-        own = Scope(run, base, address)
+        own = Scope(run, base, address, scope.group_id)
         own.tries = tries
         job = self.job(run, own, scope, self.actor.name, key)
+        job.recorded = None if key is None else run.recorded(key)
         token = current_scope.set(scope)
         try:
             result = await run_job(job)
@@ -111,7 +112,11 @@ class Call(Generic[T]):
 
 
 class FunctionCall(Call[T]):
-    """The call of a decorated function, with that function's own parameters."""
+    """The call of a decorated function, with that function's own parameters.
+
+    Raises:
+        TypeError: the arguments do not fit them; as when the function itself is called so, at once.
+    """
 
     __slots__ = ("args", "kwargs")
 
@@ -120,6 +125,8 @@ class FunctionCall(Call[T]):
         self.run = self.key = None
         self.args: tuple[Any, ...] = args
         self.kwargs: Mapping[str, Any] = kwargs
+        if kwargs or len(args) != actor.signature.arity:
+            actor.signature.check(args, kwargs)
 
     def with_options(self, *, key: str) -> Self:
         """The same call with another identity: `key` stands for the input when the run is executed again."""
@@ -129,11 +136,7 @@ class FunctionCall(Call[T]):
 
     def canonical_input(self) -> bytes:
         """The bytes that stand for its arguments, by parameter name."""
-        try:
-            bound = self.actor.signature.bind(self.args, self.kwargs)
-        except TypeError as error:
-            raise InputError(f"{self.actor.name}: {error}") from error
-        return canonical_arguments(bound)
+        return canonical_arguments(self.actor.signature.bind(self.args, self.kwargs))
 
     def begin(self, run: RunHandle) -> Awaitable[T]:
         """Call the function, on the event loop or where its actor says."""
@@ -175,11 +178,11 @@ class ActorCall(Call["ExecutionResult[T]"]):  # quoted: Pydantic would build a m
     async def begin(self, run: RunHandle) -> Any:
         """Call the handler, then see whether its result is what the actor promises."""
         actor = self.actor
-        args = actor.handler_arguments(self.input_data, self.extra_context, run)
+        args, kwargs = actor.signature.fill(self.input_data, self.extra_context, run)
         if actor.is_async:
-            value = await actor.handler(*args)
+            value = await actor.handler(*args, **kwargs)
         else:
-            value = await run.executor(actor).call(actor.handler, args, {})
+            value = await run.executor(actor).call(actor.handler, args, kwargs)
         value = actor.validate_output(value)
         for condition in actor.postconditions:
             await _awaited(condition(value, self.extra_context, run))
@@ -197,10 +200,14 @@ def claim_in_order(scope: Scope, same: bytes, claimant: Claimant | None, name: s
     Raises:
         UndefinedOrderError: nothing does, and the run is strict.
     """
-    claim = scope.claim(same, claimant)
+    claim = scope.claim(same, claimant, _has_ended)
     if not claim.is_ordered:
         report_undefined_order(scope, name, run)
     return claim
+
+
+def _has_ended(claimant: Claimant) -> bool:
+    return isinstance(claimant, asyncio.Task) and claimant.done()
 
 
 def report_undefined_order(scope: Scope, name: str, run: RunHandle) -> None:

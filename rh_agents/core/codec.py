@@ -8,7 +8,8 @@ name, so that two models with equal fields are two different inputs. Lists and t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -31,7 +32,8 @@ def canonical(value: object) -> bytes:
     Raises:
         DefinitionError: the value is not data (a client, a connection, a function). The message names its type.
     """
-    return ascii(_literal(value)).encode("ascii")
+    with _refusals():
+        return ascii(_literal(value)).encode("ascii")
 
 
 def canonical_arguments(arguments: Mapping[str, object]) -> bytes:
@@ -41,8 +43,23 @@ def canonical_arguments(arguments: Mapping[str, object]) -> bytes:
         DefinitionError: an argument is not data.
     """
     if _ATOMS.issuperset(map(type, arguments.values())):
-        return ascii(arguments).encode("ascii")
-    return ascii({name: _literal(value) for name, value in arguments.items()}).encode("ascii")
+        try:
+            return ascii(arguments).encode("ascii")
+        except ValueError:  # an integer with thousands of digits; what follows says so
+            pass
+    with _refusals():
+        return ascii({name: _literal(value) for name, value in arguments.items()}).encode("ascii")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say it in our own words where Python itself refuses to write a value down."""
+    try:
+        yield
+    except RecursionError as error:
+        raise DefinitionError("an input contains itself, or is nested too deeply to be written down") from error
+    except ValueError as error:
+        raise DefinitionError(f"an input cannot be written down: {error}") from error
 
 
 def _literal(value: object) -> object:
@@ -73,7 +90,7 @@ def _tagged(value: object) -> object:
         return ("set", sorted(ascii(_literal(item)) for item in value))
     if isinstance(value, PurePath):
         return ("path", str(value))  # its class has changed its module between versions of Python
-    if isinstance(value, _TEXTUAL):
+    if isinstance(value, _TEXTUAL) or type(value).__module__ == "pydantic.networks":
         return (name, str(value))
     if isinstance(value, str | int | float | bytes):
         return (name, _as_atom(value))

@@ -23,7 +23,7 @@ class CurrentCall:
         idempotency_key: the same at every attempt and after every restart, so that a service which gets it can tell
             that it has seen the request before: also when a call that failed for good is made again, since the service
             may have done what it was asked for all the same. In a run without a store, the same at every attempt.
-        group_id: the group of which the call is a member.
+        group_id: the innermost group within which the call is made.
     """
 
     run: RunHandle

@@ -98,7 +98,8 @@ class ExecutionState:
         self._counter = RunCounter()
         self._recorded: RecordedRun | None = None
         self._is_open = False
-        self._is_resumed = False
+        self.is_resumed: bool = False
+        """Whether anything was recorded of the run before."""
         self._opening = asyncio.Lock()
         self._attempts: dict[str, int] = {}
         self._orders: dict[str, list[bytes]] = {}
@@ -136,7 +137,7 @@ class ExecutionState:
 
         What a call made whose own outcome was used is not among them.
         """
-        if self._recorded is None or not self._is_resumed:
+        if self._recorded is None or not self.is_resumed:
             return []
         outcomes = self._recorded.outcomes
         parents = {outcome.base: outcome.parent for outcome in outcomes.values()}
@@ -203,7 +204,7 @@ class ExecutionState:
 
     def _read(self, recorded: RecordedRun) -> None:
         self._recorded = recorded
-        self._is_resumed = bool(recorded.events)
+        self.is_resumed = bool(recorded.events)
         self.history.extend(recorded.events)
         for outcome in recorded.outcomes.values():
             if outcome.group_id is not None:
@@ -230,6 +231,7 @@ class ExecutionState:
             raise UsageError(f"run {self.run_id} is under way: a run is entered once")
         await self.open()
         self._token = current_scope.set(self.root)
+        self.root.owner = asyncio.current_task()
         return self
 
     async def __aexit__(
@@ -263,7 +265,7 @@ class ExecutionState:
         if self._recorded is None:
             return None
         outcome = self._recorded.outcomes.get(key)
-        if outcome is not None and self._is_resumed:
+        if outcome is not None and self.is_resumed:
             self._used.add(key)
         return outcome
 
@@ -296,7 +298,7 @@ class ExecutionState:
         if self.store is not None:
             if self._broken is not None:
                 raise self._broken
-            if outcome is not None and self._is_resumed:
+            if outcome is not None and self.is_resumed:
                 self._used.add(outcome.key)
             try:
                 counts = await self.store.append(self.run_id, event, outcome)

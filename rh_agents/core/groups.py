@@ -173,9 +173,10 @@ class ParallelGroupTracker:
 
     def remaining_seconds(self, now: float) -> float | None:
         """The expected time to the end at the rate so far; None if the total or the rate is unknown."""
-        if self.total is None or not self.finished:
+        worked = self.finished - self.recovered
+        if self.total is None or worked <= 0:
             return None
-        return max(0, self.total - self.finished) * self.elapsed(now) / self.finished
+        return max(0, self.total - self.finished) * self.elapsed(now) / worked
 
     def snapshot(
         self, now: float, enrolled: int, total: int | None, breaker: BreakerState | None

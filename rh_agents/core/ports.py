@@ -97,6 +97,11 @@ class RunHandle(Protocol):
         ...
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether anything was recorded of the run before."""
+        ...
+
+    @property
     def is_observed(self) -> bool:
         """Whether anybody subscribes to events."""
         ...

@@ -63,7 +63,12 @@ def describe_error(error: BaseException) -> str:
         text = str(error).strip()
     except Exception:  # noqa: BLE001 - the error is the user's, and so is the way in which it tells its text
         return kind
-    return f"{kind}: {text.splitlines()[0]}" if text else kind
+    if not text:
+        return kind
+    line = text.splitlines()[0]
+    if not line.isprintable():  # it may go to a terminal, and it may have come from anywhere
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return f"{kind}: {line}"
 
 
 def success(value: T, seconds: float, attempts: int, name: str, index: int | None, address: str) -> ExecutionResult[T]:

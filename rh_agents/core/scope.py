@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,10 @@ class Claim(NamedTuple):
     is_ordered: bool
 
 
+def _never(_: Claimant) -> bool:
+    return False
+
+
 class Scope:
     """One call as the place from which others are made.
 
@@ -39,7 +44,7 @@ class Scope:
             is made again after it failed, so that its finished children are not.
         address: its readable place.
         owner: the task that executes the call. What this task calls is numbered in program order.
-        group_id: the group of which the call is a member, for nested groups.
+        group_id: the innermost group within which the call is made, for nested groups.
         tries: how often the call failed for good before and is made again now.
         attempt: the number of the attempt under way, from 1.
         token: stands for the call in a run that gives it no key.
@@ -78,6 +83,8 @@ class Scope:
         further try has a key of its own.
         """
         key, tries = base, 0
+        if not (self.tries or self.attempt > 1 or self.run.is_resumed):
+            return base, 0  # there are no earlier generations
         while self.run.is_tried_again(key, self.generation):
             key, tries = again_key(key), tries + 1
         return key, tries
@@ -91,22 +98,27 @@ class Scope:
         counts[same] = occurrence + 1
         return occurrence
 
-    def claim(self, same: bytes, claimant: Claimant) -> Claim:
-        """Number a call with the identity `same` that the task `claimant` makes."""
+    def claim(self, same: bytes, claimant: Claimant, has_ended: Callable[[Claimant], bool] = _never) -> Claim:
+        """Number a call with the identity `same` that the task `claimant` makes.
+
+        `has_ended` tells of a task that made one before whether it is over, so that what follows comes after it.
+        """
         if self.owner is None:
             self.owner = claimant
         occurrence = self.count(same)
         if claimant is self.owner and self._claimants is None:
             return Claim(occurrence, True)
-        return Claim(occurrence, self._note_claimant(same, claimant, occurrence))
+        return Claim(occurrence, self._note_claimant(same, claimant, occurrence, has_ended))
 
-    def _note_claimant(self, same: bytes, claimant: Claimant, occurrence: int) -> bool:
-        """Whether all calls with this identity have been numbered for one claimant."""
+    def _note_claimant(
+        self, same: bytes, claimant: Claimant, occurrence: int, has_ended: Callable[[Claimant], bool]
+    ) -> bool:
+        """Whether all calls with this identity have been numbered for one claimant, or for one after the other."""
         if self._claimants is None:
             self._claimants = {}
         before = self._claimants.get(same, self.owner if occurrence else claimant)
         self._claimants[same] = claimant
-        return before is claimant
+        return before is claimant or has_ended(before)
 
     def group_began(self, name: str, group: Claimant) -> None:
         """A group of this name takes calls from now on."""

@@ -19,7 +19,8 @@ class ProcessExecutor:
     """Calls functions in worker processes, `max_processes` at a time (default: one for each processor).
 
     The function is looked up by its name in the worker, so it must be defined at the top level of a module that can be
-    imported; arguments and results are pickled. If the caller is cancelled or times out, the worker process is killed.
+    imported; arguments and results are pickled. A timeout includes the start of the worker, about half a second. If the
+    caller is cancelled or times out, the worker process is killed.
     """
 
     def __init__(self, max_processes: int | None = None) -> None:

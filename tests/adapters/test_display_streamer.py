@@ -88,7 +88,8 @@ def test_events_may_come_from_another_thread() -> None:
         thread = threading.Thread(target=streamer, args=(call(STARTED),))
         thread.start()
         thread.join()
-        chunk = await first
+        async with asyncio.timeout(10):
+            chunk = await first
         await chunks.aclose()
         return chunk
 

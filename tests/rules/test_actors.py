@@ -64,7 +64,7 @@ def test_a_handler_gets_input_context_and_run_as_far_as_it_has_parameters(
     handler: Callable[..., Any], arguments: tuple[str, ...]
 ) -> None:
     actor = Tool(name="t", handler=handler)
-    assert actor.handler_arguments("input", "context", "run") == arguments
+    assert actor.signature.fill("input", "context", "run") == (arguments, {})
 
 
 def test_a_callable_that_tells_no_parameters_gets_the_input() -> None:
@@ -76,7 +76,7 @@ def test_a_callable_that_tells_no_parameters_gets_the_input() -> None:
 
     with pytest.raises(TypeError):
         inspect.signature(Unknown())
-    assert Tool(name="t", handler=Unknown()).handler_arguments(1, 2, 3) == (1,)
+    assert Tool(name="t", handler=Unknown()).signature.fill(1, 2, 3) == ((1,), {})
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,42 @@ def test_what_is_injected_does_not_count() -> None:
     assert fetch("a", Client()).identity() == fetch("a", client=Client(), session=Client()).identity()
 
 
-def test_arguments_that_do_not_fit_the_function_are_told_with_its_name() -> None:
-    with pytest.raises(InputError, match="fetch: missing a required argument: 'url'"):
-        fetch(client=Client()).identity()  # type: ignore[call-arg]
+def test_arguments_that_do_not_fit_are_refused_at_once_as_by_the_function_itself() -> None:
+    with pytest.raises(TypeError, match="missing a required argument: 'url'"):
+        fetch(client=Client())  # type: ignore[call-arg]
+
+
+def test_a_parameter_that_is_named_state_gets_the_run_also_by_keyword() -> None:
+    async def handler(text: str, *, state: Any) -> Any:
+        return state
+
+    assert Tool(name="t", handler=handler).signature.fill("input", "context", "run") == (("input",), {"state": "run"})
+
+
+@pytest.mark.parametrize("mark", [Annotated[Client, Injected()], Annotated[Client, Injected] | None])
+def test_an_instance_of_the_mark_or_an_optional_one_marks_as_well(mark: Any) -> None:
+    async def handler(text: str, client: Any = None) -> None: ...
+
+    handler.__annotations__["client"] = mark
+    assert Tool(name="t", handler=handler).signature.injected == {"client"}
+
+
+def test_a_function_that_yields_is_refused() -> None:
+    async def handler(text: str) -> Any:
+        yield text
+
+    with pytest.raises(DefinitionError, match="t yields: a call has one result"):
+        Tool(name="t", handler=handler)
+
+
+def test_a_method_is_refused_with_the_way_out() -> None:
+    class Client:
+        @tool
+        async def fetch(self, url: str) -> str:
+            return url
+
+    with pytest.raises(DefinitionError, match=r"fetch is a method, .* Annotated\[..., Injected\]"):
+        Client().fetch  # noqa: B018
 
 
 def test_what_is_injected_is_recognised_even_if_another_annotation_cannot_be_resolved() -> None:

@@ -18,9 +18,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel
 
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import canonical, canonical_arguments
 from rh_agents.core.errors import DefinitionError
 
 
@@ -237,3 +237,17 @@ def test_deeply_nested_data_is_taken() -> None:
     for _ in itertools.repeat(None, 50):
         value = [value, {"next": value}] if len(repr(value)) < 2_000 else [value]
     assert canonical(value)
+
+
+def test_what_python_cannot_write_down_is_refused_in_our_words() -> None:
+    itself: list[object] = []
+    itself.append(itself)
+    with pytest.raises(DefinitionError, match="contains itself"):
+        canonical(itself)
+    with pytest.raises(DefinitionError, match="cannot be written down"):
+        canonical_arguments({"number": 10**5000})
+
+
+def test_the_urls_of_pydantic_are_data() -> None:
+    one, same, other = (HttpUrl(f"https://example.org/{page}") for page in "aab")
+    assert canonical(one) == canonical(same) != canonical(other)

@@ -162,3 +162,13 @@ def test_rate_and_remaining_time_follow_from_what_has_finished() -> None:
     assert tracker.remaining_seconds(8.0) == 12.0
     tracker.status = GroupStatus.COMPLETED
     assert tracker.elapsed(100.0) == 4.0, "a group that has ended grows no older"
+
+
+def test_the_rest_is_expected_at_the_pace_of_what_was_really_called() -> None:
+    tracker = ParallelGroupTracker(group_id="g", total=100)
+    tracker.count_start(0.0)
+    tracker.recovered = 90
+    tracker.completed = 90
+    assert tracker.remaining_seconds(1.0) is None, "nothing is known of the pace yet"
+    tracker.count_end(ExecutionStatus.COMPLETED, 2.0, 2.0)
+    assert tracker.remaining_seconds(2.0) == 18.0

@@ -229,3 +229,7 @@ def test_a_history_may_grow_while_it_is_read() -> None:
     for told in past:
         past.add(told)
     assert len(past) == 2
+
+
+def test_the_text_of_an_error_is_one_line_that_no_terminal_obeys() -> None:
+    assert describe_error(ValueError("\x1b[31mred\x07 ümlaut\nsecond line")) == "ValueError: \\x1b[31mred\\x07 ümlaut"

@@ -9,6 +9,7 @@ import detangle
 import pytest
 
 from rh_agents import (
+    Call,
     ExecutionEvent,
     ExecutionResult,
     ExecutionState,
@@ -511,6 +512,43 @@ def test_in_a_strict_run_they_are_an_error(world: World) -> None:
         assert "with_options(key='...')" in str(error)
 
     execute(main)
+
+
+def test_calls_of_one_task_after_another_have_an_order() -> None:
+    @tool
+    async def ping() -> int:
+        return 1
+
+    async def workflow() -> list[int]:
+        return [await asyncio.wait_for(ping(), 5), await asyncio.create_task(_of(ping())), await ping()]
+
+    async def main() -> None:
+        assert await run(workflow, store=MemoryStore(), strict=True) == [1, 1, 1]
+
+    detangle.run(main)
+
+
+async def _of(call: Call[int]) -> int:
+    return await call
+
+
+def test_a_group_that_a_called_tool_opens_lies_within_the_group_of_the_caller() -> None:
+    @tool
+    async def inner() -> None:
+        async with parallel(name="inner") as p:
+            await p.gather()
+
+    async def outer(number: int) -> None:
+        await inner()
+
+    async def main() -> None:
+        async with ExecutionState() as state, state.parallel(name="outer") as p:
+            p.map(outer, range(1))
+            await p.gather()
+        nested, whole = state.metrics.groups
+        assert nested.parent_group_id == whole.group_id
+
+    detangle.run(main)
 
 
 def test_the_line_that_the_warning_names_mends_it(world: World) -> None:
