@@ -121,8 +121,7 @@ class FunctionCall(Call[T]):
     __slots__ = ("args", "kwargs")
 
     def __init__(self, actor: BaseActor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.actor = actor
-        self.run = self.key = None
+        super().__init__(actor)
         self.args: tuple[Any, ...] = args
         self.kwargs: Mapping[str, Any] = kwargs
         if kwargs or len(args) != actor.signature.arity:
