@@ -73,8 +73,8 @@ async def local_model_server(
 ) -> AsyncIterator[LocalServer]:
     """Serve the local model while the block runs.
 
-    `slots` requests are computed at the same time, on as many threads (at most one per core); further ones wait in
-    the server's queue. `port` 0 takes a free one. The process is ended when the block is left in any way, cancellation
+    `slots` requests are computed at the same time, on at most half of the cores; further ones wait in the server's
+    queue. `port` 0 takes a free one. The process is ended when the block is left in any way, cancellation
     included.
 
     Raises LocalModelUnavailable if the packages are missing, the server died, or `ready_timeout` seconds passed.
@@ -217,9 +217,9 @@ def _load(xllamacpp: Any, model: Path, *, slots: int, port: int) -> Any:
     params.port = port
     params.n_parallel = slots
     params.n_ctx = TOKENS_PER_SLOT * slots
-    # One batch holds the tokens of all busy slots. Its threads spin while they wait for each other: more than there
-    # are cores makes everything slower by several times.
-    threads = min(slots, os.cpu_count() or 1)
+    # One batch holds the tokens of all busy slots. Its threads spin while they wait for each other, so one that has to
+    # share its core with another program makes everything slower by several times: leave half of the cores alone.
+    threads = min(slots, max(1, (os.cpu_count() or 1) // 2))
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.cache_ram_mib = 0  # The copy of idle prompts in memory (up to 8 GB) is for long chats.
