@@ -520,7 +520,8 @@ def test_calls_of_one_task_after_another_have_an_order() -> None:
         return 1
 
     async def workflow() -> list[int]:
-        return [await asyncio.wait_for(ping(), 5), await asyncio.create_task(_of(ping())), await ping()]
+        first, second = await asyncio.create_task(_of(ping())), await asyncio.create_task(_of(ping()))
+        return [first, second, await ping()]
 
     async def main() -> None:
         assert await run(workflow, store=MemoryStore(), strict=True) == [1, 1, 1]
