@@ -30,6 +30,7 @@ class Roster:
         self._scope = scope
         self._group = group
         self._group_id = group_id
+        self._group_prefix = group.encode("utf-8", "surrogatepass")
         self._order = order
         self._waiting: deque[Member] = deque()
         self._sources: deque[Source] = deque()
@@ -170,7 +171,7 @@ class Roster:
         member = Member(self.enrolled, work, name, label, context, now)
         if self._run.records:
             same = self._identity(member, key, origin)
-            occurrence = self._scope.count(self._group.encode("utf-8", "surrogatepass") + same)
+            occurrence = self._scope.count(self._group_prefix + same)
             if occurrence and self._scope.has_other_open_group(self._group, self):
                 report_undefined_order(self._scope, member.label, self._run)
             member.base = child_key(self._scope.key, self._group, same, occurrence)

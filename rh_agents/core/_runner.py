@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from rh_agents.core.actors import BaseActor
@@ -65,7 +65,7 @@ class Job:
         """Whether it is just one attempt with nothing around it, which most members are."""
         return self.retry is None and self.timeout is None and self.breaker is None and self.check is None
 
-    def event(self, status: ExecutionStatus, **facts: Any) -> ExecutionEvent[Any]:
+    def event(self, status: ExecutionStatus, facts: Mapping[str, Any] | None = None) -> ExecutionEvent[Any]:
         """An event of the call as it stands."""
         run = self.run
         return call_event(
@@ -79,13 +79,13 @@ class Job:
             self.group_id,
             self.index,
             None if self.total is None else self.total(),
-            **facts,
+            facts,
         )
 
     async def tell(self, status: ExecutionStatus, **facts: Any) -> None:
         """Record an event of the call and tell the subscribers."""
         run = self.run
-        event = self.event(status, **facts)
+        event = self.event(status, facts)
         await run.record(event)
         if run.is_observed:
             await run.publish(event)
@@ -105,8 +105,12 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
             return await _recover(job, job.recorded)
         scope.owner = asyncio.current_task()
     told = job.is_told
+    run = job.run
     if told:
-        await job.tell(ExecutionStatus.STARTED)
+        event = job.event(ExecutionStatus.STARTED)
+        await run.record(event)
+        if run.is_observed:
+            await run.publish(event)
     clock = asyncio.get_running_loop().time
     started = clock()
     try:
@@ -143,10 +147,12 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
     status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
     event = job.event(
         status,
-        attempt=job.attempts,
-        execution_time=result.execution_time,
-        result=result.result,
-        message=result.error_message,
+        {
+            "attempt": job.attempts,
+            "execution_time": result.execution_time,
+            "result": result.result,
+            "message": result.error_message,
+        },
     )
     outcome = None if job.key is None else _outcome(job, job.key, result)
     counts = await job.run.record(event, outcome)

@@ -237,7 +237,7 @@ class Signature:
             TypeError: they do not fit the parameters, as when the function itself is called so.
         """
         if self.is_simple and not kwargs and len(args) == len(self.positional):
-            return dict(zip(self.positional, args, strict=True))
+            return dict(zip(self.positional, args, strict=False))  # their number is the same
         bound = self._bind(*args, **kwargs)
         bound.apply_defaults()
         return {name: value for name, value in bound.arguments.items() if name not in self.injected}

@@ -18,7 +18,7 @@ from rh_agents.core.scope import current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from rh_agents.core.ports import RunHandle
 
@@ -138,7 +138,7 @@ def call_event(
     group_id: str | None = None,
     parallel_index: int | None = None,
     group_total: int | None = None,
-    **facts: Any,
+    facts: Mapping[str, Any] | None = None,
 ) -> ExecutionEvent[Any]:
     """An event about a call; `facts` are the fields that only some events have."""
     fields = {
@@ -163,7 +163,8 @@ def call_event(
         "group_total": group_total,
         "group": None,
     }
-    fields.update(facts)
+    if facts is not None:
+        fields.update(facts)
     return trusted(ExecutionEvent, fields)
 
 

@@ -98,6 +98,8 @@ class ExecutionState:
         self._counter = RunCounter()
         self._recorded: RecordedRun | None = None
         self._is_open = False
+        self.epoch: int = 0
+        """How often the run has been started again after it had ended."""
         self.is_resumed: bool = False
         """Whether anything was recorded of the run before."""
         self._opening = asyncio.Lock()
@@ -120,11 +122,6 @@ class ExecutionState:
     def is_observed(self) -> bool:
         """Whether anybody subscribes to events."""
         return bool(self.event_bus.subscriptions)
-
-    @property
-    def epoch(self) -> int:
-        """How often the run has been started again after it had ended."""
-        return 0 if self._recorded is None else self._recorded.epoch
 
     @property
     def metrics(self) -> RunMetrics:
@@ -204,6 +201,7 @@ class ExecutionState:
 
     def _read(self, recorded: RecordedRun) -> None:
         self._recorded = recorded
+        self.epoch = recorded.epoch
         self.is_resumed = bool(recorded.events)
         self.history.extend(recorded.events)
         for outcome in recorded.outcomes.values():

@@ -9,6 +9,7 @@ __all__ = ["LatencyHistogram", "LatencySummary"]
 
 _PER_DOUBLING = 8
 _SMALLEST = 1e-6
+_OFFSET = -log2(_SMALLEST) * _PER_DOUBLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class LatencyHistogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = 0 if seconds <= _SMALLEST else int(log2(seconds / _SMALLEST) * _PER_DOUBLING)
+        bucket = 0 if seconds <= _SMALLEST else int(log2(seconds) * _PER_DOUBLING + _OFFSET)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         self.count += 1
         self.total += seconds

@@ -108,7 +108,8 @@ def test_results_that_the_library_builds_are_as_if_they_had_been_validated(
 
 
 def event(status: ExecutionStatus, address: str = "fetch", **facts: Any) -> ExecutionEvent[Any]:
-    return call_event(FETCH, "fetch", status, "run", address, None, 0.0, **facts)
+    place = {name: facts.pop(name, None) for name in ("group_id", "parallel_index", "group_total")}
+    return call_event(FETCH, "fetch", status, "run", address, None, 0.0, **place, facts=facts)
 
 
 def test_events_that_the_library_builds_are_as_if_they_had_been_validated() -> None:
