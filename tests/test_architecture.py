@@ -29,7 +29,8 @@ MODULES = sorted(
 
 RULES = [
     "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
-    "scope", "statistics", "metrics", "_order", "_trusted", "policies/__init__", "policies/breaker",
+    "scope", "statistics", "metrics", "_order",
+    "_reason", "_trusted", "policies/__init__", "policies/breaker",
     "policies/failures", "policies/retry",
 ]  # fmt: skip
 

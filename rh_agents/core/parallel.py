@@ -27,13 +27,14 @@ from rh_agents.core._members import (
     starter,
 )
 from rh_agents.core._order import RecordedOrder
+from rh_agents.core._reason import Reason, add_failures
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job
 from rh_agents.core._scheduler import Scheduler
 from rh_agents.core._stream import ResultStream
 from rh_agents.core.address import child_address, member_address
 from rh_agents.core.calls import Call
-from rh_agents.core.errors import CallCancelled, GroupTimeout, TooManyFailures, UnreadFailures, UsageError
+from rh_agents.core.errors import CallCancelled, GroupTimeout, UnreadFailures, UsageError
 from rh_agents.core.events import group_event
 from rh_agents.core.groups import (
     ErrorStrategy,
@@ -64,8 +65,6 @@ __all__ = [
 ]
 
 _UNNAMED = "parallel"
-_NOTES = 10
-"""How many other failures are named in an error that is raised."""
 
 
 class ParallelExecutionManager:
@@ -115,9 +114,7 @@ class ParallelExecutionManager:
         self._not_ok = 0
         self._stream: ResultStream | None = None
         self._expired = False
-        self._reason: BaseException | None = None
-        self._reason_was_raised = False
-        self._is_explained = False
+        self._reason = Reason(self.name)
 
     # -- the block ----------------------------------------------------------------------------------------------------
 
@@ -179,7 +176,7 @@ class ParallelExecutionManager:
             else:
                 await self._abandon(error)
         finally:
-            await self._close(status if self._reason is None else GroupStatus.FAILED)
+            await self._close(status if self._reason.error is None else GroupStatus.FAILED)
 
     async def _end_block(self) -> None:
         """The block came to its end: wait for what it left running, and raise what it did not see."""
@@ -193,8 +190,8 @@ class ParallelExecutionManager:
             self._halt()
             await self._scheduler.join()
             raise
-        if self._reason is not None and not self._reason_was_raised:
-            raise self._explained()
+        if not self._reason.was_raised:
+            self._raise_reason()
 
     def _raise_unread(self) -> None:
         """Failures that nobody saw must not pass silently. Only leaving a stream early says: the rest is not wanted."""
@@ -204,7 +201,7 @@ class ParallelExecutionManager:
             self._scheduler.finished[index] for index in sorted(self._scheduler.finished) if index >= self._gathered
         ]
         errors = [result.error for result in unread if isinstance(result.error, Exception)]
-        if errors and self._reason is None:
+        if errors and self._reason.error is None:
             raise UnreadFailures(
                 f"{len(errors)} of {self._roster.enrolled} calls of group {self.name!r} failed, and nobody read their "
                 "results; end the block with `await p.gather()`",
@@ -215,8 +212,8 @@ class ParallelExecutionManager:
         """The block raised, or was cancelled: nothing of the group goes on, and what it had is not hidden."""
         self._halt()
         await self._scheduler.join()
-        if error is not self._reason:
-            _add_notes(error, self.name, [result for result in self._unread if result.error is not error])
+        if error is not self._reason.error:
+            add_failures(error, self.name, self._unread)
 
     async def _close(self, status: GroupStatus) -> None:
         if self._timer is not None:
@@ -293,8 +290,8 @@ class ParallelExecutionManager:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: p.{method}")
         if status is not GroupStatus.RUNNING:
             raise UsageError(f"group {self.name!r} has ended: {method} belongs inside its `async with` block")
-        if self._expired and self._reason is None:
-            self._reason = self._timed_out()
+        if self._expired:
+            self._reason.note(self._timed_out())
         self._raise_reason()
         if self._scheduler.is_halted:
             raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
@@ -438,8 +435,7 @@ class ParallelExecutionManager:
 
     def _halt(self, reason: BaseException | None = None) -> None:
         """Start nothing more and cancel what runs; `reason` is what `gather` and the others then raise."""
-        if self._reason is None:
-            self._reason = reason
+        self._reason.note(reason)
         self._scheduler.halt()
 
     def _time_is_up(self) -> None:
@@ -458,37 +454,18 @@ class ParallelExecutionManager:
         )
 
     def _raise_reason(self) -> None:
-        if self._reason is not None:
-            raise self._explained()
-
-    def _explained(self) -> BaseException:
-        """Why the group ended early, with what had finished and what else went wrong."""
-        reason = self._reason
-        assert reason is not None
+        error = self._reason.error
+        if error is None:
+            return
         if not self._scheduler.is_run_by(asyncio.current_task()):
-            self._reason_was_raised = True
-        if not self._is_explained:
-            self._is_explained = True
-            if isinstance(reason, GroupTimeout | TooManyFailures):
-                reason.results = tuple(self.results)
-            else:
-                _add_notes(reason, self.name, [result for result in self.results if result.error is not reason])
-        return reason
+            self._reason.was_raised = True
+        raise self._reason.explained(error, self.results)
 
     def _expect_begun(self, method: str) -> None:
         if self._tracker.status is GroupStatus.PENDING:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: await p.{method}")
         if self._scheduler.is_run_by(asyncio.current_task()):
             raise UsageError(f"a member of group {self.name!r} calls {method}: it would wait for itself")
-
-
-def _add_notes(error: BaseException, group: str, results: Iterable[ExecutionResult[Any]]) -> None:
-    """Say in an error what else failed in its group; all of it is in the group's `results`."""
-    failures = [result for result in results if result.error is not None]
-    for result in failures[:_NOTES]:
-        error.add_note(f"group {group!r}: {result.address} failed too: {result.error_message}")
-    if len(failures) > _NOTES:
-        error.add_note(f"group {group!r}: {len(failures) - _NOTES} more failed too")
 
 
 def _at_least_one(name: str, value: int) -> int:

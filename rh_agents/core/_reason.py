@@ -1,0 +1,49 @@
+"""Why a group ended early, told with what it had and with what else went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rh_agents.core.errors import GroupTimeout, TooManyFailures
+from rh_agents.core.results import ExecutionResult
+
+__all__ = ["Reason", "add_failures"]
+
+_NOTES = 10
+"""How many other failures are named in an error that is raised."""
+
+
+class Reason:
+    """The first thing that ended a group early, if anything did."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._is_explained = False
+        self.error: BaseException | None = None
+        self.was_raised: bool = False
+        """Whether the block has been told; a member that was told does not count."""
+
+    def note(self, error: BaseException | None) -> None:
+        """Something ended the group. Only the first reason counts."""
+        if self.error is None:
+            self.error = error
+
+    def explained(self, error: BaseException, results: list[ExecutionResult[Any]]) -> BaseException:
+        """The reason, once given what had finished by then, or notes of what else had failed."""
+        if not self._is_explained:
+            self._is_explained = True
+            if isinstance(error, GroupTimeout | TooManyFailures):
+                error.results = tuple(results)
+            else:
+                add_failures(error, self._group, results)
+        return error
+
+
+def add_failures(error: BaseException, group: str, results: Iterable[ExecutionResult[Any]]) -> None:
+    """Say in an error what else failed in its group; all of it is in the group's `results`."""
+    failures = [result for result in results if result.error is not None and result.error is not error]
+    for result in failures[:_NOTES]:
+        error.add_note(f"group {group!r}: {result.address} failed too: {result.error_message}")
+    if len(failures) > _NOTES:
+        error.add_note(f"group {group!r}: {len(failures) - _NOTES} more failed too")
