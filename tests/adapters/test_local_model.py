@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -25,6 +26,15 @@ def _post(url: str, body: dict[str, object]) -> dict[str, object]:
     with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, object] = json.load(answer)
         return found
+
+
+def _serve() -> tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]:
+    """A server started by hand, with the pipes to and from it."""
+    command = [sys.executable, "-m", "rh_agents.llms.local", "--slots", "1"]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    return server, server.stdin, server.stdout
 
 
 @needs_model
@@ -45,31 +55,17 @@ def test_it_completes_text_on_loopback_and_ends_with_its_block() -> None:
 
 @needs_model
 def test_it_ends_when_its_owner_is_killed() -> None:
-    server = subprocess.Popen(
-        [sys.executable, "-m", "rh_agents.llms.local", "--slots", "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with server.stdout as answers:
+    server, orders, answers = _serve()
+    with answers:
         assert json.loads(answers.readline())["model"] == MODEL_NAME
-        server.stdin.close()  # what the kernel does when the owner is gone
+        orders.close()  # what the kernel does when the owner is gone
         assert server.wait(timeout=30) == 0
 
 
 @needs_model
 def test_sigterm_ends_it_although_llama_cpp_would_only_stop_serving() -> None:
-    server = subprocess.Popen(
-        [sys.executable, "-m", "rh_agents.llms.local", "--slots", "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with server.stdout as answers, server.stdin:
+    server, orders, answers = _serve()
+    with answers, orders:
         answers.readline()
         server.terminate()
         assert server.wait(timeout=30) == -signal.SIGTERM
