@@ -21,7 +21,7 @@ export UV_PYTHON_DOWNLOADS := never
 PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PATH="$(abspath $(BIN)):$$PATH" $(PY) -m pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all-pythons coverage bench \
+.PHONY: help setup demo test stress test-all-pythons coverage bench \
   check check-lint check-format check-mypy check-pyright check-typed check-layers format constraints clean
 
 help: ## show this list
@@ -33,6 +33,9 @@ demo: setup ## classify real reviews with a real model, in parallel (ARGS="--hel
 
 test: setup ## run the tests (ARGS="-k name", ARGS=--run-slow)
 	@$(PY) -m pytest $(ARGS)
+
+stress: setup ## kill, cut the power, fill the disk, race: everything in full (minutes; as root on Linux nothing is skipped)
+	@$(PY) -m pytest --run-stress tests/stress $(ARGS)
 
 coverage: setup ## run the tests and show the lines and branches they miss
 	@$(PY) -m pytest --cov $(ARGS)
@@ -100,7 +103,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	  else $(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	    $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt uv; \
 	  fi; }
-	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[cli,openai,dev]'
+	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[cli,dev,fsspec,openai,postgresql]'
 	@touch $@
 
 # The local model is welcome, not needed: the demo can use a provider, and tests that want the model skip without it.

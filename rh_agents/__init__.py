@@ -9,8 +9,15 @@ from rh_agents.core.errors import (
     CircuitOpenError,
     GroupTimeout,
     RhAgentsError,
+    RunAwaiting,
+    RunIsLive,
+    RunMismatchError,
+    RunStopped,
+    StoreError,
     TooManyFailures,
+    UnknownOutcomeError,
     UnreadFailures,
+    UnstorableError,
 )
 from rh_agents.core.events import ExecutionEvent, ExecutionResult
 from rh_agents.core.execution import EventBus, ExecutionState, HistorySet
@@ -22,7 +29,10 @@ from rh_agents.core.parallel import (
     ParallelExecutionManager,
 )
 from rh_agents.core.policies import CircuitBreaker, RetryPolicy
-from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.ports import Question, Store
+from rh_agents.core.rewind import fork
+from rh_agents.core.types import Durability, Effect, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
 from rh_agents.stores import MemoryStore, open_store
 
@@ -35,6 +45,8 @@ __all__ = [
     "CallTimeout",
     "CircuitBreaker",
     "CircuitOpenError",
+    "Durability",
+    "Effect",
     "ErrorStrategy",
     "EventBus",
     "EventType",
@@ -47,21 +59,34 @@ __all__ = [
     "HistorySet",
     "Injected",
     "MemoryStore",
+    "OnUnknown",
     "ParallelDisplayMode",
     "ParallelEventGroup",
     "ParallelExecutionManager",
+    "Question",
+    "ReplayMode",
     "RetryPolicy",
     "RhAgentsError",
+    "RunAwaiting",
+    "RunIsLive",
+    "RunMismatchError",
+    "RunStopped",
+    "Store",
+    "StoreError",
     "TooManyFailures",
     "Tool",
     "ToolSet",
+    "UnknownOutcomeError",
     "UnreadFailures",
+    "UnstorableError",
     "agent",
     "current",
+    "fork",
     "llm",
     "open_store",
     "parallel",
     "run",
     "run_sync",
+    "storable",
     "tool",
 ]

@@ -6,10 +6,10 @@ import asyncio
 import functools
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from rh_agents.core.actors import LLM, Agent, BaseActor, Tool
+from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
 from rh_agents.core.calls import FunctionCall, default_run
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState, set_executors
@@ -17,8 +17,9 @@ from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, Store, Subscriber
+from rh_agents.core.questions import Answerer
 from rh_agents.core.scope import current_scope
-from rh_agents.core.types import Engine
+from rh_agents.core.types import Durability, Effect, Engine, OnUnknown, ReplayMode
 from rh_agents.stores import open_store
 
 __all__ = ["ActorDecorator", "ActorFunction", "agent", "llm", "parallel", "run", "run_sync", "tool"]
@@ -69,6 +70,8 @@ class ActorDecorator:
         timeout: seconds for each attempt.
         engine: where a function that is not a coroutine function runs: "thread" (the default) or "process".
         breaker: a circuit breaker.
+        effect: "external" for what must not happen twice by accident.
+        on_unknown: what to do when a crash leaves it unknown whether the call was done: "retry", "fail" or "ask".
 
     Raises:
         DefinitionError: the function cannot be called as the options say.
@@ -97,6 +100,8 @@ class ActorDecorator:
         timeout: float | None = None,
         engine: Engine | str | None = None,
         breaker: CircuitBreaker | None = None,
+        effect: Effect | str | None = None,
+        on_unknown: OnUnknown | str | None = None,
     ) -> ActorDecorator: ...
     def __call__(self, function: Any = None, /, **options: Any) -> Any:
         if function is None:
@@ -158,24 +163,66 @@ async def run(
     subscribers: Sequence[Subscriber] = (),
     strict: bool = False,
     retry_failed: bool = True,
+    durability: Durability | str = Durability.SYNC,
+    replay_mode: ReplayMode | str = ReplayMode.NORMAL,
+    resume_from: str | None = None,
+    reuse: bool = False,
+    answerer: Answerer | None = None,
+    lease: float = 15.0,
     **kwargs: Any,
 ) -> R:
     """Execute `workflow(*args, **kwargs)` as a run, and return its value.
 
     Started again with the same store and `run_id`, it repeats no finished call. The other arguments are those of
-    `ExecutionState`; `subscribers` are told of every event, and `store` may be a URL for `open_store`.
+    `ExecutionState`; `subscribers` are told of every event, `answerer` is asked what a person has to answer, and
+    `store` may be a URL or a path for `open_store`.
+
+    Raises:
+        RunStopped: the run was stopped before its end; `RunAwaiting`: it waits for answers.
+        RunMismatchError: a run of this name was started with another workflow or other arguments.
+        StoreError: the store failed; `RunIsLive`: somebody else executes the run.
     """
-    state = ExecutionState(
-        store=open_store(store) if isinstance(store, str) else store,
-        run_id=run_id,
-        tags=tags,
-        strict=strict,
-        retry_failed=retry_failed,
-    )
-    for subscriber in subscribers:
-        state.event_bus.subscribe(subscriber)
-    async with state:
-        return await workflow(*args, **kwargs)
+    opened = open_store(store) if isinstance(store, str) else store
+    try:
+        state = ExecutionState(
+            store=opened,
+            run_id=run_id,
+            tags=tags,
+            strict=strict,
+            retry_failed=retry_failed,
+            durability=durability,
+            replay_mode=replay_mode,
+            resume_from=resume_from,
+            workflow=name_of(workflow),
+            input=None if opened is None else arguments_of(workflow, args, kwargs),
+            reuse=reuse,
+            lease=lease,
+        )
+        state.set_answerer(answerer)
+        for subscriber in subscribers:
+            state.event_bus.subscribe(subscriber)
+        async with state:
+            return await workflow(*args, **kwargs)
+    finally:
+        if opened is not None and opened is not store:
+            await opened.aclose()
+
+
+def name_of(workflow: Callable[..., Any]) -> str:
+    """The name of what is executed; "" for what has none that would mean something, such as a lambda."""
+    name = workflow.actor.name if isinstance(workflow, ActorFunction) else getattr(workflow, "__name__", "")
+    return "" if name == "<lambda>" else name
+
+
+def arguments_of(workflow: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a workflow by parameter, without what is injected.
+
+    Raises:
+        TypeError: they do not fit.
+    """
+    if isinstance(workflow, ActorFunction):
+        return workflow.actor.signature.bind(args, kwargs)
+    return Signature(workflow).bind(args, kwargs)
 
 
 def run_sync(workflow: Callable[..., Awaitable[R]], *args: Any, **options: Any) -> R:

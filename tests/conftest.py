@@ -1,4 +1,5 @@
-"""What holds for every test: `--run-slow`, and property tests that do not depend on the speed of the machine."""
+"""What holds for every test: `--run-slow`, `--run-stress`, and property tests that do not depend on the speed of the
+machine."""
 
 from __future__ import annotations
 
@@ -7,24 +8,37 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.services.postgresql import postgresql_server, postgresql_url
+
+__all__ = ["postgresql_server", "postgresql_url"]  # one server for all tests that want one
+
 # No deadline: a busy machine is no counterexample. On CI the same examples every time: a red build can be repeated.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+OPT_IN = {
+    "slow": ("--run-slow", "takes seconds"),
+    "stress": ("--run-stress", "takes minutes; `make stress` runs it"),
+}
+"""By marker: the option without which such tests are skipped, and why."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    for marker, (option, _) in OPT_IN.items():
+        parser.addoption(option, action="store_true", help=f"also run the tests marked {marker}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes seconds; runs only with --run-slow")
+    for marker, (option, reason) in OPT_IN.items():
+        config.addinivalue_line("markers", f"{marker}: {reason}; runs only with {option}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--run-slow"):
-        return
-    skip = pytest.mark.skip(reason="slow: pass --run-slow")
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(skip)
+    for marker, (option, reason) in OPT_IN.items():
+        if config.getoption(option):
+            continue
+        skip = pytest.mark.skip(reason=f"{marker}: {reason}; pass {option}")
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(skip)

@@ -17,8 +17,10 @@ import rh_agents
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rh_agents"
-OPTIONAL = {"typer", "click", "openai", "xllamacpp"}
-LATE = {"rich", "anyio"}
+OPTIONAL = {
+    "typer", "click", "openai", "xllamacpp", "psycopg", "psycopg_pool", "fsspec", "numpy", "pytest", "hypothesis",
+}  # fmt: skip
+LATE = {"rich", "anyio", "apsw"}
 """Base dependencies that cost time, so that only who needs them imports them."""
 
 MODULES = sorted(
@@ -30,7 +32,8 @@ MODULES = sorted(
 RULES = [
     "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
     "scope", "statistics", "metrics", "_order",
-    "_reason", "_trusted", "policies/__init__", "policies/breaker",
+    "_reason", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry", "_write_values",
+    "policies/__init__", "policies/breaker",
     "policies/failures", "policies/retry",
 ]  # fmt: skip
 
@@ -99,6 +102,8 @@ INTERNAL = {
     "rh_agents.core.metrics": {"RunCounter"},
     "rh_agents.core.results": {"failure", "success"},
     "rh_agents.core.scope": {"Claimant"},
+    "rh_agents.decorators": {"arguments_of", "name_of"},
+    "rh_agents.core.interrupt": {"Interruption"},
 }
 
 
@@ -192,7 +197,7 @@ def test_a_rule_knows_neither_event_loop_nor_clock_nor_chance(name: str) -> None
 def test_every_module_of_the_core_is_either_a_rule_or_a_part_of_the_runtime() -> None:
     runtime = {
         "__init__", "execution", "parallel", "bus", "calls", "context", "_runner", "_roster", "_members", "_scheduler",
-        "_stream",
+        "_stream", "interrupt", "questions", "rewind", "_recording", "_validation",
     }  # fmt: skip
     core = PACKAGE / "core"
     existing = {path.relative_to(core).with_suffix("").as_posix() for path in core.rglob("*.py")}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import typing
 from asyncio import Task
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from contextvars import Context
@@ -15,6 +17,7 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.types import EventType
+from rh_agents.core.values import learn_function
 
 __all__ = [
     "FUNCTION_ACTOR",
@@ -25,6 +28,7 @@ __all__ = [
     "close_unstarted",
     "failed_source",
     "label_of",
+    "learn_types",
     "raising",
     "starter",
 ]
@@ -44,8 +48,8 @@ class Member:
     """One item of a group: what to run, and where it stands."""
 
     __slots__ = (
-        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "job", "key", "label", "name", "task",
-        "tries", "work",
+        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "is_counted", "job", "key", "label",
+        "name", "task", "tries", "work",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +74,17 @@ class Member:
         self.has_begun: bool = False
         """Whether its task has made a step."""
         self.holds_slot: bool = False
+        self.is_counted: bool = False
+        """Whether the group has been told that it has started."""
+
+
+@functools.lru_cache(maxsize=1024)
+def learn_types(function: Callable[..., Any]) -> None:
+    """Make the classes that a function's annotations name known to stores."""
+    try:
+        learn_function(typing.get_type_hints(function))
+    except (NameError, TypeError, AttributeError):
+        return  # what it does not tell, whoever reads a store will not know
 
 
 def label_of(work: object) -> str:

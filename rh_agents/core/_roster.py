@@ -12,7 +12,7 @@ from rh_agents.core._members import Member, Source, Work, close_unstarted, faile
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.codec import canonical
-from rh_agents.core.errors import CallCancelled, DefinitionError
+from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
 from rh_agents.core.keys import again_key, child_key, identity_of_item, identity_of_unseen
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ class Roster:
         """Let a member wait for a slot."""
         self._waiting.append(member)
 
+    def wait_first(self, member: Member) -> None:
+        """Let a member wait before all others: its turn came too early."""
+        self._waiting.appendleft(member)
+
     def add_source(self, source: Source) -> None:
         """Read this iterable when those before it have been read."""
         self._sources.append(source)
@@ -123,6 +127,9 @@ class Roster:
             item = await anext(source.items)  # type: ignore[arg-type]
         except StopAsyncIteration:
             self._end(source)
+        except StopRun:
+            self._end(source)
+            raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -177,6 +184,8 @@ class Roster:
             member.base = child_key(self._scope.key, self._group, same, occurrence)
             member.key, member.tries = self._scope.resolve(member.base)
             self._order.enrolled(member.key, member.index)
+            if isinstance(work, Call) and not work.actor.is_stored:
+                member.key = None
             failed = member.base
             for _ in range(member.tries):
                 self._order.passed(failed)

@@ -7,16 +7,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.errors import CallTimeout, StoreError
+from rh_agents.core.errors import (
+    CallCancelled,
+    CallTimeout,
+    StopRun,
+    StoreError,
+    UnknownOutcomeError,
+    UnstorableError,
+    UsageError,
+)
 from rh_agents.core.events import ExecutionEvent, call_event
+from rh_agents.core.keys import idempotency_key
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
 from rh_agents.core.scope import Scope, current_scope
-from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown
 
-__all__ = ["Job", "run_job"]
+__all__ = ["Job", "recover_nowait", "run_job"]
 
 
 class Job:
@@ -34,7 +43,10 @@ class Job:
     group_id: str | None = None
     index: int | None = None
     total: Callable[[], int | None] | None = None
-    recorded: Outcome | None = None
+    is_recorded: bool = False
+    """Whether its outcome is there already, so that nothing is called."""
+    is_dismissed: bool = False
+    """Whether its group has no more use for it. Its cancellation is then an outcome; that of a shutdown is none."""
     attempts: int = 0
     has_begun: bool = False
     ended_at: float | None = None
@@ -100,19 +112,27 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
     """
     scope = job.scope
     current_scope.set(scope)
-    if job.key is not None:
-        if job.recorded is not None:
-            return await _recover(job, job.recorded)
-        scope.owner = asyncio.current_task()
-    told = job.is_told
     run = job.run
+    if run.records:
+        if job.is_recorded:
+            return await _recover(job)
+        scope.owner = asyncio.current_task()
+    run.expect_running()
+    if job.key is not None and run.is_unknown(job.key):
+        decision = await run.decide_unknown(job.actor, scope.address, job.key)
+        if decision is not OnUnknown.RETRY:
+            return await _settle(job, _unknown(job))
+    if run.is_validation and job.actor.is_external and job.actor.event_type is not EventType.QUESTION:
+        return await _settle(job, _not_made(job))
+    told = job.is_told
     if told:
         event = job.event(ExecutionStatus.STARTED)
-        await run.record(event)
+        await run.record(event, is_urgent=job.actor.is_external)
         if run.is_observed:
             await run.publish(event)
     clock = asyncio.get_running_loop().time
     started = clock()
+    cancellations = _cancellations()
     try:
         if job.is_simple:
             job.attempts = 1
@@ -124,11 +144,23 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
         error = None
     except asyncio.CancelledError:
         if told:
-            await job.tell(ExecutionStatus.CANCELLED, attempt=job.attempts, execution_time=clock() - started)
+            await _tell_cancelled(job, clock() - started)
+        raise
+    except StopRun as stop:
+        if told:
+            # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
+            waits = not job.actor.is_external or bool(stop.questions)
+            status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
+            await job.tell(status, attempt=job.attempts, message=stop.reason)
         raise
     except StoreError:
         raise
-    except Exception as caught:  # noqa: BLE001 - the border where a call's failure becomes its result
+    except Exception as caught:
+        if not job.is_dismissed and _cancellations() > cancellations:
+            # Its cleanup failed, or it translates errors: what was cut off from outside has no outcome all the same.
+            if told:
+                await _tell_cancelled(job, clock() - started)
+            raise asyncio.CancelledError(describe_error(caught)) from caught
         value, error = None, caught
     job.ended_at = clock()
     seconds = job.ended_at - started
@@ -140,6 +172,33 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
         return await _settle(job, result)
     job.result = result
     return result
+
+
+async def _tell_cancelled(job: Job, seconds: float) -> None:
+    """The call was cancelled. If its group did that, the program goes on from there, so it is an outcome."""
+    event = job.event(ExecutionStatus.CANCELLED, {"attempt": job.attempts, "execution_time": seconds})
+    outcome = None
+    if job.is_dismissed and job.key is not None:
+        cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled when its group had no more use for it")
+        outcome = _outcome(job, job.key, failure(cancelled, seconds, job.attempts, job.name, job.index, ""))
+    await job.run.record(event, outcome)
+    if job.run.is_observed:
+        await job.run.publish(event)
+
+
+def _unknown(job: Job) -> ExecutionResult[Any]:
+    """The result of a call that had begun when an earlier execution ended, and that must not be made again."""
+    error = UnknownOutcomeError(
+        f"{job.scope.address or job.name} had begun when an earlier execution of the run ended, and nothing tells "
+        f"whether it was done; its idempotency key is {idempotency_key(job.run.run_id, job.scope.key)}"
+    )
+    return failure(error, 0.0, 0, job.name, job.index, job.scope.address)
+
+
+def _not_made(job: Job) -> ExecutionResult[Any]:
+    """The result of a new call with an external effect in a validation."""
+    error = UsageError(f"{job.name or job.actor.name} has an external effect, so a validation does not call it")
+    return failure(error, 0.0, 0, job.name, job.index, job.scope.address)
 
 
 async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
@@ -155,7 +214,14 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
         },
     )
     outcome = None if job.key is None else _outcome(job, job.key, result)
-    counts = await job.run.record(event, outcome)
+    try:
+        counts = await job.run.record(event, outcome)
+    except UnstorableError as error:
+        if not result.ok:
+            raise
+        error = UnstorableError(f"{job.name or job.actor.name} returned what no store can keep: {error}")
+        seconds = result.execution_time
+        return await _settle(job, failure(error, seconds, job.attempts, job.name, job.index, job.scope.address))
     if counts is not outcome and counts is not None:
         job.result = counts.as_result(job.index, job.scope.address)
         return job.result
@@ -182,20 +248,41 @@ def _outcome(job: Job, key: bytes, result: ExecutionResult[Any]) -> Outcome:
     )
 
 
-async def _recover(job: Job, outcome: Outcome) -> ExecutionResult[Any]:
+def recover_nowait(job: Job) -> bool:
+    """Give a job its recorded result without a task, if nobody has to be waited for; False if somebody has to."""
+    run = job.run
+    if not run.recalls_nowait or job.key is None:
+        return False
+    outcome = run.load_nowait(job.key)
+    if outcome is None:
+        return False
+    run.recall_nowait(_recovered(job, outcome))
+    return True
+
+
+async def _recover(job: Job) -> ExecutionResult[Any]:
     """Return what an earlier execution recorded, without calling anything."""
-    job.result = outcome.as_result(job.index, job.scope.address)
-    job.run.reused(job.scope.key)
-    await job.tell(
-        ExecutionStatus.RECOVERED,
-        attempt=outcome.attempts,
-        execution_time=outcome.seconds,
-        result=outcome.value,
-        message=job.result.error_message,
-        is_replayed=True,
-        from_cache=True,
-    )
+    assert job.key is not None
+    outcome = await job.run.load(job.key)
+    await job.run.recall(_recovered(job, outcome))
+    assert job.result is not None
     return job.result
+
+
+def _recovered(job: Job, outcome: Outcome) -> ExecutionEvent[Any]:
+    """Give a job its recorded result; returns the event that tells of it."""
+    job.result = outcome.as_result(job.index, job.scope.address)
+    return job.event(
+        ExecutionStatus.RECOVERED,
+        {
+            "attempt": outcome.attempts,
+            "execution_time": outcome.seconds,
+            "result": outcome.value,
+            "message": job.result.error_message,
+            "is_replayed": True,
+            "from_cache": True,
+        },
+    )
 
 
 async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) -> Any:
@@ -219,7 +306,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
             message = describe_error(error)
         if told:
             await job.tell(ExecutionStatus.RETRYING, attempt=job.attempts, retry_delay=delay, message=message)
-        await asyncio.sleep(delay)
+        await job.run.sleep(delay)
 
 
 def _cancellations() -> int:
@@ -249,6 +336,9 @@ async def _attempt(job: Job, clock: Callable[[], float]) -> Any:
 async def _bounded(job: Job) -> Any:
     job.attempts += 1
     job.has_begun = True
+    if job.attempts > 1 and job.actor.marks_attempts and job.run.records:
+        event = job.event(ExecutionStatus.STARTED, {"attempt": job.attempts})
+        await job.run.record(event, is_urgent=job.actor.is_external)
     job.scope.begin_attempt(job.attempts)
     if job.timeout is None:
         return await job.begin()

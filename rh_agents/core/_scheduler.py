@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rh_agents.core._members import Member, Source
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
-from rh_agents.core._runner import Job, run_job
-from rh_agents.core.errors import CallCancelled
+from rh_agents.core._runner import Job, recover_nowait, run_job
+from rh_agents.core.errors import CallCancelled, StopRun, StoreError
+from rh_agents.core.keys import again_key
 from rh_agents.core.results import ExecutionResult
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler"]
 
-_REPLAYED_AT_ONCE = 256
-"""Recovered members need no slot, but each takes a task for a moment."""
+_RECOVERED_AT_ONCE = 256
+"""Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
+_WAITING_FOR_RECOVERY = 16
+"""Recovered members whose outcome is not at hand take a task each. What one waits for brings those of many."""
 _LOOK_AHEAD = 10_000
 """How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
 
@@ -40,6 +43,8 @@ class Scheduler:
         ended: told of each member that has ended, before the next one starts, with what no group may swallow: the store
             failed, or the interpreter is told to exit.
         failed: told why an async iterable cannot be read on; it must halt.
+        judge: decides what recovered failures mean for the group; halts it if they end it.
+        end_again: halts the group as an earlier execution did, if nothing else will.
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class Scheduler:
         started: Callable[[Member, float], None],
         ended: Callable[[Member, BaseException | None], None],
         failed: Callable[[BaseException], None],
+        judge: Callable[[], None],
+        end_again: Callable[[], None],
     ) -> None:
         self.roster: Roster = roster
         self.order: RecordedOrder = order
@@ -61,6 +68,10 @@ class Scheduler:
         self.buffer: float = max(16, 2 * max_workers)
         """How many of them there may be before items are no longer pulled for want of a reader."""
         self.is_halted: bool = False
+        self.is_draining: bool = False
+        """Whether the run is being stopped, so that what runs comes to its end, and nothing more is started."""
+        self.stop: StopRun | None = None
+        """Why members have no result though nobody cancelled them: the run is being stopped, or waits for somebody."""
         self.is_streamed: bool = False
         """Whether somebody wants to be woken at every result, not only at the end."""
         self._run = run
@@ -69,12 +80,22 @@ class Scheduler:
         self._started = started
         self._ended = ended
         self._failed = failed
+        self._judge = judge
+        self._end_again = end_again
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Member] = {}
         self._slots_taken = 0
         self._completed: deque[int] = deque()
         self._keys: dict[int, bytes] = {}
         self._filling = False
+        self._fills_soon = False
+        self._judges_soon = False
+        self._recovered_at_once = 0
+        self._recovering = 0
+        self._parked: dict[int, Member] = {}
+        self._dismissed = run.dismissed_keys()
+        self.unjudged: bool = False
+        """Whether recovered members failed, and it is not clear yet what that means for the group."""
         self._feeder: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -86,13 +107,21 @@ class Scheduler:
         if self._filling or self.is_halted:
             return
         self._filling = True
+        self._fills_soon = False
+        recovered = self._recovered_at_once
         try:
-            while self._has_slot:
+            while self._has_slot and not self.is_halted:
+                if self._recovered_at_once - recovered >= _RECOVERED_AT_ONCE:
+                    self._fills_soon = True
+                    self._loop.call_soon(self.fill)
+                    break
                 now = self._loop.time()
                 member = self.roster.next_waiting()
                 if member is None and self._has_room:
                     member = self.roster.pull(now)
                 if member is None:
+                    break
+                if self._must_wait(member):
                     break
                 self._start(member, now)
         finally:
@@ -101,9 +130,39 @@ class Scheduler:
         if source is not None:
             self._feed_in_background(source)
 
+    def _must_wait(self, member: Member) -> bool:
+        """Whether a member that would really begin has to wait until it is clear what became of the group before.
+
+        Otherwise calls would begin that an earlier execution never began, because it had ended the group by then.
+        """
+        if member.job is None:
+            member.job = job = self._make_job(member)
+            if job.key is not None:
+                job.is_recorded = self._run.is_recorded(job.key, job.actor)
+        if member.job.is_recorded:
+            return False
+        if self._recovering == 0 and not self.unjudged:
+            return False
+        self.roster.wait_first(member)
+        self._judge_soon()
+        return True
+
+    def _judge_soon(self) -> None:
+        """Not now: the block may be adding members, and is told when it waits for them."""
+        if self.unjudged and not self._judges_soon:
+            self._judges_soon = True
+            self._loop.call_soon(self._judge_and_fill)
+
+    def _judge_and_fill(self) -> None:
+        self._judges_soon = False
+        if not self.is_halted and self._recovering == 0 and not self._fills_soon:
+            self._judge()
+            self.fill()
+            self._wake()
+
     @property
     def _has_slot(self) -> bool:
-        return self._slots_taken < self._max_workers and len(self._running) < self._max_workers + _REPLAYED_AT_ONCE
+        return self._slots_taken < self._max_workers and len(self._running) < self._max_workers + _WAITING_FOR_RECOVERY
 
     @property
     def _has_room(self) -> bool:
@@ -111,14 +170,18 @@ class Scheduler:
         return len(self.finished) < self.buffer or self.order.waits_for_enrolment
 
     def _start(self, member: Member, now: float) -> None:
-        member.job = job = self._make_job(member)
+        job = member.job
+        assert job is not None
         self._running[member.index] = member
-        if job.key is not None:
-            job.recorded = self._run.recorded(job.key)
-        if job.recorded is None:
-            member.holds_slot = True
-            self._slots_taken += 1
-            self._started(member, now)
+        if job.is_recorded:
+            if job.key is not None and job.key in self._dismissed:
+                self._park(member, job.key, now)
+                return
+            if self._is_recovered_at_once(member, job):
+                return
+            self._recovering += 1
+        else:
+            self._take_slot(member, now)
         task = self._loop.create_task(self._execute(member, job), context=member.context)
         member.task = task
         if self.is_halted:  # by the member itself, whose first step an eager loop has made already
@@ -126,6 +189,56 @@ class Scheduler:
         # A task that is cancelled before its first step never gets to its `finally`.
         if not member.has_begun:
             task.add_done_callback(self._never_began)
+
+    def _take_slot(self, member: Member, now: float) -> None:
+        member.holds_slot = True
+        self._slots_taken += 1
+        if not member.is_counted:
+            member.is_counted = True
+            self._started(member, now)
+
+    def _park(self, member: Member, key: bytes, now: float) -> None:
+        """An earlier execution cancelled this member when it ended the group. It takes its slot and waits for that."""
+        self._take_slot(member, now)
+        self._parked[member.index] = member
+        self.order.passed(key)
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether nothing goes on, because all that is left waits to be cancelled again."""
+        if not self._parked or len(self._parked) < len(self._running):
+            return False
+        return self._feeder is None or self._room is not None
+
+    def _go_on(self) -> None:
+        """The block waits, and nothing goes on: end the group as it ended before, or call what waits for that."""
+        self._judge()
+        if not self.is_halted:
+            self._end_again()
+        if self.is_halted:
+            return
+        parked, self._parked = self._parked, {}
+        for member in parked.values():  # the program has changed: nothing ends the group any more
+            assert member.key is not None
+            del self._running[member.index]
+            self._slots_taken -= 1
+            member.holds_slot = False
+            member.job = None
+            member.key, member.tries = again_key(member.key), member.tries + 1
+            self.roster.wait(member)
+        self.fill()
+
+    def _is_recovered_at_once(self, member: Member, job: Job) -> bool:
+        """Whether a recorded member has ended already: it takes no task if nobody has to be waited for."""
+        error: StoreError | None = None
+        try:
+            if not recover_nowait(job):
+                return False
+        except StoreError as caught:
+            error = caught
+        self._recovered_at_once += 1
+        self._end(member, error)
+        return True
 
     async def _execute(self, member: Member, job: Job) -> None:
         """A member's task. What follows its end is done in its last step, which costs less than a callback."""
@@ -137,6 +250,9 @@ class Scheduler:
             await run_job(job)
         except asyncio.CancelledError:
             raise
+        except StopRun as caught:
+            self._note(caught)  # this member waits for something; the others go on
+            error = caught
         except (KeyboardInterrupt, SystemExit) as caught:
             error = caught
             if member.task is not None:
@@ -155,7 +271,9 @@ class Scheduler:
     def _end(self, member: Member, error: BaseException | None) -> None:
         del self._running[member.index]
         self._slots_taken -= member.holds_slot
+        self._recovering -= member.task is not None and not member.holds_slot
         self._ended(member, error)
+        self._judge_soon()
         self.fill()
         self._wake()
 
@@ -210,10 +328,13 @@ class Scheduler:
     def _feeder_done(self, feeder: asyncio.Task[None]) -> None:
         self._feeder = None
         if feeder.cancelled():
-            if not self.is_halted:
+            if not self.is_halted and self.stop is None:
                 self._failed(CallCancelled("the task that pulls items was cancelled, but not by its group"))
         elif (error := feeder.exception()) is not None:
-            self._failed(error)
+            if isinstance(error, StopRun):
+                self._note(error)  # the iterable makes calls itself; what runs comes to its end
+            else:
+                self._failed(error)
         self.fill()
         self._wake()
 
@@ -224,17 +345,57 @@ class Scheduler:
         """Whether nothing runs and nothing waits."""
         return not self._running and self._feeder is None and self.roster.is_empty
 
-    def halt(self) -> None:
-        """Start nothing more, and cancel what runs."""
+    def _note(self, stop: StopRun) -> None:
+        """A member cannot go on. If the program has given the group up, nobody waits for that."""
+        if self.is_draining or not self.is_halted:
+            self.stop = stop if self.stop is None else self.stop | stop
+
+    def drain(self, stop: StopRun) -> None:
+        """Start nothing more; what runs comes to its end."""
+        self.is_draining = True
+        self._note(stop)
+        self._end_parked()
+        for error in self.roster.discard():
+            self._failed(error)
+        if self._feeder is not None:
+            self._feeder.cancel()
+        self._wake()
+
+    def halt(self, *, dismiss: bool = False, insist: bool = False) -> None:
+        """Start nothing more, and cancel what runs: once, unless somebody insists, so that it can clean up.
+
+        `dismiss`: because the program has no more use for it.
+        """
+        cancels = insist or not self.is_halted
         self.is_halted = True
+        if dismiss:
+            self.forget_stop()
+            for member in self._running.values():
+                if member.job is not None:
+                    member.job.is_dismissed = True
         for error in self.roster.discard():
             self._failed(error)
         if self._feeder is not None:
             self._feeder.cancel()
         for member in self._running.values():
-            if member.task is not None:
+            if member.task is not None and cancels:
                 member.task.cancel()
+        self._end_parked()
         self._wake()
+
+    def _end_parked(self) -> None:
+        parked, self._parked = self._parked, {}
+        for member in parked.values():
+            self._end(member, None)
+
+    def forget_stop(self) -> None:
+        """The program wants nothing more of the group, so nobody waits for what its members wait for."""
+        if not self.is_draining:
+            self.stop = None
+
+    async def breathe(self) -> None:
+        """Let others use the event loop."""
+        await asyncio.sleep(0)
 
     async def idle(self) -> None:
         """Wait until nothing runs and nothing waits."""
@@ -243,6 +404,9 @@ class Scheduler:
 
     async def change(self) -> None:
         """Wait until a result is there (if `is_streamed`) or nothing runs any more."""
+        if self._is_stuck and not self.is_halted:
+            self._go_on()
+            return
         waiter = self._loop.create_future()
         self._waiters.add(waiter)
         try:
@@ -251,7 +415,7 @@ class Scheduler:
             self._waiters.discard(waiter)
 
     def _wake(self) -> None:
-        if self._waiters and (self.is_streamed or self.is_idle):
+        if self._waiters and (self.is_streamed or self.is_idle or self._is_stuck):
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -264,7 +428,7 @@ class Scheduler:
                 await self.change()
             except asyncio.CancelledError as error:
                 cancelled = error
-                self.halt()
+                self.halt(insist=True)
         if cancelled is not None:
             raise cancelled
 

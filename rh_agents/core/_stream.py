@@ -10,6 +10,8 @@ from rh_agents.core.results import ExecutionResult
 
 __all__ = ["ResultStream"]
 
+_GIVEN_AT_ONCE = 256
+
 
 class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic would build a model for it at import
     """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
@@ -22,6 +24,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         self._raise_reason = raise_reason
         self._take = self._next_enrolled if ordered else scheduler.take_completed
         self._next_index = 0
+        self._given = 0
         self.is_exhausted: bool = False
         """Whether all results have been given."""
         scheduler.is_streamed = True
@@ -38,6 +41,9 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
                 self.is_exhausted = True
                 raise StopAsyncIteration
         self.is_exhausted = False
+        self._given += 1
+        if self._given % _GIVEN_AT_ONCE == 0:  # recorded results are there without waiting, thousands of them
+            await scheduler.breathe()
         return result
 
     def _next_enrolled(self) -> ExecutionResult[Any] | None:

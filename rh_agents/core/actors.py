@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.types import Engine, EventType
+from rh_agents.core.types import Effect, Engine, EventType, OnUnknown
+from rh_agents.core.values import check_annotation, learn, learn_function
 
 __all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet"]
 
@@ -22,6 +23,8 @@ class Injected:
     """Marks a parameter that is no data (a client, a connection): neither keyed nor stored, never in an input model.
 
     async def fetch(url: str, client: Annotated[Client, Injected]) -> str: ...
+
+    A function that returns such a thing marks its result in the same way, and is called again when a run goes on.
     """
 
 
@@ -63,6 +66,11 @@ class BaseActor(BaseModel):
     timeout: Annotated[float, Field(gt=0)] | None = None
     """Seconds for each attempt. A thread cannot be stopped: it goes on unseen after its call has timed out."""
     breaker: CircuitBreaker | None = None
+    effect: Effect = Effect.REPEATABLE
+    """Whether making the call twice would do harm."""
+    on_unknown: OnUnknown | None = None
+    """What to do if a crash leaves it unknown whether the call was done; must be chosen for an external effect. None
+    means to make it again."""
 
     @field_validator("retry", mode="before")
     @classmethod
@@ -78,6 +86,22 @@ class BaseActor(BaseModel):
             raise DefinitionError(
                 f"{self.name}: engine={self.engine.value!r} is for plain functions, and {self.name} is an `async def`"
             )
+        if self.effect is Effect.EXTERNAL and self.on_unknown is None:
+            raise DefinitionError(
+                f"{self.name} has an external effect: say what to do if a crash leaves it unknown whether it was done, "
+                "with on_unknown='retry' (its service heeds current().idempotency_key), 'fail' or 'ask'"
+            )
+        returned = _returned(self.handler)
+        if self.effect is Effect.EXTERNAL and _is_injected(returned):
+            raise DefinitionError(
+                f"{self.name} has an external effect, so its result must be recorded: it cannot be `Injected`"
+            )
+        problem = None if returned is None or isinstance(returned, str) else check_annotation(returned)
+        if problem is not None:
+            raise DefinitionError(
+                f"{self.name} returns what no store can keep: {problem}; return data, or write "
+                "`-> Annotated[..., Injected]`, so that it is not recorded and called again when a run goes on"
+            )
         if not is_async and self.engine is Engine.ASYNC:
             raise DefinitionError(
                 f"{self.name}: engine='async' needs an `async def`; a plain function would block the event loop"
@@ -92,6 +116,30 @@ class BaseActor(BaseModel):
     def has_policy(self) -> bool:
         """Whether its calls are more than one attempt without an end."""
         return not (self.retry is None and self.timeout is None and self.breaker is None)
+
+    @cached_property
+    def is_stored(self) -> bool:
+        """Whether results are data. `-> Annotated[Client, Injected]` says they are not: such calls are made again."""
+        return not _is_injected(_returned(self.handler))
+
+    @cached_property
+    def has_known_types(self) -> bool:
+        """Makes the classes that the annotations name known to stores, once: they may then be read from one."""
+        learn_function(self.signature.hints)
+        for model in (self.input_model, self.output_model):
+            if model is not None:
+                learn(model)
+        return True
+
+    @cached_property
+    def is_external(self) -> bool:
+        """Whether making a call twice would do harm."""
+        return self.effect is Effect.EXTERNAL
+
+    @cached_property
+    def marks_attempts(self) -> bool:
+        """Whether the journal tells of the beginning of every attempt, because a crash within one matters."""
+        return self.is_external or self.on_unknown in (OnUnknown.FAIL, OnUnknown.ASK)
 
     @cached_property
     def signature(self) -> Signature:
@@ -288,6 +336,14 @@ def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(inspect.unwrap(handler), include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def _returned(handler: Callable[..., Any]) -> Any:
+    """What a handler's annotations say that it returns; as text if that names something unknown here."""
+    hints = _hints(handler)
+    return (
+        hints["return"] if "return" in hints else getattr(inspect.unwrap(handler), "__annotations__", {}).get("return")
+    )
 
 
 def _is_injected(hint: Any) -> bool:

@@ -57,11 +57,13 @@ class Call(Generic[T]):
             claim = claim_in_order(scope, same, asyncio.current_task(), self.actor.name, run)
             base = child_key(scope.key, "", same, claim.occurrence)
             key, tries = scope.resolve(base)
+            if not self.actor.is_stored:
+                key = None
         address = child_address(scope.address, self.actor.name, claim.occurrence)
         own = Scope(run, base, address, scope.group_id)
         own.tries = tries
         job = self.job(run, own, scope, self.actor.name, key)
-        job.recorded = None if key is None else run.recorded(key)
+        job.is_recorded = key is not None and run.is_recorded(key, self.actor)
         token = current_scope.set(scope)
         try:
             result = await run_job(job)
@@ -83,6 +85,8 @@ class Call(Generic[T]):
         """What the runner needs to execute the call at this place."""
         actor = self.actor
         job = Job(run, actor, name, scope, parent, lambda: self.begin(run), key)
+        if run.records:
+            _ = actor.has_known_types
         if actor.has_policy:
             job.retry = actor.retry
             job.timeout = actor.timeout

@@ -9,11 +9,21 @@
     ├── CallCancelled                     a call ended because somebody cancelled it
     ├── CircuitOpenError                  a circuit breaker refused the attempt
     ├── UndefinedOrderError               strict run: two identical calls whose order nothing defines
+    ├── UnstorableError (TypeError)       the result of a call is no data, so it cannot be recorded
+    ├── RecordedError                     stands for a recorded error whose class this program does not have
+    ├── UnknownOutcomeError               a call had started before a crash, and nothing tells whether it was done
+    ├── RunMismatchError                  a run of this name exists, and it is about something else
+    ├── RunStopped                        the run was stopped before its end, and can go on later
+    │   └── RunAwaiting                   because it waits for the answers of people
     ├── StoreError                        the store could not record or read; the run stops
+    │   ├── RunIsLive                     somebody else executes the run
+    │   └── LeaseLost                     somebody else has taken the run over
     ├── GroupError
     │   ├── GroupTimeout (TimeoutError)   the group took longer than its timeout
     │   └── TooManyFailures               the group reached its fail_after
     └── UnreadFailures (ExceptionGroup)   calls of a group failed and nobody read their results
+
+and `StopRun` (BaseException), which unwinds a run that is being stopped and becomes a `RunStopped` at its border.
 
 What a called function raises is never wrapped: `ExecutionResult.unwrap` and the FAIL_FAST strategy raise that
 exception object itself.
@@ -35,13 +45,22 @@ __all__ = [
     "GroupError",
     "GroupTimeout",
     "InputError",
+    "LeaseLost",
     "OutputError",
+    "RecordedError",
     "RhAgentsError",
+    "RunAwaiting",
+    "RunIsLive",
+    "RunMismatchError",
+    "RunStopped",
+    "StopRun",
     "StoreError",
     "TooManyFailures",
     "UndefinedOrderError",
     "UndefinedOrderWarning",
+    "UnknownOutcomeError",
     "UnreadFailures",
+    "UnstorableError",
     "UsageError",
 ]
 
@@ -95,6 +114,75 @@ class UndefinedOrderWarning(UserWarning):
 
 class StoreError(RhAgentsError):
     """The store could not record or read. The run stops, and nothing is acknowledged after it."""
+
+
+class RunIsLive(StoreError):
+    """Somebody else executes the run. `owner` says who."""
+
+    def __init__(self, message: str, *, owner: str) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
+class LeaseLost(StoreError):
+    """Somebody else has taken the run over, because this process gave no sign of life for too long."""
+
+
+class UnstorableError(RhAgentsError, TypeError):
+    """The result of a call is no data, so it cannot be recorded."""
+
+
+class RecordedError(RhAgentsError):
+    """Stands for a recorded error whose class this program does not have, with the same text.
+
+    `kind` is the name of that class.
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class UnknownOutcomeError(RhAgentsError):
+    """A call had started when an earlier execution ended, and nothing tells whether it was done."""
+
+
+class RunMismatchError(RhAgentsError, ValueError):
+    """There is a run of this name, and it was started with another workflow or another input."""
+
+
+class RunStopped(RhAgentsError):
+    """The run was stopped before its end; started again under the same name, it goes on where it was."""
+
+    def __init__(self, message: str, *, run_id: str, reason: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.reason = reason
+
+
+class RunAwaiting(RunStopped):
+    """The run waits for the answers of people. `questions` are their ids."""
+
+    def __init__(self, message: str, *, run_id: str, reason: str, questions: Sequence[str]) -> None:
+        super().__init__(message, run_id=run_id, reason=reason)
+        self.questions: tuple[str, ...] = tuple(questions)
+
+
+class StopRun(BaseException):
+    """Unwinds a run that is being stopped: no new call begins, and what it cuts off has no outcome.
+
+    Not an `Exception`, so that code which handles the failures of calls does not take it for one. `questions` are the
+    ids of those that have to be answered before the program can go on here.
+    """
+
+    def __init__(self, reason: str, questions: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.questions: tuple[str, ...] = tuple(questions)
+
+    def __or__(self, other: StopRun) -> StopRun:
+        """Both: some members of a group wait for this, others for that."""
+        return StopRun(self.reason, tuple(dict.fromkeys(self.questions + other.questions)))
 
 
 class GroupError(RhAgentsError):

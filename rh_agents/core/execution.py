@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import operator
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterator, Mapping, Sequence
 from contextvars import Token
+from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from rh_agents.core._recording import Recording, make_owner
+from rh_agents.core._validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
 from rh_agents.core.calls import ActorCall, set_default_run
-from rh_agents.core.errors import StoreError, UsageError
+from rh_agents.core.codec import canonical
+from rh_agents.core.errors import (
+    DefinitionError,
+    RunAwaiting,
+    RunStopped,
+    StopRun,
+    UnstorableError,
+    UsageError,
+)
 from rh_agents.core.history import HistorySet
+from rh_agents.core.interrupt import InterruptChecker, Interruption
 from rh_agents.core.keys import ROOT_KEY
 from rh_agents.core.metrics import ActorMetrics, RunCounter, RunMetrics
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.ports import Clock, Executor, RecordedRun, Store
+from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
+from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.scope import Generation, Scope, current_scope
-from rh_agents.core.types import Engine, ExecutionStatus
+from rh_agents.core.types import Durability, Engine, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.values import encode
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
@@ -32,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActorMetrics",
+    "Difference",
     "EventBus",
     "EventStream",
     "ExecutionState",
@@ -42,6 +60,7 @@ __all__ = [
     "set_executors",
 ]
 
+T = TypeVar("T")
 _executors: dict[Engine, Callable[[], Executor]] = {}
 
 
@@ -59,10 +78,19 @@ class ExecutionState:
         run_id: the name of the run; by default a new one.
         event_bus: tells subscribers what happens; by default a bus of its own.
         tags: words by which people find the run.
-        history_limit: how many of the newest events `history` keeps; None keeps all.
+        history_limit: how many of the newest events of this execution `history` keeps; None keeps all.
         strict: a call that no replay could tell from another one raises `UndefinedOrderError` instead of warning.
         retry_failed: what starting a run again that has *ended* does with its failed calls: True makes them again,
             False repeats their failures. (After a crash, recorded failures are always repeated.)
+        durability: when the outcome of a call is on disk; by default before anybody gets it.
+        replay_mode: what becomes of recorded outcomes; by default they are reused.
+        resume_from: the address of a finished call that is to be made again, with all that depends on it.
+        workflow: the name of what is executed, kept with the run; started again with another one, it is refused.
+        input: its arguments; started again with other ones, the run is refused.
+        reuse: go on all the same, and reuse what still fits.
+        on_unknown: what to do with calls that a crash left unfinished, for actors that do not say.
+        facts: anything else worth keeping about the run, for people and programs.
+        lease: after so many seconds without a sign of life from this process, another one may take the run over.
         clock: the time of day in seconds since 1970, for timestamps.
         chance: numbers in [0, 1), for the jitter of retries.
         executors: by engine, who runs handlers that are not coroutine functions.
@@ -78,6 +106,15 @@ class ExecutionState:
         history_limit: int | None = 10_000,
         strict: bool = False,
         retry_failed: bool = True,
+        durability: Durability | str = Durability.SYNC,
+        replay_mode: ReplayMode | str = ReplayMode.NORMAL,
+        resume_from: str | None = None,
+        workflow: str = "",
+        input: Any = None,  # noqa: A002 - it is what everybody calls it
+        reuse: bool = False,
+        on_unknown: OnUnknown | str = OnUnknown.RETRY,
+        facts: Mapping[str, str] | None = None,
+        lease: float = 15.0,
         clock: Clock = time.time,
         chance: Callable[[], float] = random.random,
         executors: dict[Engine, Executor] | None = None,
@@ -87,28 +124,41 @@ class ExecutionState:
         self.event_bus: EventBus = event_bus or EventBus()
         self.tags: tuple[str, ...] = tuple(tags)
         self.history: HistorySet = HistorySet(history_limit)
+        """The events of this execution; those of earlier ones are in the store."""
         self.strict = strict
-        self.retry_failed = retry_failed
         self.status: ExecutionStatus = ExecutionStatus.PENDING
         self.now = clock
         self.chance = chance
         self.root: Scope = Scope(self, ROOT_KEY, "")
         self.records: bool = store is not None
+        self.replay_mode: ReplayMode = ReplayMode(replay_mode)
+        self.on_unknown: OnUnknown = OnUnknown(on_unknown)
+        data, digest = _kept_input(input)
+        request = RunRequest(
+            self.run_id, make_owner(), workflow, data, digest, self.tags, dict(facts or {}), _positive(lease)
+        )
+        self._recording = Recording(
+            store,
+            request,
+            self.replay_mode,
+            Durability(durability),
+            retry_failed=retry_failed,
+            reuse=reuse,
+            resume_from=resume_from,
+        )
+        self._interruption = Interruption()
+        self._asking = Asking(self)
         self._executors: dict[Engine, Executor] = dict(executors or {})
         self._counter = RunCounter()
-        self._recorded: RecordedRun | None = None
-        self._is_open = False
-        self.epoch: int = 0
-        """How often the run has been started again after it had ended."""
-        self.is_resumed: bool = False
-        """Whether anything was recorded of the run before."""
-        self._opening = asyncio.Lock()
-        self._attempts: dict[str, int] = {}
-        self._orders: dict[str, list[bytes]] = {}
-        self._used: set[bytes] = set()
-        self._reused: set[bytes] = set()
-        self._broken: StoreError | None = None
         self._token: Token[Scope | None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancellations = 0
+        self._has_cut_off = False
+        self.is_cut_off: bool = False
+        """Whether the run is being stopped, and what is under way has had its grace."""
+        self._is_closed = False
+        self.differences: list[Difference] = []
+        """What a validation has found, once the run has ended."""
 
     def __repr__(self) -> str:
         return f"<ExecutionState {self.run_id} {self.status.value}>"
@@ -117,6 +167,26 @@ class ExecutionState:
     def state_id(self) -> str:
         """Another name of `run_id`."""
         return self.run_id
+
+    @property
+    def epoch(self) -> int:
+        """How often the run has been started again after it had ended."""
+        return self._recording.epoch
+
+    @property
+    def is_validation(self) -> bool:
+        """Whether recorded calls are only compared."""
+        return self.replay_mode is ReplayMode.VALIDATION
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether anything was recorded of the run before."""
+        return self._recording.is_resumed
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal of the run while it is open; None without a store."""
+        return self._recording.journal
 
     @property
     def is_observed(self) -> bool:
@@ -128,29 +198,12 @@ class ExecutionState:
         """What the run has done so far: calls by actor, and the groups that have ended."""
         return self._counter.snapshot()
 
-    @property
-    def unused_outcomes(self) -> list[Outcome]:
+    async def unused_outcomes(self) -> list[Outcome]:
         """Recorded outcomes of earlier executions that this one has not asked for (yet): the program has changed.
 
         What a call made whose own outcome was used is not among them.
         """
-        if self._recorded is None or not self.is_resumed:
-            return []
-        outcomes = self._recorded.outcomes
-        parents = {outcome.base: outcome.parent for outcome in outcomes.values()}
-        return [
-            outcome
-            for key, outcome in outcomes.items()
-            if key not in self._used and not self._is_below_a_reused_call(outcome, parents)
-        ]
-
-    def _is_below_a_reused_call(self, outcome: Outcome, parents: Mapping[bytes, bytes]) -> bool:
-        place: bytes | None = outcome.parent
-        while place:
-            if place in self._reused:
-                return True
-            place = parents.get(place)
-        return False
+        return [outcome async for outcome in self._recording.unused()]
 
     def parallel(
         self,
@@ -183,53 +236,78 @@ class ExecutionState:
     # -- its life -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Read what is recorded of the run. Done by the first call, and by `async with`.
+        """Read what is recorded, and become the owner of the run. Done by the first call, and by `async with`.
 
         Raises:
+            RunIsLive: somebody else executes the run.
+            RunMismatchError: the run was started with another workflow or input.
             StoreError: the store failed, now or before: nothing goes on after that.
         """
-        if self._broken is not None:
-            raise self._broken
-        if self._is_open:
-            return
-        async with self._opening:  # calls side by side wait for the first one
-            if not self._is_open:
-                if self.store is not None:
-                    self._read(await self.store.open_run(self.run_id))
-                self.status = ExecutionStatus.STARTED
-                self._is_open = True
+        recording = self._recording
+        if not recording.is_open or recording.broken is not None:
+            await recording.open(self._opened)
 
-    def _read(self, recorded: RecordedRun) -> None:
-        self._recorded = recorded
-        self.epoch = recorded.epoch
-        self.is_resumed = bool(recorded.events)
-        self.history.extend(recorded.events)
-        for outcome in recorded.outcomes.values():
-            if outcome.group_id is not None:
-                self._orders.setdefault(outcome.group_id, []).append(outcome.key)
-        for event in recorded.events:
-            if event.key is not None and event.execution_status is ExecutionStatus.RETRYING:
-                self._attempts[event.key] = event.attempt
+    async def _opened(self) -> None:
+        recording = self._recording
+        self.status = ExecutionStatus.STARTED
+        if recording.journal is not None:
+            stop = weakref.WeakMethod(self._stop_for_good)  # a run that nobody holds any more is not kept by its store
+            recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
+            if self.replay_mode is ReplayMode.REPUBLISH_ALL:
+                await self._republish()
+
+    async def _republish(self) -> None:
+        """Send what earlier executions told to the subscribers of this one."""
+        assert self.store is not None
+        async for recorded in self.store.events(self.run_id):
+            await self.publish(recorded.event.model_copy(update={"is_replayed": True}))
 
     async def end(self, status: ExecutionStatus = ExecutionStatus.COMPLETED) -> None:
-        """Record that the run has ended. Its bus delivers what waits, and closes.
+        """Record that the run has ended, unless it has, or is being stopped. Its bus delivers what waits, and closes.
 
         Raises:
             StoreError: the store failed, now or before.
         """
-        self.status = status
-        if self.store is not None and self._broken is None:
-            await self.store.end_run(self.run_id, status)
-        await self.event_bus.aclose()
-        if self._broken is not None:
-            raise self._broken
+        stop = self._interruption.stop
+        if stop is None:
+            await self._close(status, None)
+        elif self._interruption.is_final:
+            await self._close(ExecutionStatus.CANCELLED, stop.reason)
+        else:
+            await self._close(ExecutionStatus.STARTED, stop.reason)
+
+    async def _close(self, status: ExecutionStatus, reason: str | None) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if status is not ExecutionStatus.AWAITING:
+            self._asking.forget()
+        journal = self._recording.journal
+        try:
+            await self._interruption.aclose()
+        finally:
+            try:
+                await _to_its_end(self._recording.close(status, reason))
+                self.status = ExecutionStatus.CANCELLED if status is ExecutionStatus.STARTED else status
+            finally:
+                if isinstance(journal, ValidationJournal):
+                    self.differences.extend(journal.differences)
+                await self.event_bus.aclose()
 
     async def __aenter__(self) -> Self:
         if self._token is not None:
             raise UsageError(f"run {self.run_id} is under way: a run is entered once")
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self._interruption.aclose()
+            raise
         self._token = current_scope.set(self.root)
-        self.root.owner = asyncio.current_task()
+        self._task = asyncio.current_task()
+        self._cancellations = 0 if self._task is None else self._task.cancelling()
+        self.root.owner = self._task
+        if self.is_cut_off:
+            asyncio.get_running_loop().call_soon(self._cut_off)
         return self
 
     async def __aexit__(
@@ -238,15 +316,129 @@ class ExecutionState:
         if self._token is not None:
             current_scope.reset(self._token)
             self._token = None
-        if error is None:
-            await self.end(ExecutionStatus.COMPLETED)
-        elif self._broken is not None:  # the error says so, and the run has not ended
-            await self.event_bus.aclose()
+        was_cut_off = self._let_go_of_the_task()
+        stop = _stop_in(error)
+        if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):
+            stop = self._interruption.stop
+        if stop is not None:
+            await self._stopped(stop)
+        elif error is None:
+            await self._close(ExecutionStatus.COMPLETED, None)
         elif isinstance(error, Exception):
-            await self.end(ExecutionStatus.FAILED)
+            await self._close(ExecutionStatus.FAILED, None)
         else:  # Ctrl-C or a shutdown: the run has not ended, and goes on when it is started again
-            self.status = ExecutionStatus.CANCELLED
-            await self.event_bus.drain()
+            await self._close(ExecutionStatus.STARTED, "the process was told to end")
+
+    def _let_go_of_the_task(self) -> bool:
+        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task of the run."""
+        task, self._task = self._task, None
+        if task is None or not self._has_cut_off:
+            return False
+        return task.uncancel() <= self._cancellations
+
+    async def _stopped(self, stop: StopRun) -> None:
+        """Record that the run waits, or was cancelled, and say so to whoever executes it."""
+        if self._interruption.is_final:
+            await self._close(ExecutionStatus.CANCELLED, stop.reason)
+        elif self._interruption.stop is None and stop.questions:
+            await self._close(ExecutionStatus.AWAITING, stop.reason)
+            questions = [question for question in self._asking.open if question.id in stop.questions]
+            raise RunAwaiting(
+                f"run {self.run_id!r} waits for {len(questions)} answer{'s' * (len(questions) != 1)}: "
+                + "; ".join(f"{question.id}: {question.text}" for question in questions),
+                run_id=self.run_id,
+                reason=stop.reason,
+                questions=[question.id for question in questions],
+            ) from None
+        else:
+            await self._close(ExecutionStatus.STARTED, stop.reason)
+        reason = stop.reason
+        raise RunStopped(f"run {self.run_id!r} was stopped: {reason}", run_id=self.run_id, reason=reason) from None
+
+    # -- stopping it --------------------------------------------------------------------------------------------------
+
+    def request_interrupt(self, reason: str = "interrupted", *, grace: float = 30.0) -> None:
+        """Stop the run: no new call begins, those under way have `grace` seconds to end, then they are cancelled.
+
+        What executes the run gets `RunStopped`. Started again under the same name, the run goes on where it was.
+        """
+        self._interruption.request(reason, grace, self._cut_off)
+
+    def set_interrupt_checker(self, checker: InterruptChecker, *, grace: float = 30.0) -> None:
+        """Let `checker` tell when to stop: a coroutine function that returns a reason when it is time, and is awaited
+
+        beside the run; or a plain function that is asked before each call, and gives a reason or nothing.
+        """
+        self._interruption.check_with(checker, lambda reason: self.request_interrupt(reason, grace=grace))
+
+    def set_timeout(self, seconds: float, *, grace: float = 30.0) -> None:
+        """Stop the run after so many seconds from now, as `request_interrupt` does."""
+        reason = f"it took longer than its timeout of {_positive(seconds):g} s"
+        self._interruption.after(seconds, lambda: self.request_interrupt(reason, grace=grace))
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run is being stopped."""
+        return self._interruption.stop is not None
+
+    def _stop_for_good(self, reason: str) -> None:
+        self._interruption.request(reason, 30.0, self._cut_off, is_final=True)
+
+    def _cut_off(self) -> None:
+        """The grace has passed, perhaps before the run has been opened."""
+        self.is_cut_off = True
+        self._interruption.tell_watchers()
+        if self._task is not None and not self._has_cut_off:
+            self._has_cut_off = True
+            self._task.cancel()
+
+    def expect_running(self) -> None:
+        """Raise `StopRun` if the run is being stopped."""
+        interruption = self._interruption
+        if interruption.stop is not None or interruption.is_checked:
+            interruption.expect_none()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between two attempts, unless the run is stopped."""
+        await self._interruption.sleep(seconds)
+
+    def watch_stop(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is to be stopped."""
+        self._interruption.watch(tell)
+
+    def unwatch_stop(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        self._interruption.unwatch(tell)
+
+    # -- asking people ------------------------------------------------------------------------------------------------
+
+    @overload
+    async def ask(self, text: str, schema: type[T], *, key: str | None = None) -> T: ...
+    @overload
+    async def ask(self, text: str, schema: None = None, *, key: str | None = None) -> Any: ...
+    async def ask(self, text: str, schema: Any = None, *, key: str | None = None) -> Any:
+        """Ask a person, and wait for the answer.
+
+        If nobody is there (see `set_answerer`), this branch of the program ends here for now: the others go on as far
+        as they can, then the run is suspended and `RunAwaiting` is raised; the process may end. Once it has been
+        answered (`rh-agents answer`, or `store.answer`), starting the run again goes on behind the question.
+
+        Args:
+            text: the question.
+            schema: the type of the answer, anything that Pydantic knows; an answer that does not fit opens the question
+                again. None takes any JSON.
+            key: tells apart questions of the same text in one place, which are otherwise numbered.
+        """
+        return await QuestionCall(text, schema, self, self._asking, key)
+
+    def set_answerer(self, answerer: Answerer | None) -> None:
+        """Somebody is there: `answerer` is awaited with each `Question` and gives the answer, or None for none."""
+        self._asking.answerer = answerer
+
+    @property
+    def questions(self) -> list[Question]:
+        """What has been asked in this execution and not been answered."""
+        return self._asking.open
 
     # -- what calls and groups need (see RunHandle) -------------------------------------------------------------------
 
@@ -258,55 +450,81 @@ class ExecutionState:
         """An id for a group of a run that records nothing."""
         return uuid.uuid4().hex
 
-    def recorded(self, key: bytes) -> Outcome | None:
-        """The outcome that is recorded for a key."""
-        if self._recorded is None:
-            return None
-        outcome = self._recorded.outcomes.get(key)
-        if outcome is not None and self.is_resumed:
-            self._used.add(key)
-        return outcome
+    def is_recorded(self, key: bytes, actor: BaseActor) -> bool:
+        """Whether the call with this key has an outcome that is to be reused."""
+        return self._recording.is_recorded(key, is_external=actor.is_external)
 
-    def reused(self, base: bytes) -> None:
-        """The recorded outcome of the call at this place has been returned."""
-        self._reused.add(base)
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome of a call that is recorded."""
+        return await self._recording.load(key)
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it can be had without waiting."""
+        return self._recording.load_nowait(key)
+
+    def dismissed_keys(self) -> Container[bytes]:
+        """The recorded calls that were cancelled because their group had no more use for them."""
+        return self._recording.recorded.dismissed
+
+    def recorded_ending(self, group_id: str) -> ExecutionStatus | None:
+        """How a group ended in an earlier execution."""
+        return self._recording.recorded.endings.get(group_id)
+
+    def is_unknown(self, key: bytes) -> bool:
+        """Whether the call had begun before, and nothing tells whether it was done."""
+        return key in self._recording.recorded.unknown
+
+    async def decide_unknown(self, actor: BaseActor, address: str, key: bytes) -> OnUnknown:
+        """What to do about such a call. Agents that do not say are entered again: it is what is below that counts."""
+        is_agent = actor.event_type is EventType.AGENT_CALL
+        decision = actor.on_unknown or (OnUnknown.RETRY if is_agent else self.on_unknown)
+        if decision is OnUnknown.ASK:
+            occasion = self._recording.recorded.unknown[key]
+            decision = await self._asking.decide_unknown(actor, address, occasion)
+        return decision
 
     def is_tried_again(self, key: bytes, generation: Generation) -> bool:
-        """Whether the recorded outcome is a failure of an earlier generation."""
-        outcome = None if self._recorded is None else self._recorded.outcomes.get(key)
-        if outcome is None or outcome.error is None:
-            return False
-        epoch, *made_in = outcome.made_in
-        if made_in < list(generation[1:]) or (self.retry_failed and epoch < self.epoch):
-            self._used.add(key)
-            return True
-        return False
+        """Whether the recorded outcome does not count any more."""
+        return self._recording.is_tried_again(key, generation)
 
     def attempts_before(self, key: bytes) -> int:
-        """How many attempts of a call without an outcome failed in earlier executions."""
-        return self._attempts.get(key.hex(), 0) if self._attempts else 0
+        """How many attempts of a call without an outcome failed before."""
+        return self._recording.recorded.attempts.get(key, 0)
 
     def recorded_order(self, group_id: str) -> Sequence[bytes]:
         """The keys of the members of a group that have a recorded outcome, in the order in which they ended."""
-        return self._orders.get(group_id, ())
+        return self._recording.recorded.orders.get(group_id, ())
 
-    async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    async def record(
+        self, event: ExecutionEvent[Any], outcome: Outcome | None = None, *, is_urgent: bool = False
+    ) -> Outcome | None:
         """Record an event with its outcome; returns the outcome that counts."""
         counts = None
-        if self.store is not None:
-            if self._broken is not None:
-                raise self._broken
-            if outcome is not None and self.is_resumed:
-                self._used.add(outcome.key)
-            try:
-                counts = await self.store.append(self.run_id, event, outcome)
-            except StoreError as error:
-                self._broken = error
-                raise
+        if self.records:
+            counts = await self._recording.record(event, outcome, is_urgent=is_urgent)
             if counts is not outcome:
                 return counts
         self.history.add(event)
         return counts
+
+    async def flush(self) -> None:
+        """Let what was written behind be on disk."""
+        await self._recording.flush()
+
+    @property
+    def recalls_nowait(self) -> bool:
+        """Whether nobody has to be waited for when an outcome is recalled."""
+        return not self.event_bus.subscriptions
+
+    def recall_nowait(self, event: ExecutionEvent[Any]) -> None:
+        """Tell of an outcome that was recorded before, when nobody has to be waited for."""
+        self.history.add(event)
+
+    async def recall(self, event: ExecutionEvent[Any]) -> None:
+        """Tell of an outcome that was recorded before."""
+        self.history.add(event)
+        if self.event_bus.subscriptions:
+            await self.event_bus.publish(event)
 
     async def publish(self, event: ExecutionEvent[Any]) -> None:
         """Tell the subscribers."""
@@ -328,6 +546,78 @@ class ExecutionState:
     def count_group(self, group: ParallelEventGroup) -> None:
         """A group has ended."""
         self._counter.count_group(group)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await something that must not be left in its middle; a cancellation meanwhile is raised when it has ended."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _stop_in(error: BaseException | None) -> StopRun | None:
+    """Why the program could not go on, if that is all that is wrong; several tasks may say so in a group."""
+    if isinstance(error, StopRun):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    stops, rest = error.split(StopRun)
+    if stops is None or rest is not None:
+        return None
+    return functools.reduce(operator.or_, _leaves(stops))
+
+
+def _leaves(error: BaseException) -> Iterator[StopRun]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    elif isinstance(error, StopRun):
+        yield error
+
+
+def _call(function: Callable[[str], None] | None, reason: str) -> None:
+    if function is not None:
+        function(reason)
+
+
+def _kept_input(data: Any) -> tuple[bytes | None, bytes | None]:
+    """The input of a run as it is kept, and what equal ones have in common. Of what is no data its type is kept."""
+    if data is None:
+        return None, None
+    parts = data if isinstance(data, dict) else {"": data}
+    digest = sha256(canonical({name: _canonical(value) for name, value in parts.items()})).digest()
+    try:
+        return encode(data), digest
+    except UnstorableError:
+        return encode({str(name): _storable(value) for name, value in parts.items()}), digest
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return canonical(value)
+    except DefinitionError:
+        return f"a {type(value).__qualname__}".encode()
+
+
+def _storable(value: Any) -> Any:
+    try:
+        encode(value)
+    except UnstorableError:
+        return f"<{type(value).__qualname__}>"
+    return value
+
+
+def _positive(seconds: float) -> float:
+    if not seconds > 0:
+        raise ValueError(f"{seconds!r}: seconds must be more than 0")
+    return seconds
 
 
 set_default_run(lambda: ExecutionState(history_limit=0))

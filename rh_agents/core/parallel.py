@@ -12,6 +12,7 @@ only one that runs has a task, with a context of its own.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextvars import copy_context
 from types import TracebackType
@@ -24,6 +25,7 @@ from rh_agents.core._members import (
     Work,
     check_work,
     close_unstarted,
+    learn_types,
     starter,
 )
 from rh_agents.core._order import RecordedOrder
@@ -34,7 +36,7 @@ from rh_agents.core._scheduler import Scheduler
 from rh_agents.core._stream import ResultStream
 from rh_agents.core.address import child_address, member_address
 from rh_agents.core.calls import Call
-from rh_agents.core.errors import CallCancelled, GroupTimeout, UnreadFailures, UsageError
+from rh_agents.core.errors import CallCancelled, GroupTimeout, StopRun, UnreadFailures, UsageError
 from rh_agents.core.events import group_event
 from rh_agents.core.groups import (
     ErrorStrategy,
@@ -112,6 +114,7 @@ class ParallelExecutionManager:
         self._names: dict[int, str] = {}
         self._gathered = 0
         self._not_ok = 0
+        self._recovered_failures: dict[bytes, ExecutionResult[Any]] = {}
         self._stream: ResultStream | None = None
         self._expired = False
         self._reason = Reason(self.name)
@@ -143,8 +146,11 @@ class ParallelExecutionManager:
             started=self._member_started,
             ended=self._member_ended,
             failed=self._halt,
+            judge=self._judge,
+            end_again=self._end_again,
         )
         scope.group_began(self.name, self._roster)
+        run.watch_stop(self._drain)
         self._tracker.status = GroupStatus.RUNNING
         self._tracker.group_id = self.group_id
         self._tracker.about = ParallelEventGroup(
@@ -180,8 +186,12 @@ class ParallelExecutionManager:
 
     async def _end_block(self) -> None:
         """The block came to its end: wait for what it left running, and raise what it did not see."""
-        if self._stream is not None and not self._stream.is_exhausted and not self._scheduler.is_idle:
-            self._halt()
+        self._judge()
+        if self._stream is not None and not self._stream.is_exhausted:
+            if self._scheduler.is_idle:
+                self._scheduler.forget_stop()
+            else:
+                self._halt(dismiss=True)
         self._scheduler.buffer = float("inf")  # nobody reads any more, so there is nobody to wait for
         self._scheduler.fill()
         try:
@@ -190,8 +200,10 @@ class ParallelExecutionManager:
             self._halt()
             await self._scheduler.join()
             raise
+        self._judge()
         if not self._reason.was_raised:
             self._raise_reason()
+        self._raise_stop()
 
     def _raise_unread(self) -> None:
         """Failures that nobody saw must not pass silently. Only leaving a stream early says: the rest is not wanted."""
@@ -210,7 +222,10 @@ class ParallelExecutionManager:
 
     async def _abandon(self, error: BaseException) -> None:
         """The block raised, or was cancelled: nothing of the group goes on, and what it had is not hidden."""
-        self._halt()
+        if isinstance(error, StopRun):  # nobody is to blame: what runs comes to its end
+            self._scheduler.drain(error)
+        else:
+            self._halt(dismiss=isinstance(error, Exception))
         await self._scheduler.join()
         if error is not self._reason.error:
             add_failures(error, self.name, self._unread)
@@ -218,10 +233,12 @@ class ParallelExecutionManager:
     async def _close(self, status: GroupStatus) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._run.unwatch_stop(self._drain)
         self._scope.group_ended(self.name, self._roster)
         self._tracker.status = status
         self._run.count_group(self.group)
         await self._tell(EventType.GROUP_COMPLETED)
+        await self._run.flush()
 
     async def _tell(self, kind: EventType) -> None:
         run = self._run
@@ -281,6 +298,8 @@ class ParallelExecutionManager:
         """
         self._expect_open("map()")
         source = Source.of(function, items, name, key, copy_context())
+        if self._run.records:
+            learn_types(_plain(function))
         self._roster.add_source(source)
         self._scheduler.fill()
 
@@ -293,6 +312,7 @@ class ParallelExecutionManager:
         if self._expired:
             self._reason.note(self._timed_out())
         self._raise_reason()
+        self._run.expect_running()
         if self._scheduler.is_halted:
             raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
 
@@ -312,7 +332,7 @@ class ParallelExecutionManager:
         self._scheduler.buffer = float("inf")
         self._scheduler.fill()
         await self._scheduler.idle()
-        self._raise_reason()
+        self._raise_end()
         self._gathered = self._roster.enrolled
         return self.results
 
@@ -339,7 +359,7 @@ class ParallelExecutionManager:
         What it has given is not kept. Leaving the loop early and then the block cancels the rest.
         """
         self._expect_begun("stream()")
-        self._stream = ResultStream(self._scheduler, self._raise_reason, ordered=ordered)
+        self._stream = ResultStream(self._scheduler, self._raise_end, ordered=ordered)
         return self._stream
 
     @property
@@ -365,7 +385,8 @@ class ParallelExecutionManager:
         """Start nothing more and cancel what runs. `gather` then gives what has finished."""
         if self._tracker.status is GroupStatus.PENDING:
             raise UsageError("cancel() belongs inside the block: async with parallel() as p: p.cancel()")
-        self._halt()
+        self._judge()
+        self._scheduler.halt(insist=True, dismiss=True)
 
     # -- members ------------------------------------------------------------------------------------------------------
 
@@ -378,6 +399,8 @@ class ParallelExecutionManager:
             job = work.job(run, scope, self._scope, label, member.key)
         else:
             job = Job(run, FUNCTION_ACTOR, label, scope, self._scope, starter(work), member.key)
+            if run.records and callable(work):
+                learn_types(_plain(work))
         if self._has_defaults:
             job.retry = job.retry or self.retry
             job.timeout = job.timeout or self.item_timeout
@@ -397,9 +420,11 @@ class ParallelExecutionManager:
         result = job.result
         if not job.has_begun:
             close_unstarted(member.work)
-        if error is not None:
+        if isinstance(error, StopRun):
+            result = None
+        elif error is not None:
             self._halt(error)
-        elif result is None and not self._scheduler.is_halted:
+        elif result is None and not (self._scheduler.is_halted or self._scheduler.is_draining):
             cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled, but not by its group")
             result = failure(cancelled, None, job.attempts, job.name, job.index, job.scope.address)
         if result is not None or member.holds_slot:
@@ -411,11 +436,40 @@ class ParallelExecutionManager:
             self._names[member.index] = member.name
         if isinstance(member.work, Call):
             self._run.count_call(member.work.actor.name, result)
-        if not result.ok and not self._scheduler.is_halted:
-            self._not_ok += 1
-            reason = self._failure_policy.verdict(result, self._not_ok, self._tracker.finished, self.name)
-            if reason is not None:
-                self._halt(reason)
+        if result.ok or self._scheduler.is_halted:
+            return
+        if job.is_recorded and member.key is not None:
+            self._recovered_failures[member.key] = result
+            self._scheduler.unjudged = True
+        else:
+            self._judge_one(result)
+
+    def _judge_one(self, result: ExecutionResult[Any]) -> None:
+        """See what a failure means for the others."""
+        self._not_ok += 1
+        reason = self._failure_policy.verdict(result, self._not_ok, self._tracker.finished, self.name)
+        if reason is not None:
+            self._halt(reason, dismiss=True)
+
+    def _judge(self) -> None:
+        """See what recovered failures mean, in the order in which they happened: the first one ended the group."""
+        self._scheduler.unjudged = False
+        failures, self._recovered_failures = self._recovered_failures, {}
+        if len(failures) > 1:
+            order = {key: place for place, key in enumerate(self._run.recorded_order(self.group_id))}
+            failures = dict(sorted(failures.items(), key=lambda item: order.get(item[0], len(order))))
+        for result in failures.values():
+            if not self._scheduler.is_halted:
+                self._judge_one(result)
+
+    def _end_again(self) -> None:
+        """Nothing goes on: what is left was cut off when an earlier execution ended the group, so end it like that."""
+        ending = self._run.recorded_ending(self.group_id)
+        if ending is ExecutionStatus.CANCELLED:
+            self._halt(dismiss=True)
+        elif ending is not ExecutionStatus.COMPLETED and self._timer is not None:
+            self._timer.cancel()
+            self._time_is_up()
 
     def _count(self, job: Job, result: ExecutionResult[Any] | None) -> None:
         tracker, seconds = self._tracker, None
@@ -433,16 +487,41 @@ class ParallelExecutionManager:
 
     # -- ending early -------------------------------------------------------------------------------------------------
 
-    def _halt(self, reason: BaseException | None = None) -> None:
-        """Start nothing more and cancel what runs; `reason` is what `gather` and the others then raise."""
+    def _halt(self, reason: BaseException | None = None, *, dismiss: bool = False) -> None:
+        """Start nothing more and cancel what runs; `reason` is what `gather` and the others then raise.
+
+        `dismiss`: it is the program that has no more use for what runs, so that its cancellation is an outcome.
+        """
         self._reason.note(reason)
-        self._scheduler.halt()
+        self._scheduler.halt(dismiss=dismiss)
+
+    def _drain(self) -> None:
+        """The run is being stopped."""
+        try:
+            self._run.expect_running()
+        except StopRun as stop:
+            self._scheduler.drain(stop)
+        if self._run.is_cut_off:
+            self._halt()
+
+    def _raise_stop(self) -> None:
+        """Some members have no result because the run is being stopped, or waits for somebody."""
+        if self._scheduler.stop is not None:
+            raise self._scheduler.stop
+
+    def _raise_end(self) -> None:
+        """Nothing runs any more: say what became of the group, if that is not just its results."""
+        self._judge()
+        self._raise_reason()
+        self._raise_stop()
 
     def _time_is_up(self) -> None:
         if self._scheduler.is_idle:  # nothing was cut off; only what may still be added comes too late
             self._expired = True
             return
-        self._halt(self._timed_out())
+        if self._scheduler.is_draining:  # the program would not see it any more; what runs has the grace of the run
+            return
+        self._halt(self._timed_out(), dismiss=True)
 
     def _timed_out(self) -> GroupTimeout:
         tracker, total = self._tracker, self._roster.total()
@@ -466,6 +545,13 @@ class ParallelExecutionManager:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: await p.{method}")
         if self._scheduler.is_run_by(asyncio.current_task()):
             raise UsageError(f"a member of group {self.name!r} calls {method}: it would wait for itself")
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function below `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import ExecutionResult, Outcome
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import ExecutionStatus, OnUnknown
 
 if TYPE_CHECKING:
     from rh_agents.core.actors import BaseActor
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
     from rh_agents.core.groups import ParallelEventGroup
     from rh_agents.core.scope import Generation, Scope
 
-__all__ = ["Clock", "Executor", "RecordedRun", "RunHandle", "Store", "Subscriber"]
+__all__ = [
+    "Clock",
+    "Executor",
+    "Journal",
+    "Question",
+    "RecordedEvent",
+    "RunHandle",
+    "RunInfo",
+    "RunRequest",
+    "Store",
+    "Subscriber",
+]
 
 Subscriber = Callable[["ExecutionEvent[Any]"], Awaitable[object] | object]
 """Whoever is told of events: a function or a coroutine function."""
@@ -25,39 +37,260 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedRun:
-    """What a store knows of a run when it is opened.
+class RunRequest:
+    """What a store is asked to open.
 
     Attributes:
-        status: PENDING for a run that it has never seen.
-        epoch: how often the run has been started again after it had ended.
-        outcomes: by key, in the order in which they were recorded. A view: it shows what is appended later, too.
-        events: the journal so far.
+        run_id: the name of the run.
+        owner: who will execute it, different for every execution; people see it when somebody else wants to.
+        workflow: the name of what is executed, "" if there is no one function.
+        input: its arguments, as typed JSON; None if they are not known or are no data.
+        input_digest: what two equal inputs have in common; None as above.
+        tags: words by which people find the run.
+        facts: anything else that is worth knowing about it, for instance the command that started it.
+        lease: after so many seconds without a sign of life from its owner, another one may take the run over.
     """
 
-    status: ExecutionStatus
-    epoch: int
-    outcomes: Mapping[bytes, Outcome]
-    events: Sequence[ExecutionEvent[Any]]
+    run_id: str
+    owner: str
+    workflow: str = ""
+    input: bytes | None = None
+    input_digest: bytes | None = None
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    lease: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run as a store knows it.
+
+    Attributes:
+        run_id, workflow, input, input_digest, tags, facts: as in the request that opened it last.
+        status: PENDING for a run that has never been seen, STARTED also for one whose process died.
+        epoch: how often it has been started again after it had ended.
+        created_at, updated_at, ended_at: seconds since 1970; `ended_at` is None while it has not.
+        owner: who executes it now, as far as is known; None if nobody does.
+        outcomes: how many calls have one.
+        reason: why it was stopped, if it was.
+        forked_from: the run of which it is a copy.
+    """
+
+    run_id: str
+    status: ExecutionStatus = ExecutionStatus.PENDING
+    epoch: int = 0
+    workflow: str = ""
+    input: bytes | None = None
+    input_digest: bytes | None = None
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    ended_at: float | None = None
+    owner: str | None = None
+    outcomes: int = 0
+    reason: str | None = None
+    forked_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event with its place in the journal of its run; places are counted from 1, without gaps."""
+
+    sequence: int
+    event: ExecutionEvent[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a run wants to know from a person.
+
+    Attributes:
+        id: the same at every execution of the run.
+        address: the readable place where it is asked.
+        text: for the person.
+        schema: the JSON schema of the answer, as JSON text; None takes anything.
+        asked_at: seconds since 1970.
+        answer: the answer as plain JSON text; None while there is none.
+        answered_by: who gave it.
+        problem: why an earlier answer was not accepted.
+    """
+
+    run_id: str
+    id: str
+    address: str
+    text: str
+    schema: str | None = None
+    asked_at: float = 0.0
+    answer: bytes | None = None
+    answered_at: float | None = None
+    answered_by: str | None = None
+    problem: str | None = None
+
+
+class Journal(Protocol):
+    """A run that is open for one owner. From the moment another one has taken it over, every method raises."""
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as it was before it was opened, but for `epoch`, which is that of this execution."""
+        ...
+
+    @property
+    def recorded(self) -> RecordedCalls:
+        """What is recorded, by key; kept up to date with what is appended."""
+        ...
+
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome of a key in `recorded.finished`.
+
+        Raises:
+            StoreError: it cannot be read, or what is there is damaged.
+        """
+        ...
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it can be had without waiting, else None: so thousands of recorded calls need no task each."""
+        ...
+
+    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add to the journal without waiting until it is on disk: that happens soon, and before anything later does.
+
+        Returns, raises: as `append`.
+        """
+        ...
+
+    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add an event together with the outcome it reports, both or neither, and wait until they survive a power cut.
+
+        Returns:
+            The outcome that counts: the given one, or the one that was recorded first for the same key; then the event
+            is left out.
+
+        Raises:
+            UnstorableError: the outcome's value is no data; nothing was added, and the journal goes on.
+            StoreError: it could not be recorded, now or before: the journal is broken for good.
+        """
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many entries have been noted and are not on disk yet."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything that has been noted survives a power cut."""
+        ...
+
+    async def ask(self, question: Question) -> Question:
+        """Record that a question is open, or find it as it stands, perhaps with its answer."""
+        ...
+
+    async def reject_answer(self, question_id: str, problem: str) -> None:
+        """Open the question again: the answer was not what it should be."""
+        ...
+
+    @property
+    def stop_requested(self) -> str | None:
+        """Why somebody outside has asked for the run to be stopped; None if nobody has."""
+        ...
+
+    def when_stop_requested(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` on the event loop when somebody outside asks for the run to be stopped."""
+        ...
+
+    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+        """Write what waits, record how the run stands, and let go of it for the next owner.
+
+        COMPLETED, FAILED and CANCELLED end the run. After STARTED and AWAITING it goes on when it is opened again.
+        A broken journal is only let go of.
+        """
+        ...
 
 
 class Store(Protocol):
     """Where runs are recorded. Every method raises `StoreError` if it cannot do its work; none of them retries."""
 
-    async def open_run(self, run_id: str) -> RecordedRun:
-        """Begin the run, or continue it, or begin a new epoch of it if it had ended; and tell what is known of it."""
-        ...
+    async def open_run(self, request: RunRequest) -> Journal:
+        """Begin the run, or continue it, or begin a new epoch of it if it had ended.
 
-    async def append(self, run_id: str, event: ExecutionEvent[Any], outcome: Outcome | None) -> Outcome | None:
-        """Add an event to the journal together with the outcome it reports, both or neither.
-
-        Returns:
-            The outcome that counts: the given one, or the one that was recorded first for the same key.
+        Raises:
+            RunIsLive: somebody else executes it.
         """
         ...
 
-    async def end_run(self, run_id: str, status: ExecutionStatus) -> None:
-        """Record how the run ended."""
+    async def find_run(self, run_id: str) -> RunInfo | None:
+        """The run of this name, if there is one."""
+        ...
+
+    async def runs(
+        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+    ) -> list[RunInfo]:
+        """The runs that fit, newest first."""
+        ...
+
+    def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+        """The journal of a run in its order, from after the place `after`.
+
+        The events of calls that ended have their `result`. `follow` waits for what is added, until the run is closed.
+        Classes that this program does not know are shown as `UnknownValue`.
+        """
+        ...
+
+    def outcomes(self, run_id: str) -> AsyncIterator[Outcome]:
+        """What the calls of a run came to, in the order in which that was recorded."""
+        ...
+
+    async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
+        """Let these calls be made again when the run is executed the next time, though they have an outcome.
+
+        Adds a SUPERSEDED event for each to the journal. Keys without an outcome are left alone.
+
+        Raises:
+            RunIsLive: somebody executes the run.
+        """
+        ...
+
+    async def fork_run(
+        self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]
+    ) -> None:
+        """Copy a run under another name, without the outcomes of some keys, and with some edited ones.
+
+        Raises:
+            StoreError: there is no such run, or there is one of the new name.
+        """
+        ...
+
+    async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
+        """The questions of a run or of all, oldest first."""
+        ...
+
+    async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
+        """Answer an open question with plain JSON text.
+
+        Raises:
+            StoreError: there is no such question, or it has been answered.
+        """
+        ...
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
+        ...
+
+    async def delete_run(self, run_id: str) -> None:
+        """Forget a run.
+
+        Raises:
+            RunIsLive: somebody executes it.
+        """
+        ...
+
+    async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
+        """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed."""
+        ...
+
+    async def check(self) -> list[str]:
+        """Look for damage: one line for each finding, none if all is well."""
         ...
 
     async def aclose(self) -> None:
@@ -97,6 +330,11 @@ class RunHandle(Protocol):
         ...
 
     @property
+    def is_validation(self) -> bool:
+        """Whether recorded calls are only compared, so that nothing with an external effect may be called."""
+        ...
+
+    @property
     def is_resumed(self) -> bool:
         """Whether anything was recorded of the run before."""
         ...
@@ -123,16 +361,64 @@ class RunHandle(Protocol):
         """A random number in [0, 1)."""
         ...
 
-    def recorded(self, key: bytes) -> Outcome | None:
-        """The outcome of an earlier execution, if there is one that counts."""
+    def is_recorded(self, key: bytes, actor: BaseActor) -> bool:
+        """Whether the call of the actor with this key has an outcome that is to be reused."""
         ...
 
-    def reused(self, base: bytes) -> None:
-        """The recorded outcome of the call at this place has been returned, and with it those of all calls below."""
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome of a call that is recorded."""
+        ...
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it can be had without waiting, else None."""
+        ...
+
+    def dismissed_keys(self) -> Container[bytes]:
+        """The recorded calls that were cancelled because their group had no more use for them."""
+        ...
+
+    def recorded_ending(self, group_id: str) -> ExecutionStatus | None:
+        """How a group ended in an earlier execution; None if it did not."""
+        ...
+
+    def is_unknown(self, key: bytes) -> bool:
+        """Whether the call with this key had begun before, and nothing tells whether it was done."""
+        ...
+
+    async def decide_unknown(self, actor: BaseActor, address: str, key: bytes) -> OnUnknown:
+        """What to do about such a call: RETRY or FAIL. A person may have to be asked."""
+        ...
+
+    def expect_running(self) -> None:
+        """Raise `StopRun` if the run is being stopped, so that nothing new begins."""
+        ...
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the run is being stopped, and what is under way has had its grace."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between two attempts. Raises `StopRun` as soon as the run is being stopped."""
+        ...
+
+    def watch_stop(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is to be stopped, and again when the grace has passed."""
+        ...
+
+    def unwatch_stop(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        ...
+
+    async def flush(self) -> None:
+        """Let what was written behind be on disk: a group has ended."""
         ...
 
     def is_tried_again(self, key: bytes, generation: Generation) -> bool:
-        """Whether the call with this key failed in a generation of its parent that came before this one."""
+        """Whether the outcome with this key does not count any more for this generation of the parent.
+
+        It was a failure of an earlier one, or somebody asked for the call to be made again.
+        """
         ...
 
     def attempts_before(self, key: bytes) -> int:
@@ -147,12 +433,27 @@ class RunHandle(Protocol):
         """An id for a group of a run that records nothing."""
         ...
 
-    async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Record an event with the outcome that it reports, if the run records.
+    async def record(
+        self, event: ExecutionEvent[Any], outcome: Outcome | None = None, *, is_urgent: bool = False
+    ) -> Outcome | None:
+        """Record an event with the outcome that it reports, if the run records. An urgent one is on disk on return.
 
         Returns:
             The outcome that counts, see `Store.append`; None in a run that records nothing.
         """
+        ...
+
+    @property
+    def recalls_nowait(self) -> bool:
+        """Whether `recall` has nobody to wait for."""
+        ...
+
+    def recall_nowait(self, event: ExecutionEvent[Any]) -> None:
+        """The same as `recall`, when there is nobody to wait for."""
+        ...
+
+    async def recall(self, event: ExecutionEvent[Any]) -> None:
+        """Tell the history and the subscribers, but not the journal, of an outcome that was recorded before."""
         ...
 
     async def publish(self, event: ExecutionEvent[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rh_agents.core._trusted import trusted
-from rh_agents.core.errors import RhAgentsError
+from rh_agents.core.errors import RecordedError, RhAgentsError
 from rh_agents.core.scope import Generation
 
 __all__ = ["ExecutionResult", "Outcome", "describe_error"]
@@ -58,7 +58,7 @@ class ExecutionResult(BaseModel, Generic[T]):
 
 def describe_error(error: BaseException) -> str:
     """One line for people: the kind of the error and its first line of text."""
-    kind = type(error).__name__
+    kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
     try:
         text = str(error).strip()
     except Exception:  # noqa: BLE001 - the error is the user's, and so is the way in which it tells its text

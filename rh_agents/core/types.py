@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["Engine", "EventType", "ExecutionStatus"]
+__all__ = ["Durability", "Effect", "Engine", "EventType", "ExecutionStatus", "OnUnknown", "ReplayMode"]
 
 
 class EventType(StrEnum):
@@ -13,6 +13,8 @@ class EventType(StrEnum):
     LLM_CALL = "llm_call"
     FUNCTION_CALL = "function_call"
     """A plain coroutine or callable that was given to a group."""
+    QUESTION = "question"
+    """A question that a person has to answer."""
     GROUP_STARTED = "group_started"
     GROUP_COMPLETED = "group_completed"
 
@@ -31,7 +33,11 @@ class ExecutionStatus(StrEnum):
     RECOVERED = "recovered"
     """The outcome came from an earlier execution of the same run; nothing was called."""
     AWAITING = "awaiting"
+    """It waits for the answer of a person; a run in which nothing else is left to do has been suspended."""
     HUMAN_INTERVENTION = "human_intervention"
+    """A person has answered."""
+    SUPERSEDED = "superseded"
+    """Somebody asked for the call to be made again, though it has an outcome. Only in journals."""
 
     @property
     def is_final(self) -> bool:
@@ -48,3 +54,46 @@ class Engine(StrEnum):
     """In a worker thread: the default for functions that are not coroutine functions."""
     PROCESS = "process"
     """In a worker process: for work that keeps a processor busy. The function must be importable by name."""
+
+
+class Durability(StrEnum):
+    """When the outcome of a call is on disk."""
+
+    SYNC = "sync"
+    """Before the caller gets it: nothing that anybody has seen is ever lost. Many calls share one write."""
+    ASYNC = "async"
+    """Soon, and at the end of each group and of the run: a crash costs the outcomes of the last moments."""
+    EXIT = "exit"
+    """At the end of the run, or earlier if there is time: a crash may cost everything; for work that is cheap."""
+
+
+class ReplayMode(StrEnum):
+    """What becomes of recorded outcomes when a run is executed again."""
+
+    NORMAL = "normal"
+    """They are reused."""
+    VALIDATION = "validation"
+    """Everything is called again and compared with them; nothing is recorded. Calls with an external effect are not
+    made: their outcomes are reused."""
+    REPUBLISH_ALL = "republish_all"
+    """They are reused, and subscribers get all recorded events first, marked `is_replayed`."""
+
+
+class Effect(StrEnum):
+    """What a call does to the world."""
+
+    REPEATABLE = "repeatable"
+    """Nothing that making it twice would spoil."""
+    EXTERNAL = "external"
+    """Something that must not happen twice by accident: a payment, a mail. That it begins is on disk before it does."""
+
+
+class OnUnknown(StrEnum):
+    """What to do with a call that had started when its process died, so that nobody knows whether it was done."""
+
+    RETRY = "retry"
+    """Make it again, with the same `idempotency_key`."""
+    FAIL = "fail"
+    """Let it fail with `UnknownOutcomeError`."""
+    ASK = "ask"
+    """Ask a person."""

@@ -2,58 +2,436 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import json
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
-from rh_agents.core.ports import RecordedRun
-from rh_agents.core.results import Outcome
+from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.values import decode, decode_error, encode, encode_error
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryJournal", "MemoryStore"]
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-
-
-@dataclass(slots=True)
-class _Run:
-    status: ExecutionStatus = ExecutionStatus.PENDING
-    epoch: int = 0
-    outcomes: dict[bytes, Outcome] = field(default_factory=dict)
-    events: list[ExecutionEvent[Any]] = field(default_factory=list)
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class MemoryStore:
-    """Keeps everything until it is thrown away. Results are the objects themselves: do not change them afterwards."""
+    """Keeps runs until it is thrown away. What it gives back is a copy, as from a store on disk.
 
-    def __init__(self) -> None:
+    A run whose owner has not closed it, but is gone for Python, may be opened by the next one. While the owner is
+    there, it keeps the run: nothing can die without its process here, so that leases do not expire.
+    """
+
+    def __init__(self, *, clock: Clock = time.time) -> None:
         self._runs: dict[str, _Run] = {}
+        self._clock = clock
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._runs)} runs)"
 
-    async def open_run(self, run_id: str) -> RecordedRun:
+    async def open_run(self, request: RunRequest) -> MemoryJournal:
         """Begin the run, or continue it, or begin a new epoch of it if it had ended."""
-        run = self._runs.setdefault(run_id, _Run())
-        before = run.status
-        if before in _ENDED:
-            run.epoch += 1
-        run.status = ExecutionStatus.STARTED
-        return RecordedRun(before, run.epoch, run.outcomes, run.events)
+        self._expect_open()
+        now = self._clock()
+        run = self._runs.get(request.run_id)
+        if run is None:
+            run = self._runs[request.run_id] = _Run(RunInfo(request.run_id, created_at=now))
+        run.expect_free()
+        before = run.info
+        epoch = before.epoch + (before.status in _ENDED)
+        journal = self._make_journal(run, dataclasses.replace(before, epoch=epoch))
+        run.info = dataclasses.replace(
+            journal.info,
+            status=ExecutionStatus.STARTED,
+            workflow=request.workflow or before.workflow,
+            input=request.input if request.input is not None else before.input,
+            input_digest=request.input_digest or before.input_digest,
+            tags=request.tags or before.tags,
+            facts=dict(request.facts) or before.facts,
+            updated_at=now,
+            ended_at=None,
+            reason=None,
+            owner=request.owner,
+        )
+        run.take(journal)
+        return journal
 
-    async def append(self, run_id: str, event: ExecutionEvent[Any], outcome: Outcome | None) -> Outcome | None:
-        """Add an event with its outcome. Of two outcomes for one key the first counts; the second leaves no event."""
-        run = self._runs[run_id]
-        if outcome is not None:
-            counts = run.outcomes.setdefault(outcome.key, outcome)
-            if counts is not outcome:
-                return counts
-        run.events.append(event)
-        return outcome
+    def _make_journal(self, run: _Run, info: RunInfo) -> MemoryJournal:
+        return MemoryJournal(run, info, self)
 
-    async def end_run(self, run_id: str, status: ExecutionStatus) -> None:
-        """Record how the run ended."""
-        self._runs[run_id].status = status
+    async def find_run(self, run_id: str) -> RunInfo | None:
+        """The run of this name, if there is one."""
+        self._expect_open()
+        run = self._runs.get(run_id)
+        return None if run is None else run.seen()
+
+    async def runs(
+        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+    ) -> list[RunInfo]:
+        """The runs that fit, newest first."""
+        self._expect_open()
+        found = [
+            info
+            for info in (run.seen() for run in self._runs.values())
+            if (status is None or info.status is status)
+            and (tag is None or tag in info.tags)
+            and (updated_before is None or info.updated_at < updated_before)
+        ]
+        return sorted(found, key=lambda info: info.created_at, reverse=True)
+
+    async def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+        """The journal of a run in its order, from after the place `after`."""
+        self._expect_open()
+        run = self._run(run_id)
+        while True:
+            changed = run.changed
+            while after < len(run.events):
+                after += 1
+                yield RecordedEvent(after, run.event(after))
+            if not follow or run.owner() is None:
+                return
+            run.followers += 1
+            try:
+                await changed.wait()
+            finally:
+                run.followers -= 1
+
+    async def outcomes(self, run_id: str) -> AsyncIterator[Outcome]:
+        """What the calls of a run came to, in the order in which that was recorded."""
+        self._expect_open()
+        for stored in list(self._run(run_id).outcomes.values()):
+            yield _read(stored)
+
+    async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
+        """Let these calls be made again when the run is executed the next time, though they have an outcome."""
+        self._expect_open()
+        run = self._run(run_id)
+        run.expect_free()
+        for key in keys:
+            if key not in run.sequence_of:
+                continue
+            event = run.events[run.sequence_of[key] - 1]
+            changes = {"execution_status": ExecutionStatus.SUPERSEDED, "result": None, "timestamp": self._clock()}
+            run.events.append(event.model_copy(update=changes))
+
+    async def fork_run(
+        self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]
+    ) -> None:
+        """Copy a run under another name, without the outcomes of some keys, and with some edited ones."""
+        self._expect_open()
+        run = self._run(run_id)
+        if new_run_id in self._runs:
+            raise StoreError(f"there is a run {new_run_id!r} already: fork to another name")
+        now = self._clock()
+        info = dataclasses.replace(
+            run.info, run_id=new_run_id, status=ExecutionStatus.STARTED, created_at=now, updated_at=now, ended_at=None,
+            owner=None, reason=None, forked_from=run_id,
+        )  # fmt: skip
+        fork = _Run(info)
+        left_out, changed = set(leave_out), {outcome.key: outcome for outcome in edited}
+        for event, stored in run.entries():
+            if event.key is not None and bytes.fromhex(event.key) in left_out:
+                continue
+            copy = event.model_copy(update={"run_id": new_run_id})
+            if event.key is not None and bytes.fromhex(event.key) in changed:
+                if stored is None and event.execution_status is ExecutionStatus.SUPERSEDED:
+                    continue
+                if stored is not None:
+                    copy, stored = _edited(copy, changed[stored.key])
+            fork.add(copy, stored)
+        self._runs[new_run_id] = fork
+
+    async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
+        """The questions of a run or of all, oldest first."""
+        self._expect_open()
+        found = [
+            question
+            for name, run in self._runs.items()
+            if run_id is None or name == run_id
+            for question in run.questions.values()
+            if not is_open or question.answer is None
+        ]
+        return sorted(found, key=lambda question: question.asked_at)
+
+    async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
+        """Answer an open question with plain JSON text."""
+        self._expect_open()
+        run = self._run(run_id)
+        question = run.questions.get(question_id)
+        if question is None:
+            raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")
+        if question.answer is not None:
+            raise StoreError(f"question {question_id!r} of run {run_id!r} has been answered")
+        answered = dataclasses.replace(
+            question, answer=_checked_json(answer), answered_at=self._clock(), answered_by=by, problem=None
+        )
+        run.questions[question_id] = answered
+        return answered
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
+        self._expect_open()
+        run = self._run(run_id)
+        owner = run.owner()
+        if owner is None and run.info.status in _ENDED:
+            return False
+        if owner is None:
+            now = self._clock()
+            run.info = dataclasses.replace(
+                run.info, status=ExecutionStatus.CANCELLED, reason=reason, updated_at=now, ended_at=now, owner=None
+            )
+            return False
+        owner.ask_to_stop(reason)
+        return True
+
+    async def delete_run(self, run_id: str) -> None:
+        """Forget a run."""
+        self._expect_open()
+        self._run(run_id).expect_free()
+        del self._runs[run_id]
+
+    async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
+        """There are no artifacts here: large results are kept with their outcomes."""
+        self._expect_open()
+        return 0
+
+    async def check(self) -> list[str]:
+        """Look for damage: memory that is damaged cannot be trusted to say so."""
+        self._expect_open()
+        return []
 
     async def aclose(self) -> None:
-        """Nothing to let go of: the same store can be opened again."""
+        """From now on, nothing can be read or written."""
+        self._is_closed = True
+
+    def _expect_open(self) -> None:
+        if self._is_closed:
+            raise StoreError("the store has been closed")
+
+    def _run(self, run_id: str) -> _Run:
+        run = self._runs.get(run_id)
+        if run is None:
+            raise StoreError(f"there is no run {run_id!r}")
+        return run
+
+
+@dataclass(slots=True)
+class _Run:
+    info: RunInfo
+    events: list[ExecutionEvent[Any]] = field(default_factory=list)
+    outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+    sequence_of: dict[bytes, int] = field(default_factory=dict)
+    questions: dict[str, Question] = field(default_factory=dict)
+    fence: int = 0
+    followers: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _owner: weakref.ref[MemoryJournal] | None = None
+
+    def owner(self) -> MemoryJournal | None:
+        return None if self._owner is None else self._owner()
+
+    def take(self, journal: MemoryJournal | None) -> None:
+        self._owner = None if journal is None else weakref.ref(journal)
+        self.tell()
+
+    def expect_free(self) -> None:
+        if self.owner() is not None:
+            owner = self.info.owner or "somebody"
+            raise RunIsLive(f"run {self.info.run_id!r} is being executed by {owner}", owner=owner)
+
+    def seen(self) -> RunInfo:
+        return dataclasses.replace(
+            self.info, outcomes=len(self.outcomes), owner=None if self.owner() is None else self.info.owner
+        )
+
+    def add(self, event: ExecutionEvent[Any], stored: Outcome | None) -> None:
+        self.events.append(event)
+        if stored is not None:
+            self.outcomes[stored.key] = stored
+            self.sequence_of[stored.key] = len(self.events)
+
+    def event(self, sequence: int) -> ExecutionEvent[Any]:
+        """The event at a place, with the result of its call."""
+        event = self.events[sequence - 1]
+        if event.key is None or not event.execution_status.is_final:
+            return event
+        key = bytes.fromhex(event.key)
+        stored = self.outcomes.get(key) if self.sequence_of.get(key) == sequence else None
+        if stored is None or not isinstance(stored.value, _Encoded):
+            return event
+        return event.model_copy(update={"result": decode(stored.value.data, unknown_ok=True)})
+
+    def entries(self) -> Iterator[tuple[ExecutionEvent[Any], Outcome | None]]:
+        """The events, each with the outcome that it reports."""
+        by_sequence = {self.sequence_of[key]: outcome for key, outcome in self.outcomes.items()}
+        for sequence, event in enumerate(self.events, 1):
+            yield event, by_sequence.get(sequence)
+
+    def fold(self) -> RecordedCalls:
+        recorded = RecordedCalls()
+        for sequence, (event, outcome) in enumerate(self.entries(), 1):
+            _add(recorded, sequence, event, outcome)
+        return recorded
+
+    def tell(self) -> None:
+        """Wake those who follow the journal."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class MemoryJournal:
+    """A run of a `MemoryStore` that is open for one owner."""
+
+    def __init__(self, run: _Run, info: RunInfo, store: MemoryStore) -> None:
+        self._run = run
+        self._store = store
+        self._tell_of_stop: Callable[[str], None] | None = None
+        run.fence += 1
+        self._fence = run.fence
+        self.info: RunInfo = info
+        self.recorded: RecordedCalls = run.fold()
+        self.stop_requested: str | None = None
+        self.waiting: int = 0
+
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome of a key in `recorded.finished`."""
+        self._expect_mine()
+        stored = self._run.outcomes.get(key)
+        if stored is None:
+            raise StoreError(f"run {self.info.run_id!r} has no outcome for key {key.hex()}")
+        return _read(stored)
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same: memory has nothing to wait for."""
+        self._expect_mine()
+        stored = self._run.outcomes.get(key)
+        return None if stored is None else _read(stored)
+
+    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add an event with its outcome. Of two outcomes for one key the first counts; the second leaves no event."""
+        self._expect_mine()
+        run = self._run
+        stored = None
+        if outcome is not None:
+            first = run.outcomes.get(outcome.key)
+            if first is not None:
+                return _read(first)
+            stored = _written(outcome)
+            if stored is not outcome and event.result is not None:
+                event = event.model_copy(update={"result": None})  # it may be changed from outside
+        run.add(event, stored)
+        _add(self.recorded, len(run.events), event, outcome)
+        if run.followers:
+            run.tell()
+        return outcome
+
+    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """The same as `note`: memory has nothing to wait for."""
+        return self.note(event, outcome)
+
+    async def flush(self) -> None:
+        """Nothing waits."""
+        self._expect_mine()
+
+    async def ask(self, question: Question) -> Question:
+        """Record that a question is open, or find it as it stands."""
+        self._expect_mine()
+        return self._run.questions.setdefault(question.id, question)
+
+    async def reject_answer(self, question_id: str, problem: str) -> None:
+        """Open the question again."""
+        self._expect_mine()
+        question = self._run.questions.get(question_id)
+        if question is None:
+            raise StoreError(f"run {self.info.run_id!r} has asked no question {question_id!r}")
+        self._run.questions[question_id] = dataclasses.replace(
+            question, answer=None, answered_at=None, answered_by=None, problem=problem
+        )
+
+    def when_stop_requested(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` when somebody asks for the run to be stopped."""
+        self._tell_of_stop = tell
+        if self.stop_requested is not None:
+            tell(self.stop_requested)
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Somebody asks."""
+        self.stop_requested = reason
+        if self._tell_of_stop is not None:
+            self._tell_of_stop(reason)
+
+    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+        """Record how the run stands, and let go of it."""
+        run = self._run
+        if run.fence != self._fence:
+            return
+        now = self._store._clock()
+        ended_at = now if status in _ENDED else None
+        run.info = dataclasses.replace(
+            run.info, status=status, reason=reason, updated_at=now, ended_at=ended_at, owner=None
+        )
+        run.fence += 1
+        run.take(None)
+
+    def _expect_mine(self) -> None:
+        self._store._expect_open()
+        if self._run.fence != self._fence:
+            raise LeaseLost(f"run {self.info.run_id!r} is closed here, or somebody else has taken it over")
+
+
+def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
+    key = None if event.key is None else bytes.fromhex(event.key)
+    failed_in = None if outcome is None or outcome.error is None else outcome.made_in
+    recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, outcome is not None, failed_in)
+
+
+def _written(outcome: Outcome) -> Outcome:
+    """The outcome as it is kept: what could be changed from outside is turned into text."""
+    if outcome.error is None and type(outcome.value) in _AS_THEY_ARE:
+        return outcome
+    error: Any = None if outcome.error is None else encode_error(outcome.error)
+    return outcome._replace(value=_Encoded(encode(outcome.value)), error=error)
+
+
+def _read(stored: Outcome) -> Outcome:
+    if not isinstance(stored.value, _Encoded):
+        return stored
+    error: Any = stored.error
+    return stored._replace(value=decode(stored.value.data), error=None if error is None else decode_error(error))
+
+
+def _edited(event: ExecutionEvent[Any], outcome: Outcome) -> tuple[ExecutionEvent[Any], Outcome]:
+    """The event of a call with another outcome than it had, and that outcome as it is kept."""
+    has_failed = outcome.error is not None
+    changes = {
+        "execution_status": ExecutionStatus.FAILED if has_failed else ExecutionStatus.COMPLETED,
+        "result": None if has_failed else outcome.value,
+        "message": None if outcome.error is None else describe_error(outcome.error),
+        "execution_time": outcome.seconds,
+        "attempt": outcome.attempts,
+    }
+    return event.model_copy(update=changes), _written(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    data: bytes
+
+
+def _checked_json(answer: bytes) -> bytes:
+    try:
+        json.loads(answer)
+    except ValueError as error:
+        raise StoreError(f"an answer is JSON text, and this is not: {error}") from error
+    return answer

@@ -31,7 +31,7 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.results import Outcome
+from tests.doubles import HookedStore
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 
 
@@ -135,16 +135,14 @@ def test_attempts_before_a_crash_count() -> None:
     run_virtually(main)
 
 
-class SlowStore(MemoryStore):
+class SlowStore(HookedStore):
     """Takes a second for everything."""
 
-    async def open_run(self, run_id: str) -> Any:
+    async def before_opening(self) -> None:
         await asyncio.sleep(1)
-        return await super().open_run(run_id)
 
-    async def append(self, run_id: str, event: ExecutionEvent[Any], outcome: Outcome | None) -> Outcome | None:
+    async def before_waiting(self) -> None:
         await asyncio.sleep(1)
-        return await super().append(run_id, event, outcome)
 
 
 def test_calls_made_while_the_run_is_being_opened_wait_for_that() -> None:
@@ -168,6 +166,7 @@ def test_calls_made_while_the_run_is_being_opened_wait_for_that() -> None:
             tasks = [asyncio.ensure_future(group("a", 1)), asyncio.ensure_future(group("b", 2))]
             await asyncio.wait(tasks)
             assert [task.exception() or task.result() for task in tasks] == [1, 2]
+            await state.end()
         assert made == [1, 2]
 
     run_virtually(main)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from rh_agents import ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore, RetryPolicy, agent, current, tool
 from rh_agents.core.keys import idempotency_key
 from rh_agents.core.results import Outcome
+from tests.doubles import HookedStore, request
 from tests.properties.virtual import run_virtually
 
 RUN = "monday"
@@ -36,28 +37,26 @@ class Boom(Exception):
     """What calls raise."""
 
 
-class Journal(MemoryStore):
+class Journal(HookedStore):
     """A store that can be taken back to what it was after any of its writes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.entries: list[Entry] = []
 
-    async def append(self, run_id: str, event: ExecutionEvent[Any], outcome: Outcome | None) -> Outcome | None:
-        counts = await super().append(run_id, event, outcome)
+    def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
         self.entries.append((event, outcome))
-        return counts
 
     async def after_the_first(self, count: int) -> Journal:
         """What a crash after so many writes leaves."""
         left = Journal()
-        await left.open_run(RUN)
+        journal = await left.open_run(request(RUN))
         for event, outcome in self.entries[:count]:
-            await left.append(RUN, event, outcome)
+            journal.note(event, outcome)
         return left
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def entries_with_outcomes(self) -> list[Outcome]:
         return [outcome for _, outcome in self.entries if outcome is not None]
 
 
@@ -167,7 +166,7 @@ def test_after_a_crash_at_any_write_no_finished_call_is_made_again_and_no_result
         whole = Journal()
         undisturbed = await execute(whole, program, World())
         left = await whole.after_the_first(moment % (len(whole.entries) + 1))
-        finished = _as_keys(left.outcomes)
+        finished = _as_keys(left.entries_with_outcomes)
         begun = {event.key for event, _ in left.entries if event.execution_status is ExecutionStatus.STARTED}
         in_flight = len(begun - {None}) - len(finished)
 
@@ -177,12 +176,12 @@ def test_after_a_crash_at_any_write_no_finished_call_is_made_again_and_no_result
         assert len(set(again.called)) == len(again.called)
         begun_before = {idempotency_key(RUN, bytes.fromhex(key)) for key in begun if key is not None}
         assert len(begun_before & set(again.called)) <= in_flight
-        assert _as_keys(left.outcomes) == _as_keys(whole.outcomes)
+        assert _as_keys(left.entries_with_outcomes) == _as_keys(whole.entries_with_outcomes)
 
         third = World()
         assert await execute(left, program, third) == undisturbed
         # A run that has ended tries its failed calls again, and only these.
-        failed = [outcome for outcome in left.outcomes if outcome.error is not None]
+        failed = [outcome for outcome in left.entries_with_outcomes if outcome.error is not None]
         assert len(third.called) <= len(failed)
 
     run_virtually(main)
@@ -199,7 +198,7 @@ def test_a_run_that_is_killed_from_inside_goes_on_where_it_was(program: Any, mom
         if task.cancel():
             await asyncio.wait([task])
             assert task.cancelled()
-        finished = _as_keys(store.outcomes)
+        finished = _as_keys(store.entries_with_outcomes)
         again = World(salt=salt)
         assert await execute(store, program, again) == undisturbed
         assert not finished & set(again.called)
@@ -313,7 +312,7 @@ def test_after_a_crash_a_program_that_fails_and_retries_goes_on_as_if_nothing_ha
         left = await whole.after_the_first(moment % (len(whole.entries) + 1))
         # A call that failed and is tried again by another attempt of its agent has the same idempotency key.
         recorded = Counter(
-            idempotency_key(RUN, outcome.base) for outcome in left.outcomes if outcome.name == "weak_step"
+            idempotency_key(RUN, outcome.base) for outcome in left.entries_with_outcomes if outcome.name == "weak_step"
         )
         again = World(is_down=True, salt=salt)
         assert await execute_weak(left, program, again) == ending
@@ -407,7 +406,7 @@ def test_a_stream_gives_the_recorded_results_first_and_in_their_recorded_order(
         whole = Journal()
         first = await stream(whole, World())
         left = await whole.after_the_first(moment % (len(whole.entries) + 1))
-        recorded = len(left.outcomes)
+        recorded = len(left.entries_with_outcomes)
         again = World(salt=salt)
         second = await stream(left, again)
         assert second[:recorded] == first[:recorded]
@@ -474,32 +473,6 @@ def test_a_second_try_that_crashes_repeats_what_it_had_and_tries_the_rest() -> N
         third = World()
         assert await fragile_all(store, third, ends=True) == ["Boom: 0", "Boom: 1", 2]
         assert third.called == ["2"]
-
-    run_virtually(main)
-
-
-def test_of_two_executions_at_the_same_time_the_first_outcome_counts_for_both() -> None:
-    count = 0
-
-    @tool
-    async def draw() -> int:
-        nonlocal count
-        count += 1
-        mine = count
-        await asyncio.sleep(mine)
-        return mine
-
-    async def execute_once(store: MemoryStore) -> list[int]:
-        async with ExecutionState(store=store, run_id=RUN) as state, state.parallel() as p:
-            p.add(draw())
-            return [result.unwrap() for result in await p.gather()]
-
-    async def main() -> None:
-        store = MemoryStore()
-        tasks = [asyncio.ensure_future(execute_once(store)) for _ in range(2)]
-        await asyncio.wait(tasks)
-        assert count == 2
-        assert [task.result() for task in tasks] == [[1], [1]]
 
     run_virtually(main)
 

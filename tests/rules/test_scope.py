@@ -9,6 +9,7 @@ from rh_agents import BaseActor, ExecutionEvent, ExecutionState, ExecutionStatus
 from rh_agents.core.keys import again_key
 from rh_agents.core.results import Outcome
 from rh_agents.core.scope import Claim, Generation, Scope
+from tests.doubles import request
 
 OWNER, OTHER, THIRD = object(), object(), object()
 X, Y = b"x", b"y"
@@ -113,11 +114,11 @@ def test_a_call_is_made_again_if_it_failed_before_this_generation_of_its_caller(
     async def main() -> tuple[bytes, int]:
         store = MemoryStore()
         event = ExecutionEvent[Any](actor=BaseActor(name="fetch", handler=print))
-        await store.open_run("r")
+        journal = await store.open_run(request("r"))
         for each in recorded:
-            await store.append("r", event, outcome(*each))
-        if now[0]:
-            await store.end_run("r", ExecutionStatus.COMPLETED)
+            told = event.model_copy(update={"key": each[0].hex(), "execution_status": ExecutionStatus.COMPLETED})
+            journal.note(told, outcome(*each))
+        await journal.close(ExecutionStatus.COMPLETED if now[0] else ExecutionStatus.STARTED)
         state = ExecutionState(store=store, run_id="r")
         await state.open()
         scope = Scope(state, b"key", "survey")

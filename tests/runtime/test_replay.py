@@ -26,12 +26,12 @@ from rh_agents import (
 )
 from rh_agents.core.errors import (
     DefinitionError,
+    RunIsLive,
     StoreError,
     UndefinedOrderError,
     UndefinedOrderWarning,
 )
-from rh_agents.core.ports import RecordedRun
-from rh_agents.core.results import Outcome
+from tests.doubles import HookedStore
 
 
 class Crash(BaseException):
@@ -176,7 +176,7 @@ def test_a_run_that_has_ended_gives_its_failed_calls_another_try_and_only_those(
         world.forget()
         async with world.again() as state:
             assert await work() == [True, True, True]
-            assert (state.epoch, state.unused_outcomes) == (1, [])
+            assert (state.epoch, await state.unused_outcomes()) == (1, [])
         assert world.forget() == ["b"]
         async with world.again():
             assert await work() == [True, True, True]
@@ -266,7 +266,7 @@ def test_items_can_be_inserted_removed_and_reordered_without_losing_the_others(w
         world.forget()
         async with world.again() as state:
             assert await survey("cxaa") == ["c", "x", "a", "a"]
-            assert [outcome.value for outcome in state.unused_outcomes] == ["b"]
+            assert [outcome.value for outcome in await state.unused_outcomes()] == ["b"]
         assert world.calls == ["x"]
 
     execute(main)
@@ -296,7 +296,7 @@ def test_a_new_version_of_an_actor_runs_again_and_the_old_outcome_is_unused(worl
             await make_fetch(world)("a")
         async with world.again() as state:
             await make_fetch(world, version="2")("a")
-            assert [outcome.value for outcome in state.unused_outcomes] == ["a"]
+            assert [outcome.value for outcome in await state.unused_outcomes()] == ["a"]
         assert world.calls == ["a", "a"]
 
     execute(main)
@@ -308,12 +308,12 @@ def test_unused_outcomes_are_told_only_of_earlier_executions(world: World) -> No
     async def main() -> None:
         async with world.again() as state:
             await fetch("a")
-            assert state.unused_outcomes == []
+            assert await state.unused_outcomes() == []
         async with world.again() as state:
-            assert [outcome.address for outcome in state.unused_outcomes] == ["fetch"]
+            assert [outcome.address for outcome in await state.unused_outcomes()] == ["fetch"]
             await fetch("a")
             await fetch("b")
-            assert state.unused_outcomes == []
+            assert await state.unused_outcomes() == []
 
     execute(main)
 
@@ -330,7 +330,7 @@ def test_what_a_finished_agent_called_is_not_reported_as_unused(world: World) ->
             await survey()
         async with world.again() as state:
             await survey()
-            assert state.unused_outcomes == []
+            assert await state.unused_outcomes() == []
 
     execute(main)
 
@@ -799,32 +799,23 @@ def test_attempts_are_counted_across_restarts(world: World) -> None:
 # -- the store --------------------------------------------------------------------------------------------------------
 
 
-def test_of_two_executions_of_one_run_the_first_outcome_wins_for_both(world: World) -> None:
-    @tool
-    async def draw(name: str, number: Annotated[int, Injected]) -> int:
-        await asyncio.sleep(number)
-        world.see(number)
-        return number
+def test_a_run_that_somebody_executes_cannot_be_executed_by_somebody_else(world: World) -> None:
+    fetch = make_fetch(world)
 
     async def main() -> None:
-        slow, quick = world.again(), world.again()
-        events: list[ExecutionEvent[Any]] = []
-        slow.event_bus.subscribe(events.append)
-
-        async def execute_in(state: ExecutionState, number: int) -> ExecutionResult[int]:
-            async with state:
-                return await draw("a", number).outcome()
-
-        first, second = await asyncio.gather(execute_in(slow, 2), execute_in(quick, 1))
-        assert world.calls == [1, 2], "both have called it"
-        assert (first.unwrap(), second.unwrap()) == (1, 1)
-        assert (first.is_replayed, second.is_replayed) == (True, False)
-        assert "completed" not in [event.execution_status.value for event in events]
+        async with world.again():
+            await fetch("a")
+            with pytest.raises(RunIsLive, match="run 'monday' is being executed by process"):
+                async with world.again():
+                    await fetch("b")
+        async with world.again():
+            await fetch("a")
+        assert world.calls == ["a"]
 
     execute(main)
 
 
-class FailingStore(MemoryStore):
+class FailingStore(HookedStore):
     """Works until something is set on fire."""
 
     def __init__(self) -> None:
@@ -833,17 +824,12 @@ class FailingStore(MemoryStore):
         self.opens_after = 0.0
         self.openings = 0
 
-    async def open_run(self, run_id: str) -> RecordedRun:
+    async def before_opening(self) -> None:
         self.openings += 1
         await asyncio.sleep(self.opens_after)
-        self._check()
-        return await super().open_run(run_id)
+        self.before_adding()
 
-    async def append(self, run_id: str, event: ExecutionEvent[Any], outcome: Outcome | None) -> Outcome | None:
-        self._check()
-        return await super().append(run_id, event, outcome)
-
-    def _check(self) -> None:
+    def before_adding(self) -> None:
         if self.is_burning:
             raise StoreError("the disk is full")
 
@@ -870,9 +856,10 @@ def test_a_store_that_fails_stops_the_run_and_nothing_is_acknowledged_afterwards
                         await fetch("a")
                     raise
         assert events == ["started", "completed", "started"]
-        recorded = await store.open_run("r")
-        assert [outcome.value for outcome in recorded.outcomes.values()] == ["a"]
-        assert recorded.status is ExecutionStatus.STARTED, "the end could not be recorded, so the run goes on next time"
+        assert [outcome.value async for outcome in store.outcomes("r")] == ["a"]
+        info = await store.find_run("r")
+        assert info is not None
+        assert info.status is ExecutionStatus.STARTED, "the end could not be recorded, so the run goes on next time"
 
     execute(main)
     assert world.calls == ["a", "b"]
@@ -949,6 +936,7 @@ def test_calls_side_by_side_wait_until_the_run_has_been_opened(world: World) -> 
                     await p.gather()
 
             await asyncio.gather(group("one"), group("two"))
+            await state.end()
         assert sorted(world.calls) == ["one", "two"]
         assert store.openings == 2, "once for each execution"
 
@@ -1057,7 +1045,9 @@ def test_an_ordered_stream_is_in_the_order_of_enrolment_at_every_start(world: Wo
     execute(main)
 
 
-def test_the_history_of_a_resumed_run_begins_with_what_happened_before(world: World) -> None:
+def test_the_history_of_a_resumed_run_tells_what_was_recovered_and_the_store_tells_what_happened_before(
+    world: World,
+) -> None:
     fetch = make_fetch(world)
 
     async def main() -> None:
@@ -1066,6 +1056,8 @@ def test_the_history_of_a_resumed_run_begins_with_what_happened_before(world: Wo
         async with world.again() as state:
             await fetch("a")
             told = [event.execution_status.value for event in state.history]
-        assert told == ["started", "completed", "recovered"]
+        assert told == ["recovered"]
+        journal = [entry.event.execution_status.value async for entry in world.store.events("monday")]
+        assert journal == ["started", "completed"], "what is recovered is no news"
 
     execute(main)

@@ -1,0 +1,258 @@
+"""What a run has to do with its store: opening it, recording what happens, and finding what happened before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from rh_agents.core._validation import ValidationJournal
+from rh_agents.core.errors import RunMismatchError, StoreError
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.keys import again_key
+from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
+from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.results import Outcome
+from rh_agents.core.rewind import affected_by
+from rh_agents.core.scope import Generation
+from rh_agents.core.types import Durability, ExecutionStatus, ReplayMode
+
+__all__ = ["Recording", "make_owner"]
+
+_MOST_WAITING = 10_000
+"""Entries that may wait to be written behind, before whoever adds another one has to wait for them."""
+_NOTHING = RecordedCalls()
+
+
+def make_owner() -> str:
+    """A name for one execution of a run: who it is for people, and different from every other one."""
+    return f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex[:12]})"
+
+
+class Recording:
+    """The journal of one run, from opening it to letting go of it.
+
+    Args:
+        store: None records nothing.
+        request: what the store is asked to open.
+        mode: what becomes of recorded outcomes.
+        durability: when outcomes are on disk.
+        retry_failed: whether failures of an execution that had ended are tried again.
+        reuse: whether the run may go on with another input or workflow than it had.
+        resume_from: make the call at this address again, and what depends on it.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        request: RunRequest,
+        mode: ReplayMode = ReplayMode.NORMAL,
+        durability: Durability = Durability.SYNC,
+        *,
+        retry_failed: bool = True,
+        reuse: bool = False,
+        resume_from: str | None = None,
+    ) -> None:
+        self._store = store
+        self._request = request
+        self._mode = mode
+        self._durability = durability
+        self._retry_failed = retry_failed
+        self._reuse = reuse
+        self._resume_from = resume_from
+        self._journal: Journal | None = None
+        self._lock = asyncio.Lock()
+        self._used: set[bytes] = set()
+        self._reused_places: set[bytes] = set()
+        self._earlier: frozenset[bytes] = frozenset()
+        self.records: bool = store is not None
+        self.is_open: bool = False
+        self.broken: StoreError | None = None
+        self.recorded: RecordedCalls = _NOTHING
+        self.epoch: int = 0
+        self.is_resumed: bool = False
+
+    async def open(self, opened: Callable[[], Awaitable[None]]) -> None:
+        """Open the journal, if that has not been done, and let `opened` see to it; others who ask meanwhile wait.
+
+        Raises:
+            RunMismatchError: the run is about something else.
+            StoreError: the store failed, now or before; `RunIsLive`: somebody else executes the run.
+        """
+        if self.broken is not None:
+            raise self.broken
+        async with self._lock:  # calls side by side wait for the first one
+            if self.is_open:
+                return
+            if self._store is not None:
+                await self._open(self._store)
+            await opened()
+            self.is_open = True
+
+    async def _open(self, store: Store) -> None:
+        request = self._request
+        known = await store.find_run(request.run_id)
+        if known is not None and not self._reuse:
+            _expect_same(known, request)
+        if known is not None and self._resume_from is not None:
+            affected = await affected_by(store, request.run_id, self._resume_from)
+            await store.supersede(request.run_id, [outcome.key for outcome in affected])
+        if self._mode is ReplayMode.VALIDATION:
+            self._journal = await ValidationJournal.read(store, request.run_id)
+        else:
+            self._journal = await store.open_run(request)
+        self.recorded = self._journal.recorded
+        self.epoch = self._journal.info.epoch
+        self.is_resumed = self.recorded.events > 0
+        self._earlier = frozenset(self.recorded.finished)
+
+    # -- what happened before -----------------------------------------------------------------------------------------
+
+    def is_recorded(self, key: bytes, *, is_external: bool) -> bool:
+        """Whether the call with this key has an outcome that is to be reused."""
+        if key not in self.recorded.finished:
+            return False
+        if self.is_resumed:
+            self._used.add(key)
+        return is_external or self._mode is not ReplayMode.VALIDATION
+
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome that is recorded for a key."""
+        journal = self._expect_journal()
+        try:
+            outcome = await journal.load(key)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+        if self.is_resumed:
+            self._reused_places.add(outcome.base)
+        return outcome
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it can be had without waiting."""
+        journal = self._expect_journal()
+        try:
+            outcome = journal.load_nowait(key)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+        if outcome is not None and self.is_resumed:
+            self._reused_places.add(outcome.base)
+        return outcome
+
+    def is_tried_again(self, key: bytes, generation: Generation) -> bool:
+        """Whether the recorded outcome is no longer to be used in this generation of the parent."""
+        if key not in self.recorded.superseded and not self._was_made_again(key):
+            failed_in = self.recorded.failed.get(key)
+            if failed_in is None or failed_in >= generation:
+                return False
+            if not self._retry_failed and failed_in[0] != generation[0]:
+                return False
+        if self.is_resumed:
+            self._used.add(key)
+        return True
+
+    def _was_made_again(self, key: bytes) -> bool:
+        """Whether its group had no use for the call, and another execution made it after all."""
+        return key in self.recorded.dismissed and again_key(key) in self.recorded.finished
+
+    async def unused(self) -> AsyncIterator[Outcome]:
+        """Outcomes of earlier executions that this one has not asked for, but for those below a reused call."""
+        if self._store is None or not self._earlier:
+            return
+        outcomes = [
+            outcome async for outcome in self._store.outcomes(self._request.run_id) if outcome.key in self._earlier
+        ]
+        parents = {outcome.base: outcome.parent for outcome in outcomes}
+        for outcome in outcomes:
+            is_spent = outcome.key in self._used or outcome.key in self.recorded.superseded
+            if not is_spent and not self._is_below_a_reused_call(outcome, parents):
+                yield outcome
+
+    def _is_below_a_reused_call(self, outcome: Outcome, parents: dict[bytes, bytes]) -> bool:
+        place: bytes | None = outcome.parent
+        while place:
+            if place in self._reused_places:
+                return True
+            place = parents.get(place)
+        return False
+
+    # -- what happens now ---------------------------------------------------------------------------------------------
+
+    async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None, *, is_urgent: bool) -> Outcome | None:
+        """Record an event with its outcome; returns the outcome that counts.
+
+        Outcomes are on disk when this returns, if the durability says so; so is an urgent event.
+        """
+        journal = self._expect_journal()
+        if outcome is not None and self.is_resumed:
+            self._used.add(outcome.key)
+        try:
+            if is_urgent or (outcome is not None and self._durability is Durability.SYNC):
+                return await journal.append(event, outcome)
+            counts = journal.note(event, outcome)
+            if journal.waiting > _MOST_WAITING:
+                await journal.flush()
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+        return counts
+
+    async def flush(self) -> None:
+        """Wait until what was written behind is on disk; at the end of a group."""
+        if self._journal is None or self._durability is not Durability.ASYNC:
+            return
+        try:
+            await self._expect_journal().flush()
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+
+    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+        """Record how the run stands, and let go of it.
+
+        Raises:
+            StoreError: the store failed, now or before.
+        """
+        journal, self._journal = self._journal, None
+        if journal is None:
+            return
+        if self.broken is not None:  # the run has not ended, whatever its program came to
+            await journal.close(ExecutionStatus.STARTED, str(self.broken))
+            raise self.broken
+        await journal.close(status, reason)
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, while it is open."""
+        return self._journal
+
+    def _expect_journal(self) -> Journal:
+        if self.broken is not None:
+            raise self.broken
+        if self._journal is None:
+            raise StoreError(f"run {self._request.run_id!r} is closed: nothing can be recorded after its end")
+        return self._journal
+
+
+def _expect_same(known: RunInfo, request: RunRequest) -> None:
+    """Refuse to go on with a run that was about something else."""
+    if known.workflow and request.workflow and known.workflow != request.workflow:
+        raise RunMismatchError(
+            f"run {known.run_id!r} was started with the workflow {known.workflow}, and this is {request.workflow}: "
+            "name another run, or go on with what still fits by reuse=True"
+        )
+    digests = known.input_digest, request.input_digest
+    if None not in digests and digests[0] != digests[1]:
+        raise RunMismatchError(
+            f"run {known.run_id!r} was started with the input {_short(known.input)}, and this is "
+            f"{_short(request.input)}: name another run, or go on with what still fits by reuse=True"
+        )
+
+
+def _short(data: bytes | None, length: int = 120) -> str:
+    text = "(not kept)" if data is None else data.decode("utf-8", "replace")
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,195 @@
+"""Stopping a run from outside: nothing new begins, what is under way has some time to finish, nothing is lost.
+
+A run that is being stopped raises `StopRun` wherever a new call would begin. That unwinds the program, while the calls
+that were under way come to their end and are recorded. What is still running after the grace is cancelled, and records
+nothing, so that it is made again when the run goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from rh_agents.core.errors import StopRun
+
+__all__ = ["InterruptChecker", "Interruption", "interrupt_on_signals"]
+
+InterruptChecker = Callable[[], Awaitable[object] | object]
+"""Tells whether a run is to be stopped: what gives something to await is awaited once, and comes back when it is time;
+any other function is asked before each call. What comes back is the reason; nothing or False if there is none."""
+
+
+class Interruption:
+    """Whether a run is being stopped, and who wants to know of it."""
+
+    def __init__(self) -> None:
+        self.stop: StopRun | None = None
+        """Raised by every call that would begin now; None while the run goes on."""
+        self.is_final: bool = False
+        """Whether somebody cancelled the run, so that it ends instead of waiting to go on."""
+        self._is_closed = False
+        self._watchers: set[Callable[[], None]] = set()
+        self._checker: Callable[[], None] | None = None
+        self._task: asyncio.Future[object] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def request(self, reason: str, grace: float, cut_off: Callable[[], None], *, is_final: bool = False) -> None:
+        """Stop the run; `cut_off` is called after `grace` seconds. A second request can only shorten the grace.
+
+        After the end of the run there is nothing to stop.
+        """
+        if self._is_closed:
+            return
+        self.is_final = self.is_final or is_final
+        if self.stop is None:
+            self.stop = StopRun(reason)
+        if grace != float("inf"):
+            self.after(max(0.0, grace), cut_off)
+        self.tell_watchers()
+
+    def tell_watchers(self) -> None:
+        """The run is to be stopped, or its grace has passed."""
+        for watcher in list(self._watchers):
+            watcher()
+
+    def expect_none(self) -> None:
+        """Raise `StopRun` if the run is being stopped."""
+        if self._checker is not None and self.stop is None:
+            self._checker()
+        if self.stop is not None:
+            raise StopRun(self.stop.reason)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether somebody is asked before each call."""
+        return self._checker is not None
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is to be stopped; at once, if it is already."""
+        self._watchers.add(tell)
+        if self.stop is not None:
+            tell()
+
+    def unwatch(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        self._watchers.discard(tell)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long. Raises `StopRun` as soon as the run is to be stopped."""
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        timer = loop.call_later(seconds, wake)
+        self.watch(wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            self.unwatch(wake)
+        if self.stop is not None:
+            raise StopRun(self.stop.reason)
+
+    def check_with(self, checker: InterruptChecker, request: Callable[[str], None]) -> None:
+        """Let `checker` tell when to stop, in place of the one before; `request` is called with the reason."""
+        self._forget_checker()
+
+        def ask() -> None:
+            found = checker()
+            if inspect.isawaitable(found):
+                self._await(found, request)
+            elif found:
+                request(_text(found))
+
+        if inspect.iscoroutinefunction(checker) or inspect.iscoroutinefunction(type(checker).__call__):
+            ask()
+        else:
+            self._checker = ask
+
+    def _await(self, found: Awaitable[object], request: Callable[[str], None]) -> None:
+        """From now on the checker tells by itself."""
+        self._checker = None
+        self._task = task = asyncio.ensure_future(found)
+
+        def done(_: object) -> None:
+            if task.cancelled():
+                return
+            error = task.exception()
+            if error is not None:
+                request(f"the interrupt checker failed: {error!r}")
+            elif task.result():
+                request(_text(task.result()))
+
+        task.add_done_callback(done)
+
+    def _forget_checker(self) -> asyncio.Future[object] | None:
+        task, self._task = self._task, None
+        self._checker = None
+        if task is not None:
+            task.cancel()
+        return task
+
+    def after(self, seconds: float, tell: Callable[[], None]) -> None:
+        """Call `tell` after so many seconds, unless the run has ended by then."""
+        if not self._is_closed:
+            self._timers.append(asyncio.get_running_loop().call_later(seconds, tell))
+
+    async def aclose(self) -> None:
+        """The run has ended: nothing is awaited any more.
+
+        Raises:
+            Exception: what an awaited checker raised.
+        """
+        self._is_closed = True
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        task = self._forget_checker()
+        if task is not None:
+            await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+
+def _text(reason: object) -> str:
+    return reason if isinstance(reason, str) else "the interrupt checker said so"
+
+
+@contextlib.contextmanager
+def interrupt_on_signals(*steps: Callable[[str], object]) -> Iterator[None]:
+    """While the block lasts, Ctrl-C and SIGTERM call `steps` on the event loop, each signal the next one, by its name.
+
+    A signal after the last step ends the process as if nobody had listened. With `signal.signal` rather than
+    `loop.add_signal_handler`, which does not exist on Windows and is not heard while code blocks the loop. Outside of
+    the main thread, where Python allows no handlers, signals do what they did before.
+    """
+    loop = asyncio.get_running_loop()
+    count = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count <= len(steps):
+            loop.call_soon_threadsafe(steps[count - 1], signal.Signals(number).name)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    previous: dict[signal.Signals, Any] = {}
+    with contextlib.suppress(ValueError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)

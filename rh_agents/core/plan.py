@@ -1,0 +1,311 @@
+"""What would become of the calls of a run if it were executed again, told from its journal alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from rh_agents.core.address import SEPARATOR
+from rh_agents.core.groups import GroupStatus
+from rh_agents.core.keys import again_key
+from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.results import describe_error
+from rh_agents.core.types import EventType, ExecutionStatus
+
+if TYPE_CHECKING:
+    from rh_agents.core.events import ExecutionEvent
+    from rh_agents.core.ports import RecordedEvent, RunInfo
+    from rh_agents.core.results import Outcome
+    from rh_agents.core.scope import Generation
+
+__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "plan_run"]
+
+_ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+
+
+class Fate(StrEnum):
+    """What becomes of a call that the journal knows, provided that the program makes it again as it is."""
+
+    REUSED = "reused"
+    """Its value is given again, and nothing is called."""
+    REPEATED = "repeated"
+    """Its failure is given again: the program may have acted on it before the run was interrupted."""
+    TRIED_AGAIN = "tried_again"
+    """It failed, in an execution that has ended since or before its caller was tried again, so it is made again."""
+    SUPERSEDED = "superseded"
+    """It has an outcome, and somebody asked for it to be made again."""
+    UNKNOWN = "unknown"
+    """It had begun, and nothing tells whether it was done."""
+    CONTINUED = "continued"
+    """It had begun and was left in good order: its next attempt begins, or it goes on behind what it waited for."""
+    QUESTION = "question"
+    """It waits for the answer of a person."""
+    NOT_REACHED = "not_reached"
+    """It is not asked for, because the call that made it is not made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A call that the journal knows, and its fate.
+
+    Attributes:
+        place: the key of its first try, which is what makes it this call.
+        name, version: of the actor that was called.
+        attempts: how many there were so far.
+        message: what went wrong last, in one line.
+    """
+
+    key: bytes
+    place: bytes
+    address: str
+    name: str
+    version: str
+    event_type: EventType
+    fate: Fate
+    attempts: int = 0
+    message: str | None = None
+    group_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """A group that has not been completed, and how many of its members had not begun; None if that is not known."""
+
+    group_id: str
+    name: str
+    address: str
+    not_begun: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would become of a run."""
+
+    calls: tuple[PlannedCall, ...] = ()
+    """In the order in which they first began; of a call that was made again, only the last try."""
+    groups: tuple[PlannedGroup, ...] = ()
+
+    def of(self, *fates: Fate) -> list[PlannedCall]:
+        """The calls with one of these fates."""
+        return [call for call in self.calls if call.fate in fates]
+
+    @property
+    def counts(self) -> Counter[Fate]:
+        """How many calls have which fate."""
+        return Counter(call.fate for call in self.calls)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is asked for is recorded, so that nothing would run, as far as the journal tells."""
+        return not self.groups and all(
+            call.fate in (Fate.REUSED, Fate.REPEATED, Fate.NOT_REACHED) for call in self.calls
+        )
+
+
+def plan_run(
+    info: RunInfo, outcomes: Iterable[Outcome], events: Iterable[RecordedEvent], *, retry_failed: bool = True
+) -> Plan:
+    """What would become of a run that is executed again by the program that it was recorded with.
+
+    Args:
+        info: the run.
+        outcomes: all of them, as the store gives them. Their values do not matter.
+        events: its journal.
+        retry_failed: as in `ExecutionState`.
+    """
+    fold = _Fold(info, retry_failed)
+    for outcome in outcomes:
+        fold.add_outcome(outcome)
+    for recorded in events:
+        fold.add_event(recorded.sequence, recorded.event)
+    return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()))
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is kept of an outcome: no values."""
+
+    base: bytes
+    parent: bytes
+    failed_in: Generation | None
+    message: str | None
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is kept of the events of a call."""
+
+    address: str
+    name: str
+    version: str
+    event_type: EventType
+    group_id: str | None
+    attempts: int = 0
+    message: str | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    name: str
+    address: str
+    total: int | None = None
+    is_complete: bool = False
+    begun: set[int] = field(default_factory=set)
+
+
+class _Fold:
+    def __init__(self, info: RunInfo, retry_failed: bool) -> None:
+        self._epoch = info.epoch + (info.status in _ENDED)
+        self._retry_failed = retry_failed
+        self._recorded = RecordedCalls()
+        self._outcomes: dict[bytes, _Known] = {}
+        self._calls: dict[bytes, _Call] = {}
+        self._groups: dict[str, _Group] = {}
+        self._at: dict[str, list[bytes]] = {}
+        self._reached: dict[bytes, bool] = {}
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        failed_in = None if outcome.error is None else outcome.made_in
+        message = None if outcome.error is None else describe_error(outcome.error)
+        self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, message)
+
+    def add_event(self, sequence: int, event: ExecutionEvent[Any]) -> None:
+        self._note_group(event)
+        if event.key is None:
+            return
+        key, status = bytes.fromhex(event.key), event.execution_status
+        known = self._outcomes.get(key)
+        has_outcome = known is not None and status in _ENDED
+        failed_in = known.failed_in if known is not None and has_outcome else None
+        self._recorded.add(sequence, status, key, event.attempt, event.group_id, has_outcome, failed_in)
+        call = self._calls.get(key)
+        if call is None:
+            actor = event.actor
+            call = _Call(event.address, actor.name, actor.version, event.event_type, event.group_id)
+            self._calls[key] = call
+            self._at.setdefault(event.address, []).append(key)
+        call.attempts = max(call.attempts, event.attempt)
+        call.message = event.message
+
+    def _note_group(self, event: ExecutionEvent[Any]) -> None:
+        if event.group_id is None:
+            return
+        group = self._groups.get(event.group_id)
+        if event.group is not None:
+            if group is None:
+                group = self._groups[event.group_id] = _Group(event.group.name, event.group.address)
+            # Not its total: none is known when a group begins, and one that is left early forgets the rest.
+            group.is_complete = event.group.status is GroupStatus.COMPLETED
+        elif group is not None and event.parallel_index is not None:
+            group.begun.add(event.parallel_index)
+            group.total = event.group_total if event.group_total is not None else group.total
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def planned_calls(self) -> Iterator[PlannedCall]:
+        """The calls, each at its last try."""
+        first: dict[bytes, bytes] = {}
+        for key, call in self._calls.items():
+            place, again = first.get(key, key), again_key(key)
+            if again in self._calls:
+                first[again] = place
+                continue
+            known = self._outcomes.get(key)
+            message = call.message if known is None else known.message
+            yield PlannedCall(
+                key,
+                place,
+                call.address,
+                call.name,
+                call.version,
+                call.event_type,
+                self._fate(key, call),
+                call.attempts,
+                message,
+                call.group_id,
+            )
+
+    def planned_groups(self) -> Iterator[PlannedGroup]:
+        """The groups that were left before their end and are entered again."""
+        for group_id, group in self._groups.items():
+            if group.is_complete or self._is_below_what_is_not_made(group.address):
+                continue
+            not_begun = None if group.total is None else max(0, group.total - len(group.begun))
+            yield PlannedGroup(group_id, group.name, group.address, not_begun)
+
+    def _fate(self, key: bytes, call: _Call) -> Fate:
+        recorded, known = self._recorded, self._outcomes.get(key)
+        if not self._is_reached(key, call):
+            return Fate.NOT_REACHED
+        if known is not None:
+            if self._is_tried_again(key, known):
+                return Fate.SUPERSEDED if key in recorded.superseded else Fate.TRIED_AGAIN
+            return Fate.REUSED if known.failed_in is None else Fate.REPEATED
+        if call.event_type is EventType.QUESTION:
+            return Fate.QUESTION
+        return Fate.UNKNOWN if key in recorded.unknown else Fate.CONTINUED
+
+    def _is_tried_again(self, key: bytes, known: _Known) -> bool:
+        """The rule of the runtime: see `Scope.resolve` and `Recording.is_tried_again`."""
+        if key in self._recorded.superseded:
+            return True
+        if known.failed_in is None or known.failed_in >= self._generation(known.parent):
+            return False
+        return self._retry_failed or known.failed_in[0] == self._epoch
+
+    def _generation(self, place: bytes) -> Generation:
+        """In which execution of its body the call at a place makes its calls the next time."""
+        if not place:
+            return (self._epoch, 0, 0)
+        key, tries = self._current(place)
+        return (self._epoch, tries, self._recorded.attempts.get(key, 0) + 1)
+
+    def _current(self, place: bytes) -> tuple[bytes, int]:
+        """The key under which the call at a place is made the next time, and how often it was made before."""
+        key, tries = place, 0
+        while (known := self._outcomes.get(key)) is not None and self._is_tried_again(key, known):
+            key, tries = again_key(key), tries + 1
+        return key, tries
+
+    def _is_reached(self, key: bytes, call: _Call) -> bool:
+        known = self._outcomes.get(key)
+        if known is None:
+            return not self._is_below_what_is_not_made(call.address)
+        return self._is_entered(known.parent)
+
+    def _is_entered(self, place: bytes) -> bool:
+        """Whether the body of the call at a place is executed."""
+        if not place:
+            return True
+        found = self._reached.get(place)
+        if found is None:
+            key, _ = self._current(place)
+            known = self._outcomes.get(key)
+            if known is not None:
+                found = False  # its outcome is given
+            elif (first := self._outcomes.get(place)) is not None:
+                found = self._is_entered(first.parent)
+            else:
+                call = self._calls.get(place)
+                found = call is None or not self._is_below_what_is_not_made(call.address)
+            self._reached[place] = found
+        return found
+
+    def _is_below_what_is_not_made(self, address: str) -> bool:
+        """The same seen from below, by addresses, for what has no outcome that would tell who made it."""
+        end = address.rfind(SEPARATOR)
+        while end > 0:
+            keys = self._at.get(address[:end])
+            if keys is not None:
+                return not any(self._is_entered(self._place(key)) for key in keys)
+            end = address.rfind(SEPARATOR, 0, end)
+        return False
+
+    def _place(self, key: bytes) -> bytes:
+        known = self._outcomes.get(key)
+        return key if known is None else known.base

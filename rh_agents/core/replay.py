@@ -1,0 +1,146 @@
+"""What a journal says about the calls of a run, by key: which have an outcome, and what is known of the others."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rh_agents.core.address import SEPARATOR
+from rh_agents.core.errors import UsageError
+from rh_agents.core.types import ExecutionStatus
+
+if TYPE_CHECKING:
+    from rh_agents.core.results import Outcome
+    from rh_agents.core.scope import Generation
+
+__all__ = ["RecordedCalls", "affected_calls"]
+
+_ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
+
+
+@dataclass(slots=True)
+class RecordedCalls:
+    """A fold over the events of a journal. It holds no values, so the calls of a long run fit into memory.
+
+    Attributes:
+        finished: where each outcome stands, by key, in the order in which they were recorded: the number of its event.
+        failed: of those, the ones that are failures, each with the generation of its parent that made it.
+        dismissed: of those, the ones that were cancelled because their group had no more use for them.
+        orders: by group id, the keys of its members that have an outcome, in the order in which they ended.
+        endings: by group id, how groups ended: COMPLETED, FAILED (by a failure or a timeout) or CANCELLED.
+        attempts: how many attempts failed of calls that have no outcome.
+        unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
+            event that told of their start.
+        superseded: outcomes that somebody asked not to use any more.
+        events: how many events the journal has.
+    """
+
+    finished: dict[bytes, int] = field(default_factory=dict)
+    failed: dict[bytes, Generation] = field(default_factory=dict)
+    dismissed: set[bytes] = field(default_factory=set)
+    orders: dict[str, list[bytes]] = field(default_factory=dict)
+    endings: dict[str, ExecutionStatus] = field(default_factory=dict)
+    attempts: dict[bytes, int] = field(default_factory=dict)
+    unknown: dict[bytes, int] = field(default_factory=dict)
+    superseded: set[bytes] = field(default_factory=set)
+    events: int = 0
+
+    def add(
+        self,
+        sequence: int,
+        status: ExecutionStatus | str,
+        key: bytes | None,
+        attempt: int,
+        group_id: str | None,
+        has_outcome: bool,
+        failed_in: Generation | None,
+    ) -> None:
+        """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed."""
+        self.events += 1
+        if key is None:
+            if group_id is not None and status in _ENDINGS:
+                self.endings[group_id] = ExecutionStatus(status)
+            return
+        if has_outcome:
+            self.finished[key] = sequence
+            if failed_in is not None:
+                self.failed[key] = failed_in
+                if status == ExecutionStatus.CANCELLED:
+                    self.dismissed.add(key)
+            if group_id is not None:
+                self.orders.setdefault(group_id, []).append(key)
+            self.unknown.pop(key, None)
+            if self.attempts:
+                self.attempts.pop(key, None)
+        elif status == ExecutionStatus.STARTED and key not in self.finished:
+            self.unknown[key] = sequence
+        elif status == ExecutionStatus.RETRYING:
+            self.attempts[key] = attempt
+            self.unknown.pop(key, None)
+        elif status == ExecutionStatus.SUPERSEDED:
+            self.superseded.add(key)
+        elif status == ExecutionStatus.AWAITING:
+            self.unknown.pop(key, None)
+
+
+def affected_calls(outcomes: Sequence[Outcome], unseen: Container[bytes], target: str, run_id: str) -> list[Outcome]:
+    """The outcomes that no longer hold if the call at `target` is made again, in their order; that call's own is first.
+
+    Those are, besides its own, the outcomes of the calls around it, of the calls below it, and of every later member
+    of a group whose input cannot be seen (a coroutine, a callable; `unseen` holds their keys): it may have used the
+    result. Calls whose input can be seen and that used the result have another key if the result is another one.
+
+    Args:
+        outcomes: all of the run, without values that matter, in the order in which they were recorded.
+        unseen: the keys of members whose input cannot be seen.
+        target: an address; or `@` and the beginning of a key, since calls with different inputs may share an address.
+        run_id: for errors.
+
+    Raises:
+        UsageError: no call of the run that has an outcome fits, or more than one does.
+    """
+    found = _find(outcomes, target, run_id)
+    parents = {outcome.base: outcome.parent for outcome in outcomes}
+    affected = [found]
+    is_later = False
+    for outcome in outcomes:
+        if outcome.key == found.key:
+            is_later = True
+        elif (
+            outcome.base == found.base
+            or _is_around(outcome, found, parents)
+            or _is_around(found, outcome, parents)
+            or (is_later and outcome.key in unseen)
+        ):
+            affected.append(outcome)
+    return affected
+
+
+def _is_around(outer: Outcome, inner: Outcome, parents: Mapping[bytes, bytes]) -> bool:
+    """Whether a call is below another one.
+
+    Where one between them has no outcome (it was cut off, or its result is no data), their addresses have to tell.
+    """
+    place = inner.parent
+    while place and place != outer.base:
+        if place not in parents:
+            return inner.address.startswith(outer.address + SEPARATOR)
+        place = parents[place]
+    return bool(place)
+
+
+def _find(outcomes: Sequence[Outcome], target: str, run_id: str) -> Outcome:
+    if target.startswith("@"):
+        found = {outcome.base: outcome for outcome in outcomes if outcome.key.hex().startswith(target[1:].lower())}
+    else:
+        found = {outcome.base: outcome for outcome in outcomes if outcome.address == target}
+    if len(found) > 1:
+        keys = ", ".join(f"@{outcome.key.hex()[:8]}" for outcome in list(found.values())[:5])
+        raise UsageError(f"run {run_id!r} has {len(found)} calls at {target!r}: name one of them by its key: {keys}")
+    if not found:
+        close = difflib.get_close_matches(target, {outcome.address for outcome in outcomes}, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"run {run_id!r} has no finished call at {target!r}{hint}")
+    return next(iter(found.values()))

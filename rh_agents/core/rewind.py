@@ -1,0 +1,64 @@
+"""Going back in a run: making a call again with all that depends on it, or trying another result in a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rh_agents.core.errors import StoreError, UsageError
+from rh_agents.core.ports import Store
+from rh_agents.core.replay import affected_calls
+from rh_agents.core.results import Outcome
+from rh_agents.core.types import EventType
+
+__all__ = ["UNCHANGED", "affected_by", "fork"]
+
+UNCHANGED: Any = object()
+"""Stands for: the result is not edited."""
+
+
+async def affected_by(store: Store, run_id: str, target: str) -> list[Outcome]:
+    """The outcomes of a run that no longer hold if the call at `target` is made again; its own is first.
+
+    Raises:
+        UsageError: there is no such call, or more than one.
+        StoreError: there is no such run.
+    """
+    unseen = {
+        bytes.fromhex(entry.event.key)
+        async for entry in store.events(run_id)
+        if entry.event.key is not None and entry.event.event_type is EventType.FUNCTION_CALL
+    }
+    outcomes = [outcome async for outcome in store.outcomes(run_id)]
+    return affected_calls(outcomes, unseen, target, run_id)
+
+
+async def fork(
+    store: Store, run_id: str, new_run_id: str, *, address: str | None = None, result: Any = UNCHANGED
+) -> None:
+    """Copy a run under another name, so that it can go on differently. Executing the copy goes on from what it has.
+
+    Args:
+        store: where the run is recorded.
+        run_id: the run.
+        new_run_id: the name of the copy.
+        address: a finished call (or `@` and the beginning of its key): without `result`, the copy makes it again, with
+            everything that depends on it; with `result`, only what depends on it.
+        result: what that call is to have returned.
+
+    Raises:
+        UsageError: there is no such call, more than one, or a result without a call.
+        StoreError: there is no such run, or there is one of the new name.
+        UnstorableError: the result is no data.
+    """
+    if address is None:
+        if result is not UNCHANGED:
+            raise UsageError("fork(result=...) needs the address of the call that is to have returned it")
+        return await store.fork_run(run_id, new_run_id, (), ())
+    if await store.find_run(run_id) is None:
+        raise StoreError(f"there is no run {run_id!r}")
+    own, *others = await affected_by(store, run_id, address)
+    if result is UNCHANGED:
+        return await store.fork_run(run_id, new_run_id, [own.key, *(outcome.key for outcome in others)], ())
+    left_out = [outcome.key for outcome in others if outcome.base != own.base]  # its failures lead to the edited one
+
+    return await store.fork_run(run_id, new_run_id, left_out, [own._replace(value=result, error=None)])

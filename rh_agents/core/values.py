@@ -1,0 +1,126 @@
+"""Values as typed JSON: how results, errors and inputs are stored.
+
+What JSON has is written as it is. Everything else is an object with the key `"!"`, which says what it is:
+
+    {"!": "tuple", "v": [1, 2]}
+    {"!": "model", "class": "app.Page", "v": {"url": "https://...", "links": {"!": "set", "v": []}}}
+
+What is read is equal to what was written and has the same types. Reading runs no code of the user's: no constructor, no
+validator, no import; only `__hash__` and `__eq__` of what stands in sets and dictionary keys. Instances are made of
+classes that the program has registered (see `learn` and `storable`), and of no others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from rh_agents.core._annotations import check_annotation
+from rh_agents.core._read_values import UnknownValue, revive
+from rh_agents.core._registry import learn, learn_function, name_of, storable
+from rh_agents.core._write_values import Writing, brief, quick, text_of, too_deep
+from rh_agents.core.errors import StoreError, UnstorableError
+from rh_agents.core.results import ExecutionResult, describe_error
+
+__all__ = [
+    "UnknownValue",
+    "check_annotation",
+    "decode",
+    "decode_error",
+    "encode",
+    "encode_error",
+    "learn",
+    "learn_function",
+    "storable",
+]
+
+_TAG_IN_BYTES = b'"!"'
+_FAR_APART = 43
+_MANY_DIGITS = re.compile(rb"[0-9]{95}")
+"""An integer that is too long to be read has so many digits in a row even if only each 43rd character is looked at."""
+
+
+def encode(value: object) -> bytes:
+    """The typed JSON text of a value, in UTF-8.
+
+    Raises:
+        UnstorableError: it is no data. The message tells what it is, where it stands, and what to do; it begins with
+            "a httpx.Client at ['client'] cannot be stored", so that the caller can say whose value it is.
+    """
+    try:
+        if type(value) is str:
+            return to_json(value)
+        data = to_json(quick(value, 0))
+    except Exception:  # noqa: BLE001 - mostly NotQuick and what to_json raises, but the value is the user's
+        return _encode_carefully(value)
+    return _encode_carefully(value) if _has_unreadable_number(data) else data
+
+
+def _has_unreadable_number(data: bytes) -> bool:
+    """Whether there may be a number that JSON has not or that is too long. (To look for one letter takes no time.)"""
+    if (b"N" in data and b"NaN" in data) or (b"I" in data and b"Infinity" in data):
+        return True
+    return len(data) > 4300 and _MANY_DIGITS.search(data[::_FAR_APART]) is not None
+
+
+def _encode_carefully(value: object) -> bytes:
+    try:
+        return to_json(Writing().write(value, "", 0))
+    except UnstorableError:
+        raise
+    except RecursionError:
+        raise UnstorableError(too_deep("")) from None
+    except Exception as error:
+        raise UnstorableError(f"a {name_of(type(value))} cannot be stored: {describe_error(error)}") from error
+
+
+def decode(data: bytes, *, unknown_ok: bool = False) -> Any:
+    """The value of which `encode` made `data`.
+
+    Args:
+        unknown_ok: give an `UnknownValue` for an instance of a class that this program does not have, or that has other
+            fields by now.
+
+    Raises:
+        StoreError: the bytes are damaged, or a class is unknown or has other fields by now.
+    """
+    try:
+        tree = from_json(data)
+        return revive(tree, unknown_ok) if b"!" in data and _TAG_IN_BYTES in data else tree
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"a recorded value is damaged: {type(error).__name__}: {error}") from error
+
+
+def encode_error(error: Exception) -> bytes:
+    """The typed JSON text of an error: its class, text, arguments, notes, causes and those attributes that are data.
+
+    Never raises: of an error that cannot be written down, the class and the text are.
+    """
+    try:
+        data = to_json(Writing().error(error, "", 0))
+        if text_of(decode_error(data)) == text_of(error):
+            return data
+        node = Writing().error(error, "", 0)
+        node["reads"] = True
+        return to_json(node)
+    except Exception:  # noqa: BLE001 - whatever an error is made of, the failure is recorded
+        return to_json(brief(error))
+
+
+def decode_error(data: bytes) -> Exception:
+    """The error of which `encode_error` made `data`, or a `RecordedError` if its class is not loaded.
+
+    Raises:
+        StoreError: the bytes are damaged.
+    """
+    error = decode(data, unknown_ok=True)
+    if isinstance(error, Exception):
+        return error
+    raise StoreError(f"a recorded error is damaged: it is a {type(error).__name__}")
+
+
+learn(ExecutionResult)  # a call may return the results of its group

@@ -1,0 +1,205 @@
+"""What would become of the calls of a run: every fate, told from events and outcomes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from rh_agents.core.actors import BaseActor, Tool
+from rh_agents.core.events import ExecutionEvent, call_event, group_event
+from rh_agents.core.groups import GroupStatus, ParallelEventGroup
+from rh_agents.core.keys import ROOT_KEY, again_key
+from rh_agents.core.plan import Fate, Plan, plan_run
+from rh_agents.core.ports import RecordedEvent, RunInfo
+from rh_agents.core.questions import QUESTION_ACTOR
+from rh_agents.core.results import Outcome
+from rh_agents.core.scope import Generation
+from rh_agents.core.types import ExecutionStatus
+
+STARTED, COMPLETED, FAILED = ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+RETRYING, AWAITING, CANCELLED = ExecutionStatus.RETRYING, ExecutionStatus.AWAITING, ExecutionStatus.CANCELLED
+
+
+async def _nothing() -> None: ...
+
+
+def key(name: str) -> bytes:
+    return sha256(name.encode()).digest()
+
+
+class Run:
+    """A journal that is written down by hand."""
+
+    def __init__(self, status: ExecutionStatus = STARTED, epoch: int = 0) -> None:
+        self.info = RunInfo("r", status=status, epoch=epoch)
+        self.events: list[RecordedEvent] = []
+        self.outcomes: list[Outcome] = []
+
+    def tell(
+        self, status: ExecutionStatus, address: str, call: bytes, *, actor: BaseActor | None = None, **facts: Any
+    ) -> Run:
+        """An event."""
+        name = address.rpartition("::")[2]
+        actor = actor or Tool(name=name, handler=_nothing, version="7")
+        return self._add(call_event(actor, name, status, "r", address, call.hex(), 0.0, facts=facts))
+
+    def group(self, name: str, *, status: GroupStatus = GroupStatus.RUNNING) -> Run:
+        """An event of a group."""
+        about = ParallelEventGroup(group_id=name, name=name, address=name, status=status)
+        kind: Any = "group_completed" if about.is_complete else "group_started"
+        return self._add(group_event(kind, about, "r", 0.0))
+
+    def _add(self, event: ExecutionEvent[Any]) -> Run:
+        self.events.append(RecordedEvent(len(self.events) + 1, event))
+        return self
+
+    def made(
+        self,
+        address: str,
+        call: bytes,
+        *,
+        error: Exception | None = None,
+        parent: bytes = ROOT_KEY,
+        base: bytes | None = None,
+        made_in: Generation = (0, 0, 0),
+    ) -> Run:
+        """A call from its start to its outcome."""
+        self.tell(STARTED, address, call)
+        self.tell(COMPLETED if error is None else FAILED, address, call)
+        name = address.rpartition("::")[2]
+        self.outcomes.append(
+            Outcome(call, name, address, None, error, 0.1, 1, base=base or call, parent=parent, made_in=made_in)
+        )
+        return self
+
+    def plan(self, **options: Any) -> Plan:
+        """What would become of it."""
+        return plan_run(self.info, self.outcomes, self.events, **options)
+
+    def fates(self, **options: Any) -> dict[str, str]:
+        """The same by address."""
+        return {call.address: call.fate.value for call in self.plan(**options).calls}
+
+
+A, B, C = key("a"), key("b"), key("c")
+OOPS = ValueError("oops")
+
+
+def test_nothing_recorded_is_an_empty_plan() -> None:
+    plan = Run().plan()
+    assert plan == Plan()
+    assert plan.is_idle
+
+
+def test_a_value_is_reused_whatever_became_of_the_run() -> None:
+    for status in (STARTED, AWAITING, COMPLETED, FAILED, CANCELLED):
+        plan = Run(status).made("a", A).plan()
+        assert [call.fate for call in plan.calls] == [Fate.REUSED]
+        assert plan.is_idle
+
+
+@pytest.mark.parametrize(
+    ("status", "epoch", "failed_in", "retry_failed", "fate"),
+    [
+        (STARTED, 0, (0, 0, 0), True, Fate.REPEATED),  # a crash: the program may have acted on it
+        (AWAITING, 0, (0, 0, 0), True, Fate.REPEATED),
+        (COMPLETED, 0, (0, 0, 0), True, Fate.TRIED_AGAIN),  # it had ended: another try
+        (FAILED, 0, (0, 0, 0), True, Fate.TRIED_AGAIN),
+        (CANCELLED, 0, (0, 0, 0), True, Fate.TRIED_AGAIN),
+        (COMPLETED, 0, (0, 0, 0), False, Fate.REPEATED),
+        (STARTED, 1, (0, 0, 0), True, Fate.TRIED_AGAIN),  # a crash before it could be tried again
+        (STARTED, 1, (1, 0, 0), True, Fate.REPEATED),
+        (COMPLETED, 1, (1, 0, 0), True, Fate.TRIED_AGAIN),
+        (STARTED, 1, (0, 0, 0), False, Fate.REPEATED),
+    ],
+)
+def test_a_failure_is_repeated_within_an_execution_and_tried_again_after_its_end(
+    status: ExecutionStatus, epoch: int, failed_in: Generation, retry_failed: bool, fate: Fate
+) -> None:
+    run = Run(status, epoch).made("a", A, error=OOPS, made_in=failed_in)
+    (call,) = run.plan(retry_failed=retry_failed).calls
+    assert (call.fate, call.message, call.version) == (fate, "ValueError: oops", "7")
+
+
+def test_of_a_call_that_was_made_again_only_the_last_try_counts() -> None:
+    run = Run(COMPLETED, 1).made("a", A, error=OOPS).made("a", again_key(A), base=A, made_in=(1, 0, 0))
+    (call,) = run.plan().calls
+    assert (call.key, call.place, call.fate) == (again_key(A), A, Fate.REUSED)
+
+
+def test_a_call_without_an_outcome_is_unknown_unless_it_was_left_in_good_order() -> None:
+    run = Run()
+    run.tell(STARTED, "a", A)
+    run.tell(STARTED, "b", B).tell(RETRYING, "b", B, attempt=2, message="E: b")
+    run.tell(STARTED, "c", C).tell(AWAITING, "c", C)
+    run.tell(STARTED, "d", key("d")).tell(CANCELLED, "d", key("d"))
+    assert run.fates() == {"a": "unknown", "b": "continued", "c": "continued", "d": "unknown"}
+    assert [call.attempts for call in run.plan().of(Fate.CONTINUED)] == [2, 1]
+    assert not run.plan().is_idle
+
+
+def test_a_question_without_an_answer_waits() -> None:
+    run = Run(AWAITING).tell(AWAITING, "ask", A, actor=QUESTION_ACTOR)
+    assert run.fates() == {"ask": "question"}
+
+
+def test_a_superseded_call_is_made_again_and_its_next_try_is_not() -> None:
+    run = Run(COMPLETED).made("a", A).tell(ExecutionStatus.SUPERSEDED, "a", A)
+    assert run.fates() == {"a": "superseded"}
+    run.made("a", again_key(A), base=A)
+    assert run.fates() == {"a": "reused"}
+
+
+def test_what_is_below_a_call_that_is_not_made_again_is_not_asked_for() -> None:
+    run = Run(COMPLETED)
+    run.tell(STARTED, "flow", A)
+    run.made("flow::step", B, parent=A, error=OOPS)
+    run.tell(STARTED, "flow::left", C)
+    run.made("flow", A)
+    assert run.fates() == {"flow": "reused", "flow::step": "not_reached", "flow::left": "not_reached"}
+    assert run.plan().is_idle
+
+
+def test_what_is_below_a_call_that_is_made_again_has_a_fate_of_its_own() -> None:
+    run = Run(FAILED)
+    run.tell(STARTED, "flow", A)
+    run.made("flow::step", B, parent=A)
+    run.made("flow::bad", C, parent=A, error=OOPS, made_in=(0, 0, 1))
+    run.made("flow", A, error=OOPS)
+    assert run.fates() == {"flow": "tried_again", "flow::step": "reused", "flow::bad": "tried_again"}
+
+
+def test_a_failure_of_an_earlier_attempt_of_its_caller_is_tried_again() -> None:
+    run = Run()
+    run.tell(STARTED, "flow", A)
+    run.made("flow::bad", B, parent=A, error=OOPS, made_in=(0, 0, 1))
+    assert run.fates()["flow::bad"] == "repeated"
+    run.tell(RETRYING, "flow", A, attempt=1)
+    assert run.fates()["flow::bad"] == "tried_again"
+
+
+def test_a_group_that_was_left_goes_on_and_tells_how_many_had_not_begun() -> None:
+    run = Run().group("pages")
+    for index in range(2):
+        event = call_event(
+            Tool(name="page", handler=_nothing), "page", STARTED, "r", f"pages[{index}]", key(str(index)).hex(), 0.0,
+            "pages", index, 10,
+        )  # fmt: skip
+        run._add(event)
+    (group,) = run.plan().groups
+    assert (group.name, group.not_begun) == ("pages", 8)
+    run.group("pages", status=GroupStatus.CANCELLED)
+    assert [group.not_begun for group in run.plan().groups] == [8], "one that is left early forgets the rest"
+    run.group("pages", status=GroupStatus.COMPLETED)
+    assert run.plan().groups == ()
+
+
+def test_a_plan_counts_its_calls() -> None:
+    run = Run().made("a", A).made("b", B).tell(STARTED, "c", C)
+    plan = run.plan()
+    assert plan.counts == {Fate.REUSED: 2, Fate.UNKNOWN: 1}
+    assert [call.address for call in plan.of(Fate.REUSED, Fate.UNKNOWN)] == ["a", "b", "c"]
+    assert dataclasses.is_dataclass(plan)
