@@ -1,0 +1,397 @@
+"""What a database must be able to do to be a store: the shape between the common engine and its backends.
+
+The engine (`_store`, `_journal`, `_writer`) knows event loops, threads, leases and the port; a backend knows SQL. All
+methods here block. `Writing` is used by the one writer thread of a store, each `Reading` by one thread at a time, but
+not always by the same one. Every method is at most one transaction, and what a method of `Writing` has returned from
+survives power loss. Every error of the database becomes a `StoreError` that names the database and the cause in one
+line (disk full, locked by another process, connection lost ...); what the error leaves behind is rolled back. After an
+error the engine closes the session and connects anew when it needs one.
+
+Times are seconds since 1970. A sequence is the place of an event in the journal of its run, from 1, without gaps. Texts
+may contain NUL and lone surrogates: a backend stores them so that they come back as they were, or refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores.artifacts import ArtifactStore
+
+__all__ = [
+    "Backend",
+    "Batch",
+    "CallRow",
+    "Edit",
+    "EventRow",
+    "OutcomeRow",
+    "Reading",
+    "RunRow",
+    "Standing",
+    "StoredEvent",
+    "StoredOutcome",
+    "Writing",
+]
+
+
+class EventRow(NamedTuple):
+    """An event as it is stored.
+
+    Attributes:
+        ok: of an event that reports an outcome, whether the call succeeded; None of all others.
+        key: 32 bytes, or None.
+        seconds: how long the call took, in events that tell its end.
+        more: JSON text of what few events have, see `_rows`; None if there is nothing.
+    """
+
+    sequence: int
+    timestamp: float
+    status: str
+    event_type: str
+    name: str
+    address: str
+    key: bytes | None
+    group_id: str | None
+    parallel_index: int | None
+    group_total: int | None
+    attempt: int
+    seconds: float | None
+    message: str | None
+    ok: bool | None
+    more: str | None
+
+
+class OutcomeRow(NamedTuple):
+    """What an outcome has in addition to the event that reports it, which has the same sequence.
+
+    Attributes:
+        key: the same as in its event. There is at most one outcome for each key of a run: the database holds that.
+        base: None if it equals `key`, which is so for all that never failed.
+        epoch, tries, parent_attempt: `Outcome.made_in`.
+        value: typed JSON text in UTF-8, of the value or of the error; None if it is an artifact.
+        artifact: SHA-256 of that text in hexadecimal, if it is kept elsewhere.
+        more: JSON text of what differs from the event (name, address, seconds, attempts, group_id); nearly always None.
+    """
+
+    sequence: int
+    key: bytes
+    ok: bool
+    base: bytes | None
+    parent: bytes
+    epoch: int
+    tries: int
+    parent_attempt: int
+    value: bytes | None
+    artifact: str | None
+    more: str | None
+
+
+class CallRow(NamedTuple):
+    """What the fold over a journal needs of an event. The last three are of a failure's outcome, None elsewhere."""
+
+    sequence: int
+    status: str
+    key: bytes | None
+    attempt: int
+    group_id: str | None
+    ok: bool | None
+    epoch: int | None
+    tries: int | None
+    parent_attempt: int | None
+
+
+class StoredEvent(NamedTuple):
+    """An event with the value of its outcome.
+
+    RECOVERED events have `ok`, `value` and `artifact` of the outcome that is recorded for their key in the same run.
+    """
+
+    row: EventRow
+    ok: bool | None
+    value: bytes | None
+    artifact: str | None
+
+
+class StoredOutcome(NamedTuple):
+    """An outcome with what its event tells of it."""
+
+    row: OutcomeRow
+    name: str
+    address: str
+    seconds: float | None
+    attempts: int
+    group_id: str | None
+
+
+class Edit(NamedTuple):
+    """Another outcome for a key of a copied run; `message` is the one line of its error for the event."""
+
+    key: bytes
+    ok: bool
+    value: bytes | None
+    artifact: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as it is stored: what `RunInfo` says, and who holds it.
+
+    Attributes:
+        number: its primary key, by which everything else refers to it.
+        process: which process holds the run, as `_owner.Process` writes it; None if none does.
+        fence: grows by one whenever the run gets another holder or loses it.
+        heartbeat: grows with every sign of life of the holder: with each batch and each renewal.
+        heartbeat_at: when that was by the holder's clock.
+        lease: seconds without a sign of life after which another one may take the run over.
+        last_sequence: how many events there are.
+        stop_requested: why somebody wants it to be stopped; forgotten when it is opened again.
+    """
+
+    number: int
+    run_id: str
+    status: str
+    epoch: int = 0
+    workflow: str = ""
+    input: bytes | None = None
+    input_digest: bytes | None = None
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    ended_at: float | None = None
+    owner: str | None = None
+    process: str | None = None
+    fence: int = 0
+    heartbeat: int = 0
+    heartbeat_at: float = 0.0
+    lease: float = 15.0
+    last_sequence: int = 0
+    outcomes: int = 0
+    reason: str | None = None
+    stop_requested: str | None = None
+    forked_from: str | None = None
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as others see it."""
+        return RunInfo(
+            run_id=self.run_id,
+            status=ExecutionStatus(self.status),
+            epoch=self.epoch,
+            workflow=self.workflow,
+            input=self.input,
+            input_digest=self.input_digest,
+            tags=self.tags,
+            facts=self.facts,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            ended_at=self.ended_at,
+            owner=self.owner,
+            outcomes=self.outcomes,
+            reason=self.reason,
+            forked_from=self.forked_from,
+        )
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is added to one run in one transaction.
+
+    Attributes:
+        number, fence: the run, and the fence that its holder got.
+        last_sequence: how many events the run has before. The events here continue from there.
+    """
+
+    number: int
+    fence: int
+    last_sequence: int
+    events: list[EventRow]
+    outcomes: list[OutcomeRow]
+
+
+class Standing(NamedTuple):
+    """How a run stands for its holder: `is_ours` is False from the moment the fence is another one."""
+
+    is_ours: bool
+    stop_requested: str | None
+
+
+class Writing(Protocol):
+    """The session of the writer thread."""
+
+    # -- batches and leases -------------------------------------------------------------------------------------------
+
+    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        """Add all batches in one transaction; returns how each of their runs stands, in the same order.
+
+        For each batch, the statement that moves the run on checks that it is still ours and where the caller thinks:
+        `UPDATE run SET last_sequence = .., outcomes = outcomes + .., heartbeat = heartbeat + 1, heartbeat_at = now,
+        updated_at = now WHERE number = .. AND fence = .. AND last_sequence = .. RETURNING stop_requested`. If no row is
+        changed, nothing of that batch is written, its standing is not ours, and the others are written all the same.
+        No two batches are of one run. Few statements: the time of a release of the interpreter's lock counts.
+        """
+        ...
+
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+        """Give a sign of life for the runs (number, fence): `heartbeat + 1`, `heartbeat_at = now`."""
+        ...
+
+    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+        """The same without writing: how the runs stand now; None if nothing has changed since the last time.
+
+        Called about once a second while there is nothing to write, so it must be cheap.
+        """
+        ...
+
+    # -- taking hold of runs ------------------------------------------------------------------------------------------
+
+    def create(self, new: RunRow) -> RunRow | None:
+        """Add a run and return it with its number; None if there is one of this name. `new.number` means nothing."""
+        ...
+
+    def replace(self, expected: RunRow, new: RunRow) -> bool:
+        """Change the run's row if nobody else has changed who holds it; False if somebody has.
+
+        All of `new` is stored but `number`, `run_id`, `created_at`, `last_sequence` and `outcomes`, WHERE number =
+        expected.number AND fence = expected.fence AND heartbeat = expected.heartbeat. (The engine uses it to open,
+        to take over and to cancel.) `heartbeat` is stored as it is in `new`.
+        """
+        ...
+
+    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+        """Let go of a run: no owner and process, fence + 1, no stop request. False if it is not ours any more.
+
+        Args:
+            status: how the run stands from now on, with `reason`, `updated_at` and, for completed, failed and
+                cancelled, `ended_at` = now (else NULL); None leaves these four as they are.
+        """
+        ...
+
+    def delete(self, number: int, fence: int) -> bool:
+        """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours."""
+        ...
+
+    def copy(
+        self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
+    ) -> bool:
+        """Copy a run, in the database and as it is at one moment, under a name; False if there is one of that name.
+
+        Left out are all events with one of these keys, with their outcomes; the others are counted anew without gaps.
+        An edit changes the outcome of its key (value, artifact, ok) and the event that reports it (ok, message, status
+        completed or failed). The copy's row is that of the source but: status started, nobody holds it, created and
+        updated now, not ended, no reason, `forked_from` the source's name. Questions are not copied.
+        """
+        ...
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def ask(self, number: int, fence: int, question: Question) -> Question | None:
+        """Add a question unless there is one of this id, and return what is there. None if the run is not ours."""
+        ...
+
+    def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
+        """Take an answer away (answer, answered_at, answered_by) and say why. False if the run is not ours."""
+        ...
+
+    def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
+        """Answer an open question, and forget its problem; False if there is none or it has been answered."""
+        ...
+
+    def request_stop(self, number: int, reason: str) -> None:
+        """Leave a request for the holder of a run, where `write`, `renew` and `look` find it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        ...
+
+
+class Reading(Protocol):
+    """A session that only reads, and never keeps a writer waiting."""
+
+    def find_run(self, run_id: str) -> RunRow | None:
+        """The run of this name."""
+        ...
+
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+        """The runs that fit, newest first."""
+        ...
+
+    def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
+        """Events in their order from after a sequence, at most `limit`; fewer means that there are no more."""
+        ...
+
+    def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
+        """The same, with everything."""
+        ...
+
+    def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
+        """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
+        ...
+
+    def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
+        """Where the outcomes of these keys are recorded; those that have none are left out."""
+        ...
+
+    def question(self, number: int, question_id: str) -> Question | None:
+        """One question of a run."""
+        ...
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+        """Questions of one run or of all, oldest first. `is_open` leaves out those that have an answer."""
+        ...
+
+    def used_artifacts(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that an outcome refers to."""
+        ...
+
+    def all_artifacts(self, after: str, limit: int) -> list[str]:
+        """The digests that outcomes refer to, each once, in order from after one, at most `limit`."""
+        ...
+
+    def findings(self) -> list[str]:
+        """Look for damage; a line for each finding that names its run.
+
+        The database's own check; runs whose events are not numbered 1 to `last_sequence`; runs whose `outcomes` is
+        not their number; outcomes without an event that has `ok`, and such events without outcome; keys that differ
+        between the two; keys with two outcomes.
+        """
+        ...
+
+    def has_changed(self) -> bool:
+        """Whether anything may have been written by anybody since the last call; True at the first one. Cheap."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        ...
+
+
+class Backend(Protocol):
+    """A database. Nothing happens before `writing` or `reading` is called."""
+
+    @property
+    def name(self) -> str:
+        """The database for people, in errors: a path, or a URL without its password."""
+        ...
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Where large values are kept."""
+        ...
+
+    def writing(self) -> Writing:
+        """Connect, and bring the schema up to date.
+
+        Raises:
+            StoreError: it cannot be reached or opened, or was made by a newer version of rh_agents.
+        """
+        ...
+
+    def reading(self) -> Reading:
+        """Connect to read. `writing` has been called before, so the schema is there."""
+        ...

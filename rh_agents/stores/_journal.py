@@ -1,0 +1,411 @@
+"""A run that is open in a store with a database behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rh_agents.core.errors import LeaseLost, StoreError
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.results import Outcome
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
+from rh_agents.stores._read_ahead import ReadAhead
+from rh_agents.stores._rows import (
+    LARGEST_INLINE,
+    encode_outcome,
+    event_row,
+    outcome_of,
+    outcome_row,
+    stored_outcome,
+)
+from rh_agents.stores._writer import Delivery, again
+
+if TYPE_CHECKING:
+    from rh_agents.stores._store import SqlStore
+
+__all__ = ["SqlJournal"]
+
+T = TypeVar("T")
+
+_WRITE_BEHIND_AFTER = 0.02
+"""Seconds that noted events wait for company. Events that somebody waits for take them along at once."""
+_WRITE_BEHIND_AT = 500
+"""So many events are company enough."""
+_SMALL = 64
+"""Events. Larger batches are written in two halves in turn, so that one grows while the other is written."""
+
+
+class SqlJournal:
+    """A run that is open for one owner. It belongs to the event loop on which it was opened.
+
+    Args:
+        store: where the run is; it stays open as long as the journal is in use.
+        row: the run's row as it is now that it is ours.
+        info: the run as it was before.
+        recorded: what was recorded before.
+        opening: the sign by which this process knows that it still has the run.
+    """
+
+    def __init__(self, store: SqlStore, row: RunRow, info: RunInfo, recorded: RecordedCalls, opening: str) -> None:
+        self.info: RunInfo = info
+        self.recorded: RecordedCalls = recorded
+        self.stop_requested: str | None = None
+        self.number: int = row.number
+        self.fence: int = row.fence
+        self.lease: float = row.lease
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.opening: str = opening
+        self._store = store
+        self._writer = store.writer
+        self._sequence = row.last_sequence
+        self._events: list[EventRow] = []
+        self._outcomes: list[OutcomeRow] = []
+        self._artifacts: list[bytes] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._unwritten: dict[bytes, tuple[StoredOutcome, bytes]] = {}
+        self._in_flight: tuple[Delivery, list[asyncio.Future[None]]] | None = None
+        self._enough = _SMALL
+        self._is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken: StoreError | None = None
+        self._tell_of_stop: Callable[[str], None] | None = None
+        self._begin_to_read = partial(
+            _begin_to_read, store, row.number
+        )  # no cycle: who forgets a journal lets go of it
+        self._read_ahead = ReadAhead(self._begin_to_read)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many entries have been noted and are not on disk yet."""
+        in_flight = 0 if self._in_flight is None else len(self._in_flight[0].batch.events)
+        return len(self._events) + in_flight
+
+    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add an event with its outcome, to be written soon. Of two outcomes for one key the first counts."""
+        self._expect_mine()
+        if outcome is None:
+            self._add_event(event)
+        elif outcome.key in self.recorded.finished:
+            return self._earlier_now(outcome.key)
+        else:
+            data = encode_outcome(outcome)
+            self._add_outcome(event, outcome, data, self._keep_later(data))
+        if len(self._events) >= _WRITE_BEHIND_AT:
+            self._hand_over_soon()
+        elif self._timer is None and not self._is_due and self._in_flight is None:
+            self._timer = self.loop.call_later(_WRITE_BEHIND_AFTER, self._hand_over)
+        return outcome
+
+    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add an event with its outcome, and wait until they survive a power cut."""
+        self._expect_mine()
+        if outcome is None:
+            self._add_event(event)
+        elif outcome.key in self.recorded.finished:
+            return await self._earlier(outcome.key)
+        else:
+            data = encode_outcome(outcome)
+            artifact = None
+            if len(data) > LARGEST_INLINE:
+                artifact = await self._kept(data)
+                self._expect_mine()
+                if outcome.key in self.recorded.finished:
+                    return await self._earlier(outcome.key)
+            self._add_outcome(event, outcome, data, artifact)
+        await self._written()
+        return outcome
+
+    async def flush(self) -> None:
+        """Wait until everything that has been noted survives a power cut."""
+        self._expect_mine()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        if self._events:
+            await self._written()
+        elif self._in_flight is not None:
+            waiter = self.loop.create_future()
+            self._in_flight[1].append(waiter)
+            await waiter
+
+    async def _written(self) -> None:
+        """Wait for the last event that was added."""
+        waiter = self.loop.create_future()
+        self._waiters.append(waiter)
+        if self._in_flight is None:
+            if len(self._events) >= self._enough:
+                self._hand_over()
+            elif not self._is_due:
+                self._hand_over_soon()
+        await waiter
+
+    def _add_event(self, event: ExecutionEvent[Any]) -> None:
+        key = None if event.key is None else bytes.fromhex(event.key)
+        self._sequence = sequence = self._sequence + 1
+        self._events.append(event_row(sequence, event, key, None))
+        self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, False, None)
+
+    def _add_outcome(self, event: ExecutionEvent[Any], outcome: Outcome, data: bytes, artifact: str | None) -> None:
+        key, ok = outcome.key, outcome.error is None
+        sequence = self._sequence + 1
+        row = event_row(sequence, event, key, ok)
+        about = outcome_row(sequence, outcome, row, None if artifact else data, artifact)
+        self._sequence = sequence
+        self._events.append(row)
+        self._outcomes.append(about)
+        self._unwritten[key] = (stored_outcome(about, row), data)
+        failed_in = None if ok else outcome.made_in
+        self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, True, failed_in)
+
+    async def _kept(self, data: bytes) -> str:
+        """The digest of a large value that is kept now, in a thread of its own: nobody's commit waits for it."""
+        try:
+            return await self._store.in_thread(self._store.artifacts.put, data)
+        except StoreError as error:
+            raise again(self._break(error)) from error
+
+    def _keep_later(self, data: bytes) -> str | None:
+        """The digest of a large value, which the writer's thread keeps before it writes the batch."""
+        if len(data) <= LARGEST_INLINE:
+            return None
+        self._artifacts.append(data)
+        return sha256(data).hexdigest()
+
+    def _hand_over_soon(self) -> None:
+        """Give the writer what has been added, at the end of this turn of the event loop: more may come until then."""
+        if not self._is_due and self._in_flight is None:
+            self._is_due = True
+            self.loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._is_due = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._events or self._in_flight is not None or self._broken is not None:
+            return
+        events = self._events
+        batch = Batch(self.number, self.fence, events[0].sequence - 1, events, self._outcomes)
+        delivery = Delivery(batch, self.loop, self._delivered, self._artifacts)
+        self._in_flight = (delivery, self._waiters)
+        self._enough = max(_SMALL, len(events) // 2)
+        self._events, self._outcomes, self._artifacts, self._waiters = [], [], [], []
+        try:
+            self._writer.deliver(delivery)
+        except StoreError as error:
+            self._break(error)
+
+    def _delivered(self, result: Standing | StoreError) -> None:
+        """What became of the batch that was under way."""
+        if self._in_flight is None or self._broken is not None:
+            return
+        if isinstance(result, StoreError):
+            self._break(result)
+            return
+        if not result.is_ours:
+            self._break(self._lost())
+            return
+        (delivery, waiters), self._in_flight = self._in_flight, None
+        is_next_under_way = bool(self._waiters) and len(self._events) >= self._enough
+        if is_next_under_way:
+            self._hand_over()
+        for outcome in delivery.batch.outcomes:
+            del self._unwritten[outcome.key]
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if result.stop_requested is not None:
+            self._stop(result.stop_requested)
+        if is_next_under_way:
+            return
+        if self._waiters or len(self._events) >= _WRITE_BEHIND_AT:
+            self._hand_over_soon()  # after those who have just been woken have added what they have
+        elif self._events:
+            self._timer = self.loop.call_later(_WRITE_BEHIND_AFTER, self._hand_over)
+
+    # -- what was recorded before -------------------------------------------------------------------------------------
+
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome of a key in `recorded.finished`."""
+        self._expect_mine()
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return outcome_of(*unwritten)
+        sequence = self.recorded.finished.get(key)
+        if sequence is None:
+            raise StoreError(f"run {self.info.run_id!r} has no outcome for key {key.hex()}")
+        found = self._read_ahead.take(sequence)
+        if found is None:
+            found = await self._read_ahead.wait_for(sequence)
+        row = found.row
+        if row.artifact is not None:
+            return self._revived(found, await self._store.in_thread(self._store.artifacts.get, row.artifact))
+        return self._revived(found, row.value)
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it is at hand, else None."""
+        self._expect_mine()
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return outcome_of(*unwritten)
+        found = self._read_ahead.take(self.recorded.finished[key])
+        if found is None:
+            return None
+        if found.row.artifact is not None:
+            self._read_ahead.put_back(found)
+            return None
+        return self._revived(found, found.row.value)
+
+    def _revived(self, stored: StoredOutcome, data: bytes | None) -> Outcome:
+        try:
+            return outcome_of(stored, data)
+        except StoreError as error:
+            raise self._store.damaged(self.info.run_id, stored.row.sequence, error) from error
+
+    async def _earlier(self, key: bytes) -> Outcome:
+        """The outcome that was recorded first for a key, as soon as it is on disk."""
+        if key in self._unwritten:
+            self._hand_over_soon()
+            await self._flush_until(key)
+        return await self.load(key)
+
+    async def _flush_until(self, key: bytes) -> None:
+        while key in self._unwritten:
+            await self._flush()
+            self._expect_mine()
+
+    def _earlier_now(self, key: bytes) -> Outcome:
+        """The same without waiting. That nobody may wait is worth a reading on the event loop: it is rare."""
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return outcome_of(*unwritten)
+        found = self._begin_to_read(self.recorded.finished[key] - 1, 1).result()[0]
+        artifact = found.row.artifact
+        return self._revived(found, found.row.value if artifact is None else self._store.artifacts.get(artifact))
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    async def ask(self, question: Question) -> Question:
+        """Record that a question is open, or find it as it stands."""
+        self._expect_mine()
+        number, fence = self.number, self.fence
+        found = await self._store.read(lambda session: session.question(number, question.id))
+        if found is None:
+            found = await self._change(lambda session: session.ask(number, fence, question))
+            if found is None:
+                raise again(self._break(self._lost()))
+        return found
+
+    async def reject_answer(self, question_id: str, problem: str) -> None:
+        """Open the question again."""
+        self._expect_mine()
+        number, fence = self.number, self.fence
+        if await self._store.read(lambda session: session.question(number, question_id)) is None:
+            raise StoreError(f"run {self.info.run_id!r} has asked no question {question_id!r}")
+        if not await self._change(lambda session: session.reject_answer(number, fence, question_id, problem)):
+            raise again(self._break(self._lost()))
+
+    async def _change(self, work: Callable[[Writing], T]) -> T:
+        """Write something else than events. An error breaks the journal."""
+        try:
+            return await self._writer.done(work)
+        except StoreError as error:
+            raise again(self._break(error)) from error
+
+    def when_stop_requested(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` on the event loop when somebody asks for the run to be stopped."""
+        self._tell_of_stop = tell
+        if self.stop_requested is not None:
+            tell(self.stop_requested)
+
+    def stands(self, standing: Standing) -> None:
+        """The writer has seen how the run stands."""
+        if self._broken is None:
+            if not standing.is_ours:
+                self._break(self._lost())
+            elif standing.stop_requested is not None:
+                self._stop(standing.stop_requested)
+
+    def _stop(self, reason: str) -> None:
+        if reason != self.stop_requested:
+            self.stop_requested = reason
+            if self._tell_of_stop is not None:
+                self._tell_of_stop(reason)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+        """Write what waits, record how the run stands, and let go of it."""
+        if self._broken is not None:
+            await self._let_go()
+            return
+        try:
+            await self._flush()
+        except StoreError:
+            await self._let_go()
+            raise
+        closed = StoreError(f"run {self.info.run_id!r} has been closed here")
+        number, fence, now = self.number, self.fence, self._store.clock()
+        self._break(closed)
+        self._store.forget(self)
+        if not await self._writer.done(lambda session: session.release(number, fence, status.value, reason, now)):
+            raise self._lost()
+
+    async def _let_go(self) -> None:
+        """Leave a run whose journal is broken to the next owner, if that is possible."""
+        if self._store.forget(self):
+            await self._store.release(self.number, self.fence)
+
+    async def leave(self) -> None:
+        """The store is closed: write what waits, and let go of the run without saying how it stands."""
+        if self._broken is None:
+            if asyncio.get_running_loop() is self.loop:
+                with suppress(StoreError):
+                    await self._flush()
+            if self._broken is None:
+                self._break(StoreError(f"the store of run {self.info.run_id!r} has been closed"))
+        await self._let_go()
+
+    def _break(self, error: StoreError) -> StoreError:
+        """From now on every method raises this, or what broke it before; whoever waits gets it now."""
+        if self._broken is not None:
+            return self._broken
+        self._broken = error
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiters = self._waiters
+        if self._in_flight is not None:
+            waiters = self._in_flight[1] + waiters
+        self._in_flight = None
+        self._waiters, self._events, self._outcomes, self._artifacts = [], [], [], []
+        self._unwritten.clear()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(again(error))
+        return error
+
+    def _lost(self) -> LeaseLost:
+        return LeaseLost(
+            f"run {self.info.run_id!r} has been taken over by somebody else, because this process gave no sign of life "
+            f"for more than {self.lease:g} s"
+        )
+
+    def _expect_mine(self) -> None:
+        self._writer.expect_own_process()
+        if self._broken is not None:
+            raise again(self._broken)
+
+
+def _begin_to_read(store: SqlStore, number: int, after: int, limit: int) -> Future[list[StoredOutcome]]:
+    return store.begin_to_read(lambda session: session.outcomes(number, after, limit))

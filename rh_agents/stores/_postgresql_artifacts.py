@@ -1,0 +1,94 @@
+"""Large values in a table of the database, for runs that several machines execute or read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+
+from rh_agents.stores.artifacts import StoredArtifact, checked_digest, missing, verified
+
+__all__ = ["TableArtifacts"]
+
+_AT_ONCE = 1000
+"""How many artifacts are listed by one query."""
+
+
+class TableArtifacts:
+    """Artifacts as rows of the table `artifact`. Fits `ArtifactStore`.
+
+    Args:
+        connection: gives a connection for one thread at a time.
+        queries: the SQL, by name.
+        place: the database, for error messages.
+    """
+
+    def __init__(
+        self,
+        connection: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
+        queries: dict[str, str],
+        place: str,
+    ) -> None:
+        self._connection = connection
+        self._queries = queries
+        self._place = place
+
+    def __repr__(self) -> str:
+        return f"TableArtifacts({self._place!r})"
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes, and return their digest when they survive a power cut. What is damaged is written anew.
+
+        Raises:
+            StoreError: they could not be written.
+        """
+        digest = sha256(data)
+        with self._connection("an artifact could not be written") as connection:
+            connection.execute(self._query("put_artifact"), {"digest": digest.digest(), "data": data})
+        return digest.hexdigest()
+
+    def get(self, digest: str) -> bytes:
+        """The bytes with this digest.
+
+        Raises:
+            StoreError: they are missing, damaged or not readable.
+        """
+        name = bytes.fromhex(checked_digest(digest))
+        with self._connection("an artifact could not be read") as connection:
+            row = connection.execute(self._query("get_artifact"), {"digest": name}, binary=True).fetchone()
+        where = f"{self._place}/artifact/{digest}"
+        if row is None:
+            raise missing(where)
+        return verified(row[0], digest, where)
+
+    def digests(self) -> Iterator[StoredArtifact]:
+        """All artifacts in the order of their digests."""
+        after = b""
+        while True:
+            with self._connection("the artifacts could not be listed") as connection:
+                page = {"after": after, "limit": _AT_ONCE}
+                rows = connection.execute(self._query("list_artifacts"), page, binary=True).fetchall()
+            for digest, size, put_at in rows:
+                yield StoredArtifact(digest.hex(), size, put_at)
+            if len(rows) < _AT_ONCE:
+                return
+            after = rows[-1][0]
+
+    def delete(self, digest: str, *, put_before: float) -> int:
+        """Delete an artifact, unless it has been put since `put_before`; returns the bytes freed."""
+        name = bytes.fromhex(checked_digest(digest))
+        with self._connection("an artifact could not be deleted") as connection:
+            row = connection.execute(
+                self._query("delete_artifact"), {"digest": name, "put_before": put_before}
+            ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def clean(self, *, put_before: float) -> int:
+        """An interrupted write leaves nothing."""
+        return 0
+
+    def _query(self, name: str) -> bytes:
+        return self._queries[name].encode()

@@ -1,0 +1,632 @@
+"""PostgreSQL for the common engine: what `rh_agents.stores._backend` asks for, said in SQL."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from hashlib import sha256
+from itertools import chain
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import ConnectionPool
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Question
+from rh_agents.stores._backend import (
+    Batch,
+    CallRow,
+    Edit,
+    EventRow,
+    OutcomeRow,
+    RunRow,
+    Standing,
+    StoredEvent,
+    StoredOutcome,
+)
+from rh_agents.stores._postgresql_artifacts import TableArtifacts
+from rh_agents.stores._postgresql_driver import Array, Database, from_text, plain_text, read_url
+from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
+
+__all__ = ["PostgresqlBackend"]
+
+Connection = psycopg.Connection[Any]
+
+_EVENT_KINDS: Final = {
+    "sequence": "int8",
+    "timestamp": "float8",
+    "status": "text",
+    "event_type": "text",
+    "name": "text",
+    "address": "text",
+    "key": "bytea",
+    "group_id": "text",
+    "parallel_index": "int8",
+    "group_total": "int8",
+    "attempt": "int4",
+    "seconds": "float8",
+    "message": "text",
+    "ok": "bool",
+    "more": "text",
+}
+_OUTCOME_KINDS: Final = {
+    "sequence": "int8",
+    "key": "bytea",
+    "ok": "bool",
+    "base": "bytea",
+    "parent": "bytea",
+    "epoch": "int4",
+    "tries": "int4",
+    "parent_attempt": "int4",
+    "value": "bytea",
+    "artifact": "bytea",
+    "more": "text",
+}
+assert tuple(_EVENT_KINDS) == EventRow._fields
+assert tuple(_OUTCOME_KINDS) == OutcomeRow._fields
+_ARTIFACT: Final = OutcomeRow._fields.index("artifact")
+
+
+class PostgresqlBackend:
+    """A schema in a PostgreSQL database.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`; as a query come options of the driver, `schema` (where the
+            tables are) and `artifacts` (where large values are kept, if not in a table).
+        schema, artifacts: the same, instead of what the URL says.
+
+    Raises:
+        StoreError: it is no such URL.
+    """
+
+    def __init__(self, url: str, *, schema: str | None = None, artifacts: str | None = None) -> None:
+        self._database, options = read_url(url, schema)
+        self._queries: dict[str, str] = read_queries("postgresql")
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[Connection] | None = None
+        self._news = _News(self)
+        self._is_checked = False
+        where = artifacts or options.get("artifacts")
+        self._artifacts: ArtifactStore = (
+            TableArtifacts(self.borrow, self._queries, self.name) if where is None else open_artifacts(where)
+        )
+
+    def __repr__(self) -> str:
+        return f"PostgresqlBackend({self.name!r}, schema={self.database.schema!r})"
+
+    @property
+    def database(self) -> Database:
+        """Which database it is."""
+        return self._database
+
+    @property
+    def name(self) -> str:
+        """The database for people: its URL without the password."""
+        return self._database.place
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Where large values are kept: in a table, unless the URL names another place."""
+        return self._artifacts
+
+    def writing(self) -> PostgresqlWriting:
+        """Connect, and bring the schema up to date."""
+        connection = self._database.connect()
+        try:
+            if not self._is_checked:
+                self._database.warn_if_unsafe(connection)
+                migrate(self._database, connection)
+                self._is_checked = True
+            return PostgresqlWriting(self._database, connection, self._queries)
+        except BaseException:
+            connection.close()
+            raise
+
+    def reading(self) -> PostgresqlReading:
+        """A session that has a connection only while it reads."""
+        return PostgresqlReading(self, self._queries, self._news)
+
+    @contextmanager
+    def borrow(self, what: str) -> Iterator[Connection]:
+        """A connection of those that all share; an error inside says that `what` could not be done."""
+        with self._database.errors(what), self.pool().connection() as connection:
+            yield connection
+
+    def pool(self) -> ConnectionPool[Connection]:
+        """The connections that all share."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._database.pool()
+            return self._pool
+
+    def close(self) -> None:
+        """Let go of the connections that sessions have shared."""
+        self._news.close()
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+# --- the schema ------------------------------------------------------------------------------------------------------
+
+
+def migrate(database: Database, connection: Connection) -> None:
+    """Bring the schema up to date. Of several who do that at once, one does it, and the others wait.
+
+    Raises:
+        StoreError: it was made by a newer version, or may not be changed.
+    """
+    queries = read_queries("postgresql")
+    migrations = read_migrations("postgresql")
+    known = migrations[-1].number
+    with database.errors("the schema could not be brought up to date"):
+        version = _version(connection)
+        while version < known:
+            with connection.transaction():
+                connection.execute(queries["lock_migrations"].encode(), {"lock": _lock_number(database)})
+                _create_schema(database, connection)
+                version = _version(connection)
+                step = next((step for step in migrations if step.number > version), None)
+                if step is not None:
+                    connection.execute(step.text.encode())
+                    facts = {"version": step.number, "file": step.file}
+                    connection.execute(queries["add_migration"].encode(), facts)
+                    version = step.number
+    if version > known:
+        raise StoreError(
+            f"{database.place}: schema {database.schema!r} was made by a newer version of rh_agents: "
+            f"schema {version}, this one knows {known}"
+        )
+
+
+def _version(connection: Connection) -> int:
+    """The number of the last migration that was applied, 0 if none was."""
+    queries = read_queries("postgresql")
+    found = connection.execute(queries["schema_version"].encode()).fetchone()
+    if found is None or found[0] is None:
+        return 0
+    row = connection.execute(queries["last_migration"].encode()).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _create_schema(database: Database, connection: Connection) -> None:
+    queries = read_queries("postgresql")
+    row = connection.execute(queries["schema_exists"].encode(), {"schema": database.schema}).fetchone()
+    if row != (True,):  # IF NOT EXISTS wants the right to create one even where there is one
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(database.schema)))
+    connection.execute(queries["create_schema_version"].encode())
+
+
+def _lock_number(database: Database) -> int:
+    """What stands for the schema among the database's advisory locks."""
+    return int.from_bytes(_digest(database)[:8], "big", signed=True)
+
+
+def _digest(database: Database) -> bytes:
+    return sha256(b"rh_agents " + database.schema.encode()).digest()
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+def _channels(database: Database) -> dict[str, str]:
+    """The channels of a schema: `changes` for those who read, `requests` for those who execute runs."""
+    name = "rh_agents_" + _digest(database).hex()[:32]
+    return {"changes": name + "_changes", "requests": name + "_requests"}
+
+
+def _rows(connection: Connection, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    cursor = connection.execute(query.encode(), parameters, binary=True, prepare=True)
+    return cursor.fetchall() if cursor.description is not None else []
+
+
+class _Ear:
+    """Hears the notifications of a channel that come to a connection."""
+
+    def __init__(self, connection: Connection, channel: str) -> None:
+        self._connection = connection
+        self._has_heard = True
+        connection.add_notify_handler(self._hear)
+        connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+
+    def _hear(self, notification: psycopg.Notify) -> None:
+        self._has_heard = True
+
+    def has_heard(self) -> bool:
+        """Whether there was one since the last call; True at the first one. Asks the socket, not the server."""
+        wire = self._connection.pgconn
+        wire.consume_input()
+        while wire.notifies() is not None:
+            self._has_heard = True
+        has_heard, self._has_heard = self._has_heard, False
+        return has_heard
+
+
+class _News:
+    """Counts what happens in a schema, with one connection for all who want to know."""
+
+    def __init__(self, backend: PostgresqlBackend) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._ear: _Ear | None = None
+        self._count = 0
+
+    def count(self) -> int:
+        """A number that is another one when anybody may have written since the last call."""
+        with self._lock, self._backend.database.errors("no news of other processes"):
+            try:
+                self._count += self._listening().has_heard()
+            except BaseException:
+                self._let_go()
+                raise
+            return self._count
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            self._let_go()
+
+    def _listening(self) -> _Ear:
+        if self._ear is None:
+            self._connection = self._backend.pool().getconn()
+            self._ear = _Ear(self._connection, _channels(self._backend.database)["changes"])
+        return self._ear
+
+    def _let_go(self) -> None:
+        connection, self._connection, self._ear = self._connection, None, None
+        if connection is not None:
+            connection.close()
+            self._backend.pool().putconn(connection)
+
+
+class PostgresqlWriting:
+    """The session of the writer thread. Every method is one statement or one transaction."""
+
+    def __init__(self, database: Database, connection: Connection, queries: Mapping[str, str]) -> None:
+        self._database = database
+        self._connection = connection
+        self._queries = queries
+        self._channels = _channels(database)
+        with database.errors("no news of other processes"):
+            self._ear = _Ear(connection, self._channels["requests"])
+
+    def __repr__(self) -> str:
+        return f"PostgresqlWriting({self._database.place!r})"
+
+    def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._database.errors(what):
+            return _rows(self._connection, self._queries[name], parameters)
+
+    def _changes(self, name: str, what: str, **parameters: Any) -> bool:
+        """Whether a query that changes something has found what to change; it tells those who listen."""
+        return bool(self._rows(name, what, **parameters, **self._channels))
+
+    # -- batches and leases -------------------------------------------------------------------------------------------
+
+    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        """Add all batches in one transaction, but for those of runs that are not ours any more."""
+        events = _columns("event", _EVENT_KINDS, [(batch.number, batch.events) for batch in batches])
+        outcomes = _columns("outcome", _OUTCOME_KINDS, [(batch.number, _with_bytes(batch)) for batch in batches])
+        rows = self._rows(
+            "write",
+            "the journal could not be written (if the connection broke, the last batch may be there all the same)",
+            number=Array("int8", [batch.number for batch in batches]),
+            fence=Array("int8", [batch.fence for batch in batches]),
+            before=Array("int8", [batch.last_sequence for batch in batches]),
+            after=Array("int8", [batch.last_sequence + len(batch.events) for batch in batches]),
+            added=Array("int8", [len(batch.outcomes) for batch in batches]),
+            now=now,
+            changes=self._channels["changes"],
+            **events,
+            **outcomes,
+        )
+        return _standings([batch.number for batch in batches], rows)
+
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+        """Give a sign of life for the runs (number, fence)."""
+        rows = self._rows("renew", "the lease could not be renewed", now=now, **_held(held))
+        return _standings([number for number, _ in held], rows)
+
+    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+        """How the runs stand now; None if nobody has notified since the last time."""
+        with self._database.errors("no news of other processes"):
+            if not self._ear.has_heard():
+                return None
+        rows = self._rows("look", "the state of the runs could not be read", **_held(held))
+        return _standings([number for number, _ in held], rows)
+
+    # -- taking hold of runs ------------------------------------------------------------------------------------------
+
+    def create(self, new: RunRow) -> RunRow | None:
+        """Add a run and return it with its number; None if there is one of this name."""
+        rows = self._rows(
+            "create",
+            f"run {new.run_id!r} could not be created",
+            **_run_columns(new),
+            last_sequence=new.last_sequence,
+            outcomes=new.outcomes,
+            created_at=new.created_at,
+            run_id=new.run_id,
+            changes=self._channels["changes"],
+        )
+        return None if not rows else replace(new, number=rows[0][0])
+
+    def replace(self, expected: RunRow, new: RunRow) -> bool:
+        """Change the run's row if nobody else has changed who holds it; False if somebody has."""
+        return self._changes(
+            "replace",
+            f"run {expected.run_id!r} could not be changed",
+            **_run_columns(new),
+            number=expected.number,
+            expected_fence=expected.fence,
+            expected_heartbeat=expected.heartbeat,
+        )
+
+    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+        """Let go of a run, and say how it stands if `status` is given. False if it is not ours any more."""
+        what = "the run could not be let go of"
+        if status is None:
+            return self._changes("release", what, number=number, fence=fence)
+        return self._changes(
+            "release_with_status", what, number=number, fence=fence, status=status, reason=reason, now=now
+        )
+
+    def delete(self, number: int, fence: int) -> bool:
+        """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours."""
+        return self._changes("delete", "the run could not be deleted", number=number, fence=fence)
+
+    def copy(
+        self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
+    ) -> bool:
+        """Copy a run under a name; False if there is one of that name."""
+        return self._changes(
+            "copy",
+            f"run {new_run_id!r} could not be made as a copy",
+            source=source,
+            run_id=new_run_id,
+            now=now,
+            leave_out=Array("bytea", list(leave_out)),
+            edit_key=Array("bytea", [edit.key for edit in edits]),
+            edit_ok=Array("bool", [edit.ok for edit in edits]),
+            edit_value=Array("bytea", [edit.value for edit in edits]),
+            edit_artifact=Array("bytea", [_artifact_bytes(edit.artifact) for edit in edits]),
+            edit_message=Array("text", [edit.message for edit in edits]),
+        )
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def ask(self, number: int, fence: int, question: Question) -> Question | None:
+        """Add a question unless there is one of this id, and return what is there. None if the run is not ours."""
+        what = "a question could not be recorded"
+        columns = asdict(question)
+        del columns["run_id"]
+        with self._database.errors(what), self._connection.transaction():
+            self._changes("ask", what, number=number, fence=fence, **columns)
+            rows = self._rows("held_question", what, number=number, fence=fence, id=question.id)
+        return None if not rows else Question(question.run_id, *rows[0][1:])
+
+    def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
+        """Take an answer away and say why. False if the run is not ours."""
+        what = "an answer could not be rejected"
+        return self._changes("reject_answer", what, number=number, fence=fence, id=question_id, problem=problem)
+
+    def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
+        """Answer an open question, and forget its problem; False if there is none or it has been answered."""
+        what = "an answer could not be recorded"
+        return self._changes("answer", what, number=number, id=question_id, answer=answer, by=by, now=now)
+
+    def request_stop(self, number: int, reason: str) -> None:
+        """Leave a request for the holder of a run."""
+        self._changes("request_stop", "the run could not be asked to stop", number=number, reason=reason)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+
+class PostgresqlReading:
+    """A session that only reads. PostgreSQL's readers never keep a writer waiting."""
+
+    def __init__(self, backend: PostgresqlBackend, queries: Mapping[str, str], news: _News) -> None:
+        self._backend = backend
+        self._queries = queries
+        self._news = news
+        self._seen: int | None = None
+
+    def __repr__(self) -> str:
+        return f"PostgresqlReading({self._backend.name!r})"
+
+    def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._backend.borrow(what) as connection:
+            return _rows(connection, self._queries[name], parameters)
+
+    def find_run(self, run_id: str) -> RunRow | None:
+        """The run of this name."""
+        rows = self._rows("find_run", f"run {run_id!r} could not be read", run_id=run_id)
+        return _run_row(rows[0]) if rows else None
+
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+        """The runs that fit, newest first."""
+        name = "runs" if tag is None else "runs_with_tag"
+        tags = {} if tag is None else {"tag": Array("text", [tag])}
+        rows = self._rows(name, "the runs could not be read", status=status, updated_before=updated_before, **tags)
+        return [_run_row(row) for row in rows]
+
+    def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
+        """Events in their order from after a sequence, at most `limit`."""
+        with self._backend.borrow("the journal could not be read") as connection:
+            cursor = connection.cursor(binary=True)
+            # Hundreds of thousands of rows: their texts are words and digests, in which there is nothing to restore.
+            plain_text(cursor)
+            query = self._queries["calls"].encode()
+            cursor.execute(query, {"number": number, "after": after, "limit": limit}, prepare=True)
+            rows = [CallRow._make(row) for row in cursor.fetchall()]
+        if any(row.group_id is not None and "\\" in row.group_id for row in rows):
+            return [row if row.group_id is None else row._replace(group_id=from_text(row.group_id)) for row in rows]
+        return rows
+
+    def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
+        """The same, with everything."""
+        rows = self._rows("events", "the journal could not be read", number=number, after=after, limit=limit)
+        return [StoredEvent(EventRow._make(row[:-3]), row[-3], row[-2], _artifact_text(row[-1])) for row in rows]
+
+    def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
+        """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
+        rows = self._rows("outcomes", "the outcomes could not be read", number=number, after=after, limit=limit)
+        width = len(OutcomeRow._fields)
+        return [StoredOutcome(_outcome_row(row[:width]), *row[width:]) for row in rows]
+
+    def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
+        """Where the outcomes of these keys are recorded; those that have none are left out."""
+        what = "the outcomes could not be looked up"
+        return {row[0]: row[1] for row in self._rows("sequences", what, number=number, keys=Array("bytea", list(keys)))}
+
+    def question(self, number: int, question_id: str) -> Question | None:
+        """One question of a run."""
+        rows = self._rows("question", "a question could not be read", number=number, id=question_id)
+        return Question(*rows[0]) if rows else None
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+        """Questions of one run or of all, oldest first."""
+        rows = self._rows("questions", "the questions could not be read", run_id=run_id, is_open=is_open)
+        return [Question(*row) for row in rows]
+
+    def used_artifacts(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that an outcome refers to."""
+        names = Array("bytea", [bytes.fromhex(digest) for digest in digests])
+        return {row[0].hex() for row in self._rows("used_artifacts", "the outcomes could not be read", digests=names)}
+
+    def all_artifacts(self, after: str, limit: int) -> list[str]:
+        """The digests that outcomes refer to, each once, in order from after one, at most `limit`."""
+        what = "the outcomes could not be read"
+        rows = self._rows("all_artifacts", what, after=bytes.fromhex(after), limit=limit)
+        return [row[0].hex() for row in rows]
+
+    def findings(self) -> list[str]:
+        """Look for damage; a line for each finding that names its run."""
+        what = "the check could not be made"
+        return [
+            *(
+                f"run {run_id!r} should have events 1 to {last}, and has {count}, the last of them {highest or 0}"
+                for run_id, last, count, highest in self._rows("finding_gaps", what)
+            ),
+            *(
+                f"run {run_id!r} should have {counted} outcomes, and has {found}"
+                for run_id, counted, found in self._rows("finding_counts", what)
+            ),
+            *(
+                f"run {run_id!r}: {_unlike(has_outcome, has_event)} at {sequence}"
+                for run_id, sequence, has_outcome, has_event in self._rows("finding_pairs", what)
+            ),
+            *(
+                f"run {run_id!r} has {count} outcomes for key {key.hex()}"
+                for run_id, key, count in self._rows("finding_keys", what)
+            ),
+        ]
+
+    def has_changed(self) -> bool:
+        """Whether anybody may have written since the last call; True at the first one."""
+        seen, self._seen = self._seen, self._news.count()
+        return seen != self._seen
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _columns(
+    table: str, kinds: Mapping[str, str], parts: Sequence[tuple[int, Sequence[tuple[Any, ...]]]]
+) -> dict[str, Array]:
+    """The rows of several runs as parameters, one for each column."""
+    runs = list(chain.from_iterable([number] * len(rows) for number, rows in parts))
+    rows = list(chain.from_iterable(rows for _, rows in parts))
+    columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    arrays = {
+        f"{table}_{name}": Array(kind, values) for (name, kind), values in zip(kinds.items(), columns, strict=True)
+    }
+    arrays[f"{table}_run"] = Array("int8", runs)
+    return arrays
+
+
+def _with_bytes(batch: Batch) -> Sequence[tuple[Any, ...]]:
+    """The outcomes of a batch, with digests of artifacts as the table has them."""
+    return [
+        row if row.artifact is None else (*row[:_ARTIFACT], bytes.fromhex(row.artifact), *row[_ARTIFACT + 1 :])
+        for row in batch.outcomes
+    ]
+
+
+def _held(held: Sequence[tuple[int, int]]) -> dict[str, Array]:
+    return {
+        "number": Array("int8", [number for number, _ in held]),
+        "fence": Array("int8", [fence for _, fence in held]),
+    }
+
+
+def _standings(numbers: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[Standing]:
+    """How runs stand, in the order of `numbers`: those of which there is no row are not ours."""
+    found = {row[0]: Standing(True, row[1]) for row in rows}
+    return [found.get(number, Standing(False, None)) for number in numbers]
+
+
+def _run_columns(run: RunRow) -> dict[str, Any]:
+    """The columns of a run that its holder may change."""
+    return {
+        "status": run.status,
+        "epoch": run.epoch,
+        "workflow": run.workflow,
+        "input": run.input,
+        "input_digest": run.input_digest,
+        "tags": Array("text", run.tags),
+        "facts": json.dumps(dict(run.facts), ensure_ascii=False),
+        "updated_at": run.updated_at,
+        "ended_at": run.ended_at,
+        "owner": run.owner,
+        "process": run.process,
+        "fence": run.fence,
+        "heartbeat": run.heartbeat,
+        "heartbeat_at": run.heartbeat_at,
+        "lease": run.lease,
+        "reason": run.reason,
+        "stop_requested": run.stop_requested,
+        "forked_from": run.forked_from,
+    }
+
+
+_TAGS: Final = tuple(RunRow.__slots__).index("tags")
+_FACTS: Final = tuple(RunRow.__slots__).index("facts")
+
+
+def _run_row(row: tuple[Any, ...]) -> RunRow:
+    values = list(row)
+    values[_TAGS] = tuple(values[_TAGS])
+    values[_FACTS] = json.loads(values[_FACTS])
+    return RunRow(*values)
+
+
+def _outcome_row(row: tuple[Any, ...]) -> OutcomeRow:
+    made = OutcomeRow._make(row)
+    return made if made.artifact is None else made._replace(artifact=_artifact_text(row[_ARTIFACT]))
+
+
+def _artifact_bytes(digest: str | None) -> bytes | None:
+    return None if digest is None else bytes.fromhex(digest)
+
+
+def _artifact_text(digest: bytes | None) -> str | None:
+    return None if digest is None else digest.hex()
+
+
+def _unlike(has_outcome: bool, has_event: bool) -> str:
+    if has_outcome and has_event:
+        return "the outcome and the event that reports it do not belong together"
+    return "there is an outcome without its event" if has_outcome else "there is an event without its outcome"

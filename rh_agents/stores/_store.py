@@ -1,0 +1,628 @@
+"""A store with a database behind it: all of the port but SQL."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
+from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.results import Outcome
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend import (
+    Backend,
+    Batch,
+    EventRow,
+    Reading,
+    RunRow,
+    Standing,
+    StoredEvent,
+    StoredOutcome,
+    Writing,
+)
+from rh_agents.stores._journal import SqlJournal
+from rh_agents.stores._owner import Process
+from rh_agents.stores._rows import edit, event_of, outcome_of
+from rh_agents.stores._writer import Writer, result_of
+from rh_agents.stores.artifacts import ArtifactStore, sweep
+
+__all__ = ["SqlStore"]
+
+T = TypeVar("T")
+
+_ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+_READERS = 4
+"""Threads that read, each with a connection of its own."""
+_CHUNK = 256
+"""Events or outcomes that are read at a time; for people, so that the first ones come soon."""
+_FOLD_CHUNK = 8192
+"""Events that are read at a time when a run is opened."""
+_FOLLOW_EVERY = 0.05
+"""Seconds between two looks whether somebody has written."""
+_LOOKS = 20
+"""After so many a follower sees whether the owner has died."""
+
+_own_runs: weakref.WeakValueDictionary[str, SqlJournal | _Opening] = weakref.WeakValueDictionary()
+"""The journals that are open in this process, by `Process.opening`."""
+
+
+class SqlStore:
+    """Runs in a database. Connects when it is first used.
+
+    Args:
+        backend: the database.
+        clock: the time of day in seconds since 1970. (How long others were silent is measured by another clock.)
+    """
+
+    def __init__(self, backend: Backend, *, clock: Clock = time.time) -> None:
+        self.clock: Clock = clock
+        self.artifacts: ArtifactStore = backend.artifacts
+        self.writer: Writer = Writer(backend, clock)
+        self._backend = backend
+        self._readers = _Readers(backend)
+        self._journals: weakref.WeakSet[SqlJournal] = weakref.WeakSet()
+        self._is_closed = False
+        self._is_ready = False
+        self._stop = weakref.finalize(self, self.writer.stop)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._backend.name!r})"
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    async def open_run(self, request: RunRequest) -> SqlJournal:
+        """Begin the run, or continue it, or begin a new epoch of it if it had ended."""
+        await self._get_ready()
+        opening = _Opening(asyncio.get_running_loop())
+        before, row = await self._claim(request, opening.process)
+        try:
+            opening.is_of(row)
+            self.writer.hold(opening)
+            recorded = await self.read(lambda session: _fold(session, row.number))
+            info = dataclasses.replace(before.info, epoch=row.epoch)
+            journal = SqlJournal(self, row, info, recorded, opening.process.opening)
+        except BaseException:
+            self.writer.drop(row.number, row.fence)
+            self._release_later(row)
+            raise
+        self.writer.hold(journal)
+        _own_runs[journal.opening] = journal
+        self._journals.add(journal)
+        return journal
+
+    async def _claim(self, request: RunRequest, process: Process) -> tuple[RunRow, RunRow]:
+        """Get hold of a run; returns its row as it was, and as it is now."""
+        while True:
+            before = await self.read(lambda session: session.find_run(request.run_id))
+            if before is None:
+                before = RunRow(0, request.run_id, ExecutionStatus.PENDING, created_at=self.clock())
+                row = await self._created(self._opened(before, request, process))
+            else:
+                await self._expect_free(before)
+                row = await self._replaced(before, self._opened(before, request, process))
+            if row is not None:
+                return before, row
+
+    def _opened(self, before: RunRow, request: RunRequest, process: Process) -> RunRow:
+        """The row of a run that is opened."""
+        now = self.clock()
+        return dataclasses.replace(
+            before,
+            status=ExecutionStatus.STARTED.value,
+            epoch=before.epoch + (before.status in _ENDED),
+            workflow=request.workflow or before.workflow,
+            input=before.input if request.input is None else request.input,
+            input_digest=request.input_digest or before.input_digest,
+            tags=tuple(request.tags) or before.tags,
+            facts=dict(request.facts) or before.facts,
+            updated_at=now,
+            ended_at=None,
+            owner=request.owner,
+            process=process.text,
+            fence=before.fence + 1,
+            heartbeat=before.heartbeat + 1,
+            heartbeat_at=now,
+            lease=request.lease,
+            reason=None,
+            stop_requested=None,
+        )
+
+    async def _claimed(self, future: Future[T]) -> T:
+        """Whether a run is ours now. Whoever stops waiting for the answer does not keep it."""
+        try:
+            return await result_of(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, future: Future[Any]) -> None:
+        if future.exception() is None and isinstance(row := future.result(), RunRow):
+            self._release_later(row)
+
+    def _release_later(self, row: RunRow) -> None:
+        with suppress(StoreError):
+            self.writer.do(_releasing(row.number, row.fence))
+
+    async def _created(self, new: RunRow) -> RunRow | None:
+        return await self._claimed(self.writer.do(lambda session: session.create(new)))
+
+    async def _replaced(self, expected: RunRow, new: RunRow) -> RunRow | None:
+        return await self._claimed(self.writer.do(lambda session: new if session.replace(expected, new) else None))
+
+    async def _expect_free(self, row: RunRow) -> None:
+        """Wait until it is certain that nobody executes a run, if that is likely.
+
+        Raises:
+            RunIsLive: somebody does, or has begun to meanwhile.
+        """
+        if row.owner is None or _is_dead(row):
+            return
+        if self._is_fresh(row):
+            raise _live(row)
+        # The owner has been silent for longer than its lease, its clock compared with ours. They may differ, so that
+        # this alone proves nothing: it has to be silent for as long by ours.
+        loop = asyncio.get_running_loop()
+        end = loop.time() + row.lease
+        while loop.time() < end:
+            await asyncio.sleep(min(max(row.lease / 10, 0.01), 1.0))
+            now = await self.read(lambda session: session.find_run(row.run_id))
+            if now is None or now.owner is None:
+                return
+            if (now.number, now.fence, now.heartbeat) != (row.number, row.fence, row.heartbeat):
+                raise _live(now)
+
+    def _is_fresh(self, row: RunRow) -> bool:
+        """Whether the owner gave a sign of life within its lease, as far as clocks can be compared."""
+        return 0.0 <= self.clock() - row.heartbeat_at < row.lease
+
+    def _is_held(self, row: RunRow) -> bool:
+        """Whether somebody executes the run, as far as is known."""
+        return row.owner is not None and not _is_dead(row) and self._is_fresh(row)
+
+    def _info(self, row: RunRow) -> RunInfo:
+        return row.info if self._is_held(row) else dataclasses.replace(row.info, owner=None)
+
+    def forget(self, journal: SqlJournal) -> bool:
+        """A journal is done with its run; False if that was known."""
+        self.writer.drop(journal.number, journal.fence)
+        return _own_runs.pop(journal.opening, None) is not None
+
+    async def release(self, number: int, fence: int) -> None:
+        """Let go of a run if that is possible, leaving its status as it is."""
+        with suppress(StoreError):  # then somebody else takes it over when the lease has expired
+            await self.writer.done(_releasing(number, fence))
+
+    async def find_run(self, run_id: str) -> RunInfo | None:
+        """The run of this name, if there is one."""
+        await self._get_ready()
+        row = await self.read(lambda session: session.find_run(run_id))
+        return None if row is None else self._info(row)
+
+    async def runs(
+        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+    ) -> list[RunInfo]:
+        """The runs that fit, newest first."""
+        await self._get_ready()
+        wanted = None if status is None else status.value
+        rows = await self.read(lambda session: session.runs(wanted, tag, updated_before))
+        return [self._info(row) for row in rows]
+
+    # -- journals -----------------------------------------------------------------------------------------------------
+
+    async def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+        """The journal of a run in its order, from after the place `after`."""
+        await self._get_ready()
+        number = (await self._found(run_id)).number
+        changes = _Changes(self._readers) if follow else None
+        try:
+            while True:
+                # Looked at before the events are read: what the owner wrote before it let go is among them.
+                may_grow = follow and self._is_held(await self._found(run_id))
+                chunk = await self.read(partial(self._events, number, run_id, after))
+                for event in chunk:
+                    yield event
+                if chunk:
+                    after = chunk[-1].sequence
+                elif changes is None or not may_grow:
+                    return
+                else:
+                    await changes.wait()
+        finally:
+            if changes is not None:
+                changes.stop()
+
+    def _events(self, number: int, run_id: str, after: int, session: Reading) -> list[RecordedEvent]:
+        return [
+            RecordedEvent(stored.row.sequence, self._event(stored, run_id))
+            for stored in session.events(number, after, _CHUNK)
+        ]
+
+    def _event(self, stored: StoredEvent, run_id: str) -> Any:
+        try:
+            data = stored.value if stored.artifact is None else self.artifacts.get(stored.artifact)
+            return event_of(stored, data, run_id)
+        except (StoreError, ValueError) as error:
+            raise self.damaged(run_id, stored.row.sequence, error) from error
+
+    async def outcomes(self, run_id: str) -> AsyncIterator[Outcome]:
+        """What the calls of a run came to, in the order in which that was recorded."""
+        await self._get_ready()
+        number, after = (await self._found(run_id)).number, 0
+        while True:
+            chunk = await self.read(partial(self._outcomes, number, run_id, after))
+            for sequence, outcome in chunk:
+                yield outcome
+                after = sequence
+            if len(chunk) < _CHUNK:
+                return
+
+    def _outcomes(self, number: int, run_id: str, after: int, session: Reading) -> list[tuple[int, Outcome]]:
+        return [
+            (stored.row.sequence, self._outcome(stored, run_id)) for stored in session.outcomes(number, after, _CHUNK)
+        ]
+
+    def _outcome(self, stored: StoredOutcome, run_id: str) -> Outcome:
+        row = stored.row
+        try:
+            return outcome_of(stored, row.value if row.artifact is None else self.artifacts.get(row.artifact))
+        except StoreError as error:
+            raise self.damaged(run_id, row.sequence, error) from error
+
+    def damaged(self, run_id: str, sequence: int, error: Exception) -> StoreError:
+        """The error that says which event cannot be read."""
+        return StoreError(f"{self._backend.name}: event {sequence} of run {run_id!r}: {error}")
+
+    # -- changes from outside -----------------------------------------------------------------------------------------
+
+    async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
+        """Let these calls be made again when the run is executed the next time, though they have an outcome."""
+        await self._get_ready()
+        async with self._held(run_id, "whoever supersedes outcomes of it") as row:
+            marks = await self.read(lambda session: self._marks(session, row, keys))
+            batch = Batch(row.number, row.fence, row.last_sequence, marks, [])
+            now = self.clock()
+            if marks and not (await self.writer.done(lambda session: session.write([batch], now)))[0].is_ours:
+                raise _taken(row)
+
+    def _marks(self, session: Reading, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
+        """The events that say so: like those that report the outcomes."""
+        now = self.clock()
+        places = session.sequences(row.number, keys)
+        return [
+            session.events(row.number, places[key] - 1, 1)[0].row._replace(
+                sequence=row.last_sequence + count, status=ExecutionStatus.SUPERSEDED.value, timestamp=now, ok=None
+            )
+            for count, key in enumerate([key for key in keys if key in places], 1)
+        ]
+
+    @asynccontextmanager
+    async def _held(self, run_id: str, owner: str) -> AsyncIterator[RunRow]:
+        """Keep a run for a moment, so that nobody opens it; its row as it is now.
+
+        Raises:
+            RunIsLive: somebody executes it.
+        """
+        opening = _Opening(asyncio.get_running_loop())
+        while True:
+            row = await self._found(run_id)
+            await self._expect_free(row)
+            mine = dataclasses.replace(
+                row,
+                owner=owner,
+                process=opening.process.text,
+                fence=row.fence + 1,
+                heartbeat=row.heartbeat + 1,
+                heartbeat_at=self.clock(),
+            )
+            if await self._replaced(row, mine):
+                break
+        opening.is_of(mine)
+        self.writer.hold(opening)
+        try:
+            yield mine
+        finally:
+            self.writer.drop(mine.number, mine.fence)
+            await self.release(mine.number, mine.fence)
+
+    async def fork_run(
+        self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]
+    ) -> None:
+        """Copy a run under another name, without the outcomes of some keys, and with some edited ones."""
+        await self._get_ready()
+        number, now = (await self._found(run_id)).number, self.clock()
+        edits = await self.in_thread(lambda: [edit(outcome, self.artifacts.put) for outcome in edited])
+        left_out = frozenset(leave_out)
+        if not await self.writer.done(lambda session: session.copy(number, new_run_id, left_out, edits, now)):
+            raise StoreError(f"there is a run {new_run_id!r} already: fork to another name")
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
+        await self._get_ready()
+        while True:
+            row = await self._found(run_id)
+            if self._is_held(row):
+                await self.writer.done(partial(_request_stop, row.number, reason))
+                return True
+            if row.status in _ENDED or await self._replaced(row, self._cancelled(row, reason)):
+                return False
+
+    def _cancelled(self, row: RunRow, reason: str) -> RunRow:
+        now = self.clock()
+        return dataclasses.replace(
+            row,
+            status=ExecutionStatus.CANCELLED.value,
+            reason=reason,
+            updated_at=now,
+            ended_at=now,
+            owner=None,
+            process=None,
+            fence=row.fence + 1,
+            stop_requested=None,
+        )
+
+    async def delete_run(self, run_id: str) -> None:
+        """Forget a run."""
+        await self._get_ready()
+        async with self._held(run_id, "whoever deletes it") as row:
+            if not await self.writer.done(lambda session: session.delete(row.number, row.fence)):
+                raise _taken(row)
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
+        """The questions of a run or of all, oldest first."""
+        await self._get_ready()
+        return await self.read(lambda session: session.questions(run_id, is_open))
+
+    async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
+        """Answer an open question with plain JSON text."""
+        await self._get_ready()
+        _expect_json(answer)
+        number, now = (await self._found(run_id)).number, self.clock()
+        is_accepted = await self.writer.done(lambda session: session.answer(number, question_id, answer, by, now))
+        found = await self.read(lambda session: session.question(number, question_id))
+        if found is None:
+            raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")
+        if not is_accepted:
+            raise StoreError(f"question {question_id!r} of run {run_id!r} has been answered")
+        return found
+
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
+        """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed."""
+        await self._get_ready()
+        return await self.read(lambda session: sweep(self.artifacts, session.used_artifacts, min_age))
+
+    async def check(self) -> list[str]:
+        """Look for damage: one line for each finding, none if all is well."""
+        await self._get_ready()
+        return await self.read(self._check)
+
+    def _check(self, session: Reading) -> list[str]:
+        findings = session.findings()
+        after = ""
+        while digests := session.all_artifacts(after, _CHUNK):
+            for digest in digests:
+                try:
+                    self.artifacts.get(digest)
+                except StoreError as error:
+                    findings.append(str(error))
+            after = digests[-1]
+        return findings
+
+    async def aclose(self) -> None:
+        """Write what waits in open journals, let go of their runs, and of files and connections."""
+        if self._is_closed:
+            return
+        self.writer.expect_own_process()
+        self._is_closed = True
+        for journal in list(self._journals):
+            await journal.leave()
+        self._stop.detach()
+        self.writer.stop()
+        await self._readers.in_thread(self._close)
+        self._readers.stop()
+
+    def _close(self) -> None:
+        self._readers.close()
+        self.writer.join()
+
+    # -- threads ------------------------------------------------------------------------------------------------------
+
+    async def _get_ready(self) -> None:
+        """Connect and bring the schema up to date, the first time; refuse to work when that is no longer possible."""
+        self.writer.expect_own_process()
+        if self._is_closed:
+            raise StoreError(f"the store {self._backend.name} has been closed")
+        if not self._is_ready:
+            await self.writer.done(_connect)
+            self._is_ready = True
+
+    async def _found(self, run_id: str) -> RunRow:
+        row = await self.read(lambda session: session.find_run(run_id))
+        if row is None:
+            raise StoreError(f"there is no run {run_id!r} in {self._backend.name}")
+        return row
+
+    async def read(self, work: Callable[[Reading], T]) -> T:
+        """Do something with a reading session, in another thread."""
+        return await result_of(self.begin_to_read(work))
+
+    def begin_to_read(self, work: Callable[[Reading], T]) -> Future[T]:
+        """Begin to do so."""
+        self.writer.expect_own_process()
+        return self._readers.begin(work)
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that blocks and needs no session."""
+        return await self._readers.in_thread(work, *args)
+
+
+class _Readers:
+    """Threads that read, and the sessions they share: never more than there are threads."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="rh_agents reader")
+        self._idle: list[Reading] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def begin(self, work: Callable[[Reading], T]) -> Future[T]:
+        return self._submit(self._do, work)
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await result_of(self._submit(work, *args))
+
+    def _submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        try:
+            return self._threads.submit(work, *args)
+        except RuntimeError as error:  # it, or the interpreter, has been shut down
+            raise StoreError(f"the store {self._backend.name} has been closed") from error
+
+    def connect(self) -> Reading:
+        """A session of one's own."""
+        return self._backend.reading()
+
+    def _do(self, work: Callable[[Reading], T]) -> T:
+        with self._session() as session:
+            return work(session)
+
+    @contextmanager
+    def _session(self) -> Iterator[Reading]:
+        with self._lock:
+            session = self._idle.pop() if self._idle else None
+        if session is None:
+            session = self.connect()
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append(session)
+                return
+        session.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False)
+
+
+class _Opening:
+    """Holds a run while it is being opened, or changed from outside."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.process = Process.here()
+        self.loop = loop
+        self.number = self.fence = 0
+        self.lease = 0.0
+        _own_runs[self.process.opening] = self
+
+    def is_of(self, row: RunRow) -> None:
+        """This is the run."""
+        self.number, self.fence, self.lease = row.number, row.fence, row.lease
+
+    def stands(self, standing: Standing) -> None:
+        """It will be seen when something is written."""
+
+
+class _Changes:
+    """Waits until somebody may have written, with a session of its own: what is news depends on what it saw before."""
+
+    def __init__(self, readers: _Readers) -> None:
+        self._readers = readers
+        self._session: Reading | None = None
+
+    async def wait(self) -> None:
+        """Return after a change, or after a while: that an owner has died changes nothing in the database."""
+        for _ in range(_LOOKS):
+            if await self._readers.in_thread(self._has_changed):
+                return
+            await asyncio.sleep(_FOLLOW_EVERY)
+
+    def _has_changed(self) -> bool:
+        if self._session is None:
+            self._session = self._readers.connect()
+        return self._session.has_changed()
+
+    def stop(self) -> None:
+        """Let go of the session."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
+def _fold(session: Reading, number: int) -> RecordedCalls:
+    """What the journal of a run says about its calls."""
+    recorded = RecordedCalls()
+    add, after = recorded.add, 0
+    while True:
+        chunk = session.calls(number, after, _FOLD_CHUNK)
+        for sequence, status, key, attempt, group_id, ok, epoch, tries, parent_attempt in chunk:
+            failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
+            add(sequence, status, key, attempt, group_id, ok is not None, failed_in)
+        if len(chunk) < _FOLD_CHUNK:
+            return recorded
+        after = chunk[-1].sequence
+
+
+def _is_dead(row: RunRow) -> bool:
+    """Whether the owner of a run certainly exists no more. False if that cannot be told from here."""
+    process = None if row.process is None else Process.read(row.process)
+    if process is None:
+        return False
+    return process.is_gone or (process.is_here and _is_given_up(process.opening))
+
+
+def _is_given_up(opening: str) -> bool:
+    """Whether nobody in this process can use what was opened so any more."""
+    holder = _own_runs.get(opening)
+    return holder is None or holder.loop.is_closed()
+
+
+def _taken(row: RunRow) -> LeaseLost:
+    return LeaseLost(f"run {row.run_id!r} has been taken over by somebody else meanwhile")
+
+
+def _live(row: RunRow) -> RunIsLive:
+    process = None if row.process is None else Process.read(row.process)
+    where = f" ({process})" if process is not None and str(process) not in (row.owner or "") else ""
+    return RunIsLive(f"run {row.run_id!r} is being executed by {row.owner}{where}", owner=row.owner or "somebody")
+
+
+def _releasing(number: int, fence: int) -> Callable[[Writing], bool]:
+    return lambda session: session.release(number, fence, None, None, 0.0)
+
+
+def _request_stop(number: int, reason: str, session: Writing) -> None:
+    session.request_stop(number, reason)
+
+
+def _connect(_: Writing) -> None:
+    """The writer connects before it does anything, which is all that is wanted."""
+
+
+def _expect_json(answer: bytes) -> None:
+    try:
+        json.loads(answer)
+    except ValueError as error:
+        raise StoreError(f"an answer is JSON text, and this is not: {error}") from error

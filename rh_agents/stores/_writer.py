@@ -1,0 +1,413 @@
+"""The one thread of a store that writes: group commit, signs of life, and whatever else changes the database.
+
+While the thread writes one batch of a journal, the next one grows on the event loop. What it finds waiting from several
+journals shares a transaction, and each event loop is woken once for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Clock
+from rh_agents.stores._backend import Backend, Batch, Standing, Writing
+
+__all__ = ["Delivery", "Holder", "Writer", "again", "call_on", "result_of"]
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("rh_agents.stores")
+_LOOK_EVERY = 0.5
+"""Seconds between two looks for requests to stop, while there is nothing to write."""
+_FRESH = Standing(True, None)
+_PATIENCE_AT_EXIT = 2.0
+"""Seconds for which the interpreter's exit waits for what is being written."""
+
+
+class Holder(Protocol):
+    """Who holds a run, as far as its writer needs to know. The attributes never change."""
+
+    number: int
+    fence: int
+    lease: float
+    loop: asyncio.AbstractEventLoop
+
+    def stands(self, standing: Standing) -> None:
+        """Told on its event loop how the run stands for it, if that has changed."""
+        ...
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A batch on its way to the database.
+
+    Attributes:
+        batch: what to write.
+        artifacts: large values of its outcomes, which have to be kept before it is written.
+        loop, done: `done` is called on the loop with what became of it.
+    """
+
+    batch: Batch
+    loop: asyncio.AbstractEventLoop
+    done: Callable[[Standing | StoreError], None]
+    artifacts: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Job:
+    """Anything else that is to be done with the session."""
+
+    work: Callable[[Writing], Any]
+    future: Future[Any]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A run whose owner is to be kept alive."""
+
+    holder: weakref.ref[Holder]
+    key: tuple[int, int]
+    lease: float
+    seen_at: float
+    told: Standing = _FRESH
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether anybody can still use it."""
+        holder = self.holder()
+        return holder is not None and not holder.loop.is_closed()
+
+    @property
+    def due_at(self) -> float:
+        """When its next sign of life is due."""
+        return self.seen_at + self.lease / 3
+
+
+class Writer:
+    """Owns the writing session and the thread that uses it. The thread is started when there is something to do.
+
+    Args:
+        backend: the database.
+        clock: the time of day in seconds since 1970, which others see.
+    """
+
+    def __init__(self, backend: Backend, clock: Clock = time.time) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._queue: queue.SimpleQueue[Delivery | _Job | None] = queue.SimpleQueue()
+        # Reentrant: the garbage collector may find, while the lock is held, that nobody has the store any more.
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._is_stopped = False
+        self._session: Writing | None = None
+        self._held: dict[tuple[int, int], _Held] = {}
+        self._looked_at = 0.0
+        self.pid: int = os.getpid()
+
+    # -- from any thread ----------------------------------------------------------------------------------------------
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Write a batch as soon as possible. There is at most one of a journal at a time."""
+        self._put(delivery)
+
+    def do(self, work: Callable[[Writing], T]) -> Future[T]:
+        """Do something with the session, after what was given before.
+
+        The future has a `StoreError` if that failed. It is done in the writer's thread.
+        """
+        job = _Job(work, Future())
+        self._put(job)
+        return job.future
+
+    async def done(self, work: Callable[[Writing], T]) -> T:
+        """Do something with the session and wait for it. It is done even if nobody waits any more.
+
+        Raises:
+            StoreError: it failed.
+        """
+        return await result_of(self.do(work))
+
+    def hold(self, holder: Holder) -> None:
+        """Give signs of life for a run from now on, as long as the holder exists."""
+        key = (holder.number, holder.fence)
+        with self._lock:
+            self._held[key] = _Held(weakref.ref(holder), key, holder.lease, time.monotonic())
+        self._put(_Job(_nothing, Future()))  # so that the thread sees for how long it may sleep
+
+    def drop(self, number: int, fence: int) -> None:
+        """Give no more signs of life for a run."""
+        with self._lock:
+            self._held.pop((number, fence), None)
+
+    def stop(self) -> None:
+        """Let the thread write what was given before, close the session, and end. Later work is refused."""
+        if os.getpid() != self.pid:
+            return  # the thread is not in this process, and the lock may never be free again
+        with self._lock:
+            self._is_stopped = True
+            if self._thread is not None:
+                self._queue.put(None)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended."""
+        thread = self._thread
+        if thread is not None and os.getpid() == self.pid:
+            thread.join(timeout)
+
+    def expect_own_process(self) -> None:
+        """Refuse to be used in a process that was forked.
+
+        Raises:
+            StoreError: it is used there.
+        """
+        if os.getpid() != self.pid:
+            raise StoreError(
+                f"the store {self._backend.name} was opened by process {self.pid} and cannot be used in its child "
+                f"{os.getpid()}: open it again there"
+            )
+
+    def _put(self, item: Delivery | _Job) -> None:
+        self.expect_own_process()
+        with self._lock:
+            if self._is_stopped:
+                raise StoreError(f"the store {self._backend.name} has been closed")
+            if self._thread is None:
+                # A daemon: a store that nobody has closed must not keep the interpreter from ending.
+                self._thread = threading.Thread(target=self._run, name="rh_agents writer", daemon=True)
+                self._thread.start()
+                _running.add(self)
+            self._queue.put(item)
+
+    # -- in the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        finally:
+            self._close_session()
+            self._refuse_the_rest()
+
+    def _turn(self) -> bool:
+        """Wait for work and do what is there; False if it was the last."""
+        deliveries: list[Delivery] = []
+        item = self._next()
+        while item is not _NOTHING:
+            if isinstance(item, Delivery):
+                if any(item.batch.number == other.batch.number for other in deliveries):  # of an earlier owner
+                    self._write(deliveries)
+                    deliveries = []
+                deliveries.append(item)
+            else:
+                self._write(deliveries)
+                deliveries = []
+                if item is None:
+                    return False
+                self._do(item)
+            item = self._next_nowait()
+        self._write(deliveries)
+        self._look_after()
+        return True
+
+    def _next(self) -> Any:
+        try:
+            return self._queue.get(timeout=self._pause())
+        except queue.Empty:
+            return _NOTHING
+
+    def _next_nowait(self) -> Any:
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return _NOTHING
+
+    def _pause(self) -> float | None:
+        """How long there is nothing to do but to wait, in seconds; None for ever."""
+        with self._lock:
+            if not self._held:
+                return None
+            due = min(held.due_at for held in self._held.values())
+        return min(_LOOK_EVERY, max(0.0, due - time.monotonic()))
+
+    def _refuse_the_rest(self) -> None:
+        """Leave nobody waiting for a thread that has ended, for whatever reason."""
+        with self._lock:
+            self._is_stopped = True
+        while (item := self._next_nowait()) is not _NOTHING:
+            error = StoreError(f"the store {self._backend.name} has been closed")
+            if isinstance(item, Delivery):
+                _tell([(item, error)])
+            elif item is not None:
+                item.future.set_exception(error)
+
+    def _connected(self) -> Writing:
+        if self._session is None:
+            self._session = self._backend.writing()
+        return self._session
+
+    def _close_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _write(self, deliveries: list[Delivery]) -> None:
+        ready = [each for each in deliveries if self._keep_artifacts(each)]
+        if not ready:
+            return
+        try:
+            standings = self._connected().write([each.batch for each in ready], self._clock())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the journals must learn that nothing was written
+            self._close_session()
+            failure = self._as_store_error(error)
+            _tell([(each, failure) for each in ready])
+            return
+        now = time.monotonic()
+        with self._lock:
+            for each in ready:
+                held = self._held.get((each.batch.number, each.batch.fence))
+                if held is not None:
+                    held.seen_at = now
+        _tell(list(zip(ready, standings, strict=True)))
+
+    def _keep_artifacts(self, delivery: Delivery) -> bool:
+        """Keep the large values of what was noted; False if that failed, and its journal has been told."""
+        if not delivery.artifacts:
+            return True
+        try:
+            for data in delivery.artifacts:
+                self._backend.artifacts.put(data)
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell([(delivery, self._as_store_error(error))])
+            return False
+        return True
+
+    def _do(self, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = job.work(self._connected())
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must learn of it
+            self._close_session()
+            job.future.set_exception(self._as_store_error(error))
+        else:
+            job.future.set_result(result)
+
+    def _as_store_error(self, error: Exception) -> StoreError:
+        if isinstance(error, StoreError):
+            return error
+        wrapped = StoreError(f"{self._backend.name}: {type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """Give the signs of life that are due, and see now and then whether somebody wants a run to be stopped."""
+        now = time.monotonic()
+        with self._lock:
+            for key in [key for key, held in self._held.items() if not held.is_alive]:
+                del self._held[key]
+            due = [held for held in self._held.values() if held.due_at <= now]
+            others = (
+                []
+                if now < self._looked_at + _LOOK_EVERY
+                else [held for held in self._held.values() if held.due_at > now]
+            )
+        try:
+            if due:
+                self._tell_holders(due, self._connected().renew([held.key for held in due], self._clock()))
+            if others and now >= self._looked_at + _LOOK_EVERY:
+                self._looked_at = now
+                self._tell_holders(others, self._connected().look([held.key for held in others]) or ())
+        except Exception as error:  # noqa: BLE001 - nothing is lost yet: if the run is, the next batch will be refused
+            self._close_session()
+            _LOG.warning("no sign of life could be given for the runs in %s: %s", self._backend.name, error)
+        for held in due:
+            held.seen_at = now
+
+    def _tell_holders(self, held: Iterable[_Held], standings: Iterable[Standing]) -> None:
+        for each, standing in zip(held, standings, strict=False):  # none: nothing has changed
+            holder = each.holder()
+            if holder is not None and standing != each.told:
+                each.told = standing
+                call_on(holder.loop, holder.stands, standing)
+            if not standing.is_ours:
+                self.drop(*each.key)
+
+
+class _Nothing:
+    """What a queue that is empty gives."""
+
+
+_NOTHING = _Nothing()
+_running: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _nothing(_: Writing) -> None:
+    """Wakes the thread up."""
+
+
+@atexit.register
+def _finish() -> None:
+    """Let writers whose store nobody has closed finish: a thread that is ended within C code may keep a lock."""
+    running = [writer for writer in _running if writer.pid == os.getpid()]
+    for writer in running:
+        writer.stop()
+    end = time.monotonic() + _PATIENCE_AT_EXIT
+    for writer in running:
+        writer.join(max(0.0, end - time.monotonic()))
+
+
+async def result_of(future: Future[T]) -> T:
+    """What a future of a thread comes to. Who stops waiting for it does not cancel it."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    future.add_done_callback(lambda _: call_on(loop, _wake, waiter))
+    await waiter
+    return future.result()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def again(error: StoreError) -> StoreError:
+    """The same error for somebody else: each raises his own, so that tracebacks do not grow into each other."""
+    copy = StoreError.__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.args = error.args
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def _tell(results: list[tuple[Delivery, Standing | StoreError]]) -> None:
+    """Wake each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Delivery, Standing | StoreError]]] = {}
+    for delivery, result in results:
+        by_loop.setdefault(delivery.loop, []).append((delivery, result))
+    for loop, its in by_loop.items():
+        call_on(loop, _tell_all, its)
+
+
+def _tell_all(results: list[tuple[Delivery, Standing | StoreError]]) -> None:
+    for delivery, result in results:
+        delivery.done(result)
+
+
+def call_on(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    """Call a function on an event loop, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+        loop.call_soon_threadsafe(function, *args)

@@ -1,0 +1,52 @@
+"""Runs in a PostgreSQL database, where several machines can execute, follow and read them.
+
+It needs psycopg: `pip install 'rh_agents[postgresql]'`. What is promised about power cuts holds as far as the server
+keeps its own promises: with `fsync = off` it does not, and a warning is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from rh_agents.core.ports import Clock
+from rh_agents.stores._store import SqlStore
+
+try:
+    from rh_agents.stores._postgresql_backend import PostgresqlBackend
+except ModuleNotFoundError as _error:
+    if _error.name not in ("psycopg", "psycopg_pool"):
+        raise
+    _message = f"runs in PostgreSQL need {_error.name}: pip install 'rh_agents[postgresql]'"
+    raise ModuleNotFoundError(_message, name=_error.name) from _error
+
+__all__ = ["PostgresqlStore"]
+
+
+class PostgresqlStore(SqlStore):
+    """Runs in a schema of a PostgreSQL database, which is made when it is first used.
+
+    Args:
+        url: `postgresql://user:password@host:port/database?option=value`. Options are those of PostgreSQL's own library
+            (`sslmode`, `connect_timeout`, ...) and the two below. Better than a password in the URL is one in the
+            environment (`PGPASSWORD`) or in `~/.pgpass`. A pooler between us and the server must give each connection
+            a session of its own.
+        schema: where the tables are, `rh_agents` unless the URL says something else.
+        artifacts: where large results are kept: a directory, or a URL that fsspec knows, which every machine must see.
+            By default they are in a table of the same schema.
+        clock: the time of day in seconds since 1970.
+
+    Raises:
+        StoreError: it is no such URL. Whether the database can be reached is found out when it is first used.
+    """
+
+    def __init__(
+        self, url: str, *, schema: str | None = None, artifacts: str | None = None, clock: Clock = time.time
+    ) -> None:
+        self._postgresql = PostgresqlBackend(url, schema=schema, artifacts=artifacts)
+        super().__init__(self._postgresql, clock=clock)
+
+    async def aclose(self) -> None:
+        """Write what waits, and let go of all connections."""
+        await super().aclose()
+        await asyncio.to_thread(self._postgresql.close)

@@ -1,0 +1,358 @@
+-- Everything that the store asks of SQLite. Places: a run with the number n has those from n * 2^40 + 1 to
+-- n * 2^40 + 2^40 - 1, here as :first and :last. Lists of values in parentheses are repeated for many rows at a time;
+-- those that are left over begin with NULL.
+--
+-- What is read in bulk comes as one row of JSON arrays, one for each column: fetching row by row gives up the
+-- interpreter's lock for each of them, and a busy event loop takes milliseconds to give it back.
+
+-- name: begin
+BEGIN IMMEDIATE
+
+-- name: begin_to_read
+BEGIN DEFERRED
+
+-- name: begin_exclusive
+BEGIN EXCLUSIVE
+
+-- name: commit
+COMMIT
+
+-- name: rollback
+ROLLBACK
+
+-- name: advance
+UPDATE run
+SET last_sequence = :last_sequence, outcomes = outcomes + :outcomes,
+    heartbeat = heartbeat + 1, heartbeat_at = :now, updated_at = :now
+WHERE number = :number AND fence = :fence AND last_sequence = :expected
+RETURNING stop_requested
+
+-- name: insert_events
+INSERT OR ROLLBACK INTO event (
+  place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more
+)
+SELECT * FROM (
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) WHERE column1 IS NOT NULL
+
+-- name: insert_outcomes
+INSERT OR ROLLBACK INTO outcome (
+  place, run, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value
+)
+SELECT * FROM (
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) WHERE column1 IS NOT NULL
+
+-- name: renew
+UPDATE run SET heartbeat = heartbeat + 1, heartbeat_at = :now
+WHERE number = :number AND fence = :fence
+RETURNING stop_requested
+
+-- name: look
+SELECT stop_requested FROM run WHERE number = :number AND fence = :fence
+
+-- name: create_run
+INSERT INTO run (
+  run_id, status, epoch, workflow, input_digest, tags, facts, created_at, updated_at, ended_at, owner, process,
+  fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from
+)
+VALUES (
+  :run_id, :status, :epoch, :workflow, :input_digest, :tags, :facts, :created_at, :updated_at, :ended_at, :owner, :process,
+  :fence, :heartbeat, :heartbeat_at, :lease, 0, 0, :reason, :stop_requested, :forked_from
+)
+ON CONFLICT (run_id) DO NOTHING
+RETURNING number
+
+-- name: replace_run
+UPDATE run
+SET status = :status, epoch = :epoch, workflow = :workflow, input_digest = :input_digest, tags = :tags, facts = :facts,
+    updated_at = :updated_at, ended_at = :ended_at, owner = :owner, process = :process,
+    fence = :fence, heartbeat = :heartbeat, heartbeat_at = :heartbeat_at, lease = :lease,
+    reason = :reason, stop_requested = :stop_requested, forked_from = :forked_from
+WHERE number = :number AND fence = :expected_fence AND heartbeat = :expected_heartbeat
+RETURNING number
+
+-- name: put_input
+INSERT INTO run_input (run, input) VALUES (:number, :input)
+ON CONFLICT (run) DO UPDATE SET input = excluded.input WHERE input <> excluded.input
+
+-- name: release_run
+UPDATE run
+SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL
+WHERE number = :number AND fence = :fence
+RETURNING number
+
+-- name: release_run_as
+UPDATE run
+SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL,
+    status = :status, reason = :reason, updated_at = :now,
+    ended_at = CASE WHEN :status IN ('completed', 'failed', 'cancelled') THEN :now END
+WHERE number = :number AND fence = :fence
+RETURNING number
+
+-- name: is_held
+SELECT 1 FROM run WHERE number = :number AND fence = :fence
+
+-- name: delete_outcomes
+DELETE FROM outcome WHERE place BETWEEN :first AND :last
+
+-- name: delete_events
+DELETE FROM event WHERE place BETWEEN :first AND :last
+
+-- name: delete_questions
+DELETE FROM question WHERE run = :number
+
+-- name: delete_run
+DELETE FROM run WHERE number = :number
+
+-- name: begin_copy
+CREATE TEMP TABLE moved (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)
+
+-- name: begin_copy_left_out
+CREATE TEMP TABLE left_out (key BLOB PRIMARY KEY, keep INTEGER NOT NULL) WITHOUT ROWID
+
+-- name: end_copy
+DROP TABLE temp.moved
+
+-- name: end_copy_left_out
+DROP TABLE temp.left_out
+
+-- name: leave_out
+-- keep: the key's events are kept, but for those that say that it is superseded
+INSERT OR IGNORE INTO temp.left_out (key, keep) VALUES (:key, :keep)
+
+-- name: copy_run
+INSERT INTO run (
+  run_id, status, epoch, workflow, input_digest, tags, facts, created_at, updated_at,
+  fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, forked_from
+)
+SELECT :new_run_id, 'started', epoch, workflow, input_digest, tags, facts, :now, :now, 0, 0, 0, lease, 0, 0, run_id
+FROM run WHERE number = :number
+ON CONFLICT (run_id) DO NOTHING
+RETURNING number
+
+-- name: copy_input
+INSERT INTO run_input (run, input) SELECT :new_number, input FROM run_input WHERE run = :number
+
+-- name: copy_places
+INSERT INTO temp.moved (old, new)
+SELECT event.place, :new_first - 1 + row_number() OVER (ORDER BY event.place)
+FROM event LEFT JOIN temp.left_out AS without ON without.key = event.key
+WHERE event.place BETWEEN :first AND :last
+  AND (without.key IS NULL OR (without.keep AND event.status <> 'superseded'))
+
+-- name: copy_events
+INSERT INTO event (
+  place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more
+)
+SELECT
+  moved.new, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more
+FROM temp.moved CROSS JOIN event ON event.place = moved.old
+ORDER BY moved.old
+
+-- name: copy_outcomes
+INSERT INTO outcome (
+  place, run, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value
+)
+SELECT
+  moved.new, :new_number, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value
+FROM temp.moved CROSS JOIN outcome ON outcome.place = moved.old
+ORDER BY moved.old
+
+-- name: edit_outcome
+UPDATE outcome SET ok = :ok, value = :value, artifact = :artifact
+WHERE run = :number AND call = substr(:key, 1, 16)
+RETURNING place
+
+-- name: edit_event
+UPDATE event SET ok = :ok, message = :message, status = CASE WHEN :ok THEN 'completed' ELSE 'failed' END
+WHERE place = :place
+
+-- name: count_copied
+UPDATE run
+SET last_sequence = (SELECT count(*) FROM event WHERE place BETWEEN :first AND :last),
+    outcomes = (SELECT count(*) FROM event WHERE place BETWEEN :first AND :last AND ok IS NOT NULL)
+WHERE number = :number
+
+-- name: ask
+INSERT INTO question (run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem)
+VALUES (:number, :id, :address, :text, :schema, :asked_at, :answer, :answered_at, :answered_by, :problem)
+ON CONFLICT (run, id) DO NOTHING
+
+-- name: reject_answer
+UPDATE question SET answer = NULL, answered_at = NULL, answered_by = NULL, problem = :problem
+WHERE run = :number AND id = :id
+
+-- name: answer
+UPDATE question SET answer = :answer, answered_at = :now, answered_by = :by, problem = NULL
+WHERE run = :number AND id = :id AND answer IS NULL
+RETURNING id
+
+-- name: request_stop
+UPDATE run SET stop_requested = :reason WHERE number = :number
+
+-- name: find_run
+SELECT
+  run.number, run.run_id, run.status, run.epoch, run.workflow, run_input.input, run.input_digest, run.tags, run.facts,
+  run.created_at, run.updated_at, run.ended_at, run.owner, run.process, run.fence, run.heartbeat, run.heartbeat_at,
+  run.lease, run.last_sequence, run.outcomes, run.reason, run.stop_requested, run.forked_from
+FROM run LEFT JOIN run_input ON run_input.run = run.number
+WHERE run.run_id = :run_id
+
+-- name: list_runs
+-- :tag is a JSON string, so that this finds too much rather than too little
+SELECT
+  run.number, run.run_id, run.status, run.epoch, run.workflow, run_input.input, run.input_digest, run.tags, run.facts,
+  run.created_at, run.updated_at, run.ended_at, run.owner, run.process, run.fence, run.heartbeat, run.heartbeat_at,
+  run.lease, run.last_sequence, run.outcomes, run.reason, run.stop_requested, run.forked_from
+FROM run LEFT JOIN run_input ON run_input.run = run.number
+WHERE (:status IS NULL OR run.status = :status)
+  AND (:tag IS NULL OR instr(run.tags, :tag) > 0)
+  AND (:updated_before IS NULL OR run.updated_at < :updated_before)
+ORDER BY run.number DESC
+
+-- name: read_calls
+SELECT
+  json_group_array(place), json_group_array(status), CAST(string_agg(coalesce(key, zeroblob(32)), '') AS BLOB),
+  json_group_array(attempt), json_group_array(group_id), json_group_array(ok),
+  json_group_array(
+    CASE WHEN ok = 0 THEN (
+      SELECT json_array(epoch, tries, parent_attempt) FROM outcome WHERE outcome.place = chunk.place
+    ) END
+  )
+FROM (
+  SELECT place, status, key, attempt, group_id, ok
+  FROM event WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
+) AS chunk
+
+-- name: read_events
+-- The values are separated by a character that no JSON text contains.
+SELECT
+  json_group_array(
+    json_array(
+      place, timestamp, status, event_type, name, address, hex(key), group_id, parallel_index, group_total,
+      attempt, seconds, message, ok, more, outcome_ok, lower(hex(artifact))
+    )
+  ),
+  CAST(string_agg(coalesce(value, ''), char(30)) AS BLOB)
+FROM (
+  SELECT event.*, outcome.ok AS outcome_ok, outcome.value, outcome.artifact
+  FROM event LEFT JOIN outcome ON outcome.place = CASE
+    WHEN event.ok IS NOT NULL THEN event.place
+    WHEN event.status = 'recovered' THEN (
+      SELECT place FROM outcome WHERE run = :number AND call = substr(event.key, 1, 16)
+    )
+  END
+  WHERE event.place > :after AND event.place <= :last ORDER BY event.place LIMIT :limit
+)
+
+-- name: read_outcomes
+-- The values are separated by a character that no JSON text contains.
+SELECT
+  json_group_array(
+    json_array(
+      place, hex(key), ok, hex(base), base IS NULL, hex(parent), epoch, tries, parent_attempt, lower(hex(artifact)), more,
+      name, address, seconds, attempt, group_id
+    )
+  ),
+  CAST(string_agg(coalesce(value, ''), char(30)) AS BLOB)
+FROM (
+  SELECT
+    outcome.place, event.key, outcome.ok, outcome.base, outcome.parent, outcome.epoch, outcome.tries, outcome.parent_attempt,
+    outcome.artifact, outcome.more, outcome.value,
+    event.name, event.address, event.seconds, event.attempt, event.group_id
+  FROM outcome CROSS JOIN event ON event.place = outcome.place
+  WHERE outcome.place > :after AND outcome.place <= :last ORDER BY outcome.place LIMIT :limit
+)
+
+-- name: find_outcome
+SELECT place FROM outcome WHERE run = :number AND call = substr(:key, 1, 16)
+
+-- name: find_question
+SELECT
+  run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
+  question.answer, question.answered_at, question.answered_by, question.problem
+FROM question CROSS JOIN run ON run.number = question.run
+WHERE question.run = :number AND question.id = :id
+
+-- name: questions
+SELECT
+  run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
+  question.answer, question.answered_at, question.answered_by, question.problem
+FROM question CROSS JOIN run ON run.number = question.run
+ORDER BY question.asked_at
+
+-- name: open_questions
+SELECT
+  run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
+  question.answer, question.answered_at, question.answered_by, question.problem
+FROM question INDEXED BY question_open CROSS JOIN run ON run.number = question.run
+WHERE question.answer IS NULL
+ORDER BY question.asked_at
+
+-- name: questions_of_run
+SELECT
+  run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
+  question.answer, question.answered_at, question.answered_by, question.problem
+FROM run CROSS JOIN question ON question.run = run.number
+WHERE run.run_id = :run_id
+ORDER BY question.asked_at
+
+-- name: is_used_artifact
+SELECT 1 FROM outcome WHERE artifact = :artifact LIMIT 1
+
+-- name: all_artifacts
+SELECT DISTINCT lower(hex(artifact)) FROM outcome INDEXED BY outcome_artifact
+WHERE artifact IS NOT NULL AND artifact > :after
+ORDER BY artifact LIMIT :limit
+
+-- name: check_integrity
+PRAGMA integrity_check(100)
+
+-- name: check_foreign_keys
+PRAGMA foreign_key_check
+
+-- name: check_sequences
+SELECT run.run_id, run.last_sequence, count(event.place) AS events, min(event.place) AS least, max(event.place) AS most
+FROM run LEFT JOIN event ON event.place BETWEEN (run.number << 40) AND ((run.number + 1) << 40) - 1
+GROUP BY run.number
+HAVING events <> run.last_sequence
+  OR (events > 0 AND (least <> (run.number << 40) + 1 OR most <> (run.number << 40) + run.last_sequence))
+
+-- name: check_counts
+SELECT run.run_id, run.outcomes, count(outcome.place) AS found
+FROM run LEFT JOIN outcome ON outcome.place BETWEEN (run.number << 40) AND ((run.number + 1) << 40) - 1
+GROUP BY run.number
+HAVING found <> run.outcomes
+
+-- name: check_events_without_run
+SELECT place >> 40, count(*) FROM event
+WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.number = event.place >> 40)
+GROUP BY place >> 40
+
+-- name: check_events_without_outcome
+SELECT run.run_id, event.place - (run.number << 40)
+FROM event JOIN run ON run.number = event.place >> 40
+WHERE event.ok IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome.place = event.place)
+
+-- name: check_outcomes
+SELECT coalesce(run.run_id, outcome.run), outcome.place & ((1 << 40) - 1), CASE
+    WHEN event.place IS NULL THEN 'has no event'
+    WHEN event.key IS NULL OR substr(event.key, 1, 16) IS NOT outcome.call THEN 'has another key than its event'
+    WHEN event.ok IS NOT outcome.ok THEN 'says something else than its event'
+    WHEN outcome.run <> outcome.place >> 40 THEN 'stands in the journal of another run'
+    ELSE 'has neither a value nor an artifact'
+  END
+FROM outcome LEFT JOIN event ON event.place = outcome.place LEFT JOIN run ON run.number = outcome.run
+WHERE event.place IS NULL OR event.key IS NULL OR substr(event.key, 1, 16) IS NOT outcome.call
+  OR event.ok IS NOT outcome.ok OR outcome.run <> outcome.place >> 40 OR (outcome.value IS NULL) = (outcome.artifact IS NULL)
+
+-- name: check_calls
+SELECT run.run_id, count(*)
+FROM event JOIN run ON run.number = event.place >> 40
+WHERE event.ok IS NOT NULL
+GROUP BY event.place >> 40, event.key
+HAVING count(*) > 1

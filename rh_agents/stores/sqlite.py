@@ -1,0 +1,868 @@
+"""Runs in an SQLite file: WAL with `synchronous=FULL`, one connection that writes, others that read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Clock, Question
+from rh_agents.stores._backend import (
+    Batch,
+    CallRow,
+    Edit,
+    EventRow,
+    OutcomeRow,
+    RunRow,
+    Standing,
+    StoredEvent,
+    StoredOutcome,
+)
+from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores._store import SqlStore
+from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
+
+try:
+    import apsw
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError("runs in SQLite files need the package apsw: pip install apsw", name="apsw") from _error
+
+__all__ = ["SqliteStore"]
+
+_LOG = logging.getLogger("rh_agents.stores")
+
+_APPLICATION_ID = 0x72686167
+"""Marks the files of this library ("rhag"), so that another program's database is not taken for one."""
+_PAGE_SIZE = 1024
+"""Small, because each outcome changes some page of the index of calls, and the journal of a commit has whole pages."""
+_BITS = 40
+"""A run has the places number * 2^40 + sequence."""
+_MOST_ROWS = 256
+"""Rows in one statement. Their number is rounded up to a power of two, so that few statements have to be prepared."""
+_SEPARATOR = b"\x1e"
+"""Between values that are read together: a character that no JSON text contains."""
+_NO_KEY = bytes(32)
+
+Row = tuple[Any, ...]
+
+
+class SqliteStore(SqlStore):
+    """Runs in an SQLite file, and large results in files beside it.
+
+    Args:
+        path: the file. It is made when it is first used, and so is its directory.
+        artifacts: where large results are kept: a directory, or a URL that fsspec knows; by default the directory
+            `<path>-artifacts`.
+        busy_timeout: seconds to wait for other processes that write, before that is an error.
+        wal_limit: bytes that the write-ahead log may have before it is brought into the file. It can grow beyond that
+            while somebody reads.
+        page_size: bytes of a page, for a new file.
+        clock: the time of day in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        artifacts: ArtifactStore | str | None = None,
+        busy_timeout: float = 30.0,
+        wal_limit: int = 32 << 20,
+        page_size: int = _PAGE_SIZE,
+        clock: Clock = time.time,
+    ) -> None:
+        self.path: Path = Path(path)
+        place = Path(path).absolute()  # the working directory may be another one later
+        kept = f"{place}-artifacts" if artifacts is None else artifacts
+        if isinstance(kept, str):
+            kept = open_artifacts(kept)
+        super().__init__(_Database(place, str(path), kept, busy_timeout, wal_limit, page_size), clock=clock)
+
+
+class _Database:
+    """The file, for the common engine."""
+
+    def __init__(
+        self, path: Path, name: str, artifacts: ArtifactStore, busy_timeout: float, wal_limit: int, page_size: int
+    ) -> None:
+        self.path = path
+        self.name = name
+        self.artifacts = artifacts
+        self.busy_timeout = busy_timeout
+        self.wal_limit = wal_limit
+        self.page_size = page_size
+
+    def writing(self) -> _Writing:
+        _make_directory(self.path.parent, self.name)
+        with self.errors():
+            return _Writing(self, self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE))
+
+    def reading(self) -> _Reading:
+        with self.errors():
+            return _Reading(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
+
+    def _connect(self, flags: int) -> apsw.Connection:
+        connection = apsw.Connection(os.fspath(self.path), flags=flags)
+        connection.set_busy_timeout(round(self.busy_timeout * 1000))
+        return connection
+
+    @contextmanager
+    def errors(self, connection: apsw.Connection | None = None) -> Iterator[None]:
+        """Say what went wrong, and where."""
+        try:
+            yield
+        except (apsw.Error, OSError) as error:
+            raise StoreError(f"{self.name}: {_cause(error, self, connection)}") from error
+
+
+_CAUSES: dict[type[Exception], str] = {
+    apsw.FullError: "the disk is full",
+    apsw.ReadOnlyError: "it cannot be written to",
+    apsw.NotADBError: "it is not an SQLite database",
+    apsw.CorruptError: "the file is damaged",
+    apsw.CantOpenError: "it cannot be opened",
+    apsw.PermissionsError: "it may not be used",
+    apsw.IOError: "the system reported an error of input or output",
+    apsw.ConstraintError: "what was to be written contradicts what is there",
+    apsw.NoMemError: "there is not enough memory",
+}
+
+
+def _cause(error: Exception, database: _Database, connection: apsw.Connection | None) -> str:
+    """One line that says what went wrong."""
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return f"it has been locked by another process for more than {database.busy_timeout:g} s"
+    about = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), type(error).__name__)
+    number = 0
+    if connection is not None and isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.FullError):
+        number = connection.system_errno
+    reason = f"; {os.strerror(number)}" if number else ""
+    if isinstance(error, apsw.CantOpenError) and not number:
+        reason = _why_not_opened(database.path)
+    return f"{about} ({error}{reason})"
+
+
+def _why_not_opened(path: Path) -> str:
+    try:
+        with open(path, "r+b"):
+            return ""
+    except OSError as error:
+        return f"; {error.strerror}"
+
+
+def _make_directory(directory: Path, name: str) -> None:
+    """Make a directory, and see to it that it survives a power cut."""
+    try:
+        lacking = []
+        while not directory.is_dir():
+            lacking.append(directory)
+            directory = directory.parent
+        for each in reversed(lacking):
+            each.mkdir(exist_ok=True)
+            if sys.platform != "win32":
+                _sync(each.parent)
+    except OSError as error:
+        raise StoreError(f"{name}: its directory cannot be made: {error}") from error
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+_MARK = "\ufdd0"
+_UNUSUAL = re.compile("[\ud800-\udfff\ufdd0]")
+_WRITTEN = re.compile("\ufdd0([0-9a-f]{4})")
+
+
+def _as_text(text: str | None) -> str | None:
+    """The text as SQLite can hold it: halves of surrogate pairs are no UTF-8."""
+    if text is None or text.isascii():
+        return text
+    return _UNUSUAL.sub(lambda found: f"{_MARK}{ord(found[0]):04x}", text)
+
+
+def _from_text(text: str | None) -> str | None:
+    """The text of which `_as_text` made this."""
+    if text is None or _MARK not in text:
+        return text
+    return _WRITTEN.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def _some_text(text: str) -> str:
+    return _from_text(text) or ""
+
+
+def _as_json(value: object) -> str:
+    """Text in ASCII, in which anything can be written."""
+    return json.dumps(value)
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+class _Session:
+    """A connection, and how queries are asked."""
+
+    def __init__(self, database: _Database, connection: apsw.Connection) -> None:
+        self._database = database
+        self._connection = connection
+        self._queries = read_queries("sqlite")
+        self._version: int | None = None
+
+    def _ask(self, name: str, **arguments: Any) -> list[Row]:
+        return list(self._connection.execute(self._queries[name], arguments))
+
+    def _ask_one(self, name: str, **arguments: Any) -> Row | None:
+        rows = self._ask(name, **arguments)
+        return rows[0] if rows else None
+
+    def has_changed(self) -> bool:
+        """Whether another connection has written since the last call."""
+        with self._errors():
+            version = self._connection.pragma("data_version")
+        before, self._version = self._version, version
+        return bool(before != version)
+
+    def close(self) -> None:
+        try:
+            self._connection.close()
+        except apsw.Error as error:
+            _LOG.warning("%s could not be closed: %s", self._database.name, error)
+
+    def _errors(self) -> Any:
+        return self._database.errors(self._connection)
+
+
+class _Writing(_Session):
+    """The connection that writes."""
+
+    def __init__(self, database: _Database, connection: apsw.Connection) -> None:
+        super().__init__(database, connection)
+        self._wal_pages = 0
+        self._checkpoint_at = 0
+        self._is_news = True
+        try:
+            with self._errors():
+                self._configure()
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    def _configure(self) -> None:
+        connection, database = self._connection, self._database
+        connection.pragma("page_size", database.page_size)  # has an effect on an empty file only
+        self._switch_to_wal()
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("fullfsync", True)  # on macOS, where less does not survive a power cut
+        connection.pragma("foreign_keys", True)
+        connection.pragma("temp_store", "MEMORY")  # else statements of many rows keep their way back on disk
+        connection.pragma("cache_size", -16_000)
+        connection.pragma("journal_size_limit", database.wal_limit)
+        connection.wal_autocheckpoint(0)
+        connection.set_wal_hook(self._count_wal_pages)
+        page_size = connection.pragma("page_size")
+        assert isinstance(page_size, int)
+        self._most_wal_pages = max(1, database.wal_limit // page_size)
+        self._checkpoint_at = self._most_wal_pages
+
+    def _switch_to_wal(self) -> None:
+        """SQLite does not wait for others that do the same at the same moment, so that is done here."""
+        end = time.monotonic() + self._database.busy_timeout
+        while True:
+            try:
+                mode = self._connection.pragma("journal_mode", "WAL")
+            except apsw.BusyError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+                continue
+            if mode != "wal":
+                raise StoreError(f"{self._database.name}: its file system cannot hold a write-ahead log")
+            return
+
+    def _count_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return 0
+
+    @contextmanager
+    def _transaction(self, begin: str = "begin") -> Iterator[None]:
+        connection, queries = self._connection, self._queries
+        with self._errors():
+            connection.execute(queries[begin])
+            try:
+                yield
+                connection.execute(queries["commit"])
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute(queries["rollback"])
+                raise
+
+    # -- the schema ---------------------------------------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        migrations = read_migrations("sqlite")
+        known = migrations[-1].number
+        with self._transaction("begin_to_read"):  # the file as it is at one moment: another process may be making it
+            version = self._schema_version(known)
+        if version == known:
+            return
+        for migration in migrations:
+            with self._transaction("begin_exclusive"):
+                if self._schema_version(known) < migration.number:  # not done by another process meanwhile
+                    self._connection.execute(migration.text)
+                    self._connection.pragma("application_id", _APPLICATION_ID)
+                    self._connection.pragma("user_version", migration.number)
+
+    def _schema_version(self, known: int) -> int:
+        """The version of the schema that the file has.
+
+        Raises:
+            StoreError: the file belongs to something else, or to a newer version of this library.
+        """
+        connection, name = self._connection, self._database.name
+        application, version = connection.pragma("application_id"), connection.pragma("user_version")
+        assert isinstance(version, int)
+        if application != _APPLICATION_ID and connection.pragma("schema_version") != 0:
+            raise StoreError(f"{name}: it is a database of another program")
+        if version > known:
+            raise StoreError(f"{name}: made by a newer version of rh_agents: schema {version}, this one knows {known}")
+        return version
+
+    # -- batches and leases -------------------------------------------------------------------------------------------
+
+    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        events: list[Any] = []
+        outcomes: list[Any] = []
+        with self._transaction():
+            standings = []
+            for batch in batches:
+                standing = self._advance(batch, now)
+                standings.append(standing)
+                if standing.is_ours:
+                    first = batch.number << _BITS
+                    events += [_event_row(first, row) for row in batch.events]
+                    outcomes += [_outcome_row(first, batch.number, row) for row in batch.outcomes]
+            self._insert("insert_events", events)
+            self._insert("insert_outcomes", outcomes)
+        self._bound_wal()
+        return standings
+
+    def _advance(self, batch: Batch, now: float) -> Standing:
+        row = self._ask_one(
+            "advance",
+            number=batch.number,
+            fence=batch.fence,
+            expected=batch.last_sequence,
+            last_sequence=batch.last_sequence + len(batch.events),
+            outcomes=len(batch.outcomes),
+            now=now,
+        )
+        return _standing(row)
+
+    def _insert(self, name: str, rows: list[Row]) -> None:
+        """Insert rows with as few statements as possible: for each the interpreter's lock has to be got back."""
+        for start in range(0, len(rows), _MOST_ROWS):
+            chunk = rows[start : start + _MOST_ROWS]
+            count = 1 << (len(chunk) - 1).bit_length()
+            bindings = [value for row in chunk for value in row]
+            bindings += [None] * ((count - len(chunk)) * len(chunk[0]))
+            self._connection.execute(_repeated(self._queries[name], count), bindings)
+
+    def _bound_wal(self) -> None:
+        """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""
+        if self._wal_pages < self._checkpoint_at:
+            return
+        with self._errors():
+            pages, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if pages == moved:
+            self._checkpoint_at = self._most_wal_pages  # the next commit begins from its start again
+        else:  # somebody reads what is older: not at every commit from now on
+            self._checkpoint_at = self._wal_pages + self._most_wal_pages // 4
+
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+        with self._transaction():
+            standings = [
+                _standing(self._ask_one("renew", number=number, fence=fence, now=now)) for number, fence in held
+            ]
+        self._bound_wal()
+        return standings
+
+    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+        if not self.has_changed() and not self._is_news:
+            return None
+        self._is_news = False
+        with self._errors():
+            return [_standing(self._ask_one("look", number=number, fence=fence)) for number, fence in held]
+
+    # -- taking hold of runs ------------------------------------------------------------------------------------------
+
+    def create(self, new: RunRow) -> RunRow | None:
+        with self._transaction():
+            row = self._ask_one("create_run", created_at=new.created_at, run_id=_as_text(new.run_id), **_run_facts(new))
+            if row is None:
+                return None
+            self._put_input(row[0], new.input)
+        return _with_number(new, row[0])
+
+    def replace(self, expected: RunRow, new: RunRow) -> bool:
+        with self._transaction():
+            row = self._ask_one(
+                "replace_run",
+                number=expected.number,
+                expected_fence=expected.fence,
+                expected_heartbeat=expected.heartbeat,
+                **_run_facts(new),
+            )
+            if row is None:
+                return False
+            self._put_input(expected.number, new.input)
+        return True
+
+    def _put_input(self, number: int, data: bytes | None) -> None:
+        if data is not None:
+            self._ask("put_input", number=number, input=data)
+
+    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+        with self._transaction():
+            if status is None:
+                return bool(self._ask("release_run", number=number, fence=fence))
+            reason = _as_text(reason)
+            return bool(self._ask("release_run_as", number=number, fence=fence, status=status, reason=reason, now=now))
+
+    def delete(self, number: int, fence: int) -> bool:
+        first, last = _places(number)
+        with self._transaction():
+            if not self._ask("is_held", number=number, fence=fence):
+                return False
+            self._ask("delete_outcomes", first=first, last=last)
+            self._ask("delete_events", first=first, last=last)
+            self._ask("delete_questions", number=number)
+            self._ask("delete_run", number=number)
+        self._bound_wal()
+        return True
+
+    def copy(
+        self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
+    ) -> bool:
+        with self._transaction():
+            row = self._ask_one("copy_run", number=source, new_run_id=_as_text(new_run_id), now=now)
+            if row is None:
+                return False
+            self._copy_journal(source, row[0], leave_out, edits)
+        self._bound_wal()
+        return True
+
+    def _copy_journal(self, source: int, new: int, leave_out: Collection[bytes], edits: Sequence[Edit]) -> None:
+        first, last = _places(source)
+        new_first, new_last = _places(new)
+        self._ask("copy_input", number=source, new_number=new)
+        self._ask("begin_copy")
+        self._ask("begin_copy_left_out")
+        for key in leave_out:
+            self._ask("leave_out", key=key, keep=False)
+        for edit in edits:
+            self._ask("leave_out", key=edit.key, keep=True)
+        self._ask("copy_places", first=first, last=last, new_first=new_first)
+        self._ask("copy_events")
+        self._ask("copy_outcomes", new_number=new)
+        for edit in edits:
+            self._edit(new, edit)
+        self._ask("count_copied", number=new, first=new_first, last=new_last)
+        self._ask("end_copy")
+        self._ask("end_copy_left_out")
+
+    def _edit(self, number: int, edit: Edit) -> None:
+        value = None if edit.value is None else edit.value.decode()
+        artifact = None if edit.artifact is None else bytes.fromhex(edit.artifact)
+        for (place,) in self._ask(
+            "edit_outcome", number=number, key=edit.key, ok=edit.ok, value=value, artifact=artifact
+        ):
+            self._ask("edit_event", place=place, ok=edit.ok, message=_as_text(edit.message))
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def ask(self, number: int, fence: int, question: Question) -> Question | None:
+        with self._transaction():
+            if not self._ask("is_held", number=number, fence=fence):
+                return None
+            self._ask(
+                "ask",
+                number=number,
+                id=_as_text(question.id),
+                address=_as_text(question.address),
+                text=_as_text(question.text),
+                schema=_as_text(question.schema),
+                asked_at=question.asked_at,
+                answer=question.answer,
+                answered_at=question.answered_at,
+                answered_by=_as_text(question.answered_by),
+                problem=_as_text(question.problem),
+            )
+            row = self._ask_one("find_question", number=number, id=_as_text(question.id))
+            return None if row is None else _question(row)
+
+    def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
+        with self._transaction():
+            if not self._ask("is_held", number=number, fence=fence):
+                return False
+            self._ask("reject_answer", number=number, id=_as_text(question_id), problem=_as_text(problem))
+            return True
+
+    def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
+        with self._transaction():
+            return bool(
+                self._ask("answer", number=number, id=_as_text(question_id), answer=answer, by=_as_text(by), now=now)
+            )
+
+    def request_stop(self, number: int, reason: str) -> None:
+        with self._transaction():
+            self._ask("request_stop", number=number, reason=_as_text(reason))
+        self._is_news = True  # `data_version` tells only of what others have written
+
+    def close(self) -> None:
+        # If it fails, somebody else uses the file and does it later, or others have been told what is wrong.
+        with suppress(apsw.Error):
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        super().close()
+
+
+class _Reading(_Session):
+    """A connection that reads."""
+
+    def __init__(self, database: _Database, connection: apsw.Connection) -> None:
+        super().__init__(database, connection)
+        try:
+            with self._errors():
+                connection.pragma("query_only", True)
+                connection.pragma("temp_store", "MEMORY")
+        except BaseException:
+            self.close()
+            raise
+
+    def _all(self, name: str, **arguments: Any) -> list[Row]:
+        with self._errors():
+            return self._ask(name, **arguments)
+
+    def find_run(self, run_id: str) -> RunRow | None:
+        rows = self._all("find_run", run_id=_as_text(run_id))
+        return _run(rows[0]) if rows else None
+
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+        part = None if tag is None else _as_json(tag)
+        rows = self._all("list_runs", status=status, tag=part, updated_before=updated_before)
+        return [run for run in map(_run, rows) if tag is None or tag in run.tags]
+
+    def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
+        first, last = number << _BITS, _places(number)[1]
+        ((places, statuses, keys, attempts, groups, oks, made_in),) = self._all(
+            "read_calls", after=first + after, last=last, limit=limit
+        )
+        keys = keys or b""
+        return [
+            CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *made)
+            for place, status, key, attempt, group, ok, made in zip(
+                from_json(places),
+                from_json(statuses),
+                [keys[start : start + 32] for start in range(0, len(keys), 32)],
+                from_json(attempts),
+                map(_from_text, from_json(groups)),
+                map(_OKS.__getitem__, from_json(oks)),
+                (from_json(made) if made else _NOT_MADE for made in from_json(made_in)),
+                strict=True,
+            )
+        ]
+
+    def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
+        first, last = number << _BITS, _places(number)[1]
+        rows = self._with_values("read_events", number=number, after=first + after, last=last, limit=limit)
+        return [_stored_event(first, row, value) for row, value in rows]
+
+    def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
+        first, last = number << _BITS, _places(number)[1]
+        rows = self._with_values("read_outcomes", after=first + after, last=last, limit=limit)
+        return [_stored_outcome(first, row, value) for row, value in rows]
+
+    def _with_values(self, name: str, **arguments: Any) -> Iterator[tuple[list[Any], bytes]]:
+        ((rows, values),) = self._all(name, **arguments)
+        return zip(from_json(rows), [] if values is None else values.split(_SEPARATOR), strict=True)
+
+    def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
+        first = number << _BITS
+        found = {key: self._all("find_outcome", number=number, key=key) for key in keys}
+        return {key: rows[0][0] - first for key, rows in found.items() if rows}
+
+    def question(self, number: int, question_id: str) -> Question | None:
+        rows = self._all("find_question", number=number, id=_as_text(question_id))
+        return _question(rows[0]) if rows else None
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+        if run_id is not None:
+            rows = self._all("questions_of_run", run_id=_as_text(run_id))
+        else:
+            rows = self._all("open_questions" if is_open else "questions")
+        return [question for question in map(_question, rows) if not is_open or question.answer is None]
+
+    def used_artifacts(self, digests: Collection[str]) -> set[str]:
+        return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
+
+    def all_artifacts(self, after: str, limit: int) -> list[str]:
+        return [digest for (digest,) in self._all("all_artifacts", after=bytes.fromhex(after), limit=limit)]
+
+    def findings(self) -> list[str]:
+        name = self._database.name
+        found = [f"{name}: {text}" for (text,) in self._all("check_integrity") if text != "ok"]
+        if found:  # what a damaged file says about runs is worth nothing
+            return found
+        for query, tell in _FINDINGS.items():
+            found += [f"{name}: {tell(*row)}" for row in self._all(query)]
+        return found
+
+
+_FINDINGS: dict[str, Callable[..., str]] = {
+    "check_foreign_keys": lambda table, row, parent, _: f"row {row} of {table} refers to a {parent} that is not there",
+    "check_sequences": lambda run, last, count, *_: (
+        f"run {run!r} should have the events 1 to {last}, and has {count}, not all of them of these numbers"
+    ),
+    "check_counts": lambda run, count, found: f"run {run!r} should have {count} outcomes, and has {found}",
+    "check_events_without_run": lambda number, count: (
+        f"{count} events belong to run number {number}, which is not there"
+    ),
+    "check_events_without_outcome": lambda run, place: (
+        f"event {place} of run {run!r} reports an outcome that is missing"
+    ),
+    "check_outcomes": lambda run, place, what: f"outcome {place} of run {run!r} {what}",
+    "check_calls": lambda run, count: f"a call of run {run!r} has {count} outcomes",
+}
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+_VALUES = re.compile(r"VALUES (\([?, ]+\))")
+_statements: dict[tuple[str, int], str] = {}
+
+
+def _repeated(query: str, count: int) -> str:
+    """The query with its list of values so many times."""
+    text = _statements.get((query, count))
+    if text is None:
+        text = _VALUES.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), query)
+        _statements[query, count] = text
+    return text
+
+
+def _places(number: int) -> tuple[int, int]:
+    """The first and the last place that a run can have."""
+    return (number << _BITS) + 1, ((number + 1) << _BITS) - 1
+
+
+def _standing(row: Row | None) -> Standing:
+    return Standing(False, None) if row is None else Standing(True, _from_text(row[0]))
+
+
+def _event_row(first: int, row: EventRow) -> Row:
+    (
+        sequence,
+        timestamp,
+        status,
+        kind,
+        name,
+        address,
+        key,
+        group_id,
+        index,
+        total,
+        attempt,
+        seconds,
+        message,
+        ok,
+        more,
+    ) = row
+    return (
+        first + sequence,
+        timestamp,
+        status,
+        kind,
+        _as_text(name),
+        _as_text(address),
+        key,
+        _as_text(group_id),
+        index,
+        total,
+        attempt,
+        seconds,
+        _as_text(message),
+        ok,
+        more,
+    )
+
+
+def _outcome_row(first: int, number: int, row: OutcomeRow) -> Row:
+    sequence, key, ok, base, parent, epoch, tries, attempt, value, artifact, more = row
+    return (
+        first + sequence,
+        number,
+        key[:16],
+        ok,
+        base,
+        parent,
+        epoch,
+        tries,
+        attempt,
+        None if artifact is None else bytes.fromhex(artifact),
+        more,
+        None if value is None else value.decode(),
+    )
+
+
+_OKS = {None: None, 0: False, 1: True}
+_NOT_MADE = (None, None, None)
+_from_hex = bytes.fromhex
+_new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
+
+
+def _bytes(digits: str) -> bytes | None:
+    return bytes.fromhex(digits) if digits else None
+
+
+def _stored_event(first: int, row: list[Any], value: bytes) -> StoredEvent:
+    (
+        place, timestamp, status, kind, name, address, key, group_id, index, total, attempt, seconds, message, ok, more,
+        outcome_ok, artifact,
+    ) = row  # fmt: skip
+    event = EventRow(
+        place - first,
+        timestamp,
+        status,
+        kind,
+        _some_text(name),
+        _some_text(address),
+        _bytes(key),
+        _from_text(group_id),
+        index,
+        total,
+        attempt,
+        seconds,
+        _from_text(message),
+        _OKS[ok],
+        more,
+    )
+    return StoredEvent(event, _OKS[outcome_ok], value or None, artifact or None)
+
+
+def _stored_outcome(first: int, row: list[Any], value: bytes) -> StoredOutcome:
+    (
+        place, key, ok, base, has_no_base, parent, epoch, tries, parent_attempt, artifact, more,
+        name, address, seconds, attempt, group_id,
+    ) = row  # fmt: skip
+    outcome = _new_tuple(
+        OutcomeRow,
+        (
+            place - first,
+            _from_hex(key),
+            ok == 1,
+            None if has_no_base else _from_hex(base),
+            _from_hex(parent),
+            epoch,
+            tries,
+            parent_attempt,
+            value or None,
+            artifact or None,
+            more,
+        ),
+    )
+    if not (name.isascii() and address.isascii() and (group_id is None or group_id.isascii())):
+        name, address, group_id = _some_text(name), _some_text(address), _from_text(group_id)
+    return _new_tuple(StoredOutcome, (outcome, name, address, seconds, attempt, group_id))
+
+
+def _run_facts(row: RunRow) -> dict[str, Any]:
+    """What both a new run and a changed one have."""
+    return {
+        "status": row.status,
+        "epoch": row.epoch,
+        "workflow": _as_text(row.workflow),
+        "input_digest": row.input_digest,
+        "tags": _as_json(row.tags),
+        "facts": _as_json(dict(row.facts)),
+        "updated_at": row.updated_at,
+        "ended_at": row.ended_at,
+        "owner": _as_text(row.owner),
+        "process": row.process,
+        "fence": row.fence,
+        "heartbeat": row.heartbeat,
+        "heartbeat_at": row.heartbeat_at,
+        "lease": row.lease,
+        "reason": _as_text(row.reason),
+        "stop_requested": _as_text(row.stop_requested),
+        "forked_from": _as_text(row.forked_from),
+    }
+
+
+def _with_number(row: RunRow, number: int) -> RunRow:
+    return dataclasses.replace(row, number=number)
+
+
+def _run(row: Row) -> RunRow:
+    (
+        number, run_id, status, epoch, workflow, data, digest, tags, facts, created_at, updated_at, ended_at,
+        owner, process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested,
+        forked_from,
+    ) = row  # fmt: skip
+    return RunRow(
+        number=number,
+        run_id=_some_text(run_id),
+        status=status,
+        epoch=epoch,
+        workflow=_some_text(workflow),
+        input=data,
+        input_digest=digest,
+        tags=tuple(json.loads(tags)),
+        facts=json.loads(facts),
+        created_at=created_at,
+        updated_at=updated_at,
+        ended_at=ended_at,
+        owner=_from_text(owner),
+        process=process,
+        fence=fence,
+        heartbeat=heartbeat,
+        heartbeat_at=heartbeat_at,
+        lease=lease,
+        last_sequence=last_sequence,
+        outcomes=outcomes,
+        reason=_from_text(reason),
+        stop_requested=_from_text(stop_requested),
+        forked_from=_from_text(forked_from),
+    )
+
+
+def _question(row: Row) -> Question:
+    run_id, question_id, address, text, schema, asked_at, answer, answered_at, answered_by, problem = row
+    return Question(
+        _some_text(run_id),
+        _some_text(question_id),
+        _some_text(address),
+        _some_text(text),
+        _from_text(schema),
+        asked_at,
+        answer,
+        answered_at,
+        _from_text(answered_by),
+        _from_text(problem),
+    )

@@ -1,0 +1,104 @@
+"""What the tests of stores in files share: calls to record, and databases that can be held up and broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.ports import Journal, RunRequest
+from rh_agents.core.results import Outcome
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend import Batch, Standing, Writing
+from rh_agents.stores.sqlite import SqliteStore
+from rh_agents.testing._records import completed, event, outcome
+
+RUN = "monday"
+
+
+def request(owner: str = "me", run_id: str = RUN, **facts: Any) -> RunRequest:
+    """To open the run."""
+    return RunRequest(run_id, owner, **facts)
+
+
+async def call(journal: Journal, number: int | str, value: Any = None) -> Outcome:
+    """A call starts, and comes to its outcome."""
+    given = outcome(number, value)
+    journal.note(started(number))
+    counts = await journal.append(completed(RUN, given), given)
+    assert counts is not None
+    return counts
+
+
+def started(number: int | str) -> ExecutionEvent[Any]:
+    """The event that says that a call starts."""
+    return event(RUN, ExecutionStatus.STARTED, outcome(number))
+
+
+class Database:
+    """The backend of a store, through which everything goes; it can be held up, and made to fail.
+
+    Attributes:
+        batches: for each transaction, how many events of each run it had.
+        is_free: while it is not set, `write` waits.
+        failing: called before each `write`, with its session.
+    """
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._inner = store.writer._backend
+        self.name = self._inner.name
+        self.artifacts = self._inner.artifacts
+        self.batches: list[list[int]] = []
+        self.is_free = threading.Event()
+        self.is_free.set()
+        self.is_writing = threading.Event()
+        self.failing: Callable[[Any], None] | None = None
+        store.writer._backend = self
+
+    def writing(self) -> Writing:
+        session = self._inner.writing()
+        write = session.write
+
+        def watched(batches: Sequence[Batch], now: float) -> list[Standing]:
+            self.is_writing.set()
+            assert self.is_free.wait(30)
+            if self.failing is not None:
+                self.failing(session)
+            standings = write(batches, now)
+            self.batches.append([len(batch.events) for batch in batches])
+            return standings
+
+        session.write = watched  # type: ignore[method-assign]
+        return session
+
+    def reading(self) -> Any:
+        return self._inner.reading()
+
+
+def sql(path: Path, text: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """What a statement gives, asked by somebody who knows nothing of this library."""
+    connection = apsw.Connection(os.fspath(path))
+    connection.set_busy_timeout(5000)
+    try:
+        return list(connection.execute(text, arguments))
+    finally:
+        connection.close()
+
+
+def python(program: str, *arguments: object) -> subprocess.Popen[str]:
+    """Another process of this library, with pipes to talk to it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )

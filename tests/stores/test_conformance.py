@@ -1,0 +1,101 @@
+"""Every store does what the ports say: one suite for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from rh_agents.core.errors import RunIsLive
+from rh_agents.core.ports import RunRequest, Store
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores import MemoryStore, open_store
+from rh_agents.stores._store import SqlStore
+from rh_agents.testing.conformance import StoreConformance
+
+
+def opened(url: str) -> Store:
+    """The store at a URL; where a package is missing, the test is skipped, or fails on CI."""
+    try:
+        return open_store(url)
+    except ModuleNotFoundError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+class TestMemory(StoreConformance):
+    """The reference. Nothing is shared with another process, and leases do not expire: a store forgets its owners."""
+
+    async def make_store(self) -> MemoryStore:
+        return MemoryStore()
+
+    async def crash(self, store: Store) -> Store:
+        await self.silence(store, "")
+        return store
+
+    async def silence(self, store: Store, run_id: str) -> bool:
+        assert isinstance(store, MemoryStore)
+        for run in store._runs.values():
+            run._owner = None
+        return True
+
+
+def test_a_run_in_memory_is_free_when_python_has_forgotten_its_owner() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        journal = await store.open_run(RunRequest("monday", "the first"))
+        with pytest.raises(RunIsLive):
+            await store.open_run(RunRequest("monday", "the second"))
+        del journal
+        gc.collect()
+        journal = await store.open_run(RunRequest("monday", "the second"))
+        assert (journal.info.status, journal.info.epoch) == (ExecutionStatus.STARTED, 0)
+
+    asyncio.run(main())
+
+
+class OnDisk(StoreConformance):
+    """What a store leaves behind when it is not closed is found by another one at the same place."""
+
+    keeps_artifacts = True
+    examples = 12
+
+    async def second_store(self, store: Store) -> Store:
+        return await self.make_store()
+
+    async def crash(self, store: Store) -> Store:
+        """A process that is dead gives no signs of life; what it had in memory may be here for some time yet."""
+        gc.collect()
+        await self.silence(store, "")
+        return await self.make_store()
+
+    async def silence(self, store: Store, run_id: str) -> bool:
+        """The thread that writes forgets that there are runs to give signs of life for."""
+        assert isinstance(store, SqlStore)
+        for number, fence in list(store.writer._held):
+            store.writer.drop(number, fence)
+        return True
+
+
+class TestSqlite(OnDisk):
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.url = f"sqlite:///{tmp_path / 'runs.db'}"
+
+    async def make_store(self) -> Store:
+        return opened(self.url)
+
+
+class TestPostgresql(OnDisk):
+    """Skipped where there is no server, see `tests/services/postgresql.py`; on CI it fails then."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, postgresql_url: str) -> None:
+        self.url = postgresql_url
+
+    async def make_store(self) -> Store:
+        return opened(self.url)

@@ -1,0 +1,506 @@
+"""Runs in an SQLite file: its schema and settings, what is read how, and what is said about files that are no good."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from rh_agents import MemoryStore, open_store
+from rh_agents.core.errors import StoreError
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend import StoredOutcome
+from rh_agents.stores._read_ahead import _MOST, _MOST_BYTES, _MOST_KEPT, ReadAhead
+from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores.sqlite import SqliteStore
+from rh_agents.testing._records import completed, key, listed, outcome
+from tests.stores.sqlite_kit import RUN, call, python, request, sql, started
+
+STARTED = ExecutionStatus.STARTED
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def execute(path: Path, test: Callable[[SqliteStore], Any], **facts: Any) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, **facts)
+        try:
+            await test(store)
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
+async def write(store: SqliteStore, count: int, run_id: str = RUN) -> None:
+    """A run with so many calls, closed."""
+    journal = await store.open_run(request(run_id=run_id))
+    await asyncio.gather(*[call(journal, number) for number in range(count)])
+    await journal.close(STARTED)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_file_is_made_with_its_directory(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "runs.db"
+
+    async def test(store: SqliteStore) -> None:
+        assert not path.parent.parent.exists(), "not before it is used"
+        await write(store, 1)
+
+    execute(path, test)
+    assert sql(path, "SELECT run_id, outcomes FROM run") == [(RUN, 1)]
+
+
+def test_what_is_acknowledged_survives_a_power_cut_by_these_settings(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        await write(store, 1)
+        session: Any = store.writer._session
+        settings = ("journal_mode", "synchronous", "foreign_keys", "page_size")
+        found = await store.writer.done(lambda _: [session._connection.pragma(name) for name in settings])
+        assert found == ["wal", 2, 1, 1024]
+        assert await store.read(lambda session: session._connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
+
+    execute(path, test)
+
+
+def test_the_write_ahead_log_is_bounded(path: Path) -> None:
+    limit = 256 << 10
+    largest = 0
+
+    async def test(store: SqliteStore) -> None:
+        nonlocal largest
+        journal = await store.open_run(request())
+        for start in range(0, 2000, 50):
+            await asyncio.gather(*[call(journal, number, "x" * 1000) for number in range(start, start + 50)])
+            largest = max(largest, Path(f"{path}-wal").stat().st_size)  # noqa: ASYNC240
+        await journal.close(STARTED)
+
+    execute(path, test, wal_limit=limit)
+    assert limit / 2 < largest < 3 * limit, "a batch may go beyond it"
+    assert path.stat().st_size > 4 * limit
+
+
+def test_a_reader_that_stays_holds_nobody_up(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        await write(store, 300)
+        reading = store.events(RUN)
+        await anext(reading)
+        outside = apsw.Connection(str(path))
+        snapshot = outside.execute("SELECT place FROM event")
+        next(snapshot)
+        journal = await store.open_run(request())
+        await asyncio.gather(*[call(journal, number, "x" * 1000) for number in range(1000, 1500)])
+        outside.close(True)
+        await asyncio.gather(*[call(journal, number, "x" * 1000) for number in range(1500, 2000)])
+        assert len(await listed(reading)) == 599 + 2000
+
+    execute(path, test, wal_limit=100_000)
+
+
+def test_the_schema_is_the_sum_of_the_migrations_and_two_processes_may_make_it_at_once(path: Path) -> None:
+    program = """
+import asyncio, sys
+from tests.stores.sqlite_kit import *
+async def main():
+    store = SqliteStore(sys.argv[1])
+    input()
+    await store.find_run("")
+    await store.aclose()
+asyncio.run(main())
+"""
+    processes = [python(program, path) for _ in range(4)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60) for process in processes] == [("", "")] * 4
+    expected = apsw.Connection(":memory:")
+    for migration in read_migrations("sqlite"):
+        expected.execute(migration.text)
+    schema = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+    assert sql(path, schema) == list(expected.execute(schema))
+    assert sql(path, "PRAGMA user_version") == [(len(read_migrations("sqlite")),)]
+
+
+def test_many_may_make_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def make(path: Path, barrier: threading.Barrier) -> None:
+        database = SqliteStore(path).writer._backend
+        barrier.wait()
+        try:
+            database.writing().close()
+        except StoreError as error:
+            failures.append(error)
+
+    for number in range(40):
+        barrier = threading.Barrier(6)
+        threads = [threading.Thread(target=make, args=(tmp_path / f"{number}.db", barrier)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def test_a_newer_schema_is_refused_by_name(path: Path) -> None:
+    execute(path, lambda store: write(store, 1))
+    sql(path, "PRAGMA user_version = 7")
+
+    async def test(store: SqliteStore) -> None:
+        with pytest.raises(
+            StoreError, match=r"runs.db: made by a newer version of rh_agents: schema 7, this one knows 1"
+        ):
+            await store.find_run(RUN)
+
+    execute(path, test)
+    assert sql(path, "SELECT outcomes FROM run") == [(1,)]
+
+
+def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+    sql(path, "CREATE TABLE shopping (item)")
+
+    async def test(store: SqliteStore) -> None:
+        with pytest.raises(StoreError, match=r"runs.db: it is a database of another program"):
+            await store.open_run(request())
+
+    execute(path, test)
+    assert sql(path, "SELECT name FROM sqlite_schema") == [("shopping",)]
+
+
+def _no_database(path: Path) -> None:
+    path.write_text("To be, or not to be. " * 1000)
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _damaged(path: Path) -> None:
+    execute(path, lambda store: write(store, 50))
+    data = bytearray(path.read_bytes())
+    data[1024:3072] = bytes(2048)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_no_database, r"it is not an SQLite database"),
+        (_directory, r"it cannot be opened \(.*Is a directory"),
+        (_damaged, r"the file is damaged"),
+    ],
+)
+def test_a_file_that_is_no_good_is_named_with_what_is_wrong_with_it(
+    path: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    spoil(path)
+
+    async def test(store: SqliteStore) -> None:
+        with pytest.raises(StoreError, match=rf"runs.db: {says}"):
+            await store.open_run(request())
+
+    execute(path, test)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    async def test(store: SqliteStore) -> None:
+        with pytest.raises(StoreError, match=r"runs.db: its directory cannot be made: .*file"):
+            await store.find_run(RUN)
+
+    execute(tmp_path / "file" / "below" / "runs.db", test)
+
+
+def test_a_path_is_relative_to_where_the_store_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore("runs.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    async def main() -> None:
+        await write(store, 1)
+        await store.aclose()
+
+    asyncio.run(main())
+    assert (tmp_path / "runs.db").exists()
+
+
+# -- the database's own promises ---------------------------------------------------------------------------------------
+
+
+def test_the_database_holds_that_a_call_has_one_outcome(path: Path) -> None:
+    execute(path, lambda store: write(store, 2))
+    with pytest.raises(apsw.ConstraintError, match=r"UNIQUE.*outcome.run, outcome.call"):
+        sql(
+            path,
+            "INSERT INTO outcome SELECT place + 1, run, call, ok, base, parent, epoch, tries, parent_attempt, "
+            "artifact, more, value FROM outcome",
+        )
+    with pytest.raises(apsw.ConstraintError, match=r"event.place"):
+        sql(path, "INSERT INTO event SELECT * FROM event")
+
+
+def test_batches_of_every_size_are_written_whole(path: Path) -> None:
+    sizes = [1, 2, 3, 4, 5, 127, 128, 129, 255, 256, 257, 511, 512, 513]
+
+    async def test(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        for size in sizes:
+            for number in range(size):
+                journal.note(started(number))
+            await journal.flush()
+        for number in range(300):
+            given = outcome(number)
+            journal.note(completed(RUN, given), given)
+        await journal.flush()
+        assert await store.check() == []
+        assert len(await listed(store.events(RUN))) == sum(sizes) + 300
+
+    execute(path, test)
+
+
+_DAMAGES = {
+    "DELETE FROM event WHERE place % 1024 = 1 AND ok IS NULL": "run 'monday' should have the events 1 to 4, and has 3",
+    "UPDATE run SET last_sequence = 9": "should have the events 1 to 9, and has 4",
+    "UPDATE run SET outcomes = 9": "run 'monday' should have 9 outcomes, and has 2",
+    "UPDATE event SET ok = NULL WHERE ok = 1 AND place % 1024 = 2": "outcome 2 of run 'monday' says something else",
+    "DELETE FROM outcome WHERE place % 1024 = 2": "event 2 of run 'monday' reports an outcome that is missing",
+    "DELETE FROM event WHERE place % 1024 = 2": "refers to a event that is not there",
+    "UPDATE event SET key = zeroblob(32) WHERE place % 1024 = 2": "outcome 2 of run 'monday' has another key",
+    "UPDATE event SET ok = 0 WHERE place % 1024 = 2": "outcome 2 of run 'monday' says something else than its event",
+    "UPDATE outcome SET value = NULL WHERE place % 1024 = 2": "has neither a value nor an artifact",
+    "INSERT INTO event SELECT place + (1 << 40), timestamp, status, event_type, name, address, key, group_id, "
+    "parallel_index, group_total, attempt, seconds, message, NULL, more FROM event": "4 events belong to run number 2",
+    "UPDATE event SET key = (SELECT key FROM event WHERE ok LIMIT 1) WHERE ok": "a call of run 'monday' has 2 outcomes",
+    "UPDATE outcome SET run = 7": "refers to a run that is not there",
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), _DAMAGES.items())
+def test_damage_is_found_and_named(path: Path, damage: str, says: str) -> None:
+    execute(path, lambda store: write(store, 2))
+    sql(path, damage)
+
+    async def test(store: SqliteStore) -> None:
+        findings = await store.check()
+        assert any(says in finding for finding in findings), findings
+        assert all(finding.startswith(f"{path}: ") for finding in findings)
+
+    execute(path, test)
+
+
+def test_an_artifact_that_is_missing_or_damaged_is_found_and_loading_it_says_so(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        await call(journal, 1, "x" * 100_000)
+        await call(journal, 2, "y" * 100_000)
+        first, second = sorted(Path(f"{path}-artifacts").glob("*/*"))  # noqa: ASYNC240
+        first.unlink()
+        second.write_bytes(b"z" * 100_000)
+        assert len(await store.check()) == 2
+        for number, says in ((1, "missing|damaged"), (2, "missing|damaged")):
+            with pytest.raises(StoreError, match=says):
+                await journal.load(key(number))
+
+    execute(path, test)
+
+
+def test_a_value_that_cannot_be_read_is_named_with_its_run_and_place(path: Path) -> None:
+    execute(path, lambda store: write(store, 2))
+    sql(path, "UPDATE outcome SET value = '{' WHERE place % 1024 = 4")
+
+    async def test(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        await journal.load(key(0))
+        for reading in (journal.load(key(1)), listed(store.events(RUN)), listed(store.outcomes(RUN))):
+            with pytest.raises(StoreError, match=r"runs.db: event 4 of run 'monday': a recorded value is damaged"):
+                await reading
+
+    execute(path, test)
+
+
+# -- queries -----------------------------------------------------------------------------------------------------------
+
+_MAY_SCAN = {
+    "list_runs": "all runs that there are, newest first",
+    "questions": "all questions that there are",
+    "copy_events": "the calls that are copied, once each",
+    "copy_outcomes": "the calls that are copied, once each",
+}
+"""Queries that look at every row of a table, and why that is what they are for."""
+
+
+def _query_plans() -> dict[str, list[str]]:
+    connection = apsw.Connection(":memory:")
+    for migration in read_migrations("sqlite"):
+        connection.execute(migration.text)
+    queries = read_queries("sqlite")
+    connection.execute(queries["begin_copy"])
+    connection.execute(queries["begin_copy_left_out"])
+    plans = {}
+    for name, query in queries.items():
+        if re.match(r"(--.*\n)*(SELECT|INSERT|UPDATE|DELETE)", query) and not name.startswith("check_"):
+            values = [None] * query.count("?") if "?" in query else dict.fromkeys(re.findall(r":(\w+)", query))
+            plans[name] = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+    return plans
+
+
+@pytest.mark.parametrize(("name", "plan"), _query_plans().items())
+def test_no_query_looks_at_rows_that_it_does_not_want(name: str, plan: list[str]) -> None:
+    scans = [step for step in plan if re.match(r"SCAN (?!chunk|\(subquery|\d+-ROW VALUES|CONSTANT)", step)]
+    if name not in _MAY_SCAN:
+        # A partial index that is read in its order holds nothing but what is wanted.
+        assert [step for step in scans if "question_open" not in step and "outcome_artifact" not in step] == []
+    for table in ("event", "outcome"):
+        for step in plan:
+            if re.match(rf"SEARCH {table}\b", step):
+                assert re.search(r"\((rowid|place|run|artifact|(?:<expr>)).*[=<>]", step), step
+
+
+def test_the_queries_that_may_scan_exist() -> None:
+    assert set(_MAY_SCAN) <= set(read_queries("sqlite"))
+
+
+# -- reading ahead -----------------------------------------------------------------------------------------------------
+
+
+def test_outcomes_are_read_ahead_when_they_are_asked_for_in_order(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        await write(store, 3000)
+        readings = _count_readings(store)
+        journal = await store.open_run(request())
+        keys = list(journal.recorded.finished)
+        for each in keys:
+            await journal.load(each)
+        in_order = len(readings)
+        assert in_order < 20
+        near = iter([each for start in range(0, 3000, 100) for each in reversed(keys[start : start + 100])])
+
+        async def worker() -> None:
+            for each in near:
+                await journal.load(each)
+
+        await asyncio.gather(*[worker() for _ in range(50)])
+        assert len(readings) - in_order < 40
+
+    execute(path, test)
+
+
+def test_little_is_read_in_vain_when_outcomes_are_asked_for_in_another_order(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        await write(store, 3000)
+        journal = await store.open_run(request())
+        readings = _count_readings(store)
+        keys = list(journal.recorded.finished)
+        for number in range(300):
+            assert (await journal.load(keys[number * 1237 % 3000])).key == keys[number * 1237 % 3000]
+        assert sum(readings) < 300 * 8
+
+    execute(path, test)
+
+
+def _count_readings(store: SqliteStore) -> list[int]:
+    """How many outcomes each reading is for."""
+    readings: list[int] = []
+    begin_to_read = store.begin_to_read
+
+    def counted(work: Any) -> Any:
+        def watched(session: Any) -> Any:
+            found = work(session)
+            if isinstance(found, list) and found and isinstance(found[0], StoredOutcome):
+                readings.append(len(found))
+            return found
+
+        return begin_to_read(watched)
+
+    store.begin_to_read = counted  # type: ignore[method-assign]
+    return readings
+
+
+@pytest.mark.parametrize("size", [10, 30_000])
+def test_what_is_read_ahead_is_bounded(path: Path, size: int) -> None:
+    async def test(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        for start in range(0, 3000 if size < 100 else 600, 200):
+            await asyncio.gather(*[call(journal, number, "x" * size) for number in range(start, start + 200)])
+        await journal.close(STARTED)
+        journal = await store.open_run(request())
+        ahead: ReadAhead = journal._read_ahead
+        most = 0
+        for number, each in enumerate(list(journal.recorded.finished)):
+            if number % 3:  # so that something is left over
+                await journal.load(each)
+                most = max(most, len(ahead._kept))
+                assert ahead._bytes == sum(len(kept.row.value or b"") for kept in ahead._kept.values())
+                assert ahead._bytes <= _MOST_BYTES
+        assert most <= _MOST_KEPT
+        assert ahead._limit <= _MOST
+
+    execute(path, test)
+
+
+# -- URLs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("runs.db", "runs.db"),
+        ("a/runs.sqlite", "a/runs.sqlite"),
+        ("/var/lib/runs.sqlite3", "/var/lib/runs.sqlite3"),
+        ("sqlite:///runs.db", "runs.db"),
+        ("sqlite:///.rh_agents/runs", ".rh_agents/runs"),
+        ("sqlite:////var/lib/runs.db", "/var/lib/runs.db"),
+        ("sqlite:///a%20b.db?busy_timeout=2.5", "a b.db"),
+        ("sqlite:///runs.db?artifacts=/tmp/large", "runs.db"),
+    ],
+)
+def test_a_url_names_a_file(url: str, path: str) -> None:
+    store = open_store(url)
+    assert isinstance(store, SqliteStore)
+    assert store.path == Path(path)
+    assert not Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("runs.txt", "'memory:', 'sqlite:///runs.db'"),
+        ("mysql://host/runs", "'postgresql://host/database'"),
+        ("sqlite://runs.db", "write sqlite:///runs.db"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///runs.db#a", "names no file"),
+        ("sqlite:///runs.db?timeout=3", "has no option 'timeout': there are artifacts, busy_timeout"),
+        ("sqlite:///runs.db?busy_timeout=soon", "busy_timeout"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_with_a_word_about_what_does(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        open_store(url)
+
+
+def test_large_results_are_kept_where_the_url_says(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/runs.db?artifacts={tmp_path}/large")
+    assert isinstance(store, SqliteStore)
+
+    async def main() -> None:
+        journal = await store.open_run(request())
+        await call(journal, 1, "x" * 100_000)
+        await store.aclose()
+
+    asyncio.run(main())
+    assert len(list((tmp_path / "large").glob("*/*"))) == 1
+    assert isinstance(open_store("memory:"), MemoryStore)
