@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from benchmarks import latency, memory, overhead, start_up
+from benchmarks import durable, latency, memory, overhead, start_up
 
 README = Path(__file__).with_name("README.md")
 _TABLES = re.compile(r"(<!-- tables: begin -->\n).*(<!-- tables: end -->)", re.DOTALL)
@@ -26,6 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     sections = [
         overhead.table(quick=options.quick),
+        durable.table(quick=options.quick),
         memory.table(quick=options.quick),
         latency.table(),
         start_up.table(),

@@ -33,7 +33,7 @@ def _growth(case: str, count: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _peak() -> float:
+def peak_megabytes() -> float:
     """Megabytes. On Linux from the process's own status, because what getrusage says is inherited from the parent."""
     status = Path("/proc/self/status")
     if status.exists():
@@ -44,6 +44,6 @@ def _peak() -> float:
 if __name__ == "__main__":
     run_case = getattr(peers, sys.argv[1])
     asyncio.run(run_case(100))  # what is loaded at the first use belongs to no item
-    before = _peak()
+    before = peak_megabytes()
     asyncio.run(run_case(int(sys.argv[2])))
-    sys.stdout.write(f"{_peak() - before:.1f}\n")
+    sys.stdout.write(f"{peak_megabytes() - before:.1f}\n")
