@@ -212,7 +212,7 @@ def test_nothing_is_loaded_with_pickle() -> None:
 
 # -- documents --------------------------------------------------------------------------------------------------------
 
-DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"]
+DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/durability.md"]
 IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"^[\w./{},*-]+\.(?:py|md|toml|txt|jsonl|ya?ml)$|^[\w.-]+/(?:[\w.{},-]+/)*$")
 TEST = re.compile(r"\btest_\w{8,}\b")
@@ -258,11 +258,12 @@ def test_a_document_names_only_modules_and_names_that_exist(document: str) -> No
     assert missing == []
 
 
-def test_the_architecture_names_only_tests_that_exist() -> None:
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "docs/durability.md"])
+def test_the_architecture_names_only_tests_that_exist(document: str) -> None:
     files = list((ROOT / "tests").rglob("*.py"))
     existing = {path.stem for path in files}
     existing.update(name for path in files for name in re.findall(r"def (test_\w+)", path.read_text()))
-    assert set(TEST.findall(read("ARCHITECTURE.md"))) - existing == set()
+    assert set(TEST.findall(read(document))) - existing == set()
 
 
 def test_the_version_is_told_where_it_is_looked_for() -> None:
