@@ -89,7 +89,11 @@ class Recording:
                 return
             if self._store is not None:
                 await self._open(self._store)
-            await opened()
+            try:
+                await opened()
+            except BaseException:  # the run has not begun, so somebody else may
+                await self.close(ExecutionStatus.STARTED)
+                raise
             self.is_open = True
 
     async def _open(self, store: Store) -> None:

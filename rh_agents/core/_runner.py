@@ -147,7 +147,7 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
             await _tell_cancelled(job, clock() - started)
         raise
     except StopRun as stop:
-        if told:
+        if told and job.actor.event_type is not EventType.QUESTION:  # a question has said itself that it waits
             # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
             waits = not job.actor.is_external or bool(stop.questions)
             status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED

@@ -1295,3 +1295,28 @@ def test_the_status_of_a_run_that_is_started_again_after_its_end(world: World) -
         assert isinstance(world.store, MemoryStore)
 
     run_virtually(main)
+
+
+def test_a_run_whose_recorded_events_could_not_be_told_is_free_for_the_next_one(world: World) -> None:
+    fetch = world.make_fetch()
+
+    class Unplugged(BaseException):
+        pass
+
+    async def main() -> None:
+        async with world.again():
+            await fetch("a")
+        state = world.again(replay_mode="republish_all")
+
+        async def publish(event: ExecutionEvent[Any]) -> None:
+            raise Unplugged
+
+        state.publish = publish  # type: ignore[method-assign]
+        with pytest.raises(Unplugged):
+            async with state:
+                pass
+        async with world.again():
+            assert await fetch("a") == "a"
+        assert world.calls == ["a"]
+
+    run_virtually(main)
