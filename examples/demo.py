@@ -1,11 +1,15 @@
-"""The main job on real input: a language model reads product reviews, many at a time, while you watch.
+"""The main job on real input: a language model reads product reviews, many at a time, and a crash costs nothing.
 
     make demo                                   # the local model, in a server of its own
     make demo ARGS="--limit 400"                # more sentences
     OPENAI_API_KEY=... make demo ARGS="--model gpt-4.1-mini --max-workers 20"     # a provider's model instead
 
-It draws a sample of the sentences that were not used for finding the prompt, runs `rh-agents map` over it, and holds
-the labels against the ratings of twenty people.
+It draws a sample of the sentences that were not used for finding the prompt and runs `rh-agents map` over it. When half
+of them are read, it kills that process without warning, and starts the very same command again, which goes on where
+the other one was. Then it holds the labels against the ratings of twenty people.
+
+Calls that are under way when a process dies are made twice, at most one for each worker. A provider would be paid
+twice for those, so with `--model` nothing is killed unless `--crash` asks for it.
 """
 
 from __future__ import annotations
@@ -17,24 +21,55 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from rh_agents import EventType, ExecutionStatus, Store, open_store
 from rh_agents.llms.local import MODEL_NAME, LocalModelUnavailable, local_model_server
 
 ROOT = Path(__file__).resolve().parent.parent
 REVIEWS = ROOT / "examples" / "data" / "amazon_reviews.jsonl"
 FOLDER = ROOT / ".rh_agents" / "demo"
 LABELS = ("negative", "neutral", "positive")
+LOOK_EVERY = 0.02
+"""Seconds between two looks at how many sentences have been read."""
 Review = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelCalls:
+    """What the store says about the calls of the model.
+
+    Attributes:
+        begun: how many were begun, tries of one and the same call included.
+        finished: how many have a recorded result.
+    """
+
+    begun: int = 0
+    finished: int = 0
+
+
+@dataclass(frozen=True)
+class Crash:
+    """How the first process ended.
+
+    Attributes:
+        calls: the model's calls that it had begun and finished by then.
+        read: how many sentences it had read; None if it had come to its end before it could be killed.
+    """
+
+    calls: ModelCalls
+    read: int | None
 
 
 def main() -> int:
@@ -43,38 +78,62 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=120, metavar="N", help="sentences to read (default: 120)")
     parser.add_argument("--max-workers", type=int, default=4, metavar="N", help="sentences at a time (default: 4)")
     parser.add_argument("--model", default=MODEL_NAME, help="a model of the provider in OPENAI_BASE_URL/OPENAI_API_KEY")
+    parser.add_argument(
+        "--crash",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="kill the job halfway and start it again (default: only with the local model; a provider is paid twice "
+        "for the calls that were under way)",
+    )
     options = parser.parse_args()
-    if options.model != MODEL_NAME and not os.environ.get("OPENAI_API_KEY"):
+    is_local = options.model == MODEL_NAME
+    if not is_local and not os.environ.get("OPENAI_API_KEY"):
         parser.error(
             f"--model {options.model} needs a provider: set OPENAI_API_KEY (and OPENAI_BASE_URL if it is not OpenAI)"
         )
+    crashes = is_local if options.crash is None else options.crash
     try:
-        return asyncio.run(demo(options.limit, options.max_workers, options.model))
+        return asyncio.run(demo(options.limit, options.max_workers, options.model, crashes=crashes))
     except LocalModelUnavailable as error:
         print(f"make demo: {error}", file=sys.stderr)
         return 1
 
 
-async def demo(limit: int, max_workers: int, model: str) -> int:
+async def demo(limit: int, max_workers: int, model: str, *, crashes: bool) -> int:
     """Serve the model if it is the local one, run the job, and show what came of it."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    sample, labels = FOLDER / "sample.jsonl", FOLDER / "labels.jsonl"
+    folder = prepared_folder(model)
+    sample, labels, store = folder / "sample.jsonl", folder / "labels.jsonl", folder / "runs.db"
     reviews = held_out(limit)
     sample.write_text("".join(json.dumps(review) + "\n" for review in reviews.values()), encoding="utf-8")
-    command = ["map", "examples/sentiment.py:classify", _shown(sample), "-o", _shown(labels), "--force"]
+    command = ["map", "examples/sentiment.py:classify", _shown(sample), "-o", _shown(labels), "--store", _shown(store)]
     command += ["--max-workers", str(max_workers)]
     if model != MODEL_NAME:
         command += ["--set", f"model={model}"]
+    before = await model_calls(store)
     async with endpoint(model) as environment:
-        print(
-            f"{len(reviews)} sentences from real product reviews, read by {model}\n\n$ rh-agents {shlex.join(command)}"
-        )
+        print(f"{len(reviews)} sentences from real product reviews, read by {model}\n")
         start = time.monotonic()
+        crash = None
+        if crashes:
+            crash = await _run_and_kill(command, environment, labels, store, len(reviews) // 2)
         code = await _run(command, environment)
         seconds = time.monotonic() - start
+    after = await model_calls(store)
     if labels.exists():
-        report(reviews, [json.loads(line) for line in labels.open(encoding="utf-8")], seconds, labels, model)
+        lines = [json.loads(line) for line in labels.open(encoding="utf-8")]
+        report(reviews, lines, seconds, labels, model, list(calls_rows(before, crash, after)))
     return code
+
+
+def prepared_folder(model: str) -> Path:
+    """Where the demo keeps its files. Of the local model it begins anew; what a provider was paid for is kept."""
+    is_local = model == MODEL_NAME
+    name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in model).strip(".")
+    folder = FOLDER / ("local" if is_local else f"provider-{name}")
+    if is_local:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def held_out(limit: int) -> dict[str, Review]:
@@ -99,13 +158,68 @@ async def endpoint(model: str) -> AsyncIterator[dict[str, str]]:
         yield os.environ | {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "none"}
 
 
+async def _run_and_kill(
+    command: list[str], environment: dict[str, str], labels: Path, store: Path, enough: int
+) -> Crash:
+    """Run `rh-agents` in this terminal, and kill it when so many sentences have been read."""
+    process = await _started(command, environment)
+    read = 0
+    with _deaf_to_interrupts():
+        while process.returncode is None and (read := _lines_in(labels)) < enough:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), LOOK_EVERY)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        code = await process.wait()
+    was_killed, read = code == -signal.SIGKILL, _lines_in(labels)
+    if sys.stderr.isatty():
+        print("\033[J", end="", file=sys.stderr, flush=True)  # the bar that nobody could take away
+    if was_killed:
+        print(f"\nkilled with SIGKILL after {read} sentences. The very same command again:\n")
+    else:
+        print("\nit had come to its end before it could be killed. The very same command again:\n")
+    return Crash(await model_calls(store), read if was_killed else None)
+
+
+def _lines_in(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
 async def _run(command: list[str], environment: dict[str, str]) -> int:
     """Run `rh-agents` in this terminal. Ctrl-C is for it: it finishes what it has begun, and then we go on."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "rh_agents", *command, cwd=ROOT, env=environment
-    )
+    process = await _started(command, environment)
     with _deaf_to_interrupts():
         return await process.wait()
+
+
+async def _started(command: list[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
+    print(f"$ rh-agents {shlex.join(command)}", flush=True)
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "rh_agents", *command, cwd=ROOT, env=environment)
+
+
+async def model_calls(path: Path) -> ModelCalls:
+    """How many calls of the model a store knows."""
+    store = _store_at(path)
+    if store is None:
+        return ModelCalls()
+    begun = finished = 0
+    try:
+        for info in await store.runs():
+            async for recorded in store.events(info.run_id):
+                if recorded.event.event_type is EventType.LLM_CALL:
+                    begun += recorded.event.execution_status is ExecutionStatus.STARTED
+                    finished += recorded.event.execution_status is ExecutionStatus.COMPLETED
+    finally:
+        await store.aclose()
+    return ModelCalls(begun, finished)
+
+
+def _store_at(path: Path) -> Store | None:
+    """The store, if there is one: opening it would make it."""
+    return open_store(str(path)) if path.exists() else None
 
 
 @contextlib.contextmanager
@@ -124,8 +238,15 @@ def human_label(score: float) -> str:
     return "positive" if score >= 0.5 else "neutral"
 
 
-def report(reviews: dict[str, Review], lines: list[dict[str, Any]], seconds: float, labels: Path, model: str) -> None:
-    """Show the labels against the ratings, and what the job took."""
+def report(
+    reviews: dict[str, Review],
+    lines: list[dict[str, Any]],
+    seconds: float,
+    labels: Path,
+    model: str,
+    calls: list[tuple[str, str]],
+) -> None:
+    """Show the labels against the ratings, and what the job took; `calls` are rows about the model's calls."""
     console = Console()
     read = [line for line in lines if line["ok"]]
     if not read:
@@ -135,11 +256,11 @@ def report(reviews: dict[str, Review], lines: list[dict[str, Any]], seconds: flo
     console.print(_table(pairs))
     right = sum(count for (human, machine), count in pairs.items() if human == machine)
     majority = max(sum(pairs[human, machine] for machine in LABELS) for human in LABELS)
-    calls = sum(line["result"]["calls"] for line in read)
     total = {name: sum(line["result"][name] for line in read) for name in ("retries", "tokens_in", "tokens_out")}
     rows = [
         ("accuracy", f"{right / len(read):.2f}   (always the commonest label: {majority / len(read):.2f})"),
-        ("model calls", f"{calls} in {seconds:.1f} s, {calls / seconds:.1f} a second"),
+        *calls,
+        ("time", f"{seconds:.1f} s"),
         ("retries", f"{total['retries']}"),
         ("tokens", f"{total['tokens_in']:,} in, {total['tokens_out']:,} out"),
         ("failed", f"{len(lines) - len(read)}"),
@@ -149,7 +270,22 @@ def report(reviews: dict[str, Review], lines: list[dict[str, Any]], seconds: flo
         rows.insert(1, ("", "on 600 held-out sentences it was 0.70 (95 %: 0.66 to 0.74)"))
     for name, value in rows:
         console.print(f"{name:>12}  {value}", highlight=False)
-    console.print(_next_steps(), highlight=False)
+    console.print(_next_steps(labels.with_name("runs.db")), highlight=False)
+
+
+def calls_rows(before: ModelCalls, crash: Crash | None, after: ModelCalls) -> Iterator[tuple[str, str]]:
+    """How many calls of the model there were, and how many the second process was spared."""
+    made = after.begun - before.begun
+    if crash is None:
+        yield "model calls", f"{made}"
+        if before.finished:
+            yield "saved", f"{before.finished} that earlier demos had recorded, as far as they were in this sample"
+        return
+    first, finished = crash.calls.begun - before.begun, crash.calls.finished - before.finished
+    yield "model calls", f"{made}: {first} before the crash, {made - first} after it"
+    yield "saved", f"{crash.calls.finished} calls, which the second process found recorded"
+    if crash.read is not None:
+        yield "made twice", f"{first - finished}, which were under way when the first one was killed"
 
 
 def _table(pairs: Counter[tuple[str, str]]) -> Table:
@@ -163,9 +299,10 @@ def _table(pairs: Counter[tuple[str, str]]) -> Table:
     return table
 
 
-def _next_steps() -> str:
-    return """
+def _next_steps(store: Path) -> str:
+    return f"""
 What to type next:
+  .venv/bin/rh-agents runs --store {_shown(store)}
   make demo ARGS="--limit 600"                  more sentences, less chance
   make test                                     the tests
   .venv/bin/python examples/parallel_basic.py   groups in a few lines of Python

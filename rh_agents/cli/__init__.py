@@ -1,11 +1,13 @@
-"""The command line: `rh-agents map` and `rh-agents run`."""
+"""The command line: `rh-agents map` and `rh-agents run`, and the commands about recorded runs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from rh_agents.cli.errors import USAGE, CommandError
+from rh_agents.cli.errors import USAGE, CommandError, one_line
+from rh_agents.cli.recorded import Invocation
+from rh_agents.core.errors import RhAgentsError, RunMismatchError, UsageError
 
 __all__ = ["main"]
 
@@ -13,7 +15,9 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `rh-agents`. Returns what the process should end with: 0, 1 (something failed), 2 (usage) or 130.
+    """The command `rh-agents`. Returns what the process should end with.
+
+    0, 1 (something failed), 2 (usage), 3 (a run waits for answers) or 130 (interrupted).
 
     `argv` is what follows the name of the command; None takes it from the process.
     """
@@ -25,13 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rh-agents: the commands need Typer: pip install 'rh_agents[cli]'", file=sys.stderr)
         return USAGE
     try:
-        app(args=None if argv is None else list(argv), prog_name="rh-agents", obj=argv is None)
+        about = Invocation(owns_process=argv is None)
+        app(args=None if argv is None else list(argv), prog_name="rh-agents", obj=about)
     except CommandError as error:
-        print(f"rh-agents: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tell(error, error.exit_code)
+    except (UsageError, RunMismatchError) as error:
+        return _tell(error, USAGE)
+    except RhAgentsError as error:  # a store that does not work, a run that somebody else executes
+        return _tell(error, 1)
     except KeyboardInterrupt:
-        print("rh-agents: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _tell("interrupted", _INTERRUPTED)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return 0
+
+
+def _tell(what: object, exit_code: int) -> int:
+    print(f"rh-agents: {one_line(str(what))}", file=sys.stderr)
+    return exit_code

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
 from typing import Annotated, Any
 
 import typer
-from pydantic_core import from_json
 from typer.core import TyperGroup
 
-from rh_agents.cli.arguments import make_callee
+from rh_agents.cli import store_commands
+from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.inputs import open_input
 from rh_agents.cli.leaving import leave_without_threads
-from rh_agents.cli.mapping import Limits, MapJob
-from rh_agents.cli.outputs import open_output, refuse_to_overwrite
+from rh_agents.cli.mapping import Limits
+from rh_agents.cli.outputs import refuse_to_overwrite
 from rh_agents.cli.progress import Progress, say, shown
+from rh_agents.cli.recorded import (
+    STANDARD_STREAM,
+    Invocation,
+    RunCommand,
+    absolute_path,
+    command_line,
+    derived_run_id,
+    here,
+    settings_text,
+)
 from rh_agents.cli.records import Format
-from rh_agents.cli.running import read_value, run_flow
-from rh_agents.cli.sources import make_source
-from rh_agents.cli.summary import INTERRUPTED, describe
-from rh_agents.cli.targets import load_actor
+from rh_agents.cli.running import read_value
+from rh_agents.cli.starting import FlowStart, MapStart, RunOptions
+from rh_agents.cli.stores import DEFAULT_STORE
+from rh_agents.cli.summary import INTERRUPTED
+from rh_agents.cli.targets import file_of, load_actor, short_name
 from rh_agents.core.parallel import ErrorStrategy
 from rh_agents.decorators import agent, tool
 
@@ -29,7 +40,7 @@ __all__ = ["app"]
 
 
 class _Commands(TyperGroup):
-    """`ctx.obj` tells whether the process is the command's own, so that it may end without waiting for threads."""
+    """The context's object tells whether the process is the command's own, so that it may end without its threads."""
 
     def invoke(self, ctx: Any) -> Any:
         """Older versions of Typer take Ctrl-C for a failure."""
@@ -37,7 +48,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             say("rh-agents: interrupted")
-            if ctx.obj:
+            if Invocation.of(ctx).owns_process:
                 leave_without_threads(INTERRUPTED)
             raise typer.Exit(INTERRUPTED) from None
 
@@ -45,7 +56,8 @@ class _Commands(TyperGroup):
 app: typer.Typer = typer.Typer(
     name="rh-agents",
     cls=_Commands,
-    help="Run agents, tools and model calls: one flow, or one actor over thousands of items, side by side.",
+    help="Run agents, tools and model calls: one flow, or one actor over thousands of items, side by side. What is "
+    "finished is recorded, and not done twice.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,6 +67,29 @@ app: typer.Typer = typer.Typer(
 
 _TARGET = "A dotted module or the path of a .py file, a colon, and the name of a function or an actor in it."
 _PROGRESS = "On standard error: a bar on a terminal and lines elsewhere (auto), or what is named here."
+
+_Store = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Where the run is recorded: a path, a URL such as postgresql://host/database, or none to record nothing.",
+    ),
+]
+_RunId = Annotated[
+    str | None,
+    typer.Option(
+        "--run-id",
+        metavar="NAME",
+        help="The name of the run. If left out, it is told from the command: the same command goes on with its run.",
+    ),
+]
+_Tag = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find the run by. May be repeated.")
+]
+_NoRetryFailed = Annotated[
+    bool, typer.Option("--no-retry-failed", help="Of a run that has ended: do not try its failed calls again.")
+]
+_Grace = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For what is in flight after Ctrl-C or SIGTERM.")]
 
 
 @app.command("map")
@@ -110,44 +145,46 @@ def map_command(
             "--set", metavar="NAME=JSON", help="An argument for every item, in place of its own. May be repeated."
         ),
     ] = None,
-    grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="For items in flight after Ctrl-C or SIGTERM.")
-    ] = 30.0,
+    store: _Store = DEFAULT_STORE,
+    run_id: _RunId = None,
+    tags: _Tag = None,
+    no_retry_failed: _NoRetryFailed = False,
+    grace: _Grace = 30.0,
     progress: Annotated[Progress, typer.Option(help=_PROGRESS)] = Progress.AUTO,
 ) -> None:
     """Run an actor over every item of INPUT and write a JSON line for each.
+
+    Every result is recorded as it comes. The same command again goes on where it was: finished items are not called
+    again, changed and new ones are, failed ones are tried again if the run had come to its end.
 
     Every line has id, index, ok, result or error, attempts and seconds. A line of the input that does not fit is told
     on standard error with its place and becomes a failed item; it does not end the job.
 
     Ctrl-C once: no more items are started, those in flight have the grace to finish. Twice: they are cancelled.
 
-    Exit codes: 0 all items are ok; 1 some failed, or the job was stopped; 2 usage; 130 interrupted.
+    Exit codes: 0 all items are ok; 1 some failed, or it was stopped; 2 usage; 3 waits for answers; 130 interrupted.
     """
-    callee = make_callee(
-        load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=_fixed(settings or [])
-    )
+    about = Invocation.of(ctx)
+    output, force = about.output or output, about.force or force
+    fixed = read_settings(settings or [])
+    callee = make_callee(load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
     limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace)
+    target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
+    words = command_line(ctx, **({} if output is None else {"output": output}))
+    command = RunCommand(words, here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
+    place = [here()] if source == STANDARD_STREAM else []
+    name = derived_run_id(callee.name, "map", file_of(actor), absolute_path(source), *place, command.settings)
+    options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed)
     with open_input(source, form, id_field) as given:
         if output is not None:
-            refuse_to_overwrite(output, force=force, source=source)
-        with open_output(output, force=force) as writer:
-            job = MapJob(callee, make_source(given, limit), writer, say, limits)
-            raise typer.Exit(asyncio.run(_map(job, progress, owns_process=bool(ctx.obj))))
-
-
-async def _map(job: MapJob, progress: Progress, *, owns_process: bool) -> int:
-    with shown(progress) as job.subscriber:
-        summary = await job.run()
-    for line in describe(summary, job.writer.name, is_shown=job.subscriber is not None):
-        say(line)
-    if summary.left_threads and owns_process:  # now, because the end of the loop may wait for them as well
-        leave_without_threads(summary.exit_code)
-    return summary.exit_code
+            refuse_to_overwrite(output, force=True, source=source)
+        work = MapStart(callee, given, limit, output, force, limits, progress, source)
+        raise typer.Exit(asyncio.run(work.run(options)))
 
 
 @app.command("run")
 def run_command(
+    ctx: typer.Context,
     flow: Annotated[str, typer.Argument(metavar="MODULE:FLOW", help=_TARGET, show_default=False)],
     arguments: Annotated[
         str | None,
@@ -158,17 +195,32 @@ def run_command(
             help="A JSON object gives arguments by name, another value the single argument.",
         ),
     ] = None,
+    store: _Store = DEFAULT_STORE,
+    run_id: _RunId = None,
+    tags: _Tag = None,
+    no_retry_failed: _NoRetryFailed = False,
+    grace: _Grace = 30.0,
     progress: Annotated[Progress, typer.Option(help=_PROGRESS)] = Progress.AUTO,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of a failure.")] = False,
 ) -> None:
     """Run one flow and print its result as JSON.
 
-    Exit codes: 0 it is ok; 1 it failed; 2 usage; 130 interrupted.
+    Every call is recorded as it ends. The same command again goes on where it was: finished calls are not made again,
+    failed ones are if the run had come to its end. What the flow asks is asked on the terminal; without one, the run
+    waits for `rh-agents answer`.
+
+    Exit codes: 0 it is ok; 1 it failed, or was stopped; 2 usage; 3 waits for answers; 130 interrupted.
     """
     callee = make_callee(load_actor(flow, agent), knows_all_names=True)
     value = read_value(arguments)
+    text = json.dumps(value)
+    words = command_line(ctx, **({"arguments": text} if arguments == STANDARD_STREAM else {}))
+    command = RunCommand(words, here(), "run", f"{short_name(flow)}:{callee.name}")
+    name = derived_run_id(callee.name, "run", file_of(flow), json.dumps(value, sort_keys=True))
+    options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed)
     with shown(progress) as subscriber:
-        code = asyncio.run(run_flow(callee, value, subscriber, show_traceback=traceback))
+        job = FlowStart(callee, value, grace, traceback)
+        code = asyncio.run(job.run(options, subscriber))
     raise typer.Exit(code)
 
 
@@ -193,15 +245,4 @@ def _seconds(option: str, value: float | None) -> float | None:
     return value
 
 
-def _fixed(settings: Sequence[str]) -> dict[str, Any]:
-    """`name=JSON`. What is not JSON is text, so that `language=de` needs no quotes within quotes."""
-    fixed: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise CommandError(f"--set {setting}: write NAME=JSON")
-        try:
-            fixed[name] = from_json(text)
-        except ValueError:
-            fixed[name] = text
-    return fixed
+store_commands.register(app)

@@ -6,10 +6,11 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import BaseModel, PydanticUserError, ValidationError
+from pydantic_core import from_json
 
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
 from rh_agents.core.actors import BaseActor
@@ -19,7 +20,7 @@ from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
 from rh_agents.decorators import ActorFunction
 
-__all__ = ["Callee", "make_callee"]
+__all__ = ["Callee", "make_callee", "read_settings"]
 
 
 class Callee(Protocol):
@@ -205,3 +206,21 @@ _KINDS = {"str": "text", "int": "number", "float": "number", "bool": "truth valu
 def _kind(value: Any) -> str:
     name = type(value).__name__
     return _KINDS.get(name, name)
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`name=JSON`. What is not JSON is text, so that `language=de` needs no quotes within quotes.
+
+    Raises:
+        CommandError: one has no name.
+    """
+    fixed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise CommandError(f"--set {setting}: write NAME=JSON")
+        try:
+            fixed[name] = from_json(text)
+        except ValueError:
+            fixed[name] = text
+    return fixed

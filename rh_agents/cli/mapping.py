@@ -6,23 +6,25 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from rh_agents.cli.arguments import Callee
 from rh_agents.cli.errors import BadInput, one_line
-from rh_agents.cli.interrupts import Interrupts
 from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, unwritable_line
 from rh_agents.cli.records import Item
 from rh_agents.cli.sources import Source
 from rh_agents.cli.summary import Summary
+from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import Call
-from rh_agents.core.errors import CallTimeout, TooManyFailures
+from rh_agents.core.codec import canonical
+from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun, TooManyFailures
 from rh_agents.core.execution import ExecutionState
+from rh_agents.core.interrupt import interrupt_on_signals
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
-from rh_agents.core.ports import Subscriber
+from rh_agents.core.ports import RunHandle, Subscriber
 from rh_agents.core.results import ExecutionResult
 
-__all__ = ["Limits", "MapJob"]
+__all__ = ["Limits", "MapJob", "call_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +48,46 @@ class Limits:
 
 @dataclass(slots=True)
 class MapJob:
-    """Runs `callee` over the items of `source`; `tell` takes lines for people as they come up."""
+    """Runs `callee` over the items of `source`; `tell` takes lines for people as they come up.
+
+    `state` is the run that it is; it is executed once. Without one, nothing is recorded. `greeting` is told as soon as
+    it is certain that this process executes the run.
+    """
 
     callee: Callee
     source: Source
     writer: LineWriter
     tell: Callable[[str], None]
     limits: Limits = Limits()
+    state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
+    greeting: str | None = None
     subscriber: Subscriber | None = None
     clock: Callable[[], float] = time.monotonic
     summary: Summary = field(default_factory=Summary)
     _pending: dict[int, Item] = field(default_factory=dict)
     _enrolled: int = 0
+    _is_over: bool = False
     _last_error: BaseException | None = None
 
     async def run(self) -> Summary:
-        """Do it. What ends it early is told in the summary, not raised."""
-        summary, began = self.summary, self.clock()
+        """Do it. What ends it early is told in the summary, not raised.
+
+        Raises:
+            StoreError: the run cannot be recorded; `RunIsLive`: somebody else executes it.
+        """
+        summary, state, began = self.summary, self.state, self.clock()
         summary.total = self.source.total
-        async with ExecutionState(history_limit=0) as state:
-            if self.subscriber is not None:
-                state.event_bus.subscribe(self.subscriber)
-            group = self.limits.group(state, self.callee.name)
-            try:
-                await self._run_group(group, state)
-            except OutputFailed as error:
-                summary.failure = error
-            except Exception as error:
-                if not self._has_stopped_the_group(error):
-                    raise
-                summary.stopped = self._why_stopped(error)
+        await state.open()
+        if self.greeting is not None:
+            self.tell(self.greeting)
+        # Only now that the run is ours: what an earlier execution of it wrote is written anew from the beginning.
+        # Should this process die meanwhile, nothing is lost with those lines, since all of them are in the store.
+        self.writer.restart()
+        if self.subscriber is not None:
+            state.event_bus.subscribe(self.subscriber)
+        group = self.limits.group(state, self.callee.name)
+        with interrupt_on_signals(lambda _: self._ask(group), lambda _: self._insist()):
+            await self._run_in_state(group)
         summary.retries = group.group.retries
         summary.cancelled = len(self._pending)
         summary.left_threads |= summary.cancelled > 0
@@ -85,34 +97,59 @@ class MapJob:
         summary.seconds = self.clock() - began
         return summary
 
-    async def _run_group(self, group: ParallelExecutionManager, state: ExecutionState) -> None:
-        steps = _Interruption(self, group)
-        async with group:
-            with Interrupts(steps.ask, steps.insist):
-                group.map(lambda item: self._start(item, state), self.source, name=lambda item: one_line(str(item.id)))
+    async def _run_in_state(self, group: ParallelExecutionManager) -> None:
+        summary = self.summary
+        try:
+            async with self.state:
+                await self._run_group(group)
+        except RunAwaiting as waiting:
+            summary.questions = waiting.questions
+        except RunStopped as stopped:
+            if not summary.is_interrupted and summary.failure is None:
+                summary.stopped = f"stopped: {one_line(stopped.reason)}"
+        except Exception as error:
+            if not self._has_stopped_the_group(error):
+                raise
+            summary.stopped = self._why_stopped(error)
+
+    async def _run_group(self, group: ParallelExecutionManager) -> None:
+        try:
+            async with group:
+                group.map(self._start, self.source, name=lambda item: one_line(str(item.id)))
                 async for result in group.stream(ordered=self.limits.ordered):
                     await self._write(result)
+        except (StopRun, asyncio.CancelledError):
+            for result in group.results:  # finished, and waiting for its turn when the others were cut off
+                await self._write(result)
+            raise
+        finally:
+            self._is_over = True
 
-    def _start(self, item: Item, state: ExecutionState) -> Call[Any]:
-        """The call for an item. What is raised here is the failure of the item."""
+    def _start(self, item: Item) -> Call[Any]:
+        """The call for an item."""
         index, self._enrolled = self._enrolled, self._enrolled + 1
         self._pending[index] = item
-        try:
-            if item.problem is not None:
-                raise BadInput(item.problem)
-            return self.callee.call(item.value, state)
-        except BadInput as error:
-            self.tell(f"{item.place}: {one_line(str(error))}")
-            raise
+        call = call_for(item, self.callee, self.state)
+        if isinstance(call, _BadItem):
+            self.tell(f"{item.place}: {one_line(str(call.problem))}")
+        return call
 
     async def _write(self, result: ExecutionResult[Any]) -> None:
+        if self.summary.failure is not None:
+            return
         index = result.index
         if index is None or index not in self._pending:
             result.unwrap()  # no item at all: the reader of the input is broken
             return
         item = self._pending[index]
         line, is_ok = self._line(item, index, result)
-        await self.writer.write(line)
+        try:
+            await self.writer.write(line)
+        except OutputFailed as error:
+            self.summary.failure = error
+            self.state.request_interrupt(str(error), grace=0)
+            await asyncio.sleep(0)  # which cancels this task, here
+            return
         del self._pending[index]
         self._count(item, result, is_ok)
 
@@ -130,11 +167,14 @@ class MapJob:
         summary = self.summary
         summary.ok += is_ok
         summary.failed += not is_ok
+        summary.reused += result.is_replayed
         if result.ok:
             return
         self._last_error = result.error
-        summary.left_threads |= isinstance(result.error, CallTimeout)
-        if summary.first_failure is None and not isinstance(result.error, BadInput):
+        is_bad = isinstance(result.error, BadInput)
+        summary.bad += is_bad
+        summary.left_threads |= isinstance(result.error, CallTimeout) and not result.is_replayed
+        if summary.first_failure is None and not is_bad:
             summary.first_failure = f"{item.place}: {one_line(result.error_message or '')}"
 
     def _has_stopped_the_group(self, error: Exception) -> bool:
@@ -145,25 +185,59 @@ class MapJob:
             return "stopped at the first failure (--error-strategy fail_fast)"
         return f"stopped after {self.summary.failed} of {self.summary.done} items had failed (--fail-after)"
 
-
-@dataclass(slots=True)
-class _Interruption:
-    """What the signals do to a job."""
-
-    job: MapJob
-    group: ParallelExecutionManager
-
-    def ask(self) -> None:
-        """Start nothing more; what runs has some time to finish."""
-        job, grace = self.job, self.job.limits.grace
-        job.summary.is_interrupted = True
-        job.source.stop()
-        running = self.group.group.running
-        job.tell(
+    def _ask(self, group: ParallelExecutionManager) -> None:
+        """The first signal: start nothing more; what runs has some time to finish."""
+        grace = self.limits.grace
+        self.summary.is_interrupted = True
+        self.source.stop()
+        running = group.group.running
+        self.tell(
             f"interrupted: no more items are started; {running} in flight have {grace:g} s; once more cancels them"
         )
-        asyncio.get_running_loop().call_later(grace, self.group.cancel)
+        self.state.request_interrupt(_SIGNALS, grace=grace)
 
-    def insist(self) -> None:
-        """Cancel what runs."""
-        self.group.cancel()
+    def _insist(self) -> None:
+        """The second one: cancel what runs. What is still to do after that must not be cut off, and is short."""
+        if not self._is_over:
+            self.state.request_interrupt(_SIGNALS, grace=0)
+
+
+_SIGNALS = "interrupted by a signal"
+
+
+def call_for(item: Item, callee: Callee, run: RunHandle) -> Call[Any]:
+    """The call for an item: of the actor, or one that tells at once what is wrong with the item."""
+    try:
+        if item.problem is not None:
+            raise BadInput(item.problem)
+        return callee.call(item.value, run)
+    except BadInput as error:
+        return _BadItem(item.place, error, run)
+
+
+async def _refuse() -> Annotated[None, Injected]:
+    """Stands for the handler of bad items. Its annotation says that nothing of it is kept."""
+
+
+class _BadItem(Call[Any]):
+    """An item that does not fit: fails at once, and is never recorded, because the input may be mended."""
+
+    __slots__ = ("place", "problem")
+
+    def __init__(self, place: str, problem: BadInput, run: RunHandle) -> None:
+        super().__init__(_BAD_ITEM, run)
+        self.place = place
+        self.problem = problem
+
+    def canonical_input(self) -> bytes:
+        """It is told apart by where it stands."""
+        return canonical(self.place)
+
+    async def begin(self, run: RunHandle) -> Any:
+        """Tell what is wrong."""
+        raise self.problem
+
+
+_BAD_ITEM: BaseActor = BaseActor(
+    name="bad input", handler=_refuse, description="Stands for items that do not fit what is called."
+)

@@ -52,13 +52,27 @@ class LineWriter:
     waited for in a thread, since its reader may take its time and what runs must go on meanwhile.
     """
 
-    def __init__(self, raw: io.RawIOBase, name: str) -> None:
+    def __init__(self, raw: io.RawIOBase, name: str, *, begins_anew: bool = False) -> None:
         self.name = name
+        self._begins_anew = begins_anew
         self.lines: int = 0
         """How many have been written."""
         self._raw = raw
         self._is_file = stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
         self._thread = None if self._is_file else DaemonThread("write the output")
+
+    def restart(self) -> None:
+        """Forget what a file had when it was opened, if it was opened for that.
+
+        Raises:
+            OutputFailed: the system does not allow it.
+        """
+        if not (self._begins_anew and self._is_file):
+            return
+        try:
+            os.ftruncate(self._raw.fileno(), 0)
+        except OSError as error:
+            raise OutputFailed(f"cannot write {self.name}: {error.strerror}") from error
 
     async def write(self, line: bytes) -> None:
         """Write one line, which ends with its line feed.
@@ -131,6 +145,8 @@ class _Terminal(io.RawIOBase):
 def open_output(path: str | None, *, force: bool) -> LineWriter:
     """Open a file to write lines to it, or standard output (None or `-`).
 
+    With `force` a file may have content; it keeps that until `LineWriter.restart` is called.
+
     Raises:
         CommandError: it cannot be written, or it has content and `force` was not given.
     """
@@ -145,9 +161,9 @@ def open_output(path: str | None, *, force: bool) -> LineWriter:
             raise CommandError(f"cannot write to standard output: {error.strerror}") from error
     refuse_to_overwrite(path, force=force)
     # Appending: every line goes to the end, whoever else writes there.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if force else 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     try:
-        return LineWriter(open(os.open(path, flags, 0o666), "wb", buffering=0), path)
+        return LineWriter(open(os.open(path, flags, 0o666), "wb", buffering=0), path, begins_anew=force)
     except OSError as error:
         folder = os.path.dirname(path)
         if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):

@@ -12,9 +12,8 @@ from typing import Any
 from rh_agents.bus_handlers import ParallelEventPrinter
 from rh_agents.cli.errors import BadInput
 from rh_agents.core.events import ExecutionEvent
-from rh_agents.core.ports import Subscriber
 
-__all__ = ["Progress", "say", "shown"]
+__all__ = ["Progress", "Shown", "say", "shown"]
 
 _TOLD_BEFORE = f"{BadInput.__name__}:"
 
@@ -28,8 +27,25 @@ class Progress(StrEnum):
     NONE = "none"
 
 
+class Shown:
+    """Shows events on standard error. It is a subscriber."""
+
+    def __init__(self, printer: ParallelEventPrinter) -> None:
+        self._printer = printer
+
+    def __call__(self, event: ExecutionEvent[Any]) -> None:
+        """Show an event."""
+        if event.message is not None and event.message.startswith(_TOLD_BEFORE):
+            event = event.model_copy(update={"message": None})  # it had a line of its own, with its place
+        self._printer(event)
+
+    def pause(self) -> None:
+        """Take bars away, until the next group begins."""
+        self._printer.close()
+
+
 @contextmanager
-def shown(progress: Progress) -> Iterator[Subscriber | None]:
+def shown(progress: Progress) -> Iterator[Shown | None]:
     """A subscriber that shows events on standard error; None if nothing is to be shown.
 
     A bar that was asked for is drawn on any terminal, also in a build; where there is no terminal there are lines.
@@ -39,14 +55,8 @@ def shown(progress: Progress) -> Iterator[Subscriber | None]:
         return
     live = {Progress.AUTO: None, Progress.LINES: False, Progress.BAR: True if sys.stderr.isatty() else None}[progress]
     printer = ParallelEventPrinter(file=sys.stderr, live=live, show_timestamp=False, show_result=False)
-
-    def show(event: ExecutionEvent[Any]) -> None:
-        if event.message is not None and event.message.startswith(_TOLD_BEFORE):
-            event = event.model_copy(update={"message": None})  # it had a line of its own, with its place
-        printer(event)
-
     try:
-        yield show
+        yield Shown(printer)
     finally:
         printer.close()
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
 
 from rh_agents.cli.arguments import Callee
+from rh_agents.cli.asking import question_lines
 from rh_agents.cli.errors import BadInput, CommandError, one_line
 from rh_agents.cli.outputs import OutputClosed, open_output, to_line
-from rh_agents.cli.progress import say
+from rh_agents.cli.summary import AWAITING, INTERRUPTED
+from rh_agents.cli.words import counted
+from rh_agents.core.calls import ActorCall, Call, FunctionCall
+from rh_agents.core.errors import RunAwaiting, RunStopped
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.ports import Subscriber
-from rh_agents.core.results import describe_error
+from rh_agents.core.interrupt import interrupt_on_signals
+from rh_agents.core.results import ExecutionResult, describe_error
 
-__all__ = ["read_value", "run_flow"]
+__all__ = ["FlowJob", "flow_call", "input_of", "read_value"]
 
 
 def read_value(text: str | None) -> Any:
@@ -45,27 +51,123 @@ def read_value(text: str | None) -> Any:
         raise CommandError(f"{where}: not valid JSON: {error}{hint}") from error
 
 
-async def run_flow(callee: Callee, value: Any, subscriber: Subscriber | None, *, show_traceback: bool) -> int:
-    """Execute the flow and print its result. Returns what the process ends with.
+def flow_call(callee: Callee, value: Any, state: ExecutionState) -> Call[Any]:
+    """The call of a flow.
 
     Raises:
-        CommandError: the input does not fit, or the result cannot be printed.
+        CommandError: the input does not fit.
     """
-    async with ExecutionState() as state:
-        if subscriber is not None:
-            state.event_bus.subscribe(subscriber)
+    try:
+        return callee.call(value, state)
+    except BadInput as error:
+        raise CommandError(f"--input: {one_line(str(error))}") from error
+
+
+def input_of(call: Call[Any]) -> Any:
+    """What a run keeps of the input of its flow: the same that Python code keeps that starts it."""
+    if isinstance(call, FunctionCall):
+        return call.actor.signature.bind(call.args, call.kwargs)
+    return call.input_data if isinstance(call, ActorCall) else None
+
+
+class _FlowFailed(Exception):
+    """So that the run ends as failed."""
+
+    def __init__(self, result: ExecutionResult[Any]) -> None:
+        super().__init__(result.error_message)
+        self.result = result
+
+
+@dataclass(slots=True)
+class FlowJob:
+    """Executes the call of a flow as a run and prints its result.
+
+    Attributes:
+        call: belongs to `state`.
+        tell: takes lines for people.
+        how_to_go_on: the command that goes on with the run; "" if it is not recorded.
+        how_to_answer: the beginning of the command that answers its questions.
+        grace: seconds for what runs when a signal comes.
+    """
+
+    name: str
+    call: Call[Any]
+    state: ExecutionState
+    tell: Callable[[str], None]
+    how_to_go_on: str = ""
+    how_to_answer: str = ""
+    grace: float = 30.0
+    show_traceback: bool = False
+    is_interrupted: bool = False
+    _is_over: bool = False
+
+    async def run(self) -> int:
+        """Do it. Returns what the process ends with.
+
+        Raises:
+            CommandError: the result cannot be printed.
+            StoreError, RunMismatchError: the run cannot be executed.
+        """
+        state = self.state
+        await state.open()
         try:
-            call = callee.call(value, state)
-        except BadInput as error:
-            raise CommandError(f"--input: {one_line(str(error))}") from error
-        result = await call.outcome()
-    if result.error is not None:
-        if show_traceback:
-            say("".join(traceback.format_exception(result.error)).rstrip())
-        say(f"rh-agents: {callee.name} failed: {one_line(describe_error(result.error))}")
+            with interrupt_on_signals(lambda _: self._ask(), lambda _: self._insist()):
+                async with state:
+                    result = await self._outcome()
+        except _FlowFailed as failed:
+            return self._tell_failure(failed.result)
+        except RunAwaiting:
+            return self._tell_questions()
+        except RunStopped as stopped:
+            return self._tell_stop(stopped)
+        if result.is_replayed:
+            self.tell(
+                f"run {state.run_id} had returned this before, and nothing was called; for another one: --run-id NAME"
+            )
+        _print(result.result)
+        return 0
+
+    async def _outcome(self) -> ExecutionResult[Any]:
+        try:
+            result = await self.call.outcome()
+        finally:
+            self._is_over = True
+        if result.error is not None:
+            raise _FlowFailed(result)
+        return result
+
+    def _tell_failure(self, result: ExecutionResult[Any]) -> int:
+        assert result.error is not None
+        if self.show_traceback:
+            self.tell("".join(traceback.format_exception(result.error)).rstrip())
+        self.tell(f"rh-agents: {self.name} failed: {one_line(describe_error(result.error))}")
         return 1
-    _print(result.result)
-    return 0
+
+    def _tell_questions(self) -> int:
+        questions = self.state.questions
+        self.tell(f"run {self.state.run_id} waits for {counted(len(questions), 'answer')}:")
+        for line in question_lines(questions):
+            self.tell(line)
+        self.tell(f"answer with: {self.how_to_answer} {questions[0].id if len(questions) == 1 else 'QUESTION'} JSON")
+        self.tell(f"then go on with: {self.how_to_go_on}")
+        return AWAITING
+
+    def _tell_stop(self, stopped: RunStopped) -> int:
+        self.tell("rh-agents: interrupted" if self.is_interrupted else f"stopped: {one_line(stopped.reason)}")
+        if self.how_to_go_on:
+            self.tell(f"go on with: {self.how_to_go_on}")
+        return INTERRUPTED if self.is_interrupted else 1
+
+    def _ask(self) -> None:
+        """The first signal."""
+        self.is_interrupted = True
+        self.tell(f"interrupted: no more calls begin; those under way have {self.grace:g} s; once more cancels them")
+        self.state.request_interrupt("interrupted by a signal", grace=self.grace)
+
+    def _insist(self) -> None:
+        """The second one. What is still to do when the flow has ended must not be cut off, and is short."""
+        if not self._is_over:
+            self.state.request_interrupt("interrupted by a signal", grace=0)
 
 
 def _print(value: Any) -> None:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.outputs import OutputClosed
+from rh_agents.cli.words import counted
 
-__all__ = ["INTERRUPTED", "Summary", "describe"]
+__all__ = ["AWAITING", "INTERRUPTED", "Summary", "describe", "next_steps"]
 
 INTERRUPTED = 130
+AWAITING = 3
 
 
 @dataclass(slots=True)
@@ -20,6 +22,10 @@ class Summary:
     """How many items there are, if that is known."""
     ok: int = 0
     failed: int = 0
+    bad: int = 0
+    """Of the failed ones, those that did not fit and were never tried."""
+    reused: int = 0
+    """Of those that are done, the ones that were recorded before, so that nothing was called."""
     cancelled: int = 0
     retries: int = 0
     seconds: float = 0.0
@@ -29,6 +35,8 @@ class Summary:
     """Why the job ended early, if a failure or too many of them did it."""
     failure: CommandError | None = None
     """Why it could not go on reading or writing."""
+    questions: tuple[str, ...] = ()
+    """The ids of the questions that have to be answered before it can go on."""
     is_interrupted: bool = False
     left_threads: bool = False
     """Whether calls were given up that may go on in threads, which nothing can stop."""
@@ -39,12 +47,19 @@ class Summary:
         return self.ok + self.failed
 
     @property
+    def called(self) -> int:
+        """For how many items something was called."""
+        return self.done - self.reused - self.bad
+
+    @property
     def exit_code(self) -> int:
         """What the process ends with."""
         if self.is_interrupted:
             return INTERRUPTED
         if self.failure is not None:
             return self.failure.exit_code
+        if self.questions:
+            return AWAITING
         return 1 if self.failed or self.stopped else 0
 
 
@@ -64,9 +79,11 @@ def describe(summary: Summary, output: str, *, is_shown: bool) -> list[str]:
         lines.append(f"{summary.stopped}: {_left(summary)}")
     if summary.is_interrupted:
         lines.append(f"interrupted: {_left(summary)}")
-    rate = summary.done / summary.seconds if summary.seconds > 0 else 0.0
+    made = summary.done - summary.reused
+    rate = made / summary.seconds if summary.seconds > 0 else 0.0
+    reused = f"{summary.reused} reused, {summary.called} called, " if summary.reused else ""
     lines.append(
-        f"{summary.done} done ({summary.ok} ok, {summary.failed} failed), {summary.retries} retried, "
+        f"{summary.done} done ({summary.ok} ok, {summary.failed} failed), {reused}{summary.retries} retried, "
         f"{summary.seconds:.1f} s, {rate:.1f} items/s, output in {output}"
     )
     return lines
@@ -77,3 +94,21 @@ def _left(summary: Summary) -> str:
     if summary.total is not None:
         return f"{summary.done} done, {summary.total - summary.done} not done"
     return f"{summary.done} done, {summary.cancelled} cancelled, the rest of the input not read"
+
+
+def next_steps(summary: Summary, go_on: str, run_id: str) -> list[str]:
+    """What a recorded job leaves to be said: `go_on` is the command that goes on with it."""
+    if isinstance(summary.failure, OutputClosed):
+        return []
+    if summary.questions:
+        return [
+            f"{counted(len(summary.questions), 'question')} must be answered: rh-agents answer {run_id}",
+            f"then go on with: {go_on}",
+        ]
+    if summary.is_interrupted or summary.stopped is not None or summary.failure is not None:
+        return [f"go on with: {go_on}"]
+    if summary.failed > summary.bad:
+        return [f"to try the failed ones again: {go_on}"]
+    if summary.reused and not summary.called:
+        return ["nothing was called: all results were recorded; for new ones give the run another name with --run-id"]
+    return []

@@ -17,7 +17,7 @@ from rh_agents.core.errors import DefinitionError
 from rh_agents.core.results import describe_error
 from rh_agents.decorators import ActorDecorator, ActorFunction
 
-__all__ = ["load_actor"]
+__all__ = ["file_of", "known_actors", "load_actor", "short_name"]
 
 _SHOWN = 6
 
@@ -35,6 +35,39 @@ def load_actor(spec: str, decorator: ActorDecorator) -> ActorFunction[..., Any] 
         raise CommandError(f"{spec!r} does not name an actor: write MODULE:NAME, as in examples/sentiment.py:classify")
     module = _import(module_name)
     return _as_actor(_find(module, name), spec, decorator)
+
+
+def short_name(spec: str) -> str:
+    """The last part of the module, without folders: `sentiment` of `examples/sentiment.py:classify`."""
+    module = spec.rpartition(":")[0]
+    if _is_path(module):
+        return Path(module).stem
+    return module.rpartition(".")[2]
+
+
+def file_of(spec: str) -> str:
+    """The file of the module that `MODULE:NAME` names, which has been imported; its name, if it has no file."""
+    name = spec.rpartition(":")[0]
+    if _is_path(name):
+        return str(Path(name).resolve())
+    module = sys.modules.get(name)
+    found = None if module is None else _file_of(module)
+    return name if found is None else str(found)
+
+
+def known_actors() -> dict[str, BaseActor]:
+    """By name, the actors in the modules that have been imported; and their types become known to stores."""
+    actors: dict[str, BaseActor] = {}
+    for module in list(sys.modules.values()):
+        for value in list(getattr(module, "__dict__", {}).values()):
+            actor = value.actor if isinstance(value, ActorFunction) else value
+            if isinstance(actor, BaseActor) and actors.setdefault(actor.name, actor) is actor:
+                _ = actor.has_known_types
+    return actors
+
+
+def _is_path(module: str) -> bool:
+    return module.endswith(".py") or "/" in module or "\\" in module
 
 
 def _as_actor(found: Any, spec: str, decorator: ActorDecorator) -> ActorFunction[..., Any] | BaseActor:
@@ -62,7 +95,7 @@ def _as_actor(found: Any, spec: str, decorator: ActorDecorator) -> ActorFunction
 
 def _import(name: str) -> ModuleType:
     _make_importable(Path.cwd())
-    if name.endswith(".py") or "/" in name or "\\" in name:
+    if _is_path(name):
         return _import_file(Path(name))
     return _import_dotted(name)
 

@@ -167,7 +167,7 @@ def test_the_help_names_every_option_and_the_exit_codes(capsys: pytest.CaptureFi
     text = capsys.readouterr().out
     for word in ("output", "max-workers", "retry", "timeout", "error-strategy", "fail-after", "limit", "progress"):
         assert f"--{word}" in text
-    for word in ("ordered", "grace", "format", "id-field", "set", "force"):
+    for word in ("ordered", "grace", "format", "id-field", "set", "force", "store", "run-id", "no-retry-failed"):
         assert f"--{word}" in text
     assert "130 interrupted" in text
 
@@ -302,13 +302,19 @@ def test_nobody_waits_for_a_thread_that_cannot_be_stopped(folder: Path) -> None:
         assert "interrupted: 0 done, 2 not done" in process.stderr.read()
 
 
-def test_ctrl_c_ends_a_flow() -> None:
+def test_ctrl_c_lets_a_flow_finish_what_it_began_and_the_second_one_cancels_it() -> None:
     with started("run", "commands_of_a_test:stuck", "--input", '"a"', "--progress", "none") as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "running\n"
         process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == (
+            "interrupted: no more calls begin; those under way have 30 s; once more cancels them\n"
+        )
+        process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 130
-        assert process.stderr.read() == "rh-agents: interrupted\n"
+        interrupted, how = process.stderr.read().splitlines()
+        assert interrupted == "rh-agents: interrupted"
+        assert how.startswith("go on with: rh-agents resume stuck-")
 
 
 def test_the_third_signal_ends_the_process_whatever_it_does() -> None:

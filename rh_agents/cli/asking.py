@@ -1,0 +1,105 @@
+"""Questions of a run: how they are shown, how answers are read, and the person at the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+from rh_agents.cli.errors import one_line
+from rh_agents.cli.sources import DaemonThread
+from rh_agents.core.ports import Question
+
+__all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines"]
+
+_LONGEST_HINT = 300
+
+
+def parse_answer(text: str) -> Any:
+    """JSON; a plain word that is no JSON counts as text."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text.strip()
+
+
+def hint_of(schema: str | None) -> str:
+    """In a few words what an answer looks like, told from its JSON schema; "" if that says nothing."""
+    if schema is None:
+        return ""
+    try:
+        about = from_json(schema)
+    except ValueError:
+        return ""
+    if not isinstance(about, dict):
+        return ""
+    about = _followed(about, about)
+    if isinstance(about.get("enum"), list):
+        return "one of " + ", ".join(one_line(str(each)) for each in about["enum"])
+    kind = about.get("type")
+    if kind == "boolean":
+        return "true or false"
+    if kind == "object" and isinstance(about.get("properties"), dict):
+        fields = (_field(name, each, about) for name, each in about["properties"].items())
+        return one_line("a JSON object: {" + ", ".join(fields) + "}")[:_LONGEST_HINT]
+    return "" if kind is None else one_line(str(kind))
+
+
+def _field(name: str, about: Any, schema: dict[str, Any]) -> str:
+    found = _followed(about if isinstance(about, dict) else {}, schema)
+    kind = found.get("type") or (" | ".join(map(str, found["enum"])) if isinstance(found.get("enum"), list) else "any")
+    return f'"{name}": {kind}'
+
+
+def _followed(about: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """What a reference within the schema refers to."""
+    place = about.get("$ref")
+    found = schema.get("$defs", {}).get(str(place).rpartition("/")[2]) if isinstance(place, str) else None
+    return {**schema, **found} if isinstance(found, dict) else about
+
+
+def question_lines(questions: Sequence[Question]) -> list[str]:
+    """What is open, for people: id, place, text, what an answer looks like, and why an earlier one was not accepted."""
+    lines = []
+    for question in questions:
+        lines.append(f"  {one_line(question.id)}  {one_line(question.address)}: {one_line(question.text)}")
+        hint = hint_of(question.schema)
+        if hint:
+            lines.append(f"      answer: {hint}")
+        if question.problem:
+            lines.append(f"      not accepted: {one_line(question.problem)}")
+    return lines
+
+
+class PersonAtTheTerminal:
+    """Asks whoever sits at standard input, one question after the other. An empty line leaves a question open.
+
+    Args:
+        tell: shows a line.
+        pause: called before a question is shown: bars must not be drawn over what is being typed.
+    """
+
+    def __init__(self, tell: Callable[[str], None], pause: Callable[[], None]) -> None:
+        self._tell = tell
+        self._pause = pause
+        self._turn = asyncio.Lock()
+        self._thread = DaemonThread("read answers")
+        # Not sys.stdin: a thread that waits in its buffer would hold the lock that Python takes at exit.
+        self._input: io.BufferedReader = open(0, "rb", closefd=False)  # noqa: SIM115 - as long as the process
+
+    async def __call__(self, question: Question) -> object:
+        """The answer; None if there is none."""
+        async with self._turn:
+            self._pause()
+            for line in question_lines([question]):
+                self._tell(line)
+            self._tell("      (an empty line: answer later)")
+            given = await self._thread.start(self._read)
+        text = given.decode("utf-8", "backslashreplace").strip()
+        return parse_answer(text) if text else None
+
+    def _read(self) -> bytes:
+        return self._input.readline()

@@ -1,0 +1,70 @@
+"""Events and outcomes as lines of JSON, for other programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from rh_agents.core.ports import RecordedEvent
+from rh_agents.core.results import Outcome, describe_error
+
+__all__ = ["event_record", "outcome_record", "to_export_line"]
+
+
+def event_record(recorded: RecordedEvent) -> dict[str, Any]:
+    """An event with its place in the journal; what it does not have is left out."""
+    event = recorded.event
+    record: dict[str, Any] = {
+        "sequence": recorded.sequence,
+        "timestamp": event.timestamp,
+        "status": event.execution_status.value,
+        "kind": event.event_type.value,
+        "name": event.name,
+        "actor": event.actor.name,
+        "version": event.actor.version,
+        "address": event.address,
+        "key": event.key,
+        "group_id": event.group_id,
+        "index": event.parallel_index,
+        "attempt": event.attempt,
+        "seconds": event.execution_time,
+        "retry_delay": event.retry_delay,
+        "message": event.message,
+        "group": None if event.group is None else event.group.model_dump(mode="json"),
+    }
+    record = {name: value for name, value in record.items() if value is not None}
+    if event.execution_status.value in ("completed", "recovered") and event.group is None:
+        record["result"] = event.result
+    return record
+
+
+def outcome_record(outcome: Outcome) -> dict[str, Any]:
+    """What a call came to."""
+    record: dict[str, Any] = {
+        "key": outcome.key.hex(),
+        "parent": outcome.parent.hex(),
+        "name": outcome.name,
+        "address": outcome.address,
+        "ok": outcome.error is None,
+        "seconds": outcome.seconds,
+        "attempts": outcome.attempts,
+        "group_id": outcome.group_id,
+    }
+    if outcome.error is None:
+        record["result"] = outcome.value
+    else:
+        record["error"] = describe_error(outcome.error)
+    return record
+
+
+def to_export_line(record: dict[str, Any]) -> str:
+    """A record as JSON with its line feed.
+
+    Bytes are written in base64, NaN and infinity as texts, and what has no form in JSON as its `repr`.
+    """
+    try:
+        return to_json(record, fallback=repr, bytes_mode="base64", inf_nan_mode="strings").decode() + "\n"
+    except (PydanticSerializationError, ValueError):  # halves of surrogate pairs, for instance
+        return json.dumps(record, default=repr, skipkeys=True) + "\n"

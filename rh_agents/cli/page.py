@@ -1,0 +1,118 @@
+"""Lines for people on standard output: cut to the terminal if there is one, whole and without colours elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rh_agents.display.text import crop, width_of
+
+__all__ = ["Page", "Part", "table_lines"]
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_PLAIN_MARKS = str.maketrans("✓✗▶↻■…·→", "#x>~*.-:")
+_NARROWEST = 20
+_GAP = 2
+_WORTH_CUTTING = 12
+_SHORTEST = 8
+
+
+class Part(NamedTuple):
+    """A piece of a line.
+
+    Attributes:
+        style: "" or one of bold, dim, red, green, yellow, cyan.
+        rank: where there is no room for all parts, those with higher ranks go first. 0 stays.
+        is_elastic: it may be cut short instead.
+    """
+
+    text: str
+    style: str = ""
+    rank: int = 0
+    is_elastic: bool = False
+
+
+class Page:
+    """Standard output.
+
+    Args:
+        width: columns; by default those of the terminal, and no limit where there is none.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        is_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self.width: int | None = width or (max(_NARROWEST, shutil.get_terminal_size().columns) if is_terminal else None)
+        self._has_colours = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def line(self, *parts: Part | str, indent: int = 0) -> None:
+        """Print parts with two blanks between them, as far as there is room."""
+        pieces = [Part(part) if isinstance(part, str) else part for part in parts]
+        self._print(" " * indent + "  ".join(self._painted(part) for part in self._fitted(pieces, indent)))
+
+    def paragraph(self, text: str, style: str = "", indent: int = 0) -> None:
+        """Print a text that is never cut, on as many lines as it takes."""
+        lines = (
+            [text] if self.width is None else textwrap.wrap(text, max(_WORTH_CUTTING, self.width - 1 - indent)) or [""]
+        )
+        for line in lines:
+            self._print(" " * indent + self._painted(Part(line, style)))
+
+    def _fitted(self, parts: Sequence[Part], indent: int) -> list[Part]:
+        parts = [part for part in parts if part.text]
+        if self.width is None:
+            return list(parts)
+        room = self.width - 1 - indent
+        chosen: dict[int, Part] = {}
+        for place in sorted(range(len(parts)), key=lambda place: parts[place].rank):
+            part, gap = parts[place], _GAP if chosen else 0
+            if width_of(part.text) > room - gap:
+                if chosen and (not part.is_elastic or room - gap < _WORTH_CUTTING):
+                    continue
+                part = part._replace(text=crop(part.text, room - gap))
+            chosen[place] = part
+            room -= gap + width_of(part.text)
+        return [chosen[place] for place in sorted(chosen)]
+
+    def _painted(self, part: Part) -> str:
+        code = _CODES.get(part.style)
+        return f"\x1b[{code}m{part.text}\x1b[0m" if code and self._has_colours else part.text
+
+    def _print(self, text: str) -> None:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        if not encoding.lower().startswith("utf"):
+            text = text.translate(_PLAIN_MARKS)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def table_lines(rows: Iterable[Sequence[str]], width: int | None, whole: int = 1) -> list[str]:
+    """Rows as aligned columns, two blanks between them.
+
+    The first row has the headings; columns that are empty below theirs are left out. Where there is no room, the first
+    `whole` columns stay as they are; the widest of the others are cut, and then the last ones left out.
+    """
+    table = [list(row) for row in rows]
+    kept = [place for place in range(len(table[0])) if any(row[place] for row in table[1:])]
+    table = [[row[place] for place in kept] for row in table]
+    widths = [max(width_of(row[place]) for row in table) for place in range(len(kept))]
+    if width is not None:
+        _make_fit(widths, width - 1, whole)
+    return ["  ".join(_padded(row[place], width) for place, width in enumerate(widths)).rstrip() for row in table]
+
+
+def _make_fit(widths: list[int], room: int, whole: int) -> None:
+    """Shorten columns, or take the last ones away."""
+    while sum(widths) + _GAP * (len(widths) - 1) > room and len(widths) > whole:
+        widest = max(range(whole, len(widths)), key=widths.__getitem__)
+        if widths[widest] > _SHORTEST:
+            widths[widest] -= 1
+        else:
+            widths.pop()
+
+
+def _padded(text: str, width: int) -> str:
+    text = crop(text, width)
+    return text + " " * (width - width_of(text))

@@ -1,0 +1,403 @@
+"""The journal of a run as a tree of calls and groups: a fold over its events, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rh_agents.cli.page import Page, Part
+from rh_agents.core.address import SEPARATOR
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.keys import again_key
+from rh_agents.core.ports import RecordedEvent
+from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.display.text import brief, duration, harmless
+
+__all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "record_of_node"]
+
+SHORT_KEY = 8
+"""Digits of a key that are shown: enough to tell apart the calls of one address."""
+_LONGEST_RESULT = 80
+_LONGEST_MESSAGE = 500
+_FEW = 10
+_FIRST = 3
+_MOST_TROUBLED = 20
+_OK = (ExecutionStatus.COMPLETED, ExecutionStatus.HUMAN_INTERVENTION)
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A call or a group.
+
+    Attributes:
+        key: of a call, in hexadecimal; None for groups, and for calls of which nothing is kept.
+        index: its place in its group.
+        group_id: the group itself, or the one of which the call is a member.
+        began, ended: places in the journal where it began last, and where its outcome stands; 0 if it has none.
+        tries: how often the call was made, each time with the attempts that its policy allows.
+        is_reused: its outcome is older than the last execution of what it is a part of.
+        is_superseded: somebody asked for it to be made again.
+        group: how the group stands, of a group.
+    """
+
+    address: str
+    name: str
+    kind: EventType
+    status: ExecutionStatus
+    key: str | None
+    index: int | None
+    group_id: str | None
+    first: int
+    began: int = 0
+    ended: int = 0
+    timestamp: float = 0.0
+    attempts: int = 1
+    seconds: float | None = None
+    message: str | None = None
+    result: str = ""
+    tries: int = 1
+    is_reused: bool = False
+    is_superseded: bool = False
+    group: ParallelEventGroup | None = None
+    parent: Node | None = None
+    children: list[Node] = field(default_factory=list)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group."""
+        return self.kind is EventType.GROUP_STARTED
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is a call that has failed."""
+        return self.status is ExecutionStatus.FAILED and not self.is_group
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether there is nothing to be said about it."""
+        return self.status in _OK and not self.is_superseded
+
+
+class RunTree:
+    """Folds events; results are kept as short texts only."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._at: dict[str, list[Node]] = {}
+        self._last_try: dict[str, str] = {}
+        self.last: int = 0
+        """The place of the last event."""
+
+    def add(self, recorded: RecordedEvent) -> None:
+        """The next event."""
+        event, self.last = recorded.event, recorded.sequence
+        if event.group is not None:
+            self._add_group(event, event.group)
+            return
+        node = self._node(event)
+        status = event.execution_status
+        node.timestamp = event.timestamp
+        if status is ExecutionStatus.SUPERSEDED:
+            node.is_superseded = True
+            return
+        node.status = status
+        node.attempts = max(node.attempts, event.attempt)
+        if status is ExecutionStatus.STARTED:
+            node.began, node.message = self.last, None
+        else:
+            node.message = event.message
+        if status.is_final:
+            node.ended, node.seconds = self.last, event.execution_time
+            node.result = "" if event.result is None else _short(brief(event.result))
+
+    def _node(self, event: ExecutionEvent[Any]) -> Node:
+        name = event.key or event.address
+        node = self._nodes.get(name)
+        if node is None:
+            node = Node(
+                event.address,
+                event.name,
+                event.event_type,
+                event.execution_status,
+                event.key,
+                event.parallel_index,
+                event.group_id,
+                self.last,
+            )
+            self._nodes[name] = node
+            self._at.setdefault(event.address, []).append(node)
+        node.index = event.parallel_index
+        return node
+
+    def _add_group(self, event: ExecutionEvent[Any], group: ParallelEventGroup) -> None:
+        name = f"group {group.group_id}"
+        node = self._nodes.get(name)
+        if node is None:
+            node = Node(
+                group.address,
+                group.name,
+                EventType.GROUP_STARTED,
+                event.execution_status,
+                None,
+                None,
+                group.group_id,
+                self.last,
+            )
+            self._nodes[name] = node
+        node.group, node.status, node.timestamp = group, event.execution_status, event.timestamp
+        if group.is_complete:
+            node.ended, node.seconds = self.last, event.execution_time
+        else:
+            node.began = self.last
+
+    # -- the tree -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether addresses do not tell for every call which one made it."""
+        several = {address for address, nodes in self._at.items() if len(nodes) > 1}
+        return bool(several) and any(
+            prefix in several for node in self._nodes.values() for prefix in _prefixes(node.address)
+        )
+
+    def roots(self, parents: Mapping[str, str] | None = None) -> list[Node]:
+        """What was called by no other call. `parents` gives keys of calls by the keys of what they called."""
+        self._join_tries()
+        roots: list[Node] = []
+        for node in self._nodes.values():
+            node.parent = self._parent_of(node, parents or {})
+            (roots if node.parent is None else node.parent.children).append(node)
+        for node in self._nodes.values():
+            node.children.sort(key=lambda child: (child.first if child.index is None else 0, child.index or 0))
+            _mark_reused(node)
+        return roots
+
+    def _join_tries(self) -> None:
+        """Of a call that failed and was made again, only the last try stays."""
+        for name, node in list(self._nodes.items()):
+            if node.key is None or name not in self._nodes:
+                continue
+            earlier = [node]
+            while (again := self._nodes.get(again_key(bytes.fromhex(earlier[-1].key or "")).hex())) is not None:
+                earlier.append(again)
+            last = earlier.pop()
+            if earlier:
+                last.tries, last.first = len(earlier) + 1, node.first
+            for each in earlier:
+                self._last_try[each.key or ""] = last.key or ""
+                del self._nodes[each.key or ""]
+                self._at[each.address].remove(each)
+
+    def _parent_of(self, node: Node, parents: Mapping[str, str]) -> Node | None:
+        if not node.is_group and node.group_id is not None:
+            group = self._nodes.get(f"group {node.group_id}")
+            if group is not None:
+                return group
+        maker = "" if node.key is None else parents.get(node.key, "")
+        known = self._nodes.get(self._last_try.get(maker, maker))
+        if known is not None:
+            return known
+        for prefix in _prefixes(node.address):
+            makers = [maker for maker in self._at.get(prefix, ()) if maker is not node]
+            if makers:
+                before = [maker for maker in makers if maker.first < node.first]
+                return (before or makers)[-1]
+        return None
+
+
+def _prefixes(address: str) -> Iterator[str]:
+    """The addresses of what could have made the call at an address, the nearest first."""
+    end = address.rfind(SEPARATOR)
+    while end > 0:
+        yield address[:end]
+        end = address.rfind(SEPARATOR, 0, end)
+
+
+def _mark_reused(node: Node) -> None:
+    older = [child for child in node.children if 0 < child.ended < node.began]
+    # A group says how many it was; if these are not the same, some are of an earlier version of the program.
+    if node.group is None or not node.group.is_complete or node.group.recovered == len(older):
+        for child in older:
+            child.is_reused = True
+
+
+def record_of_node(node: Node) -> dict[str, Any]:
+    """A node for programs."""
+    record: dict[str, Any] = {
+        "address": node.address,
+        "name": node.name,
+        "kind": "group" if node.is_group else node.kind.value,
+        "status": node.status.value,
+        "key": node.key,
+        "seconds": node.seconds,
+    }
+    if node.group is not None:
+        counts = ("total", "completed", "failed", "cancelled", "recovered", "retries")
+        record |= {name: getattr(node.group, name) for name in counts}
+    else:
+        record |= {"attempts": node.attempts, "tries": node.tries, "reused": node.is_reused}
+        record |= {"message": node.message, "result": node.result or None}
+    record["calls"] = [record_of_node(child) for child in node.children]
+    return record
+
+
+# -- showing it -------------------------------------------------------------------------------------------------------
+
+_MARKS = {
+    ExecutionStatus.STARTED: ("▶", "dim"),
+    ExecutionStatus.RETRYING: ("↻", "yellow"),
+    ExecutionStatus.COMPLETED: ("✓", "green"),
+    ExecutionStatus.HUMAN_INTERVENTION: ("✓", "green"),
+    ExecutionStatus.FAILED: ("✗", "red"),
+    ExecutionStatus.CANCELLED: ("■", "yellow"),
+    ExecutionStatus.AWAITING: ("?", "yellow"),
+}
+_WORDS = {
+    ExecutionStatus.STARTED: "running",
+    ExecutionStatus.RETRYING: "to be tried again",
+    ExecutionStatus.CANCELLED: "cut off",
+    ExecutionStatus.AWAITING: "waiting",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TreeView:
+    """Prints a tree. Of many calls in one place the first ones are shown, and all that is not as it should be.
+
+    Attributes:
+        is_running: whether somebody executes the run; else what has begun and not ended was left.
+        depth: levels that are shown; None for all.
+        only_failed: only failed calls, with what they are in.
+        shows_all: every call.
+    """
+
+    page: Page
+    is_running: bool = False
+    depth: int | None = None
+    only_failed: bool = False
+    shows_all: bool = False
+
+    def show(self, nodes: list[Node], level: int = 0) -> None:
+        """Print nodes and what is below them."""
+        if self.only_failed:
+            shown = [node for node in nodes if _has_failures(node)]
+            left_out: list[Node] = []
+        else:
+            shown, left_out = self._chosen(nodes)
+        for node in shown:
+            self._show_node(node, level)
+        if left_out:
+            self.page.line(Part(f"… {_more(left_out)}", "dim"), indent=2 * level)
+
+    def _chosen(self, nodes: list[Node]) -> tuple[list[Node], list[Node]]:
+        if self.shows_all or len(nodes) <= _FEW:
+            return nodes, []
+        fine, troubled = 0, 0
+        shown: list[Node] = []
+        left_out: list[Node] = []
+        for node in nodes:
+            if node.is_group:
+                chosen = True
+            elif node.is_fine:
+                fine += 1
+                chosen = fine <= _FIRST
+            else:
+                troubled += 1
+                chosen = troubled <= _MOST_TROUBLED or (node.has_failed and troubled <= 5 * _MOST_TROUBLED)
+            (shown if chosen else left_out).append(node)
+        return shown, left_out
+
+    def _show_node(self, node: Node, level: int) -> None:
+        indent = 2 * level
+        below = sum(1 for _ in _all_below(node)) if self.depth is not None and level + 1 >= self.depth else 0
+        if node.group is not None:
+            self._show_group(node, node.group, indent, below)
+        else:
+            self._show_call(node, indent, below)
+        if not below:
+            self.show(node.children, level + 1)
+
+    def _show_group(self, node: Node, group: ParallelEventGroup, indent: int, below: int) -> None:
+        mark, style = self._mark(node)
+        members = node.children
+        done = sum(child.status.is_final for child in members) if not group.is_complete else group.finished
+        failed = sum(child.has_failed for child in members)
+        total = group.total if group.total is not None and group.total > done else None
+        self.page.line(
+            Part(f"{mark} {harmless(node.name)}", style or "bold"),
+            Part(f"{done:,}/{total:,} done" if total else f"{done:,} done", "", 1),
+            Part(f"{failed:,} failed" if failed else "", "red", 2),
+            Part(f"{group.recovered:,} reused" if group.recovered else "", "cyan", 3),
+            Part(f"{group.retries:,} retried" if group.retries else "", "yellow", 5),
+            Part("" if group.is_complete or self.is_running else "left before its end", "yellow", 4),
+            Part("" if node.seconds is None else f"in {duration(node.seconds)}", "dim", 6),
+            Part(f"({below:,} below)" if below else "", "dim", 7),
+            indent=indent,
+        )
+
+    def _show_call(self, node: Node, indent: int, below: int) -> None:
+        mark, style = self._mark(node)
+        self.page.line(
+            Part(f"{mark} {_label(node)}", style),
+            Part(self._word(node), "yellow", 1),
+            Part("" if node.seconds is None else duration(node.seconds), "dim", 3),
+            Part(f"{node.attempts} attempts" if node.attempts > 1 else "", "yellow", 4),
+            Part(f"try {node.tries}" if node.tries > 1 else "", "yellow", 4),
+            Part("reused" if node.is_reused else "", "cyan", 3),
+            Part(f"@{node.key[:SHORT_KEY]}" if node.key else "", "dim", 2),
+            Part(f"({below:,} below)" if below else "", "dim", 5),
+            Part(f"→ {node.result}" if node.result else "", "dim", 6, is_elastic=True),
+            indent=indent,
+        )
+        is_told_below = node.status is ExecutionStatus.AWAITING and node.kind is not EventType.QUESTION
+        if node.message and not node.is_fine and not is_told_below:
+            self.page.paragraph(harmless(node.message, _LONGEST_MESSAGE), style, indent + 2)
+
+    def _mark(self, node: Node) -> tuple[str, str]:
+        if node.group is not None and node.status is ExecutionStatus.COMPLETED:
+            return ("✗", "red") if any(child.has_failed for child in node.children) else ("✓", "green")
+        if node.is_superseded:
+            return "↻", "yellow"
+        mark, style = _MARKS.get(node.status, ("·", ""))
+        return ("■", "yellow") if node.status is ExecutionStatus.STARTED and not self.is_running else (mark, style)
+
+    def _word(self, node: Node) -> str:
+        if node.is_superseded:
+            return "to be made again"
+        if node.status is ExecutionStatus.STARTED and not self.is_running:
+            return "had begun"
+        return _WORDS.get(node.status, "")
+
+
+def _label(node: Node) -> str:
+    """The last part of the address, which is all that is not told by where the line stands."""
+    if node.parent is not None and node.parent.is_group and node.index is not None:
+        return harmless(f"[{node.index}] {node.name}".rstrip())
+    if node.parent is not None:
+        return harmless(node.address.removeprefix(node.parent.address + SEPARATOR) or node.name)
+    return harmless(node.address or node.name)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_RESULT else text[: _LONGEST_RESULT - 1] + "…"
+
+
+def _has_failures(node: Node) -> bool:
+    return node.has_failed or any(_has_failures(child) for child in node.children)
+
+
+def _all_below(node: Node) -> Iterator[Node]:
+    for child in node.children:
+        yield child
+        yield from _all_below(child)
+
+
+def _more(nodes: list[Node]) -> str:
+    """`4,980 more completed, 12 more failed`."""
+    counts: dict[str, int] = {}
+    for node in nodes:
+        word = node.status.value
+        counts[word] = counts.get(word, 0) + 1
+    return ", ".join(f"{count:,} more {word}" for word, count in counts.items())
