@@ -35,7 +35,7 @@ test: setup ## run the tests (ARGS="-k name", ARGS=--run-slow)
 	@$(PY) -m pytest $(ARGS)
 
 stress: setup ## kill, cut the power, fill the disk, race: everything in full (minutes; as root on Linux nothing is skipped)
-	@$(PY) -m pytest --run-stress tests/stress $(ARGS)
+	@$(PY) -m pytest --run-stress -o faulthandler_timeout=0 tests/stress $(ARGS)
 
 coverage: setup ## run the tests and show the lines and branches they miss
 	@$(PY) -m pytest --cov $(ARGS)
