@@ -186,6 +186,15 @@ class Recording:
 
     # -- what happens now ---------------------------------------------------------------------------------------------
 
+    def note(self, event: ExecutionEvent[Any]) -> None:
+        """Record an event without waiting for it."""
+        journal = self._expect_journal()
+        try:
+            journal.note(event)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+
     async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None, *, is_urgent: bool) -> Outcome | None:
         """Record an event with its outcome; returns the outcome that counts.
 

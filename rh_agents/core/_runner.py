@@ -127,7 +127,10 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
     told = job.is_told
     if told:
         event = job.event(ExecutionStatus.STARTED)
-        await run.record(event, is_urgent=job.actor.is_external)
+        if job.actor.is_external:
+            await run.record(event, is_urgent=True)
+        else:
+            run.note(event)
         if run.is_observed:
             await run.publish(event)
     clock = asyncio.get_running_loop().time

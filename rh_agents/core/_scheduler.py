@@ -14,6 +14,7 @@ from rh_agents.core._runner import Job, recover_nowait, run_job
 from rh_agents.core.errors import CallCancelled, StopRun, StoreError
 from rh_agents.core.keys import again_key
 from rh_agents.core.results import ExecutionResult
+from rh_agents.core.scope import ENDED
 
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
@@ -261,6 +262,7 @@ class Scheduler:
         except BaseException as caught:  # noqa: BLE001 - what no group may swallow is raised by the group
             error = caught
         finally:
+            job.scope.owner = ENDED  # else task and scope would hold each other
             self._end(member, error)
 
     def _never_began(self, task: asyncio.Task[None]) -> None:

@@ -16,7 +16,7 @@ from rh_agents.core.errors import UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.keys import child_key, identity
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.scope import Claim, Claimant, Scope, current_scope
+from rh_agents.core.scope import ENDED, Claim, Claimant, Scope, current_scope
 
 __all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
 
@@ -210,7 +210,7 @@ def claim_in_order(scope: Scope, same: bytes, claimant: Claimant | None, name: s
 
 
 def _has_ended(claimant: Claimant) -> bool:
-    return isinstance(claimant, asyncio.Task) and claimant.done()
+    return claimant is ENDED or (isinstance(claimant, asyncio.Task) and claimant.done())
 
 
 def report_undefined_order(scope: Scope, name: str, run: RunHandle) -> None:

@@ -495,6 +495,12 @@ class ExecutionState:
         """The keys of the members of a group that have a recorded outcome, in the order in which they ended."""
         return self._recording.recorded.orders.get(group_id, ())
 
+    def note(self, event: ExecutionEvent[Any]) -> None:
+        """Record an event that nobody waits for."""
+        if self.records:
+            self._recording.note(event)
+        self.history.add(event)
+
     async def record(
         self, event: ExecutionEvent[Any], outcome: Outcome | None = None, *, is_urgent: bool = False
     ) -> Outcome | None:

@@ -433,6 +433,10 @@ class RunHandle(Protocol):
         """An id for a group of a run that records nothing."""
         ...
 
+    def note(self, event: ExecutionEvent[Any]) -> None:
+        """Record an event that nobody waits for, if the run records."""
+        ...
+
     async def record(
         self, event: ExecutionEvent[Any], outcome: Outcome | None = None, *, is_urgent: bool = False
     ) -> Outcome | None:

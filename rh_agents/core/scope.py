@@ -11,13 +11,17 @@ from rh_agents.core.keys import again_key
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
 
-__all__ = ["Claim", "Claimant", "Generation", "Scope", "current_scope"]
+__all__ = ["ENDED", "Claim", "Claimant", "Generation", "Scope", "current_scope"]
 
 Generation = tuple[int, int, int]
 """Which execution of a call's body: the epoch of its run, how often the call was made again, its attempt."""
 
 Claimant = object
 """Whoever numbers calls: a task for those that it makes itself, a group for its members."""
+
+
+ENDED: Claimant = object()
+"""Stands for a task that has ended. The task itself would hold its scope, and be held by it."""
 
 
 class Claim(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Any
 import detangle
 import pytest
 
-from rh_agents import CallCancelled, ExecutionState, GroupStatus, MemoryStore, parallel
+from rh_agents import CallCancelled, ExecutionState, GroupStatus, MemoryStore, parallel, tool
 from rh_agents.core import _scheduler
 from rh_agents.core.errors import UsageError
+from rh_agents.core.scope import Scope
 
 
 async def double(number: int) -> int:
@@ -145,3 +146,32 @@ def test_groups_work_in_an_event_loop_that_makes_the_first_step_of_a_task_at_onc
         assert p.group.status is GroupStatus.CANCELLED
 
     asyncio.run(main())
+
+
+def test_members_that_have_ended_leave_nothing_for_the_garbage_collector() -> None:
+    """Collecting cycles of thousands of tasks took a fifth of the time of a recorded run."""
+
+    @tool
+    async def nothing(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    async def execute() -> None:
+        async with ExecutionState(store=MemoryStore(), history_limit=0), parallel(max_workers=10) as p:
+            p.map(nothing, range(50))
+            async for result in p.stream():
+                assert result.ok
+
+    asyncio.run(execute())
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(execute())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [found for found in gc.garbage if isinstance(found, Scope | asyncio.Task)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert len(left) < 10, "those of the run itself, not of its members"
