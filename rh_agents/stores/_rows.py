@@ -160,7 +160,7 @@ def edit(outcome: Outcome, put: Callable[[bytes], str]) -> Edit:
 
 def stored_outcome(row: OutcomeRow, event: EventRow) -> StoredOutcome:
     """An outcome that has just been written, as if it had been read."""
-    return StoredOutcome(row, event.name, event.address, event.seconds, event.attempt, event.group_id)
+    return _new_tuple(StoredOutcome, (row, event.name, event.address, event.seconds, event.attempt, event.group_id))
 
 
 def outcome_of(stored: StoredOutcome, data: bytes | None) -> Outcome:

@@ -49,7 +49,9 @@ _PAGE_SIZE = 1024
 _BITS = 40
 """A run has the places number * 2^40 + sequence."""
 _MOST_ROWS = 256
-"""Rows in one statement. Their number is rounded up to a power of two, so that few statements have to be prepared."""
+"""Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
+_EVENT_WIDTH = len(EventRow._fields)
+_OUTCOME_WIDTH = 12
 _SEPARATOR = b"\x1e"
 """Between values that are read together: a character that no JSON text contains."""
 _NO_KEY = bytes(32)
@@ -195,6 +197,10 @@ def _as_text(text: str | None) -> str | None:
     if text is None or text.isascii():
         return text
     return _UNUSUAL.sub(lambda found: f"{_MARK}{ord(found[0]):04x}", text)
+
+
+def _some_as_text(text: str) -> str:
+    return _as_text(text) or ""
 
 
 def _from_text(text: str | None) -> str | None:
@@ -357,10 +363,12 @@ class _Writing(_Session):
                 standings.append(standing)
                 if standing.is_ours:
                     first = batch.number << _BITS
-                    events += [_event_row(first, row) for row in batch.events]
-                    outcomes += [_outcome_row(first, batch.number, row) for row in batch.outcomes]
-            self._insert("insert_events", events)
-            self._insert("insert_outcomes", outcomes)
+                    for event in batch.events:
+                        events += _event_row(first, event)
+                    for outcome in batch.outcomes:
+                        outcomes += _outcome_row(first, batch.number, outcome)
+            self._insert("insert_events", events, _EVENT_WIDTH)
+            self._insert("insert_outcomes", outcomes, _OUTCOME_WIDTH)
         self._bound_wal()
         return standings
 
@@ -376,14 +384,14 @@ class _Writing(_Session):
         )
         return _standing(row)
 
-    def _insert(self, name: str, rows: list[Row]) -> None:
+    def _insert(self, name: str, values: list[Any], width: int) -> None:
         """Insert rows with as few statements as possible: for each the interpreter's lock has to be got back."""
-        for start in range(0, len(rows), _MOST_ROWS):
-            chunk = rows[start : start + _MOST_ROWS]
-            count = 1 << (len(chunk) - 1).bit_length()
-            bindings = [value for row in chunk for value in row]
-            bindings += [None] * ((count - len(chunk)) * len(chunk[0]))
-            self._connection.execute(_repeated(self._queries[name], count), bindings)
+        for start in range(0, len(values), _MOST_ROWS * width):
+            chunk = values[start : start + _MOST_ROWS * width]
+            count = len(chunk) // width
+            size = _size_for(count)
+            chunk += [None] * ((size - count) * width)
+            self._connection.execute(_repeated(self._queries[name], size), chunk)
 
     def _bound_wal(self) -> None:
         """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""
@@ -654,6 +662,13 @@ _FINDINGS: dict[str, Callable[..., str]] = {
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
+
+def _size_for(count: int) -> int:
+    """So many rows, or a few more: there are few sizes, so that few statements have to be prepared."""
+    power = 1 << (count - 1).bit_length()
+    return power if count * 4 > power * 3 else max(1, power * 3 // 4)
+
+
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 _statements: dict[tuple[str, int], str] = {}
 
@@ -662,7 +677,7 @@ def _repeated(query: str, count: int) -> str:
     """The query with its list of values so many times."""
     text = _statements.get((query, count))
     if text is None:
-        text = _VALUES.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), query)
+        text = _VALUES.sub(lambda found: "VALUES " + ",".join([found[1].replace(" ", "")] * count), query)
         _statements[query, count] = text
     return text
 
@@ -677,39 +692,24 @@ def _standing(row: Row | None) -> Standing:
 
 
 def _event_row(first: int, row: EventRow) -> Row:
-    (
-        sequence,
-        timestamp,
-        status,
-        kind,
-        name,
-        address,
-        key,
-        group_id,
-        index,
-        total,
-        attempt,
-        seconds,
-        message,
-        ok,
-        more,
-    ) = row
+    if not _is_plain(row):
+        row = row._replace(
+            name=_some_as_text(row.name),
+            address=_some_as_text(row.address),
+            group_id=_as_text(row.group_id),
+            message=_as_text(row.message),
+        )
+    return (first + row[0], *row[1:])
+
+
+def _is_plain(row: EventRow) -> bool:
+    """Whether its texts can be written as they are. Nearly all can, so this has to be quick."""
+    _, _, _, _, name, address, _, group_id, _, _, _, _, message, _, _ = row
     return (
-        first + sequence,
-        timestamp,
-        status,
-        kind,
-        _as_text(name),
-        _as_text(address),
-        key,
-        _as_text(group_id),
-        index,
-        total,
-        attempt,
-        seconds,
-        _as_text(message),
-        ok,
-        more,
+        name.isascii()
+        and address.isascii()
+        and (group_id is None or group_id.isascii())
+        and (message is None or message.isascii())
     )
 
 

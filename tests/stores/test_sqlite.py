@@ -254,7 +254,7 @@ def test_the_database_holds_that_a_call_has_one_outcome(path: Path) -> None:
 
 
 def test_batches_of_every_size_are_written_whole(path: Path) -> None:
-    sizes = [1, 2, 3, 4, 5, 127, 128, 129, 255, 256, 257, 511, 512, 513]
+    sizes = [1, 2, 3, 4, 5, 6, 7, 9, 95, 96, 97, 127, 128, 129, 192, 193, 255, 256, 257, 448, 449, 511, 512, 513]
 
     async def test(store: SqliteStore) -> None:
         journal = await store.open_run(request())
