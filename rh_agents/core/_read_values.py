@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, PydanticUndefined, TzInfo, Url
 
 from rh_agents.core._registry import Kind, Shape, class_named, loaded_exception, shape_of, slots_of
@@ -328,7 +328,7 @@ def _read_model(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool)
         _set_fields_set(instance, {_checked(name, str) for name in _list(node, unknown_ok, "set")})
     else:
         _set_fields_set(instance, {*shape.fields, *(extra or ())})
-    if not issubclass(cls, RootModel):
+    if not cls.__pydantic_root_model__:
         _set_extra(instance, extra)
         _set_private(instance, private)
     return instance
@@ -336,7 +336,7 @@ def _read_model(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool)
 
 def _check_private(cls: type[BaseModel], recorded: dict[str, Any] | None) -> None:
     """Private attributes without a default may be unset; all others have been recorded."""
-    if issubclass(cls, RootModel):
+    if cls.__pydantic_root_model__:
         return
     attributes = cls.__private_attributes__
     needed = {

@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any, cast
 from uuid import UUID
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, TzInfo, Url
 
 from rh_agents.core._registry import Kind, Shape, kind_of, late_shape_of, name_of, name_of_module, shape_of, slots_of
@@ -371,7 +371,7 @@ def _model_node(value: BaseModel, shape: Shape) -> Node:
     names = value.__pydantic_fields_set__
     if names != (shape.field_set.union(extra) if extra else shape.field_set):
         node["set"] = sorted(names)
-    if isinstance(value, RootModel):  # it has no extra fields, and keeps its private attributes among the others
+    if type(value).__pydantic_root_model__:  # it has no extra fields, and keeps its private attributes among the others
         return node
     if extra is not None:
         node["extra"] = extra

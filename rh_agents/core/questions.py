@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
@@ -164,16 +164,13 @@ def _read(answer: bytes, adapter: TypeAdapter[Any] | None) -> Any:
         InputError: it does not fit.
     """
     try:
-        return (_ANYTHING if adapter is None else adapter).validate_json(answer)
+        return from_json(answer) if adapter is None else adapter.validate_json(answer)
     except ValidationError as error:
         places = (
             ": ".join(filter(None, [".".join(map(str, item["loc"])), item["msg"]]))
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise InputError(f"the answer does not fit: {'; '.join(places)}") from error
-
-
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class QuestionCall(Call[Any]):

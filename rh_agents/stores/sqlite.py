@@ -545,8 +545,10 @@ class _Writing(_Session):
         self._is_news = True  # `data_version` tells only of what others have written
 
     def close(self) -> None:
-        # If it fails, somebody else uses the file and does it later, or others have been told what is wrong.
+        # If it fails, somebody else uses the file and does it later, or others have been told what is wrong; so nobody
+        # waits for it either.
         with suppress(apsw.Error):
+            self._connection.set_busy_timeout(0)
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         super().close()
 
