@@ -118,14 +118,11 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
             return await _recover(job)
         scope.owner = asyncio.current_task()
     run.expect_running()
-    if job.key is not None and run.is_unknown(job.key):
-        decision = await run.decide_unknown(job.actor, scope.address, job.key)
-        if decision is not OnUnknown.RETRY:
-            return await _settle(job, _unknown(job))
-    if run.is_validation and job.actor.is_external and job.actor.event_type is not EventType.QUESTION:
-        return await _settle(job, _not_made(job))
-    told = job.is_told
-    if told:
+    if job.key is not None and (run.is_validation or run.is_unknown(job.key)):
+        refusal = await _refusal(job, job.key)
+        if refusal is not None:
+            return await _settle(job, refusal)
+    if job.is_told:
         event = job.event(ExecutionStatus.STARTED)
         if job.actor.is_external:
             await run.record(event, is_urgent=True)
@@ -133,6 +130,22 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
             run.note(event)
         if run.is_observed:
             await run.publish(event)
+    return await _execute(job)
+
+
+async def _refusal(job: Job, key: bytes) -> ExecutionResult[Any] | None:
+    """The failure of a call that must not be made: a crash left it unknown, or a validation may have no effect."""
+    run, actor = job.run, job.actor
+    if run.is_unknown(key) and await run.decide_unknown(actor, job.scope.address, key) is not OnUnknown.RETRY:
+        return _unknown(job)
+    if run.is_validation and actor.is_external and actor.event_type is not EventType.QUESTION:
+        return _not_made(job)
+    return None
+
+
+async def _execute(job: Job) -> ExecutionResult[Any]:
+    """Make the attempts, and let what comes of them be the result."""
+    told, scope = job.is_told, job.scope
     clock = asyncio.get_running_loop().time
     started = clock()
     cancellations = _cancellations()
@@ -150,11 +163,8 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
             await _tell_cancelled(job, clock() - started)
         raise
     except StopRun as stop:
-        if told and job.actor.event_type is not EventType.QUESTION:  # a question has said itself that it waits
-            # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
-            waits = not job.actor.is_external or bool(stop.questions)
-            status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
-            await job.tell(status, attempt=job.attempts, message=stop.reason)
+        if told:
+            await _tell_stopped(job, stop)
         raise
     except StoreError:
         raise
@@ -187,6 +197,16 @@ async def _tell_cancelled(job: Job, seconds: float) -> None:
     await job.run.record(event, outcome)
     if job.run.is_observed:
         await job.run.publish(event)
+
+
+async def _tell_stopped(job: Job, stop: StopRun) -> None:
+    """The call cannot go on for now. A question has said itself that it waits."""
+    if job.actor.event_type is EventType.QUESTION:
+        return
+    # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
+    waits = not job.actor.is_external or bool(stop.questions)
+    status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
+    await job.tell(status, attempt=job.attempts, message=stop.reason)
 
 
 def _unknown(job: Job) -> ExecutionResult[Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import os
 import re
@@ -23,13 +21,31 @@ from rh_agents.stores._backend import (
     CallRow,
     Edit,
     EventRow,
-    OutcomeRow,
     RunRow,
     Standing,
     StoredEvent,
     StoredOutcome,
 )
 from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores._sqlite_rows import (
+    NOT_MADE,
+    OKS,
+    PLACE_BITS,
+    Row,
+    as_json,
+    as_text,
+    event_row,
+    from_text,
+    outcome_row,
+    places_of_run,
+    question_of_row,
+    run_facts,
+    run_of_row,
+    standing_of_row,
+    stored_event,
+    stored_outcome,
+    with_number,
+)
 from rh_agents.stores._store import SqlStore
 from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
 
@@ -46,8 +62,6 @@ _APPLICATION_ID = 0x72686167
 """Marks the files of this library ("rhag"), so that another program's database is not taken for one."""
 _PAGE_SIZE = 1024
 """Small, because each outcome changes some page of the index of calls, and the journal of a commit has whole pages."""
-_BITS = 40
-"""A run has the places number * 2^40 + sequence."""
 _MOST_ROWS = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
 _EVENT_WIDTH = len(EventRow._fields)
@@ -55,8 +69,6 @@ _OUTCOME_WIDTH = 12
 _SEPARATOR = b"\x1e"
 """Between values that are read together: a character that no JSON text contains."""
 _NO_KEY = bytes(32)
-
-Row = tuple[Any, ...]
 
 
 class SqliteStore(SqlStore):
@@ -183,40 +195,6 @@ def _sync(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# -- text --------------------------------------------------------------------------------------------------------------
-
-_MARK = "\ufdd0"
-_UNUSUAL = re.compile("[\ud800-\udfff\ufdd0]")
-_WRITTEN = re.compile("\ufdd0([0-9a-f]{4})")
-
-
-def _as_text(text: str | None) -> str | None:
-    """The text as SQLite can hold it: halves of surrogate pairs are no UTF-8."""
-    if text is None or text.isascii():
-        return text
-    return _UNUSUAL.sub(lambda found: f"{_MARK}{ord(found[0]):04x}", text)
-
-
-def _some_as_text(text: str) -> str:
-    return _as_text(text) or ""
-
-
-def _from_text(text: str | None) -> str | None:
-    """The text of which `_as_text` made this."""
-    if text is None or _MARK not in text:
-        return text
-    return _WRITTEN.sub(lambda found: chr(int(found[1], 16)), text)
-
-
-def _some_text(text: str) -> str:
-    return _from_text(text) or ""
-
-
-def _as_json(value: object) -> str:
-    """Text in ASCII, in which anything can be written."""
-    return json.dumps(value)
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------
@@ -362,11 +340,11 @@ class _Writing(_Session):
                 standing = self._advance(batch, now)
                 standings.append(standing)
                 if standing.is_ours:
-                    first = batch.number << _BITS
+                    first = batch.number << PLACE_BITS
                     for event in batch.events:
-                        events += _event_row(first, event)
+                        events += event_row(first, event)
                     for outcome in batch.outcomes:
-                        outcomes += _outcome_row(first, batch.number, outcome)
+                        outcomes += outcome_row(first, batch.number, outcome)
             self._insert("insert_events", events, _EVENT_WIDTH)
             self._insert("insert_outcomes", outcomes, _OUTCOME_WIDTH)
         self._bound_wal()
@@ -382,7 +360,7 @@ class _Writing(_Session):
             outcomes=len(batch.outcomes),
             now=now,
         )
-        return _standing(row)
+        return standing_of_row(row)
 
     def _insert(self, name: str, values: list[Any], width: int) -> None:
         """Insert rows with as few statements as possible: for each the interpreter's lock has to be got back."""
@@ -407,7 +385,7 @@ class _Writing(_Session):
     def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
         with self._transaction():
             standings = [
-                _standing(self._ask_one("renew", number=number, fence=fence, now=now)) for number, fence in held
+                standing_of_row(self._ask_one("renew", number=number, fence=fence, now=now)) for number, fence in held
             ]
         self._bound_wal()
         return standings
@@ -417,17 +395,17 @@ class _Writing(_Session):
             return None
         self._is_news = False
         with self._errors():
-            return [_standing(self._ask_one("look", number=number, fence=fence)) for number, fence in held]
+            return [standing_of_row(self._ask_one("look", number=number, fence=fence)) for number, fence in held]
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 
     def create(self, new: RunRow) -> RunRow | None:
         with self._transaction():
-            row = self._ask_one("create_run", created_at=new.created_at, run_id=_as_text(new.run_id), **_run_facts(new))
+            row = self._ask_one("create_run", created_at=new.created_at, run_id=as_text(new.run_id), **run_facts(new))
             if row is None:
                 return None
             self._put_input(row[0], new.input)
-        return _with_number(new, row[0])
+        return with_number(new, row[0])
 
     def replace(self, expected: RunRow, new: RunRow) -> bool:
         with self._transaction():
@@ -436,7 +414,7 @@ class _Writing(_Session):
                 number=expected.number,
                 expected_fence=expected.fence,
                 expected_heartbeat=expected.heartbeat,
-                **_run_facts(new),
+                **run_facts(new),
             )
             if row is None:
                 return False
@@ -451,11 +429,11 @@ class _Writing(_Session):
         with self._transaction():
             if status is None:
                 return bool(self._ask("release_run", number=number, fence=fence))
-            reason = _as_text(reason)
+            reason = as_text(reason)
             return bool(self._ask("release_run_as", number=number, fence=fence, status=status, reason=reason, now=now))
 
     def delete(self, number: int, fence: int) -> bool:
-        first, last = _places(number)
+        first, last = places_of_run(number)
         with self._transaction():
             if not self._ask("is_held", number=number, fence=fence):
                 return False
@@ -470,7 +448,7 @@ class _Writing(_Session):
         self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
     ) -> bool:
         with self._transaction():
-            row = self._ask_one("copy_run", number=source, new_run_id=_as_text(new_run_id), now=now)
+            row = self._ask_one("copy_run", number=source, new_run_id=as_text(new_run_id), now=now)
             if row is None:
                 return False
             self._copy_journal(source, row[0], leave_out, edits)
@@ -478,8 +456,8 @@ class _Writing(_Session):
         return True
 
     def _copy_journal(self, source: int, new: int, leave_out: Collection[bytes], edits: Sequence[Edit]) -> None:
-        first, last = _places(source)
-        new_first, new_last = _places(new)
+        first, last = places_of_run(source)
+        new_first, new_last = places_of_run(new)
         self._ask("copy_input", number=source, new_number=new)
         self._ask("begin_copy")
         self._ask("begin_copy_left_out")
@@ -502,7 +480,7 @@ class _Writing(_Session):
         for (place,) in self._ask(
             "edit_outcome", number=number, key=edit.key, ok=edit.ok, value=value, artifact=artifact
         ):
-            self._ask("edit_event", place=place, ok=edit.ok, message=_as_text(edit.message))
+            self._ask("edit_event", place=place, ok=edit.ok, message=as_text(edit.message))
 
     # -- people -------------------------------------------------------------------------------------------------------
 
@@ -513,35 +491,35 @@ class _Writing(_Session):
             self._ask(
                 "ask",
                 number=number,
-                id=_as_text(question.id),
-                address=_as_text(question.address),
-                text=_as_text(question.text),
-                schema=_as_text(question.schema),
+                id=as_text(question.id),
+                address=as_text(question.address),
+                text=as_text(question.text),
+                schema=as_text(question.schema),
                 asked_at=question.asked_at,
                 answer=question.answer,
                 answered_at=question.answered_at,
-                answered_by=_as_text(question.answered_by),
-                problem=_as_text(question.problem),
+                answered_by=as_text(question.answered_by),
+                problem=as_text(question.problem),
             )
-            row = self._ask_one("find_question", number=number, id=_as_text(question.id))
-            return None if row is None else _question(row)
+            row = self._ask_one("find_question", number=number, id=as_text(question.id))
+            return None if row is None else question_of_row(row)
 
     def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
         with self._transaction():
             if not self._ask("is_held", number=number, fence=fence):
                 return False
-            self._ask("reject_answer", number=number, id=_as_text(question_id), problem=_as_text(problem))
+            self._ask("reject_answer", number=number, id=as_text(question_id), problem=as_text(problem))
             return True
 
     def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
         with self._transaction():
             return bool(
-                self._ask("answer", number=number, id=_as_text(question_id), answer=answer, by=_as_text(by), now=now)
+                self._ask("answer", number=number, id=as_text(question_id), answer=answer, by=as_text(by), now=now)
             )
 
     def request_stop(self, number: int, reason: str) -> None:
         with self._transaction():
-            self._ask("request_stop", number=number, reason=_as_text(reason))
+            self._ask("request_stop", number=number, reason=as_text(reason))
         self._is_news = True  # `data_version` tells only of what others have written
 
     def close(self) -> None:
@@ -571,16 +549,16 @@ class _Reading(_Session):
             return self._ask(name, **arguments)
 
     def find_run(self, run_id: str) -> RunRow | None:
-        rows = self._all("find_run", run_id=_as_text(run_id))
-        return _run(rows[0]) if rows else None
+        rows = self._all("find_run", run_id=as_text(run_id))
+        return run_of_row(rows[0]) if rows else None
 
     def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
-        part = None if tag is None else _as_json(tag)
+        part = None if tag is None else as_json(tag)
         rows = self._all("list_runs", status=status, tag=part, updated_before=updated_before)
-        return [run for run in map(_run, rows) if tag is None or tag in run.tags]
+        return [run for run in map(run_of_row, rows) if tag is None or tag in run.tags]
 
     def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
-        first, last = number << _BITS, _places(number)[1]
+        first, last = number << PLACE_BITS, places_of_run(number)[1]
         ((places, statuses, keys, attempts, groups, oks, made_in),) = self._all(
             "read_calls", after=first + after, last=last, limit=limit
         )
@@ -592,42 +570,42 @@ class _Reading(_Session):
                 from_json(statuses),
                 [keys[start : start + 32] for start in range(0, len(keys), 32)],
                 from_json(attempts),
-                map(_from_text, from_json(groups)),
-                map(_OKS.__getitem__, from_json(oks)),
-                (from_json(made) if made else _NOT_MADE for made in from_json(made_in)),
+                map(from_text, from_json(groups)),
+                map(OKS.__getitem__, from_json(oks)),
+                (from_json(made) if made else NOT_MADE for made in from_json(made_in)),
                 strict=True,
             )
         ]
 
     def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
-        first, last = number << _BITS, _places(number)[1]
+        first, last = number << PLACE_BITS, places_of_run(number)[1]
         rows = self._with_values("read_events", number=number, after=first + after, last=last, limit=limit)
-        return [_stored_event(first, row, value) for row, value in rows]
+        return [stored_event(first, row, value) for row, value in rows]
 
     def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
-        first, last = number << _BITS, _places(number)[1]
+        first, last = number << PLACE_BITS, places_of_run(number)[1]
         rows = self._with_values("read_outcomes", after=first + after, last=last, limit=limit)
-        return [_stored_outcome(first, row, value) for row, value in rows]
+        return [stored_outcome(first, row, value) for row, value in rows]
 
     def _with_values(self, name: str, **arguments: Any) -> Iterator[tuple[list[Any], bytes]]:
         ((rows, values),) = self._all(name, **arguments)
         return zip(from_json(rows), [] if values is None else values.split(_SEPARATOR), strict=True)
 
     def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
-        first = number << _BITS
+        first = number << PLACE_BITS
         found = {key: self._all("find_outcome", number=number, key=key) for key in keys}
         return {key: rows[0][0] - first for key, rows in found.items() if rows}
 
     def question(self, number: int, question_id: str) -> Question | None:
-        rows = self._all("find_question", number=number, id=_as_text(question_id))
-        return _question(rows[0]) if rows else None
+        rows = self._all("find_question", number=number, id=as_text(question_id))
+        return question_of_row(rows[0]) if rows else None
 
     def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
         if run_id is not None:
-            rows = self._all("questions_of_run", run_id=_as_text(run_id))
+            rows = self._all("questions_of_run", run_id=as_text(run_id))
         else:
             rows = self._all("open_questions" if is_open else "questions")
-        return [question for question in map(_question, rows) if not is_open or question.answer is None]
+        return [question for question in map(question_of_row, rows) if not is_open or question.answer is None]
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
@@ -662,9 +640,6 @@ _FINDINGS: dict[str, Callable[..., str]] = {
 }
 
 
-# -- rows --------------------------------------------------------------------------------------------------------------
-
-
 def _size_for(count: int) -> int:
     """So many rows, or a few more: there are few sizes, so that few statements have to be prepared."""
     power = 1 << (count - 1).bit_length()
@@ -682,189 +657,3 @@ def _repeated(query: str, count: int) -> str:
         text = _VALUES.sub(lambda found: "VALUES " + ",".join([found[1].replace(" ", "")] * count), query)
         _statements[query, count] = text
     return text
-
-
-def _places(number: int) -> tuple[int, int]:
-    """The first and the last place that a run can have."""
-    return (number << _BITS) + 1, ((number + 1) << _BITS) - 1
-
-
-def _standing(row: Row | None) -> Standing:
-    return Standing(False, None) if row is None else Standing(True, _from_text(row[0]))
-
-
-def _event_row(first: int, row: EventRow) -> Row:
-    if not _is_plain(row):
-        row = row._replace(
-            name=_some_as_text(row.name),
-            address=_some_as_text(row.address),
-            group_id=_as_text(row.group_id),
-            message=_as_text(row.message),
-        )
-    return (first + row[0], *row[1:])
-
-
-def _is_plain(row: EventRow) -> bool:
-    """Whether its texts can be written as they are. Nearly all can, so this has to be quick."""
-    _, _, _, _, name, address, _, group_id, _, _, _, _, message, _, _ = row
-    return (
-        name.isascii()
-        and address.isascii()
-        and (group_id is None or group_id.isascii())
-        and (message is None or message.isascii())
-    )
-
-
-def _outcome_row(first: int, number: int, row: OutcomeRow) -> Row:
-    sequence, key, ok, base, parent, epoch, tries, attempt, value, artifact, more = row
-    return (
-        first + sequence,
-        number,
-        key[:16],
-        ok,
-        base,
-        parent,
-        epoch,
-        tries,
-        attempt,
-        None if artifact is None else bytes.fromhex(artifact),
-        more,
-        None if value is None else value.decode(),
-    )
-
-
-_OKS = {None: None, 0: False, 1: True}
-_NOT_MADE = (None, None, None)
-_from_hex = bytes.fromhex
-_new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
-
-
-def _bytes(digits: str) -> bytes | None:
-    return bytes.fromhex(digits) if digits else None
-
-
-def _stored_event(first: int, row: list[Any], value: bytes) -> StoredEvent:
-    (
-        place, timestamp, status, kind, name, address, key, group_id, index, total, attempt, seconds, message, ok, more,
-        outcome_ok, artifact,
-    ) = row  # fmt: skip
-    event = EventRow(
-        place - first,
-        timestamp,
-        status,
-        kind,
-        _some_text(name),
-        _some_text(address),
-        _bytes(key),
-        _from_text(group_id),
-        index,
-        total,
-        attempt,
-        seconds,
-        _from_text(message),
-        _OKS[ok],
-        more,
-    )
-    return StoredEvent(event, _OKS[outcome_ok], value or None, artifact or None)
-
-
-def _stored_outcome(first: int, row: list[Any], value: bytes) -> StoredOutcome:
-    (
-        place, key, ok, base, has_no_base, parent, epoch, tries, parent_attempt, artifact, more,
-        name, address, seconds, attempt, group_id,
-    ) = row  # fmt: skip
-    outcome = _new_tuple(
-        OutcomeRow,
-        (
-            place - first,
-            _from_hex(key),
-            ok == 1,
-            None if has_no_base else _from_hex(base),
-            _from_hex(parent),
-            epoch,
-            tries,
-            parent_attempt,
-            value or None,
-            artifact or None,
-            more,
-        ),
-    )
-    if not (name.isascii() and address.isascii() and (group_id is None or group_id.isascii())):
-        name, address, group_id = _some_text(name), _some_text(address), _from_text(group_id)
-    return _new_tuple(StoredOutcome, (outcome, name, address, seconds, attempt, group_id))
-
-
-def _run_facts(row: RunRow) -> dict[str, Any]:
-    """What both a new run and a changed one have."""
-    return {
-        "status": row.status,
-        "epoch": row.epoch,
-        "workflow": _as_text(row.workflow),
-        "input_digest": row.input_digest,
-        "tags": _as_json(row.tags),
-        "facts": _as_json(dict(row.facts)),
-        "updated_at": row.updated_at,
-        "ended_at": row.ended_at,
-        "owner": _as_text(row.owner),
-        "process": row.process,
-        "fence": row.fence,
-        "heartbeat": row.heartbeat,
-        "heartbeat_at": row.heartbeat_at,
-        "lease": row.lease,
-        "reason": _as_text(row.reason),
-        "stop_requested": _as_text(row.stop_requested),
-        "forked_from": _as_text(row.forked_from),
-    }
-
-
-def _with_number(row: RunRow, number: int) -> RunRow:
-    return dataclasses.replace(row, number=number)
-
-
-def _run(row: Row) -> RunRow:
-    (
-        number, run_id, status, epoch, workflow, data, digest, tags, facts, created_at, updated_at, ended_at,
-        owner, process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested,
-        forked_from,
-    ) = row  # fmt: skip
-    return RunRow(
-        number=number,
-        run_id=_some_text(run_id),
-        status=status,
-        epoch=epoch,
-        workflow=_some_text(workflow),
-        input=data,
-        input_digest=digest,
-        tags=tuple(json.loads(tags)),
-        facts=json.loads(facts),
-        created_at=created_at,
-        updated_at=updated_at,
-        ended_at=ended_at,
-        owner=_from_text(owner),
-        process=process,
-        fence=fence,
-        heartbeat=heartbeat,
-        heartbeat_at=heartbeat_at,
-        lease=lease,
-        last_sequence=last_sequence,
-        outcomes=outcomes,
-        reason=_from_text(reason),
-        stop_requested=_from_text(stop_requested),
-        forked_from=_from_text(forked_from),
-    )
-
-
-def _question(row: Row) -> Question:
-    run_id, question_id, address, text, schema, asked_at, answer, answered_at, answered_by, problem = row
-    return Question(
-        _some_text(run_id),
-        _some_text(question_id),
-        _some_text(address),
-        _some_text(text),
-        _from_text(schema),
-        asked_at,
-        answer,
-        answered_at,
-        _from_text(answered_by),
-        _from_text(problem),
-    )

@@ -1,0 +1,253 @@
+"""Rows of the tables in SQLite, to and fro: what a text, a place or an optional value looks like there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+from rh_agents.core.ports import Question
+from rh_agents.stores._backend import EventRow, OutcomeRow, RunRow, Standing, StoredEvent, StoredOutcome
+
+__all__ = [
+    "NOT_MADE",
+    "OKS",
+    "PLACE_BITS",
+    "Row",
+    "as_json",
+    "as_text",
+    "event_row",
+    "from_text",
+    "outcome_row",
+    "places_of_run",
+    "question_of_row",
+    "run_facts",
+    "run_of_row",
+    "standing_of_row",
+    "stored_event",
+    "stored_outcome",
+    "with_number",
+]
+
+Row = tuple[Any, ...]
+PLACE_BITS = 40
+"""A run has the places number * 2^40 + sequence."""
+
+
+_MARK = "\ufdd0"
+_UNUSUAL = re.compile("[\ud800-\udfff\ufdd0]")
+_WRITTEN = re.compile("\ufdd0([0-9a-f]{4})")
+
+
+def as_text(text: str | None) -> str | None:
+    """The text as SQLite can hold it: halves of surrogate pairs are no UTF-8."""
+    if text is None or text.isascii():
+        return text
+    return _UNUSUAL.sub(lambda found: f"{_MARK}{ord(found[0]):04x}", text)
+
+
+def some_as_text(text: str) -> str:
+    return as_text(text) or ""
+
+
+def from_text(text: str | None) -> str | None:
+    """The text of which `as_text` made this."""
+    if text is None or _MARK not in text:
+        return text
+    return _WRITTEN.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def some_text(text: str) -> str:
+    return from_text(text) or ""
+
+
+def as_json(value: object) -> str:
+    """Text in ASCII, in which anything can be written."""
+    return json.dumps(value)
+
+
+def places_of_run(number: int) -> tuple[int, int]:
+    """The first and the last place that a run can have."""
+    return (number << PLACE_BITS) + 1, ((number + 1) << PLACE_BITS) - 1
+
+
+def standing_of_row(row: Row | None) -> Standing:
+    return Standing(False, None) if row is None else Standing(True, from_text(row[0]))
+
+
+def event_row(first: int, row: EventRow) -> Row:
+    if not is_plain(row):
+        row = row._replace(
+            name=some_as_text(row.name),
+            address=some_as_text(row.address),
+            group_id=as_text(row.group_id),
+            message=as_text(row.message),
+        )
+    return (first + row[0], *row[1:])
+
+
+def is_plain(row: EventRow) -> bool:
+    """Whether its texts can be written as they are. Nearly all can, so this has to be quick."""
+    _, _, _, _, name, address, _, group_id, _, _, _, _, message, _, _ = row
+    return (
+        name.isascii()
+        and address.isascii()
+        and (group_id is None or group_id.isascii())
+        and (message is None or message.isascii())
+    )
+
+
+def outcome_row(first: int, number: int, row: OutcomeRow) -> Row:
+    sequence, key, ok, base, parent, epoch, tries, attempt, value, artifact, more = row
+    return (
+        first + sequence,
+        number,
+        key[:16],
+        ok,
+        base,
+        parent,
+        epoch,
+        tries,
+        attempt,
+        None if artifact is None else bytes.fromhex(artifact),
+        more,
+        None if value is None else value.decode(),
+    )
+
+
+OKS = {None: None, 0: False, 1: True}
+NOT_MADE = (None, None, None)
+_from_hex = bytes.fromhex
+_new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
+
+
+def from_digits(digits: str) -> bytes | None:
+    return bytes.fromhex(digits) if digits else None
+
+
+def stored_event(first: int, row: list[Any], value: bytes) -> StoredEvent:
+    (
+        place, timestamp, status, kind, name, address, key, group_id, index, total, attempt, seconds, message, ok, more,
+        outcome_ok, artifact,
+    ) = row  # fmt: skip
+    event = EventRow(
+        place - first,
+        timestamp,
+        status,
+        kind,
+        some_text(name),
+        some_text(address),
+        from_digits(key),
+        from_text(group_id),
+        index,
+        total,
+        attempt,
+        seconds,
+        from_text(message),
+        OKS[ok],
+        more,
+    )
+    return StoredEvent(event, OKS[outcome_ok], value or None, artifact or None)
+
+
+def stored_outcome(first: int, row: list[Any], value: bytes) -> StoredOutcome:
+    (
+        place, key, ok, base, has_no_base, parent, epoch, tries, parent_attempt, artifact, more,
+        name, address, seconds, attempt, group_id,
+    ) = row  # fmt: skip
+    outcome = _new_tuple(
+        OutcomeRow,
+        (
+            place - first,
+            _from_hex(key),
+            ok == 1,
+            None if has_no_base else _from_hex(base),
+            _from_hex(parent),
+            epoch,
+            tries,
+            parent_attempt,
+            value or None,
+            artifact or None,
+            more,
+        ),
+    )
+    if not (name.isascii() and address.isascii() and (group_id is None or group_id.isascii())):
+        name, address, group_id = some_text(name), some_text(address), from_text(group_id)
+    return _new_tuple(StoredOutcome, (outcome, name, address, seconds, attempt, group_id))
+
+
+def run_facts(row: RunRow) -> dict[str, Any]:
+    """What both a new run and a changed one have."""
+    return {
+        "status": row.status,
+        "epoch": row.epoch,
+        "workflow": as_text(row.workflow),
+        "input_digest": row.input_digest,
+        "tags": as_json(row.tags),
+        "facts": as_json(dict(row.facts)),
+        "updated_at": row.updated_at,
+        "ended_at": row.ended_at,
+        "owner": as_text(row.owner),
+        "process": row.process,
+        "fence": row.fence,
+        "heartbeat": row.heartbeat,
+        "heartbeat_at": row.heartbeat_at,
+        "lease": row.lease,
+        "reason": as_text(row.reason),
+        "stop_requested": as_text(row.stop_requested),
+        "forked_from": as_text(row.forked_from),
+    }
+
+
+def with_number(row: RunRow, number: int) -> RunRow:
+    return dataclasses.replace(row, number=number)
+
+
+def run_of_row(row: Row) -> RunRow:
+    (
+        number, run_id, status, epoch, workflow, data, digest, tags, facts, created_at, updated_at, ended_at,
+        owner, process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested,
+        forked_from,
+    ) = row  # fmt: skip
+    return RunRow(
+        number=number,
+        run_id=some_text(run_id),
+        status=status,
+        epoch=epoch,
+        workflow=some_text(workflow),
+        input=data,
+        input_digest=digest,
+        tags=tuple(json.loads(tags)),
+        facts=json.loads(facts),
+        created_at=created_at,
+        updated_at=updated_at,
+        ended_at=ended_at,
+        owner=from_text(owner),
+        process=process,
+        fence=fence,
+        heartbeat=heartbeat,
+        heartbeat_at=heartbeat_at,
+        lease=lease,
+        last_sequence=last_sequence,
+        outcomes=outcomes,
+        reason=from_text(reason),
+        stop_requested=from_text(stop_requested),
+        forked_from=from_text(forked_from),
+    )
+
+
+def question_of_row(row: Row) -> Question:
+    run_id, question_id, address, text, schema, asked_at, answer, answered_at, answered_by, problem = row
+    return Question(
+        some_text(run_id),
+        some_text(question_id),
+        some_text(address),
+        some_text(text),
+        from_text(schema),
+        asked_at,
+        answer,
+        answered_at,
+        from_text(answered_by),
+        from_text(problem),
+    )
