@@ -1,20 +1,25 @@
 """Durable, parallel, observable agent workflows in plain async Python."""
 
+from rh_agents.core._flow import report_usage, tell_progress
 from rh_agents.core.actors import LLM, Agent, BaseActor, Injected, Tool, ToolSet
 from rh_agents.core.calls import Call
 from rh_agents.core.context import current
 from rh_agents.core.errors import (
+    BudgetExceeded,
     CallCancelled,
     CallTimeout,
     CircuitOpenError,
     GroupTimeout,
+    ModelError,
     RhAgentsError,
     RunAwaiting,
     RunIsLive,
     RunMismatchError,
     RunStopped,
     StoreError,
+    ToolError,
     TooManyFailures,
+    TooManyTurns,
     UnknownOutcomeError,
     UnreadFailures,
     UnstorableError,
@@ -28,23 +33,36 @@ from rh_agents.core.parallel import (
     ParallelEventGroup,
     ParallelExecutionManager,
 )
-from rh_agents.core.policies import CircuitBreaker, RetryPolicy
+from rh_agents.core.policies import (
+    AdaptiveConcurrency,
+    Budget,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    RateLimit,
+    RetryPolicy,
+)
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.rewind import fork
-from rh_agents.core.types import Durability, Effect, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.types import CacheScope, Durability, Effect, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.usage import Price, Spending, Usage
 from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
 from rh_agents.stores import MemoryStore, open_store
 
 __all__ = [
     "LLM",
+    "AdaptiveConcurrency",
     "Agent",
     "BaseActor",
+    "Budget",
+    "BudgetExceeded",
+    "CacheScope",
     "Call",
     "CallCancelled",
     "CallTimeout",
     "CircuitBreaker",
     "CircuitOpenError",
+    "ConcurrencyLimit",
     "Durability",
     "Effect",
     "ErrorStrategy",
@@ -59,11 +77,14 @@ __all__ = [
     "HistorySet",
     "Injected",
     "MemoryStore",
+    "ModelError",
     "OnUnknown",
     "ParallelDisplayMode",
     "ParallelEventGroup",
     "ParallelExecutionManager",
+    "Price",
     "Question",
+    "RateLimit",
     "ReplayMode",
     "RetryPolicy",
     "RhAgentsError",
@@ -71,22 +92,28 @@ __all__ = [
     "RunIsLive",
     "RunMismatchError",
     "RunStopped",
+    "Spending",
     "Store",
     "StoreError",
     "TooManyFailures",
+    "TooManyTurns",
     "Tool",
+    "ToolError",
     "ToolSet",
     "UnknownOutcomeError",
     "UnreadFailures",
     "UnstorableError",
+    "Usage",
     "agent",
     "current",
     "fork",
     "llm",
     "open_store",
     "parallel",
+    "report_usage",
     "run",
     "run_sync",
     "storable",
+    "tell_progress",
     "tool",
 ]

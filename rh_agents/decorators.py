@@ -15,11 +15,13 @@ from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState, set_executors
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, Store, Subscriber
 from rh_agents.core.questions import Answerer
 from rh_agents.core.scope import current_scope
-from rh_agents.core.types import Durability, Effect, Engine, OnUnknown, ReplayMode
+from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, ReplayMode
 from rh_agents.stores import open_store
 
 __all__ = ["ActorDecorator", "ActorFunction", "agent", "llm", "parallel", "run", "run_sync", "tool"]
@@ -72,6 +74,10 @@ class ActorDecorator:
         breaker: a circuit breaker.
         effect: "external" for what must not happen twice by accident.
         on_unknown: what to do when a crash leaves it unknown whether the call was done: "retry", "fail" or "ask".
+        cache: "run" or "store": for whom results are kept, so that equal calls are not made again.
+        ttl: after so many seconds a cached result is not used any more.
+        limits: what each attempt waits for: a `RateLimit`, a `ConcurrencyLimit`, or several.
+        budget: what one call may spend, with all that is called in it.
 
     Raises:
         DefinitionError: the function cannot be called as the options say.
@@ -102,6 +108,10 @@ class ActorDecorator:
         breaker: CircuitBreaker | None = None,
         effect: Effect | str | None = None,
         on_unknown: OnUnknown | str | None = None,
+        cache: CacheScope | str | None = None,
+        ttl: float | None = None,
+        limits: Limit | Sequence[Limit] | None = None,
+        budget: Budget | None = None,
     ) -> ActorDecorator: ...
     def __call__(self, function: Any = None, /, **options: Any) -> Any:
         if function is None:
@@ -135,6 +145,8 @@ def parallel(
     item_timeout: float | None = None,
     retry: RetryPolicy | int | None = None,
     breaker: CircuitBreaker | None = None,
+    limits: Limit | Sequence[Limit] = (),
+    budget: Budget | None = None,
 ) -> ParallelExecutionManager:
     """A group in the run that is under way, or in a run of its own if none is: `async with parallel(...) as p`.
 
@@ -151,6 +163,8 @@ def parallel(
         item_timeout=item_timeout,
         retry=retry,
         breaker=breaker,
+        limits=limits,
+        budget=budget,
     )
 
 
@@ -168,6 +182,7 @@ async def run(
     resume_from: str | None = None,
     reuse: bool = False,
     answerer: Answerer | None = None,
+    budget: Budget | None = None,
     lease: float = 15.0,
     **kwargs: Any,
 ) -> R:
@@ -178,7 +193,8 @@ async def run(
     `store` may be a URL or a path for `open_store`.
 
     Raises:
-        RunStopped: the run was stopped before its end; `RunAwaiting`: it waits for answers.
+        RunStopped: the run was stopped before its end; `RunAwaiting`: it waits for answers; `BudgetExceeded`: a budget
+            is spent.
         RunMismatchError: a run of this name was started with another workflow or other arguments.
         StoreError: the store failed; `RunIsLive`: somebody else executes the run.
     """
@@ -196,6 +212,7 @@ async def run(
             workflow=name_of(workflow),
             input=None if opened is None else arguments_of(workflow, args, kwargs),
             reuse=reuse,
+            budget=budget,
             lease=lease,
         )
         state.set_answerer(answerer)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from rh_agents.core._gate import Passage
+from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
     CallCancelled,
@@ -19,11 +21,13 @@ from rh_agents.core.errors import (
 from rh_agents.core.events import ExecutionEvent, call_event
 from rh_agents.core.keys import idempotency_key
 from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown
+from rh_agents.core.usage import Usage
 
 __all__ = ["Job", "recover_nowait", "run_job"]
 
@@ -51,6 +55,17 @@ class Job:
     has_begun: bool = False
     ended_at: float | None = None
     result: ExecutionResult[Any] | None = None
+    limits: tuple[Limit, ...] = ()
+    estimate: Callable[[], Usage | None] | None = None
+    """Tells what it will use at most."""
+    cached_as: bytes | None = None
+    """What it has in common with all calls whose result it may share."""
+    usage: Usage | None = None
+    """What it has used so far."""
+    told_usage: Usage | None = None
+    """What of that has been recorded."""
+    passage: Passage | None = None
+    reservation: Reservation | None = None
 
     def __init__(
         self,
@@ -71,11 +86,85 @@ class Job:
         self.key: bytes | None = key
         self.is_told: bool = run.records or actor.event_type is not EventType.FUNCTION_CALL or run.is_observed
         """Whether there are events about it. Plain functions in an unobserved run go without, because they are many."""
+        scope.enter(parent, actor.name if actor.event_type is EventType.AGENT_CALL else None)
+
+    def add_usage(self, usage: Usage) -> None:
+        """The call has used something."""
+        self.usage = usage if self.usage is None else self.usage + usage
+        self.run.spent.add(self.name or self.actor.name, usage)
+        if self.reservation is not None:
+            self.reservation.spend(usage)
+
+    def spent_facts(self) -> dict[str, Any]:
+        """What an event says about what was spent since the last one that did."""
+        facts: dict[str, Any] = {}
+        if self.usage is not None:
+            facts["usage"] = self.usage if self.told_usage is None else self.usage - self.told_usage
+            self.told_usage = self.usage
+        ledgers = self.scope.ledgers
+        if ledgers and self.run.records:
+            now = asyncio.get_running_loop().time()
+            charges = {
+                ledger.place: ledger.charge(now)
+                for ledger in ledgers
+                if ledger.place or ledger.budget.seconds is not None
+            }
+            if charges:
+                facts["charges"] = charges
+        return facts
+
+    def heed(self, advice: Advice) -> None:
+        """A provider has said something about its limits."""
+        if self.passage is not None:
+            self.passage.heed(advice)
+
+    async def tell_progress(self, progress: Any) -> None:
+        """Let subscribers know how the call gets on."""
+        await self.run.publish(self.event(ExecutionStatus.PROGRESS, {"progress": progress, "attempt": self.attempts}))
+
+    async def tell_waiting(self, why: str, seconds: float | None) -> None:
+        """Let subscribers know that the call waits for a limiter, or (0.0 seconds) that it need not wait any more."""
+        if self.run.is_observed:
+            facts = {"message": why, "retry_delay": seconds, "attempt": self.attempts}
+            await self.run.publish(self.event(ExecutionStatus.WAITING, facts))
+
+    async def admit_again(self, estimate: Usage) -> None:
+        """Wait until another request may be made within the same attempt.
+
+        Raises:
+            StopRun: the run is being stopped, or its budget does not suffice.
+        """
+        self.run.expect_running()
+        if self.reservation is not None:
+            await self.reservation.renew(self.run, estimate)
+        if self.passage is not None:
+            await self.passage.enter_again(need_of(self.usage), need_of(estimate))
+
+    async def reserve(self, counted: Sequence[Ledger]) -> None:
+        """Take what it may use out of all its budgets; `counted` are those that count the call itself.
+
+        Raises:
+            StopRun: a budget does not suffice.
+        """
+        need = None if self.estimate is None else self.estimate()
+        self.reservation = await reserve(self.run, self.scope.ledgers, counted, self.name or self.actor.name, need)
+
+    def settle(self) -> None:
+        """The call has ended, or was cut off."""
+        if self.reservation is not None:
+            self.reservation.release(has_outcome=self.result is not None)
+            self.reservation = None
 
     @property
     def is_simple(self) -> bool:
         """Whether it is just one attempt with nothing around it, which most members are."""
-        return self.retry is None and self.timeout is None and self.breaker is None and self.check is None
+        return (
+            self.retry is None
+            and self.timeout is None
+            and self.breaker is None
+            and self.check is None
+            and not self.limits
+        )
 
     def event(self, status: ExecutionStatus, facts: Mapping[str, Any] | None = None) -> ExecutionEvent[Any]:
         """An event of the call as it stands."""
@@ -111,7 +200,17 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
         StoreError: the outcome could not be recorded.
     """
     scope = job.scope
+    scope.job = job
     current_scope.set(scope)
+    try:
+        return await _run(job, scope)
+    finally:
+        scope.job = None  # they would hold each other
+        if job.reservation is not None:
+            job.settle()
+
+
+async def _run(job: Job, scope: Scope) -> ExecutionResult[Any]:
     run = job.run
     if run.records:
         if job.is_recorded:
@@ -122,6 +221,37 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
         refusal = await _refusal(job, job.key)
         if refusal is not None:
             return await _settle(job, refusal)
+    check_nesting(run, scope, job.actor.name, job.actor.event_type is EventType.AGENT_CALL)
+    if job.cached_as is None:
+        return await _make(job)
+    return await run.cached(job, job.cached_as, lambda: _make(job), lambda value: _from_cache(job, value))
+
+
+async def _from_cache(job: Job, value: Any) -> ExecutionResult[Any]:
+    """The result of a call that need not be made, since an equal one was."""
+    result = success(value, 0.0, 0, job.name, job.index, job.scope.address)
+    return await _settle(job, result.model_copy(update={"from_cache": True}))
+
+
+async def _make(job: Job) -> ExecutionResult[Any]:
+    """Call what is to be called: nobody has a result for it."""
+    run, scope, budget = job.run, job.scope, job.actor.budget
+    outer = scope.ledgers
+    if budget is None:
+        if outer:
+            await job.reserve(outer)
+        return await _begin(job)
+    own = run.open_ledger(budget, scope.key.hex(), scope.address or job.name, scope.depth)
+    scope.ledgers = (*outer, own)
+    try:
+        await job.reserve(outer)
+        return await _begin(job)
+    finally:
+        own.close(asyncio.get_running_loop().time())
+
+
+async def _begin(job: Job) -> ExecutionResult[Any]:
+    run = job.run
     if job.is_told:
         event = job.event(ExecutionStatus.STARTED)
         if job.actor.is_external:
@@ -176,6 +306,7 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
             raise asyncio.CancelledError(describe_error(caught)) from caught
         value, error = None, caught
     job.ended_at = clock()
+    job.run.spent.calls += 1
     seconds = job.ended_at - started
     if error is None:
         result = success(value, seconds, job.attempts, job.name, job.index, scope.address)
@@ -189,7 +320,8 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
 
 async def _tell_cancelled(job: Job, seconds: float) -> None:
     """The call was cancelled. If its group did that, the program goes on from there, so it is an outcome."""
-    event = job.event(ExecutionStatus.CANCELLED, {"attempt": job.attempts, "execution_time": seconds})
+    facts = {"attempt": job.attempts, "execution_time": seconds, **job.spent_facts()}
+    event = job.event(ExecutionStatus.CANCELLED, facts)
     outcome = None
     if job.is_dismissed and job.key is not None:
         cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled when its group had no more use for it")
@@ -206,7 +338,7 @@ async def _tell_stopped(job: Job, stop: StopRun) -> None:
     # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
     waits = not job.actor.is_external or bool(stop.questions)
     status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
-    await job.tell(status, attempt=job.attempts, message=stop.reason)
+    await job.tell(status, attempt=job.attempts, message=stop.reason, **job.spent_facts())
 
 
 def _unknown(job: Job) -> ExecutionResult[Any]:
@@ -234,6 +366,8 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
             "execution_time": result.execution_time,
             "result": result.result,
             "message": result.error_message,
+            "from_cache": result.from_cache,
+            **({} if result.from_cache else job.spent_facts()),
         },
     )
     outcome = None if job.key is None else _outcome(job, job.key, result)
@@ -268,6 +402,7 @@ def _outcome(job: Job, key: bytes, result: ExecutionResult[Any]) -> Outcome:
         base=scope.key,
         parent=parent.key,
         made_in=parent.generation,
+        usage=job.usage,
     )
 
 
@@ -304,6 +439,7 @@ def _recovered(job: Job, outcome: Outcome) -> ExecutionEvent[Any]:
             "message": job.result.error_message,
             "is_replayed": True,
             "from_cache": True,
+            "usage": outcome.usage,
         },
     )
 
@@ -328,7 +464,8 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
                 raise
             message = describe_error(error)
         if told:
-            await job.tell(ExecutionStatus.RETRYING, attempt=job.attempts, retry_delay=delay, message=message)
+            facts = job.spent_facts()
+            await job.tell(ExecutionStatus.RETRYING, attempt=job.attempts, retry_delay=delay, message=message, **facts)
         await job.run.sleep(delay)
 
 
@@ -339,7 +476,28 @@ def _cancellations() -> int:
 
 
 async def _attempt(job: Job, clock: Callable[[], float]) -> Any:
-    """One attempt, under the breaker and the timeout."""
+    """One attempt, when the limits let it pass."""
+    if job.attempts and job.reservation is not None:
+        await job.reservation.renew(job.run, None if job.estimate is None else job.estimate())
+    if not job.limits:
+        return await _guarded(job, clock)
+    passage = job.passage = Passage(job.run, job.limits, job.tell_waiting)
+    await passage.enter(need_of(None if job.estimate is None else job.estimate()))
+    before = job.usage
+    error: BaseException | None = None
+    try:
+        return await _guarded(job, clock)
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        used = job.usage if before is None or job.usage is None else job.usage - before
+        await passage.leave(None if used is None else need_of(used), error)
+        job.passage = None
+
+
+async def _guarded(job: Job, clock: Callable[[], float]) -> Any:
+    """The same under the breaker and the timeout."""
     breaker = job.breaker
     if breaker is None:
         return await _bounded(job)

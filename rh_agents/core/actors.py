@@ -6,14 +6,17 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
 
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.types import Effect, Engine, EventType, OnUnknown
+from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
+from rh_agents.core.usage import Usage
 from rh_agents.core.values import check_annotation, learn, learn_function
 
 __all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet"]
@@ -71,6 +74,19 @@ class BaseActor(BaseModel):
     on_unknown: OnUnknown | None = None
     """What to do if a crash leaves it unknown whether the call was done; must be chosen for an external effect. None
     means to make it again."""
+    cache: CacheScope | None = None
+    """For whom results are kept, so that equal calls (same actor, version and input) are not made; None for nobody."""
+    ttl: Annotated[float, Field(gt=0)] | None = None
+    """After so many seconds a cached result is not used any more; None means never."""
+    limits: tuple[Limit, ...] = ()
+    """What each attempt waits for: rate limits and concurrency limits, which other actors may share."""
+    budget: Budget | None = None
+    """What one call may spend, with all that is called in it."""
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _read_single_limit(cls, limits: Limit | Sequence[Limit]) -> tuple[Limit, ...]:
+        return (limits,) if isinstance(limits, Limit) else tuple(limits)
 
     @field_validator("retry", mode="before")
     @classmethod
@@ -86,6 +102,12 @@ class BaseActor(BaseModel):
             raise DefinitionError(
                 f"{self.name}: engine={self.engine.value!r} is for plain functions, and {self.name} is an `async def`"
             )
+        if self.effect is Effect.EXTERNAL and self.cache is not None:
+            raise DefinitionError(
+                f"{self.name} has an external effect, so an equal call is another deed: it cannot have cache="
+            )
+        if self.ttl is not None and self.cache is None:
+            raise DefinitionError(f"{self.name}: ttl= says how long a result is cached, so it needs cache=")
         if self.effect is Effect.EXTERNAL and self.on_unknown is None:
             raise DefinitionError(
                 f"{self.name} has an external effect: say what to do if a crash leaves it unknown whether it was done, "
@@ -115,7 +137,7 @@ class BaseActor(BaseModel):
     @cached_property
     def has_policy(self) -> bool:
         """Whether its calls are more than one attempt without an end."""
-        return not (self.retry is None and self.timeout is None and self.breaker is None)
+        return not (self.retry is None and self.timeout is None and self.breaker is None and not self.limits)
 
     @cached_property
     def is_stored(self) -> bool:
@@ -167,6 +189,10 @@ class BaseActor(BaseModel):
         except ValidationError as error:
             raise InputError(f"{self.name}: input {_places(error)}") from error
 
+    def estimate_input(self, input_data: Any) -> Usage | None:
+        """What a call with this input will use at most, for budgets and rate limits; None if that is not known."""
+        return None
+
     def validate_output(self, value: Any) -> Any:
         """The result as the output model has it.
 
@@ -182,9 +208,25 @@ class BaseActor(BaseModel):
 
 
 class Tool(BaseActor):
-    """A function that does something in the world, or computes something."""
+    """A function that does something in the world, or computes something.
+
+    Models may call it, too. They are shown its name, its description and the JSON schema of its parameters: that of
+    `parameters`, of `input_model`, or else of the handler's own parameters. The handler of a tool that has one of the
+    first two gets the arguments as its input, any other one gets them by name.
+    """
 
     event_type: EventType = EventType.TOOL_CALL
+    parameters: dict[str, Any] | None = None
+    """The JSON schema of the arguments, if somebody else has written it. Here, nothing is validated against it."""
+    on_error: Literal["return", "raise"] = "return"
+    """What becomes of a failure when a model has called the tool: the model is told, or its agent fails."""
+    needs_approval: bool | None = None
+    """Whether a person has to allow each call by a model, with just its arguments. None: if its effect is external."""
+
+    @property
+    def is_approved_first(self) -> bool:
+        """Whether a person has to allow each call of a model."""
+        return self.is_external if self.needs_approval is None else self.needs_approval
 
 
 class LLM(BaseActor):
@@ -233,11 +275,100 @@ class ToolSet(BaseModel):
 
 
 class Agent(BaseActor):
-    """A function that decides what to call; its handler may use `tools` and `llm`."""
+    """Something that decides what to call: a function of its own, which may use `tools` and `llm`; or a model.
+
+        researcher = Agent(name="researcher", llm=model, tools=[search, read], instructions="Name your sources.")
+        answer = await researcher("Who wrote the first compiler?")
+
+    Without a `handler` the model decides. It is asked, the tools that it wants are called side by side, it is told what
+    came of that and asked again, until it answers. Each of these steps is a call that is recorded, so an agent that was
+    killed goes on at the turn where it was.
+    """
 
     event_type: EventType = EventType.AGENT_CALL
+    handler: Callable[..., Any] = Field(default=None, validate_default=False)  # type: ignore[assignment]
     tools: ToolSet = Field(default_factory=ToolSet)
+    """What the model may call: tools, decorated functions, and other agents, each of which is asked a question."""
     llm: LLM | None = None
+    """The model; without a handler it has to be a `ChatModel`."""
+    instructions: str = ""
+    """What the model is told before everything else."""
+    output: Any = None
+    """The type of the answer; None for text."""
+    max_turns: int = Field(default=10, ge=1)
+    """How often the model is asked before `TooManyTurns` is raised."""
+    handoffs: tuple[Agent, ...] = ()
+    """Agents to whom the model may hand the conversation over. Their answer is then the answer."""
+    tool_choice: str | None = None
+    """For the first turn: "auto", "required", "none" or the name of a tool. Later ones are left to the model."""
+    max_workers: int = Field(default=8, ge=1)
+    """How many tools run side by side."""
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _read_tools(cls, tools: Any) -> Any:
+        return tools if isinstance(tools, ToolSet) else ToolSet([_as_tool(each) for each in tools])
+
+    @field_validator("handoffs", mode="before")
+    @classmethod
+    def _read_handoffs(cls, handoffs: Sequence[Agent]) -> tuple[Agent, ...]:
+        return tuple(handoffs)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Without a handler, the model decides."""
+        if self.__dict__.get("handler") is None:
+            object.__setattr__(self, "handler", _loop_of(self))
+        super().model_post_init(context)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    __str__ = __repr__
+
+    def __call__(self, prompt: Any) -> Awaitable[Any]:
+        """A call of the agent whose value is its answer. `prompt` is a question, a message or a list of them.
+
+        Raises (when it is awaited):
+            TooManyTurns: there was no answer after `max_turns` turns.
+            ModelError: the model gave no answer; by kind.
+        """
+        return _call_of(self, prompt)
+
+
+def _no_loop(_: Agent) -> Callable[..., Any]:
+    raise RuntimeError("rh_agents.core.chat has not been imported")
+
+
+def _no_call(_: Agent, __: Any) -> Awaitable[Any]:
+    raise RuntimeError("rh_agents.core.chat has not been imported")
+
+
+_loop_of: Callable[[Agent], Callable[..., Any]] = _no_loop
+_call_of: Callable[[Agent, Any], Awaitable[Any]] = _no_call
+
+
+def set_agent_loop(
+    loop_of: Callable[[Agent], Callable[..., Any]], call_of: Callable[[Agent, Any], Awaitable[Any]]
+) -> None:
+    """Tell what an agent without a handler does, and how an agent is called. The runtime does this once."""
+    global _loop_of, _call_of  # noqa: PLW0603 - the one hook that keeps this module below the runtime
+    _loop_of, _call_of = loop_of, call_of
+
+
+def _as_tool(given: Any) -> Tool:
+    """A tool for what models may call: a tool, a decorated function, or an agent that is asked a question."""
+    actor = getattr(given, "actor", given)
+    if isinstance(actor, Tool):
+        return actor
+    if not isinstance(actor, BaseActor):
+        raise DefinitionError(f"{given!r} is no tool: write @tool above the function, or give a Tool or an Agent")
+    if isinstance(actor, Agent) and given is actor:
+
+        async def ask(prompt: str) -> Any:
+            return await actor(prompt)
+
+        return Tool(name=actor.name, description=actor.description or actor.instructions, handler=ask)
+    return Tool(**{name: getattr(actor, name) for name in BaseActor.model_fields if name != "event_type"})
 
 
 class Signature:

@@ -17,6 +17,7 @@ from rh_agents.core.keys import child_key, identity
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.scope import ENDED, Claim, Claimant, Scope, current_scope
+from rh_agents.core.usage import Usage
 
 __all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
 
@@ -66,7 +67,12 @@ class Call(Generic[T]):
         job.is_recorded = key is not None and run.is_recorded(key, self.actor)
         token = current_scope.set(scope)
         try:
-            result = await run_job(job)
+            caller = scope.job
+            if caller is None or caller.passage is None:
+                result = await run_job(job)
+            else:
+                async with caller.passage.lent():
+                    result = await run_job(job)
         finally:
             current_scope.reset(token)
         run.count_call(self.actor.name, result)
@@ -91,7 +97,24 @@ class Call(Generic[T]):
             job.retry = actor.retry
             job.timeout = actor.timeout
             job.breaker = actor.breaker
+            job.limits = actor.limits
+        if scope.ledgers or job.limits or actor.budget is not None:
+            job.estimate = self.estimate
+        if actor.cache is not None and not run.is_validation:
+            job.cached_as = self.identity_of_equal_calls()
         return job
+
+    def estimate(self) -> Usage | None:
+        """What it will use at most, for budgets and rate limits; None if nobody knows."""
+        return None
+
+    def identity_of_equal_calls(self) -> bytes:
+        """What it has in common with calls that have the same result, wherever they are made.
+
+        Raises:
+            DefinitionError: its input is not data.
+        """
+        return identity(self.actor.name, self.actor.version, self.canonical_input(), None)
 
     def identity(self) -> bytes:
         """What it has in common with identical calls.
@@ -172,6 +195,10 @@ class ActorCall(Call["ExecutionResult[T]"]):  # quoted: Pydantic would build a m
         if self.actor.preconditions or self.actor.input_model is not None:
             job.check = lambda: self._check(run)
         return job
+
+    def estimate(self) -> Usage | None:
+        """What the actor says about this input."""
+        return self.actor.estimate_input(self.input_data)
 
     async def _check(self, run: RunHandle) -> None:
         self.input_data = self.actor.validate_input(self.input_data)

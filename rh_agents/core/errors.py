@@ -14,7 +14,25 @@
     ├── UnknownOutcomeError               a call had started before a crash, and nothing tells whether it was done
     ├── RunMismatchError                  a run of this name exists, and it is about something else
     ├── RunStopped                        the run was stopped before its end, and can go on later
-    │   └── RunAwaiting                   because it waits for the answers of people
+    │   ├── RunAwaiting                   because it waits for the answers of people
+    │   └── BudgetExceeded                because a budget has been spent
+    ├── ModelError                        a provider of models did not give an answer that can be used
+    │   ├── TemporaryModelError           ... and may give one later; such calls are retried
+    │   │   ├── RateLimited               too many requests, or tokens, for now
+    │   │   ├── ModelOverloaded           it has too much to do, or trouble of its own (5xx)
+    │   │   ├── ModelUnreachable          no connection, or it was lost
+    │   │   ├── ModelTimeout (TimeoutError)   the answer did not come, or did not go on, in time
+    │   │   └── IncompleteAnswer          the answer broke off, or is no answer at all
+    │   └── PermanentModelError           ... and will not; such calls are not retried
+    │       ├── AccessDenied              the key is wrong, or may not do this
+    │       ├── QuotaExhausted            the account has no money left
+    │       ├── InvalidRequest            the provider does not take the request
+    │       ├── ContextTooLong            the conversation does not fit into the model
+    │       ├── ModelRefused              the model, or its provider, will not answer
+    │       ├── AnswerTruncated           the answer is longer than it may be
+    │       └── InvalidAnswer             the answer does not fit the type, whatever the model was told
+    ├── ToolError                         a tool that a model called failed
+    ├── TooManyTurns                      an agent had no answer after all the turns that it has
     ├── StoreError                        the store could not record or read; the run stops
     │   ├── RunIsLive                     somebody else executes the run
     │   └── LeaseLost                     somebody else has taken the run over
@@ -35,18 +53,35 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rh_agents.core._ledger import Ledger
     from rh_agents.core.results import ExecutionResult
+    from rh_agents.core.usage import Spending
 
 __all__ = [
+    "AccessDenied",
+    "AnswerTruncated",
+    "BudgetExceeded",
     "CallCancelled",
     "CallTimeout",
     "CircuitOpenError",
+    "ContextTooLong",
     "DefinitionError",
     "GroupError",
     "GroupTimeout",
+    "IncompleteAnswer",
     "InputError",
+    "InvalidAnswer",
+    "InvalidRequest",
     "LeaseLost",
+    "ModelError",
+    "ModelOverloaded",
+    "ModelRefused",
+    "ModelTimeout",
+    "ModelUnreachable",
     "OutputError",
+    "PermanentModelError",
+    "QuotaExhausted",
+    "RateLimited",
     "RecordedError",
     "RhAgentsError",
     "RunAwaiting",
@@ -55,7 +90,10 @@ __all__ = [
     "RunStopped",
     "StopRun",
     "StoreError",
+    "TemporaryModelError",
     "TooManyFailures",
+    "TooManyTurns",
+    "ToolError",
     "UndefinedOrderError",
     "UndefinedOrderWarning",
     "UnknownOutcomeError",
@@ -168,21 +206,122 @@ class RunAwaiting(RunStopped):
         self.questions: tuple[str, ...] = tuple(questions)
 
 
+class BudgetExceeded(RunStopped):
+    """A budget has been spent; with a larger one, the run goes on where it was. `spent` says what was spent on what."""
+
+    def __init__(self, message: str, *, run_id: str, reason: str, spent: Spending) -> None:
+        super().__init__(message, run_id=run_id, reason=reason)
+        self.spent = spent
+
+
+class ModelError(RhAgentsError):
+    """A provider of models did not give an answer that can be used.
+
+    Attributes:
+        status: the HTTP status, if there was one.
+        code: the provider's own word for what is wrong.
+        request_id: how the provider finds the request.
+        retry_after: after so many seconds another attempt may succeed, if the provider says so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class TemporaryModelError(ModelError):
+    """Another attempt may succeed."""
+
+
+class RateLimited(TemporaryModelError):
+    """Too many requests, or tokens, for now."""
+
+
+class ModelOverloaded(TemporaryModelError):
+    """The provider has too much to do, or trouble of its own (5xx)."""
+
+
+class ModelUnreachable(TemporaryModelError):
+    """There is no connection to the provider, or it was lost."""
+
+
+class ModelTimeout(TemporaryModelError, TimeoutError):
+    """The answer did not come in time, or did not go on."""
+
+
+class IncompleteAnswer(TemporaryModelError):
+    """The answer broke off before its end, or is no answer at all (broken JSON, no choices)."""
+
+
+class PermanentModelError(ModelError):
+    """Another attempt with the same request will not succeed, so there is none."""
+
+
+class AccessDenied(PermanentModelError):
+    """The key is missing or wrong, or may not do this."""
+
+
+class QuotaExhausted(PermanentModelError):
+    """The account has no money, or no quota, left."""
+
+
+class InvalidRequest(PermanentModelError):
+    """The provider does not take the request: there is no such model, or a field is wrong."""
+
+
+class ContextTooLong(InvalidRequest):
+    """The conversation does not fit into the model."""
+
+
+class ModelRefused(PermanentModelError):
+    """The model will not answer, or its provider cut the answer off (content filter)."""
+
+
+class AnswerTruncated(PermanentModelError):
+    """An answer that must be an object, or arguments of a tool, ended at the greatest number of tokens."""
+
+
+class InvalidAnswer(PermanentModelError):
+    """The answer does not fit the type that was asked for, also after the model was told what is wrong with it."""
+
+
+class ToolError(RhAgentsError):
+    """A tool that a model called failed, or cannot be called so. Raised by tools, its text goes to the model."""
+
+
+class TooManyTurns(RhAgentsError):
+    """An agent had no answer after all the turns that it has (`max_turns`)."""
+
+
 class StopRun(BaseException):
     """Unwinds a run that is being stopped: no new call begins, and what it cuts off has no outcome.
 
     Not an `Exception`, so that code which handles the failures of calls does not take it for one. `questions` are the
-    ids of those that have to be answered before the program can go on here.
+    ids of those that have to be answered before the program can go on here; `ledger` is given if it is a budget that
+    stops it.
     """
 
-    def __init__(self, reason: str, questions: Sequence[str] = ()) -> None:
+    def __init__(self, reason: str, questions: Sequence[str] = (), ledger: Ledger | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.questions: tuple[str, ...] = tuple(questions)
+        self.ledger = ledger
 
     def __or__(self, other: StopRun) -> StopRun:
         """Both: some members of a group wait for this, others for that."""
-        return StopRun(self.reason, tuple(dict.fromkeys(self.questions + other.questions)))
+        first = other if self.ledger is None and other.ledger is not None else self
+        return StopRun(first.reason, tuple(dict.fromkeys(self.questions + other.questions)), first.ledger)
 
 
 class GroupError(RhAgentsError):

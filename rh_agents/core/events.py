@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime as DateTime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
@@ -16,9 +17,10 @@ from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.scope import current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
     from rh_agents.core.ports import RunHandle
 
@@ -55,7 +57,7 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     """Seconds that the call took with all attempts; only in events that tell its end."""
     attempt: int = 1
     retry_delay: float | None = None
-    """Seconds until the next attempt; only in RETRYING events."""
+    """Seconds until the next attempt; in RETRYING events, and in WAITING events as far as it is known."""
     result: Any = None
     """The value; only in COMPLETED and RECOVERED events."""
     message: str | None = None
@@ -63,7 +65,14 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     is_replayed: bool = False
     """Whether the outcome was recorded by an earlier execution of the run."""
     from_cache: bool = False
-    """The same as `is_replayed`, under the name that existing code uses."""
+    """Whether nothing was called: the outcome was recorded by an earlier execution, or for an equal call (`cache=`)."""
+    usage: Usage | None = None
+    """What the call has used since its last event that had one; in RETRYING events and in those that tell its end."""
+    charges: Mapping[str, float] | None = None
+    """The parts of the run with a budget of their own that this counts for, by the key of their place in hexadecimal
+    ("" is the run), each with the seconds that it has been under way if its budget limits those, else 0.0."""
+    progress: Any = None
+    """What a call under way tells, for instance a `ChatDelta`; only in PROGRESS events."""
     group_id: str | None = None
     """The group of which the call is a member."""
     parallel_index: int | None = None
@@ -157,6 +166,9 @@ def call_event(
         "message": None,
         "is_replayed": False,
         "from_cache": False,
+        "usage": None,
+        "charges": None,
+        "progress": None,
         "group_id": group_id,
         "parallel_index": parallel_index,
         "is_parallel": group_id is not None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import operator
 import random
 import time
@@ -15,6 +16,8 @@ from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from rh_agents.core._accounts import Accounts
+from rh_agents.core._caching import CallCache
 from rh_agents.core._recording import Recording, make_owner
 from rh_agents.core._validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
@@ -22,6 +25,7 @@ from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
 from rh_agents.core.calls import ActorCall, set_default_run
 from rh_agents.core.codec import canonical
 from rh_agents.core.errors import (
+    BudgetExceeded,
     DefinitionError,
     RunAwaiting,
     RunStopped,
@@ -35,15 +39,20 @@ from rh_agents.core.keys import ROOT_KEY
 from rh_agents.core.metrics import ActorMetrics, RunCounter, RunMetrics
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.scope import Generation, Scope, current_scope
 from rh_agents.core.types import Durability, Engine, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.usage import Spending
 from rh_agents.core.values import encode
 
 if TYPE_CHECKING:
+    from rh_agents.core._ledger import Ledger
+    from rh_agents.core._runner import Job
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.groups import ParallelEventGroup
 
@@ -90,6 +99,8 @@ class ExecutionState:
         reuse: go on all the same, and reuse what still fits.
         on_unknown: what to do with calls that a crash left unfinished, for actors that do not say.
         facts: anything else worth keeping about the run, for people and programs.
+        budget: how much the run may spend, what it spent in earlier executions included. When it does not suffice for
+            another call, what is under way comes to its end, and `BudgetExceeded` is raised.
         lease: after so many seconds without a sign of life from this process, another one may take the run over.
         clock: the time of day in seconds since 1970, for timestamps.
         chance: numbers in [0, 1), for the jitter of retries.
@@ -114,6 +125,7 @@ class ExecutionState:
         reuse: bool = False,
         on_unknown: OnUnknown | str = OnUnknown.RETRY,
         facts: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
         lease: float = 15.0,
         clock: Clock = time.time,
         chance: Callable[[], float] = random.random,
@@ -147,6 +159,10 @@ class ExecutionState:
             resume_from=resume_from,
         )
         self._interruption = Interruption()
+        self._accounts = Accounts(budget)
+        if self._accounts.of_run is not None:
+            self.root.ledgers = (self._accounts.of_run,)
+        self._cache = CallCache(self, store)
         self._asking = Asking(self)
         self._executors: dict[Engine, Executor] = dict(executors or {})
         self._counter = RunCounter()
@@ -198,6 +214,11 @@ class ExecutionState:
         """What the run has done so far: calls by actor, and the groups that have ended."""
         return self._counter.snapshot()
 
+    @property
+    def spent(self) -> Spending:
+        """What the run has spent so far, in all its executions."""
+        return self._accounts.spent
+
     async def unused_outcomes(self) -> list[Outcome]:
         """Recorded outcomes of earlier executions that this one has not asked for (yet): the program has changed.
 
@@ -216,6 +237,8 @@ class ExecutionState:
         item_timeout: float | None = None,
         retry: RetryPolicy | int | None = None,
         breaker: CircuitBreaker | None = None,
+        limits: Limit | Sequence[Limit] = (),
+        budget: Budget | None = None,
     ) -> ParallelExecutionManager:
         """A group of calls that run side by side: `async with state.parallel(...) as p`.
 
@@ -231,6 +254,8 @@ class ExecutionState:
             item_timeout=item_timeout,
             retry=retry,
             breaker=breaker,
+            limits=limits,
+            budget=budget,
         )
 
     # -- its life -----------------------------------------------------------------------------------------------------
@@ -250,11 +275,19 @@ class ExecutionState:
     async def _opened(self) -> None:
         recording = self._recording
         self.status = ExecutionStatus.STARTED
+        self._watch_seconds(self._accounts.open(recording.recorded.spent))
         if recording.journal is not None:
             stop = weakref.WeakMethod(self._stop_for_good)  # a run that nobody holds any more is not kept by its store
             recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
             if self.replay_mode is ReplayMode.REPUBLISH_ALL:
                 await self._republish()
+
+    def _watch_seconds(self, left: float) -> None:
+        """Nothing new begins when the time of the run's budget is over, also where nothing would begin for long."""
+        ledger = self._accounts.of_run
+        if ledger is not None and left != math.inf:
+            stop = functools.partial(ledger.stop, f"seconds={ledger.budget.seconds:g}", "any")
+            self._interruption.after(left, lambda: self.budget_spent(stop()))
 
     async def _republish(self) -> None:
         """Send what earlier executions told to the subscribers of this one."""
@@ -353,6 +386,9 @@ class ExecutionState:
         else:
             await self._close(ExecutionStatus.STARTED, stop.reason)
         reason = stop.reason
+        if stop.ledger is not None and not self._interruption.is_final:
+            message = f"run {self.run_id!r} was stopped: {reason}"
+            raise BudgetExceeded(message, run_id=self.run_id, reason=reason, spent=stop.ledger.spent.copy()) from None
         raise RunStopped(f"run {self.run_id!r} was stopped: {reason}", run_id=self.run_id, reason=reason) from None
 
     # -- stopping it --------------------------------------------------------------------------------------------------
@@ -544,6 +580,37 @@ class ExecutionState:
         if executor is None:
             executor = self._executors[engine] = _executors[engine]()
         return executor
+
+    @property
+    def deepest(self) -> float:
+        """How deep calls may be nested."""
+        return self._accounts.deepest
+
+    @property
+    def most_recursion(self) -> float:
+        """How many calls of an agent may be made within one call of the same agent."""
+        return self._accounts.most_recursion
+
+    def open_ledger(self, budget: Budget, place: str, name: str, depth: int) -> Ledger:
+        """Begin to count what is spent under the budget of a part of the run."""
+        if self.records:
+            return self._accounts.open_part(budget, place, name, depth)
+        return self._accounts.open_passing_part(budget, self.new_id(), name, depth)
+
+    def budget_spent(self, stop: StopRun) -> None:
+        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
+        if stop.ledger is not None and not stop.ledger.place:
+            self._interruption.request(stop.reason, math.inf, self._cut_off, ledger=stop.ledger)
+
+    async def cached(
+        self,
+        job: Job,
+        same: bytes,
+        make: Callable[[], Awaitable[ExecutionResult[Any]]],
+        use: Callable[[Any], Awaitable[ExecutionResult[Any]]],
+    ) -> ExecutionResult[Any]:
+        """The result that equal calls share, by `use`; or what `make` gives, if there is none."""
+        return await self._cache.call(job, same, make, use)
 
     def count_call(self, name: str, result: ExecutionResult[Any]) -> None:
         """A call of an actor has ended."""

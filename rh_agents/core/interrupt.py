@@ -14,9 +14,12 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rh_agents.core.errors import StopRun
+
+if TYPE_CHECKING:
+    from rh_agents.core._ledger import Ledger
 
 __all__ = ["InterruptChecker", "Interruption", "interrupt_on_signals"]
 
@@ -39,8 +42,17 @@ class Interruption:
         self._task: asyncio.Future[object] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
-    def request(self, reason: str, grace: float, cut_off: Callable[[], None], *, is_final: bool = False) -> None:
+    def request(
+        self,
+        reason: str,
+        grace: float,
+        cut_off: Callable[[], None],
+        *,
+        is_final: bool = False,
+        ledger: Ledger | None = None,
+    ) -> None:
         """Stop the run; `cut_off` is called after `grace` seconds. A second request can only shorten the grace.
+        `ledger` is given if a budget has been spent.
 
         After the end of the run there is nothing to stop.
         """
@@ -48,7 +60,7 @@ class Interruption:
             return
         self.is_final = self.is_final or is_final
         if self.stop is None:
-            self.stop = StopRun(reason)
+            self.stop = StopRun(reason, ledger=ledger)
         if grace != float("inf"):
             self.after(max(0.0, grace), cut_off)
         self.tell_watchers()
@@ -62,8 +74,11 @@ class Interruption:
         """Raise `StopRun` if the run is being stopped."""
         if self._checker is not None and self.stop is None:
             self._checker()
+        self._raise_stop()
+
+    def _raise_stop(self) -> None:
         if self.stop is not None:
-            raise StopRun(self.stop.reason)
+            raise StopRun(self.stop.reason, ledger=self.stop.ledger)
 
     @property
     def is_checked(self) -> bool:
@@ -96,8 +111,7 @@ class Interruption:
         finally:
             timer.cancel()
             self.unwatch(wake)
-        if self.stop is not None:
-            raise StopRun(self.stop.reason)
+        self._raise_stop()
 
     def check_with(self, checker: InterruptChecker, request: Callable[[str], None]) -> None:
         """Let `checker` tell when to stop, in place of the one before; `request` is called with the reason."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -47,13 +48,16 @@ from rh_agents.core.groups import (
 )
 from rh_agents.core.keys import group_key
 from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.failures import FailurePolicy
+from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.results import ExecutionResult, failure
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
 
 if TYPE_CHECKING:
+    from rh_agents.core._ledger import Ledger
     from rh_agents.core.ports import RunHandle
 
 __all__ = [
@@ -84,6 +88,8 @@ class ParallelExecutionManager:
         item_timeout: seconds for each attempt of a member whose actor states no timeout.
         retry: for members whose actor states none: a `RetryPolicy`, or the number of attempts.
         breaker: for members whose actor states none; may be shared between groups.
+        limits: what each attempt of a member waits for, besides the limits of its actor; may be shared between groups.
+        budget: what all members may spend together, what they spent in earlier executions included.
     """
 
     def __init__(
@@ -98,6 +104,8 @@ class ParallelExecutionManager:
         item_timeout: float | None = None,
         retry: RetryPolicy | int | None = None,
         breaker: CircuitBreaker | None = None,
+        limits: Limit | Sequence[Limit] = (),
+        budget: Budget | None = None,
     ) -> None:
         self.name: str = name or _UNNAMED
         self.max_workers: int = _at_least_one("max_workers", max_workers)
@@ -107,6 +115,10 @@ class ParallelExecutionManager:
         self._failure_policy = FailurePolicy(self.error_strategy, fail_after)
         self.retry: RetryPolicy | None = RetryPolicy.of(retry)
         self.breaker = breaker
+        self.limits: tuple[Limit, ...] = (limits,) if isinstance(limits, Limit) else tuple(limits)
+        self.budget = budget
+        self._ledger: Ledger | None = None
+        self._lent: AbstractAsyncContextManager[None] | None = None
         self._has_defaults = not (retry is None and item_timeout is None and breaker is None)
         self._run = execution_state
         self._tracker = ParallelGroupTracker(group_id="", name=self.name)
@@ -149,6 +161,8 @@ class ParallelExecutionManager:
             judge=self._judge,
             end_again=self._end_again,
         )
+        if self.budget is not None:
+            self._ledger = run.open_ledger(self.budget, f"g{self.group_id}", f"the group {self.name}", scope.depth)
         scope.group_began(self.name, self._roster)
         run.watch_stop(self._drain)
         self._tracker.status = GroupStatus.RUNNING
@@ -168,11 +182,27 @@ class ParallelExecutionManager:
             raise
         if self.timeout is not None:
             self._timer = self._loop.call_later(self.timeout, self._time_is_up)
+        caller = scope.job
+        if caller is not None and caller.passage is not None:  # whoever waits for members holds no slot meanwhile
+            self._lent = caller.passage.lent()
+            await self._lent.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        lent, self._lent = self._lent, None
+        try:
+            await self._leave(error)
+        except BaseException as raised:
+            if lent is not None:
+                await lent.__aexit__(type(raised), raised, raised.__traceback__)
+            raise
+        if lent is not None:
+            await lent.__aexit__(kind, error, trace)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """The block has come to its end, or `error` ended it."""
         status = GroupStatus.CANCELLED
         try:
             if error is None:
@@ -233,6 +263,8 @@ class ParallelExecutionManager:
     async def _close(self, status: GroupStatus) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._ledger is not None:
+            self._ledger.close(self._loop.time())
         self._run.unwatch_stop(self._drain)
         self._scope.group_ended(self.name, self._roster)
         self._tracker.status = status
@@ -405,6 +437,12 @@ class ParallelExecutionManager:
             job.retry = job.retry or self.retry
             job.timeout = job.timeout or self.item_timeout
             job.breaker = job.breaker or self.breaker
+        if self.limits:
+            job.limits = (*job.limits, *(limit for limit in self.limits if limit not in job.limits))
+        if self._ledger is not None:
+            scope.ledgers = (*scope.ledgers, self._ledger)
+        if isinstance(work, Call) and (self.limits or self._ledger is not None):
+            job.estimate = work.estimate
         job.group_id = self.group_id
         job.index = member.index
         job.total = self._roster.total
@@ -422,6 +460,8 @@ class ParallelExecutionManager:
             close_unstarted(member.work)
         if isinstance(error, StopRun):
             result = None
+            if error.ledger is not None and (error.ledger is self._ledger or error.ledger in self._scope.ledgers):
+                self._scheduler.drain(error)  # no other member could begin either
         elif error is not None:
             self._halt(error)
         elif result is None and not (self._scheduler.is_halted or self._scheduler.is_draining):

@@ -11,16 +11,24 @@ from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.types import ExecutionStatus, OnUnknown
 
 if TYPE_CHECKING:
+    from rh_agents.core._ledger import Ledger
+    from rh_agents.core._runner import Job
     from rh_agents.core.actors import BaseActor
+    from rh_agents.core.errors import StopRun
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.groups import ParallelEventGroup
+    from rh_agents.core.policies.budget import Budget
     from rh_agents.core.scope import Generation, Scope
+    from rh_agents.core.usage import Spending
 
 __all__ = [
+    "Admitted",
+    "CacheEntry",
     "Clock",
     "Executor",
     "Journal",
     "Question",
+    "RateWindow",
     "RecordedEvent",
     "RunHandle",
     "RunInfo",
@@ -126,6 +134,57 @@ class Question:
     answered_at: float | None = None
     answered_by: str | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """The result of a call, kept for calls that are equal to it.
+
+    Attributes:
+        key: what equal calls have in common.
+        value: the result as typed JSON text (see `rh_agents.core.values`).
+        actor: the name of what was called, for people.
+        run_id: the run for which alone it is kept; None for all.
+        created_at: seconds since 1970.
+        expires_at: from when on it does not count any more; None for never.
+    """
+
+    key: bytes
+    value: bytes
+    actor: str
+    created_at: float
+    expires_at: float | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateWindow:
+    """What processes may use together in any period of `per` seconds.
+
+    Attributes:
+        name: who uses the same name shares the window.
+        per: the length of the window, in seconds.
+        limits: how much of what: of "requests", "tokens", "input_tokens" and "output_tokens".
+    """
+
+    name: str
+    per: float
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The answer of a shared window.
+
+    Attributes:
+        ticket: stands for what was taken; None if nothing was.
+        wait: so many seconds from now it may be worth to ask again; 0.0 with a ticket.
+        why: the limit that is in the way: a name among `limits`, or "held".
+    """
+
+    ticket: str | None
+    wait: float = 0.0
+    why: str = ""
 
 
 class Journal(Protocol):
@@ -277,8 +336,33 @@ class Store(Protocol):
         """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
         ...
 
+    async def find_cached(self, key: bytes, *, now: float) -> CacheEntry | None:
+        """What is kept under a key and has not expired at `now`."""
+        ...
+
+    async def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a value under its key, in place of what was there. That it survives a crash is not waited for."""
+        ...
+
+    async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
+        """Take amounts out of a window that all processes with this store share, or say when to ask again.
+
+        At any moment, what was taken in the last `window.per` seconds, by the clock of the store, is at most the
+        limits of `window`, as far as amounts stay as they were taken. Amounts of names without a limit do not count. An
+        amount greater than its limit is taken when nothing else is in the window.
+        """
+        ...
+
+    async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for what was really used instead. It counts from the moment at which it was given."""
+        ...
+
+    async def hold(self, window: RateWindow, seconds: float) -> None:
+        """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
+        ...
+
     async def delete_run(self, run_id: str) -> None:
-        """Forget a run.
+        """Forget a run, and what is cached for it.
 
         Raises:
             RunIsLive: somebody executes it.
@@ -286,7 +370,10 @@ class Store(Protocol):
         ...
 
     async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
-        """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed."""
+        """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed.
+
+        Cached values that have expired, and tickets that no window counts any more, go as well.
+        """
         ...
 
     async def check(self) -> list[str]:
@@ -317,6 +404,48 @@ class RunHandle(Protocol):
     @property
     def root(self) -> Scope:
         """The scope of calls that are made by no other call."""
+        ...
+
+    @property
+    def store(self) -> Store | None:
+        """Where the run is recorded."""
+        ...
+
+    @property
+    def spent(self) -> Spending:
+        """What the run has spent, in all its executions."""
+        ...
+
+    @property
+    def deepest(self) -> float:
+        """How deep calls may be nested."""
+        ...
+
+    @property
+    def most_recursion(self) -> float:
+        """How many calls of an agent may be made within one call of the same agent."""
+        ...
+
+    async def ask(self, text: str, schema: Any = None, *, key: str | None = None) -> Any:
+        """Ask a person, and wait for the answer."""
+        ...
+
+    def open_ledger(self, budget: Budget, place: str, name: str, depth: int) -> Ledger:
+        """Begin to count what is spent under the budget of a part of the run, on top of what was spent there before."""
+        ...
+
+    def budget_spent(self, stop: StopRun) -> None:
+        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
+        ...
+
+    async def cached(
+        self,
+        job: Job,
+        same: bytes,
+        make: Callable[[], Awaitable[ExecutionResult[Any]]],
+        use: Callable[[Any], Awaitable[ExecutionResult[Any]]],
+    ) -> ExecutionResult[Any]:
+        """The result that equal calls share, by `use`; or what `make` gives, if there is none."""
         ...
 
     @property

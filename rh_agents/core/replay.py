@@ -5,17 +5,29 @@ from __future__ import annotations
 import difflib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Spending, Usage
 
 if TYPE_CHECKING:
     from rh_agents.core.results import Outcome
     from rh_agents.core.scope import Generation
 
-__all__ = ["RecordedCalls", "affected_calls"]
+__all__ = ["Charge", "RecordedCalls", "affected_calls"]
+
+
+class Charge(NamedTuple):
+    """What an event says was spent: by which actor, what, and for which parts of the run (see `ExecutionEvent`)."""
+
+    name: str
+    usage: Usage | None = None
+    places: Mapping[str, float] | None = None
+    is_free: bool = False
+    """Whether the call had its result from a cache, so that it does not count."""
+
 
 _ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
 
@@ -34,6 +46,7 @@ class RecordedCalls:
         unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
             event that told of their start.
         superseded: outcomes that somebody asked not to use any more.
+        spent: what was spent, by the place of each part of the run that has a budget ("" is the run itself).
         events: how many events the journal has.
     """
 
@@ -45,6 +58,7 @@ class RecordedCalls:
     attempts: dict[bytes, int] = field(default_factory=dict)
     unknown: dict[bytes, int] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
+    spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
     events: int = 0
 
     def add(
@@ -56,9 +70,14 @@ class RecordedCalls:
         group_id: str | None,
         has_outcome: bool,
         failed_in: Generation | None,
+        charge: Charge | None = None,
     ) -> None:
         """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed."""
         self.events += 1
+        if charge is not None:
+            self._charge(charge, has_outcome)
+        if has_outcome and not (charge is not None and charge.is_free):
+            self.spent[""].calls += 1
         if key is None:
             if group_id is not None and status in _ENDINGS:
                 self.endings[group_id] = ExecutionStatus(status)
@@ -83,6 +102,16 @@ class RecordedCalls:
             self.superseded.add(key)
         elif status == ExecutionStatus.AWAITING:
             self.unknown.pop(key, None)
+
+    def _charge(self, charge: Charge, has_outcome: bool) -> None:
+        self.spent[""].add(charge.name, charge.usage)
+        for place, seconds in (charge.places or {}).items():
+            spending = self.spent.get(place)
+            if spending is None:
+                spending = self.spent[place] = Spending()
+            spending.seconds = max(spending.seconds, seconds)
+            if place:
+                spending.add(charge.name, charge.usage, has_outcome)
 
 
 def affected_calls(outcomes: Sequence[Outcome], unseen: Container[bytes], target: str, run_id: str) -> list[Outcome]:

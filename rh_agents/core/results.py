@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from rh_agents.core._trusted import trusted
 from rh_agents.core.errors import RecordedError, RhAgentsError
 from rh_agents.core.scope import Generation
+from rh_agents.core.usage import Usage
 
 __all__ = ["ExecutionResult", "Outcome", "describe_error"]
 
@@ -37,6 +38,10 @@ class ExecutionResult(BaseModel, Generic[T]):
     address: str = ""
     is_replayed: bool = False
     """Whether the outcome was recorded by an earlier execution of the run, so that nothing was called."""
+    from_cache: bool = False
+    """Whether nothing was called because an equal call had been made (`cache=`)."""
+    usage: Usage | None = None
+    """What the call itself used, with all its attempts, not what calls below it did; None if it reported nothing."""
 
     @property
     def erro_message(self) -> str | None:
@@ -86,6 +91,8 @@ def success(value: T, seconds: float, attempts: int, name: str, index: int | Non
             "index": index,
             "address": address,
             "is_replayed": False,
+            "from_cache": False,
+            "usage": None,
         },
     )
 
@@ -106,6 +113,7 @@ def _result(
     index: int | None,
     address: str,
     is_replayed: bool,
+    usage: Usage | None = None,
 ) -> ExecutionResult[Any]:
     return trusted(
         ExecutionResult,
@@ -120,6 +128,8 @@ def _result(
             "index": index,
             "address": address,
             "is_replayed": is_replayed,
+            "from_cache": False,
+            "usage": usage,
         },
     )
 
@@ -139,6 +149,7 @@ class Outcome(NamedTuple):
         base: the place of the call in the program: its key, unless it had failed before and was made again.
         parent: the place of the call that made it.
         made_in: which execution of the parent's body made it.
+        usage: what the call used, with all its attempts in the execution that recorded it; None for nothing.
     """
 
     key: bytes
@@ -152,7 +163,8 @@ class Outcome(NamedTuple):
     base: bytes = b""
     parent: bytes = b""
     made_in: Generation = (0, 0, 0)
+    usage: Usage | None = None
 
     def as_result(self, index: int | None, address: str) -> ExecutionResult[Any]:
         """The result that the caller gets when the run is executed again."""
-        return _result(self.value, self.error, self.seconds, self.attempts, self.name, index, address, True)
+        return _result(self.value, self.error, self.seconds, self.attempts, self.name, index, address, True, self.usage)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rh_agents.core.keys import again_key
 
 if TYPE_CHECKING:
+    from rh_agents.core._ledger import Ledger
+    from rh_agents.core._runner import Job
     from rh_agents.core.ports import RunHandle
 
 __all__ = ["ENDED", "Claim", "Claimant", "Generation", "Scope", "current_scope"]
@@ -35,6 +37,15 @@ class Claim(NamedTuple):
     is_ordered: bool
 
 
+class OwnCalls:
+    """How often an agent was called within one of its own calls."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count: int = 0
+
+
 def _never(_: Claimant) -> bool:
     return False
 
@@ -52,12 +63,20 @@ class Scope:
         tries: how often the call failed for good before and is made again now.
         attempt: the number of the attempt under way, from 1.
         token: stands for the call in a run that gives it no key.
+        job: what executes the call, while it does.
+        depth: how many calls there are around it.
+        ledgers: the budgets that count what is spent here, the innermost last.
+        own_calls: for each agent that is under way here, how often it was called by itself, directly or not.
     """
 
     owner: Claimant | None = None
     attempt: int = 0
     tries: int = 0
     token: str | None = None
+    job: Job | None = None
+    depth: int = 0
+    ledgers: tuple[Ledger, ...] = ()
+    own_calls: dict[str, OwnCalls] | None = None
     _counts: dict[bytes, int] | None = None
     _claimants: dict[bytes, Claimant] | None = None
     _open_groups: dict[str, Claimant] | None = None
@@ -67,6 +86,19 @@ class Scope:
         self.key: bytes = key
         self.address: str = address
         self.group_id: str | None = group_id
+
+    def enter(self, parent: Scope, agent: str | None) -> None:
+        """The call is made by `parent`. `agent` is the name of what is called, if it is an agent."""
+        self.depth = parent.depth + 1
+        if parent.ledgers:
+            self.ledgers = parent.ledgers
+        self.own_calls = parent.own_calls
+        if agent is not None:
+            mine = None if parent.own_calls is None else parent.own_calls.get(agent)
+            if mine is None:
+                self.own_calls = {**(parent.own_calls or {}), agent: OwnCalls()}
+            else:
+                mine.count += 1
 
     def begin_attempt(self, attempt: int) -> None:
         """Start to number anew: another attempt makes the same calls again, and gets their recorded outcomes."""

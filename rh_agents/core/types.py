@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["Durability", "Effect", "Engine", "EventType", "ExecutionStatus", "OnUnknown", "ReplayMode"]
+__all__ = ["CacheScope", "Durability", "Effect", "Engine", "EventType", "ExecutionStatus", "OnUnknown", "ReplayMode"]
 
 
 class EventType(StrEnum):
@@ -36,6 +36,10 @@ class ExecutionStatus(StrEnum):
     """It waits for the answer of a person; a run in which nothing else is left to do has been suspended."""
     HUMAN_INTERVENTION = "human_intervention"
     """A person has answered."""
+    WAITING = "waiting"
+    """It waits for a limiter before it may begin. Only told to subscribers."""
+    PROGRESS = "progress"
+    """It tells how it gets on, such as by the next piece of a model's answer. Only told to subscribers."""
     SUPERSEDED = "superseded"
     """Somebody asked for the call to be made again, though it has an outcome. Only in journals."""
 
@@ -97,3 +101,12 @@ class OnUnknown(StrEnum):
     """Let it fail with `UnknownOutcomeError`."""
     ASK = "ask"
     """Ask a person."""
+
+
+class CacheScope(StrEnum):
+    """For whom the result of a call is kept, so that equal calls of the same actor and version need not be made."""
+
+    RUN = "run"
+    """For all other calls of the same run, wherever they are made."""
+    STORE = "store"
+    """For all runs in the same store."""

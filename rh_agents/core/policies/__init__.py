@@ -1,6 +1,17 @@
 """Policies are values that decide: they get the time and chance passed in, and never wait, sleep or do I/O."""
 
 from rh_agents.core.policies.breaker import BreakerState, CircuitBreaker
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.limits import AdaptiveConcurrency, ConcurrencyLimit, Limit, RateLimit
 from rh_agents.core.policies.retry import RetryPolicy
 
-__all__ = ["BreakerState", "CircuitBreaker", "RetryPolicy"]
+__all__ = [
+    "AdaptiveConcurrency",
+    "BreakerState",
+    "Budget",
+    "CircuitBreaker",
+    "ConcurrencyLimit",
+    "Limit",
+    "RateLimit",
+    "RetryPolicy",
+]

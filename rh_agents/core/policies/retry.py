@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rh_agents.core.errors import CallCancelled, CircuitOpenError, DefinitionError, InputError, StoreError
+from rh_agents.core.errors import (
+    CallCancelled,
+    CircuitOpenError,
+    DefinitionError,
+    InputError,
+    PermanentModelError,
+    StoreError,
+)
 
 __all__ = ["RetryPolicy"]
 
 _LONGEST = 10**9
 """Seconds. Larger integers may not even fit into a float."""
-_NEVER_RETRIED = (InputError, DefinitionError, CircuitOpenError, CallCancelled, StoreError)
+_NEVER_RETRIED = (InputError, DefinitionError, CircuitOpenError, CallCancelled, StoreError, PermanentModelError)
 """Our own errors that another attempt cannot mend."""
 
 

@@ -1,0 +1,89 @@
+"""Results that equal calls share: found in the store or in this run, and made once when several ask at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from typing import Any
+
+from rh_agents.core._runner import Job
+from rh_agents.core.errors import UnstorableError
+from rh_agents.core.ports import CacheEntry, RunHandle, Store
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.types import CacheScope
+from rh_agents.core.values import decode, encode
+
+__all__ = ["CallCache"]
+
+Make = Callable[[], Awaitable[ExecutionResult[Any]]]
+Use = Callable[[Any], Awaitable[ExecutionResult[Any]]]
+
+
+class CallCache:
+    """The cached results of one run; those that other runs share are in its store."""
+
+    def __init__(self, run: RunHandle, store: Store | None) -> None:
+        self._run = run
+        self._store = store
+        self._kept: dict[bytes, CacheEntry] = {}
+        """What is kept by a run that has no store."""
+        self._under_way: dict[bytes, asyncio.Future[None]] = {}
+
+    async def call(self, job: Job, same: bytes, make: Make, use: Use) -> ExecutionResult[Any]:
+        """The result of a call: what is kept for equal ones, or what comes of making it, which is then kept.
+
+        While an equal call is under way, it is waited for; if that fails, this one is made.
+        """
+        key = self._key(job, same)
+        while True:
+            entry = await self._find(key)
+            if entry is not None:
+                return await use(decode(entry.value))
+            other = self._under_way.get(key)
+            if other is None:
+                break
+            await asyncio.wait([other])
+            self._run.expect_running()
+        mine = self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            result = await make()
+            if result.ok and not result.is_replayed:
+                await self._keep(job, key, result.result)
+            return result
+        finally:
+            del self._under_way[key]
+            mine.set_result(None)
+
+    def _key(self, job: Job, same: bytes) -> bytes:
+        whose = f"run {self._run.run_id}" if job.actor.cache is CacheScope.RUN else "store"
+        return sha256(whose.encode("utf-8", "surrogatepass") + b"\0" + same).digest()
+
+    async def _find(self, key: bytes) -> CacheEntry | None:
+        now = self._run.now()
+        if self._store is not None:
+            return await self._store.find_cached(key, now=now)
+        entry = self._kept.get(key)
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= now):
+            return None
+        return entry
+
+    async def _keep(self, job: Job, key: bytes, value: Any) -> None:
+        actor = job.actor
+        try:
+            data = encode(value)
+        except UnstorableError as error:
+            raise UnstorableError(f"{actor.name} returned what no cache can keep: {error}") from error
+        now = self._run.now()
+        entry = CacheEntry(
+            key,
+            data,
+            actor.name,
+            created_at=now,
+            expires_at=None if actor.ttl is None else now + actor.ttl,
+            run_id=self._run.run_id if actor.cache is CacheScope.RUN else None,
+        )
+        if self._store is None:
+            self._kept[key] = entry
+        else:
+            await self._store.put_cached(entry)

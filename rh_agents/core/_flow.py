@@ -1,0 +1,42 @@
+"""What a call under way says about itself: what it has used, how it gets on, and what a provider has let it know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rh_agents.core.policies.limits import Advice
+from rh_agents.core.scope import current_scope
+from rh_agents.core.usage import Usage
+
+__all__ = ["again", "report_advice", "report_usage", "tell_progress"]
+
+
+def report_usage(usage: Usage) -> None:
+    """Say what the call that is under way has used: it is recorded with its outcome, and counts for budgets and limits.
+
+    May be called any number of times; usages are added. Outside of calls it does nothing.
+    """
+    scope = current_scope.get()
+    if scope is not None and scope.job is not None:
+        scope.job.add_usage(usage)
+
+
+def report_advice(advice: Advice) -> None:
+    """Let the limits of the call that is under way know what a provider has said about its own."""
+    scope = current_scope.get()
+    if scope is not None and scope.job is not None:
+        scope.job.heed(advice)
+
+
+async def tell_progress(progress: Any) -> None:
+    """Let subscribers know how the call that is under way gets on, by a PROGRESS event. It is recorded nowhere."""
+    scope = current_scope.get()
+    if scope is not None and scope.job is not None and scope.run.is_observed:
+        await scope.job.tell_progress(progress)
+
+
+async def again(estimate: Usage) -> None:
+    """The call that is under way makes a further request within one attempt: wait for its rate limits and budgets."""
+    scope = current_scope.get()
+    if scope is not None and scope.job is not None:
+        await scope.job.admit_again(estimate)

@@ -1,0 +1,225 @@
+"""What models are asked and what they answer, in the words of no particular provider. All of it is data."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rh_agents.core.usage import Usage
+
+__all__ = [
+    "ChatDelta",
+    "ChatRequest",
+    "ChatResponse",
+    "Content",
+    "FinishReason",
+    "ImagePart",
+    "Message",
+    "TextPart",
+    "ToolCall",
+    "ToolSpec",
+    "messages_of",
+    "text_of",
+]
+
+
+class _Data(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True, extra="forbid")
+
+
+class TextPart(_Data):
+    """A piece of text in a message that has other pieces as well."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(_Data):
+    """An image in a message: its URL, which may be a `data:` URL."""
+
+    type: Literal["image"] = "image"
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str = "image/png") -> ImagePart:
+        """An image that is sent with the message."""
+        return cls(url=f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> ImagePart:
+        """An image file that is sent with the message.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: its name does not tell what kind of image it is.
+        """
+        kind, _ = mimetypes.guess_type(str(path))
+        if kind is None or not kind.startswith("image/"):
+            raise ValueError(f"{path}: the end of its name is not that of an image, such as .png")
+        return cls.from_bytes(Path(path).read_bytes(), kind)
+
+
+Content = str | tuple[TextPart | ImagePart, ...]
+"""What a message says: text, or pieces of text and images."""
+
+
+class ToolCall(_Data):
+    """A model wants a tool to be called."""
+
+    id: str
+    """The answer to it carries the same id."""
+    name: str
+    arguments: str
+    """JSON text, as the model wrote it: it may be wrong."""
+
+
+class Message(_Data):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Content = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the model wants to be called; only in messages of the assistant."""
+    tool_call_id: str | None = None
+    """Which of those this message answers; only in messages of tools."""
+
+    @classmethod
+    def system(cls, content: Content) -> Message:
+        """What the model is told before everything else."""
+        return cls(role="system", content=content)
+
+    @classmethod
+    def user(cls, *content: str | TextPart | ImagePart) -> Message:
+        """What the user says; several pieces if there are images in it."""
+        if len(content) == 1 and isinstance(content[0], str):
+            return cls(role="user", content=content[0])
+        return cls(
+            role="user", content=tuple(TextPart(text=part) if isinstance(part, str) else part for part in content)
+        )
+
+    @classmethod
+    def assistant(cls, content: Content = "", tool_calls: Sequence[ToolCall] = ()) -> Message:
+        """What the model said."""
+        return cls(role="assistant", content=content, tool_calls=tuple(tool_calls))
+
+    @classmethod
+    def tool(cls, tool_call_id: str, content: Content) -> Message:
+        """What came of a tool call."""
+        return cls(role="tool", content=content, tool_call_id=tool_call_id)
+
+    @property
+    def text(self) -> str:
+        """The text of it, without images."""
+        return text_of(self.content)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_role(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"a message of the {self.role} cannot have tool calls")
+        if (self.tool_call_id is None) == (self.role == "tool"):
+            raise ValueError("a message of a tool, and no other, needs the id of the call that it answers")
+        return self
+
+
+class ToolSpec(_Data):
+    """A tool as a model sees it."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    """The JSON schema of its arguments."""
+    strict: bool = False
+    """Whether the provider is to see to it that arguments fit the schema."""
+
+
+class ChatRequest(_Data):
+    """Everything that decides what a model answers, so that equal requests are the same call."""
+
+    model: str = ""
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str | None = None
+    """"auto", "none", "required", or the name of the tool that must be called. None leaves it to the provider."""
+    parallel_tool_calls: bool | None = None
+    output_name: str = ""
+    output_schema: dict[str, Any] | None = None
+    """The JSON schema that the text of the answer must fit."""
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    """The most tokens that the answer may have."""
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the request, as the provider names them."""
+
+
+class FinishReason(StrEnum):
+    """Why a model stopped."""
+
+    STOP = "stop"
+    """It had said what it wanted to say."""
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    """It had written as many tokens as it may."""
+    CONTENT_FILTER = "content_filter"
+    """The provider cut it off."""
+    OTHER = "other"
+
+
+class ChatResponse(_Data):
+    """What a model answered."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason = FinishReason.STOP
+    refusal: str | None = None
+    """Why the model will not answer, in its own words."""
+    model: str = ""
+    """The model that answered, as the provider names it."""
+    response_id: str | None = None
+    usage: Usage = Field(default_factory=Usage)
+    output: Any = None
+    """The answer as an object, if a type was asked for."""
+
+    @property
+    def message(self) -> Message:
+        """The answer as the next message of the conversation."""
+        return Message.assistant(self.text or self.refusal or "", self.tool_calls)
+
+
+class ChatDelta(_Data):
+    """A piece of an answer that is being written."""
+
+    text: str = ""
+    refusal: str = ""
+    tool_index: int | None = None
+    """Which of the answer's tool calls this belongs to, counted from 0."""
+    tool_name: str = ""
+    arguments: str = ""
+    """The next piece of that call's arguments."""
+
+
+def text_of(content: Content) -> str:
+    """The text of a message, without images."""
+    if isinstance(content, str):
+        return content
+    return "".join(part.text for part in content if isinstance(part, TextPart))
+
+
+def messages_of(prompt: str | Message | Sequence[Message], system: str | None = None) -> tuple[Message, ...]:
+    """A conversation from a prompt, a message or a list of them; `system` comes before it."""
+    if isinstance(prompt, str):
+        said: tuple[Message, ...] = (Message.user(prompt),)
+    elif isinstance(prompt, Message):
+        said = (prompt,)
+    else:
+        said = tuple(prompt)
+    return said if system is None else (Message.system(system), *said)

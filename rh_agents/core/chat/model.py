@@ -1,0 +1,340 @@
+"""Language models as actors: asked once, recorded, replayed, cached, retried and limited like any other call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, TypeVar, overload
+
+from pydantic import Field, model_validator
+
+from rh_agents.core._flow import again, report_advice, report_usage, tell_progress
+from rh_agents.core.actors import LLM, BaseActor
+from rh_agents.core.calls import Call
+from rh_agents.core.chat.messages import (
+    ChatDelta,
+    ChatRequest,
+    ChatResponse,
+    FinishReason,
+    Message,
+    ToolSpec,
+    messages_of,
+    text_of,
+)
+from rh_agents.core.chat.schema import AnswerType, problems, spec_of
+from rh_agents.core.codec import canonical
+from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused
+from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.ports import RunHandle
+from rh_agents.core.usage import Price, Usage
+from rh_agents.core.values import learn
+
+__all__ = ["ChatModel", "ModelCall", "OnDelta"]
+
+T = TypeVar("T")
+Prompt = str | Message | Sequence[Message] | ChatRequest
+OnDelta = Callable[[ChatDelta], Awaitable[None]]
+
+_CHARACTERS_PER_TOKEN = 3.0
+"""Fewer than in most texts (about four in English), so that estimates are rather too high than too low."""
+_TOKENS_PER_MESSAGE = 4
+_TOKENS_PER_IMAGE = 1_000
+_EXPECTED_OUTPUT = 1_000
+_TRUNCATED = "the answer ended at the greatest number of tokens before it was whole; raise max_tokens"
+
+
+class ChatModel(LLM):
+    """A language model that takes conversations. Each provider derives a class from it and writes `complete`.
+
+        answer = await model("Why is the sky blue?")                # a ChatResponse
+        text = await model.ask("Why is the sky blue?")              # just its text
+        verdict = await model.ask(review, output=Verdict)           # an object of this type
+
+    Its calls are durable: what decides the answer (the model, the conversation, the tools, the settings) is their
+    input. What they use and cost is reported, and counts for budgets and rate limits.
+    """
+
+    handler: Callable[..., Any] = Field(default=None, validate_default=False)  # type: ignore[assignment]
+    name: str = ""
+    """By default the name of the model."""
+    model: str
+    """The model, as its provider names it."""
+    price: Price | None = None
+    """What it costs; None if that is not known. Then calls cost nothing, and a budget of money refuses them."""
+    retry: RetryPolicy | None = RetryPolicy(max_attempts=4)
+    """One layer of retries: those of a provider's own client are off. Only errors that may pass are retried."""
+    timeout: float | None = 600.0
+    """Seconds for one attempt, from the request to the end of the answer."""
+    idle_timeout: float | None = 120.0
+    """Seconds for which an answer may stand still: until it begins, and between two pieces of it."""
+    stream: bool = False
+    """Whether answers are told in pieces while they are written, as PROGRESS events with a `ChatDelta`."""
+    output_retries: int = Field(default=2, ge=0)
+    """How often the model is told what is wrong with an answer that does not fit the type that was asked for."""
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    """The most tokens that an answer may have. It is also what is reserved in budgets and rate limits."""
+    seed: int | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of each request, as the provider names them."""
+
+    is_chat_model: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_the_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name") and isinstance(data.get("model"), str):
+            data = {**data, "name": data["model"]}
+        return data
+
+    def model_post_init(self, context: Any, /) -> None:
+        """The handler is the model's own."""
+        if self.__dict__.get("handler") is None:
+            object.__setattr__(self, "handler", self._handle)
+        super().model_post_init(context)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r})"
+
+    __str__ = __repr__
+
+    # -- what a provider writes ---------------------------------------------------------------------------------------
+
+    async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+        """Ask the provider once, and return its answer with its usage (`Usage.cost` is filled in by the caller).
+
+        Args:
+            request: what to ask.
+            on_delta: await it with each piece of the answer; None if nobody wants them, then the answer may come whole.
+
+        Raises:
+            ModelError: by kind. An answer that is cut off without its end is an `IncompleteAnswer`.
+        """
+        raise NotImplementedError
+
+    def price_of(self, response: ChatResponse) -> Price | None:
+        """What the model that answered costs; None if that is not known."""
+        return self.price
+
+    @property
+    def known_price(self) -> Price | None:
+        """What this model costs, as far as is known before it answers."""
+        return self.price
+
+    # -- calling it ---------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        tools: Sequence[Any] = (),
+        tool_choice: str | None = None,
+        output: Any = None,
+        **settings: Any,
+    ) -> ModelCall[ChatResponse]:
+        """A call whose value is the model's `ChatResponse`; with `output`, its `output` is an object of that type.
+
+        Args:
+            prompt: what the user says, or a conversation.
+            system: what the model is told before it.
+            tools: tools that the model may want to be called: tools, decorated functions or `ToolSpec`s. (Calling them
+                is what an `Agent` does.)
+            tool_choice: "auto", "none", "required", or the name of a tool.
+            output: a type; the model is told its JSON schema.
+            settings: fields of `ChatRequest` in place of the model's own settings, such as `temperature`.
+        """
+        answer = None if output is None else AnswerType(output)
+        return ModelCall(self, self.request(prompt, system, tools, tool_choice, answer, **settings), answer)
+
+    @overload
+    def ask(self, prompt: Prompt, *, system: str | None = None, output: type[T], **settings: Any) -> ModelCall[T]: ...
+    @overload
+    def ask(
+        self, prompt: Prompt, *, system: str | None = None, output: None = None, **settings: Any
+    ) -> ModelCall[str]: ...
+    def ask(self, prompt: Prompt, *, system: str | None = None, output: Any = None, **settings: Any) -> ModelCall[Any]:
+        """A call whose value is the text of the answer, or an object of the type `output`.
+
+        Raises (when it is awaited):
+            ModelRefused: the model will not answer.
+            InvalidAnswer: the answer does not fit the type, also after the model was told so `output_retries` times.
+            AnswerTruncated: it is longer than `max_tokens`.
+        """
+        answer = None if output is None else AnswerType(output)
+        return ModelCall(self, self.request(prompt, system, (), None, answer, **settings), answer, only_content=True)
+
+    def request(
+        self,
+        prompt: Prompt,
+        system: str | None = None,
+        tools: Sequence[Any] = (),
+        tool_choice: str | None = None,
+        answer: AnswerType | None = None,
+        **settings: Any,
+    ) -> ChatRequest:
+        """What is sent to the provider, with the settings of the model where nothing else is given."""
+        if isinstance(prompt, ChatRequest):
+            return prompt if prompt.model else prompt.model_copy(update={"model": self.model})
+        fields: dict[str, Any] = {
+            "model": self.model,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "extra": self.extra,
+            **settings,
+        }
+        return ChatRequest(
+            messages=messages_of(prompt, system),
+            tools=tuple(_spec(tool) for tool in tools),
+            tool_choice=tool_choice,
+            output_name="" if answer is None else answer.name,
+            output_schema=None if answer is None else answer.schema,
+            **fields,
+        )
+
+    async def _handle(self, input_data: Any) -> ChatResponse:
+        """What `ExecutionEvent(actor=model)(prompt)` does."""
+        return await self.answer(self.request(input_data), None)
+
+    async def answer(self, request: ChatRequest, answer: AnswerType | None) -> ChatResponse:
+        """One attempt: ask, and ask again if the answer does not fit the type that was asked for.
+
+        Raises:
+            ModelError: by kind.
+        """
+        left = self.output_retries
+        while True:
+            response = await self._complete(request)
+            if answer is None or response.tool_calls:
+                return response
+            try:
+                return response.model_copy(update={"output": _read(response, answer)})
+            except ValueError as error:
+                if left == 0:
+                    raise InvalidAnswer(
+                        f"{self.name}: the answer is no {answer.name}: {_line(problems(error))}"
+                    ) from error
+                left -= 1
+                complaint = (
+                    f"That does not fit the JSON schema:\n{problems(error)}\nAnswer again, with nothing but JSON."
+                )
+                messages = (*request.messages, response.message, Message.user(complaint))
+            request = request.model_copy(update={"messages": messages})
+            await again(self.estimate(request))
+
+    async def _complete(self, request: ChatRequest) -> ChatResponse:
+        response = await self.complete(request, self._tell if self.stream else None)
+        price = self.price_of(response)
+        usage = response.usage
+        if price is not None:
+            cost = price.cost(usage)
+            usage = Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens, 1, cost)
+        elif not usage.requests:
+            usage = usage + Usage(requests=1)
+        report_usage(usage)
+        return response.model_copy(update={"usage": usage})
+
+    async def _tell(self, delta: ChatDelta) -> None:
+        await tell_progress(delta)
+
+    def heed(self, advice: Advice) -> None:
+        """For providers: let the limits of the call that is under way know what was said about them."""
+        report_advice(advice)
+
+    def estimate_input(self, input_data: Any) -> Usage:
+        """What a call with this input will use at most."""
+        return self.estimate(self.request(input_data))
+
+    def estimate(self, request: ChatRequest) -> Usage:
+        """What a request will use at most, as far as can be told from its size; for budgets and rate limits.
+
+        Its cost is not a number if nobody knows the price.
+        """
+        size = sum(len(each.model_dump_json()) for each in request.tools) + len(str(request.output_schema or ""))
+        images = 0
+        for message in request.messages:
+            size += len(text_of(message.content)) + sum(len(call.arguments) for call in message.tool_calls)
+            if not isinstance(message.content, str):
+                images += sum(part.type == "image" for part in message.content)
+        tokens = (
+            int(size / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(request.messages) + _TOKENS_PER_IMAGE * images
+        )
+        usage = Usage(input_tokens=tokens + 1, output_tokens=request.max_tokens or _EXPECTED_OUTPUT, requests=1)
+        price = self.known_price
+        return usage + Usage(cost=math.nan if price is None else price.cost(usage))
+
+
+class ModelCall(Call[T]):
+    """The question to a model, as a call."""
+
+    __slots__ = ("answer", "model", "only_content", "request")
+
+    def __init__(
+        self, model: ChatModel, request: ChatRequest, answer: AnswerType | None = None, *, only_content: bool = False
+    ) -> None:
+        super().__init__(model)
+        self.model = model
+        self.request = request
+        self.answer = answer
+        self.only_content = only_content
+        if answer is not None:
+            learn(answer.output)
+
+    def with_options(self, *, key: str) -> ModelCall[T]:
+        """The same call with another identity: `key` stands for the input when the run is executed again."""
+        call: ModelCall[T] = ModelCall(self.model, self.request, self.answer, only_content=self.only_content)
+        call.key = key
+        return call
+
+    def canonical_input(self) -> bytes:
+        """The bytes that stand for the request, and for what is wanted of the answer."""
+        return canonical(self.request) + (b" content" if self.only_content else b"")
+
+    def estimate(self) -> Usage:
+        """What the model says about this request."""
+        return self.model.estimate(self.request)
+
+    async def begin(self, run: RunHandle) -> Any:
+        """One attempt."""
+        response = await self.model.answer(self.request, self.answer)
+        if not self.only_content:
+            return response
+        if self.answer is not None:
+            return response.output
+        if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
+            raise ModelRefused(f"{self.model.name} will not answer: {response.refusal or 'its provider cut it off'}")
+        if response.finish_reason is FinishReason.LENGTH:
+            raise AnswerTruncated(_TRUNCATED)
+        return response.text
+
+
+def _read(response: ChatResponse, answer: AnswerType) -> Any:
+    """The answer as an object.
+
+    Raises:
+        ModelRefused: there is none, because the model will not give one.
+        AnswerTruncated: it is not whole.
+        ValueError: it does not fit.
+    """
+    if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
+        raise ModelRefused(f"the model will not answer: {response.refusal or 'its provider cut it off'}")
+    if response.finish_reason is FinishReason.LENGTH:
+        raise AnswerTruncated(_TRUNCATED)
+    return answer.read(response.text)
+
+
+def _spec(tool: Any) -> ToolSpec:
+    if isinstance(tool, ToolSpec):
+        return tool
+    actor = getattr(tool, "actor", tool)
+    if isinstance(actor, BaseActor):
+        return spec_of(actor)
+    raise InputError(f"{tool!r} is no tool: give a function with @tool above it, a Tool or a ToolSpec")
+
+
+def _line(text: str) -> str:
+    return "; ".join(text.splitlines())

@@ -1,0 +1,167 @@
+"""JSON schemas: of the tools that models may call, from signatures and docstrings, and of the answers they shall give."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from rh_agents.core.actors import BaseActor, Tool
+from rh_agents.core.chat.messages import ToolSpec
+from rh_agents.core.errors import DefinitionError
+
+__all__ = ["AnswerType", "parameter_descriptions", "problems", "spec_of", "summary_of"]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+_SECTION = re.compile(r"^(Args|Arguments|Parameters):\s*$")
+_ANY_SECTION = re.compile(r"^[A-Z][A-Za-z ]+:\s*$")
+_ENTRY = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+_FIELD = re.compile(r"^\s*:param\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
+
+
+@lru_cache(maxsize=1024)
+def _spec(actor: BaseActor) -> ToolSpec:
+    if not _NAME.fullmatch(actor.name):
+        raise DefinitionError(
+            f"a model cannot call a tool named {actor.name!r}: names have 1 to 64 letters, digits, _ and -"
+        )
+    return ToolSpec(name=actor.name, description=summary_of(actor.description), parameters=_parameters(actor))
+
+
+def spec_of(actor: BaseActor) -> ToolSpec:
+    """A tool, or an agent that serves as one, as a model sees it.
+
+    Raises:
+        DefinitionError: models do not take its name, or there is no JSON schema for one of its parameters.
+    """
+    return _spec(actor)
+
+
+def _parameters(actor: BaseActor) -> dict[str, Any]:
+    if isinstance(actor, Tool) and actor.parameters is not None:
+        return actor.parameters
+    if actor.input_model is not None:
+        return _object_schema(actor, TypeAdapter(actor.input_model))
+    model = actor.signature.input_model(f"{_NOT_IN_NAMES.sub('_', actor.name)}_input")
+    schema = _object_schema(actor, TypeAdapter(model))
+    described = parameter_descriptions(actor.description)
+    for name, each in schema.get("properties", {}).items():
+        if name in described and "description" not in each:
+            each["description"] = described[name]
+    return schema
+
+
+def _object_schema(actor: BaseActor, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    try:
+        schema = adapter.json_schema()
+    except PydanticUserError as error:
+        raise DefinitionError(
+            f"{actor.name}: no JSON schema can be made of its parameters, so no model can call it; mark what is no data "
+            f"`Annotated[..., Injected]` ({error.message.splitlines()[0]})"
+        ) from error
+    if schema.get("type") != "object" and "$ref" not in schema:
+        raise DefinitionError(f"{actor.name}: models call tools with named arguments, so its input must be a model")
+    schema.pop("title", None)
+    for each in schema.get("properties", {}).values():
+        each.pop("title", None)
+    return schema
+
+
+def summary_of(docstring: str) -> str:
+    """A docstring without the sections that begin with `Args:` and the like."""
+    lines = []
+    for line in inspect.cleandoc(docstring).splitlines():
+        if _ANY_SECTION.match(line) or _FIELD.match(line):
+            break
+        lines.append(line)
+    return "\n".join(lines).strip()
+
+
+def parameter_descriptions(docstring: str) -> dict[str, str]:
+    """What a docstring says of each parameter, in the style of Google (`Args:`) or of Sphinx (`:param x:`)."""
+    found: dict[str, str] = {}
+    name: str | None = None
+    indent = ""
+    is_inside = False
+    for line in inspect.cleandoc(docstring).splitlines():
+        if match := _FIELD.match(line):
+            name, is_inside = match[1], False
+            found[name] = match[2]
+        elif _SECTION.match(line):
+            name, is_inside, indent = None, True, ""
+        elif line.strip() and not line[0].isspace():
+            name, is_inside = (None, False) if is_inside or not line.startswith(" ") else (name, is_inside)
+        elif is_inside and (match := _ENTRY.match(line)) and (not indent or match[1] == indent):
+            indent, name = match[1], match[2]
+            found[name] = match[3]
+        elif name is not None and line.strip():
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return {name: text.strip() for name, text in found.items() if text.strip()}
+
+
+class AnswerType:
+    """A type whose values a model shall answer with. What is no object is wrapped into one, as providers want it."""
+
+    def __init__(self, output: Any, name: str | None = None) -> None:
+        self.output = output
+        self.name: str = _NOT_IN_NAMES.sub("_", name or getattr(output, "__name__", "answer"))[:64] or "answer"
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(output)
+            schema = self._adapter.json_schema()
+        except PydanticUserError as error:
+            raise DefinitionError(f"no model can answer with a {output!r}: {error.message.splitlines()[0]}") from error
+        self._is_wrapped = schema.get("type") != "object" and not _is_object_ref(schema)
+        if self._is_wrapped:
+            definitions = schema.pop("$defs", None)
+            schema = {"type": "object", "properties": {"answer": schema}, "required": ["answer"]}
+            if definitions:
+                schema["$defs"] = definitions
+        self.schema: dict[str, Any] = schema
+
+    def read(self, text: str) -> Any:
+        """The value that a model's text stands for.
+
+        Raises:
+            ValueError: it is no JSON, or does not fit; a `ValidationError` tells the places.
+        """
+        if not self._is_wrapped:
+            return self._adapter.validate_json(_without_fence(text))
+        data = from_json(_without_fence(text))
+        if not isinstance(data, dict) or "answer" not in data:
+            raise ValueError('an object with the one field "answer" is wanted')
+        return self._adapter.validate_python(data["answer"], strict=False)
+
+
+def _is_object_ref(schema: dict[str, Any]) -> bool:
+    reference = schema.get("$ref", "")
+    definition = schema.get("$defs", {}).get(reference.rpartition("/")[2], {})
+    return bool(definition.get("type") == "object")
+
+
+def _without_fence(text: str) -> str:
+    """Models that were not trained to answer in bare JSON put it into a Markdown block."""
+    stripped = text.strip()
+    if not (stripped.startswith("```") and stripped.endswith("```")):
+        return stripped
+    return stripped[3:-3].removeprefix("json").strip()
+
+
+def problems(error: ValueError) -> str:
+    """What is wrong with an answer, for the model: a line for each place."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        place = ".".join(str(part) for part in item["loc"])
+        lines.append(f"{place}: {item['msg']}" if place else item["msg"])
+    return "\n".join(lines)
+
+
+def is_model(output: Any) -> bool:
+    """Whether a type is a Pydantic model."""
+    return isinstance(output, type) and issubclass(output, BaseModel)

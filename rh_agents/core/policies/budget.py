@@ -1,0 +1,45 @@
+"""Budgets: how much a run, or a part of it, may spend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["DEFAULT_DEPTH", "DEFAULT_RECURSION", "Budget"]
+
+DEFAULT_DEPTH = 60
+"""Python itself gives up somewhere above 70 calls that await each other directly, with a `RecursionError`."""
+DEFAULT_RECURSION = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much a run, an actor's call or a group may spend, with all that is called in it.
+
+    What a call may cost at most is reserved before it begins, and settled when it has ended. When a budget does not
+    suffice for another call, calls under way come to their end, and the run is stopped with `BudgetExceeded`. Started
+    again with a larger budget it goes on where it was; what it had spent before counts.
+
+    Attributes:
+        cost: money, in the currency of the prices.
+        tokens: input and output tokens of models.
+        calls: how many calls may be made. Those that are replayed or cached cost nothing and do not count.
+        seconds: how long it may be under way, in all executions together.
+        depth: how deep calls may be nested in it. Every run has a depth of 60 unless its budget says otherwise.
+        recursion: how many calls of an agent may be made within one call of the same agent, directly or not, so that
+            an agent that spawns itself stops. Every run has 1,000 unless its budget says otherwise.
+
+    None is no limit, but for the run's own `depth` and `recursion`, where `math.inf` is.
+    """
+
+    cost: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: float | None = None
+    depth: float | None = None
+    recursion: float | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and (isinstance(value, bool) or not value >= 0):
+                raise ValueError(f"Budget({each.name}={value!r}): a number from 0 on, or None for no limit")

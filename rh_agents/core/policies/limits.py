@@ -1,0 +1,370 @@
+"""Limits that attempts wait for: so many at a time, or so much in a period. They decide; waiting is the runtime's work.
+
+Every method gets the time of one monotonic clock, in seconds, and returns at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rh_agents.core.usage import Usage
+
+__all__ = ["AdaptiveConcurrency", "Advice", "ConcurrencyLimit", "Limit", "Permit", "RateLimit", "Refusal"]
+
+_FOREVER = float("inf")
+KINDS = ("requests", "tokens", "input_tokens", "output_tokens")
+"""What a rate limit can count."""
+
+
+class Refusal(NamedTuple):
+    """Not now: ask again after `wait` seconds (infinity: when somebody has released a permit)."""
+
+    wait: float
+    why: str
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """The right to one attempt. It must be released.
+
+    Attributes:
+        granted_at: when.
+        amounts: what it takes of each thing that is counted.
+        ticket: what a shared window gave for it.
+    """
+
+    granted_at: float
+    amounts: dict[str, float] = field(default_factory=dict)
+    ticket: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a provider says about its limits: in its headers, or by refusing a request.
+
+    Attributes:
+        remaining: how much is left, of "requests", "tokens", "input_tokens" or "output_tokens".
+        resets_in: in how many seconds there will be everything again, for the same names.
+        retry_after: nothing is to be sent for so many seconds.
+        is_overloaded: whether it refused the request because there are too many.
+    """
+
+    remaining: Mapping[str, float] = field(default_factory=dict)
+    resets_in: Mapping[str, float] = field(default_factory=dict)
+    retry_after: float | None = None
+    is_overloaded: bool = False
+
+
+class Limit:
+    """Something that attempts wait for. One object may be shared by any number of actors, groups and runs.
+
+    `name` tells people what is waited for.
+    """
+
+    name: str
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.when_changed: Callable[[], None] | None = None
+        """Called when the numbers are changed, so that whoever waits can ask again. The runtime sets it."""
+
+    def _changed(self) -> None:
+        if self.when_changed is not None:
+            self.when_changed()
+
+    @property
+    def holds_slots(self) -> bool:
+        """Whether what it grants is held until the attempt ends, rather than used up."""
+        return False
+
+    def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
+        """Grant an attempt that will need so much, or tell when to ask again."""
+        raise NotImplementedError
+
+    def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
+        """An attempt has ended and really used so much; None if that is not known, or what was granted."""
+        raise NotImplementedError
+
+    def heed(self, advice: Advice, now: float) -> None:
+        """A provider has said something."""
+
+    def succeeded(self, permit: Permit, now: float) -> None:
+        """An attempt has succeeded."""
+
+
+class ConcurrencyLimit(Limit):
+    """At most `limit` attempts at a time. A call holds no slot while it waits for calls that it makes itself.
+
+    Args:
+        limit: how many; may be changed at any time. Attempts that are under way come to their end.
+        name: for people.
+
+    Raises:
+        ValueError: the limit is less than 1.
+    """
+
+    def __init__(self, limit: int, *, name: str = "concurrency") -> None:
+        super().__init__(name)
+        self.limit = limit
+        self.in_use: int = 0
+        """How many slots are taken now."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.in_use} of {self.limit})"
+
+    @property
+    def limit(self) -> int:
+        """How many attempts there may be at a time."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        if isinstance(limit, bool) or not limit >= 1:
+            raise ValueError(f"limit={limit!r}: at least 1 is needed")
+        self._limit = limit
+        self._changed()
+
+    @property
+    def holds_slots(self) -> bool:
+        """Its slots are held."""
+        return True
+
+    def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
+        """Grant a slot if one is free."""
+        if self.in_use >= self.limit:
+            return Refusal(_FOREVER, f"{self.limit} at a time")
+        self.in_use += 1
+        return Permit(now)
+
+    def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
+        """The slot is free again."""
+        self.in_use -= 1
+
+
+class AdaptiveConcurrency(ConcurrencyLimit):
+    """A concurrency limit that finds out what the provider can take: additive increase, multiplicative decrease.
+
+    While all slots are in use, every `limit` successes in a row raise the limit by `increase`. When the provider says
+    that there are too many requests, the limit is multiplied by `decrease`, at most once for all attempts that were
+    under way at that moment. (The rule is that of TCP: Chiu and Jain, "Analysis of the Increase and Decrease Algorithms
+    for Congestion Avoidance in Computer Networks", 1989.)
+
+    Args:
+        initial: the limit to begin with.
+        minimum, maximum: between these it stays.
+        increase: what is added.
+        decrease: the factor between 0 and 1.
+        name: for people.
+    """
+
+    def __init__(
+        self,
+        initial: int = 10,
+        *,
+        minimum: int = 1,
+        maximum: int = 1_000,
+        increase: int = 1,
+        decrease: float = 0.5,
+        name: str = "adaptive concurrency",
+    ) -> None:
+        if not 1 <= minimum <= initial <= maximum:
+            raise ValueError(f"{minimum=}, {initial=}, {maximum=}: they must be in this order, from 1 on")
+        if increase < 1 or not 0 < decrease < 1:
+            raise ValueError(f"{increase=} must be at least 1, and {decrease=} between 0 and 1")
+        super().__init__(initial, name=name)
+        self.minimum = minimum
+        self.maximum = maximum
+        self.increase = increase
+        self.decrease = decrease
+        self._successes = 0
+        self._was_full = False
+        self._decreased_at = -_FOREVER
+
+    def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
+        """Grant a slot if one is free; that none is says that more would be used."""
+        answer = super().admit(need, now)
+        self._was_full = self._was_full or self.in_use >= self.limit
+        return answer
+
+    def succeeded(self, permit: Permit, now: float) -> None:
+        """Raise the limit after as many successes as it is large."""
+        if permit.granted_at <= self._decreased_at:
+            return  # it began under the limit that was too large
+        self._successes += 1
+        if self._successes >= self.limit:
+            self._successes = 0
+            if self._was_full:
+                self.limit = min(self.maximum, self.limit + self.increase)
+            self._was_full = self.in_use >= self.limit
+
+    def refused(self, permit: Permit, now: float) -> None:
+        """The provider could not take an attempt: lower the limit, once for all that were under way."""
+        if permit.granted_at <= self._decreased_at:
+            return
+        self._decreased_at = now
+        self._successes = 0
+        self._was_full = False
+        self.limit = max(self.minimum, int(self.limit * self.decrease))
+
+
+class RateLimit(Limit):
+    """At most so much in any period of `per` seconds; the period slides, so that no window ever admits more.
+
+    What a call will need is estimated before it begins and counts as that; when it has ended, what it really used
+    counts instead, from the moment at which it began.
+
+    Args:
+        requests: how many requests.
+        tokens: how many tokens, those of input and output together.
+        input_tokens, output_tokens: the same, each by itself.
+        per: the length of the period, in seconds.
+        name: for people; and for a shared limit, what processes that use the same store have in common.
+        shared: whether all processes with the run's store share the limit. Runs without a store cannot.
+
+    All numbers may be changed at any time with `change`.
+
+    Raises:
+        ValueError: a number is not positive, or none is given, or a shared limit has no name.
+    """
+
+    def __init__(
+        self,
+        requests: float | None = None,
+        tokens: float | None = None,
+        *,
+        input_tokens: float | None = None,
+        output_tokens: float | None = None,
+        per: float = 60.0,
+        name: str = "",
+        shared: bool = False,
+    ) -> None:
+        if shared and not name:
+            raise ValueError("a shared rate limit needs a name, by which other processes find it: RateLimit(name=...)")
+        super().__init__(name or "rate limit")
+        self.shared = shared
+        self.limits: dict[str, float] = {}
+        self._windows: dict[str, _Window] = {}
+        self._held_until = -_FOREVER
+        self._why_held = ""
+        self.per = per
+        self.change(requests=requests, tokens=tokens, input_tokens=input_tokens, output_tokens=output_tokens, per=per)
+        if not self.limits:
+            raise ValueError("a rate limit needs at least one of requests=, tokens=, input_tokens= and output_tokens=")
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name}={limit:g}" for name, limit in self.limits.items())
+        return f"RateLimit({self.name!r}, {numbers}, per={self.per:g})"
+
+    def change(
+        self,
+        *,
+        requests: float | None = None,
+        tokens: float | None = None,
+        input_tokens: float | None = None,
+        output_tokens: float | None = None,
+        per: float | None = None,
+    ) -> None:
+        """Set other numbers; None leaves one as it is, infinity takes it away. What has been admitted still counts."""
+        numbers = dict(zip(KINDS, (requests, tokens, input_tokens, output_tokens), strict=True))
+        for name, value in {**numbers, "per": per}.items():
+            if value is not None and (isinstance(value, bool) or not value > 0):
+                raise ValueError(f"{name}={value!r}: it must be more than 0")
+        if per is not None:
+            if per == _FOREVER:
+                raise ValueError("per=inf: a period has an end; for a total there is Budget(...)")
+            self.per = per
+        for name, value in numbers.items():
+            if value == _FOREVER:
+                self.limits.pop(name, None)
+                self._windows.pop(name, None)
+            elif value is not None:
+                self.limits[name] = value
+                self._windows.setdefault(name, _Window())
+        self._changed()
+
+    def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
+        """Grant an attempt if all windows have room for it."""
+        if now < self._held_until:
+            return Refusal(self._held_until - now, self._why_held)
+        longest = Refusal(0.0, "")
+        for name, limit in self.limits.items():
+            wait = self._windows[name].wait(min(need.get(name, 0.0), limit), limit, self.per, now)
+            if wait > longest.wait:
+                longest = Refusal(wait, f"{limit:,g} {name.replace('_', ' ')} in {self.per:g} s")
+        if longest.wait:
+            return longest
+        permit = Permit(now, {name: need.get(name, 0.0) for name in self.limits})
+        for name, amount in permit.amounts.items():
+            self._windows[name].add(permit, amount)
+        return permit
+
+    def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
+        """Count what an attempt has really used."""
+        if used is None:
+            return
+        for name in permit.amounts:
+            if name in self._windows:
+                self._windows[name].settle(permit, name, used.get(name, 0.0))
+
+    def heed(self, advice: Advice, now: float) -> None:
+        """Hold back while the provider says that nothing is left."""
+        if advice.retry_after is not None:
+            self._hold(now + advice.retry_after, "the provider asked to wait")
+        for name, remaining in advice.remaining.items():
+            resets_in = advice.resets_in.get(name)
+            if remaining < 1 and resets_in is not None:
+                self._hold(now + min(resets_in, self.per), f"the provider has no {name.replace('_', ' ')} left")
+
+    def _hold(self, until: float, why: str) -> None:
+        if until > self._held_until:
+            self._held_until, self._why_held = until, why
+
+
+class _Window:
+    """What was admitted, oldest first, and its sum. Entries that are too old are forgotten when somebody asks."""
+
+    def __init__(self) -> None:
+        self.entries: deque[Permit] = deque()
+        self.amounts: dict[Permit, float] = {}
+        self.total: float = 0.0
+
+    def wait(self, amount: float, limit: float, per: float, now: float) -> float:
+        """Seconds until there is room for `amount`; 0.0 if there is now."""
+        while self.entries and self.entries[0].granted_at <= now - per:
+            self.total -= self.amounts.pop(self.entries.popleft())
+        if not self.entries:
+            self.total = 0.0
+        excess = self.total + amount - limit
+        if excess <= 0:
+            return 0.0
+        for permit in self.entries:
+            excess -= self.amounts[permit]
+            if excess <= 0:
+                return max(permit.granted_at + per - now, 0.0) or 1e-9
+        return 1e-9
+
+    def add(self, permit: Permit, amount: float) -> None:
+        self.entries.append(permit)
+        self.amounts[permit] = amount
+        self.total += amount
+
+    def settle(self, permit: Permit, name: str, amount: float) -> None:
+        before = self.amounts.get(permit)
+        if before is not None:
+            self.amounts[permit] = amount
+            self.total += amount - before
+
+
+def need_of(usage: Usage | None) -> dict[str, float]:
+    """What an attempt needs of each thing that a rate limit can count."""
+    if usage is None:
+        return {"requests": 1.0}
+    return {
+        "requests": 1.0,
+        "tokens": float(usage.tokens),
+        "input_tokens": float(usage.input_tokens),
+        "output_tokens": float(usage.output_tokens),
+    }

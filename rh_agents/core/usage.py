@@ -1,0 +1,140 @@
+"""What calls use up: tokens, requests and money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+__all__ = ["Price", "Spending", "Usage"]
+
+_PER = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call used, with all its attempts; or several calls together, since usages can be added.
+
+    Attributes:
+        input_tokens: tokens that a model was sent, those from its cache included.
+        output_tokens: tokens that it wrote, those of its reasoning included.
+        cached_tokens: of the input tokens, those that the provider had in its cache.
+        reasoning_tokens: of the output tokens, those of its reasoning.
+        requests: how many requests were made of providers.
+        cost: in the currency of the price table, US dollars unless somebody has another one.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    requests: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, each.name) for each in fields(self))
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.requests + other.requests,
+            self.cost + other.cost,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens - other.input_tokens,
+            self.output_tokens - other.output_tokens,
+            self.cached_tokens - other.cached_tokens,
+            self.reasoning_tokens - other.reasoning_tokens,
+            self.requests - other.requests,
+            self.cost - other.cost,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """What is not zero, by name."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Usage:
+        """The usage of which `as_json` made `data`. Names that are not known are left out."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs for a million tokens, in US dollars unless all prices are in another currency.
+
+    Attributes:
+        input: for a million input tokens.
+        output: for a million output tokens.
+        cached_input: for a million input tokens that the provider had in its cache; None means the price of all others.
+    """
+
+    input: float
+    output: float
+    cached_input: float | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{each.name}={value!r}: a price is a number from 0 on")
+
+    def cost(self, usage: Usage) -> float:
+        """What these tokens cost."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = usage.input_tokens - usage.cached_tokens
+        return (fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output) / _PER
+
+
+@dataclass(slots=True)
+class Spending:
+    """What a part of a run has spent so far, in all its executions.
+
+    Attributes:
+        usage: of all its calls together.
+        calls: how many calls came to an outcome.
+        seconds: how long it was under way.
+        by_actor: the usage of each actor that reported any, by name.
+    """
+
+    usage: Usage = field(default_factory=Usage)
+    calls: int = 0
+    seconds: float = 0.0
+    by_actor: dict[str, Usage] = field(default_factory=dict)
+
+    def add(self, name: str, usage: Usage | None, calls: int = 0) -> None:
+        """Something was spent by the actor of this name."""
+        self.calls += calls
+        if usage:
+            self.usage = self.usage + usage
+            self.by_actor[name] = self.by_actor.get(name, Usage()) + usage
+
+    def copy(self) -> Spending:
+        """A copy that does not change when this one does."""
+        return Spending(self.usage, self.calls, self.seconds, dict(self.by_actor))
+
+    def __str__(self) -> str:
+        """One line: the calls, tokens and cost, and what most of it went to."""
+        parts = [f"{self.calls:,} calls"]
+        if self.usage.tokens:
+            parts.append(f"{self.usage.tokens:,} tokens")
+        if self.usage.cost:
+            parts.append(f"${self.usage.cost:,.4f}")
+        largest = sorted(self.by_actor.items(), key=lambda item: (-item[1].cost, -item[1].tokens, item[0]))
+        shares = [f"{name} {_amount(usage)}" for name, usage in largest[:5]]
+        return ", ".join(parts) + (f" ({'; '.join(shares)})" if shares else "")
+
+
+def _amount(usage: Usage) -> str:
+    return f"${usage.cost:,.4f}" if usage.cost else f"{usage.tokens:,} tokens"

@@ -1,0 +1,245 @@
+"""Budgets: reserved before a call, settled after it, kept across restarts, and never overdrawn by what is known."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rh_agents import (
+    Budget,
+    BudgetExceeded,
+    ConcurrencyLimit,
+    ExecutionState,
+    MemoryStore,
+    RunStopped,
+    Tool,
+    Usage,
+    agent,
+    parallel,
+    report_usage,
+    run,
+    tool,
+)
+from rh_agents.core.errors import UsageError
+from tests.properties.virtual import run_virtually
+
+
+class Bill:
+    """Calls that cost a cent each, and how often they were made."""
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+
+    def calls(self) -> Callable[[int], Awaitable[int]]:
+        @tool
+        async def pay(number: int) -> int:
+            await asyncio.sleep(1.0)
+            self.paid.append(number)
+            report_usage(Usage(input_tokens=100, output_tokens=10, cost=0.01))
+            return number
+
+        return pay
+
+
+def test_a_run_stops_when_its_calls_are_made_and_goes_on_with_a_larger_budget_where_it_was() -> None:
+    bill, store = Bill(), MemoryStore()
+    pay = bill.calls()
+
+    async def program() -> int:
+        async with parallel(max_workers=4, name="bills") as p:
+            p.map(pay, range(30))
+            return len(await p.gather())
+
+    with pytest.raises(BudgetExceeded, match="calls=10") as caught:
+        run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=10)))
+    assert len(bill.paid) == 10
+    assert caught.value.spent.calls == 10
+    assert caught.value.spent.by_actor["pay"].tokens == 1_100
+    with pytest.raises(BudgetExceeded):  # what was spent before counts
+        run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=10)))
+    assert len(bill.paid) == 10
+    assert run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=30))) == 30
+    assert sorted(bill.paid) == list(range(30))
+
+
+def test_money_and_tokens_are_counted_across_restarts() -> None:
+    bill, store = Bill(), MemoryStore()
+    pay = bill.calls()
+
+    async def program() -> float:
+        for number in range(20):
+            await pay(number)
+        return 1.0
+
+    with pytest.raises(BudgetExceeded):
+        run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(cost=0.045)))
+    assert len(bill.paid) == 5
+    with pytest.raises(BudgetExceeded):
+        run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(tokens=1_150)))
+    assert len(bill.paid) == 11
+    run_virtually(lambda: run(program, store=store, run_id="r"))
+    assert len(bill.paid) == 20
+
+
+def test_a_budget_of_an_agent_ends_its_branch_and_the_others_go_on() -> None:
+    bill = Bill()
+    pay = bill.calls()
+    done: list[str] = []
+
+    @agent(budget=Budget(calls=3))
+    async def spendthrift(first: int) -> str:
+        for number in range(first, first + 10):
+            await pay(number)
+        return "never"
+
+    @agent
+    async def saver() -> str:
+        await asyncio.sleep(50)
+        await pay(1_000)
+        done.append("saver")
+        return "saved"
+
+    async def program() -> None:
+        async with parallel() as p:
+            p.add(spendthrift(0))
+            p.add(saver())
+            await p.gather()
+
+    with pytest.raises(BudgetExceeded, match="spendthrift"):
+        run_virtually(lambda: run(program))
+    assert bill.paid == [0, 1, 2, 1_000]
+    assert done == ["saver"]
+
+
+def test_a_budget_of_a_group_is_shared_by_its_members_and_ends_the_group_at_once() -> None:
+    bill, store = Bill(), MemoryStore()
+    pay = bill.calls()
+
+    async def program(calls: int) -> int:
+        async with parallel(max_workers=3, name="g", budget=Budget(calls=calls)) as p:
+            p.map(pay, range(1_000))
+            return len(await p.gather())
+
+    with pytest.raises(BudgetExceeded, match="the group g"):
+        run_virtually(lambda: run(program, 7, store=store, run_id="r"))
+    assert len(bill.paid) == 7
+    assert len(run_virtually(lambda: outcomes(store))) == 7
+
+
+async def outcomes(store: MemoryStore) -> list[object]:
+    return [outcome async for outcome in store.outcomes("r")]
+
+
+def test_time_is_a_budget_too_and_calls_under_way_come_to_their_end() -> None:
+    bill, store = Bill(), MemoryStore()
+    pay = bill.calls()
+
+    async def program() -> None:
+        for number in range(100):
+            await pay(number)
+
+    with pytest.raises(BudgetExceeded, match=r"seconds=4\.5"):
+        run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(seconds=4.5)))
+    assert bill.paid == [0, 1, 2, 3, 4]
+
+
+def test_what_is_reserved_for_calls_under_way_is_not_given_to_others() -> None:
+    bill = Bill()
+
+    class Estimated(Tool):
+        def estimate_input(self, input_data: object) -> Usage:
+            return Usage(input_tokens=100)
+
+    async def spend(number: int) -> int:
+        await asyncio.sleep(1.0)
+        report_usage(Usage(input_tokens=50))
+        bill.paid.append(number)
+        return number
+
+    actor = Estimated(name="spend", handler=spend)
+
+    async def program() -> int:
+        async with ExecutionState(budget=Budget(tokens=400)) as state:
+            async with state.parallel(max_workers=10) as p:
+                for number in range(7):
+                    p.add(state.start(actor, number, None), key=str(number))
+                await p.gather()
+            assert state.spent.usage.tokens == 350
+        return len(bill.paid)
+
+    assert run_virtually(lambda: program()) == 7  # 4 at once, the others when those had used less than they might have
+
+
+def test_a_budget_of_money_refuses_calls_of_which_nobody_knows_the_price() -> None:
+    class Unknown(Tool):
+        def estimate_input(self, input_data: object) -> Usage:
+            return Usage(input_tokens=1, cost=math.nan)
+
+    async def spend(number: int) -> int:
+        return number
+
+    async def program() -> None:
+        async with ExecutionState(budget=Budget(cost=1.0)) as state:
+            await state.start(Unknown(name="spend", handler=spend), 1, None)
+
+    with pytest.raises(UsageError, match="price="):
+        run_virtually(lambda: program())
+
+
+def test_an_agent_that_spawns_itself_stops_by_default() -> None:
+    born: list[int] = []
+
+    @agent
+    async def spawn(number: int) -> int:
+        born.append(number)
+        async with parallel() as p:
+            p.map(spawn, [2 * number, 2 * number + 1])
+            return sum(result.unwrap() for result in await p.gather())
+
+    with pytest.raises(RunStopped, match="1,000"):
+        run_virtually(lambda: run(spawn, 1))
+    assert len(born) <= 1_001
+
+
+def test_calls_are_nested_no_deeper_than_sixty_unless_somebody_says_so() -> None:
+    @agent
+    async def descend(depth: int) -> int:
+        if depth == 0:
+            return 0
+        async with parallel() as p:
+            p.add(descend(depth - 1))
+            return 1 + (await p.gather())[0].unwrap()
+
+    with pytest.raises(BudgetExceeded, match="60 is the limit"):
+        run_virtually(lambda: run(descend, 80))
+    assert run_virtually(lambda: run(descend, 80, budget=Budget(depth=math.inf))) == 80
+    with pytest.raises(BudgetExceeded, match="60 is the limit"):
+        run_virtually(lambda: run(directly, 80))
+
+
+@agent(retry=2, timeout=60.0, limits=ConcurrencyLimit(1))
+async def directly(depth: int) -> int:
+    """Awaits itself."""
+    return 0 if depth == 0 else 1 + await directly(depth - 1)
+
+
+def test_replayed_and_cached_calls_cost_nothing() -> None:
+    bill, store = Bill(), MemoryStore()
+    pay = bill.calls()
+
+    @tool(cache="run")
+    async def same(number: int) -> int:
+        bill.paid.append(number)
+        return number
+
+    async def program() -> None:
+        for _ in range(10):
+            await same(1)
+        await pay(2)
+
+    run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=2)))
+    run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=2)))
+    assert bill.paid == [1, 2]

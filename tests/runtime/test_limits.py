@@ -1,0 +1,259 @@
+"""Limits at work: nobody gets more than is stated, nobody holds a slot while waiting for calls of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rh_agents import (
+    AdaptiveConcurrency,
+    ConcurrencyLimit,
+    ExecutionEvent,
+    ExecutionState,
+    ExecutionStatus,
+    MemoryStore,
+    ModelError,
+    RateLimit,
+    RunStopped,
+    Usage,
+    agent,
+    parallel,
+    report_usage,
+    run,
+    tool,
+)
+from rh_agents.core.errors import RateLimited
+from rh_agents.core.policies.limits import Limit
+from tests.properties.virtual import run_virtually
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Gauge:
+    """Counts who is in."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+
+    async def stay(self, seconds: float) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.inside -= 1
+
+
+def test_a_concurrency_limit_is_kept_by_all_groups_that_share_it() -> None:
+    limit, gauge = ConcurrencyLimit(3), Gauge()
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        await gauge.stay(1.0)
+        return number
+
+    @agent
+    async def half(first: int) -> int:
+        async with parallel(max_workers=10) as p:
+            p.map(work, range(first, first + 10))
+            return len(await p.gather())
+
+    async def program() -> list[int]:
+        async with parallel(max_workers=2) as p:
+            p.map(half, [0, 10])
+            return [result.unwrap() for result in await p.gather()]
+
+    assert run_virtually(lambda: run(program)) == [10, 10]
+    assert gauge.most == 3
+
+
+@pytest.mark.parametrize("limit", [ConcurrencyLimit(1), AdaptiveConcurrency(1, maximum=1)])
+def test_with_one_slot_fifty_nested_calls_finish(limit: Limit) -> None:
+    gauge = Gauge()
+
+    @agent(limits=limit)
+    async def descend(depth: int) -> int:
+        await gauge.stay(0.1)
+        return depth if depth == 0 else 1 + await descend(depth - 1) * 1
+
+    assert run_virtually(lambda: run(descend, 50)) == 50
+    assert gauge.most == 1
+
+
+def test_with_one_slot_members_of_nested_groups_finish() -> None:
+    limit = ConcurrencyLimit(1)
+
+    @agent(limits=limit)
+    async def descend(depth: int) -> int:
+        if depth == 0:
+            return 1
+        async with parallel(max_workers=2) as p:
+            p.map(descend, [depth - 1, depth - 1])
+            return sum(result.unwrap() for result in await p.gather())
+
+    assert run_virtually(lambda: run(descend, 5)) == 32
+
+
+def test_a_rate_limit_admits_no_more_than_stated_in_any_window() -> None:
+    limit, begun = RateLimit(requests=5, per=1.0), list[float]()
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        begun.append(now())
+        return number
+
+    async def program() -> int:
+        async with parallel(max_workers=50) as p:
+            p.map(work, range(23))
+            return len(await p.gather())
+
+    assert run_virtually(lambda: run(program)) == 23
+    for start in begun:
+        assert sum(start <= each < start + 1.0 for each in begun) <= 5
+    assert begun[-1] - begun[0] == pytest.approx(4.0, abs=0.1)
+
+
+def test_who_waits_for_a_limit_says_so_with_its_name_the_reason_and_the_seconds() -> None:
+    limit, told = RateLimit(requests=1, per=10.0, name="provider"), list[tuple[str, float | None]]()
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        return number
+
+    async def program() -> None:
+        async with ExecutionState() as state:
+
+            async def note(event: ExecutionEvent) -> None:
+                if event.execution_status is ExecutionStatus.WAITING:
+                    told.append((event.message or "", event.retry_delay))
+
+            state.event_bus.subscribe(note)
+            async with state.parallel(max_workers=2) as p:
+                p.map(work, range(2))
+                await p.gather()
+            assert ExecutionStatus.WAITING not in {event.execution_status for event in state.history}
+
+    run_virtually(lambda: program())
+    assert len(told) == 2
+    assert told[0][0].startswith("provider: ")
+    assert told[0][1] == pytest.approx(10.0, abs=0.1)
+    assert told[1] == ("provider: admitted", 0.0)
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_its_limits() -> None:
+    limit = RateLimit(requests=1, per=3600.0)
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        return number
+
+    async def program() -> float:
+        began = now()
+        with pytest.raises(RunStopped):
+            async with ExecutionState(store=MemoryStore()) as state:
+                asyncio.get_running_loop().call_later(5.0, state.request_interrupt)
+                async with state.parallel(max_workers=3) as p:
+                    p.map(work, range(3))
+                    await p.gather()
+        return now() - began
+
+    assert run_virtually(lambda: program()) == pytest.approx(5.0, abs=0.5)
+
+
+def test_a_limit_that_is_raised_lets_those_pass_who_wait() -> None:
+    limit, gauge = ConcurrencyLimit(1), Gauge()
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        await gauge.stay(10.0)
+        return number
+
+    async def program() -> float:
+        began = now()
+        async with parallel(max_workers=4) as p:
+            p.map(work, range(4))
+            asyncio.get_running_loop().call_later(5.0, lambda: setattr(limit, "limit", 4))
+            await p.gather()
+        return now() - began
+
+    assert run_virtually(lambda: run(program)) == pytest.approx(15.0, abs=0.1)
+    assert gauge.most == 4
+
+
+def test_tokens_that_were_reported_count_in_the_window_of_the_limit() -> None:
+    limit, begun = RateLimit(tokens=100, per=10.0), list[float]()
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        begun.append(now())
+        report_usage(Usage(input_tokens=60, output_tokens=30))
+        return number
+
+    async def program() -> None:
+        for number in range(3):
+            await work(number)
+
+    run_virtually(lambda: run(program))
+    assert begun[2] - begun[0] >= 10.0
+
+
+def test_whoever_is_told_to_come_later_makes_all_wait_who_share_the_limit() -> None:
+    limit, begun = RateLimit(requests=100, per=1.0), list[float]()
+    failures = [RateLimited("slow down", retry_after=30.0)]
+
+    @tool(limits=limit, retry=3)
+    async def work(number: int) -> int:
+        begun.append(now())
+        if failures:
+            raise failures.pop()
+        return number
+
+    async def program() -> None:
+        await work(1)
+        await work(2)
+
+    run_virtually(lambda: run(program))
+    assert begun[1] - begun[0] >= 30.0
+
+
+def test_a_slot_is_free_again_however_the_attempt_ended() -> None:
+    limit = ConcurrencyLimit(1)
+
+    @tool(limits=limit, timeout=1.0)
+    async def work(how: str) -> str:
+        if how == "fail":
+            raise ModelError("no")
+        await asyncio.sleep(5.0 if how == "hang" else 0.1)
+        return how
+
+    async def program() -> list[bool]:
+        async with parallel(max_workers=3) as p:
+            p.map(work, ["fail", "hang", "fail", "work"])
+            found = [result.ok for result in await p.gather()]
+        call = asyncio.ensure_future(work("hang again").outcome())
+        await asyncio.sleep(0.5)
+        call.cancel()
+        await asyncio.wait([call])
+        return [*found, (await work("work").outcome()).ok]
+
+    assert run_virtually(lambda: run(program)) == [False, False, False, True, True]
+
+
+def test_limits_of_a_group_hold_for_plain_coroutines_as_well() -> None:
+    gauge = Gauge()
+
+    async def work(number: int) -> int:
+        await gauge.stay(1.0)
+        return number
+
+    async def program() -> int:
+        async with parallel(max_workers=10, limits=ConcurrencyLimit(2)) as p:
+            p.map(work, range(6))
+            return len(await p.gather())
+
+    assert run_virtually(lambda: run(program)) == 6
+    assert gauge.most == 2
