@@ -3,6 +3,7 @@
 from rh_agents.core._flow import report_usage, tell_progress
 from rh_agents.core.actors import LLM, Agent, BaseActor, Injected, Tool, ToolSet
 from rh_agents.core.calls import Call
+from rh_agents.core.chat import ChatModel, Message
 from rh_agents.core.context import current
 from rh_agents.core.errors import (
     BudgetExceeded,
@@ -60,6 +61,7 @@ __all__ = [
     "Call",
     "CallCancelled",
     "CallTimeout",
+    "ChatModel",
     "CircuitBreaker",
     "CircuitOpenError",
     "ConcurrencyLimit",
@@ -77,6 +79,7 @@ __all__ = [
     "HistorySet",
     "Injected",
     "MemoryStore",
+    "Message",
     "ModelError",
     "OnUnknown",
     "ParallelDisplayMode",

@@ -227,7 +227,8 @@ async def run(
 
 def name_of(workflow: Callable[..., Any]) -> str:
     """The name of what is executed; "" for what has none that would mean something, such as a lambda."""
-    name = workflow.actor.name if isinstance(workflow, ActorFunction) else getattr(workflow, "__name__", "")
+    actor = workflow.actor if isinstance(workflow, ActorFunction) else workflow
+    name = actor.name if isinstance(actor, BaseActor) else getattr(workflow, "__name__", "")
     return "" if name == "<lambda>" else name
 
 

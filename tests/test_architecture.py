@@ -96,7 +96,7 @@ def test_every_module_names_what_is_public_in_it_and_all_of_it_exists(name: str)
 # Used by other modules of the library, and no promise to users.
 INTERNAL = {
     "rh_agents.cli.app": {"map_command", "run_command"},
-    "rh_agents.core.actors": {"Check", "Signature"},
+    "rh_agents.core.actors": {"Check", "Signature", "set_agent_loop"},
     "rh_agents.core.bus": {"Event"},
     "rh_agents.core.calls": {"default_run", "set_default_run"},
     "rh_agents.core.metrics": {"RunCounter"},
@@ -198,8 +198,9 @@ def test_a_rule_knows_neither_event_loop_nor_clock_nor_chance(name: str) -> None
 def test_every_module_of_the_core_is_either_a_rule_or_a_part_of_the_runtime() -> None:
     runtime = {
         "__init__", "execution", "parallel", "bus", "calls", "context", "_runner", "_roster", "_members", "_scheduler",
-        "_stream", "interrupt", "questions", "rewind", "_recording", "_validation", "_accounts", "_caching", "_flow", "_gate",
-        "_ledger", "chat/__init__", "chat/messages", "chat/model", "chat/schema",
+        "_stream", "interrupt", "questions", "rewind", "_recording", "_validation", "_accounts", "_caching", "_flow",
+        "_gate", "_ledger", "chat/__init__", "chat/agent_loop", "chat/messages", "chat/model", "chat/schema",
+        "chat/tool_calls",
     }  # fmt: skip
     core = PACKAGE / "core"
     existing = {path.relative_to(core).with_suffix("").as_posix() for path in core.rglob("*.py")}

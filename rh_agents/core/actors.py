@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -304,6 +304,9 @@ class Agent(BaseActor):
     max_workers: int = Field(default=8, ge=1)
     """How many tools run side by side."""
 
+    def __init__(self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent] = (), **data: Any) -> None:
+        super().__init__(**{"tools": tools, "handoffs": handoffs, **data})
+
     @field_validator("tools", mode="before")
     @classmethod
     def _read_tools(cls, tools: Any) -> Any:
@@ -351,7 +354,7 @@ def set_agent_loop(
     loop_of: Callable[[Agent], Callable[..., Any]], call_of: Callable[[Agent, Any], Awaitable[Any]]
 ) -> None:
     """Tell what an agent without a handler does, and how an agent is called. The runtime does this once."""
-    global _loop_of, _call_of  # noqa: PLW0603 - the one hook that keeps this module below the runtime
+    global _loop_of, _call_of
     _loop_of, _call_of = loop_of, call_of
 
 

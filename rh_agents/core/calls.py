@@ -172,12 +172,12 @@ class FunctionCall(Call[T]):
         return run.executor(actor).call(actor.handler, self.args, self.kwargs)
 
 
-class ActorCall(Call["ExecutionResult[T]"]):  # quoted: Pydantic would build a model for it at import
+class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic would build a model for it at import
     """The call of an actor with one input. `await call` gives an `ExecutionResult`, whatever becomes of the call."""
 
     __slots__ = ("extra_context", "input_data")
 
-    def __init__(self, actor: BaseActor, input_data: Any, extra_context: Any, run: RunHandle) -> None:
+    def __init__(self, actor: BaseActor, input_data: Any, extra_context: Any, run: RunHandle | None = None) -> None:
         super().__init__(actor, run)
         self.input_data: Any = input_data
         self.extra_context: Any = extra_context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
@@ -13,10 +13,11 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Spending, Usage
 
 if TYPE_CHECKING:
+    from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.results import Outcome
     from rh_agents.core.scope import Generation
 
-__all__ = ["Charge", "RecordedCalls", "affected_calls"]
+__all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in"]
 
 
 class Charge(NamedTuple):
@@ -27,6 +28,13 @@ class Charge(NamedTuple):
     places: Mapping[str, float] | None = None
     is_free: bool = False
     """Whether the call had its result from a cache, so that it does not count."""
+
+
+def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
+    """What an event says was spent; None if nothing was."""
+    if event.usage is None and event.charges is None and not event.from_cache:
+        return None
+    return Charge(event.name, event.usage, event.charges, event.from_cache)
 
 
 _ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})

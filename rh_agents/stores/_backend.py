@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow, RunInfo
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores.artifacts import ArtifactStore
 
@@ -90,7 +90,11 @@ class OutcomeRow(NamedTuple):
 
 
 class CallRow(NamedTuple):
-    """What the fold over a journal needs of an event. The last three are of a failure's outcome, None elsewhere."""
+    """What the fold over a journal needs of an event.
+
+    `name` and `more` are there if `more` may tell of something that was spent. The last three are of a failure's
+    outcome, None elsewhere.
+    """
 
     sequence: int
     status: str
@@ -98,6 +102,8 @@ class CallRow(NamedTuple):
     attempt: int
     group_id: str | None
     ok: bool | None
+    name: str | None
+    more: str | None
     epoch: int | None
     tries: int | None
     parent_attempt: int | None
@@ -305,6 +311,31 @@ class Writing(Protocol):
         """Leave a request for the holder of a run, where `write`, `renew` and `look` find it."""
         ...
 
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a result under its key, in place of what was there."""
+        ...
+
+    def delete_expired(self, now: float) -> None:
+        """Forget results that have expired, and tickets that no window has any more."""
+        ...
+
+    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
+        """Take amounts out of a window if `refusal` has nothing against it. Nobody else looks at it meanwhile.
+
+        `now` is for backends that have no clock that all processes share.
+        """
+        ...
+
+    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for other amounts, if it still counts."""
+        ...
+
+    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
+        """Admit nobody for so many seconds, or for longer if that was said before."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection. Never raises."""
         ...
@@ -339,6 +370,10 @@ class Reading(Protocol):
 
     def question(self, number: int, question_id: str) -> Question | None:
         """One question of a run."""
+        ...
+
+    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+        """The result that is kept under a key and has not expired."""
         ...
 
     def questions(self, run_id: str | None, is_open: bool) -> list[Question]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RunInfo
-from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
@@ -153,7 +153,9 @@ class SqlJournal:
         key = None if event.key is None else bytes.fromhex(event.key)
         self._sequence = sequence = self._sequence + 1
         self._events.append(event_row(sequence, event, key, None))
-        self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, False, None)
+        self.recorded.add(
+            sequence, event.execution_status, key, event.attempt, event.group_id, False, None, charge_in(event)
+        )
 
     def _add_outcome(self, event: ExecutionEvent[Any], outcome: Outcome, data: bytes, artifact: str | None) -> None:
         key, ok = outcome.key, outcome.error is None
@@ -165,7 +167,8 @@ class SqlJournal:
         self._outcomes.append(about)
         self._unwritten[key] = (stored_outcome(about, row), data)
         failed_in = None if ok else outcome.made_in
-        self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, True, failed_in)
+        charge = charge_in(event)
+        self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, True, failed_in, charge)
 
     async def _kept(self, data: bytes) -> str:
         """The digest of a large value that is kept now, in a thread of its own: nobody's commit waits for it."""

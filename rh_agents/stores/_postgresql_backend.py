@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg_pool import ConnectionPool
 
 from rh_agents.core.errors import StoreError
-from rh_agents.core.ports import Question
+from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
 from rh_agents.stores._backend import (
     Batch,
     CallRow,
@@ -31,6 +31,7 @@ from rh_agents.stores._backend import (
 from rh_agents.stores._postgresql_artifacts import TableArtifacts
 from rh_agents.stores._postgresql_driver import Array, Database, from_text, plain_text, read_url
 from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores._windows import Ticket, refusal
 from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
 
 __all__ = ["PostgresqlBackend"]
@@ -426,6 +427,51 @@ class PostgresqlWriting:
         """Leave a request for the holder of a run."""
         self._changes("request_stop", "the run could not be asked to stop", number=number, reason=reason)
 
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a result under its key, in place of what was there."""
+        self._rows(
+            "put_cached",
+            "a result could not be kept",
+            key=entry.key,
+            value=entry.value,
+            actor=entry.actor,
+            created_at=entry.created_at,
+            expires_at=entry.expires_at,
+            run_id=entry.run_id,
+        )
+
+    def delete_expired(self, now: float) -> None:
+        """Forget results that have expired, and tickets that no window has any more."""
+        self._rows("delete_expired", "expired results could not be deleted", now=now)
+
+    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
+        """Take amounts out of a window, by the clock of the server: those of machines differ."""
+        what = "a shared rate limit could not be asked"
+        lock = sha256(_digest(self._database) + window.name.encode("utf-8", "surrogatepass")).digest()
+        with self._database.errors(what), self._connection.transaction():
+            self._rows("lock_window", what, lock=int.from_bytes(lock[:8], "big", signed=True))
+            ((now, held_until),) = self._rows("read_window", what, limited=window.name)
+            self._rows("delete_old_tickets", what, limited=window.name, now=now)
+            rows = self._rows("read_tickets", what, limited=window.name, since=now - window.per)
+            tickets = [Ticket(taken_at, json.loads(amounts)) for taken_at, amounts in rows]
+            refused = refusal(window, tickets, held_until or 0.0, amounts, now)
+            if refused is not None:
+                return refused
+            facts = {"limited": window.name, "taken_at": now, "ends_at": now + window.per}
+            ((number,),) = self._rows("add_ticket", what, amounts=json.dumps(dict(amounts)), **facts)
+        return Admitted(str(number))
+
+    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for other amounts, if it still counts."""
+        facts = {"limited": window.name, "number": int(ticket), "amounts": json.dumps(dict(amounts))}
+        self._rows("settle_ticket", "a shared rate limit could not be settled", **facts)
+
+    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
+        """Admit nobody for so many seconds, or for longer if that was said before."""
+        self._rows("hold", "a shared rate limit could not be held", limited=window.name, seconds=seconds)
+
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
@@ -467,7 +513,7 @@ class PostgresqlReading:
             plain_text(cursor)
             query = self._queries["calls"].encode()
             cursor.execute(query, {"number": number, "after": after, "limit": limit}, prepare=True)
-            rows = [CallRow._make(row) for row in cursor.fetchall()]
+            rows = [_call_row(row) for row in cursor.fetchall()]
         if any(row.group_id is not None and "\\" in row.group_id for row in rows):
             return [row if row.group_id is None else row._replace(group_id=from_text(row.group_id)) for row in rows]
         return rows
@@ -487,6 +533,14 @@ class PostgresqlReading:
         """Where the outcomes of these keys are recorded; those that have none are left out."""
         what = "the outcomes could not be looked up"
         return {row[0]: row[1] for row in self._rows("sequences", what, number=number, keys=Array("bytea", list(keys)))}
+
+    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+        """The result that is kept under a key and has not expired."""
+        rows = self._rows("find_cached", "a kept result could not be read", key=key, now=now)
+        if not rows:
+            return None
+        key, value, actor, created_at, expires_at, run_id = rows[0]
+        return CacheEntry(bytes(key), bytes(value), actor, created_at, expires_at, run_id)
 
     def question(self, number: int, question_id: str) -> Question | None:
         """One question of a run."""
@@ -611,6 +665,13 @@ def _run_row(row: tuple[Any, ...]) -> RunRow:
     values[_TAGS] = tuple(values[_TAGS])
     values[_FACTS] = json.loads(values[_FACTS])
     return RunRow(*values)
+
+
+def _call_row(row: tuple[Any, ...]) -> CallRow:
+    made = CallRow._make(row)
+    if made.more is None or made.name is None:
+        return made
+    return made._replace(name=from_text(made.name), more=from_text(made.more))
 
 
 def _outcome_row(row: tuple[Any, ...]) -> OutcomeRow:

@@ -12,13 +12,16 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.replay import Charge
 from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.usage import Usage
 from rh_agents.core.values import decode, decode_error, encode, encode_error
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, StoredEvent, StoredOutcome
 
 __all__ = [
     "LARGEST_INLINE",
+    "charge_of",
     "edit",
     "encode_outcome",
     "event_of",
@@ -26,6 +29,7 @@ __all__ = [
     "outcome_of",
     "outcome_row",
     "stored_outcome",
+    "usage_of",
 ]
 
 LARGEST_INLINE = 32 * 1024
@@ -77,6 +81,8 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
     is_recovered = facts["execution_status"] is _RECOVERED
     if (
         facts["retry_delay"] is None
+        and facts["usage"] is None
+        and facts["charges"] is None
         and facts["group"] is None
         and actor.version == "1"
         and actor.name == facts["name"]
@@ -97,6 +103,10 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
     more = {name: value for name, value, usual in pairs if value != usual}
     if facts["group"] is not None:
         more["group"] = facts["group"].model_dump(mode="json")
+    if facts["usage"] is not None:
+        more["usage"] = facts["usage"].as_json()
+    if facts["charges"] is not None:
+        more["charges"] = dict(facts["charges"])
     return json.dumps(more)
 
 
@@ -107,9 +117,9 @@ def outcome_row(
     epoch, tries, attempt = outcome.made_in
     base = outcome.base
     more = None
-    if (outcome.name, outcome.address, outcome.seconds, outcome.attempts, outcome.group_id) != (
-        event.name, event.address, event.seconds, event.attempt, event.group_id,
-    ):  # fmt: skip
+    if outcome.usage is not None or (
+        outcome.name, outcome.address, outcome.seconds, outcome.attempts, outcome.group_id,
+    ) != (event.name, event.address, event.seconds, event.attempt, event.group_id):  # fmt: skip
         more = _more_of_outcome(outcome, event)
     return _new_tuple(
         OutcomeRow,
@@ -138,7 +148,10 @@ def _more_of_outcome(outcome: Outcome, event: EventRow) -> str:
         "attempts": (outcome.attempts, event.attempt),
         "group_id": (outcome.group_id, event.group_id),
     }
-    return json.dumps({name: mine for name, (mine, its) in pairs.items() if mine != its})
+    more: dict[str, Any] = {name: mine for name, (mine, its) in pairs.items() if mine != its}
+    if outcome.usage is not None:
+        more["usage"] = outcome.usage.as_json()
+    return json.dumps(more)
 
 
 def edit(outcome: Outcome, put: Callable[[bytes], str]) -> Edit:
@@ -173,8 +186,11 @@ def outcome_of(stored: StoredOutcome, data: bytes | None) -> Outcome:
     if data is None:
         raise StoreError("it has no value")
     facts = (stored.name, stored.address, stored.seconds, stored.attempts, stored.group_id)
+    usage = None
     if row.more is not None:
-        facts = _changed(facts, row.more)
+        changes = json.loads(row.more)
+        facts = _changed(facts, changes)
+        usage = usage_of(changes)
     name, address, seconds, attempts, group_id = facts
     return _new_tuple(
         Outcome,
@@ -190,12 +206,24 @@ def outcome_of(stored: StoredOutcome, data: bytes | None) -> Outcome:
             row.key if row.base is None else row.base,
             row.parent,
             (row.epoch, row.tries, row.parent_attempt),
+            usage,
         ),
     )
 
 
-def _changed(facts: tuple[Any, ...], more: str) -> tuple[Any, ...]:
-    changes = json.loads(more)
+def usage_of(more: Mapping[str, Any]) -> Usage | None:
+    """The usage that a row has among what few rows have."""
+    usage = more.get("usage")
+    return None if usage is None else Usage.from_json(usage)
+
+
+def charge_of(name: str, more: Mapping[str, Any]) -> Charge | None:
+    """What an event says was spent; None if nothing was."""
+    usage, places, is_free = usage_of(more), more.get("charges"), bool(more.get("from_cache"))
+    return Charge(name, usage, places, is_free) if usage is not None or places is not None or is_free else None
+
+
+def _changed(facts: tuple[Any, ...], changes: Mapping[str, Any]) -> tuple[Any, ...]:
     names = ("name", "address", "seconds", "attempts", "group_id")
     return tuple(changes.get(name, fact) for name, fact in zip(names, facts, strict=True))
 
@@ -236,6 +264,9 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
             "is_parallel": more.get("is_parallel", row.group_id is not None),
             "group_total": row.group_total,
             "group": None if group is None else ParallelEventGroup.model_validate(group),
+            "usage": usage_of(more),
+            "charges": more.get("charges"),
+            "progress": None,
         },
     )
 

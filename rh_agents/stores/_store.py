@@ -8,14 +8,14 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
-from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
@@ -32,7 +32,7 @@ from rh_agents.stores._backend import (
 )
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
-from rh_agents.stores._rows import edit, event_of, outcome_of
+from rh_agents.stores._rows import charge_of, edit, event_of, outcome_of
 from rh_agents.stores._writer import Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore, sweep
 
@@ -397,11 +397,42 @@ class SqlStore:
             raise StoreError(f"question {question_id!r} of run {run_id!r} has been answered")
         return found
 
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    async def find_cached(self, key: bytes, *, now: float) -> CacheEntry | None:
+        """What is kept under a key and has not expired at `now`."""
+        await self._get_ready()
+        return await self.read(lambda session: session.find_cached(key, now))
+
+    async def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a value under its key, in place of what was there."""
+        await self._get_ready()
+        await self.writer.done(lambda session: session.put_cached(entry))
+
+    async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
+        """Take amounts out of a window that all processes with this store share, or say when to ask again."""
+        await self._get_ready()
+        now = self.clock()
+        return await self.writer.done(lambda session: session.admit(window, amounts, now))
+
+    async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for what was really used instead."""
+        await self._get_ready()
+        await self.writer.done(lambda session: session.settle(window, ticket, amounts))
+
+    async def hold(self, window: RateWindow, seconds: float) -> None:
+        """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
+        await self._get_ready()
+        now = self.clock()
+        await self.writer.done(lambda session: session.hold(window, seconds, now))
+
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
     async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
         """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed."""
         await self._get_ready()
+        now = self.clock()
+        await self.writer.done(lambda session: session.delete_expired(now))
         return await self.read(lambda session: sweep(self.artifacts, session.used_artifacts, min_age))
 
     async def check(self) -> list[str]:
@@ -577,9 +608,10 @@ def _fold(session: Reading, number: int) -> RecordedCalls:
     add, after = recorded.add, 0
     while True:
         chunk = session.calls(number, after, _FOLD_CHUNK)
-        for sequence, status, key, attempt, group_id, ok, epoch, tries, parent_attempt in chunk:
+        for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
-            add(sequence, status, key, attempt, group_id, ok is not None, failed_in)
+            charge = None if more is None else charge_of(name or "", json.loads(more))
+            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge)
         if len(chunk) < _FOLD_CHUNK:
             return recorded
         after = chunk[-1].sequence

@@ -7,17 +7,18 @@ import dataclasses
 import json
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
-from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo, RunRequest
-from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error
+from rh_agents.stores._windows import Ticket, refusal
 
 __all__ = ["MemoryJournal", "MemoryStore"]
 
@@ -36,6 +37,8 @@ class MemoryStore:
         self._runs: dict[str, _Run] = {}
         self._clock = clock
         self._is_closed = False
+        self._cached: dict[bytes, CacheEntry] = {}
+        self._windows: dict[str, _Window] = {}
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._runs)} runs)"
@@ -69,6 +72,33 @@ class MemoryStore:
 
     def _make_journal(self, run: _Run, info: RunInfo) -> MemoryJournal:
         return MemoryJournal(run, info, self)
+
+    async def find_cached(self, key: bytes, *, now: float) -> CacheEntry | None:
+        """What is kept under a key and has not expired at `now`."""
+        self._expect_open()
+        entry = self._cached.get(key)
+        return None if entry is None or (entry.expires_at is not None and entry.expires_at <= now) else entry
+
+    async def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a value under its key, in place of what was there."""
+        self._expect_open()
+        self._cached[entry.key] = entry
+
+    async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
+        """Take amounts out of a window, or say when to ask again."""
+        self._expect_open()
+        return self._windows.setdefault(window.name, _Window()).admit(window, amounts, self._clock())
+
+    async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for what was really used instead."""
+        self._expect_open()
+        self._windows.setdefault(window.name, _Window()).settle(ticket, amounts)
+
+    async def hold(self, window: RateWindow, seconds: float) -> None:
+        """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
+        self._expect_open()
+        kept = self._windows.setdefault(window.name, _Window())
+        kept.held_until = max(kept.held_until, self._clock() + seconds)
 
     async def find_run(self, run_id: str) -> RunInfo | None:
         """The run of this name, if there is one."""
@@ -200,6 +230,7 @@ class MemoryStore:
         self._expect_open()
         self._run(run_id).expect_free()
         del self._runs[run_id]
+        self._cached = {key: entry for key, entry in self._cached.items() if entry.run_id != run_id}
 
     async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
         """There are no artifacts here: large results are kept with their outcomes."""
@@ -390,10 +421,33 @@ class MemoryJournal:
             raise LeaseLost(f"run {self.info.run_id!r} is closed here, or somebody else has taken it over")
 
 
+class _Window:
+    """What was taken out of a shared window."""
+
+    def __init__(self) -> None:
+        self.held_until: float = 0.0
+        self._tickets: dict[str, Ticket] = {}
+        self._count = 0
+
+    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
+        self._tickets = {name: each for name, each in self._tickets.items() if each.taken_at > now - window.per}
+        refused = refusal(window, list(self._tickets.values()), self.held_until, amounts, now)
+        if refused is not None:
+            return refused
+        self._count += 1
+        self._tickets[str(self._count)] = Ticket(now, dict(amounts))
+        return Admitted(str(self._count))
+
+    def settle(self, ticket: str, amounts: Mapping[str, float]) -> None:
+        if ticket in self._tickets:
+            self._tickets[ticket] = self._tickets[ticket]._replace(amounts=dict(amounts))
+
+
 def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
     key = None if event.key is None else bytes.fromhex(event.key)
     failed_in = None if outcome is None or outcome.error is None else outcome.made_in
-    recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, outcome is not None, failed_in)
+    has_outcome, charge = outcome is not None, charge_in(event)
+    recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, has_outcome, failed_in, charge)
 
 
 def _written(outcome: Outcome) -> Outcome:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from rh_agents.core.errors import StoreError
-from rh_agents.core.ports import Clock, Question
+from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow
 from rh_agents.stores._backend import (
     Batch,
     CallRow,
@@ -47,6 +47,7 @@ from rh_agents.stores._sqlite_rows import (
     with_number,
 )
 from rh_agents.stores._store import SqlStore
+from rh_agents.stores._windows import Ticket, refusal
 from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
 
 try:
@@ -440,6 +441,7 @@ class _Writing(_Session):
             self._ask("delete_outcomes", first=first, last=last)
             self._ask("delete_events", first=first, last=last)
             self._ask("delete_questions", number=number)
+            self._ask("delete_cached", number=number)
             self._ask("delete_run", number=number)
         self._bound_wal()
         return True
@@ -522,6 +524,52 @@ class _Writing(_Session):
             self._ask("request_stop", number=number, reason=as_text(reason))
         self._is_news = True  # `data_version` tells only of what others have written
 
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    def put_cached(self, entry: CacheEntry) -> None:
+        with self._transaction():
+            self._ask(
+                "put_cached",
+                key=entry.key,
+                value=entry.value.decode(),
+                actor=as_text(entry.actor),
+                created_at=entry.created_at,
+                expires_at=entry.expires_at,
+                run_id=as_text(entry.run_id),
+            )
+        self._bound_wal()
+
+    def delete_expired(self, now: float) -> None:
+        with self._transaction():
+            self._ask("delete_expired", now=now)
+            self._ask("delete_old_tickets", now=now)
+        self._bound_wal()
+
+    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
+        limited = as_text(window.name)
+        with self._transaction():
+            self._ask("delete_old_tickets", now=now)
+            rows = self._ask("read_tickets", limited=limited, since=now - window.per)
+            tickets = [Ticket(taken_at, from_json(amounts)) for taken_at, amounts in rows]
+            hold = self._ask_one("read_hold", limited=limited)
+            refused = refusal(window, tickets, 0.0 if hold is None else hold[0], amounts, now)
+            if refused is not None:
+                return refused
+            row = self._ask_one(
+                "add_ticket", limited=limited, taken_at=now, ends_at=now + window.per, amounts=as_json(dict(amounts))
+            )
+            assert row is not None
+            return Admitted(str(row[0]))
+
+    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        with self._transaction():
+            limited = as_text(window.name)
+            self._ask("settle_ticket", number=int(ticket), limited=limited, amounts=as_json(dict(amounts)))
+
+    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
+        with self._transaction():
+            self._ask("hold", limited=as_text(window.name), held_until=now + seconds)
+
     def close(self) -> None:
         # If it fails, somebody else uses the file and does it later, or others have been told what is wrong; so nobody
         # waits for it either.
@@ -529,6 +577,14 @@ class _Writing(_Session):
             self._connection.set_busy_timeout(0)
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         super().close()
+
+
+def _spent(about: list[str] | None) -> tuple[str | None, str | None]:
+    """The name and the rarer facts of an event that may tell of something that was spent."""
+    if about is None:
+        return None, None
+    name, more = about
+    return from_text(name), from_text(more)
 
 
 class _Reading(_Session):
@@ -559,19 +615,20 @@ class _Reading(_Session):
 
     def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
-        ((places, statuses, keys, attempts, groups, oks, made_in),) = self._all(
+        ((places, statuses, keys, attempts, groups, oks, spent, made_in),) = self._all(
             "read_calls", after=first + after, last=last, limit=limit
         )
         keys = keys or b""
         return [
-            CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *made)
-            for place, status, key, attempt, group, ok, made in zip(
+            CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *about, *made)
+            for place, status, key, attempt, group, ok, about, made in zip(
                 from_json(places),
                 from_json(statuses),
                 [keys[start : start + 32] for start in range(0, len(keys), 32)],
                 from_json(attempts),
                 map(from_text, from_json(groups)),
                 map(OKS.__getitem__, from_json(oks)),
+                (_spent(text) for text in from_json(spent)),
                 (from_json(made) if made else NOT_MADE for made in from_json(made_in)),
                 strict=True,
             )
@@ -595,6 +652,13 @@ class _Reading(_Session):
         first = number << PLACE_BITS
         found = {key: self._all("find_outcome", number=number, key=key) for key in keys}
         return {key: rows[0][0] - first for key, rows in found.items() if rows}
+
+    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+        rows = self._all("find_cached", key=key, now=now)
+        if not rows:
+            return None
+        key, value, actor, created_at, expires_at, run_id = rows[0]
+        return CacheEntry(key, value.encode(), from_text(actor) or "", created_at, expires_at, from_text(run_id))
 
     def question(self, number: int, question_id: str) -> Question | None:
         rows = self._all("find_question", number=number, id=as_text(question_id))

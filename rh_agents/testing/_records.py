@@ -16,7 +16,7 @@ from rh_agents.core.errors import CallCancelled
 from rh_agents.core.events import ExecutionEvent, call_event, group_event
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
-from rh_agents.core.replay import RecordedCalls
+from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import storable
@@ -251,6 +251,7 @@ class Written:
                 given.group_id,
                 result is not None,
                 None if result is None or result.error is None else result.made_in,
+                charge_in(given),
             )
         return calls
 

@@ -33,8 +33,9 @@ except ModuleNotFoundError as _error:
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled, LeaseLost, RunIsLive, StoreError, UnstorableError
 from rh_agents.core.groups import GroupStatus
-from rh_agents.core.ports import Journal, Question, Store
+from rh_agents.core.ports import CacheEntry, Journal, Question, RateWindow, Store
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.usage import Usage
 from rh_agents.testing._comparison import OPERATIONS, Comparison
 from rh_agents.testing._records import (
     AWAITING,
@@ -1198,6 +1199,114 @@ class StoreConformance:
         await written.call(journal, outcome(3, "x" * 100_000))
         await journal.ask(Question(RUN, "question", "", "Why?"))
         assert await store.check() == []
+
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    @_on_an_event_loop
+    async def test_what_was_spent_is_folded_from_the_events(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        usage, places = Usage(input_tokens=7, output_tokens=3, requests=1, cost=0.25), {"": 1.5, "ab" * 32: 0.0}
+        failed_attempt = event(RUN, RETRYING, outcome(1), attempt=1, usage=usage, charges=places)
+        await journal.append(failed_attempt)
+        spent = outcome(1, "value", usage=usage + usage)
+        end = completed(RUN, spent).model_copy(update={"usage": usage, "charges": places})
+        await journal.append(end, spent)
+        hit = completed(RUN, outcome(2, "value")).model_copy(update={"from_cache": True})
+        await journal.append(hit, outcome(2, "value"))
+        await journal.close(STARTED)
+        journal = await store.open_run(request())
+        assert (await journal.load(spent.key)).usage == usage + usage
+        recorded = journal.recorded.spent
+        assert recorded[""].usage == recorded["ab" * 32].usage == usage + usage
+        assert (recorded[""].calls, recorded["ab" * 32].calls) == (1, 1)
+        assert recorded[""].by_actor == {spent.name: usage + usage}
+        assert recorded[""].seconds == 1.5
+        told = [each.event async for each in store.events(RUN)]
+        assert [each.usage for each in told] == [usage, usage, None]
+        assert [each.charges for each in told] == [places, places, None]
+        assert [each.from_cache for each in told] == [False, False, True]
+
+    @_on_an_event_loop
+    async def test_a_kept_result_is_found_until_it_expires_or_is_replaced(self, store: Store) -> None:
+        key, other = b"k" * 32, b"o" * 32
+        assert await store.find_cached(key, now=0.0) is None
+        first = CacheEntry(key, b'{"a":"\xc3\xa9"}', "fetch \ud800", created_at=10.0, expires_at=20.0)
+        await store.put_cached(first)
+        await store.put_cached(CacheEntry(other, b"2", "fetch", created_at=10.0))
+        assert await store.find_cached(key, now=19.9) == first
+        assert await store.find_cached(key, now=20.0) is None
+        second = CacheEntry(key, b"3", "fetch", created_at=15.0, run_id=RUN)
+        await store.put_cached(second)
+        assert await store.find_cached(key, now=1e12) == second
+        await store.collect_garbage(min_age=0.0)
+        assert await store.find_cached(other, now=1e12) is not None
+        await _written(store, 1)
+        await store.delete_run(RUN)
+        assert await store.find_cached(key, now=0.0) is None
+        assert await store.find_cached(other, now=0.0) is not None
+
+    @_on_an_event_loop
+    async def test_a_window_admits_no_more_than_stated_whoever_asks(self, store: Store) -> None:
+        window = RateWindow("provider", 3600.0, {"requests": 5.0, "tokens": 1000.0})
+        need = {"requests": 1.0, "tokens": 100.0, "unlimited": 1e9}
+        answers = await asyncio.gather(*(store.admit(window, need) for _ in range(20)))
+        admitted = [answer for answer in answers if answer.ticket is not None]
+        assert len(admitted) == len({answer.ticket for answer in admitted}) == 5
+        refused = [answer for answer in answers if answer.ticket is None]
+        assert all(3500.0 < answer.wait <= 3600.0 and answer.why == "requests" for answer in refused)
+        other = dataclasses.replace(window, name="another")
+        assert (await store.admit(other, need)).ticket is not None
+
+    @_on_an_event_loop
+    async def test_a_ticket_counts_for_what_was_really_used(self, store: Store) -> None:
+        window = RateWindow("provider", 3600.0, {"tokens": 1000.0})
+        first = await store.admit(window, {"tokens": 900.0})
+        assert first.ticket is not None
+        refused = await store.admit(window, {"tokens": 200.0})
+        assert (refused.ticket, refused.why) == (None, "tokens")
+        await store.settle(window, first.ticket, {"tokens": 300.0})
+        assert (await store.admit(window, {"tokens": 700.0})).ticket is not None
+        assert (await store.admit(window, {"tokens": 1.0})).ticket is None
+
+    @_on_an_event_loop
+    async def test_what_is_larger_than_its_limit_passes_when_nothing_else_is_in_the_window(self, store: Store) -> None:
+        window = RateWindow("provider", 3600.0, {"tokens": 1000.0})
+        assert (await store.admit(window, {"tokens": 5000.0})).ticket is not None
+        assert (await store.admit(window, {"tokens": 1.0})).ticket is None
+        other = dataclasses.replace(window, name="another")
+        assert (await store.admit(other, {"tokens": 1.0})).ticket is not None
+        assert (await store.admit(other, {"tokens": 5000.0})).ticket is None
+
+    @_on_an_event_loop
+    async def test_what_has_left_the_window_does_not_count(self, store: Store) -> None:
+        window = RateWindow("provider", 0.05, {"requests": 1.0})
+        assert (await store.admit(window, {"requests": 1.0})).ticket is not None
+
+        async def admitted() -> bool | None:
+            return True if (await store.admit(window, {"requests": 1.0})).ticket is not None else None
+
+        assert await _until(admitted)
+
+    @_on_an_event_loop
+    async def test_nobody_is_admitted_while_a_window_is_held(self, store: Store) -> None:
+        window = RateWindow("provider", 1.0, {"requests": 5.0})
+        await store.hold(window, 600.0)
+        await store.hold(window, 1.0)
+        refused = await store.admit(window, {"requests": 1.0})
+        assert (refused.ticket, refused.why) == (None, "held")
+        assert 590.0 < refused.wait <= 600.0
+
+    @_on_an_event_loop
+    async def test_windows_and_kept_results_are_shared_with_other_processes(self, store: Store) -> None:
+        other = await self._second(store)
+        window = RateWindow("provider", 3600.0, {"requests": 10.0})
+        answers = await asyncio.gather(
+            *(each.admit(window, {"requests": 1.0}) for each in (store, other) for _ in range(10))
+        )
+        assert sum(answer.ticket is not None for answer in answers) == 10
+        entry = CacheEntry(b"k" * 32, b"1", "fetch", created_at=1.0)
+        await store.put_cached(entry)
+        assert await other.find_cached(entry.key, now=2.0) == entry
 
     # -- questions ----------------------------------------------------------------------------------------------------
 

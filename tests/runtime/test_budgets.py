@@ -211,7 +211,7 @@ def test_calls_are_nested_no_deeper_than_sixty_unless_somebody_says_so() -> None
             return 0
         async with parallel() as p:
             p.add(descend(depth - 1))
-            return 1 + (await p.gather())[0].unwrap()
+            return 1 + int((await p.gather())[0].unwrap())
 
     with pytest.raises(BudgetExceeded, match="60 is the limit"):
         run_virtually(lambda: run(descend, 80))
@@ -223,7 +223,8 @@ def test_calls_are_nested_no_deeper_than_sixty_unless_somebody_says_so() -> None
 @agent(retry=2, timeout=60.0, limits=ConcurrencyLimit(1))
 async def directly(depth: int) -> int:
     """Awaits itself."""
-    return 0 if depth == 0 else 1 + await directly(depth - 1)
+    below: int = 0 if depth == 0 else await directly(depth - 1)
+    return below + 1
 
 
 def test_replayed_and_cached_calls_cost_nothing() -> None:

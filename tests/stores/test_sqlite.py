@@ -160,7 +160,7 @@ def test_a_newer_schema_is_refused_by_name(path: Path) -> None:
 
     async def test(store: SqliteStore) -> None:
         with pytest.raises(
-            StoreError, match=r"runs.db: made by a newer version of rh_agents: schema 7, this one knows 1"
+            StoreError, match=r"runs.db: made by a newer version of rh_agents: schema 7, this one knows \d"
         ):
             await store.find_run(RUN)
 

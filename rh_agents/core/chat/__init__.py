@@ -1,5 +1,6 @@
 """Conversations with models, whoever provides them: messages, models as actors, their tools, and the loop of agents."""
 
+from rh_agents.core.chat.agent_loop import AgentCall
 from rh_agents.core.chat.messages import (
     ChatDelta,
     ChatRequest,
@@ -12,9 +13,11 @@ from rh_agents.core.chat.messages import (
     ToolCall,
     ToolSpec,
 )
-from rh_agents.core.chat.model import ChatModel
+from rh_agents.core.chat.model import ChatModel, ModelCall
+from rh_agents.core.chat.tool_calls import call_tools
 
 __all__ = [
+    "AgentCall",
     "ChatDelta",
     "ChatModel",
     "ChatRequest",
@@ -23,7 +26,9 @@ __all__ = [
     "FinishReason",
     "ImagePart",
     "Message",
+    "ModelCall",
     "TextPart",
     "ToolCall",
     "ToolSpec",
+    "call_tools",
 ]

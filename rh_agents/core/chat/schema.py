@@ -1,13 +1,13 @@
-"""JSON schemas: of the tools that models may call, from signatures and docstrings, and of the answers they shall give."""
+"""JSON schemas: of the tools that models may call, from signatures and docstrings, and of answers of a type."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from functools import lru_cache
+import weakref
 from typing import Any
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from rh_agents.core.actors import BaseActor, Tool
@@ -24,7 +24,10 @@ _ENTRY = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
 _FIELD = re.compile(r"^\s*:param\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
 
 
-@lru_cache(maxsize=1024)
+_made: dict[int, ToolSpec] = {}
+"""By the identity of the actor, as long as it lives: making a schema takes longer than all the rest of a call."""
+
+
 def _spec(actor: BaseActor) -> ToolSpec:
     if not _NAME.fullmatch(actor.name):
         raise DefinitionError(
@@ -39,7 +42,11 @@ def spec_of(actor: BaseActor) -> ToolSpec:
     Raises:
         DefinitionError: models do not take its name, or there is no JSON schema for one of its parameters.
     """
-    return _spec(actor)
+    made = _made.get(id(actor))
+    if made is None:
+        made = _made[id(actor)] = _spec(actor)
+        weakref.finalize(actor, _made.pop, id(actor), None)
+    return made
 
 
 def _parameters(actor: BaseActor) -> dict[str, Any]:
@@ -61,8 +68,8 @@ def _object_schema(actor: BaseActor, adapter: TypeAdapter[Any]) -> dict[str, Any
         schema = adapter.json_schema()
     except PydanticUserError as error:
         raise DefinitionError(
-            f"{actor.name}: no JSON schema can be made of its parameters, so no model can call it; mark what is no data "
-            f"`Annotated[..., Injected]` ({error.message.splitlines()[0]})"
+            f"{actor.name}: no JSON schema can be made of its parameters, so no model can call it; mark what is no "
+            f"data `Annotated[..., Injected]` ({error.message.splitlines()[0]})"
         ) from error
     if schema.get("type") != "object" and "$ref" not in schema:
         raise DefinitionError(f"{actor.name}: models call tools with named arguments, so its input must be a model")
@@ -109,7 +116,7 @@ class AnswerType:
 
     def __init__(self, output: Any, name: str | None = None) -> None:
         self.output = output
-        self.name: str = _NOT_IN_NAMES.sub("_", name or getattr(output, "__name__", "answer"))[:64] or "answer"
+        self.name: str = _NOT_IN_NAMES.sub("_", name or str(getattr(output, "__name__", "answer")))[:64] or "answer"
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(output)
             schema = self._adapter.json_schema()
@@ -160,8 +167,3 @@ def problems(error: ValueError) -> str:
         place = ".".join(str(part) for part in item["loc"])
         lines.append(f"{place}: {item['msg']}" if place else item["msg"])
     return "\n".join(lines)
-
-
-def is_model(output: Any) -> bool:
-    """Whether a type is a Pydantic model."""
-    return isinstance(output, type) and issubclass(output, BaseModel)

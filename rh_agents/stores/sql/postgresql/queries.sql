@@ -133,13 +133,16 @@ RETURNING pg_notify(%(changes)s, '')
 
 -- name: delete
 WITH gone AS (
-    DELETE FROM run WHERE number = %(number)s AND fence = %(fence)s RETURNING number
+    DELETE FROM run WHERE number = %(number)s AND fence = %(fence)s RETURNING number, run_id
 ),
 gone_event AS (
     DELETE FROM event WHERE run IN (SELECT number FROM gone)
 ),
 gone_outcome AS (
     DELETE FROM outcome WHERE run IN (SELECT number FROM gone)
+),
+gone_cached AS (
+    DELETE FROM cached WHERE run_id IN (SELECT run_id FROM gone)
 )
 SELECT pg_notify(%(changes)s, '') FROM gone
 
@@ -267,6 +270,8 @@ ORDER BY created_at DESC, number DESC
 -- name: calls
 -- Only for failures the large table is looked at.
 SELECT sequence, status, key, attempt, group_id, ok,
+    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') > 0 THEN name END,
+    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') > 0 THEN more END,
     CASE WHEN NOT ok THEN
         (SELECT epoch FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
     CASE WHEN NOT ok THEN
@@ -370,3 +375,44 @@ SELECT digest, octet_length(data), put_at FROM artifact WHERE digest > %(after)s
 
 -- name: delete_artifact
 DELETE FROM artifact WHERE digest = %(digest)s AND put_at < %(put_before)s RETURNING octet_length(data)
+
+-- name: find_cached
+SELECT key, value, actor, created_at, expires_at, run_id FROM cached
+WHERE key = %(key)s AND (expires_at IS NULL OR expires_at > %(now)s)
+
+-- name: put_cached
+INSERT INTO cached (key, value, actor, created_at, expires_at, run_id)
+VALUES (%(key)s, %(value)s, %(actor)s, %(created_at)s, %(expires_at)s, %(run_id)s)
+ON CONFLICT (key) DO UPDATE SET
+    value = excluded.value, actor = excluded.actor, created_at = excluded.created_at,
+    expires_at = excluded.expires_at, run_id = excluded.run_id
+
+-- name: delete_expired
+WITH gone AS (DELETE FROM ticket WHERE ends_at <= extract(epoch FROM clock_timestamp()))
+DELETE FROM cached WHERE expires_at <= %(now)s
+
+-- name: lock_window
+SELECT pg_advisory_xact_lock(%(lock)s)
+
+-- name: read_window
+-- The clock is read when the lock is ours.
+SELECT extract(epoch FROM clock_timestamp())::double precision,
+    (SELECT held_until FROM held WHERE limited = %(limited)s)
+
+-- name: read_tickets
+SELECT taken_at, amounts FROM ticket WHERE limited = %(limited)s AND taken_at > %(since)s ORDER BY taken_at
+
+-- name: delete_old_tickets
+DELETE FROM ticket WHERE limited = %(limited)s AND ends_at <= %(now)s
+
+-- name: add_ticket
+INSERT INTO ticket (limited, taken_at, ends_at, amounts)
+VALUES (%(limited)s, %(taken_at)s, %(ends_at)s, %(amounts)s) RETURNING number
+
+-- name: settle_ticket
+UPDATE ticket SET amounts = %(amounts)s WHERE number = %(number)s AND limited = %(limited)s
+
+-- name: hold
+INSERT INTO held (limited, held_until)
+VALUES (%(limited)s, extract(epoch FROM clock_timestamp())::double precision + %(seconds)s)
+ON CONFLICT (limited) DO UPDATE SET held_until = greatest(held.held_until, excluded.held_until)

@@ -219,12 +219,16 @@ SELECT
   json_group_array(place), json_group_array(status), CAST(string_agg(coalesce(key, zeroblob(32)), '') AS BLOB),
   json_group_array(attempt), json_group_array(group_id), json_group_array(ok),
   json_group_array(
+    CASE WHEN instr(more, '"usage"') + instr(more, '"charges"') + instr(more, '"from_cache"') > 0
+    THEN json_array(name, more) END
+  ),
+  json_group_array(
     CASE WHEN ok = 0 THEN (
       SELECT json_array(epoch, tries, parent_attempt) FROM outcome WHERE outcome.place = chunk.place
     ) END
   )
 FROM (
-  SELECT place, status, key, attempt, group_id, ok
+  SELECT place, status, key, attempt, group_id, ok, name, more
   FROM event WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
 ) AS chunk
 
@@ -356,3 +360,39 @@ FROM event JOIN run ON run.number = event.place >> 40
 WHERE event.ok IS NOT NULL
 GROUP BY event.place >> 40, event.key
 HAVING count(*) > 1
+
+-- name: find_cached
+SELECT key, value, actor, created_at, expires_at, run_id FROM cached
+WHERE key = :key AND (expires_at IS NULL OR expires_at > :now)
+
+-- name: put_cached
+INSERT INTO cached (key, value, actor, created_at, expires_at, run_id)
+VALUES (:key, :value, :actor, :created_at, :expires_at, :run_id)
+ON CONFLICT (key) DO UPDATE SET
+  value = excluded.value, actor = excluded.actor, created_at = excluded.created_at,
+  expires_at = excluded.expires_at, run_id = excluded.run_id
+
+-- name: delete_cached
+DELETE FROM cached WHERE run_id = (SELECT run_id FROM run WHERE number = :number)
+
+-- name: delete_expired
+DELETE FROM cached WHERE expires_at <= :now
+
+-- name: delete_old_tickets
+DELETE FROM ticket WHERE ends_at <= :now
+
+-- name: read_tickets
+SELECT taken_at, amounts FROM ticket WHERE limited = :limited AND taken_at > :since ORDER BY taken_at
+
+-- name: read_hold
+SELECT held_until FROM held WHERE limited = :limited
+
+-- name: add_ticket
+INSERT INTO ticket (limited, taken_at, ends_at, amounts) VALUES (:limited, :taken_at, :ends_at, :amounts) RETURNING number
+
+-- name: settle_ticket
+UPDATE ticket SET amounts = :amounts WHERE number = :number AND limited = :limited
+
+-- name: hold
+INSERT INTO held (limited, held_until) VALUES (:limited, :held_until)
+ON CONFLICT (limited) DO UPDATE SET held_until = max(held_until, excluded.held_until)

@@ -1,0 +1,144 @@
+"""The loop of agents whose model decides: it is asked, its tools are called, it is asked again, until it answers.
+
+Every step is a call of its own, under the call of the agent: each question to the model, and each tool. So a run that
+is started again gets the turns that are over from its journal, and goes on with the one where it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from rh_agents.core.actors import Agent, Tool, set_agent_loop
+from rh_agents.core.calls import ActorCall
+from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, ToolCall, ToolSpec, messages_of
+from rh_agents.core.chat.model import ChatModel
+from rh_agents.core.chat.schema import spec_of
+from rh_agents.core.chat.tool_calls import call_tools
+from rh_agents.core.errors import AnswerTruncated, DefinitionError, ModelRefused, TooManyTurns
+from rh_agents.core.values import learn
+
+__all__ = ["AgentCall"]
+
+Prompt = str | Message | Sequence[Message]
+_TRANSFER = "transfer_to_"
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+_FREE_CHOICES = (None, "auto", "none")
+
+
+class AgentCall(ActorCall[Any]):
+    """The call of an agent. `await call` gives its answer, or raises what went wrong."""
+
+    def __init__(self, agent: Agent, prompt: Any) -> None:
+        super().__init__(agent, prompt, None)
+        if agent.output is not None:
+            learn(agent.output)
+
+    async def _value(self) -> Any:
+        return (await self.outcome()).unwrap()
+
+
+class _Conversation:
+    """One call of an agent, turn by turn."""
+
+    def __init__(self, agent: Agent, model: ChatModel, prompt: Prompt) -> None:
+        self._agent = agent
+        self._model = model
+        self._messages: list[Message] = list(messages_of(prompt))
+        self._tools: list[Tool] = agent.tools.get_tool_list()
+        self._heirs = {_transfer_name(heir): heir for heir in agent.handoffs}
+        self._specs = [*map(spec_of, self._tools), *map(_transfer_spec, agent.handoffs)]
+
+    async def answer(self) -> Any:
+        """Ask the model until it answers.
+
+        Raises:
+            TooManyTurns: it does not.
+            ModelError: it gave no answer that can be used; by kind.
+        """
+        agent = self._agent
+        for turn in range(agent.max_turns):
+            response = await self._ask(agent.tool_choice if turn == 0 else None)
+            if not response.tool_calls:
+                return self._read(response)
+            self._messages.append(response.message)
+            heir = await self._act(response.tool_calls)
+            if heir is not None:
+                return await heir(tuple(self._messages))
+        raise TooManyTurns(
+            f"{agent.name} had no answer after {agent.max_turns} turns; give it more by max_turns, or say in its "
+            "instructions when it shall answer"
+        )
+
+    async def _ask(self, choice: str | None) -> ChatResponse:
+        """One question to the model. When it has to call a tool, it is not told what type the answer has."""
+        agent = self._agent
+        return await self._model(
+            self._messages,
+            system=agent.instructions or None,
+            tools=self._specs,
+            tool_choice=choice if self._specs else None,
+            output=agent.output if choice in _FREE_CHOICES else None,
+        )
+
+    def _read(self, response: ChatResponse) -> Any:
+        agent = self._agent
+        if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
+            raise ModelRefused(f"{agent.name}: the model will not answer: {response.refusal or 'it was cut off'}")
+        if response.finish_reason is FinishReason.LENGTH:
+            raise AnswerTruncated(f"{agent.name}: the answer ended at the greatest number of tokens; raise max_tokens")
+        return response.text if agent.output is None else response.output
+
+    async def _act(self, calls: Sequence[ToolCall]) -> Agent | None:
+        """Call the tools that the model wants, and let it know what came of it; returns who takes over, if anybody."""
+        wanted = [call for call in calls if call.name not in self._heirs]
+        agent = self._agent
+        replies = await call_tools(wanted, self._tools, max_workers=agent.max_workers) if wanted else []
+        heir: Agent | None = None
+        answers = iter(replies)
+        for call in calls:
+            if call.name not in self._heirs:
+                self._messages.append(next(answers))
+                continue
+            reply = (
+                "Only one agent can take over, and another one does." if heir else "The conversation is handed over."
+            )
+            heir = heir or self._heirs[call.name]
+            self._messages.append(Message.tool(call.id, reply))
+        return heir
+
+
+def _transfer_name(agent: Agent) -> str:
+    return f"{_TRANSFER}{_NOT_IN_NAMES.sub('_', agent.name)}"[:64]
+
+
+def _transfer_spec(agent: Agent) -> ToolSpec:
+    about = f" {agent.description}" if agent.description else ""
+    return ToolSpec(
+        name=_transfer_name(agent), description=f"Hand the conversation over to the agent {agent.name}.{about}"
+    )
+
+
+def _loop_of(agent: Agent) -> Callable[..., Any]:
+    model = agent.llm
+    if not isinstance(model, ChatModel):
+        raise DefinitionError(
+            f"{agent.name}: an agent needs a handler, or a model that decides, such as llm=OpenAIChat(...)"
+        )
+    names = [*(name for name, _ in agent.tools), *map(_transfer_name, agent.handoffs)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DefinitionError(f"{agent.name}: two of its tools and handoffs have the same name: {', '.join(twice)}")
+
+    async def converse(prompt: Any) -> Any:
+        return await _Conversation(agent, model, prompt).answer()
+
+    return converse
+
+
+def _call_of(agent: Agent, prompt: Any) -> Awaitable[Any]:
+    return AgentCall(agent, prompt)
+
+
+set_agent_loop(_loop_of, _call_of)

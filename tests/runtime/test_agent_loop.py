@@ -1,0 +1,235 @@
+"""Agents whose model decides: turn by turn, every step recorded, and killed at any of them it goes on there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rh_agents import (
+    Agent,
+    Budget,
+    BudgetExceeded,
+    EventType,
+    ExecutionEvent,
+    ExecutionState,
+    ExecutionStatus,
+    MemoryStore,
+    RunAwaiting,
+    Tool,
+    TooManyTurns,
+    agent,
+    run,
+    tool,
+)
+from rh_agents.core.chat import ChatRequest, ChatResponse, Message
+from rh_agents.core.errors import DefinitionError, InvalidAnswer, ModelRefused, RateLimited
+from rh_agents.testing import ScriptedLLM, tool_call
+from tests.properties.virtual import run_virtually
+from tests.runtime.worlds import Crash
+
+
+class Verdict(BaseModel):
+    city: str
+    people: int
+
+
+@tool
+async def population(city: str) -> int:
+    """How many people live in a city.
+
+    Args:
+        city: its name.
+    """
+    await asyncio.sleep(1.0)
+    return {"Oslo": 717_710, "Bergen": 291_940}[city]
+
+
+def geographer(script: Any, **options: Any) -> Agent:
+    return Agent(name="geographer", llm=ScriptedLLM(script), **{"tools": [population], **options})
+
+
+def test_the_tools_of_a_turn_are_called_side_by_side_and_the_model_gets_their_results_in_order() -> None:
+    asked: list[ChatRequest] = []
+
+    def model(request: ChatRequest) -> object:
+        asked.append(request)
+        if len(asked) == 1:
+            return [tool_call("population", city="Oslo"), tool_call("population", city="Bergen")]
+        return "Oslo"
+
+    async def program() -> float:
+        began = asyncio.get_running_loop().time()
+        assert await run(geographer(model, instructions="Look it up."), "Which is larger?") == "Oslo"
+        return asyncio.get_running_loop().time() - began
+
+    assert run_virtually(program) == pytest.approx(1.0, abs=0.1)
+    assert [message.role for message in asked[1].messages] == ["system", "user", "assistant", "tool", "tool"]
+    assert [message.text for message in asked[1].messages[3:]] == ["717710", "291940"]
+    assert asked[0].tools[0].parameters["properties"]["city"]["description"] == "its name."
+
+
+def test_the_answer_has_the_type_that_was_asked_for_and_the_model_is_told_what_is_wrong() -> None:
+    reviewer = geographer(['{"city": "Oslo"}', '{"city": "Oslo", "people": 717710}'], output=Verdict)
+    assert run_virtually(lambda: run(reviewer, "Which?")) == Verdict(city="Oslo", people=717_710)
+    stubborn = geographer(['{"city": "Oslo"}'] * 3, output=Verdict)
+    with pytest.raises(InvalidAnswer, match="people"):
+        run_virtually(lambda: run(stubborn, "Which?"))
+
+
+@pytest.mark.parametrize("crash_at", range(5))
+def test_an_agent_that_was_killed_goes_on_at_the_turn_where_it_was(crash_at: int) -> None:
+    store, steps = MemoryStore(), list[str]()
+
+    def step(name: str) -> None:
+        steps.append(name)
+        if len(steps) == crash_at + 1 and steps.count(name) == 1:
+            raise Crash
+
+    @tool
+    async def look(place: str) -> str:
+        step(f"look {place}")
+        return place.upper()
+
+    def model(request: ChatRequest) -> object:
+        said = sum(message.role == "assistant" for message in request.messages)
+        step(f"model {said}")
+        return tool_call("look", place=f"p{said}") if said < 2 else "done"
+
+    watcher = Agent(name="watcher", llm=ScriptedLLM(model), tools=[look])
+
+    async def program() -> str:
+        return await run(watcher, "Look around.", store=store, run_id="r")
+
+    with pytest.raises(Crash):
+        run_virtually(program)
+    assert run_virtually(program) == "done"
+    wanted = ["model 0", "look p0", "model 1", "look p1", "model 2"]
+    assert steps == [*wanted[: crash_at + 1], *wanted[crash_at:]]
+    assert run_virtually(program) == "done"
+    assert len(steps) == 6
+
+
+def test_agents_are_tools_of_agents() -> None:
+    inner = Agent(name="weather", llm=ScriptedLLM(["Rain."]), description="Knows the weather.")
+    outer = Agent(name="planner", llm=ScriptedLLM([tool_call("weather", prompt="Now?"), "Umbrella."]), tools=[inner])
+
+    async def program() -> list[tuple[EventType | None, str]]:
+        async with ExecutionState() as state:
+            assert await outer("What shall I take?") == "Umbrella."
+            ended = [event for event in state.history if event.execution_status is ExecutionStatus.COMPLETED]
+            return [(event.actor.event_type, event.actor.name) for event in ended]
+
+    assert (EventType.AGENT_CALL, "weather") in run_virtually(program)
+
+
+def test_a_conversation_is_handed_over_with_all_that_was_said() -> None:
+    heard: list[ChatRequest] = []
+
+    def listen(request: ChatRequest) -> str:
+        heard.append(request)
+        return "It is 42."
+
+    expert = Agent(name="the expert", llm=ScriptedLLM(listen), instructions="You know.", description="Knows it all.")
+    desk = Agent(
+        name="desk", llm=ScriptedLLM([[tool_call("transfer_to_the_expert")]]), handoffs=[expert], instructions="Ask."
+    )
+    assert run_virtually(lambda: run(desk, "What is the answer?")) == "It is 42."
+    assert [message.role for message in heard[0].messages] == ["system", "user", "assistant", "tool"]
+    assert heard[0].messages[0].text == "You know."
+
+
+def test_an_agent_without_an_answer_stops_after_its_turns() -> None:
+    restless = geographer(lambda _: tool_call("population", city="Oslo"), max_turns=3)
+    with pytest.raises(TooManyTurns, match="3 turns"):
+        run_virtually(lambda: run(restless, "Well?"))
+
+
+def test_a_model_that_will_not_answer_is_a_failure_and_one_that_is_busy_is_asked_again() -> None:
+    with pytest.raises(ModelRefused, match="will not"):
+        run_virtually(lambda: run(geographer([ChatResponse(refusal="No.")]), "Well?"))
+    assert run_virtually(lambda: run(geographer([RateLimited("slowly"), "Yes."]), "Well?")) == "Yes."
+
+
+def test_the_model_is_told_of_wrong_arguments_unknown_tools_and_failures() -> None:
+    heard: list[str] = []
+
+    def model(request: ChatRequest) -> object:
+        if request.messages[-1].role == "user":
+            return [
+                tool_call("population", town="Oslo"),
+                tool_call("populations", city="Oslo"),
+                tool_call("population", city="Atlantis"),
+            ]
+        heard.extend(message.text for message in request.messages if message.role == "tool")
+        return "I see."
+
+    assert run_virtually(lambda: run(geographer(model), "Well?")) == "I see."
+    assert "city" in heard[0]
+    assert "populations" in heard[1]
+    assert "Atlantis" in heard[2]
+
+
+def test_a_tool_that_says_so_fails_its_agent() -> None:
+    async def fall(depth: int) -> int:
+        raise LookupError(f"no ground at {depth}")
+
+    faller = geographer([tool_call("fall", depth=3)], tools=[Tool(name="fall", handler=fall, on_error="raise")])
+    with pytest.raises(LookupError, match="no ground"):
+        run_virtually(lambda: run(faller, "Jump."))
+
+
+def test_a_person_allows_an_external_effect_with_just_its_arguments() -> None:
+    store, sent = MemoryStore(), list[str]()
+
+    @tool(effect="external", on_unknown="fail")
+    async def send(text: str) -> str:
+        sent.append(text)
+        return "sent"
+
+    def secretary(text: str) -> Agent:
+        return Agent(name="secretary", llm=ScriptedLLM({"": [tool_call("send", text=text), "Done."]}), tools=[send])
+
+    async def program() -> Any:
+        return await run(secretary("thank you"), "Write.", store=store, run_id="r")
+
+    with pytest.raises(RunAwaiting) as waiting:
+        run_virtually(program)
+    assert sent == []
+    (question,) = waiting.value.questions
+    run_virtually(lambda: store.answer("r", question, b"true"))
+    assert run_virtually(program) == "Done."
+    assert sent == ["thank you"]
+
+
+def test_the_budget_of_an_agent_ends_its_loop() -> None:
+    restless = geographer(lambda _: tool_call("population", city="Oslo"), max_turns=1_000, budget=Budget(calls=10))
+    with pytest.raises(BudgetExceeded, match="geographer"):
+        run_virtually(lambda: run(restless, "Well?"))
+
+
+def test_a_function_stays_an_agent_and_an_agent_needs_a_model_or_a_function() -> None:
+    @agent
+    async def double(number: int) -> int:
+        return 2 * number
+
+    assert run_virtually(lambda: run(double, 4)) == 8
+    with pytest.raises(DefinitionError, match="llm="):
+        Agent(name="nobody")
+
+
+def test_an_agent_can_be_called_through_an_event() -> None:
+    async def program() -> Any:
+        async with ExecutionState() as state:
+            result = await ExecutionEvent(actor=geographer(["Hello."]))("Hi.", None, state)
+            return result.unwrap()
+
+    assert run_virtually(program) == "Hello."
+
+
+def test_a_prompt_may_be_a_conversation() -> None:
+    talk = [Message.user("Hi."), Message.assistant("Hello."), Message.user("How are you?")]
+    echo = geographer(lambda request: request.messages[-1].text)
+    assert run_virtually(lambda: run(echo, talk)) == "How are you?"
