@@ -1,1 +1,19 @@
-"""Language models: so far, a small one on this machine (`rh_agents.llms.local`)."""
+"""Language models: behind any OpenAI-compatible endpoint, and a small one on this machine (`rh_agents.llms.local`).
+
+A provider is one file: a class that derives from `rh_agents.core.chat.ChatModel` and writes `complete`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rh_agents.llms.openai_chat import OpenAIChat
+
+__all__ = ["OpenAIChat"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a provider when it is asked for: each needs a package of its own."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("rh_agents.llms.openai_chat"), name)

@@ -1,0 +1,283 @@
+"""The chat protocol of OpenAI, which many servers speak: requests and answers as JSON, and what is wrong with them.
+
+Everything that comes from a server is checked: it may be anybody's program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from rh_agents.core.chat import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TextPart, ToolCall
+from rh_agents.core.errors import IncompleteAnswer
+from rh_agents.core.usage import Usage
+
+__all__ = ["AnswerInPieces", "read_answer", "read_json", "request_body"]
+
+_CHOICES = ("auto", "none", "required")
+_REASONS = {
+    "stop": FinishReason.STOP,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+def request_body(request: ChatRequest, *, length_field: str, stream: bool) -> dict[str, Any]:
+    """The fields of a request. `length_field` is what the server calls the greatest number of tokens."""
+    fields: dict[str, Any] = {
+        "model": request.model,
+        "messages": [_message(message) for message in request.messages],
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        length_field: request.max_tokens,
+        "stop": list(request.stop) or None,
+        "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
+        "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
+        "tools": [_tool(request, index) for index in range(len(request.tools))] or None,
+        "response_format": _response_format(request),
+    }
+    if stream:
+        fields["stream"] = True
+        fields["stream_options"] = {"include_usage": True}
+    body = {name: value for name, value in fields.items() if value is not None}
+    return {**body, **request.extra}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    written: dict[str, Any] = {"role": message.role}
+    if isinstance(message.content, str):
+        written["content"] = message.content if message.content or not message.tool_calls else None
+    else:
+        written["content"] = [_part(part) for part in message.content]
+    if message.tool_calls:
+        written["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        written["tool_call_id"] = message.tool_call_id
+    return written
+
+
+def _part(part: Any) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    image = {"url": part.url} if part.detail is None else {"url": part.url, "detail": part.detail}
+    return {"type": "image_url", "image_url": image}
+
+
+def _tool(request: ChatRequest, index: int) -> dict[str, Any]:
+    tool = request.tools[index]
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | None) -> Any:
+    if choice is None or choice in _CHOICES:
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _response_format(request: ChatRequest) -> dict[str, Any] | None:
+    if request.output_schema is None:
+        return None
+    schema = {"name": request.output_name or "answer", "schema": request.output_schema}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """An answer, or a piece of one.
+
+    Raises:
+        IncompleteAnswer: it is no JSON object. Too deep nesting and halves of surrogate pairs are none, either.
+    """
+    try:
+        value = from_json(data)
+    except ValueError as error:
+        raise IncompleteAnswer(f"the answer is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise IncompleteAnswer(f"the answer is no JSON object, but {_kind(value)}")
+    return value
+
+
+def read_answer(data: Mapping[str, Any]) -> ChatResponse:
+    """A whole answer.
+
+    Raises:
+        IncompleteAnswer: it has not the form that the protocol asks for, or does not say why it ended.
+    """
+    choice = _object(_first(data.get("choices")), "choices[0]")
+    message = _object(choice.get("message"), "message")
+    calls = message.get("tool_calls") or ()
+    if not isinstance(calls, list | tuple):
+        raise IncompleteAnswer(f"tool_calls is {_kind(calls)}, not a list")
+    return ChatResponse(
+        text=_text(message.get("content"), "content"),
+        tool_calls=tuple(_tool_call(call, index) for index, call in enumerate(calls)),
+        finish_reason=_finish_reason(choice.get("finish_reason")),
+        refusal=_text(message.get("refusal"), "refusal") or None,
+        model=_text(data.get("model"), "model"),
+        response_id=_text(data.get("id"), "id") or None,
+        usage=_usage(data.get("usage")),
+    )
+
+
+class AnswerInPieces:
+    """An answer that comes bit by bit."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._reason: FinishReason | None = None
+        self._usage = Usage()
+        self._model = ""
+        self._id = ""
+
+    def add(self, data: Mapping[str, Any]) -> list[ChatDelta]:
+        """Take in the next piece; what is new in it.
+
+        Raises:
+            IncompleteAnswer: it has not the form that the protocol asks for.
+        """
+        self._model = _text(data.get("model"), "model") or self._model
+        self._id = _text(data.get("id"), "id") or self._id
+        if data.get("usage") is not None:
+            self._usage = _usage(data["usage"])
+        choices = data.get("choices")
+        if not choices:
+            return []  # the piece that tells the usage
+        choice = _object(_first(choices), "choices[0]")
+        if choice.get("finish_reason") is not None:
+            self._reason = _finish_reason(choice["finish_reason"])
+        return self._add_delta(_object(choice.get("delta") or {}, "delta"))
+
+    def _add_delta(self, delta: Mapping[str, Any]) -> list[ChatDelta]:
+        text, refusal = _text(delta.get("content"), "content"), _text(delta.get("refusal"), "refusal")
+        found = []
+        if text or refusal:
+            self._text.append(text)
+            self._refusal.append(refusal)
+            found.append(ChatDelta(text=text, refusal=refusal))
+        calls = delta.get("tool_calls") or []
+        if not isinstance(calls, list):
+            raise IncompleteAnswer(f"tool_calls is {_kind(calls)}, not a list")
+        found.extend(self._add_call(_object(call, "tool_calls")) for call in calls)
+        return found
+
+    def _add_call(self, call: Mapping[str, Any]) -> ChatDelta:
+        index = call.get("index", len(self._calls))
+        if not isinstance(index, int):
+            raise IncompleteAnswer(f"the index of a tool call is {_kind(index)}, not a number")
+        function = _object(call.get("function") or {}, "function")
+        kept = self._calls.setdefault(index, {"id": "", "name": "", "arguments": []})
+        name, arguments = _text(function.get("name"), "name"), _text(function.get("arguments"), "arguments")
+        kept["id"] = kept["id"] or _text(call.get("id"), "id")
+        kept["name"] = kept["name"] or name
+        kept["arguments"].append(arguments)
+        return ChatDelta(tool_index=index, tool_name=name, arguments=arguments)
+
+    def whole(self) -> ChatResponse:
+        """The answer, when the stream has come to its end.
+
+        Raises:
+            IncompleteAnswer: it does not say why it ended.
+        """
+        if self._reason is None:
+            raise IncompleteAnswer("the stream ended before the answer did")
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        return ChatResponse(
+            text="".join(self._text),
+            tool_calls=tuple(
+                ToolCall(
+                    id=call["id"] or f"call_{number}", name=_named(call["name"]), arguments="".join(call["arguments"])
+                )
+                for number, call in enumerate(calls)
+            ),
+            finish_reason=self._reason,
+            refusal="".join(self._refusal) or None,
+            model=self._model,
+            response_id=self._id or None,
+            usage=self._usage,
+        )
+
+
+def _tool_call(call: Any, number: int) -> ToolCall:
+    call = _object(call, "a tool call")
+    function = _object(call.get("function"), "function")
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):  # some servers have read them already
+        arguments = to_json(arguments).decode()
+    return ToolCall(
+        id=_text(call.get("id"), "id") or f"call_{number}",
+        name=_named(_text(function.get("name"), "name")),
+        arguments=_text(arguments, "arguments"),
+    )
+
+
+def _named(name: str) -> str:
+    if not name:
+        raise IncompleteAnswer("a tool call names no tool")
+    return name
+
+
+def _finish_reason(reason: Any) -> FinishReason:
+    if not isinstance(reason, str):
+        raise IncompleteAnswer("the answer does not say why it ended")
+    return _REASONS.get(reason, FinishReason.OTHER)
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
+        cached_tokens=min(_count(read, "cached_tokens"), _count(usage, "prompt_tokens")),
+        reasoning_tokens=_count(written, "reasoning_tokens"),
+        requests=1,
+    )
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _first(values: Any) -> Any:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise IncompleteAnswer("the answer has no choices")
+    return values[0]
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise IncompleteAnswer(f"{place} is {_kind(value)}, not an object")
+    return value
+
+
+def _text(value: Any, place: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise IncompleteAnswer(f"{place} is {_kind(value)}, not a text")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,199 @@
+"""Models behind any endpoint that speaks the chat protocol of OpenAI, through the official client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+from pydantic import Field, PrivateAttr, SecretStr
+
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
+from rh_agents.core.chat.model import OnDelta
+from rh_agents.core.errors import AccessDenied, IncompleteAnswer
+from rh_agents.core.usage import Price
+from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
+from rh_agents.llms.prices import price_of
+
+try:
+    import httpx2
+    import openai
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f"OpenAIChat needs the package {_error.name}: pip install 'rh_agents[openai]'", name=_error.name
+    ) from _error
+
+from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, advice_in, error_of, error_of_body
+
+__all__ = ["OpenAIChat"]
+
+_CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
+_END = b"[DONE]"
+
+
+class OpenAIChat(ChatModel):
+    """A model behind an endpoint of OpenAI, or of any other server that speaks its chat protocol.
+
+        model = OpenAIChat("gpt-4.1-mini")
+        local = OpenAIChat("qwen3", base_url="http://127.0.0.1:8000/v1", api_key="none")
+
+    Args:
+        model: its name there.
+        base_url: where; by default what the environment variable OPENAI_BASE_URL says, or else OpenAI.
+        api_key: by default what OPENAI_API_KEY says.
+        settings: fields of `ChatModel`, such as `temperature=0`, `limits=RateLimit(requests=500)` or `stream=True`, and
+            those below. None of them are part of the identity of calls, but for what is sent with each request.
+
+    Calls raise `ModelError`s by kind. Their `timeout` is for a whole attempt, `idle_timeout` for the time in which
+    nothing comes. The client's own retries are off: `retry` is the only layer.
+    """
+
+    base_url: str | None = None
+    api_key: SecretStr | None = Field(default=None, repr=False)
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Further headers of each request."""
+    connect_timeout: float = 10.0
+    """Seconds to get a connection."""
+    max_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    """Answers that are larger than this are not read to their end."""
+    length_field: str | None = None
+    """What the server calls `max_tokens`: OpenAI calls it `max_completion_tokens`, which is the default there."""
+
+    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = PrivateAttr(default_factory=WeakKeyDictionary)
+
+    def __init__(
+        self, model: str, base_url: str | None = None, api_key: str | SecretStr | None = None, **settings: Any
+    ) -> None:
+        secret = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop uses. They are closed as well when `asyncio.run` ends."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def price_of(self, response: ChatResponse) -> Price | None:
+        """The given price, or that of the table for the model that answered."""
+        return self.price or price_of(response.model) or price_of(self.model)
+
+    @property
+    def known_price(self) -> Price | None:
+        """The given price, or that of the table."""
+        return self.price or price_of(self.model)
+
+    async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+        """Ask once.
+
+        Raises:
+            ModelError: by kind.
+        """
+        client = await self._client()
+        length_field = self.length_field or ("max_tokens" if self.base_url else "max_completion_tokens")
+        body = request_body(request, length_field=length_field, stream=on_delta is not None)
+        try:
+            async with client.sdk.chat.completions.with_streaming_response.create(
+                model=request.model, messages=[], extra_body=body
+            ) as response:
+                advice = advice_in(response.headers)
+                if advice is not None:
+                    self.heed(advice)
+                pieces = _bounded(response.iter_bytes(), self.max_bytes)
+                if on_delta is None:
+                    data = read_json(b"".join([piece async for piece in pieces]))
+                    if data.get("error"):
+                        raise error_of_body(data["error"], self.name)
+                    return read_answer(data)
+                return await self._read_stream(pieces, on_delta)
+        except _CAUGHT as error:
+            raise error_of(error, self.name) from error
+        except RecursionError as error:
+            raise IncompleteAnswer(f"{self.name}: the answer is nested too deeply") from error
+
+    async def _read_stream(self, pieces: AsyncIterator[bytes], on_delta: OnDelta) -> ChatResponse:
+        """Put the answer together. It is whole when the server has said so: both why it ended, and that it ended."""
+        answer = AnswerInPieces()
+        async for data in _events(pieces):
+            if data == _END:
+                return answer.whole()
+            piece = read_json(data)
+            if piece.get("error"):
+                raise error_of_body(piece["error"], self.name)
+            for delta in answer.add(piece):
+                await on_delta(delta)
+        raise IncompleteAnswer(f"{self.name}: the stream broke off before its end")
+
+    async def _client(self) -> _Client:
+        """The client of this event loop. Connections belong to the loop on which they were made."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = _Client(self._sdk())
+            await client.open()
+        return client
+
+    def _sdk(self) -> openai.AsyncOpenAI:
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
+        try:
+            return openai.AsyncOpenAI(
+                api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0, default_headers=dict(self.headers)
+            )
+        except openai.OpenAIError as error:
+            raise AccessDenied(f"{self.name}: no key: set OPENAI_API_KEY, or pass api_key= ({error})") from error
+
+
+class _Client:
+    """The client of one event loop, which closes with it: `asyncio.run` closes async generators that are left open."""
+
+    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
+        self.sdk = sdk
+        self._life: AsyncGenerator[None, None] = self._live()
+
+    async def _live(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.sdk.close()
+
+    async def open(self) -> None:
+        """From now on the event loop knows that there is something to be closed."""
+        await anext(self._life)
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._life.aclose()
+
+
+async def _bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """The same, up to so many bytes.
+
+    Raises:
+        IncompleteAnswer: there are more.
+    """
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise IncompleteAnswer(f"the answer is larger than max_bytes={most:,}")
+        yield piece
+
+
+async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of the server-sent events in a stream of bytes (HTML Living Standard, 9.2.6), whole ones only."""
+    rest, lines = b"", list[bytes]()
+    async for piece in pieces:
+        *complete, rest = (rest + piece).replace(b"\r\n", b"\n").split(b"\n")
+        for line in complete:
+            if line.startswith(b"data:"):
+                lines.append(line[5:].removeprefix(b" "))
+            elif not line and lines:
+                yield b"\n".join(lines)
+                lines.clear()
