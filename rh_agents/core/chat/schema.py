@@ -128,7 +128,7 @@ class AnswerType:
             schema = {"type": "object", "properties": {"answer": schema}, "required": ["answer"]}
             if definitions:
                 schema["$defs"] = definitions
-        self.schema: dict[str, Any] = schema
+        self.schema: dict[str, Any] = _closed(schema)
 
     def read(self, text: str) -> Any:
         """The value that a model's text stands for.
@@ -142,6 +142,18 @@ class AnswerType:
         if not isinstance(data, dict) or "answer" not in data:
             raise ValueError('an object with the one field "answer" is wanted')
         return self._adapter.validate_python(data["answer"], strict=False)
+
+
+def _closed(schema: Any) -> Any:
+    """The schema without room for fields that nobody asked for: small models fill it until they have to stop."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(each) for name, each in schema.items()}
+    if isinstance(closed.get("properties"), dict) and closed.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _is_object_ref(schema: dict[str, Any]) -> bool:
