@@ -326,7 +326,8 @@ class Agent(BaseActor):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)
 
     def __call__(self, prompt: Any) -> Awaitable[Any]:
         """A call of the agent whose value is its answer. `prompt` is a question, a message or a list of them.

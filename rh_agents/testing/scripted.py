@@ -121,8 +121,6 @@ class ScriptedLLM(ChatModel):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self._requests)} requests)"
 
-    __str__ = __repr__
-
     @property
     def requests(self) -> tuple[ChatRequest, ...]:
         """What it has been asked, in the order of arrival. What was replayed or cached was not asked."""

@@ -98,7 +98,8 @@ class ChatModel(LLM):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)
 
     # -- what a provider writes ---------------------------------------------------------------------------------------
 
@@ -277,10 +278,10 @@ class ModelCall(Call[T]):
         self, model: ChatModel, request: ChatRequest, answer: AnswerType | None = None, *, only_content: bool = False
     ) -> None:
         super().__init__(model)
-        self.model = model
-        self.request = request
-        self.answer = answer
-        self.only_content = only_content
+        self.model: ChatModel = model
+        self.request: ChatRequest = request
+        self.answer: AnswerType | None = answer
+        self.only_content: bool = only_content
         if answer is not None:
             learn(answer.output)
 

@@ -97,15 +97,15 @@ def parameter_descriptions(docstring: str) -> dict[str, str]:
     is_inside = False
     for line in inspect.cleandoc(docstring).splitlines():
         if match := _FIELD.match(line):
-            name, is_inside = match[1], False
-            found[name] = match[2]
+            name, is_inside = str(match[1]), False
+            found[name] = str(match[2])
         elif _SECTION.match(line):
             name, is_inside, indent = None, True, ""
         elif line.strip() and not line[0].isspace():
             name, is_inside = (None, False) if is_inside or not line.startswith(" ") else (name, is_inside)
         elif is_inside and (match := _ENTRY.match(line)) and (not indent or match[1] == indent):
-            indent, name = match[1], match[2]
-            found[name] = match[3]
+            indent, name = str(match[1]), str(match[2])
+            found[name] = str(match[3])
         elif name is not None and line.strip():
             found[name] = f"{found[name]} {line.strip()}".strip()
     return {name: text.strip() for name, text in found.items() if text.strip()}

@@ -249,7 +249,7 @@ class RateLimit(Limit):
         self._windows: dict[str, _Window] = {}
         self._held_until = -_FOREVER
         self._why_held = ""
-        self.per = per
+        self.per: float = per
         self.change(requests=requests, tokens=tokens, input_tokens=input_tokens, output_tokens=output_tokens, per=per)
         if not self.limits:
             raise ValueError("a rate limit needs at least one of requests=, tokens=, input_tokens= and output_tokens=")
