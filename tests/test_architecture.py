@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rh_agents"
 OPTIONAL = {
     "typer", "click", "openai", "httpx2", "xllamacpp", "psycopg", "psycopg_pool",
-    "fsspec", "mcp", "numpy", "pytest", "hypothesis",
+    "fsspec", "mcp", "numpy", "agents", "langchain_core", "langgraph", "pydantic_ai", "pytest", "hypothesis",
 }  # fmt: skip
 LATE = {"rich", "anyio", "apsw"}
 """Base dependencies that cost time, so that only who needs them imports them."""

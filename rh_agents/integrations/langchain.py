@@ -1,0 +1,217 @@
+"""Durable LangChain models, tools and runnables, and so LangGraph agents that are built of them.
+
+    from langgraph.prebuilt import create_react_agent
+    from rh_agents.integrations.langchain import durable
+
+    agent = create_react_agent(durable(model), [durable(search)])
+
+    async def research(question: str) -> str:
+        return (await agent.ainvoke({"messages": [("user", question)]}))["messages"][-1].content
+
+    await run(research, "…", store="runs.db", run_id="r")
+
+Only the asynchronous methods (`ainvoke`, `astream`, …) are recorded: calls of ours cannot be made from other threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from rh_agents.core._flow import report_usage
+from rh_agents.core.usage import Usage
+from rh_agents.integrations._steps import Step, model_actor, plain, tool_actor, warn_not_recorded
+
+try:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessageChunk, BaseMessage, message_to_dict, messages_from_dict
+    from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
+    from langchain_core.tools import BaseTool
+    from pydantic import PrivateAttr
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f"durable LangChain runnables need the package {_error.name}: pip install 'rh_agents[langchain]'",
+        name=_error.name,
+    ) from _error
+
+__all__ = ["durable"]
+
+RunnableT = TypeVar("RunnableT", bound="Runnable[Any, Any]")
+_stops: ContextVar[list[BaseException] | None] = ContextVar("rh_agents_langchain_stops", default=None)
+_VOLATILE = frozenset({"id", "run_id", "response_metadata", "usage_metadata"})
+
+
+def durable(runnable: RunnableT) -> RunnableT:
+    """The same with recorded steps: a chat model, a tool, or a chain (`prompt | model | parser`) of such things.
+
+    What cannot be seen through, such as a graph that is compiled already, is given back as it is with a
+    `NotRecordedWarning`: build it of durable models and tools instead.
+    """
+    return _durable(runnable)  # type: ignore[no-any-return]
+
+
+def _durable(runnable: Any) -> Any:
+    if isinstance(runnable, _DurableChatModel | _DurableTool):
+        return runnable
+    if isinstance(runnable, BaseChatModel):
+        return _DurableChatModel(inner=runnable)
+    if isinstance(runnable, BaseTool):
+        return _DurableTool(
+            inner=runnable,
+            name=runnable.name,
+            description=runnable.description,
+            args_schema=runnable.args_schema,
+            return_direct=runnable.return_direct,
+            response_format=runnable.response_format,
+        )
+    if isinstance(runnable, RunnableSequence):
+        return RunnableSequence(*[_durable(step) for step in runnable.steps], name=runnable.name)
+    if isinstance(runnable, RunnableParallel):
+        return RunnableParallel({name: _durable(step) for name, step in runnable.steps__.items()})
+    if isinstance(runnable, RunnableBinding):
+        return runnable.model_copy(update={"bound": _durable(runnable.bound)})
+    if _may_ask_models(runnable):
+        warn_not_recorded(
+            f"what {type(runnable).__name__} {getattr(runnable, 'name', None) or ''} does".replace("  ", " "),
+            "build it of durable(model) and durable(tool)",
+        )
+    return runnable
+
+
+def _may_ask_models(runnable: Any) -> bool:
+    """Whether a runnable is more than a prompt or a parser, which only compute."""
+    return not type(runnable).__module__.startswith(
+        ("langchain_core.prompts", "langchain_core.output_parsers", "langchain_core.runnables.passthrough")
+    )
+
+
+class _DurableChatModel(BaseChatModel):
+    """Each answer is a step, identified by the messages, what is bound to the model, and the name of the model."""
+
+    inner: BaseChatModel
+    _actor: Any = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the steps after the model."""
+        name = getattr(self.inner, "model_name", None) or getattr(self.inner, "model", None) or self.inner._llm_type
+        self._actor = model_actor(str(name))
+
+    @property
+    def _llm_type(self) -> str:
+        return self.inner._llm_type
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return dict(self.inner._identifying_params)
+
+    def bind_tools(self, tools: Any, **options: Any) -> Any:
+        """As the model's own; what it binds is bound to the durable one."""
+        bound: Any = self.inner.bind_tools(tools, **options)
+        if isinstance(bound, RunnableBinding) and bound.bound is self.inner:
+            return self.bind(**bound.kwargs)
+        warn_not_recorded(f"the model of {type(self.inner).__name__}.bind_tools", "it wraps the model in its own way")
+        return bound
+
+    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any) -> Any:
+        warn_not_recorded("a question that is asked by a synchronous method", "use ainvoke, astream or abatch")
+        return self.inner._generate(messages, stop=stop, **given)
+
+    async def agenerate(self, *args: Any, **given: Any) -> Any:
+        """As every chat model's. What stops a run is no `Exception`, so LangChain takes it for a result; kept here."""
+        stops: list[BaseException] = []
+        token = _stops.set(stops)
+        try:
+            return await super().agenerate(*args, **given)
+        except AttributeError:
+            if stops:
+                raise stops[0] from None
+            raise
+        finally:
+            _stops.reset(token)
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
+    ) -> ChatResult:
+        async def ask() -> Any:
+            result = await self.inner._agenerate(messages, stop=stop, **given)
+            for generation in result.generations:
+                _report(generation.message)
+            return [message_to_dict(generation.message) for generation in result.generations]
+
+        try:
+            found = await Step(self._actor, self._about(messages, stop, given), ask)
+        except Exception:
+            raise
+        except BaseException as stopped:
+            stops = _stops.get()
+            if stops is not None:
+                stops.append(stopped)
+            raise
+        return ChatResult(generations=[ChatGeneration(message=_read(each)) for each in found])
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        """One step for the whole stream, whose pieces come at once."""
+        result = await self._agenerate(messages, stop, None, **given)
+        message = result.generations[0].message
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=message.content,
+                id=message.id,
+                additional_kwargs=message.additional_kwargs,
+                response_metadata=message.response_metadata,
+                usage_metadata=getattr(message, "usage_metadata", None),
+                tool_calls=getattr(message, "tool_calls", []),
+                chunk_position="last",
+            )
+        )
+
+    def _about(self, messages: list[BaseMessage], stop: Any, given: dict[str, Any]) -> Any:
+        return [
+            plain([message_to_dict(each) for each in messages], _VOLATILE),
+            stop,
+            plain(given),
+            plain(self._identifying_params),
+        ]
+
+
+class _DurableTool(BaseTool):
+    """Each call is a step, identified by the tool, its arguments, and the id that the model gave the call."""
+
+    inner: BaseTool
+
+    async def ainvoke(self, input: Any, config: Any = None, **given: Any) -> Any:  # noqa: A002 - the framework's name
+        """Call the tool, or find what it returned."""
+
+        async def call() -> Any:
+            found = await self.inner.ainvoke(input, config, **given)
+            return {"message": message_to_dict(found)} if isinstance(found, BaseMessage) else {"value": found}
+
+        found = await Step(tool_actor(self.name), plain(input), call)
+        return _read(found["message"]) if "message" in found else found["value"]
+
+    def _run(self, *args: Any, **given: Any) -> Any:
+        warn_not_recorded(f"a call of tool {self.name!r} by a synchronous method", "use ainvoke")
+        return self.inner._run(*args, **given)
+
+
+def _read(data: Any) -> Any:
+    return messages_from_dict([data])[0]
+
+
+def _report(message: Any) -> None:
+    used = getattr(message, "usage_metadata", None)
+    if not used:
+        return
+    cached = (used.get("input_token_details") or {}).get("cache_read", 0)
+    report_usage(
+        Usage(
+            input_tokens=used.get("input_tokens", 0),
+            output_tokens=used.get("output_tokens", 0),
+            cached_tokens=cached or 0,
+            requests=1,
+        )
+    )

@@ -1,0 +1,179 @@
+"""Durable agents of the OpenAI Agents SDK: each answer of a model and each call of a function tool is a recorded step.
+
+from agents import Agent, Runner
+from rh_agents.integrations.openai_agents import durable
+
+agent = durable(Agent(name="researcher", model="gpt-4.1-mini", tools=[search]))
+
+async def research(question: str) -> str:
+    return (await Runner.run(agent, question)).final_output
+
+await run(research, "…", store="runs.db", run_id="r")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from rh_agents.core._flow import report_usage
+from rh_agents.core.usage import Usage
+from rh_agents.integrations._steps import Step, model_actor, plain, tool_actor, warn_not_recorded
+
+try:
+    from agents import Agent, FunctionTool, Handoff, Model, ModelResponse
+    from agents.models.default_models import get_default_model
+    from agents.models.multi_provider import MultiProvider
+    from openai.types.responses import Response, ResponseCompletedEvent
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f"durable agents of the OpenAI Agents SDK need the package {_error.name}: "
+        "pip install 'rh_agents[openai-agents]'",
+        name=_error.name,
+    ) from _error
+
+__all__ = ["durable"]
+
+ContextT = TypeVar("ContextT")
+_VOLATILE = frozenset({"created_at"})
+# They act on this machine, and the SDK carries them out itself.
+_LOCAL_TOOLS = frozenset({"ComputerTool", "LocalShellTool", "ShellTool", "ApplyPatchTool", "CustomTool"})
+_RESPONSES: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
+
+
+def durable(agent: Agent[ContextT]) -> Agent[ContextT]:
+    """The agent with recorded steps, and so for those to whom it hands over. The given one stays as it is.
+
+    A stream is recorded as one step: what comes of it is its last event. Tools that the provider carries out are part
+    of the model's answer. What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine
+    by themselves, and MCP servers (use `rh_agents.tools.mcp_tools` for those).
+    """
+    return _durable(agent, {})
+
+
+def _durable(agent: Agent[ContextT], made: dict[int, Any]) -> Agent[ContextT]:
+    known = made.get(id(agent))
+    if known is not None:
+        found: Agent[ContextT] = known
+        return found
+    if agent.mcp_servers:
+        warn_not_recorded(f"what agent {agent.name!r} calls on its MCP servers", "use rh_agents.tools.mcp_tools")
+    copy = agent.clone(
+        model=_DurableModel(agent.model), tools=[_durable_tool(agent.name, each) for each in agent.tools]
+    )
+    made[id(agent)] = copy  # before the others: agents may hand over to each other
+    copy.handoffs = [_durable_handoff(agent.name, each, made) for each in agent.handoffs]
+    return copy
+
+
+def _durable_handoff(name: str, handoff: Any, made: dict[int, Any]) -> Any:
+    if isinstance(handoff, Agent):
+        return _durable(handoff, made)
+    if not isinstance(handoff, Handoff):
+        return handoff
+    invoke = handoff.on_invoke_handoff
+
+    async def hand_over(context: Any, data: str) -> Any:
+        return _durable(await invoke(context, data), made)
+
+    return dataclasses.replace(handoff, on_invoke_handoff=hand_over)
+
+
+def _durable_tool(agent: str, tool: Any) -> Any:
+    if not isinstance(tool, FunctionTool):
+        if type(tool).__name__ in _LOCAL_TOOLS:
+            warn_not_recorded(f"the {type(tool).__name__} of agent {agent!r}", "write a function tool for it")
+        return tool
+    invoke, actor = tool.on_invoke_tool, tool_actor(tool.name)
+
+    async def call(context: Any, arguments: str) -> Any:
+        about = [_read_arguments(arguments), getattr(context, "tool_call_id", None)]
+        return await Step(actor, about, lambda: invoke(context, arguments))
+
+    return dataclasses.replace(tool, on_invoke_tool=call)
+
+
+def _read_arguments(arguments: str) -> Any:
+    try:
+        return plain(json.loads(arguments or "{}"))
+    except ValueError:
+        return arguments
+
+
+class _DurableModel(Model):
+    """Each answer is a step, identified by the conversation, the instructions, the settings and the tools."""
+
+    def __init__(self, model: str | Model | None) -> None:
+        self._given = model
+        name = model if isinstance(model, str) else getattr(model, "model", None)
+        self._actor = model_actor(str(name or (type(model).__name__ if model is not None else get_default_model())))
+        self._model: Model | None = model if isinstance(model, Model) else None
+
+    async def get_response(self, *args: Any, **options: Any) -> ModelResponse:
+        """Ask the model, or find what it answered."""
+
+        async def ask() -> Any:
+            return _written(await self._inner().get_response(*args, **options))
+
+        return _RESPONSES.validate_python(await Step(self._actor, _about(args, options), ask))
+
+    async def stream_response(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
+        """The last event of the stream, which has all of the answer."""
+
+        async def ask() -> Any:
+            last: Response | None = None
+            async for event in self._inner().stream_response(*args, **options):
+                if isinstance(event, ResponseCompletedEvent):
+                    last = event.response
+            if last is None:
+                raise RuntimeError("the stream of the model ended before its answer did")
+            _report(last.usage)
+            return last.model_dump(mode="json")
+
+        response = Response.model_validate(await Step(self._actor, ["stream", _about(args, options)], ask))
+        yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
+
+    def _inner(self) -> Model:
+        if self._model is None:
+            self._model = MultiProvider().get_model(self._given if isinstance(self._given, str) else None)
+        return self._model
+
+
+_NAMES = ("system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing")
+
+
+def _about(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    given = {**dict(zip(_NAMES, args, strict=False)), **options}
+    schema = given.get("output_schema")
+    return [
+        given.get("system_instructions"),
+        plain(given.get("input"), _VOLATILE),
+        plain(given["model_settings"].to_json_dict()) if given.get("model_settings") is not None else None,
+        [[tool.name, plain(getattr(tool, "params_json_schema", None))] for tool in given.get("tools") or ()],
+        None if schema is None or schema.is_plain_text() else plain(schema.json_schema()),
+        [handoff.tool_name for handoff in given.get("handoffs") or ()],
+        given.get("previous_response_id"),
+    ]
+
+
+def _written(response: ModelResponse) -> Any:
+    _report(response.usage)
+    return _RESPONSES.dump_python(response, mode="json")
+
+
+def _report(used: Any) -> None:
+    if used is None:
+        return
+    details = getattr(used, "input_tokens_details", None)
+    report_usage(
+        Usage(
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            cached_tokens=getattr(details, "cached_tokens", 0) or 0,
+            requests=1,
+        )
+    )
