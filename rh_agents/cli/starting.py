@@ -25,6 +25,7 @@ from rh_agents.cli.targets import known_actors
 from rh_agents.cli.words import counted
 from rh_agents.core.errors import RunMismatchError
 from rh_agents.core.execution import ExecutionState
+from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Store
 
 __all__ = ["FlowStart", "MapStart", "RunOptions"]
@@ -42,6 +43,7 @@ class RunOptions:
     retry_failed: bool
     resume_from: str | None
     owns_process: bool
+    budget: Budget | None = None
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class RunOptions:
         tags: Sequence[str] | None,
         *,
         retry_failed: bool,
+        budget: Budget | None = None,
     ) -> Self:
         """What the options and the process say; `derived` is the name of the run if nobody gives one."""
         about = Invocation.of(context)
@@ -68,6 +71,7 @@ class RunOptions:
             retry_failed,
             about.resume_from,
             about.owns_process,
+            budget,
         )
 
     def state(self, store: Store | None, data: Any, *, reuse: bool) -> ExecutionState:
@@ -85,6 +89,7 @@ class RunOptions:
             input=data,
             reuse=reuse,
             facts=self.command.facts,
+            budget=self.budget,
         )
 
 

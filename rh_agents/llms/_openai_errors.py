@@ -28,7 +28,16 @@ from rh_agents.core.errors import (
 )
 from rh_agents.core.policies.limits import Advice
 
-__all__ = ["ERRORS", "NEVER_RAISED", "TRANSPORT_ERRORS", "advice_in", "error_of", "error_of_body", "seconds_to_wait"]
+__all__ = [
+    "ERRORS",
+    "NEVER_RAISED",
+    "TRANSPORT_ERRORS",
+    "advice_in",
+    "error_of",
+    "error_of_body",
+    "error_of_status",
+    "seconds_to_wait",
+]
 
 LONGEST_WAIT = 3600.0
 """Seconds. A server that wants more than that is not believed: backoff decides then."""
@@ -103,6 +112,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def error_of(error: Exception, name: str, now: datetime | None = None) -> ModelError:
     """The error of ours that an error of the client, or of its HTTP library, stands for. `name` is the model's."""
+    if isinstance(error.__cause__, ModelError):  # somebody on the way knows better: a test that allows no requests
+        return error.__cause__
     kind = next((mine for theirs, mine in ERRORS.items() if isinstance(error, theirs)), None)
     if isinstance(error, openai.APIStatusError):
         code = _code(error.body)
@@ -119,6 +130,13 @@ def error_of(error: Exception, name: str, now: datetime | None = None) -> ModelE
     cause = error.__cause__
     because = f" ({type(cause).__name__}: {_line(str(cause))})" if cause is not None and str(cause) else ""
     return kind(f"{name}: {_line(str(error)) or type(error).__name__}{because}")
+
+
+def error_of_status(status: int, body: Any, name: str) -> ModelError:
+    """The error that a status and an error object stand for."""
+    code = _code(body)
+    kind = _CODES.get(code or "") or _of_status(status)
+    return kind(f"{name}: {status}: {_said(body) or 'the server does not say why'}", status=status, code=code)
 
 
 def error_of_body(body: Any, name: str) -> ModelError:

@@ -89,6 +89,15 @@ class OpenAIChat(ChatModel):
         """The given price, or that of the table."""
         return self.price or price_of(self.model)
 
+    @property
+    def length_name(self) -> str:
+        """What the server calls the greatest number of tokens."""
+        return self.length_field or ("max_tokens" if self.base_url else "max_completion_tokens")
+
+    async def sdk(self) -> openai.AsyncOpenAI:
+        """The client that this event loop uses; for what is not a question to a model."""
+        return (await self._client()).sdk
+
     async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
         """Ask once.
 
@@ -96,8 +105,7 @@ class OpenAIChat(ChatModel):
             ModelError: by kind.
         """
         client = await self._client()
-        length_field = self.length_field or ("max_tokens" if self.base_url else "max_completion_tokens")
-        body = request_body(request, length_field=length_field, stream=on_delta is not None)
+        body = request_body(request, length_field=self.length_name, stream=on_delta is not None)
         try:
             async with client.sdk.chat.completions.with_streaming_response.create(
                 model=request.model, messages=[], extra_body=body
@@ -135,11 +143,11 @@ class OpenAIChat(ChatModel):
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = _Client(self._sdk())
+            client = self._clients[loop] = _Client(self._make_sdk())
             await client.open()
         return client
 
-    def _sdk(self) -> openai.AsyncOpenAI:
+    def _make_sdk(self) -> openai.AsyncOpenAI:
         key = None if self.api_key is None else self.api_key.get_secret_value()
         timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
         try:

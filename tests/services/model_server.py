@@ -21,12 +21,16 @@ class Exchange:
         body: what was sent.
         headers: by lower-case name.
         path: for instance `/v1/chat/completions`.
+        method: the verb.
+        data: the body as it came.
     """
 
     number: int
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+    method: str = "POST"
+    data: bytes = b""
 
 
 @dataclass
@@ -168,7 +172,10 @@ class ModelServer:
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         data = await reader.readexactly(int(headers.get("content-length", 0)))
-        exchange = Exchange(len(self.exchanges), first.split(" ")[1], headers, json.loads(data) if data else {})
+        is_json = data and "json" in headers.get("content-type", "")
+        body = json.loads(data) if is_json else {}
+        method, path, _ = first.split(" ")
+        exchange = Exchange(len(self.exchanges), path, headers, body, method, data)
         self.exchanges.append(exchange)
         self.inside += 1
         self.most = max(self.most, self.inside)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, TypeVar, overload
+from contextvars import ContextVar
+from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from pydantic import Field, model_validator
 
 from rh_agents.core._flow import again, report_advice, report_usage, tell_progress
+from rh_agents.core._runner import Job
 from rh_agents.core.actors import LLM, BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.chat.messages import (
@@ -27,10 +29,11 @@ from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, Mo
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
+from rh_agents.core.scope import Scope
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 
-__all__ = ["ChatModel", "ModelCall", "OnDelta"]
+__all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta"]
 
 T = TypeVar("T")
 Prompt = str | Message | Sequence[Message] | ChatRequest
@@ -42,6 +45,25 @@ _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_IMAGE = 1_000
 _EXPECTED_OUTPUT = 1_000
 _TRUNCATED = "the answer ended at the greatest number of tokens before it was whole; raise max_tokens"
+
+
+class Batcher(Protocol):
+    """Sends requests in place of the models themselves, many at a time."""
+
+    discount: float
+    """What a request costs then, as a share of its price."""
+
+    def takes(self, model: ChatModel) -> bool:
+        """Whether it sends those of this model."""
+        ...
+
+    async def complete(self, model: ChatModel, request: ChatRequest) -> ChatResponse:
+        """The answer, as `ChatModel.complete` gives it."""
+        ...
+
+
+batcher: ContextVar[Batcher | None] = ContextVar("rh_agents_batcher", default=None)
+"""What sends the requests that are made in this context; None for the models themselves."""
 
 
 class ChatModel(LLM):
@@ -228,11 +250,15 @@ class ChatModel(LLM):
             await again(self.estimate(request))
 
     async def _complete(self, request: ChatRequest) -> ChatResponse:
-        response = await self.complete(request, self._tell if self.stream else None)
+        batches = _batcher_of(self)
+        if batches is None:
+            response = await self.complete(request, self._tell if self.stream else None)
+        else:
+            response = await batches.complete(self, request)
         price = self.price_of(response)
         usage = response.usage
         if price is not None:
-            cost = price.cost(usage)
+            cost = price.cost(usage) * (1.0 if batches is None else batches.discount)
             usage = Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens, 1, cost)
         elif not usage.requests:
             usage = usage + Usage(requests=1)
@@ -299,6 +325,13 @@ class ModelCall(Call[T]):
         """What the model says about this request."""
         return self.model.estimate(self.request)
 
+    def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
+        """As for every call. What goes through a batch takes its time, and needs no limits."""
+        job = super().job(run, scope, parent, name, key)
+        if _batcher_of(self.model) is not None:
+            job.timeout, job.limits = None, ()
+        return job
+
     async def begin(self, run: RunHandle) -> Any:
         """One attempt."""
         response = await self.model.answer(self.request, self.answer)
@@ -311,6 +344,11 @@ class ModelCall(Call[T]):
         if response.finish_reason is FinishReason.LENGTH:
             raise AnswerTruncated(_TRUNCATED)
         return response.text
+
+
+def _batcher_of(model: ChatModel) -> Batcher | None:
+    chosen = batcher.get()
+    return chosen if chosen is not None and chosen.takes(model) else None
 
 
 def _read(response: ChatResponse, answer: AnswerType) -> Any:

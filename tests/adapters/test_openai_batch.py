@@ -1,0 +1,159 @@
+"""Requests through the Batch API: one batch for many, its id recorded, and nothing submitted twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from rh_agents import ExecutionState, MemoryStore, Price, RetryPolicy, RunStopped, Usage
+from rh_agents.core.errors import InvalidRequest, ModelOverloaded, ModelTimeout
+from tests.runtime.worlds import Crash
+from tests.services.batch_server import BatchServer
+from tests.services.model_server import answer, error, model_server
+
+pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
+
+from rh_agents.llms import OpenAIChat
+from rh_agents.llms.openai_batch import OpenAIBatches, in_batches
+
+
+def echo(body: dict[str, Any]) -> tuple[int, Any]:
+    return 200, answer(body["messages"][-1]["content"].upper()).body
+
+
+def batches(**options: Any) -> OpenAIBatches:
+    return OpenAIBatches(**{"linger": 0.02, "poll_every": 0.01, **options})
+
+
+async def ask_all(
+    state: ExecutionState, model: OpenAIChat, questions: list[str], then: Callable[[], Awaitable[None]] | None = None
+) -> list[Any]:
+    async with state.parallel(max_workers=100) as p:
+        for number, question in enumerate(questions):
+            p.add(model(question), key=str(number))
+        if then is not None:
+            await then()
+        return await p.gather()
+
+
+def run(
+    server: BatchServer,
+    questions: list[str],
+    store: MemoryStore | None = None,
+    then: Callable[[ExecutionState], Awaitable[None]] | None = None,
+    sends: OpenAIBatches | None = None,
+    **settings: Any,
+) -> tuple[list[Any], ExecutionState]:
+    """What comes of the questions, all at once."""
+
+    async def main() -> tuple[list[Any], ExecutionState]:
+        async with model_server(server) as served:
+            settings.setdefault("retry", None)
+            model = OpenAIChat("stub", base_url=served.base_url, api_key="k", idle_timeout=0.5, **settings)
+            with in_batches(sends or batches()):
+                async with ExecutionState(store=store or MemoryStore(), run_id="r") as state:
+                    hook = None if then is None else lambda: then(state)
+                    return await ask_all(state, model, questions, hook), state
+
+    return asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_many_calls_are_one_batch_and_each_gets_its_own_answer_and_half_the_price() -> None:
+    server = BatchServer(echo)
+    questions = [f"q{number}" for number in range(50)] + ["q1", "q1"]
+    results, state = run(server, questions, price=Price(input=1.0, output=1.0), timeout=0.001)
+    assert [result.unwrap().text for result in results] == [question.upper() for question in questions]
+    assert len(server.batches) == 1
+    assert len(server.requests) == 52
+    assert state.spent.usage.requests == 52
+    assert state.spent.usage.cost == pytest.approx(52 * 15 / 1e6 / 2)
+
+
+def test_a_run_that_is_stopped_while_it_waits_finds_its_batch_again() -> None:
+    server, store = BatchServer(echo, looks=1_000_000), MemoryStore()
+
+    async def stop(state: ExecutionState) -> None:
+        while not any(batch["looks"] for batch in server.batches.values()):  # noqa: ASYNC110 - a server has no events
+            await asyncio.sleep(0.005)
+        state.request_interrupt("deploy", grace=0.0)
+
+    with pytest.raises(RunStopped):
+        run(server, ["a", "b"], store, stop)
+    server.looks = 1
+    results, state = run(server, ["a", "b"], store)
+    assert [result.unwrap().text for result in results] == ["A", "B"]
+    assert len(server.batches) == 1
+    assert state.spent.usage == Usage(20, 10, 0, 0, 2, 0.0)
+
+
+def test_what_is_recorded_is_not_submitted_again() -> None:
+    server, store = BatchServer(echo), MemoryStore()
+    run(server, ["a"], store)
+    results, _ = run(server, ["a", "b"], store)
+    assert [result.unwrap().text for result in results] == ["A", "B"]
+    assert [request["body"]["messages"][0]["content"] for request in server.requests] == ["a", "b"]
+
+
+def test_a_batch_that_was_made_when_the_process_died_before_it_knew_is_found_by_its_mark() -> None:
+    server, store = BatchServer(echo), MemoryStore()
+    server.fails_before_answering = True
+    results, _ = run(server, ["a", "b"], store)
+    assert not any(result.ok for result in results)
+    results, _ = run(server, ["a", "b"], store)
+    assert [result.unwrap().text for result in results] == ["A", "B"]
+    assert len(server.batches) == 1
+
+
+def test_a_crash_between_results_submits_nothing_twice() -> None:
+    server, store = BatchServer(echo), MemoryStore()
+
+    async def die(state: ExecutionState) -> None:
+        while not any(each["status"] == "completed" for each in server.batches.values()):  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.001)
+        raise Crash
+
+    with pytest.raises(Crash):
+        run(server, ["a", "b", "c"], store, die)
+    results, _ = run(server, ["a", "b", "c"], store)
+    assert [result.unwrap().text for result in results] == ["A", "B", "C"]
+    assert len(server.batches) == 1
+
+
+def test_failures_in_a_batch_are_errors_by_kind_and_are_submitted_again_if_they_may_pass() -> None:
+    def busy(body: dict[str, Any]) -> tuple[int, Any] | None:
+        question = body["messages"][-1]["content"]
+        if question == "busy" and len(server.batches) == 1:
+            return 503, error(503).body
+        if question == "wrong":
+            return 400, error(400, "a field is wrong").body
+        return None if question == "lost" else echo(body)
+
+    server = BatchServer(busy)
+    retry = RetryPolicy(max_attempts=2, initial_delay=0.0)
+    results, _ = run(server, ["a", "busy", "wrong", "lost"], retry=retry)
+    assert [result.ok for result in results] == [True, True, False, False]
+    assert isinstance(results[2].error, InvalidRequest)
+    assert isinstance(results[3].error, ModelTimeout)
+    assert len(server.batches) == 2
+    results, _ = run(BatchServer(lambda _: (503, error(503).body)), ["a"])
+    assert isinstance(results[0].error, ModelOverloaded)
+
+
+def test_a_batch_that_is_refused_says_why() -> None:
+    server = BatchServer(echo)
+    server.status = "failed"
+    results, _ = run(server, ["a"])
+    assert isinstance(results[0].error, InvalidRequest)
+    assert "not to our taste" in str(results[0].error)
+
+
+def test_a_batch_has_no_more_requests_than_it_may_and_people_are_told() -> None:
+    server, told = BatchServer(echo), list[str]()
+    results, _ = run(server, [f"q{n}" for n in range(7)], sends=batches(most=3, tell=told.append))
+    assert all(result.ok for result in results)
+    assert sorted(batch["request_counts"]["total"] for batch in server.batches.values()) == [1, 3, 3]
+    assert "batch batch_0: 3 requests submitted" in told
+    assert "batch batch_0: completed (0 of 3)" in told
