@@ -275,9 +275,8 @@ def _batches() -> AbstractContextManager[Any]:
         from rh_agents.llms.openai_batch import OpenAIBatches, in_batches  # noqa: PLC0415 - an optional package
     except ModuleNotFoundError as error:
         raise CommandError(str(error)) from error
-    poll_every = os.environ.get("RH_AGENTS_POLL_EVERY")
-    options = {} if poll_every is None else {"poll_every": float(poll_every)}
-    return in_batches(OpenAIBatches(tell=say, **options))
+    poll_every = float(os.environ.get("RH_AGENTS_POLL_EVERY", "30"))
+    return in_batches(OpenAIBatches(tell=say, poll_every=poll_every))
 
 
 def _failure_limit(text: str | None, strategy: ErrorStrategy) -> float | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_agents.core.groups import ParallelGroupTracker
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Usage
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
 
-__all__ = ["Board", "known_total"]
+__all__ = ["Board", "Spent", "Wait", "known_total"]
 
 _FINISHED_KEPT = 100
 
@@ -26,6 +27,37 @@ def known_total(tracker: ParallelGroupTracker) -> int | None:
     return total
 
 
+class Wait(NamedTuple):
+    """A member waits for a limit: for which and why, and since when."""
+
+    why: str
+    since: float
+
+
+@dataclass(slots=True)
+class Spent:
+    """What members of a group wait for, and what they have used."""
+
+    waits: dict[int, Wait] = field(default_factory=dict)
+    """By the index of the member."""
+    usage: Usage = field(default_factory=Usage)
+
+    def apply(self, event: ExecutionEvent[Any], now: float) -> None:
+        """Take in an event about a member."""
+        index, status = event.parallel_index or 0, event.execution_status
+        if status is ExecutionStatus.WAITING and event.retry_delay != 0.0:
+            self.waits.setdefault(index, Wait(event.message or "", now))
+        elif status is not ExecutionStatus.PROGRESS:
+            self.waits.pop(index, None)
+        if event.usage is not None and status is not ExecutionStatus.RECOVERED:
+            self.usage = self.usage + event.usage
+
+    @property
+    def longest_wait(self) -> Wait | None:
+        """The wait that began first."""
+        return min(self.waits.values(), key=lambda wait: wait.since, default=None)
+
+
 @dataclass(slots=True)
 class Board:
     """Folds events into trackers. Holds the running groups, and the last 100 that have ended.
@@ -36,6 +68,7 @@ class Board:
     groups: dict[str, ParallelGroupTracker] = field(default_factory=dict)
     """By id, in the order in which they were first seen."""
     _running: dict[str, ParallelGroupTracker] = field(default_factory=dict)
+    _spent: dict[str, Spent] = field(default_factory=dict)
     _ended: deque[str] = field(default_factory=deque)
 
     @property
@@ -53,16 +86,26 @@ class Board:
             tracker = self._begin(group_id, event)
         was_complete, total = tracker.is_complete, tracker.total
         tracker.apply(event, now)
+        if event.group is None:
+            self.spent(tracker).apply(event, now)
         if event.group is None and total is not None and tracker.total is not None:
             tracker.total = max(tracker.total, total)  # late news of a member that started before others were enrolled
         if tracker.is_complete and not was_complete:
             self._end(group_id)
         return tracker
 
+    def spent(self, tracker: ParallelGroupTracker) -> Spent:
+        """What the members of a group wait for, and what they have used."""
+        found = self._spent.get(tracker.group_id)
+        if found is None:
+            found = self._spent[tracker.group_id] = Spent()
+        return found
+
     def _begin(self, group_id: str, event: ExecutionEvent[Any]) -> ParallelGroupTracker:
         """A group starts; or starts once more, when its run is executed again under the same display."""
         if group_id in self._ended:
             self._ended.remove(group_id)
+        self._spent.pop(group_id, None)
         tracker = ParallelGroupTracker(group_id=group_id, name=_group_name(event))
         self.groups[group_id] = self._running[group_id] = tracker
         return tracker
@@ -71,7 +114,9 @@ class Board:
         self._running.pop(group_id, None)
         self._ended.append(group_id)
         if len(self._ended) > _FINISHED_KEPT:
-            self.groups.pop(self._ended.popleft(), None)
+            oldest = self._ended.popleft()
+            self.groups.pop(oldest, None)
+            self._spent.pop(oldest, None)
 
     def level(self, tracker: ParallelGroupTracker) -> int:
         """In how many running groups this one is: 0 for a group at the top."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.usage import Usage
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
@@ -60,6 +61,10 @@ class EventCounts:
     cancelled_events: int = 0
     recovered_events: int = 0
     retrying_events: int = 0
+    cached_events: int = 0
+    """Calls that got the result of an equal one."""
+    usage: Usage = field(default_factory=Usage)
+    """What was used now; what replayed and cached calls once used is not in it."""
     groups: int = 0
     """Groups that have ended."""
     calls: dict[EventType, CallCounts] = field(default_factory=dict)
@@ -94,6 +99,10 @@ class EventCounts:
         if calls is None:
             calls = self.calls[event.event_type] = CallCounts()
         status = event.execution_status
+        if event.usage is not None and status is not ExecutionStatus.RECOVERED:
+            self.usage = self.usage + event.usage
+        if event.from_cache and status is ExecutionStatus.COMPLETED:
+            self.cached_events += 1
         if status is ExecutionStatus.STARTED:
             self.started_events += 1
             calls.started += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.display.text import brief, duration, harmless
+from rh_agents.display.text import amount, brief, duration, harmless
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
@@ -23,6 +23,7 @@ _MARKS = {
     ExecutionStatus.FAILED: ("✗", "red"),
     ExecutionStatus.CANCELLED: ("■", "yellow"),
     ExecutionStatus.RECOVERED: ("=", "cyan"),
+    ExecutionStatus.WAITING: ("…", "yellow"),
 }
 _ROOM_FOR_TIME = 60
 _ROOM_FOR_ADDRESS = 40
@@ -62,6 +63,8 @@ def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None
     line.append(_name(event, how.address and room >= _ROOM_FOR_ADDRESS), "bold")
     line.append(f"  {event.execution_status.value}", style)
     _append_facts(line, event)
+    if event.usage and (event.usage.tokens or event.usage.cost):
+        line.append(f"  {amount(event.usage)}", "dim")
     if event.message is not None:
         line.append(f"  {harmless(event.message, _MESSAGE_LENGTH)}", style)
         return line
@@ -92,6 +95,9 @@ def _append_facts(line: Text, event: ExecutionEvent[Any]) -> None:
     if event.execution_status is ExecutionStatus.RETRYING:
         again = "" if event.retry_delay is None else f", again in {duration(event.retry_delay)}"
         line.append(f"  attempt {event.attempt}{again}")
+    elif event.execution_status is ExecutionStatus.WAITING:
+        if event.retry_delay:
+            line.append(f"  {duration(event.retry_delay)} at least")
     elif event.attempt > 1:
         line.append(f"  {event.attempt} attempts")
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.text import Text
 
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.ansi import ansi
 from rh_agents.display.counts import EventCounts
 from rh_agents.display.lines import LineFormat, event_line
@@ -72,6 +73,8 @@ class EventPrinter:
     def print_event(self, event: ExecutionEvent[Any]) -> None:
         """Count the event and print its line."""
         self.counts.count(event, self._clock())
+        if event.execution_status is ExecutionStatus.PROGRESS:
+            return  # every few words of a model would be a line
         self.print_line(event_line(event, self.format, width=self.width))
 
     def print_summary(self) -> None:

@@ -104,6 +104,8 @@ class ParallelEventPrinter(EventPrinter):
     def print_event(self, event: ExecutionEvent[Any]) -> None:
         """Count the event and show what it changed."""
         self.counts.count(event, self._clock())
+        if event.execution_status is ExecutionStatus.PROGRESS:
+            return
         if event.group_id is not None:
             self._handle_parallel_event(event)
         elif self.parallel_mode is ParallelDisplayMode.REALTIME or self._board.is_idle:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from rich.text import Text
 
 from rh_agents.core.groups import GroupStatus, ParallelGroupTracker, RunningItem
-from rh_agents.display.board import Board, known_total
-from rh_agents.display.text import crop, duration, frequency, harmless, whole_seconds, width_of
+from rh_agents.display.board import Board, Spent, known_total
+from rh_agents.display.text import amount, crop, duration, frequency, harmless, whole_seconds, width_of
 
 __all__ = ["bar", "board_rows", "ended_line", "group_row", "milestone_line", "progress_text", "started_line"]
 
@@ -64,7 +64,8 @@ def board_rows(board: Board, now: float, width: int, height: int) -> list[Text]:
         is_last = shown == len(groups) - 1
         if len(rows) + needed + (not is_last) > room:
             break
-        rows.append(group_row(tracker, now, width, level=level, name_width=names))
+        spent = board.spent(tracker)
+        rows.append(group_row(tracker, now, width, level=level, name_width=names, spent=spent))
         if needed == 2:
             rows.append(_slowest_row(tracker, now, width, level))
         shown += 1
@@ -81,13 +82,22 @@ def _levels_with_slowest(groups: Sequence[tuple[int, ParallelGroupTracker]], hei
     return {0} if len(groups) + tops <= height else set()
 
 
-def group_row(tracker: ParallelGroupTracker, now: float, width: int, *, level: int = 0, name_width: int = 0) -> Text:
-    """One running group: name, bar, percentage, counts, rate, time left."""
+def group_row(
+    tracker: ParallelGroupTracker,
+    now: float,
+    width: int,
+    *,
+    level: int = 0,
+    name_width: int = 0,
+    spent: Spent | None = None,
+) -> Text:
+    """One running group: name, bar, percentage, counts, rate, time left; what it waits for, and what it has used."""
     indent = min(_INDENT * level, width // 4)
     column = min(max(name_width, width_of(tracker.name)), max(9, width // 4))
     name = " " * indent + crop(harmless(tracker.name), max(3, column - indent))
     parts = [_Part(name.ljust(len(name) + column - width_of(name)), 0, "bold"), *_progress(tracker, width)]
-    return _fitted([*parts, *_counts(tracker), *_speed(tracker, now)], width)
+    money = [] if spent is None else [*_usage(spent), *_waits(spent, now)]
+    return _fitted([*parts, *_counts(tracker), *_speed(tracker, now), *money], width)
 
 
 def _progress(tracker: ParallelGroupTracker, width: int) -> list[_Part]:
@@ -126,6 +136,22 @@ def _speed(tracker: ParallelGroupTracker, now: float) -> list[_Part]:
     else:
         parts.append(_Part(whole_seconds(tracker.elapsed(now)), 5, "dim"))
     return parts
+
+
+def _usage(spent: Spent) -> list[_Part]:
+    return [_Part(amount(spent.usage), 10, "dim")] if spent.usage.tokens or spent.usage.cost else []
+
+
+def _waits(spent: Spent, now: float) -> list[_Part]:
+    """How many wait for limits, for which, why, and how long the first of them has waited."""
+    longest = spent.longest_wait
+    if longest is None:
+        return []
+    why = harmless(longest.why, _NAME_LENGTH)
+    return [
+        _Part(f"{len(spent.waits)} waiting {whole_seconds(max(1.0, now - longest.since))}", 11, "yellow"),
+        _Part(f"for {why}", 12, "yellow", gap=1),
+    ]
 
 
 def _slowest_row(tracker: ParallelGroupTracker, now: float, width: int, level: int) -> Text:

@@ -19,7 +19,7 @@ def summary_lines(counts: EventCounts, width: int | None = None) -> list[Text]:
     """Counts, success rate, replays, retries, time, and the same by type of call; each line in `width` columns."""
     calls = counts.all_calls
     lines = [Text("Summary", style="bold")]
-    for facts in (_totals(calls, counts), _extras(calls), _times(calls, counts)):
+    for facts in (_totals(calls, counts), _extras(calls), _money(counts), _times(calls, counts)):
         lines += _joined(facts, width)
     lines += _failures(counts)
     lines += _by_type(counts, width)
@@ -43,6 +43,16 @@ def _totals(calls: CallCounts, counts: EventCounts) -> list[str]:
         facts.append(_number(counts.groups, "group"))
     if calls.success_rate is not None:
         facts.append(f"{_percent(calls.success_rate)} succeeded")
+    return facts
+
+
+def _money(counts: EventCounts) -> list[str]:
+    facts = [f"{counts.cached_events:,} from the cache"] if counts.cached_events else []
+    usage = counts.usage
+    if usage.tokens:
+        facts.append(f"{usage.tokens:,} tokens")
+    if usage.cost:
+        facts.append(f"${usage.cost:,.4f}")
     return facts
 
 

@@ -6,7 +6,9 @@ import reprlib
 
 from rich.cells import cell_len, set_cell_size
 
-__all__ = ["brief", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
+from rh_agents.core.usage import Usage
+
+__all__ = ["amount", "brief", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
 
 LONGEST = 200
 """Characters of a foreign text that are shown, unless told otherwise."""
@@ -98,3 +100,11 @@ def frequency(per_second: float) -> str:
         if rate >= 0.95 or unit == "h":
             return f"{rate:,.0f}/{unit}" if rate >= 9.95 else f"{rate:.1f}/{unit}"
     raise AssertionError("the last unit always fits")
+
+
+def amount(usage: Usage) -> str:
+    """What was used, in short: "1,234 tokens $0.0120"."""
+    parts = [f"{usage.tokens:,} tokens"] if usage.tokens else []
+    if usage.cost:
+        parts.append(f"${usage.cost:,.4f}")
+    return " ".join(parts)

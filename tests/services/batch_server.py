@@ -93,7 +93,8 @@ class BatchServer:
         if self.status == "failed":
             batch["errors"] = {"object": "list", "data": [{"code": "x", "message": "the file is not to our taste"}]}
             return
-        good, bad = [], []
+        good: list[str] = []
+        bad: list[str] = []
         for line in reversed(self.files[batch["input_file_id"]].splitlines()):
             request = json.loads(line)
             found = self.answering(request["body"])
