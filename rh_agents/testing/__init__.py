@@ -9,13 +9,35 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rh_agents.testing.cassette import Cassette, CassetteMode, Drift
+    from rh_agents.testing.clock import JumpingClock
+    from rh_agents.testing.network import RealRequestError, no_real_requests
+    from rh_agents.testing.resuming import assert_no_paid_calls_on_resume
     from rh_agents.testing.scripted import ScriptedLLM, ScriptEnded, tool_call
 
-__all__ = ["ScriptEnded", "ScriptedLLM", "tool_call"]
+__all__ = [
+    "Cassette",
+    "CassetteMode",
+    "Drift",
+    "JumpingClock",
+    "RealRequestError",
+    "ScriptEnded",
+    "ScriptedLLM",
+    "assert_no_paid_calls_on_resume",
+    "no_real_requests",
+    "tool_call",
+]
 
 _HOMES = {
+    "Cassette": "cassette",
+    "CassetteMode": "cassette",
+    "Drift": "cassette",
+    "JumpingClock": "clock",
+    "RealRequestError": "network",
     "ScriptEnded": "scripted",
     "ScriptedLLM": "scripted",
+    "assert_no_paid_calls_on_resume": "resuming",
+    "no_real_requests": "network",
     "tool_call": "scripted",
 }
 

@@ -1,0 +1,67 @@
+"""Fixtures for tests of programs that use this library. pytest finds them by itself.
+
+`cassette`: `report = await cassette.play(research, "rivers")` records the workflow the first time, and replays it
+ever after. Its files are in the folder `cassettes` beside the test; `pytest --cassettes=record` (or `replay`, or
+`validate`) does something else.
+
+`no_real_requests`: a test with it fails when it wants to reach another machine.
+
+`jumping_clock`: a clock for `ExecutionState(clock=...)` that a test sets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from rh_agents.testing.cassette import Cassette
+    from rh_agents.testing.clock import JumpingClock
+
+__all__ = ["cassette", "jumping_clock", "no_real_requests", "pytest_addoption"]
+
+# pytest loads every plugin in every test run: what is not asked for must cost nothing, so imports are in the fixtures.
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--cassettes`."""
+    parser.getgroup("rh_agents").addoption(
+        "--cassettes",
+        choices=["auto", "record", "replay", "validate"],
+        default="auto",
+        help="what the fixture `cassette` does: record what is missing and replay the rest (auto), record all anew, "
+        "only replay, or call everything again and compare",
+    )
+
+
+@pytest.fixture
+def cassette(request: pytest.FixtureRequest) -> Cassette:
+    """The recording of the workflow of this test."""
+    from rh_agents.stores import open_store  # noqa: PLC0415
+    from rh_agents.testing.cassette import Cassette  # noqa: PLC0415
+
+    name = _NOT_IN_NAMES.sub("_", f"{request.path.stem}-{request.node.name}")
+    path = request.path.parent / "cassettes" / f"{name}.db"
+    return Cassette(path, open_store, request.config.getoption("--cassettes"))
+
+
+@pytest.fixture
+def no_real_requests() -> Iterator[None]:
+    """Connections to other machines are an error in this test."""
+    from rh_agents.testing import network  # noqa: PLC0415
+
+    with network.no_real_requests(allow_loopback=True):
+        yield
+
+
+@pytest.fixture
+def jumping_clock() -> JumpingClock:
+    """A clock that the test sets."""
+    from rh_agents.testing.clock import JumpingClock  # noqa: PLC0415
+
+    return JumpingClock()
