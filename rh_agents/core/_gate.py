@@ -21,6 +21,8 @@ __all__ = ["Passage"]
 
 _TOLD_FROM = 0.05
 """Seconds. Shorter waits are not worth an event."""
+_SHORTEST_WAIT = 0.001
+"""Seconds. So much less than a moment may be left that adding it to the time changes nothing."""
 _LONGEST_LOOK = 5.0
 """Seconds after which a shared window is asked again, whatever it said: others may have settled for less."""
 Tell = Callable[[str, float | None], Any]
@@ -87,7 +89,7 @@ class _Gate:
             if not turn.done():
                 turn.set_result(None)
 
-        timer = None if wait == float("inf") else loop.call_later(wait, wake)
+        timer = None if wait == float("inf") else loop.call_later(max(wait, _SHORTEST_WAIT), wake)
         run.watch_stop(wake)
         try:
             await turn

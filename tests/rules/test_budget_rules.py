@@ -1,0 +1,152 @@
+"""Budgets, usage, prices and spending: sums that have to come out right."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rh_agents import Budget, Price, Spending, Usage
+from rh_agents.core._ledger import Ledger
+
+counts = st.integers(0, 10**9)
+usages = st.builds(Usage, counts, counts, counts, counts, counts, st.integers(0, 1000).map(float))
+
+
+# -- usage and prices --------------------------------------------------------------------------------------------------
+
+
+@given(usages, usages, usages)
+def test_usages_add_up_in_any_order_and_come_apart_again(a: Usage, b: Usage, c: Usage) -> None:
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+    assert (a + b) - b == a
+    assert a + Usage() == a
+    assert (a + b).tokens == a.tokens + b.tokens
+
+
+@given(usages)
+def test_a_usage_comes_back_from_its_json_which_has_only_what_there_is(usage: Usage) -> None:
+    data = usage.as_json()
+    assert all(data.values())
+    assert Usage.from_json({**data, "of a later version": 1}) == usage
+    assert bool(data) == bool(usage)
+
+
+def test_prices_are_for_a_million_tokens_and_cached_ones_have_their_own() -> None:
+    usage = Usage(input_tokens=1_000_000, output_tokens=500_000, cached_tokens=400_000)
+    assert Price(input=2.0, output=8.0).cost(usage) == pytest.approx(2.0 + 4.0)
+    assert Price(input=2.0, output=8.0, cached_input=0.5).cost(usage) == pytest.approx(1.2 + 0.2 + 4.0)
+    assert Price(input=2.0, output=8.0, cached_input=0.0).cost(usage) == pytest.approx(1.2 + 4.0)
+
+
+@pytest.mark.parametrize("number", [-1.0, math.inf, math.nan])
+@pytest.mark.parametrize("name", ["input", "output", "cached_input"])
+def test_a_price_is_a_number_from_zero_on(name: str, number: float) -> None:
+    numbers: dict[str, Any] = {"input": 1.0, "output": 1.0, name: number}
+    with pytest.raises(ValueError, match=name):
+        Price(**numbers)
+
+
+# -- spending ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | usages, st.integers(0, 1))))
+def test_what_the_actors_spent_is_what_the_run_spent(plan: list[tuple[str, Usage | None, int]]) -> None:
+    spending = Spending()
+    for name, usage, calls in plan:
+        spending.add(name, usage, calls)
+    assert sum(spending.by_actor.values(), Usage()) == spending.usage
+    assert spending.calls == sum(calls for _, _, calls in plan)
+    copy = spending.copy()
+    spending.add("a", Usage(1), 1)
+    assert copy.calls == spending.calls - 1
+    assert copy.usage + Usage(1) == spending.usage
+
+
+def test_spending_says_what_most_of_it_went_to() -> None:
+    spending = Spending()
+    spending.add("planner", Usage(input_tokens=1_000, output_tokens=500, cost=0.25), 2)
+    spending.add("writer", Usage(input_tokens=2_000, cost=1.5), 1)
+    assert str(spending) == "3 calls, 3,500 tokens, $1.7500 (writer $1.5000; planner $0.2500)"
+    assert str(Spending()) == "0 calls"
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cost", "tokens", "calls", "seconds", "depth", "recursion"])
+@pytest.mark.parametrize("number", [-1, math.nan, True])
+def test_a_budget_is_made_of_numbers_from_zero_on(name: str, number: float) -> None:
+    numbers: dict[str, Any] = {name: number}
+    with pytest.raises(ValueError, match=f"Budget\\({name}="):
+        Budget(**numbers)
+
+
+@given(
+    st.integers(0, 100),
+    st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), max_size=40),
+)
+def test_what_is_reserved_and_spent_is_never_more_than_the_budget(most: int, plan: list[tuple[int, float]]) -> None:
+    ledger, under_way = Ledger(Budget(tokens=most), "", "", Spending()), list[tuple[Usage, float]]()
+    for tokens, share in plan:
+        need = Usage(output_tokens=tokens)
+        if ledger.missing(need, 1, 0.0) is None and ledger.has_room(need):
+            ledger.reserved = ledger.reserved + need
+            under_way.append((need, share))
+        elif under_way:
+            reserved, used = under_way.pop(0)
+            ledger.reserved = ledger.reserved - reserved
+            ledger.spend("model", Usage(output_tokens=int(reserved.tokens * used)))
+        assert ledger.spent.usage.tokens + ledger.reserved.tokens <= most
+
+
+@pytest.mark.parametrize(
+    ("budget", "need", "missing"),
+    [
+        (Budget(calls=2), Usage(), None),
+        (Budget(calls=1), Usage(), "calls=1"),
+        (Budget(tokens=100), Usage(output_tokens=50), None),
+        (Budget(tokens=100), Usage(output_tokens=51), "tokens=100"),
+        (Budget(cost=1.0), Usage(cost=0.5), None),
+        (Budget(cost=1.0), Usage(cost=0.6), "cost=1"),
+        (Budget(seconds=10.5), Usage(), None),
+        (Budget(seconds=10.0), Usage(), "seconds=10"),
+        (Budget(tokens=0), Usage(), "tokens=0"),
+        (Budget(), Usage(10**12, 10**12, cost=1e12), None),
+    ],
+)
+def test_a_budget_says_what_does_not_suffice(budget: Budget, need: Usage, missing: str | None) -> None:
+    spent = Spending(Usage(output_tokens=50, cost=0.5), calls=1, seconds=4.0)
+    ledger = Ledger(budget, "", "", spent)
+    ledger.open(100.0)
+    assert ledger.missing(need, 1, 106.0) == missing
+
+
+def test_time_goes_on_only_while_it_is_under_way_and_earlier_executions_count() -> None:
+    ledger = Ledger(Budget(seconds=60.0), "", "", Spending(seconds=10.0))
+    assert ledger.seconds(1_000.0) == 10.0
+    ledger.open(1_000.0)
+    assert ledger.charge(1_005.0) == 15.0
+    ledger.close(1_020.0)
+    assert ledger.seconds(9_999.0) == 30.0
+    assert Ledger(Budget(tokens=1), "", "", Spending(seconds=10.0)).charge(0.0) == 0.0
+
+
+def test_who_waits_is_told_when_something_is_settled() -> None:
+    async def main() -> None:
+        class Run:
+            def watch_stop(self, tell: Any) -> None: ...
+            def unwatch_stop(self, tell: Any) -> None: ...
+
+        ledger: Any = Ledger(Budget(tokens=1), "", "", Spending())
+        waiting = [asyncio.create_task(ledger.change(Run())) for _ in range(3)]
+        await asyncio.sleep(0)
+        ledger.settle()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(main())
