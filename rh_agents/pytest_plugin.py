@@ -47,7 +47,8 @@ def cassette(request: pytest.FixtureRequest) -> Cassette:
 
     name = _NOT_IN_NAMES.sub("_", f"{request.path.stem}-{request.node.name}")
     path = request.path.parent / "cassettes" / f"{name}.db"
-    return Cassette(path, open_store, request.config.getoption("--cassettes"))
+    mode = str(request.config.getoption("--cassettes"))
+    return Cassette(path, open_store, mode)
 
 
 @pytest.fixture

@@ -32,8 +32,10 @@ from rh_agents.cli.words import Standing, age, ago, counted, parse_age, size, st
 from rh_agents.core.errors import StoreError
 from rh_agents.core.plan import plan_run
 from rh_agents.core.ports import Question, RunInfo, Store
+from rh_agents.core.replay import spender_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Spending
 from rh_agents.display.text import harmless
 
 __all__ = ["register"]
@@ -167,17 +169,25 @@ def _show(
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
-        tree = RunTree()
+        tree, spent = RunTree(), Spending()
         async for recorded in opened.events(run):
             tree.add(recorded)
+            event = recorded.event
+            if event.execution_status is not ExecutionStatus.RECOVERED:
+                spent.add(spender_of(event.actor, event.name), event.usage)
+        spent.calls = info.outcomes
         questions = await opened.questions(run)
         roots = tree.roots(await _makers(opened, run) if tree.is_ambiguous else None)
         if as_json:
-            record = _record_of_run(info, len(questions)) | {"tree": [record_of_node(node) for node in roots]}
+            used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
+            record = _record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
+            record |= {"tree": [record_of_node(node) for node in roots]}
             sys.stdout.write(json.dumps(record) + "\n")
             return
         page = Page()
         _show_head(page, info, len(questions))
+        if spent.usage:
+            page.line(Part(harmless(f"spent: {spent}"), "dim", is_elastic=True))
         TreeView(page, info.owner is not None, depth, failed, everything).show(roots)
         for line in question_lines(questions):
             page.line(line)

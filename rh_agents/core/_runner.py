@@ -24,6 +24,7 @@ from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
+from rh_agents.core.replay import spender_of
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown
@@ -91,7 +92,7 @@ class Job:
     def add_usage(self, usage: Usage) -> None:
         """The call has used something."""
         self.usage = usage if self.usage is None else self.usage + usage
-        self.run.spent.add(self.name or self.actor.name, usage)
+        self.run.spent.add(spender_of(self.actor, self.name), usage)
         if self.reservation is not None:
             self.reservation.spend(usage)
 
@@ -147,7 +148,7 @@ class Job:
             StopRun: a budget does not suffice.
         """
         need = None if self.estimate is None else self.estimate()
-        self.reservation = await reserve(self.run, self.scope.ledgers, counted, self.name or self.actor.name, need)
+        self.reservation = await reserve(self.run, self.scope.ledgers, counted, spender_of(self.actor, self.name), need)
 
     def settle(self) -> None:
         """The call has ended, or was cut off."""

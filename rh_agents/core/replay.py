@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Spending, Usage
 
 if TYPE_CHECKING:
+    from rh_agents.core.actors import BaseActor
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.results import Outcome
     from rh_agents.core.scope import Generation
 
-__all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in"]
+__all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
 
 
 class Charge(NamedTuple):
@@ -30,11 +31,16 @@ class Charge(NamedTuple):
     """Whether the call had its result from a cache, so that it does not count."""
 
 
+def spender_of(actor: BaseActor, name: str) -> str:
+    """To whom usage is put down: the actor, or the name of a plain function."""
+    return name if actor.event_type is EventType.FUNCTION_CALL and name else actor.name
+
+
 def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
     """What an event says was spent; None if nothing was."""
     if event.usage is None and event.charges is None and not event.from_cache:
         return None
-    return Charge(event.name, event.usage, event.charges, event.from_cache)
+    return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache)
 
 
 _ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})

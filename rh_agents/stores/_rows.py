@@ -220,7 +220,17 @@ def usage_of(more: Mapping[str, Any]) -> Usage | None:
 def charge_of(name: str, more: Mapping[str, Any]) -> Charge | None:
     """What an event says was spent; None if nothing was."""
     usage, places, is_free = usage_of(more), more.get("charges"), bool(more.get("from_cache"))
-    return Charge(name, usage, places, is_free) if usage is not None or places is not None or is_free else None
+    return (
+        Charge(_spender(name, more), usage, places, is_free)
+        if usage is not None or places is not None or is_free
+        else None
+    )
+
+
+def _spender(name: str, more: Mapping[str, Any]) -> str:
+    """As `spender_of` says it: rows name the actor where that is not the name of the call."""
+    is_function = more.get("kind", "") == EventType.FUNCTION_CALL.value
+    return name if is_function else more.get("actor", name)
 
 
 def _changed(facts: tuple[Any, ...], changes: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1219,7 +1219,7 @@ class StoreConformance:
         recorded = journal.recorded.spent
         assert recorded[""].usage == recorded["ab" * 32].usage == usage + usage
         assert (recorded[""].calls, recorded["ab" * 32].calls) == (1, 1)
-        assert recorded[""].by_actor == {spent.name: usage + usage}
+        assert recorded[""].by_actor == {failed_attempt.actor.name: usage + usage}
         assert recorded[""].seconds == 1.5
         told = [each.event async for each in store.events(RUN)]
         assert [each.usage for each in told] == [usage, usage, None]

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rh_agents import AdaptiveConcurrency, ConcurrencyLimit, RateLimit, Usage, parallel, tool
+from rh_agents import AdaptiveConcurrency, ConcurrencyLimit, ExecutionState, RateLimit, Usage, parallel, tool
+from rh_agents.core._gate import Passage
 from rh_agents.core.policies.limits import KINDS, Advice, Permit, Refusal, need_of
 from rh_agents.testing import JumpingClock
 
@@ -422,3 +423,26 @@ def test_whoever_came_first_passes_first(make: Callable[[], ConcurrencyLimit | R
 
     clock.run(main())
     assert order == list(range(30))
+
+
+def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None:
+    clock, limit, order = JumpingClock(), RateLimit(tokens=10, per=1.0), list[tuple[str, float]]()
+
+    async def attempt(state: ExecutionState, name: str, at: float, tokens: float) -> None:
+        async def tell(why: str, seconds: float | None) -> None:
+            pass
+
+        await asyncio.sleep(at)
+        passage = Passage(state, [limit], tell)
+        await passage.enter({"tokens": tokens})
+        order.append((name, round(clock.elapsed, 3)))
+        await passage.leave(None, None)
+
+    async def main() -> None:
+        async with ExecutionState() as state:
+            await asyncio.gather(
+                attempt(state, "first", 0.0, 8), attempt(state, "large", 0.1, 8), attempt(state, "small", 0.2, 2)
+            )
+
+    clock.run(main())
+    assert order == [("first", 0.0), ("large", 1.0), ("small", 1.0)]

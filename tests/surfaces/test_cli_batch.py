@@ -84,5 +84,17 @@ def test_a_budget_stops_a_job_and_a_larger_one_lets_it_go_on(tmp_path: Path) -> 
         code, said = await rh_agents(tmp_path, "http://127.0.0.1:1/v1", *words, "--budget-cost", "5")
         assert code == 0, said
         assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 10
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rh_agents", "runs", "--store", str(tmp_path / "runs.db"), "--json",
+            stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        listed, _ = await process.communicate()
+        run_id = json.loads(listed.splitlines()[0])["run_id"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rh_agents", "show", run_id, "--store", str(tmp_path / "runs.db"),
+            stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        shown, _ = await process.communicate()
+        assert "spent: 10 calls, 100 tokens, $1.0000 (spend $1.0000)" in shown.decode()
 
     asyncio.run(main())
