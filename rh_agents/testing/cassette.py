@@ -75,8 +75,8 @@ class Cassette:
     def __init__(
         self, path: str | Path, open_store: Callable[[str], Store], mode: CassetteMode | str = CassetteMode.AUTO
     ) -> None:
-        self.path = Path(path)
-        self.mode = CassetteMode(mode)
+        self.path: Path = Path(path)
+        self.mode: CassetteMode = CassetteMode(mode)
         self._open_store = open_store
         self._runs = 0
         self._is_erased = False
