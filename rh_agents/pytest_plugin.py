@@ -45,7 +45,8 @@ def cassette(request: pytest.FixtureRequest) -> Cassette:
     from rh_agents.stores import open_store  # noqa: PLC0415
     from rh_agents.testing.cassette import Cassette  # noqa: PLC0415
 
-    name = _NOT_IN_NAMES.sub("_", f"{request.path.stem}-{request.node.name}")
+    place = request.node.nodeid.rpartition("/")[2]  # with its class and its parameters
+    name = _NOT_IN_NAMES.sub("_", place.replace(".py::", "-").replace("::", "-"))
     path = request.path.parent / "cassettes" / f"{name}.db"
     mode = str(request.config.getoption("--cassettes"))
     return Cassette(path, open_store, mode)

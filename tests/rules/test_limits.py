@@ -446,3 +446,12 @@ def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None
 
     clock.run(main())
     assert order == [("first", 0.0), ("large", 1.0), ("small", 1.0)]
+
+
+def test_a_provider_is_believed_for_an_hour_at_most() -> None:
+    limit = RateLimit(requests=1, per=1.0)
+    limit.heed(Advice(retry_after=1e9), 0.0)
+    refusal = limit.admit({"requests": 1.0}, 1.0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.wait == 3599.0
+    assert isinstance(limit.admit({"requests": 1.0}, 3600.0), Permit)

@@ -19,6 +19,10 @@ KINDS = ("requests", "tokens", "input_tokens", "output_tokens")
 """What a rate limit can count."""
 
 
+LONGEST_HOLD = 3600.0
+"""Seconds. A provider that wants more is believed so far: else one absurd number would hold everybody for good."""
+
+
 class Refusal(NamedTuple):
     """Not now: ask again after `wait` seconds (infinity: when somebody has released a permit)."""
 
@@ -312,7 +316,7 @@ class RateLimit(Limit):
     def heed(self, advice: Advice, now: float) -> None:
         """Hold back while the provider says that nothing is left."""
         if advice.retry_after is not None:
-            self._hold(now + advice.retry_after, "the provider asked to wait")
+            self._hold(now + min(advice.retry_after, LONGEST_HOLD), "the provider asked to wait")
         for name, remaining in advice.remaining.items():
             resets_in = advice.resets_in.get(name)
             if remaining < 1 and resets_in is not None:
