@@ -28,7 +28,7 @@ class CallCache:
         self._store = store
         self._kept: dict[bytes, CacheEntry] = {}
         """What is kept by a run that has no store."""
-        self._under_way: dict[bytes, asyncio.Future[None]] = {}
+        self._under_way: dict[bytes, tuple[Job, asyncio.Future[None]]] = {}
 
     async def call(self, job: Job, same: bytes, make: Make, use: Use) -> ExecutionResult[Any]:
         """The result of a call: what is kept for equal ones, or what comes of making it, which is then kept.
@@ -43,9 +43,13 @@ class CallCache:
             other = self._under_way.get(key)
             if other is None:
                 break
-            await asyncio.wait([other])
+            maker, made = other
+            if _is_within(job, maker):
+                return await make()  # it would wait for itself
+            await asyncio.wait([made])
             self._run.expect_running()
-        mine = self._under_way[key] = asyncio.get_running_loop().create_future()
+        mine = asyncio.get_running_loop().create_future()
+        self._under_way[key] = (job, mine)
         try:
             result = await make()
             if result.ok and not result.is_replayed:
@@ -87,3 +91,11 @@ class CallCache:
             self._kept[key] = entry
         else:
             await self._store.put_cached(entry)
+
+
+def _is_within(job: Job, other: Job) -> bool:
+    """Whether a call is made by another one, directly or not."""
+    caller = job.parent.job
+    while caller is not None and caller is not other:
+        caller = caller.parent.job
+    return caller is other

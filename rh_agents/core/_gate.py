@@ -136,105 +136,132 @@ def _gate_of(limit: Limit) -> _Gate:
 
 
 class Passage:
-    """The permits of one call, attempt by attempt.
+    """The permits of one attempt of a call.
 
     Args:
         run: the run of the call.
-        limits: what each attempt needs permits of. Slots are taken first, so that nothing is used up while waiting.
+        limits: what the attempt needs permits of. Slots are taken first, so that nothing is used up while waiting, and
+            in one order by everybody, so that nobody waits in a circle.
         tell: is awaited with why a call waits, and for how many seconds as far as that is known.
     """
 
     def __init__(self, run: RunHandle, limits: Sequence[Limit], tell: Tell) -> None:
         self._run = run
-        self._limits = sorted(limits, key=lambda limit: not limit.holds_slots)
+        ordered = sorted(dict.fromkeys(limits), key=lambda limit: limit.serial)
+        self._of_slots = [limit for limit in ordered if limit.holds_slots]
+        self._of_rates = [limit for limit in ordered if not limit.holds_slots]
         self._tell = tell
-        self._permits: list[tuple[Limit, Permit]] = []
+        self._slots: dict[Limit, Permit] = {}
+        self._rates: dict[Limit, Permit] = {}
         self._advice: list[Advice] = []
         self._lent = 0
+        self._has_left = False
+        self._taking_back = asyncio.Lock()
 
     async def enter(self, need: Mapping[str, float]) -> None:
-        """Wait for all permits of an attempt.
+        """Wait for all permits of the attempt.
 
         Raises:
             StopRun: the run is being stopped.
         """
         try:
-            for limit in self._limits:
-                self._permits.append((limit, await _gate_of(limit).enter(self._run, need, self._tell)))
+            for limit in self._of_slots:
+                self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
+            await self._enter_rates(need)
         except BaseException:
-            await self.leave({}, None)
+            await self.leave({}, None, has_ended=False)
             raise
+
+    async def _enter_rates(self, need: Mapping[str, float]) -> None:
+        for limit in self._of_rates:
+            self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._tell)
 
     async def enter_again(self, used: Mapping[str, float], need: Mapping[str, float]) -> None:
         """The same for another request within the attempt: it keeps its slots, and needs the rest anew."""
-        rates = [each for each in self._permits if not each[0].holds_slots]
-        for each in rates:
-            self._permits.remove(each)
-            await self._release(*each, used)
-        for limit, _ in rates:
-            self._permits.append((limit, await _gate_of(limit).enter(self._run, need, self._tell)))
+        await self._release_rates(used)
+        await self._enter_rates(need)
 
     def heed(self, advice: Advice) -> None:
         """A provider has said something about its limits."""
         now = asyncio.get_running_loop().time()
         self._advice.append(advice)
-        for limit, permit in self._permits:
+        for limit, permit in (*self._slots.items(), *self._rates.items()):
             limit.heed(advice, now)
             if advice.is_overloaded and isinstance(limit, AdaptiveConcurrency):
                 limit.refused(permit, now)
 
-    async def leave(self, used: Mapping[str, float] | None, error: BaseException | None) -> None:
-        """The attempt has ended: let others have what it did not use, and let the limits know how it went."""
-        now = asyncio.get_running_loop().time()
+    async def leave(
+        self, used: Mapping[str, float] | None, error: BaseException | None, *, has_ended: bool = True
+    ) -> None:
+        """The attempt has ended, or did not begin: let others have what it did not use, and tell the limits of it."""
+        self._has_left = True
         if error is not None and (hint := _hint_of(error)) is not None:
             self.heed(hint)
-        permits, self._permits = self._permits, []
-        advice, self._advice = self._advice, []
-        for limit, permit in permits:
-            if error is None:
+        if has_ended and error is None:
+            now = asyncio.get_running_loop().time()
+            for limit, permit in (*self._slots.items(), *self._rates.items()):
                 limit.succeeded(permit, now)
-            await self._release(limit, permit, used)
-            if permit.ticket is not None:
-                await self._hold_shared(limit, advice)
+        self._release_slots()
+        await self._release_rates(used)
 
-    async def _release(self, limit: Limit, permit: Permit, used: Mapping[str, float] | None) -> None:
-        limit.release(permit, used, asyncio.get_running_loop().time())
-        _gate_of(limit).changed()
-        if permit.ticket is not None and used is not None and isinstance(limit, RateLimit):
-            await _store(self._run, limit).settle(_window(limit), permit.ticket, used)
+    def _release_slots(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._slots:
+            limit, permit = self._slots.popitem()
+            limit.release(permit, None, now)
+            _gate_of(limit).changed()
 
-    async def _hold_shared(self, limit: Limit, advice: Sequence[Advice]) -> None:
-        waits = [each.retry_after for each in advice if each.retry_after is not None]
-        if waits and isinstance(limit, RateLimit):
-            await _store(self._run, limit).hold(_window(limit), max(waits))
+    async def _release_rates(self, used: Mapping[str, float] | None) -> None:
+        now = asyncio.get_running_loop().time()
+        released, self._rates = self._rates, {}
+        advice, self._advice = self._advice, []
+        for limit, permit in released.items():
+            limit.release(permit, used, now)
+            _gate_of(limit).changed()
+        for limit, permit in released.items():
+            if permit.ticket is not None and isinstance(limit, RateLimit):
+                await _settle_shared(self._run, limit, permit.ticket, used, advice)
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
         """While the block lasts, the call waits for calls of its own, and others may have its slots."""
         self._lent += 1
-        if self._lent == 1:
-            now = asyncio.get_running_loop().time()
-            for limit, permit in self._permits:
-                if limit.holds_slots:
-                    limit.release(permit, None, now)
-                    _gate_of(limit).changed()
-            self._permits = [each for each in self._permits if not each[0].holds_slots]
+        self._release_slots()
         try:
             yield
         except Exception:
             await self._take_back()
             raise
-        except BaseException:  # the call itself is over
+        except BaseException:
             self._lent -= 1
+            self._hold_at_once()
             raise
         await self._take_back()
 
     async def _take_back(self) -> None:
+        """The call goes on: wait for its slots, unless further calls of its own are under way."""
         self._lent -= 1
-        if self._lent == 0:
-            for limit in self._limits:
-                if limit.holds_slots:
-                    self._permits.append((limit, await _gate_of(limit).enter(self._run, {}, self._tell)))
+        try:
+            async with self._taking_back:
+                while (limit := self._next_to_hold()) is not None:
+                    self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
+                    held = list(self._slots)
+                    if self._lent or self._has_left or held != self._of_slots[: len(held)]:
+                        self._release_slots()  # meanwhile they were lent again, or are not needed any more
+        except BaseException:
+            self._hold_at_once()
+            raise
+
+    def _hold_at_once(self) -> None:
+        """The call has not waited to the end. It may be over; but if it goes on, nobody else is to be let in for it."""
+        now = asyncio.get_running_loop().time()
+        while (limit := self._next_to_hold()) is not None:
+            self._slots[limit] = limit.take(now)
+
+    def _next_to_hold(self) -> Limit | None:
+        if self._lent or self._has_left:
+            return None
+        return next((limit for limit in self._of_slots if limit not in self._slots), None)
 
 
 def _hint_of(error: BaseException) -> Advice | None:
@@ -243,6 +270,18 @@ def _hint_of(error: BaseException) -> Advice | None:
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < float("inf")
     is_overloaded = isinstance(error, RateLimited | ModelOverloaded) or is_number
     return Advice(retry_after=seconds if is_number else None, is_overloaded=is_overloaded) if is_overloaded else None
+
+
+async def _settle_shared(
+    run: RunHandle, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, advice: Sequence[Advice]
+) -> None:
+    """Let the other processes know what was used, and for how long the provider wants to be left alone."""
+    store, window = _store(run, limit), _window(limit)
+    if used is not None:
+        await store.settle(window, ticket, used)
+    waits = [each.retry_after for each in advice if each.retry_after is not None]
+    if waits:
+        await store.hold(window, max(waits))
 
 
 def _window(limit: RateLimit) -> RateWindow:

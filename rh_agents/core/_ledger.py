@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rh_agents.core.errors import StopRun, UsageError
@@ -146,7 +146,7 @@ class Reservation:
         Raises:
             StopRun: a budget does not suffice.
         """
-        self._give_back()
+        self.give_back()
         fresh = await reserve(run, self._ledgers, (), self._name, need)
         self._need = fresh._need
 
@@ -155,21 +155,31 @@ class Reservation:
         if not has_outcome:
             for ledger in self._counted:
                 ledger.spent.calls -= 1
-        self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> bool:
+        """Let others have what is reserved. Returns whether anything was."""
         need, self._need = self._need, _NOTHING
+        if not need:
+            return False
         for ledger in self._ledgers:
             ledger.reserved = ledger.reserved - need
             ledger.settle()
+        return True
 
 
 async def reserve(
-    run: RunHandle, ledgers: Sequence[Ledger], counted: Sequence[Ledger], name: str, need: Usage | None
+    run: RunHandle,
+    ledgers: Sequence[Ledger],
+    counted: Sequence[Ledger],
+    name: str,
+    need: Usage | None,
+    callers: Iterable[Reservation] = (),
 ) -> Reservation:
     """Take what a call needs at most out of all its ledgers; `counted` are those that count the call itself.
 
-    If a budget suffices for it only without what is reserved for others, it waits until that is settled.
+    If a budget suffices for it only without what is reserved for others, it waits until that is settled. What is
+    reserved for its `callers` is given back before that: nobody reserves something and waits for more.
 
     Raises:
         StopRun: a budget does not suffice.
@@ -194,8 +204,9 @@ async def reserve(
         waits_for = next((ledger for ledger in ledgers if not ledger.has_room(need)), None)
         if waits_for is None:
             break
-        await waits_for.change(run)
-        run.expect_running()
+        if not any(caller.give_back() for caller in callers):
+            await waits_for.change(run)
+            run.expect_running()
     return Reservation(ledgers, counted, name, need)
 
 

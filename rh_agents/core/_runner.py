@@ -148,7 +148,18 @@ class Job:
             StopRun: a budget does not suffice.
         """
         need = None if self.estimate is None else self.estimate()
-        self.reservation = await reserve(self.run, self.scope.ledgers, counted, spender_of(self.actor, self.name), need)
+        name = spender_of(self.actor, self.name)
+        self.reservation = await reserve(self.run, self.scope.ledgers, counted, name, need, self._callers())
+
+    def _callers(self) -> list[Reservation]:
+        """What is reserved for the calls around it."""
+        found = []
+        job = self.parent.job
+        while job is not None:
+            if job.reservation is not None:
+                found.append(job.reservation)
+            job = job.parent.job
+        return found
 
     def settle(self) -> None:
         """The call has ended, or was cut off."""

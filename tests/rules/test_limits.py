@@ -223,6 +223,16 @@ def test_numbers_are_changed_while_it_is_in_use_and_what_was_admitted_still_coun
     assert told == ["changed"] * 4
 
 
+def test_a_kind_that_is_limited_from_now_on_counts_what_was_admitted_before() -> None:
+    limit = RateLimit(requests=10, per=60.0)
+    permit = limit.admit({"requests": 1.0, "output_tokens": 30.0}, 0.0)
+    assert isinstance(permit, Permit)
+    limit.change(output_tokens=40)
+    assert limit.admit({"requests": 1.0, "output_tokens": 20.0}, 1.0) == Refusal(59.0, "40 output tokens in 60 s")
+    limit.release(permit, {"requests": 1.0, "output_tokens": 5.0}, 2.0)
+    assert isinstance(limit.admit({"requests": 1.0, "output_tokens": 20.0}, 2.0), Permit)
+
+
 @pytest.mark.parametrize(
     "make",
     [

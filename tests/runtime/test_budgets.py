@@ -44,6 +44,13 @@ class Bill:
         return pay
 
 
+class Estimated(Tool):
+    """A tool of which it is known that it takes 100 tokens at most."""
+
+    def estimate_input(self, input_data: object) -> Usage:
+        return Usage(input_tokens=100)
+
+
 def test_a_run_stops_when_its_calls_are_made_and_goes_on_with_a_larger_budget_where_it_was() -> None:
     bill, store = Bill(), MemoryStore()
     pay = bill.calls()
@@ -149,10 +156,6 @@ def test_time_is_a_budget_too_and_calls_under_way_come_to_their_end() -> None:
 def test_what_is_reserved_for_calls_under_way_is_not_given_to_others() -> None:
     bill = Bill()
 
-    class Estimated(Tool):
-        def estimate_input(self, input_data: object) -> Usage:
-            return Usage(input_tokens=100)
-
     async def spend(number: int) -> int:
         await asyncio.sleep(1.0)
         report_usage(Usage(input_tokens=50))
@@ -244,3 +247,26 @@ def test_replayed_and_cached_calls_cost_nothing() -> None:
     run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=2)))
     run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=2)))
     assert bill.paid == [1, 2]
+
+
+def test_what_is_reserved_for_a_call_does_not_block_the_calls_it_makes() -> None:
+    async def answer(number: int) -> int:
+        report_usage(Usage(input_tokens=30))
+        return number
+
+    inner = Estimated(name="answer", handler=answer)
+
+    async def program() -> list[int]:
+        async with ExecutionState(budget=Budget(tokens=250)) as state:
+
+            async def route(number: int) -> int:
+                result: int = (await state.start(inner, number, None)).unwrap()
+                return result
+
+            router = Estimated(name="route", handler=route)
+            async with state.parallel(max_workers=10) as p:
+                for number in range(5):
+                    p.add(state.start(router, number, None), key=str(number))
+                return [result.unwrap() for result in await p.gather()]
+
+    assert run_virtually(lambda: asyncio.wait_for(program(), 60.0)) == [0, 1, 2, 3, 4]

@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from rh_agents import (
+    BudgetExceeded,
     CacheScope,
     ExecutionState,
     ExecutionStatus,
     MemoryStore,
     UnstorableError,
+    agent,
     parallel,
     run,
     tool,
@@ -140,3 +142,13 @@ def test_what_no_store_can_keep_is_refused_with_the_name_of_the_call() -> None:
 
     with pytest.raises(UnstorableError, match="handle"):
         run_virtually(lambda: run(handle))
+
+
+def test_a_cached_call_that_makes_itself_stops_instead_of_waiting_for_itself() -> None:
+    @agent(cache="run")
+    async def narcissus(number: int) -> int:
+        result: int = await narcissus(number)
+        return result
+
+    with pytest.raises(BudgetExceeded, match="calls are nested"):
+        run_virtually(lambda: asyncio.wait_for(run(lambda: narcissus(1)), 60.0))

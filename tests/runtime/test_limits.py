@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -257,3 +258,123 @@ def test_limits_of_a_group_hold_for_plain_coroutines_as_well() -> None:
 
     assert run_virtually(lambda: run(program)) == 6
     assert gauge.most == 2
+
+
+def test_limits_are_taken_in_one_order_so_that_nobody_waits_in_a_circle() -> None:
+    first, second = ConcurrencyLimit(1), ConcurrencyLimit(1)
+
+    @tool(limits=[first, second])
+    async def there() -> None:
+        await asyncio.sleep(1.0)
+
+    @tool(limits=[second, first])
+    async def back() -> None:
+        await asyncio.sleep(1.0)
+
+    async def main() -> int:
+        async with parallel(max_workers=20) as p:
+            for call in (there, back) * 5:
+                p.add(call())
+            return sum(result.ok for result in await p.gather())
+
+    assert run_virtually(lambda: run(main)) == 10
+
+
+def test_a_limit_that_is_named_twice_is_taken_once() -> None:
+    limit = ConcurrencyLimit(1)
+
+    @tool(limits=[limit, limit])
+    async def work() -> int:
+        return limit.in_use
+
+    assert run_virtually(lambda: run(lambda: work())) == 1
+    assert limit.in_use == 0
+
+
+def test_whoever_lent_a_slot_and_went_on_uncounted_keeps_others_out() -> None:
+    limit = ConcurrencyLimit(1)
+    began: list[float] = []
+
+    @tool
+    async def slow() -> None:
+        await asyncio.sleep(100.0)
+
+    @tool(limits=limit)
+    async def impatient() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await slow()
+        await asyncio.sleep(5.0)
+
+    @tool(limits=limit)
+    async def late() -> None:
+        began.append(round(now() - start, 6))
+
+    async def main() -> None:
+        async with parallel(max_workers=3) as p:
+            p.add(impatient())
+            await asyncio.sleep(2.0)
+            p.add(late())
+            await p.gather()
+
+    start = 0.0
+
+    async def timed() -> None:
+        nonlocal start
+        start = now()
+        await run(main)
+
+    run_virtually(timed)
+    assert began == [6.0]
+
+
+def test_no_slot_is_taken_for_a_call_that_has_ended() -> None:
+    limit = ConcurrencyLimit(1)
+    left: list[asyncio.Task[int]] = []
+
+    @tool
+    async def slow() -> int:
+        await asyncio.sleep(3.0)
+        return 1
+
+    @tool(limits=limit)
+    async def careless() -> None:
+        async def later() -> int:
+            return await slow()
+
+        left.append(asyncio.create_task(later()))
+        await asyncio.sleep(1.0)
+
+    async def main() -> int:
+        await careless()
+        await left[0]
+        return limit.in_use
+
+    assert run_virtually(lambda: run(main)) == 0
+
+
+def test_calls_side_by_side_within_one_call_take_its_slot_back_once() -> None:
+    limit = ConcurrencyLimit(1)
+
+    @tool
+    async def step(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    @tool(limits=limit)
+    async def both() -> int:
+        async def after(seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            await step(1.5)
+
+        await asyncio.gather(*(after(seconds) for seconds in (0.0, 1.0, 1.5, 4.0)))
+        return limit.in_use
+
+    async def main() -> list[int]:
+        async with parallel(max_workers=3) as p:
+            for _ in range(3):
+                p.add(both())
+            return [result.unwrap() for result in await p.gather()]
+
+    assert run_virtually(lambda: run(main)) == [1, 1, 1]
+    assert limit.in_use == 0

@@ -5,6 +5,7 @@ Every method gets the time of one monotonic clock, in seconds, and returns at on
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from rh_agents.core.usage import Usage
 __all__ = ["AdaptiveConcurrency", "Advice", "ConcurrencyLimit", "Limit", "Permit", "RateLimit", "Refusal"]
 
 _FOREVER = float("inf")
+_serials = itertools.count()
 KINDS = ("requests", "tokens", "input_tokens", "output_tokens")
 """What a rate limit can count."""
 
@@ -37,11 +39,13 @@ class Permit:
     Attributes:
         granted_at: when.
         amounts: what it takes of each thing that is counted.
+        is_counted: whether it is within a period that is still looked at.
         ticket: what a shared window gave for it.
     """
 
     granted_at: float
     amounts: dict[str, float] = field(default_factory=dict)
+    is_counted: bool = False
     ticket: str | None = None
 
 
@@ -72,6 +76,8 @@ class Limit:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.serial: int = next(_serials)
+        """Limits that an attempt waits for are taken in the order of their making."""
         self.when_changed: Callable[[], None] | None = None
         """Called when the numbers are changed, so that whoever waits can ask again. The runtime sets it."""
 
@@ -86,6 +92,10 @@ class Limit:
 
     def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
         """Grant an attempt that will need so much, or tell when to ask again."""
+        raise NotImplementedError
+
+    def take(self, now: float) -> Permit:
+        """Grant a slot even if none is free, to a call that goes on without having waited. Only if it `holds_slots`."""
         raise NotImplementedError
 
     def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
@@ -140,6 +150,10 @@ class ConcurrencyLimit(Limit):
         """Grant a slot if one is free."""
         if self.in_use >= self.limit:
             return Refusal(_FOREVER, f"{self.limit} at a time")
+        return self.take(now)
+
+    def take(self, now: float) -> Permit:
+        """Grant a slot. There may be more than the limit for a while; nobody is admitted then."""
         self.in_use += 1
         return Permit(now)
 
@@ -250,7 +264,7 @@ class RateLimit(Limit):
         super().__init__(name or "rate limit")
         self.shared = shared
         self.limits: dict[str, float] = {}
-        self._windows: dict[str, _Window] = {}
+        self._log = _Log()
         self._held_until = -_FOREVER
         self._why_held = ""
         self.per: float = per
@@ -271,7 +285,11 @@ class RateLimit(Limit):
         output_tokens: float | None = None,
         per: float | None = None,
     ) -> None:
-        """Set other numbers; None leaves one as it is, infinity takes it away. What has been admitted still counts."""
+        """Set other numbers; None leaves one as it is, infinity takes it away.
+
+        What was admitted in the period before still counts, also for a kind that had no limit until now; not what is
+        older than `per` has been.
+        """
         numbers = dict(zip(KINDS, (requests, tokens, input_tokens, output_tokens), strict=True))
         for name, value in {**numbers, "per": per}.items():
             if value is not None and (isinstance(value, bool) or not value > 0):
@@ -283,35 +301,31 @@ class RateLimit(Limit):
         for name, value in numbers.items():
             if value == _FOREVER:
                 self.limits.pop(name, None)
-                self._windows.pop(name, None)
             elif value is not None:
                 self.limits[name] = value
-                self._windows.setdefault(name, _Window())
         self._changed()
 
     def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
         """Grant an attempt if all windows have room for it."""
         if now < self._held_until:
             return Refusal(self._held_until - now, self._why_held)
-        longest = Refusal(0.0, "")
-        for name, limit in self.limits.items():
-            wait = self._windows[name].wait(min(need.get(name, 0.0), limit), limit, self.per, now)
-            if wait > longest.wait:
-                longest = Refusal(wait, f"{limit:,g} {name.replace('_', ' ')} in {self.per:g} s")
-        if longest.wait:
+        self._log.forget(self.per, now)
+        longest: Refusal | None = None
+        for kind, limit in self.limits.items():
+            granted_at = self._log.when_there_is_room(kind, min(need.get(kind, 0.0), limit), limit, now)
+            wait = granted_at + self.per - now
+            if granted_at != -_FOREVER and (longest is None or wait > longest.wait):
+                longest = Refusal(wait, f"{limit:,g} {kind.replace('_', ' ')} in {self.per:g} s")
+        if longest is not None:
             return longest
-        permit = Permit(now, {name: need.get(name, 0.0) for name in self.limits})
-        for name, amount in permit.amounts.items():
-            self._windows[name].add(permit, amount)
+        permit = Permit(now, dict(need))
+        self._log.add(permit)
         return permit
 
     def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
         """Count what an attempt has really used."""
-        if used is None:
-            return
-        for name in permit.amounts:
-            if name in self._windows:
-                self._windows[name].settle(permit, name, used.get(name, 0.0))
+        if used is not None:
+            self._log.settle(permit, used)
 
     def heed(self, advice: Advice, now: float) -> None:
         """Hold back while the provider says that nothing is left."""
@@ -327,39 +341,48 @@ class RateLimit(Limit):
             self._held_until, self._why_held = until, why
 
 
-class _Window:
-    """What was admitted, oldest first, and its sum. Entries that are too old are forgotten when somebody asks."""
+class _Log:
+    """What was admitted in a period, oldest first, with the sums of each kind. What is too old is forgotten."""
 
     def __init__(self) -> None:
-        self.entries: deque[Permit] = deque()
-        self.amounts: dict[Permit, float] = {}
-        self.total: float = 0.0
+        self._permits: deque[Permit] = deque()
+        self._totals: dict[str, float] = {}
 
-    def wait(self, amount: float, limit: float, per: float, now: float) -> float:
-        """Seconds until there is room for `amount`; 0.0 if there is now."""
-        while self.entries and self.entries[0].granted_at <= now - per:
-            self.total -= self.amounts.pop(self.entries.popleft())
-        if not self.entries:
-            self.total = 0.0
-        excess = self.total + amount - limit
+    def forget(self, per: float, now: float) -> None:
+        """Leave out what was admitted `per` seconds ago or earlier."""
+        while self._permits and self._permits[0].granted_at + per <= now:
+            permit = self._permits.popleft()
+            for kind, amount in permit.amounts.items():
+                self._totals[kind] -= amount
+            permit.is_counted = False
+        if not self._permits:
+            self._totals.clear()  # and with them what rounding has left
+
+    def when_there_is_room(self, kind: str, amount: float, limit: float, now: float) -> float:
+        """When the permit is granted that has to be forgotten first; `now` if none has, -inf if there is room."""
+        excess = self._totals.get(kind, 0.0) + amount - limit
         if excess <= 0:
-            return 0.0
-        for permit in self.entries:
-            excess -= self.amounts[permit]
+            return -_FOREVER
+        for permit in self._permits:
+            excess -= permit.amounts.get(kind, 0.0)
             if excess <= 0:
-                return max(permit.granted_at + per - now, 0.0) or 1e-9
-        return 1e-9
+                return permit.granted_at
+        return now
 
-    def add(self, permit: Permit, amount: float) -> None:
-        self.entries.append(permit)
-        self.amounts[permit] = amount
-        self.total += amount
+    def add(self, permit: Permit) -> None:
+        self._permits.append(permit)
+        permit.is_counted = True
+        for kind, amount in permit.amounts.items():
+            self._totals[kind] = self._totals.get(kind, 0.0) + amount
 
-    def settle(self, permit: Permit, name: str, amount: float) -> None:
-        before = self.amounts.get(permit)
-        if before is not None:
-            self.amounts[permit] = amount
-            self.total += amount - before
+    def settle(self, permit: Permit, amounts: Mapping[str, float]) -> None:
+        """A permit stands for these amounts now."""
+        if permit.is_counted:
+            for kind in KINDS:
+                self._totals[kind] = (
+                    self._totals.get(kind, 0.0) + amounts.get(kind, 0.0) - permit.amounts.get(kind, 0.0)
+                )
+        permit.amounts = dict(amounts)
 
 
 def need_of(usage: Usage | None) -> dict[str, float]:
