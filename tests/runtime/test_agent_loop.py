@@ -24,8 +24,8 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.chat import ChatRequest, ChatResponse, Message
-from rh_agents.core.errors import DefinitionError, InvalidAnswer, ModelRefused, RateLimited
+from rh_agents.core.chat import ChatRequest, ChatResponse, FinishReason, Message, ToolCall
+from rh_agents.core.errors import AnswerTruncated, DefinitionError, InvalidAnswer, ModelRefused, RateLimited
 from rh_agents.testing import ScriptedLLM, tool_call
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import Crash
@@ -145,6 +145,83 @@ def test_an_agent_without_an_answer_stops_after_its_turns() -> None:
     restless = geographer(lambda _: tool_call("population", city="Oslo"), max_turns=3)
     with pytest.raises(TooManyTurns, match="3 turns"):
         run_virtually(lambda: run(restless, "Well?"))
+
+
+def test_no_tool_is_called_whose_result_the_model_would_not_see() -> None:
+    looked_up: list[str] = []
+
+    @tool
+    async def look_up(city: str) -> str:
+        looked_up.append(city)
+        return city
+
+    restless = Agent(
+        name="a", llm=ScriptedLLM(lambda _: tool_call("look_up", city="Oslo")), tools=[look_up], max_turns=3
+    )
+    with pytest.raises(TooManyTurns):
+        run_virtually(lambda: run(restless, "Well?"))
+    assert looked_up == ["Oslo"] * 2
+
+
+def test_a_tool_call_that_was_cut_off_is_not_made() -> None:
+    called: list[str] = []
+
+    @tool
+    async def delete(path: str = "/") -> None:
+        called.append(path)
+
+    cut_off = ChatResponse(tool_calls=(tool_call("delete"),), finish_reason=FinishReason.LENGTH)
+    with pytest.raises(AnswerTruncated, match="max_tokens"):
+        run_virtually(lambda: run(Agent(name="a", llm=ScriptedLLM([cut_off]), tools=[delete]), "Tidy up."))
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("\ud800!", "\ufffd!"),
+        ({"half": "\udc00"}, '{"half":"\ufffd"}'),
+        (b"\xff\x00", '"_wA="'),
+        ({1, 2}, "[1,2]"),
+        (None, "null"),
+        (itself := [], "[[...]]"),
+    ],
+)
+def test_whatever_a_tool_returns_the_model_is_told_of_it(value: Any, told: str) -> None:
+    @tool
+    async def fetch() -> Any:
+        return value
+
+    heard: list[str] = []
+
+    def model(request: ChatRequest) -> object:
+        if request.messages[-1].role == "user":
+            return tool_call("fetch")
+        heard.append(request.messages[-1].text)
+        return "Thanks."
+
+    assert run_virtually(lambda: run(Agent(name="a", llm=ScriptedLLM(model), tools=[fetch]), "Fetch.")) == "Thanks."
+    assert heard == [told]
+
+
+itself.append(itself)
+
+
+def test_what_is_no_json_is_no_argument_so_a_person_sees_what_a_tool_gets() -> None:
+    heard: list[str] = []
+
+    @tool(effect="external", on_unknown="fail")
+    async def pay(amount: float | None) -> None:
+        raise AssertionError("nobody allowed that")
+
+    def model(request: ChatRequest) -> object:
+        if request.messages[-1].role == "user":
+            return ToolCall(id="1", name="pay", arguments='{"amount": NaN}')
+        heard.append(request.messages[-1].text)
+        return "Sorry."
+
+    assert run_virtually(lambda: run(Agent(name="a", llm=ScriptedLLM(model), tools=[pay]), "Pay.")) == "Sorry."
+    assert "no JSON" in heard[0]
 
 
 def test_a_model_that_will_not_answer_is_a_failure_and_one_that_is_busy_is_asked_again() -> None:

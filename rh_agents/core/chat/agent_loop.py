@@ -25,6 +25,7 @@ Prompt = str | Message | Sequence[Message]
 _TRANSFER = "transfer_to_"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _FREE_CHOICES = (None, "auto", "none")
+_CUT_OFF = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
 
 
 class AgentCall(ActorCall[Any]):
@@ -60,8 +61,10 @@ class _Conversation:
         agent = self._agent
         for turn in range(agent.max_turns):
             response = await self._ask(agent.tool_choice if turn == 0 else None)
-            if not response.tool_calls:
+            if not response.tool_calls or response.finish_reason in _CUT_OFF:
                 return self._read(response)
+            if turn + 1 == agent.max_turns and not any(call.name in self._heirs for call in response.tool_calls):
+                break  # nobody would see what came of the tools
             self._messages.append(response.message)
             heir = await self._act(response.tool_calls)
             if heir is not None:

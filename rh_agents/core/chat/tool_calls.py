@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.calls import Call, FunctionCall, default_run
@@ -85,7 +86,7 @@ def _work(
 
 def _arguments(wanted: ToolCall) -> dict[str, Any]:
     try:
-        arguments = from_json(wanted.arguments or "{}")
+        arguments = from_json(wanted.arguments or "{}", allow_inf_nan=False)
     except ValueError as error:
         raise ToolError(f"the arguments of {wanted.name} are no JSON: {error}") from error
     if not isinstance(arguments, dict):
@@ -148,11 +149,25 @@ async def _call_if_allowed(run: RunHandle, tool: BaseActor, arguments: dict[str,
 def _answer(wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any]) -> Message:
     """What the model is told about a call."""
     if result.ok:
-        value = result.result
-        text = value if isinstance(value, str) else to_json(value, fallback=str).decode()
-        return Message.tool(wanted.id, text)
+        return Message.tool(wanted.id, _told(result.result))
     if isinstance(tool, Tool) and tool.on_error == "raise":
         result.unwrap()
     error = result.error
     text = str(error) if isinstance(error, ToolError) else describe_error(error) if error else "it failed"
-    return Message.tool(wanted.id, f"Error: {text}")
+    return Message.tool(wanted.id, f"Error: {_unicode(text)}")
+
+
+def _told(value: Any) -> str:
+    """The result of a tool as text: as JSON, or what Python shows of it if it is no data."""
+    if isinstance(value, str):
+        return _unicode(value)
+    try:
+        data = to_jsonable_python(value, fallback=str, bytes_mode="base64")
+        return _unicode(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    except (ValueError, RecursionError):  # it contains itself, or is nested too deeply
+        return _unicode(repr(value))
+
+
+def _unicode(text: str) -> str:
+    """The same with a replacement character for each lone half of a surrogate pair, which no server takes."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
