@@ -28,7 +28,7 @@ def known_total(tracker: ParallelGroupTracker) -> int | None:
 
 
 class Wait(NamedTuple):
-    """A member waits for a limit: for which and why, and since when."""
+    """A call waits for a limit: for which and why, and since when."""
 
     why: str
     since: float
@@ -36,19 +36,19 @@ class Wait(NamedTuple):
 
 @dataclass(slots=True)
 class Spent:
-    """What members of a group wait for, and what they have used."""
+    """What the calls in a group wait for, and what they have used: its members, and all that is called within them."""
 
-    waits: dict[int, Wait] = field(default_factory=dict)
-    """By the index of the member."""
+    waits: dict[str, Wait] = field(default_factory=dict)
+    """By the address of the call."""
     usage: Usage = field(default_factory=Usage)
 
     def apply(self, event: ExecutionEvent[Any], now: float) -> None:
-        """Take in an event about a member."""
-        index, status = event.parallel_index or 0, event.execution_status
+        """Take in an event about a call in the group."""
+        status = event.execution_status
         if status is ExecutionStatus.WAITING and event.retry_delay != 0.0:
-            self.waits.setdefault(index, Wait(event.message or "", now))
+            self.waits.setdefault(event.address, Wait(event.message or "", now))
         elif status is not ExecutionStatus.PROGRESS:
-            self.waits.pop(index, None)
+            self.waits.pop(event.address, None)
         if event.usage is not None and status is not ExecutionStatus.RECOVERED:
             self.usage = self.usage + event.usage
 
@@ -69,7 +69,10 @@ class Board:
     """By id, in the order in which they were first seen."""
     _running: dict[str, ParallelGroupTracker] = field(default_factory=dict)
     _spent: dict[str, Spent] = field(default_factory=dict)
+    _places: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The running groups by their run and their address."""
     _ended: deque[str] = field(default_factory=deque)
+    _has_waits: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -78,6 +81,8 @@ class Board:
 
     def apply(self, event: ExecutionEvent[Any], now: float) -> ParallelGroupTracker | None:
         """Take in an event; the group that it changed, if it is about one or about a member of one."""
+        if event.group is None:
+            self._note_spent(event, now)
         group_id = event.group_id
         if group_id is None:
             return None
@@ -86,13 +91,33 @@ class Board:
             tracker = self._begin(group_id, event)
         was_complete, total = tracker.is_complete, tracker.total
         tracker.apply(event, now)
-        if event.group is None:
-            self.spent(tracker).apply(event, now)
+        if tracker.about is not None and not tracker.is_complete:
+            self._places[event.run_id, tracker.about.address] = group_id
         if event.group is None and total is not None and tracker.total is not None:
             tracker.total = max(tracker.total, total)  # late news of a member that started before others were enrolled
         if tracker.is_complete and not was_complete:
-            self._end(group_id)
+            self._end(event.run_id, tracker)
         return tracker
+
+    def _note_spent(self, event: ExecutionEvent[Any], now: float) -> None:
+        """What a call waits for and uses counts for all groups around it."""
+        may_matter = event.usage is not None or event.execution_status is ExecutionStatus.WAITING
+        if not may_matter and not self._has_waits:
+            return
+        for group_id in self._groups_around(event):
+            self.spent(self._running[group_id]).apply(event, now)
+        self._has_waits = any(spent.waits for spent in self._spent.values())
+
+    def _groups_around(self, event: ExecutionEvent[Any]) -> set[str]:
+        """The running groups in which a call is made, directly or not."""
+        found = {event.group_id} if event.group_id in self._running else set[str]()
+        place = event.address
+        while "[" in place:
+            place = place.rpartition("[")[0]
+            group_id = self._places.get((event.run_id, place))
+            if group_id is not None:
+                found.add(group_id)
+        return found
 
     def spent(self, tracker: ParallelGroupTracker) -> Spent:
         """What the members of a group wait for, and what they have used."""
@@ -110,8 +135,13 @@ class Board:
         self.groups[group_id] = self._running[group_id] = tracker
         return tracker
 
-    def _end(self, group_id: str) -> None:
+    def _end(self, run_id: str, tracker: ParallelGroupTracker) -> None:
+        group_id = tracker.group_id
         self._running.pop(group_id, None)
+        place = (run_id, "" if tracker.about is None else tracker.about.address)
+        if self._places.get(place) == group_id:
+            del self._places[place]
+        self.spent(tracker).waits.clear()
         self._ended.append(group_id)
         if len(self._ended) > _FINISHED_KEPT:
             oldest = self._ended.popleft()

@@ -108,7 +108,10 @@ class ParallelEventPrinter(EventPrinter):
             return
         if event.group_id is not None:
             self._handle_parallel_event(event)
-        elif self.parallel_mode is ParallelDisplayMode.REALTIME or self._board.is_idle:
+            return
+        with self._board_lock:
+            self._board.apply(event, self._clock())
+        if self.parallel_mode is ParallelDisplayMode.REALTIME or self._board.is_idle:
             self.print_line(event_line(event, self.format, width=self.width))
 
     def refresh(self) -> None:
@@ -166,7 +169,7 @@ class ParallelEventPrinter(EventPrinter):
         root = self._board.root(tracker)
         is_told, is_last = (True, False) if root is tracker else self._nested_group_ended(root)
         if is_told:
-            self.print_line(ended_line(tracker, self._clock(), self.width))
+            self.print_line(ended_line(tracker, self._clock(), self.width, self._board.spent(tracker)))
         if is_last:
             self.print_line(Text(f"  further groups in {harmless(root.name)} are not listed", style="dim"))
         self._milestones.forget(tracker.group_id)
@@ -182,7 +185,7 @@ class ParallelEventPrinter(EventPrinter):
             return
         tracker, now = self._board.groups[group_id], self._clock()
         if self._board.level(tracker) == 0 and self._milestones.reached(tracker, now):
-            self.print_line(milestone_line(tracker, now))
+            self.print_line(milestone_line(tracker, now, self._board.spent(tracker)))
 
     def _render_progress_bar(self, completed: int, total: int | None, width: int = 10) -> str:
         """A bar of `width` columns with its percentage: "████████▒▒ 80%"."""

@@ -52,7 +52,10 @@ def _share(finished: int, total: int | None) -> str:
 
 
 def board_rows(board: Board, now: float, width: int, height: int) -> list[Text]:
-    """All running groups in at most `height` rows: a bar for each, and below it the members that run longest."""
+    """All running groups in at most `height` rows: a bar for each, and below it what it waits for, what it has used,
+
+    and the members that run longest.
+    """
     groups = list(board.tree())
     with_slowest = _levels_with_slowest(groups, height)
     names = max((width_of(harmless(tracker.name)) + _INDENT * level for level, tracker in groups), default=0)
@@ -65,9 +68,10 @@ def board_rows(board: Board, now: float, width: int, height: int) -> list[Text]:
         if len(rows) + needed + (not is_last) > room:
             break
         spent = board.spent(tracker)
-        rows.append(group_row(tracker, now, width, level=level, name_width=names, spent=spent))
+        in_row = spent if needed == 1 else None
+        rows.append(group_row(tracker, now, width, level=level, name_width=names, spent=in_row))
         if needed == 2:
-            rows.append(_slowest_row(tracker, now, width, level))
+            rows.append(_detail_row(tracker, spent, now, width, level))
         shown += 1
     if shown < len(groups):
         rows.append(Text(crop(f"… {len(groups) - shown} more groups", width), style="dim"))
@@ -154,14 +158,16 @@ def _waits(spent: Spent, now: float) -> list[_Part]:
     ]
 
 
-def _slowest_row(tracker: ParallelGroupTracker, now: float, width: int, level: int) -> Text:
+def _detail_row(tracker: ParallelGroupTracker, spent: Spent, now: float, width: int, level: int) -> Text:
+    """What a group waits for, what it has used, and which of its members run longest, as far as there is room."""
     indent = min(_INDENT * (level + 1), width // 4)
-    items = [
-        _Part(_running_item(item, now, width - indent), rank, gap=2 if rank else 1)
-        for rank, item in enumerate(tracker.slowest(_SLOWEST))
-    ]
-    label = [] if width < _ROOM_FOR_LABEL else [_Part("slowest", 0, gap=1)]
-    row = _fitted([_Part(" " * (indent - 1), -1), *label, *items], width)
+    label = "slowest " if width >= _ROOM_FOR_LABEL else ""
+    room = max(1, width - indent - len(label))
+    items = [_running_item(item, now, room) for item in tracker.slowest(_SLOWEST)]
+    slowest = [_Part(f"{'' if place else label}{item}", 0) for place, item in enumerate(items)]
+    details = [*_waits(spent, now), *_usage(spent), *slowest]
+    ranked = [part._replace(rank=rank, gap=part.gap if rank else 1) for rank, part in enumerate(details)]
+    row = _fitted([_Part(" " * (indent - 1), -1), *ranked], width)
     row.stylize("dim")
     return row
 
@@ -203,13 +209,14 @@ def started_line(tracker: ParallelGroupTracker) -> Text:
     return line
 
 
-def milestone_line(tracker: ParallelGroupTracker, now: float) -> Text:
+def milestone_line(tracker: ParallelGroupTracker, now: float, spent: Spent | None = None) -> Text:
     """How a group stands, for output that keeps every line."""
     total = known_total(tracker)
     line = Text("  ").append(harmless(tracker.name), "bold")
     finished = tracker.finished
     line.append(f"  {finished} done" if total is None else f"  {_share(finished, total)}  {finished}/{total}")
-    return _with(line, [*_counts(tracker), *_speed(tracker, now)])
+    money = [] if spent is None else [*_usage(spent), *_waits(spent, now)]
+    return _with(line, [*_counts(tracker), *_speed(tracker, now), *money])
 
 
 _ENDS = {
@@ -219,7 +226,7 @@ _ENDS = {
 }
 
 
-def ended_line(tracker: ParallelGroupTracker, now: float, width: int | None = None) -> Text:
+def ended_line(tracker: ParallelGroupTracker, now: float, width: int | None = None, spent: Spent | None = None) -> Text:
     """A group has ended. With a `width`, the name and what has room after it."""
     mark, style, word = _ENDS.get(tracker.status, ("▶", "", ""))
     if tracker.status is GroupStatus.COMPLETED and tracker.failed:
@@ -235,6 +242,7 @@ def ended_line(tracker: ParallelGroupTracker, now: float, width: int | None = No
     rate = tracker.rate(now)
     if rate:
         parts.append(_Part(frequency(rate), 5))
+    parts += [] if spent is None else _usage(spent)
     return _with(Text(), parts) if width is None else _fitted(parts, width)
 
 

@@ -11,7 +11,7 @@ from rh_agents.core.actors import Tool
 from rh_agents.core.events import call_event, group_event
 from rh_agents.core.types import EventType
 from rh_agents.display.board import Board
-from rh_agents.display.rows import board_rows
+from rh_agents.display.rows import board_rows, ended_line, milestone_line
 
 
 async def _ask() -> None: ...
@@ -28,7 +28,9 @@ def told(status: ExecutionStatus, index: int = 0, **facts: Any) -> ExecutionEven
 
 def board(*events: ExecutionEvent[Any]) -> Board:
     found = Board()
-    about = ParallelEventGroup(group_id="g", name="pages", max_workers=8, total=8, status=GroupStatus.RUNNING)
+    about = ParallelEventGroup(
+        group_id="g", name="pages", address="pages", max_workers=8, total=8, status=GroupStatus.RUNNING
+    )
     found.apply(group_event(EventType.GROUP_STARTED, about, "r", 1_700_000_000.0), 0.0)
     for event in events:
         found.apply(event, 1.0)
@@ -55,6 +57,45 @@ def test_a_bar_says_what_was_used_and_not_what_was_replayed() -> None:
     spent = [told(ExecutionStatus.RETRYING, usage=usage), told(ExecutionStatus.COMPLETED, usage=usage)]
     found = row(board(*spent, told(ExecutionStatus.RECOVERED, 1, usage=usage)))
     assert "2,400 tokens $0.0250" in found
+
+
+def test_what_is_called_within_members_counts_for_all_groups_around_it() -> None:
+    found = board()
+    inner = ParallelEventGroup(
+        group_id="i", name="steps", address="pages[2]::plan::steps", parent_group_id="g", status=GroupStatus.RUNNING
+    )
+    found.apply(group_event(EventType.GROUP_STARTED, inner, "r", 1_700_000_000.0), 1.0)
+
+    def nested(status: ExecutionStatus, run_id: str = "r", **facts: Any) -> None:
+        address = "pages[2]::plan::steps[0]::ask::model"
+        found.apply(call_event(ACTOR, "ask", status, run_id, address, None, 0.0, None, None, None, facts=facts), 2.0)
+
+    nested(ExecutionStatus.WAITING, message="openai: 8 requests in 60 s", retry_delay=9.0)
+    nested(ExecutionStatus.WAITING, "another run", message="openai: 8 requests in 60 s", retry_delay=9.0)
+    outer, nested_row = (line.plain for line in board_rows(found, 13.0, 160, 3))
+    assert "1 waiting 11 s for openai: 8 requests in 60 s" in outer
+    assert "1 waiting 11 s for openai: 8 requests in 60 s" in nested_row
+    nested(ExecutionStatus.COMPLETED, usage=Usage(input_tokens=70))
+    assert all("70 tokens" in line.plain and "waiting" not in line.plain for line in board_rows(found, 13.0, 160, 3))
+
+
+def test_with_a_second_row_there_is_room_for_them_at_any_width() -> None:
+    found = board(told(ExecutionStatus.STARTED, 1), WAITING, told(ExecutionStatus.COMPLETED, 2, usage=Usage(70)))
+    shown = [board_rows(found, 13.0, width, 10)[1].plain for width in (40, 60, 80, 120)]
+    assert shown == [
+        "  1 waiting 12 s  70 tokens",
+        "  1 waiting 12 s for provider: 3 requests in 60 s  70 tokens",
+        "  1 waiting 12 s for provider: 3 requests in 60 s  70 tokens",
+        "  1 waiting 12 s for provider: 3 requests in 60 s  70 tokens  slowest ask[1] 12 s",
+    ]
+
+
+def test_what_a_group_used_is_told_when_it_ends_and_where_lines_stay_on_its_way() -> None:
+    found = board(WAITING, told(ExecutionStatus.COMPLETED, 2, usage=Usage(input_tokens=70, cost=0.5)))
+    group = found.groups["g"]
+    assert ended_line(group, 13.0, 100, found.spent(group)).plain.endswith("70 tokens $0.5000")
+    line = milestone_line(group, 13.0, found.spent(group)).plain
+    assert line.endswith("70 tokens $0.5000  1 waiting 12 s for provider: 3 requests in 60 s")
 
 
 def test_a_bar_never_takes_more_columns_than_it_is_given() -> None:

@@ -47,6 +47,10 @@ async def population(city: str) -> int:
     return {"Oslo": 717_710, "Bergen": 291_940}[city]
 
 
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
 def geographer(script: Any, **options: Any) -> Agent:
     return Agent(name="geographer", llm=ScriptedLLM(script), **{"tools": [population], **options})
 
@@ -184,7 +188,7 @@ def test_a_tool_call_that_was_cut_off_is_not_made() -> None:
         (b"\xff\x00", '"_wA="'),
         ({1, 2}, "[1,2]"),
         (None, "null"),
-        (itself := [], "[[...]]"),
+        (CIRCLE, "[[...]]"),
     ],
 )
 def test_whatever_a_tool_returns_the_model_is_told_of_it(value: Any, told: str) -> None:
@@ -202,9 +206,6 @@ def test_whatever_a_tool_returns_the_model_is_told_of_it(value: Any, told: str) 
 
     assert run_virtually(lambda: run(Agent(name="a", llm=ScriptedLLM(model), tools=[fetch]), "Fetch.")) == "Thanks."
     assert heard == [told]
-
-
-itself.append(itself)
 
 
 def test_what_is_no_json_is_no_argument_so_a_person_sees_what_a_tool_gets() -> None:
