@@ -20,6 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from rh_agents.testing.cassette import Cassette
     from rh_agents.testing.clock import JumpingClock
+    from rh_agents.testing.network import no_real_requests as NoRealRequests
 
 __all__ = ["cassette", "jumping_clock", "no_real_requests", "pytest_addoption"]
 
@@ -53,12 +54,17 @@ def cassette(request: pytest.FixtureRequest) -> Cassette:
 
 
 @pytest.fixture
-def no_real_requests() -> Iterator[None]:
-    """Connections to other machines are an error in this test."""
+def no_real_requests() -> Iterator[NoRealRequests]:
+    """Connections to other machines are an error in this test, also where something catches that error.
+
+    The value is the block: a test that expects an attempt looks at its `refused`, and clears it.
+    """
     from rh_agents.testing import network  # noqa: PLC0415
 
-    with network.no_real_requests(allow_loopback=True):
-        yield
+    with network.no_real_requests(allow_loopback=True) as guard:
+        yield guard
+    if guard.refused:
+        raise network.RealRequestError(guard.message)
 
 
 @pytest.fixture

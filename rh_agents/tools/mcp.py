@@ -65,7 +65,7 @@ async def mcp_tools(
     except Exception as error:
         raise ToolError(f"the MCP server {name} cannot be reached: {_cause(error)}") from error
     try:
-        served = await _served(client)
+        served = await _served(client, name)
         missing = sorted(set(only or ()) - {each.name for each in served})
         if missing:
             known = ", ".join(each.name for each in served)
@@ -85,16 +85,27 @@ def _target(server: Any, env: dict[str, str] | None, cwd: str | None) -> Any:
     return StdioServerParameters(command=server[0], args=list(server[1:]), env=env, cwd=cwd)
 
 
-async def _served(client: Client) -> list[ServedTool]:
-    """All tools of a server, page after page."""
+async def _served(client: Client, name: str) -> list[ServedTool]:
+    """All tools of a server, page after page.
+
+    Raises:
+        ToolError: it does not tell them.
+    """
     found: list[ServedTool] = []
     cursor: str | None = None
+    seen: set[str] = set()
     while True:
-        page = await client.list_tools(cursor=cursor)
+        try:
+            page = await client.list_tools(cursor=cursor)
+        except (MCPError, OSError, RuntimeError) as error:
+            raise ToolError(f"the MCP server {name} does not tell its tools: {_cause(error)}") from error
         found += page.tools
         cursor = page.next_cursor
         if cursor is None:
             return found
+        if cursor in seen:
+            raise ToolError(f"the list of the tools of the MCP server {name} has no end: page {cursor!r} comes again")
+        seen.add(cursor)
 
 
 def _tool(client: Client, served: ServedTool, prefix: str, timeout: float | None, needs_approval: bool | None) -> Tool:

@@ -21,6 +21,11 @@ from rh_agents.testing import ScriptedLLM, tool_call
 
 pytest.importorskip("mcp", reason="mcp is not installed: pip install 'rh_agents[mcp]'")
 
+from mcp import MCPError
+from mcp.server.lowlevel import Server
+from mcp.types import ListToolsResult
+from mcp.types import Tool as ServedTool
+
 from rh_agents.tools import mcp_tools
 
 SERVER = Path(__file__).parents[1] / "services" / "mcp_server.py"
@@ -180,3 +185,31 @@ def test_an_agent_reads_files_through_the_filesystem_server(node_modules: Path, 
         assert "Error" in await told(tools["read_text_file"], path="/etc/passwd")
 
     with_tools(use, ["node", str(entry), str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("cursors", "problem"),
+    [
+        (["b", "c", None], None),
+        (["b", "c", "b", "c"], "has no end: page 'b' comes again"),
+        (["b"], "does not tell its tools: .*no such page"),
+    ],
+)
+def test_a_long_list_of_tools_comes_in_pages_and_has_an_end(cursors: list[str | None], problem: str | None) -> None:
+    async def pages(_: Any, asked: Any) -> ListToolsResult:
+        if not cursors:
+            raise MCPError(-32602, "no such page")
+        name = f"tool_{(asked and asked.cursor) or 'a'}"
+        return ListToolsResult(
+            tools=[ServedTool(name=name, input_schema={"type": "object"})], next_cursor=cursors.pop(0)
+        )
+
+    async def names(tools: dict[str, Tool]) -> list[str]:
+        return list(tools)
+
+    server: Any = Server("pages", on_list_tools=pages)
+    if problem is None:
+        assert with_tools(names, server) == ["tool_a", "tool_b", "tool_c"]
+    else:
+        with pytest.raises(ToolError, match=problem):
+            with_tools(names, server)

@@ -205,6 +205,8 @@ def test_capital(cassette, jumping_clock):
 def test_network(no_real_requests):
     with pytest.raises(RealRequestError):
         socket.create_connection(("192.0.2.1", 80))
+    assert no_real_requests.refused == ["192.0.2.1:80"]
+    no_real_requests.refused.clear()
 """
     )
     for mode in ("auto", "replay", "validate"):
@@ -214,7 +216,23 @@ def test_network(no_real_requests):
     assert [path.name for path in (tmp_path / "cassettes").iterdir()] == ["test_it-test_capital.db"]
 
 
-def test_the_plugin_alone_imports_nothing_of_the_library() -> None:
+def test_an_attempt_that_somebody_swallows_fails_the_test_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        """
+import contextlib, socket
+
+def test_network(no_real_requests):
+    with contextlib.suppress(Exception):
+        socket.create_connection(("192.0.2.1", 80))
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "these hosts were tried: 192.0.2.1:80" in done.stdout
+
+
+def test_the_plugin_imports_the_testing_kit_only_where_it_is_wanted() -> None:
     code = "import rh_agents.pytest_plugin, sys; print('rh_agents.testing.cassette' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "False"
