@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from rh_agents.core.actors import Tool
 from rh_agents.core.calls import Call
@@ -28,6 +28,7 @@ from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import batcher
 from rh_agents.core.codec import canonical
 from rh_agents.core.errors import IncompleteAnswer, InvalidRequest, ModelError, ModelTimeout, TemporaryModelError
+from rh_agents.core.keys import idempotency_key
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.scope import current_scope
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_status
@@ -40,6 +41,9 @@ _CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _LOST = ("cancelled", "cancelling", "expired", "failed")
 _MARK = "rh_agents"
+_URL = "/v1/chat/completions"
+_LINE_OVERHEAD = 150
+"""Bytes of a line that are not the body of its request."""
 _LOOKED_AT = 100
 """Batches of the account that are looked at for one that was submitted just before a crash."""
 Tell = Callable[[str], None]
@@ -52,12 +56,22 @@ async def _never() -> None:
 _SUBMIT = Tool(name="submit_to_batch", handler=_never, description="Hands a request over to the Batch API.")
 
 
+class _Request(NamedTuple):
+    """One request: whose it is, what is asked, and who waits to know where the answer will be."""
+
+    owner: str
+    body: dict[str, Any]
+    place: asyncio.Future[dict[str, str]]
+
+
 @dataclass
 class _Gathering:
     """Requests to one server that will be one batch."""
 
     model: OpenAIChat
-    requests: list[tuple[dict[str, Any], asyncio.Future[dict[str, str]]]] = field(default_factory=list)
+    requests: list[_Request] = field(default_factory=list)
+    size: int = 0
+    """Bytes of the file that they will be, about."""
 
 
 class OpenAIBatches:
@@ -66,6 +80,7 @@ class OpenAIBatches:
     Args:
         linger: seconds without a further request after which a batch is submitted.
         most: the most requests in one batch; OpenAI takes 50,000.
+        most_bytes: the most bytes in the file of one batch; OpenAI takes 200 MB.
         poll_every: seconds between two looks at a batch.
         discount: what a request costs, as a share of its price.
         tell: takes lines for people.
@@ -77,6 +92,7 @@ class OpenAIBatches:
         *,
         linger: float = 2.0,
         most: int = 50_000,
+        most_bytes: int = 200_000_000,
         poll_every: float = 30.0,
         discount: float = 0.5,
         tell: Tell | None = None,
@@ -85,6 +101,7 @@ class OpenAIBatches:
         self.discount = discount
         self._linger = linger
         self._most = most
+        self._most_bytes = most_bytes
         self._poll_every = poll_every
         self._tell: Tell = tell or (lambda _: None)
         self._sleep = sleep
@@ -106,7 +123,7 @@ class OpenAIBatches:
         body = request_body(request, length_field=model.length_name, stream=False)
         scope = current_scope.get()
         assert scope is not None
-        place = await _Submission(body, scope.attempt, lambda: self._submitted(model, body))
+        place = await _Submission([body, scope.tries, scope.attempt], lambda: self._submitted(model, body))
         lines = await _unless_stopped(scope.run, self._lines(model, place["batch"]))
         line = lines.get(place["request"])
         if line is None:
@@ -117,18 +134,21 @@ class OpenAIBatches:
 
     async def _submitted(self, model: OpenAIChat, body: dict[str, Any]) -> dict[str, str]:
         """Where the answer will be: the ids of the batch, and of the request in it."""
-        future: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
-        name = f"{model.base_url} {model.model}"
-        gathering = self._gathering.get(name)
-        if gathering is None:
-            gathering = self._gathering[name] = _Gathering(model)
-            self._start(self._submit_later(name, gathering))
-        gathering.requests.append((body, future))
-        if len(gathering.requests) >= self._most:
-            del self._gathering[name]  # the next one begins another batch
         scope = current_scope.get()
         assert scope is not None
-        place: dict[str, str] = await _unless_stopped(scope.run, future)
+        owner = idempotency_key(scope.run.run_id, scope.key)
+        request = _Request(owner, body, asyncio.get_running_loop().create_future())
+        name = f"{model.base_url} {model.model}"
+        size = len(json.dumps(body)) + _LINE_OVERHEAD
+        gathering = self._gathering.get(name)
+        if gathering is None or gathering.size + size > self._most_bytes:
+            gathering = self._gathering[name] = _Gathering(model)
+            self._start(self._submit_later(name, gathering))
+        gathering.requests.append(request)
+        gathering.size += size
+        if len(gathering.requests) >= self._most:
+            del self._gathering[name]  # the next one begins another batch
+        place: dict[str, str] = await _unless_stopped(scope.run, request.place)
         return place
 
     def _start(self, work: Any) -> asyncio.Task[Any]:
@@ -145,47 +165,54 @@ class OpenAIBatches:
             await self._sleep(self._linger)
         if self._gathering.get(name) is gathering:
             del self._gathering[name]
+        requests = gathering.requests
         try:
-            places = await self._submit(gathering.model, [body for body, _ in gathering.requests])
+            places = await self._submit(gathering.model, requests)
         except ModelError as error:
-            for _, future in gathering.requests:
-                if not future.done():
-                    future.set_exception(error)
+            for request in requests:
+                if not request.place.done():
+                    request.place.set_exception(error)
             return
-        for (_, future), place in zip(gathering.requests, places, strict=True):
-            if not future.done():
-                future.set_result(place)
+        for request, place in zip(requests, places, strict=True):
+            if not request.place.done():
+                request.place.set_result(place)
 
-    async def _submit(self, model: OpenAIChat, bodies: list[dict[str, Any]]) -> list[dict[str, str]]:
-        ids = _ids(bodies)
-        digest = sha256("".join(sorted(ids)).encode()).hexdigest()
+    async def _submit(self, model: OpenAIChat, requests: list[_Request]) -> list[dict[str, str]]:
+        ids = _ids(requests)
+        mark = sha256("".join(sorted(ids)).encode()).hexdigest()
         sdk = await model.sdk()
         try:
-            batch = await self._find(sdk, digest)
+            batch = await self._find(sdk, mark)
             if batch is None:
-                lines = [
-                    json.dumps({"custom_id": each, "method": "POST", "url": "/v1/chat/completions", "body": body})
-                    for each, body in zip(ids, bodies, strict=True)
-                ]
-                file = await sdk.files.create(file=("requests.jsonl", "\n".join(lines).encode()), purpose="batch")
-                batch = await sdk.batches.create(
-                    input_file_id=file.id,
-                    endpoint="/v1/chat/completions",
-                    completion_window="24h",
-                    metadata={_MARK: digest},
-                )
-                self._tell(f"batch {batch.id}: {len(bodies):,} requests submitted")
+                batch = await self._create(sdk, requests, ids, mark)
+                self._tell(f"batch {batch.id}: {len(requests):,} requests submitted")
             else:
-                self._tell(f"batch {batch.id}: found again, with {len(bodies):,} requests")
+                self._tell(f"batch {batch.id}: found again, with {len(requests):,} requests")
         except _CAUGHT as error:
             raise error_of(error, model.name) from error
         return [{"batch": batch.id, "request": each} for each in ids]
 
-    async def _find(self, sdk: Any, digest: str) -> Any:
+    async def _create(self, sdk: Any, requests: list[_Request], ids: list[str], mark: str) -> Any:
+        lines = [
+            json.dumps({"custom_id": each, "method": "POST", "url": _URL, "body": request.body})
+            for each, request in zip(ids, requests, strict=True)
+        ]
+        file = await sdk.files.create(file=("requests.jsonl", "\n".join(lines).encode()), purpose="batch")
+        try:
+            return await sdk.batches.create(
+                input_file_id=file.id, endpoint=_URL, completion_window="24h", metadata={_MARK: mark}
+            )
+        except _CAUGHT as error:
+            batch = await self._find(sdk, mark) if isinstance(error_of(error, ""), TemporaryModelError) else None
+            if batch is None:
+                raise
+            return batch  # it was made, and only the answer was lost
+
+    async def _find(self, sdk: Any, mark: str) -> Any:
         """The batch of just these requests, if a process submitted it and died before it could record that."""
         page = await sdk.batches.list(limit=_LOOKED_AT)
         for batch in page.data:
-            if (batch.metadata or {}).get(_MARK) == digest and batch.status not in _LOST:
+            if (batch.metadata or {}).get(_MARK) == mark and batch.status not in _LOST:
                 return batch
         return None
 
@@ -241,13 +268,13 @@ class _Submission(Call[dict[str, str]]):
 
     __slots__ = ("_about", "_submit")
 
-    def __init__(self, body: dict[str, Any], attempt: int, submit: Callable[[], Awaitable[dict[str, str]]]) -> None:
+    def __init__(self, about: list[Any], submit: Callable[[], Awaitable[dict[str, str]]]) -> None:
         super().__init__(_SUBMIT)
-        self._about = [body, attempt]  # another attempt is another request
+        self._about = about
         self._submit = submit
 
     def canonical_input(self) -> bytes:
-        """The request and the attempt."""
+        """The request, and which attempt it is: another one is another request."""
         return canonical(self._about)
 
     def begin(self, run: RunHandle) -> Awaitable[dict[str, str]]:
@@ -255,9 +282,9 @@ class _Submission(Call[dict[str, str]]):
         return self._submit()
 
 
-def _ids(bodies: list[dict[str, Any]]) -> list[str]:
-    """An id for each request, which equal requests of one batch share but for a number."""
-    digests = [sha256(canonical(body)).hexdigest()[:32] for body in bodies]
+def _ids(requests: list[_Request]) -> list[str]:
+    """An id for each request, the same whenever its call makes it. Runs that record nothing have no names for calls."""
+    digests = [sha256(request.owner.encode() + canonical(request.body)).hexdigest()[:32] for request in requests]
     seen: Counter[str] = Counter()
     found = []
     for digest in digests:

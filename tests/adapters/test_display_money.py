@@ -75,8 +75,9 @@ def test_what_is_called_within_members_counts_for_all_groups_around_it() -> None
     outer, nested_row = (line.plain for line in board_rows(found, 13.0, 160, 3))
     assert "1 waiting 11 s for openai: 8 requests in 60 s" in outer
     assert "1 waiting 11 s for openai: 8 requests in 60 s" in nested_row
+    nested(ExecutionStatus.COMPLETED, "another run", usage=Usage(input_tokens=7_000))
     nested(ExecutionStatus.COMPLETED, usage=Usage(input_tokens=70))
-    assert all("70 tokens" in line.plain and "waiting" not in line.plain for line in board_rows(found, 13.0, 160, 3))
+    assert all(" 70 tokens" in line.plain and "waiting" not in line.plain for line in board_rows(found, 13.0, 160, 3))
 
 
 def test_with_a_second_row_there_is_room_for_them_at_any_width() -> None:

@@ -162,3 +162,21 @@ def test_a_model_given_to_a_single_run_is_not_recorded_and_that_is_said() -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert asyncio.run(agent.run("Hi.")).output  # outside of a run it is just the agent
+
+
+def test_other_settings_are_another_question() -> None:
+    asked: list[Any] = []
+
+    def think(messages: list[Any], info: Any) -> ModelResponse:
+        asked.append((info.model_settings or {}).get("temperature"))
+        return ModelResponse(parts=[TextPart("hm")])
+
+    agent, store = durable(Agent(FunctionModel(think), name="thinker")), MemoryStore()
+
+    async def program(temperature: float) -> str:
+        output: str = (await agent.run("Hi.", model_settings={"temperature": temperature})).output
+        return output
+
+    for temperature in (0.0, 0.0, 1.0):
+        assert asyncio.run(run(program, temperature, store=store, run_id="r", reuse=True)) == "hm"
+    assert asked == [0.0, 1.0]

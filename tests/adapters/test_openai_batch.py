@@ -45,6 +45,7 @@ def run(
     store: MemoryStore | None = None,
     then: Callable[[ExecutionState], Awaitable[None]] | None = None,
     sends: OpenAIBatches | None = None,
+    run_id: str = "r",
     **settings: Any,
 ) -> tuple[list[Any], ExecutionState]:
     """What comes of the questions, all at once."""
@@ -54,7 +55,7 @@ def run(
             settings.setdefault("retry", None)
             model = OpenAIChat("stub", base_url=served.base_url, api_key="k", idle_timeout=0.5, **settings)
             with in_batches(sends or batches()):
-                async with ExecutionState(store=store or MemoryStore(), run_id="r") as state:
+                async with ExecutionState(store=store or MemoryStore(), run_id=run_id) as state:
                     hook = None if then is None else lambda: then(state)
                     return await ask_all(state, model, questions, hook), state
 
@@ -100,10 +101,67 @@ def test_what_is_recorded_is_not_submitted_again() -> None:
 def test_a_batch_that_was_made_when_the_process_died_before_it_knew_is_found_by_its_mark() -> None:
     server, store = BatchServer(echo), MemoryStore()
     server.fails_before_answering = True
-    results, _ = run(server, ["a", "b"], store)
-    assert not any(result.ok for result in results)
+
+    async def die(state: ExecutionState) -> None:
+        while not server.batches:  # noqa: ASYNC110 - a server has no events
+            await asyncio.sleep(0.001)
+        raise Crash
+
+    with pytest.raises(Crash):
+        run(server, ["a", "b"], store, die)
     results, _ = run(server, ["a", "b"], store)
     assert [result.unwrap().text for result in results] == ["A", "B"]
+    assert len(server.batches) == 1
+
+
+def test_a_batch_that_was_made_though_the_answer_was_lost_is_looked_for() -> None:
+    server = BatchServer(echo)
+    server.fails_before_answering = True
+    results, _ = run(server, ["a", "b"])
+    assert [result.unwrap().text for result in results] == ["A", "B"]
+    assert len(server.batches) == 1
+
+
+def test_what_failed_in_a_batch_is_submitted_again_by_another_attempt_and_when_the_run_goes_on() -> None:
+    server, store = BatchServer(lambda _: (503, error(503).body)), MemoryStore()
+    results, _ = run(server, ["a"], store, retry=RetryPolicy(max_attempts=2, initial_delay=0.0))
+    assert isinstance(results[0].error, ModelOverloaded)
+    assert len(server.batches) == 2
+    server.answering = echo
+    results, _ = run(server, ["a"], store)
+    assert results[0].unwrap().text == "A"
+    assert len(server.batches) == 3
+
+
+def test_another_run_with_the_same_questions_gets_answers_of_its_own() -> None:
+    server = BatchServer(echo)
+    for _ in range(2):
+        run(server, ["a", "b"], MemoryStore(), run_id=f"run {len(server.batches)}")
+    assert len(server.batches) == 2
+
+
+def test_a_batch_that_was_cancelled_is_not_taken_for_the_one_that_was_made() -> None:
+    server, store = BatchServer(echo), MemoryStore()
+    server.fails_before_answering = True
+
+    async def die(state: ExecutionState) -> None:
+        while not server.batches:  # noqa: ASYNC110 - a server has no events
+            await asyncio.sleep(0.001)
+        raise Crash
+
+    with pytest.raises(Crash):
+        run(server, ["a"], store, die)
+    server.batches["batch_0"]["status"] = "cancelled"
+    results, _ = run(server, ["a"], store)
+    assert results[0].unwrap().text == "A"
+    assert len(server.batches) == 2
+
+
+def test_a_look_that_fails_for_now_is_repeated() -> None:
+    server = BatchServer(echo)
+    server.failing_looks = 3
+    results, _ = run(server, ["a"])
+    assert results[0].unwrap().text == "A"
     assert len(server.batches) == 1
 
 
@@ -157,3 +215,11 @@ def test_a_batch_has_no_more_requests_than_it_may_and_people_are_told() -> None:
     assert sorted(batch["request_counts"]["total"] for batch in server.batches.values()) == [1, 3, 3]
     assert "batch batch_0: 3 requests submitted" in told
     assert "batch batch_0: completed (0 of 3)" in told
+
+
+def test_the_file_of_a_batch_is_no_larger_than_it_may_be() -> None:
+    server = BatchServer(echo)
+    results, _ = run(server, ["x" * 1_000 for _ in range(10)], sends=batches(most_bytes=4_000))
+    assert all(result.ok for result in results)
+    assert all(len(server.files[batch["input_file_id"]]) <= 4_000 for batch in server.batches.values())
+    assert len(server.batches) == 4

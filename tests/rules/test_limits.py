@@ -458,6 +458,64 @@ def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None
     assert order == [("first", 0.0), ("large", 1.0), ("small", 1.0)]
 
 
+async def tell_nobody(why: str, seconds: float | None) -> None:
+    pass
+
+
+def test_a_permit_is_given_back_if_its_caller_is_gone_before_it_knows() -> None:
+    clock, limit = JumpingClock(), ConcurrencyLimit(1)
+
+    async def tell_slowly(why: str, seconds: float | None) -> None:
+        if seconds == 0.0:
+            await asyncio.sleep(100.0)
+
+    async def main() -> None:
+        async with ExecutionState() as state:
+            first, second = Passage(state, [limit], tell_nobody), Passage(state, [limit], tell_slowly)
+            await first.enter({})
+            waiter = asyncio.ensure_future(second.enter({}))
+            await asyncio.sleep(1.0)
+            await first.leave(None, None)
+            await asyncio.sleep(1.0)
+            assert limit.in_use == 1  # it is being told
+            waiter.cancel()
+            await asyncio.wait([waiter])
+
+    clock.run(main())
+    assert limit.in_use == 0
+
+
+def test_slots_that_were_lent_again_while_they_were_waited_for_are_taken_in_order() -> None:
+    clock, first, second = JumpingClock(), ConcurrencyLimit(1), ConcurrencyLimit(1)
+
+    async def main() -> None:
+        async with ExecutionState() as state:
+            caller, neighbour = (Passage(state, [first, second], tell_nobody) for _ in range(2))
+            other = Passage(state, [second], tell_nobody)
+            await caller.enter({})
+
+            async def call(begin: float, end: float) -> None:
+                await asyncio.sleep(begin)
+                async with caller.lent():
+                    await asyncio.sleep(end - begin)
+
+            async def hold(passage: Passage, begin: float, end: float) -> None:
+                await asyncio.sleep(begin)
+                await passage.enter({})
+                await asyncio.sleep(end - begin)
+                await passage.leave(None, None)
+
+            # At 5.0 the caller gets the second slot while the neighbour has the first one, and waits for the second.
+            await asyncio.wait_for(
+                asyncio.gather(call(0.0, 1.0), call(2.0, 3.0), hold(other, 0.5, 5.0), hold(neighbour, 2.5, 6.0)), 60.0
+            )
+            assert (first.in_use, second.in_use) == (1, 1)
+            await caller.leave(None, None)
+
+    clock.run(main())
+    assert (first.in_use, second.in_use) == (0, 0)
+
+
 def test_a_provider_is_believed_for_an_hour_at_most() -> None:
     limit = RateLimit(requests=1, per=1.0)
     limit.heed(Advice(retry_after=1e9), 0.0)

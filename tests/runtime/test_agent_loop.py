@@ -240,6 +240,7 @@ def test_the_model_is_told_of_wrong_arguments_unknown_tools_and_failures() -> No
                 tool_call("population", town="Oslo"),
                 tool_call("populations", city="Oslo"),
                 tool_call("population", city="Atlantis"),
+                tool_call("population", city="Oslo", country="Norway"),
             ]
         heard.extend(message.text for message in request.messages if message.role == "tool")
         return "I see."
@@ -248,6 +249,7 @@ def test_the_model_is_told_of_wrong_arguments_unknown_tools_and_failures() -> No
     assert "city" in heard[0]
     assert "populations" in heard[1]
     assert "Atlantis" in heard[2]
+    assert "no parameter country" in heard[3]
 
 
 def test_a_tool_that_says_so_fails_its_agent() -> None:
@@ -280,6 +282,78 @@ def test_a_person_allows_an_external_effect_with_just_its_arguments() -> None:
     run_virtually(lambda: store.answer("r", question, b"true"))
     assert run_virtually(program) == "Done."
     assert sent == ["thank you"]
+
+
+def test_what_a_person_does_not_allow_is_not_called_and_the_model_is_told_so() -> None:
+    store, heard = MemoryStore(), list[str]()
+
+    @tool(effect="external", on_unknown="fail")
+    async def send(text: str) -> str:
+        raise AssertionError("nobody allowed that")
+
+    def model(request: ChatRequest) -> object:
+        if request.messages[-1].role == "user":
+            return tool_call("send", text="thank you")
+        heard.append(request.messages[-1].text)
+        return "I did not write."
+
+    secretary = Agent(name="secretary", llm=ScriptedLLM(model), tools=[send])
+    with pytest.raises(RunAwaiting) as waiting:
+        run_virtually(lambda: run(secretary, "Write.", store=store, run_id="r"))
+    run_virtually(lambda: store.answer("r", waiting.value.questions[0], b"false"))
+    assert run_virtually(lambda: run(secretary, "Write.", store=store, run_id="r")) == "I did not write."
+    assert heard == ["Error: A person did not allow this call."]
+
+
+def test_what_a_person_allowed_holds_for_no_other_arguments() -> None:
+    store, sent = MemoryStore(), list[str]()
+
+    @tool(effect="external", on_unknown="fail")
+    async def send(text: str) -> str:
+        sent.append(text)
+        return "sent"
+
+    async def program(text: str, resume_from: str | None = None) -> Any:
+        script = {"": [tool_call("send", text=text), "Done."]}
+        secretary = Agent(name="secretary", llm=ScriptedLLM(script), tools=[send])
+        return await run(secretary, "Write.", store=store, run_id="r", resume_from=resume_from)
+
+    with pytest.raises(RunAwaiting) as waiting:
+        run_virtually(lambda: program("thank you"))
+    run_virtually(lambda: store.answer("r", waiting.value.questions[0], b"true"))
+    with pytest.raises(RunAwaiting) as again:
+        run_virtually(lambda: program("all my money", resume_from="secretary::scripted"))
+    assert again.value.questions != waiting.value.questions
+    assert sent == []
+
+
+def test_only_the_first_turn_has_to_call_a_tool() -> None:
+    asked: list[ChatRequest] = []
+
+    def model(request: ChatRequest) -> object:
+        asked.append(request)
+        return tool_call("population", city="Oslo") if len(asked) == 1 else '{"city": "Oslo", "people": 717710}'
+
+    obedient = geographer(model, tool_choice="required", output=Verdict)
+    assert run_virtually(lambda: run(obedient, "Which?")) == Verdict(city="Oslo", people=717_710)
+    assert [request.tool_choice for request in asked] == ["required", None]
+    assert [request.output_name for request in asked] == ["", "Verdict"]
+
+
+def test_of_two_agents_that_shall_take_over_the_first_one_does() -> None:
+    heard: list[list[str]] = []
+
+    def heir(name: str) -> Agent:
+        def model(request: ChatRequest) -> object:
+            heard.append([message.text for message in request.messages if message.role == "tool"])
+            return name
+
+        return Agent(name=name, llm=ScriptedLLM(model))
+
+    both = [tool_call("transfer_to_first"), tool_call("transfer_to_second")]
+    clerk = Agent(name="clerk", llm=ScriptedLLM([both]), handoffs=[heir("first"), heir("second")])
+    assert run_virtually(lambda: run(clerk, "Help.")) == "first"
+    assert heard == [["The conversation is handed over.", "Only one agent can take over, and another one does."]]
 
 
 def test_the_budget_of_an_agent_ends_its_loop() -> None:

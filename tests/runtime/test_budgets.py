@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable
 
@@ -14,10 +15,13 @@ from rh_agents import (
     ConcurrencyLimit,
     ExecutionState,
     MemoryStore,
+    RetryPolicy,
+    RunAwaiting,
     RunStopped,
     Tool,
     Usage,
     agent,
+    current,
     parallel,
     report_usage,
     run,
@@ -154,9 +158,10 @@ def test_time_is_a_budget_too_and_calls_under_way_come_to_their_end() -> None:
 
 
 def test_what_is_reserved_for_calls_under_way_is_not_given_to_others() -> None:
-    bill = Bill()
+    bill, begun = Bill(), list[float]()
 
     async def spend(number: int) -> int:
+        begun.append(asyncio.get_running_loop().time())
         await asyncio.sleep(1.0)
         report_usage(Usage(input_tokens=50))
         bill.paid.append(number)
@@ -173,7 +178,123 @@ def test_what_is_reserved_for_calls_under_way_is_not_given_to_others() -> None:
             assert state.spent.usage.tokens == 350
         return len(bill.paid)
 
-    assert run_virtually(lambda: program()) == 7  # 4 at once, the others when those had used less than they might have
+    assert run_virtually(lambda: program()) == 7
+    # Four at once, and the others when those had used less than they might have.
+    assert [round(moment - begun[0]) for moment in begun] == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_each_attempt_needs_what_the_first_one_needed() -> None:
+    attempts: list[int] = []
+
+    async def fail(number: int) -> None:
+        attempts.append(number)
+        report_usage(Usage(input_tokens=100))
+        raise LookupError(number)
+
+    actor = Estimated(name="fail", handler=fail, retry=RetryPolicy(max_attempts=5))
+
+    async def program() -> None:
+        async with ExecutionState(budget=Budget(tokens=250)) as state:
+            await state.start(actor, 1, None)
+
+    with pytest.raises(BudgetExceeded, match="tokens=250"):
+        run_virtually(lambda: program())
+    assert len(attempts) == 2
+
+
+def test_a_call_that_was_given_up_is_paid_but_not_counted() -> None:
+    @tool
+    async def hang() -> None:
+        report_usage(Usage(input_tokens=10))
+        await asyncio.sleep(100.0)
+
+    @tool
+    async def answer() -> int:
+        return 42
+
+    async def program() -> Usage:
+        async with ExecutionState(budget=Budget(calls=1)) as state:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await hang()
+            assert await answer() == 42
+            return state.spent.usage
+
+    assert run_virtually(lambda: program()).tokens == 10
+
+
+def test_parts_of_a_run_have_depths_and_recursions_of_their_own() -> None:
+    @agent
+    async def descend(depth: int) -> int:
+        return 0 if depth == 0 else 1 + await descend(depth - 1)
+
+    @agent(budget=Budget(depth=3))
+    async def shallow(depth: int) -> int:
+        return await descend(depth)
+
+    @agent(budget=Budget(recursion=3))
+    async def rarely(depth: int) -> int:
+        return await descend(depth)
+
+    assert run_virtually(lambda: run(shallow, 2)) == 2
+    with pytest.raises(BudgetExceeded, match="depth=3"):
+        run_virtually(lambda: run(shallow, 3))
+    assert run_virtually(lambda: run(rarely, 3)) == 3
+    with pytest.raises(BudgetExceeded, match="descend was called 4 times"):
+        run_virtually(lambda: run(rarely, 4))
+
+
+@pytest.mark.parametrize("budget", [Budget(calls=3), Budget(cost=0.025), Budget(seconds=2.5)])
+def test_what_a_part_of_a_run_spent_in_earlier_executions_counts(budget: Budget) -> None:
+    bill, store = Bill(), MemoryStore()
+    pay = bill.calls()
+
+    async def program(budget: Budget) -> int:
+        @agent(budget=budget)
+        async def spendthrift(count: int) -> int:
+            for number in range(count):
+                await pay(number)
+            return count
+
+        return await spendthrift(5)
+
+    for _ in range(3):
+        with pytest.raises(BudgetExceeded, match="spendthrift"):
+            run_virtually(lambda: run(program, budget, store=store, run_id="r", reuse=True))
+    assert len(bill.paid) == 3
+    assert run_virtually(lambda: run(program, Budget(calls=5), store=store, run_id="r", reuse=True)) == 5
+    assert len(bill.paid) == 5
+
+
+def test_what_is_used_is_told_once_however_a_call_goes_on() -> None:
+    store = MemoryStore()
+
+    @tool(retry=3)
+    async def stumble(number: int) -> int:
+        report_usage(Usage(input_tokens=10))
+        if current().attempt < 3:
+            raise LookupError(number)
+        return number
+
+    async def program(asks: bool) -> list[int]:
+        async with ExecutionState(store=store, run_id="r", input={}) as state:
+            before = state.spent.usage.tokens
+
+            @agent
+            async def ask_first() -> bool:
+                report_usage(Usage(input_tokens=100))
+                return await state.ask("Shall it go on?", bool)
+
+            await stumble(1)
+            if asks:
+                await ask_first()
+            told = [event.usage.tokens for event in state.history if event.usage and not event.is_replayed]
+            return [before, *told, state.spent.usage.tokens]
+
+    assert run_virtually(lambda: program(asks=False)) == [0, 10, 10, 10, 30]
+    with pytest.raises(RunAwaiting):
+        run_virtually(lambda: program(asks=True))
+    assert run_virtually(lambda: program(asks=False))[0] == 130
 
 
 def test_a_budget_of_money_refuses_calls_of_which_nobody_knows_the_price() -> None:
@@ -243,10 +364,16 @@ def test_replayed_and_cached_calls_cost_nothing() -> None:
         for _ in range(10):
             await same(1)
         await pay(2)
+        if more:
+            await pay(3)
 
+    more = False
     run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=2)))
     run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=2)))
     assert bill.paid == [1, 2]
+    more = True
+    run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(calls=3)))
+    assert bill.paid == [1, 2, 3]
 
 
 def test_what_is_reserved_for_a_call_does_not_block_the_calls_it_makes() -> None:

@@ -152,3 +152,13 @@ def test_a_cached_call_that_makes_itself_stops_instead_of_waiting_for_itself() -
 
     with pytest.raises(BudgetExceeded, match="calls are nested"):
         run_virtually(lambda: asyncio.wait_for(run(lambda: narcissus(1)), 60.0))
+
+
+def test_what_is_cached_for_a_run_goes_with_the_run() -> None:
+    source, store = Source(), MemoryStore()
+    look_up = tool(cache="run")(source.ask)
+
+    for _ in range(2):
+        run_virtually(lambda: run(lambda: look_up("a"), store=store, run_id="r"))
+        run_virtually(lambda: store.delete_run("r"))
+    assert source.asked == ["a", "a"]

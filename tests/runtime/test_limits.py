@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -17,6 +18,7 @@ from rh_agents import (
     ModelError,
     RateLimit,
     RunStopped,
+    Tool,
     Usage,
     agent,
     parallel,
@@ -24,8 +26,10 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.errors import RateLimited
-from rh_agents.core.policies.limits import Limit
+from rh_agents.core._flow import report_advice
+from rh_agents.core.errors import ModelOverloaded, RateLimited
+from rh_agents.core.policies.limits import Advice, Limit
+from rh_agents.testing import ScriptedLLM
 from tests.properties.virtual import run_virtually
 
 
@@ -202,23 +206,142 @@ def test_tokens_that_were_reported_count_in_the_window_of_the_limit() -> None:
     assert begun[2] - begun[0] >= 10.0
 
 
-def test_whoever_is_told_to_come_later_makes_all_wait_who_share_the_limit() -> None:
+@pytest.mark.parametrize("how", ["by an error", "by advice"])
+def test_whoever_is_told_to_come_later_makes_all_wait_who_share_the_limit(how: str) -> None:
     limit, begun = RateLimit(requests=100, per=1.0), list[float]()
-    failures = [RateLimited("slow down", retry_after=30.0)]
 
     @tool(limits=limit, retry=3)
     async def work(number: int) -> int:
         begun.append(now())
+        if len(begun) == 1 and how == "by advice":
+            report_advice(Advice(retry_after=30.0))
+        if len(begun) == 1 and how == "by an error":
+            raise RateLimited("slow down", retry_after=30.0)
+        return number
+
+    async def program() -> None:
+        async with parallel() as p:
+            p.add(work(1))
+            await asyncio.sleep(1.0)
+            p.add(work(2))
+
+    run_virtually(lambda: run(program))
+    assert all(moment - begun[0] >= 30.0 for moment in begun[1:])
+
+
+def test_adaptive_concurrency_learns_from_how_attempts_end() -> None:
+    limit = AdaptiveConcurrency(4)
+    failures = [ModelOverloaded("too many")] * 4
+
+    @tool(limits=limit)
+    async def work(number: int) -> int:
+        await asyncio.sleep(1.0)
         if failures:
             raise failures.pop()
         return number
 
-    async def program() -> None:
-        await work(1)
-        await work(2)
+    async def program(count: int) -> int:
+        async with parallel(max_workers=10) as p:
+            p.map(work, range(count))
+            return sum(result.ok for result in await p.gather())
 
-    run_virtually(lambda: run(program))
+    assert run_virtually(lambda: run(program, 4)) == 0
+    assert limit.limit == 2
+    assert run_virtually(lambda: run(program, 20)) == 20
+    assert limit.limit > 4
+
+
+def test_another_request_within_an_attempt_waits_for_the_rate_but_keeps_its_slot() -> None:
+    slots, rate = ConcurrencyLimit(1), RateLimit(requests=1, per=10.0)
+    model = ScriptedLLM(["many", '{"answer": 1}'], limits=[rate, slots])
+
+    async def program() -> float:
+        began = now()
+        call = asyncio.ensure_future(model.ask("How many?", output=int).outcome())
+        await asyncio.sleep(5.0)
+        assert slots.in_use == 1
+        assert (await call).unwrap() == 1
+        return now() - began
+
+    assert run_virtually(lambda: run(program)) == pytest.approx(10.0, abs=0.1)
+
+
+def shared_store() -> MemoryStore:
+    """A store whose clock is that of the event loop."""
+    return MemoryStore(clock=now)
+
+
+def processes(store: MemoryStore, *works: Callable[[], Awaitable[object]]) -> None:
+    """Runs side by side, each with limits of its own that only share their name, as in processes of their own."""
+
+    async def program() -> None:
+        await asyncio.gather(*(run(work, store=store) for work in works))
+
+    run_virtually(program)
+
+
+def test_what_processes_did_not_use_is_there_for_the_others_at_once() -> None:
+    begun: list[float] = []
+
+    def process() -> Callable[[], Awaitable[object]]:
+        class Estimated(Tool):
+            def estimate_input(self, input_data: object) -> Usage:
+                return Usage(input_tokens=60)
+
+        async def spend(number: int) -> None:
+            begun.append(now())
+            report_usage(Usage(input_tokens=10))
+
+        actor = Estimated(
+            name="spend", handler=spend, limits=(RateLimit(tokens=100, per=60.0, name="account", shared=True),)
+        )
+
+        async def main() -> None:
+            await asyncio.sleep(1.0)
+            await ExecutionEvent(actor=actor)(1)
+
+        return main
+
+    processes(shared_store(), process(), process())
+    assert begun[1] - begun[0] < 10.0
+
+
+def test_processes_wait_together_when_the_provider_wants_to_be_left_alone() -> None:
+    begun: list[float] = []
+
+    def process(delay: float, failure: Exception | None) -> Callable[[], Awaitable[object]]:
+        @tool(limits=RateLimit(requests=100, per=1.0, name="account", shared=True))
+        async def ask() -> None:
+            begun.append(now())
+            if failure is not None:
+                raise failure
+
+        async def main() -> None:
+            await asyncio.sleep(delay)
+            await ask().outcome()
+
+        return main
+
+    processes(shared_store(), process(0.0, RateLimited("later", retry_after=30.0)), process(5.0, None))
     assert begun[1] - begun[0] >= 30.0
+
+
+def test_whom_the_other_processes_leave_no_room_takes_nothing() -> None:
+    begun: list[float] = []
+
+    def process(delay: float) -> Callable[[], Awaitable[object]]:
+        @tool(limits=RateLimit(requests=1, per=10.0, name="account", shared=True))
+        async def ask() -> None:
+            begun.append(now())
+
+        async def main() -> None:
+            await asyncio.sleep(delay)
+            await ask()
+
+        return main
+
+    processes(shared_store(), process(0.0), process(1.0))
+    assert begun[1] - begun[0] == pytest.approx(10.0, abs=0.01)
 
 
 def test_a_slot_is_free_again_however_the_attempt_ended() -> None:

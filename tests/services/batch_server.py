@@ -32,6 +32,8 @@ class BatchServer:
         self.status = "completed"
         self.fails_before_answering = False
         """The next batch is made, and whoever asked for it is not told."""
+        self.failing_looks = 0
+        """So many looks at a batch fail before the next one succeeds."""
 
     @property
     def requests(self) -> list[dict[str, Any]]:
@@ -82,6 +84,9 @@ class BatchServer:
         return Reply(self.batches[name])
 
     def _look(self, name: str) -> Reply:
+        if self.failing_looks:
+            self.failing_looks -= 1
+            return error(503)
         batch = self.batches[name]
         batch["looks"] += 1
         if batch["status"] == "in_progress" and batch["looks"] >= self.looks:
