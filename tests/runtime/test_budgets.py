@@ -212,15 +212,22 @@ def test_a_call_that_was_given_up_is_paid_but_not_counted() -> None:
     async def answer() -> int:
         return 42
 
-    async def program() -> Usage:
-        async with ExecutionState(budget=Budget(calls=1)) as state:
+    store = MemoryStore()
+
+    async def spent() -> int:
+        async with ExecutionState(store=store, run_id="r", input={}) as state:
+            return state.spent.usage.tokens
+
+    async def program() -> int:
+        async with ExecutionState(store=store, run_id="r", input={}, budget=Budget(calls=1)) as state:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await hang()
             assert await answer() == 42
-            return state.spent.usage
+            return state.spent.usage.tokens
 
-    assert run_virtually(lambda: program()).tokens == 10
+    assert run_virtually(lambda: program()) == 10
+    assert run_virtually(lambda: spent()) == 10
 
 
 def test_parts_of_a_run_have_depths_and_recursions_of_their_own() -> None:
