@@ -9,9 +9,11 @@ from typing import Any
 from rh_agents.core.actors import LLM, BaseActor, Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.codec import canonical
+from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import RunHandle
+from rh_agents.core.values import encode
 
-__all__ = ["NotRecordedWarning", "Step", "model_actor", "plain", "tool_actor", "warn_not_recorded"]
+__all__ = ["NotRecordedWarning", "Step", "is_storable", "model_actor", "plain", "tool_actor", "warn_not_recorded"]
 
 
 class NotRecordedWarning(UserWarning):
@@ -66,6 +68,15 @@ class Step(Call[Any]):
     def begin(self, run: RunHandle) -> Awaitable[Any]:
         """Do it."""
         return self._make()
+
+
+def is_storable(value: Any) -> bool:
+    """Whether a value can be recorded as it is."""
+    try:
+        encode(value)
+    except UnstorableError:
+        return False
+    return True
 
 
 def plain(value: Any, without: frozenset[str] = frozenset()) -> Any:

@@ -22,10 +22,20 @@ from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
 from rh_agents.core.usage import Usage
-from rh_agents.integrations._steps import Step, model_actor, plain, tool_actor, warn_not_recorded
+from rh_agents.core.values import learn
+from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 
 try:
-    from agents import Agent, FunctionTool, Handoff, Model, ModelResponse
+    from agents import (
+        Agent,
+        FunctionTool,
+        Handoff,
+        Model,
+        ModelResponse,
+        ToolOutputFileContent,
+        ToolOutputImage,
+        ToolOutputText,
+    )
     from agents.models.default_models import get_default_model
     from agents.models.multi_provider import MultiProvider
     from openai.types.responses import Response, ResponseCompletedEvent
@@ -38,6 +48,9 @@ except ModuleNotFoundError as _error:
 
 __all__ = ["durable"]
 
+for _kind in (ToolOutputText, ToolOutputImage, ToolOutputFileContent):
+    learn(_kind)
+
 ContextT = TypeVar("ContextT")
 _VOLATILE = frozenset({"created_at"})
 # They act on this machine, and the SDK carries them out itself.
@@ -49,28 +62,40 @@ def durable(agent: Agent[ContextT]) -> Agent[ContextT]:
     """The agent with recorded steps, and so for those to whom it hands over. The given one stays as it is.
 
     A stream is recorded as one step: what comes of it is its last event. Tools that the provider carries out are part
-    of the model's answer. What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine
-    by themselves, and MCP servers (use `rh_agents.tools.mcp_tools` for those).
+    of the model's answer. What a tool returns that is no data is recorded as the text that the model is told. The name
+    of a model is looked up by the SDK's own providers; for others, give the agent a `Model`.
+
+    What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine by themselves, MCP
+    servers (use `rh_agents.tools.mcp_tools` for those), guardrails, and a model in the `RunConfig`.
     """
     return _durable(agent, {})
 
 
-def _durable(agent: Agent[ContextT], made: dict[int, Any]) -> Agent[ContextT]:
-    known = made.get(id(agent))
-    if known is not None:
-        found: Agent[ContextT] = known
+_Made = dict[int, tuple[Any, Any]]
+"""The durable copies by the id of what they were made of, which is kept so that no other object gets its id."""
+
+
+def _durable(agent: Agent[ContextT], made: _Made) -> Agent[ContextT]:
+    if isinstance(agent.model, _DurableModel):
+        return agent
+    if id(agent) in made:
+        found: Agent[ContextT] = made[id(agent)][1]
         return found
     if agent.mcp_servers:
         warn_not_recorded(f"what agent {agent.name!r} calls on its MCP servers", "use rh_agents.tools.mcp_tools")
+    if agent.input_guardrails or agent.output_guardrails:
+        warn_not_recorded(
+            f"what the guardrails of agent {agent.name!r} do by themselves", "let them run durable(...) agents"
+        )
     copy = agent.clone(
         model=_DurableModel(agent.model), tools=[_durable_tool(agent.name, each) for each in agent.tools]
     )
-    made[id(agent)] = copy  # before the others: agents may hand over to each other
+    made[id(agent)] = (agent, copy)  # before the others: agents may hand over to each other
     copy.handoffs = [_durable_handoff(agent.name, each, made) for each in agent.handoffs]
     return copy
 
 
-def _durable_handoff(name: str, handoff: Any, made: dict[int, Any]) -> Any:
+def _durable_handoff(name: str, handoff: Any, made: _Made) -> Any:
     if isinstance(handoff, Agent):
         return _durable(handoff, made)
     if not isinstance(handoff, Handoff):
@@ -91,8 +116,15 @@ def _durable_tool(agent: str, tool: Any) -> Any:
     invoke, actor = tool.on_invoke_tool, tool_actor(tool.name)
 
     async def call(context: Any, arguments: str) -> Any:
-        about = [_read_arguments(arguments), getattr(context, "tool_call_id", None)]
-        return await Step(actor, about, lambda: invoke(context, arguments))
+        config = getattr(context, "run_config", None)
+        if config is not None and config.model is not None:
+            warn_not_recorded(f"the model that the RunConfig gives to agent {agent!r}", "give it to the agent itself")
+
+        async def make() -> Any:
+            value = await invoke(context, arguments)
+            return value if is_storable(value) else str(value)  # that is what the SDK tells the model
+
+        return await Step(actor, [_read_arguments(arguments), getattr(context, "tool_call_id", None)], make)
 
     return dataclasses.replace(tool, on_invoke_tool=call)
 

@@ -17,14 +17,22 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from rh_agents.core._flow import report_usage
 from rh_agents.core.usage import Usage
-from rh_agents.integrations._steps import Step, model_actor, plain, tool_actor, warn_not_recorded
+from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 
 try:
     from pydantic_ai import ModelRetry
     from pydantic_ai.agent import AbstractAgent, WrapperAgent
-    from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
+    from pydantic_ai.messages import (
+        ModelMessage,
+        ModelMessagesTypeAdapter,
+        ModelResponse,
+        ToolReturn,
+        ToolReturnContent,
+    )
     from pydantic_ai.models import (
         CompletedStreamedResponse,
         Model,
@@ -49,18 +57,23 @@ DepsT = TypeVar("DepsT")
 OutputT = TypeVar("OutputT")
 _VOLATILE = frozenset({"timestamp", "run_id", "conversation_id", "provider_response_id"})
 _RETRY = "rh_agents retry"
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    "return": TypeAdapter(ToolReturn),
+    "content": TypeAdapter(ToolReturnContent),
+}
 
 
 def durable(agent: AbstractAgent[DepsT, OutputT]) -> WrapperAgent[DepsT, OutputT]:
     """The agent with recorded steps. It is used like the one that is given, which stays as it is.
 
-    A stream is recorded as one step; replayed, its parts come at once. Models and toolsets that are given to a single
+    A stream is recorded as one step; replayed, its parts come at once. What a tool returns that is no plain data, such
+    as a model of yours, is recorded as the JSON that the model is told. Models and toolsets that are given to a single
     `run` are not recorded: a `NotRecordedWarning` says so.
 
     Raises:
         UserError: the agent has no model.
     """
-    return _DurableAgent(agent)
+    return agent if isinstance(agent, _DurableAgent) else _DurableAgent(agent)
 
 
 class _DurableAgent(WrapperAgent[DepsT, OutputT]):
@@ -139,14 +152,25 @@ class _DurableToolset(WrapperToolset[DepsT]):
 
         async def call() -> Any:
             try:
-                return {"value": await super(_DurableToolset, self).call_tool(name, tool_args, ctx, tool)}
+                return _returned(await super(_DurableToolset, self).call_tool(name, tool_args, ctx, tool))
             except ModelRetry as retry:  # an answer to the model, and no failure
                 return {_RETRY: retry.message}
 
         found = await Step(tool_actor(name), [plain(tool_args), ctx.tool_call_id], call)
         if _RETRY in found:
             raise ModelRetry(found[_RETRY])
+        for kind, adapter in _ADAPTERS.items():
+            if kind in found:
+                return adapter.validate_python(found[kind])
         return found["value"]
+
+
+def _returned(value: Any) -> dict[str, Any]:
+    """What a tool returned, as data. What only the program's own classes can hold becomes what the model sees of it."""
+    if is_storable(value):
+        return {"value": value}
+    kind = "return" if isinstance(value, ToolReturn) else "content"
+    return {kind: _ADAPTERS[kind].dump_python(value, mode="json")}
 
 
 def _about(messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters) -> Any:

@@ -14,7 +14,19 @@ from tests.runtime.worlds import Crash
 
 agents = pytest.importorskip("agents", reason="openai-agents is not installed: pip install 'rh_agents[openai-agents]'")
 
-from agents import Agent, LocalShellTool, Model, ModelResponse, Runner, Usage, function_tool  # noqa: E402
+from agents import (  # noqa: E402
+    Agent,
+    GuardrailFunctionOutput,
+    LocalShellTool,
+    Model,
+    ModelResponse,
+    RunConfig,
+    Runner,
+    ToolOutputText,
+    Usage,
+    function_tool,
+    input_guardrail,
+)
 from agents.tracing import set_tracing_disabled  # noqa: E402
 from openai.types.responses import (  # noqa: E402
     ResponseFunctionToolCall,
@@ -124,3 +136,66 @@ def test_what_acts_on_this_machine_by_itself_is_named_in_a_warning() -> None:
     agent = Agent(name="admin", tools=[LocalShellTool(executor=lambda _: "")])
     with pytest.warns(NotRecordedWarning, match="the LocalShellTool of agent 'admin' is not recorded"):
         durable(agent)
+
+
+class Handle:
+    def __str__(self) -> str:
+        return "<handle 7>"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (Handle(), "<handle 7>"),
+        ({"a": 1}, "{'a': 1}"),
+        (ToolOutputText(text="hi"), [{"type": "input_text", "text": "hi"}]),
+    ],
+)
+def test_whatever_a_tool_returns_is_recorded_as_the_model_is_told(value: Any, told: Any) -> None:
+    world, store = World(), MemoryStore()
+    heard: list[Any] = []
+
+    class Listener(Script):
+        async def get_response(self, *args: Any, **options: Any) -> ModelResponse:
+            given = args[1] if len(args) > 1 else options["input"]
+            heard.extend(each["output"] for each in given if isinstance(given, list) and "output" in each)
+            return await super().get_response(*args, **options)
+
+    @function_tool
+    async def look(place: str) -> Any:
+        """Look at a place."""
+        world.do(f"look {place}")
+        return value
+
+    agent = durable(Agent(name="watcher", model=Listener(world), tools=[look]))
+
+    async def program() -> Any:
+        return (await Runner.run(agent, "Look around.")).final_output
+
+    for _ in range(2):
+        assert asyncio.run(run(program, store=store, run_id="r")) == "seen"
+    assert heard[0] == told
+    assert world.done == STEPS
+
+
+def test_what_is_durable_already_stays_as_it_is() -> None:
+    agent = durable(World().agent())
+    assert durable(agent) is agent
+
+
+def test_models_of_a_run_config_and_guardrails_are_named_in_a_warning() -> None:
+    world = World()
+    agent = durable(world.agent())
+
+    async def program() -> Any:
+        return (await Runner.run(agent, "Look.", run_config=RunConfig(model=Script(world)))).final_output
+
+    with pytest.warns(NotRecordedWarning, match="the RunConfig gives to agent 'watcher'"):
+        assert asyncio.run(run(program)) == "seen"
+
+    @input_guardrail
+    async def guard(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+    with pytest.warns(NotRecordedWarning, match="guardrails of agent 'careful'"):
+        durable(Agent(name="careful", model=Script(world), input_guardrails=[guard]))

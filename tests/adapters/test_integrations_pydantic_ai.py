@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import warnings
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from rh_agents import MemoryStore, parallel, run
 from rh_agents.integrations import NotRecordedWarning
@@ -17,7 +19,7 @@ pydantic_ai = pytest.importorskip(
 )
 
 from pydantic_ai import Agent, ModelRetry  # noqa: E402
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart  # noqa: E402
+from pydantic_ai.messages import ImageUrl, ModelResponse, TextPart, ToolCallPart, ToolReturn  # noqa: E402
 from pydantic_ai.models.function import FunctionModel  # noqa: E402
 from pydantic_ai.models.test import TestModel  # noqa: E402
 
@@ -180,3 +182,57 @@ def test_other_settings_are_another_question() -> None:
     for temperature in (0.0, 0.0, 1.0):
         assert asyncio.run(run(program, temperature, store=store, run_id="r", reuse=True)) == "hm"
     assert asked == [0.0, 1.0]
+
+
+class Place(BaseModel):
+    name: str
+
+
+@dataclasses.dataclass
+class Size:
+    metres: int
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (Place(name="Oslo"), {"name": "Oslo"}),
+        (Size(7), {"metres": 7}),
+        ([Place(name="Oslo")], [{"name": "Oslo"}]),
+        (ImageUrl("https://example.org/a.png"), ImageUrl("https://example.org/a.png")),
+        (ToolReturn(return_value=Place(name="Oslo"), content="look", metadata={"a": 1}), {"name": "Oslo"}),
+    ],
+)
+def test_whatever_a_tool_returns_is_recorded_as_the_model_is_told(value: Any, told: Any) -> None:
+    done: list[Any] = []
+
+    def think(messages: list[Any], info: Any) -> ModelResponse:
+        if not any(isinstance(message, ModelResponse) for message in messages):
+            return ModelResponse(parts=[ToolCallPart("look", {})])
+        done.append(messages[-1].parts[0].content)
+        if len(done) == 2:
+            raise Crash  # so that another process gets the result from the journal
+        return ModelResponse(parts=[TextPart("seen")])
+
+    inner = Agent(FunctionModel(think), name="watcher")
+
+    @inner.tool_plain
+    def look() -> Any:
+        done.append("looked")
+        return value
+
+    agent, store = durable(inner), MemoryStore()
+
+    async def program() -> str:
+        output: str = (await agent.run("Look.")).output
+        return output
+
+    with pytest.raises(Crash):
+        asyncio.run(run(program, store=store, run_id="r"))
+    assert asyncio.run(run(program, store=store, run_id="r")) == "seen"
+    assert done == ["looked", told, told]
+
+
+def test_what_is_durable_already_stays_as_it_is() -> None:
+    agent = durable(Agent(TestModel(), name="talker"))
+    assert durable(agent) is agent
