@@ -223,3 +223,11 @@ def test_the_file_of_a_batch_is_no_larger_than_it_may_be() -> None:
     assert all(result.ok for result in results)
     assert all(len(server.files[batch["input_file_id"]]) <= 4_000 for batch in server.batches.values())
     assert len(server.batches) == 4
+
+
+def test_a_budget_counts_on_half_the_price() -> None:
+    model = OpenAIChat("stub", base_url="http://127.0.0.1:1", api_key="k", price=Price(input=1.0, output=1.0))
+    request = model.request("How many?")
+    whole = model.estimate(request).cost
+    with in_batches(batches()):
+        assert model.estimate(request).cost == whole / 2

@@ -258,7 +258,7 @@ class ChatModel(LLM):
         price = self.price_of(response)
         usage = response.usage
         if price is not None:
-            cost = price.cost(usage) * (1.0 if batches is None else batches.discount)
+            cost = price.cost(usage) * _discount_of(self)
             usage = Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens, 1, cost)
         elif not usage.requests:
             usage = usage + Usage(requests=1)
@@ -292,7 +292,7 @@ class ChatModel(LLM):
         )
         usage = Usage(input_tokens=tokens + 1, output_tokens=request.max_tokens or _EXPECTED_OUTPUT, requests=1)
         price = self.known_price
-        return usage + Usage(cost=math.nan if price is None else price.cost(usage))
+        return usage + Usage(cost=math.nan if price is None else price.cost(usage) * _discount_of(self))
 
 
 class ModelCall(Call[T]):
@@ -349,6 +349,12 @@ class ModelCall(Call[T]):
 def _batcher_of(model: ChatModel) -> Batcher | None:
     chosen = batcher.get()
     return chosen if chosen is not None and chosen.takes(model) else None
+
+
+def _discount_of(model: ChatModel) -> float:
+    """What a request costs now, as a share of its price."""
+    chosen = _batcher_of(model)
+    return 1.0 if chosen is None else chosen.discount
 
 
 def _read(response: ChatResponse, answer: AnswerType) -> Any:
