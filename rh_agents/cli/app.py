@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from rh_agents.cli import store_commands
 from rh_agents.cli.arguments import make_callee, read_settings
+from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.inputs import open_input
 from rh_agents.cli.leaving import leave_without_threads
@@ -36,7 +37,6 @@ from rh_agents.cli.stores import DEFAULT_STORE
 from rh_agents.cli.summary import INTERRUPTED
 from rh_agents.cli.targets import file_of, load_actor, short_name
 from rh_agents.core.parallel import ErrorStrategy
-from rh_agents.core.policies.budget import Budget
 from rh_agents.decorators import agent, tool
 
 __all__ = ["app"]
@@ -95,19 +95,6 @@ _Tag = Annotated[
 _NoRetryFailed = Annotated[
     bool, typer.Option("--no-retry-failed", help="Of a run that has ended: do not try its failed calls again.")
 ]
-_BudgetCost = Annotated[
-    float | None,
-    typer.Option(
-        "--budget-cost",
-        min=0,
-        metavar="MONEY",
-        help="What the run may cost, with what it has cost before; then it stops.",
-    ),
-]
-_BudgetTokens = Annotated[
-    int | None, typer.Option("--budget-tokens", min=0, metavar="N", help="The same for the tokens of models.")
-]
-_BudgetCalls = Annotated[int | None, typer.Option("--budget-calls", min=0, metavar="N", help="The same for calls.")]
 _Grace = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For what is in flight after Ctrl-C or SIGTERM.")]
 
 
@@ -168,9 +155,9 @@ def map_command(
     run_id: _RunId = None,
     tags: _Tag = None,
     no_retry_failed: _NoRetryFailed = False,
-    budget_cost: _BudgetCost = None,
-    budget_tokens: _BudgetTokens = None,
-    budget_calls: _BudgetCalls = None,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
     batch: Annotated[
         bool,
         typer.Option(
@@ -207,7 +194,7 @@ def map_command(
     command = RunCommand(words, here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
     place = [here()] if source == STANDARD_STREAM else []
     name = derived_run_id(callee.name, "map", file_of(actor), absolute_path(source), *place, command.settings)
-    budget = _budget(budget_cost, budget_tokens, budget_calls)
+    budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
     with open_input(source, form, id_field) as given:
         if output is not None:
@@ -234,9 +221,9 @@ def run_command(
     run_id: _RunId = None,
     tags: _Tag = None,
     no_retry_failed: _NoRetryFailed = False,
-    budget_cost: _BudgetCost = None,
-    budget_tokens: _BudgetTokens = None,
-    budget_calls: _BudgetCalls = None,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
     grace: _Grace = 30.0,
     progress: Annotated[Progress, typer.Option(help=_PROGRESS)] = Progress.AUTO,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of a failure.")] = False,
@@ -255,18 +242,12 @@ def run_command(
     words = command_line(ctx, **({"arguments": text} if arguments == STANDARD_STREAM else {}))
     command = RunCommand(words, here(), "run", f"{short_name(flow)}:{callee.name}")
     name = derived_run_id(callee.name, "run", file_of(flow), json.dumps(value, sort_keys=True))
-    budget = _budget(budget_cost, budget_tokens, budget_calls)
+    budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
     with shown(progress) as subscriber:
         job = FlowStart(callee, value, grace, traceback)
         code = asyncio.run(job.run(options, subscriber))
     raise typer.Exit(code)
-
-
-def _budget(cost: float | None, tokens: int | None, calls: int | None) -> Budget | None:
-    if cost is None and tokens is None and calls is None:
-        return None
-    return Budget(cost=cost, tokens=tokens, calls=calls)
 
 
 def _batches() -> AbstractContextManager[Any]:

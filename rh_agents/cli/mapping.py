@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rh_agents.cli.arguments import Callee
+from rh_agents.cli.budgets import budget_field
 from rh_agents.cli.errors import BadInput, one_line
 from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, unwritable_line
 from rh_agents.cli.records import Item
@@ -107,6 +108,7 @@ class MapJob:
         except RunStopped as stopped:
             if not summary.is_interrupted and summary.failure is None:
                 summary.stopped = f"stopped: {one_line(stopped.reason)}"
+                summary.budget_field = budget_field(stopped)
         except Exception as error:
             if not self._has_stopped_the_group(error):
                 raise

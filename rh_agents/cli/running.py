@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from rh_agents.cli.arguments import Callee
 from rh_agents.cli.asking import question_lines
+from rh_agents.cli.budgets import budget_field, more_of
 from rh_agents.cli.errors import BadInput, CommandError, one_line
 from rh_agents.cli.outputs import OutputClosed, open_output, to_line
 from rh_agents.cli.summary import AWAITING, INTERRUPTED
@@ -155,7 +156,7 @@ class FlowJob:
     def _tell_stop(self, stopped: RunStopped) -> int:
         self.tell("rh-agents: interrupted" if self.is_interrupted else f"stopped: {one_line(stopped.reason)}")
         if self.how_to_go_on:
-            self.tell(f"go on with: {self.how_to_go_on}")
+            self.tell(f"go on with: {self.how_to_go_on}{more_of(budget_field(stopped))}")
         return INTERRUPTED if self.is_interrupted else 1
 
     def _ask(self) -> None:

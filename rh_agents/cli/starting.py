@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rh_agents.cli.arguments import Callee
 from rh_agents.cli.asking import PersonAtTheTerminal
+from rh_agents.cli.budgets import more_of, without_options
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.inputs import Input
 from rh_agents.cli.leaving import leave_without_threads
@@ -133,8 +134,10 @@ class MapStart:
         if not job.state.records:
             return
         is_piped = self.source == STANDARD_STREAM
-        words = options.command.words if is_piped else None
-        for line in next_steps(summary, go_on_line(options.run_id, options.shown_store, words), options.run_id):
+        more = more_of(summary.budget_field)
+        words = without_options(options.command.words, more.split()) if is_piped else None
+        go_on = go_on_line(options.run_id, options.shown_store, words) + more
+        for line in next_steps(summary, go_on, options.run_id):
             say(line)
 
 

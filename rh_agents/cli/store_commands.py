@@ -21,6 +21,7 @@ from pydantic_core import from_json, to_json
 
 from rh_agents.bus_handlers import EventPrinter
 from rh_agents.cli.asking import parse_answer, question_lines
+from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of, budget_options, without_options
 from rh_agents.cli.errors import CommandError, close_names, describe_validation, one_line
 from rh_agents.cli.exporting import event_record, outcome_record, to_export_line
 from rh_agents.cli.page import Page, Part, table_lines
@@ -267,14 +268,20 @@ def _resume(
     no_retry_failed: Annotated[
         bool, typer.Option("--no-retry-failed", help="Of a run that has ended: do not try its failed calls again.")
     ] = False,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
     store: _Store = DEFAULT_STORE,
 ) -> None:
-    """Go on with a run: its command again, in its directory, with its arguments."""
+    """Go on with a run: its command again, in its directory, with its arguments. A budget stands for the one before."""
     info = _with_store(store, lambda opened: existing_run(opened, run))
     command = _command_of(info)
     if output is not None and command.kind != "map":
         raise CommandError(f"-o is for the output of a map, and run {run!r} is a `{command.kind}`")
-    words = list(command.words)
+    budget = budget_options(budget_of(budget_cost, budget_tokens, budget_calls))
+    words = without_options(command.words, budget)
+    for option, value in budget.items():
+        words[1:1] = [option, value]
     if no_retry_failed and "--no-retry-failed" not in words:
         words.insert(1, "--no-retry-failed")
     if STANDARD_STREAM in words and (sys.stdin is None or sys.stdin.isatty()):

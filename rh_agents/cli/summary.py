@@ -32,7 +32,9 @@ class Summary:
     first_failure: str | None = None
     """Of a call: bad input has been told before."""
     stopped: str | None = None
-    """Why the job ended early, if a failure or too many of them did it."""
+    """Why the job ended early, if a failure, too many of them or a budget did it."""
+    budget_field: str = ""
+    """What there was too little of, if the budget of the run did it."""
     failure: CommandError | None = None
     """Why it could not go on reading or writing."""
     questions: tuple[str, ...] = ()

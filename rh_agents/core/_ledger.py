@@ -38,6 +38,8 @@ class Ledger:
         self.name = name
         self.spent = spent
         self.reserved: Usage = _NOTHING
+        self.exceeded: str = ""
+        """Which field of the budget did not suffice."""
         self.deepest: float = math.inf if budget.depth is None else depth + budget.depth
         self._opened_at: float | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -107,6 +109,7 @@ class Ledger:
 
     def stop(self, limit: str, actor: str) -> StopRun:
         """Why no call of the actor can be made any more."""
+        self.exceeded = limit.partition("=")[0]
         part = f"the budget of {self.name}" if self.name else "the run's budget"
         return StopRun(
             f"{part}, {limit}, does not suffice for another call ({actor}); spent so far: {self.spent}", ledger=self
@@ -246,6 +249,7 @@ def check_nesting(run: RunHandle, scope: Scope, name: str, is_agent: bool) -> No
 def _refuse(run: RunHandle, problem: str, field: str) -> None:
     default = {"depth": DEFAULT_DEPTH, "recursion": DEFAULT_RECURSION}[field]
     ledger = Ledger(Budget(), "", "", run.spent)
+    ledger.exceeded = field
     stop = StopRun(f"{problem} (Budget({field}=...), {default:,} unless you say otherwise)", ledger=ledger)
     run.budget_spent(stop)
     raise stop

@@ -207,11 +207,21 @@ class RunAwaiting(RunStopped):
 
 
 class BudgetExceeded(RunStopped):
-    """A budget has been spent; with a larger one, the run goes on where it was. `spent` says what was spent on what."""
+    """A budget has been spent; with a larger one, the run goes on where it was.
 
-    def __init__(self, message: str, *, run_id: str, reason: str, spent: Spending) -> None:
+    Attributes:
+        spent: what was spent on what.
+        field: the field of the `Budget` that does not suffice, such as "cost".
+        part: whose budget it is; "" for that of the run itself.
+    """
+
+    def __init__(
+        self, message: str, *, run_id: str, reason: str, spent: Spending, field: str = "", part: str = ""
+    ) -> None:
         super().__init__(message, run_id=run_id, reason=reason)
         self.spent = spent
+        self.field = field
+        self.part = part
 
 
 class ModelError(RhAgentsError):

@@ -388,7 +388,15 @@ class ExecutionState:
         reason = stop.reason
         if stop.ledger is not None and not self._interruption.is_final:
             message = f"run {self.run_id!r} was stopped: {reason}"
-            raise BudgetExceeded(message, run_id=self.run_id, reason=reason, spent=stop.ledger.spent.copy()) from None
+            ledger = stop.ledger
+            raise BudgetExceeded(
+                message,
+                run_id=self.run_id,
+                reason=reason,
+                spent=ledger.spent.copy(),
+                field=ledger.exceeded,
+                part=ledger.name,
+            ) from None
         raise RunStopped(f"run {self.run_id!r} was stopped: {reason}", run_id=self.run_id, reason=reason) from None
 
     # -- stopping it --------------------------------------------------------------------------------------------------
