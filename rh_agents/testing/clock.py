@@ -90,6 +90,14 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
             future.add_done_callback(self._worked)
         return future
 
+    async def shutdown_default_executor(self, *timeout: Any) -> None:  # from Python 3.12 on there is a timeout
+        """Threads end in real time, so the time until somebody loses patience does not pass."""
+        self._selector_of_ours.busy += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._selector_of_ours.busy -= 1
+
     def _worked(self, future: asyncio.Future[Any]) -> None:
         self._selector_of_ours.busy -= 1
 
