@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from pydantic import SecretStr
+
 from rh_agents.core.actors import Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import batcher
 from rh_agents.core.codec import canonical
-from rh_agents.core.errors import IncompleteAnswer, InvalidRequest, ModelError, ModelTimeout, TemporaryModelError
+from rh_agents.core.errors import IncompleteAnswer, InvalidRequest, ModelTimeout, TemporaryModelError
 from rh_agents.core.keys import idempotency_key
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.scope import current_scope
@@ -47,6 +49,8 @@ _LINE_OVERHEAD = 150
 _LOOKED_AT = 100
 """Batches of the account that are looked at for one that was submitted just before a crash."""
 Tell = Callable[[str], None]
+_Whose = tuple[str | None, SecretStr | None, str]
+"""The server, the key and the model."""
 
 
 async def _never() -> None:
@@ -57,11 +61,10 @@ _SUBMIT = Tool(name="submit_to_batch", handler=_never, description="Hands a requ
 
 
 class _Request(NamedTuple):
-    """One request: whose it is, what is asked, and who waits to know where the answer will be."""
+    """One request: whose it is, and what is asked."""
 
     owner: str
     body: dict[str, Any]
-    place: asyncio.Future[dict[str, str]]
 
 
 @dataclass
@@ -72,6 +75,13 @@ class _Gathering:
     requests: list[_Request] = field(default_factory=list)
     size: int = 0
     """Bytes of the file that they will be, about."""
+    submission: asyncio.Future[list[dict[str, str]]] | None = None
+    """Gives the place of the answer to each request."""
+
+    def has_room(self, size: int, most: int, most_bytes: int) -> bool:
+        """Whether another request may come to it: it is neither full, nor sent, nor left over from an earlier loop."""
+        is_open = self.submission is not None and not self.submission.done()
+        return is_open and len(self.requests) < most and self.size + size <= most_bytes
 
 
 class OpenAIBatches:
@@ -105,7 +115,7 @@ class OpenAIBatches:
         self._poll_every = poll_every
         self._tell: Tell = tell or (lambda _: None)
         self._sleep = sleep
-        self._gathering: dict[str, _Gathering] = {}
+        self._gathering: dict[_Whose, _Gathering] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._results: dict[str, asyncio.Task[dict[str, dict[str, Any]]]] = {}
 
@@ -137,19 +147,18 @@ class OpenAIBatches:
         scope = current_scope.get()
         assert scope is not None
         owner = idempotency_key(scope.run.run_id, scope.key)
-        request = _Request(owner, body, asyncio.get_running_loop().create_future())
-        name = f"{model.base_url} {model.model}"
         size = len(json.dumps(body)) + _LINE_OVERHEAD
-        gathering = self._gathering.get(name)
-        if gathering is None or gathering.size + size > self._most_bytes:
-            gathering = self._gathering[name] = _Gathering(model)
-            self._start(self._submit_later(name, gathering))
-        gathering.requests.append(request)
+        whose = (model.base_url, model.api_key, model.model)
+        gathering = self._gathering.get(whose)
+        if gathering is None or not gathering.has_room(size, self._most, self._most_bytes):
+            gathering = self._gathering[whose] = _Gathering(model)
+            gathering.submission = self._start(self._submit_later(whose, gathering))
+        index = len(gathering.requests)
+        gathering.requests.append(_Request(owner, body))
         gathering.size += size
-        if len(gathering.requests) >= self._most:
-            del self._gathering[name]  # the next one begins another batch
-        place: dict[str, str] = await _unless_stopped(scope.run, request.place)
-        return place
+        assert gathering.submission is not None
+        places: list[dict[str, str]] = await _unless_stopped(scope.run, gathering.submission)
+        return places[index]
 
     def _start(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -157,25 +166,15 @@ class OpenAIBatches:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _submit_later(self, name: str, gathering: _Gathering) -> None:
-        """When no more requests come, submit those that there are; whoever waits for that gets what goes wrong."""
+    async def _submit_later(self, whose: _Whose, gathering: _Gathering) -> list[dict[str, str]]:
+        """When no more requests come, submit those that there are."""
         count = -1
         while count < len(gathering.requests) < self._most:
             count = len(gathering.requests)
             await self._sleep(self._linger)
-        if self._gathering.get(name) is gathering:
-            del self._gathering[name]
-        requests = gathering.requests
-        try:
-            places = await self._submit(gathering.model, requests)
-        except ModelError as error:
-            for request in requests:
-                if not request.place.done():
-                    request.place.set_exception(error)
-            return
-        for request, place in zip(requests, places, strict=True):
-            if not request.place.done():
-                request.place.set_result(place)
+        if self._gathering.get(whose) is gathering:
+            del self._gathering[whose]
+        return await self._submit(gathering.model, gathering.requests)
 
     async def _submit(self, model: OpenAIChat, requests: list[_Request]) -> list[dict[str, str]]:
         ids = _ids(requests)
@@ -221,7 +220,7 @@ class OpenAIBatches:
     def _lines(self, model: OpenAIChat, batch: str) -> asyncio.Future[dict[str, dict[str, Any]]]:
         """The lines of the answer by the ids of the requests; one task waits for all who ask."""
         task = self._results.get(batch)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+        if task is None or task.get_loop() is not asyncio.get_running_loop() or _has_failed(task):
             task = self._results[batch] = self._start(self._wait(model, batch))
         return task
 
@@ -280,6 +279,10 @@ class _Submission(Call[dict[str, str]]):
     def begin(self, run: RunHandle) -> Awaitable[dict[str, str]]:
         """Hand it over."""
         return self._submit()
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _ids(requests: list[_Request]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from rh_agents import ExecutionState, MemoryStore, Price, RetryPolicy, RunStopped, Usage
 from rh_agents.core.errors import InvalidRequest, ModelOverloaded, ModelTimeout
-from tests.runtime.worlds import Crash
+from tests.runtime.worlds import RUN, Crash, KeepingStore
 from tests.services.batch_server import BatchServer
-from tests.services.model_server import answer, error, model_server
+from tests.services.model_server import Exchange, Reply, answer, error, model_server
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
@@ -46,12 +47,13 @@ def run(
     then: Callable[[ExecutionState], Awaitable[None]] | None = None,
     sends: OpenAIBatches | None = None,
     run_id: str = "r",
+    port: int = 0,
     **settings: Any,
 ) -> tuple[list[Any], ExecutionState]:
     """What comes of the questions, all at once."""
 
     async def main() -> tuple[list[Any], ExecutionState]:
-        async with model_server(server) as served:
+        async with model_server(server, port) as served:
             settings.setdefault("retry", None)
             model = OpenAIChat("stub", base_url=served.base_url, api_key="k", idle_timeout=0.5, **settings)
             with in_batches(sends or batches()):
@@ -223,6 +225,41 @@ def test_the_file_of_a_batch_is_no_larger_than_it_may_be() -> None:
     assert all(result.ok for result in results)
     assert all(len(server.files[batch["input_file_id"]]) <= 4_000 for batch in server.batches.values())
     assert len(server.batches) == 4
+
+
+def test_a_server_that_answers_something_else_fails_the_calls_instead_of_leaving_them_waiting() -> None:
+    class Confused(BatchServer):
+        def __call__(self, exchange: Exchange) -> Reply:
+            return Reply({"object": "list"}) if exchange.method == "GET" else super().__call__(exchange)
+
+    results, _ = run(Confused(echo), ["a", "b"])
+    assert not any(result.ok for result in results)
+
+
+def test_what_sends_batches_can_be_used_again_after_a_run_that_was_cut_off() -> None:
+    server, sends = BatchServer(echo), batches(linger=1_000.0)
+
+    async def stop(state: ExecutionState) -> None:
+        await asyncio.sleep(0.05)
+        state.request_interrupt("deploy", grace=0.0)
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(RunStopped):
+        run(server, ["a"], MemoryStore(), stop, sends, port=port)
+    sends._linger = 0.02
+    results, _ = run(server, ["a"], MemoryStore(), sends=sends, port=port)
+    assert results[0].unwrap().text == "A"
+
+
+def test_what_was_downloaded_in_one_event_loop_is_downloaded_again_in_another() -> None:
+    server, sends, store = BatchServer(echo), batches(), KeepingStore()
+    run(server, ["a"], store, sends=sends, run_id=RUN)
+    submitted = next(number for number, (_, outcome) in enumerate(store.entries) if outcome is not None) + 1
+    left = asyncio.run(store.after_the_first(submitted))
+    results, _ = run(server, ["a"], left, sends=sends, run_id=RUN)
+    assert results[0].unwrap().text == "A"
+    assert len(server.batches) == 1
 
 
 def test_a_budget_counts_on_half_the_price() -> None:

@@ -143,8 +143,8 @@ class ModelServer:
         self.inside = 0
         self.most = 0
 
-    async def start(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**26)
+    async def start(self, port: int = 0) -> asyncio.Server:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=2**26)
         self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         return server
 
@@ -218,10 +218,10 @@ class ModelServer:
 
 
 @asynccontextmanager
-async def model_server(answering: Answering | Reply) -> AsyncIterator[ModelServer]:
-    """A server for the block, which answers as the function says, or always the same."""
+async def model_server(answering: Answering | Reply, port: int = 0) -> AsyncIterator[ModelServer]:
+    """A server for the block, which answers as the function says, or always the same; on any free port for 0."""
     server = ModelServer((lambda _: answering) if isinstance(answering, Reply) else answering)
-    listening = await server.start()
+    listening = await server.start(port)
     try:
         yield server
     finally:
