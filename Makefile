@@ -1,10 +1,12 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough to begin with.
-# Knobs, given on the command line: PYTHON (which interpreter), VENV (which environment), ARGS (handed on to the program).
+# Knobs, given on the command line: PYTHON (which interpreter), VENV (which environment), JOBS (how many tests
+# at a time; 0 for none beside another), ARGS (handed on to the program).
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PYTHONS ?= 3.11 3.12 3.13
+JOBS ?= auto
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -16,12 +18,18 @@ CODE := $(wildcard rh_agents tests examples benchmarks)
 # uv from the machine, or else the one that the set-up puts into the environment. It never downloads a Python.
 UV = $$(command -v uv || echo $(BIN)/uv)
 export UV_PYTHON_DOWNLOADS := never
+# The suite starts Python hundreds of times. Where the machine says not to write bytecode (containers often do), each start
+# would compile every module anew, which took longer than the tests.
+export PYTHONDONTWRITEBYTECODE :=
 # pyright comes complete from its wheel; the variable keeps it from asking whether there is a newer one. With --verifytypes
 # it heeds neither --pythonpath nor its settings, only the `python` that comes first on the PATH.
 PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PATH="$(abspath $(BIN)):$$PATH" $(PY) -m pyright
 
+# Whoever has nothing left to do takes tests from others: some last a thousand times as long as most.
+PARALLEL = -n $(JOBS) --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stress test-all-pythons coverage bench \
+.PHONY: help setup demo test test-slow test-all stress test-all-pythons coverage bench \
   check check-lint check-format check-mypy check-pyright check-typed check-layers format constraints clean
 
 help: ## show this list
@@ -31,8 +39,13 @@ help: ## show this list
 demo: setup ## classify real reviews with a real model, in parallel (ARGS="--help" for options)
 	@$(PY) -m examples.demo $(ARGS)
 
-test: setup ## run the tests (ARGS="-k name", ARGS=--run-slow)
-	@$(PY) -m pytest $(ARGS)
+test: setup ## run the tests (ARGS="-k name", JOBS=0 for one at a time)
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
+
+test-slow: setup ## run only the tests that take long (ARGS="-k name")
+	@$(PY) -m pytest $(PARALLEL) --run-slow -m slow $(ARGS)
+
+test-all: test test-slow ## run all of them; `make stress` is not among them
 
 stress: setup ## kill, cut the power, fill the disk, race: everything in full (minutes; as root on Linux nothing is skipped)
 	@$(PY) -m pytest --run-stress -o faulthandler_timeout=0 tests/stress $(ARGS)

@@ -4,6 +4,7 @@ machine."""
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,10 @@ __all__ = ["postgresql_server", "postgresql_url"]  # one server for all tests th
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Also where pytest is started without make: see the Makefile.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 OPT_IN = {
     "slow": ("--run-slow", "takes seconds"),

