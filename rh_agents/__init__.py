@@ -8,6 +8,7 @@ from rh_agents.core.context import current
 from rh_agents.core.errors import (
     BudgetExceeded,
     CallCancelled,
+    CalledExit,
     CallTimeout,
     CircuitOpenError,
     GroupTimeout,
@@ -61,6 +62,7 @@ __all__ = [
     "Call",
     "CallCancelled",
     "CallTimeout",
+    "CalledExit",
     "ChatModel",
     "CircuitBreaker",
     "CircuitOpenError",

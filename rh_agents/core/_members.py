@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any
 
+from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._runner import Job
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
@@ -145,15 +146,19 @@ class Source:
             return None
         try:
             self.context.run(close)
-        except Exception as error:  # noqa: BLE001 - the iterable is the user's, and the group has to end all the same
-            return error
+        except FAILURES as raised:  # the iterable is the user's, and the group has to end all the same
+            return failure_of(raised)
         return None
 
     async def aclose(self) -> None:
         """Let an async generator that has been begun come to its `finally`."""
         close = getattr(self.items, "aclose", None)
-        if close is not None:
+        if close is None:
+            return
+        try:
             await close()
+        except SystemExit as raised:
+            raise failure_of(raised) from raised
 
     def work_for(self, item: Any) -> Work:
         """Apply the function, in the context in which `map` was called."""

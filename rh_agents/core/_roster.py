@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core.calls import Call, report_undefined_order
@@ -81,10 +82,10 @@ class Roster:
             name = None if source.name is None else source.name(item)
             key = None if source.key is None else source.key(item)
             return self._enrol(work, name, key, context, now, (source, item))
-        except Exception as error:  # noqa: BLE001 - the functions are the user's, and it is the item that fails
+        except FAILURES as raised:  # the functions are the user's, and it is the item that fails
             if work is not None:
                 close_unstarted(work)
-            return self._enrol(raising(error), None, None, context, now, None)
+            return self._enrol(raising(failure_of(raised)), None, None, context, now, None)
 
     def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
         """Make a failed member of the rest of an iterable that raised."""
@@ -114,9 +115,9 @@ class Roster:
                 item = source.context.run(next, source.items)  # type: ignore[arg-type]
             except StopIteration:
                 self._end(source)
-            except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
+            except FAILURES as raised:  # the iterable is the user's; its failure is a member's
                 self._end(source)
-                return None if self._is_discarded else self.enrol_failure(source, error, now)
+                return None if self._is_discarded else self.enrol_failure(source, failure_of(raised), now)
             else:
                 return None if self._is_discarded else self.enrol_item(source, item, now)
         return None
@@ -138,10 +139,10 @@ class Roster:
             return self.enrol_failure(
                 source, CallCancelled("the iterable was cancelled, but not by its group"), clock()
             )
-        except Exception as error:  # noqa: BLE001 - the iterable is the user's; its failure is a member's
+        except FAILURES as raised:  # the iterable is the user's; its failure is a member's
             self._end(source)
             if not self._is_discarded:
-                return self.enrol_failure(source, error, clock())
+                return self.enrol_failure(source, failure_of(raised), clock())
         else:
             if not self._is_discarded:
                 return self.enrol_item(source, item, clock())

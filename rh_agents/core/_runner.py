@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._gate import Passage
 from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
 from rh_agents.core.actors import BaseActor
@@ -310,7 +311,8 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
         raise
     except StoreError:
         raise
-    except Exception as caught:
+    except FAILURES as raised:
+        caught = failure_of(raised)
         if not job.is_dismissed and _cancellations() > cancellations:
             # Its cleanup failed, or it translates errors: what was cut off from outside has no outcome all the same.
             if told:
@@ -533,6 +535,13 @@ async def _bounded(job: Job) -> Any:
         event = job.event(ExecutionStatus.STARTED, {"attempt": job.attempts})
         await job.run.record(event, is_urgent=job.actor.is_external)
     job.scope.begin_attempt(job.attempts)
+    try:
+        return await _within_timeout(job)
+    except SystemExit as raised:  # an exception already when the breaker, the limits and the retry policy see it
+        raise failure_of(raised) from raised
+
+
+async def _within_timeout(job: Job) -> Any:
     if job.timeout is None:
         return await job.begin()
     limit = asyncio.timeout(job.timeout)

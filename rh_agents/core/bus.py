@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Subscriber
@@ -92,7 +93,7 @@ class Subscription:
     def _handle(self, event: Event) -> Awaitable[None] | None:
         try:
             answer = self.handler(event)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the border between subscriber and run
+        except (*FAILURES, asyncio.CancelledError) as error:  # the border between subscriber and run
             self._failed(error)
             return None
         if inspect.isawaitable(answer):
@@ -106,7 +107,7 @@ class Subscription:
         try:
             async with limit:
                 await answer
-        except (Exception, asyncio.CancelledError) as error:
+        except (*FAILURES, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _cancellations() > cancellations:
                 raise
             self._failed(error)
@@ -160,6 +161,8 @@ class Subscription:
         _log.error("%s took longer than %g s; it gets no more events", _name(self.handler), self._timeout)
 
     def _failed(self, error: BaseException) -> None:
+        if isinstance(error, SystemExit):
+            error = failure_of(error)
         self.errors += 1
         self.last_error = error
         if self.errors == 1:

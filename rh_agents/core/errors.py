@@ -7,6 +7,7 @@
     ├── OutputError (ValueError)          the result of a call does not fit the actor's output model
     ├── CallTimeout (TimeoutError)        one attempt took longer than its timeout
     ├── CallCancelled                     a call ended because somebody cancelled it
+    ├── CalledExit                        what was called wanted to end the whole program, with sys.exit
     ├── CircuitOpenError                  a circuit breaker refused the attempt
     ├── UndefinedOrderError               strict run: two identical calls whose order nothing defines
     ├── UnstorableError (TypeError)       the result of a call is no data, so it cannot be recorded
@@ -63,6 +64,7 @@ __all__ = [
     "BudgetExceeded",
     "CallCancelled",
     "CallTimeout",
+    "CalledExit",
     "CircuitOpenError",
     "ContextTooLong",
     "DefinitionError",
@@ -129,6 +131,12 @@ class CallTimeout(RhAgentsError, TimeoutError):
 
 class CallCancelled(RhAgentsError):
     """A call ended because somebody cancelled it, so there is neither a value nor an error of its own."""
+
+
+class CalledExit(RhAgentsError):
+    """What was called wanted to end the whole program (`sys.exit`, `exit`, `SystemExit`), which is for nobody's part of
+    it to decide. An ordinary failure: it is recorded, and tried again if the retry policy says so.
+    """
 
 
 class CircuitOpenError(RhAgentsError):
