@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from rh_agents.core._foreign import seconds_to_wait
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import AdaptiveConcurrency, Advice, Limit, Permit, RateLimit, Refusal
 from rh_agents.core.ports import RateWindow
@@ -195,14 +196,16 @@ class Passage:
     ) -> None:
         """The attempt has ended, or did not begin: let others have what it did not use, and tell the limits of it."""
         self._has_left = True
-        if error is not None and (hint := _hint_of(error)) is not None:
-            self.heed(hint)
-        if has_ended and error is None:
-            now = asyncio.get_running_loop().time()
-            for limit, permit in (*self._slots.items(), *self._rates.items()):
-                limit.succeeded(permit, now)
-        self._release_slots()
-        await self._release_rates(used)
+        try:
+            if error is not None and (hint := _hint_of(error)) is not None:
+                self.heed(hint)
+            if has_ended and error is None:
+                now = asyncio.get_running_loop().time()
+                for limit, permit in (*self._slots.items(), *self._rates.items()):
+                    limit.succeeded(permit, now)
+        finally:
+            self._release_slots()
+            await self._release_rates(used)
 
     def _release_slots(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -266,10 +269,10 @@ class Passage:
 
 def _hint_of(error: BaseException) -> Advice | None:
     """What a failure says about limits: errors that carry a `retry_after`, and those that say that it was too much."""
-    seconds = getattr(error, "retry_after", None)
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < float("inf")
-    is_overloaded = isinstance(error, RateLimited | ModelOverloaded) or is_number
-    return Advice(retry_after=seconds if is_number else None, is_overloaded=is_overloaded) if is_overloaded else None
+    seconds = seconds_to_wait(error)
+    if seconds is None and not isinstance(error, RateLimited | ModelOverloaded):
+        return None
+    return Advice(retry_after=seconds, is_overloaded=True)
 
 
 async def _settle_shared(

@@ -13,6 +13,7 @@ from types import CoroutineType
 from typing import Any
 
 from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core._foreign import noted
 from rh_agents.core._runner import Job
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
@@ -208,8 +209,7 @@ def raising(error: Exception) -> Callable[[], Awaitable[Any]]:
 
 def failed_source(error: Exception, pulled: int) -> Callable[[], Awaitable[Any]]:
     """What stands for the rest of an iterable that raised: a member that fails with the iterable's error."""
-    error.add_note(f"raised by the iterable given to map(), after {pulled} items")
-    return raising(error)
+    return raising(noted(error, f"raised by the iterable given to map(), after {pulled} items"))
 
 
 def check_work(work: Work, retries: bool) -> None:

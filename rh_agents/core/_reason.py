@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rh_agents.core._foreign import noted
 from rh_agents.core.errors import GroupTimeout, TooManyFailures
 from rh_agents.core.results import ExecutionResult
 
@@ -44,6 +45,6 @@ def add_failures(error: BaseException, group: str, results: Iterable[ExecutionRe
     """Say in an error what else failed in its group; all of it is in the group's `results`."""
     failures = [result for result in results if result.error is not None and result.error is not error]
     for result in failures[:_NOTES]:
-        error.add_note(f"group {group!r}: {result.address} failed too: {result.error_message}")
+        noted(error, f"group {group!r}: {result.address} failed too: {result.error_message}")
     if len(failures) > _NOTES:
-        error.add_note(f"group {group!r}: {len(failures) - _NOTES} more failed too")
+        noted(error, f"group {group!r}: {len(failures) - _NOTES} more failed too")

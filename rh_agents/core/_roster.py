@@ -91,6 +91,9 @@ class Roster:
         """Make a failed member of the rest of an iterable that raised."""
         return self._enrol(failed_source(error, source.pulled), "map", None, source.context, now, None)
 
+    def _enrol_cancelled(self, source: Source, now: float) -> Member:
+        return self.enrol_failure(source, CallCancelled("the iterable was cancelled, but not by its group"), now)
+
     def wait(self, member: Member) -> None:
         """Let a member wait for a slot."""
         self._waiting.append(member)
@@ -115,6 +118,12 @@ class Roster:
                 item = source.context.run(next, source.items)  # type: ignore[arg-type]
             except StopIteration:
                 self._end(source)
+            except StopRun:
+                self._end(source)
+                raise
+            except asyncio.CancelledError:  # for instance of a future that it looks at
+                self._end(source)
+                return None if self._is_discarded else self._enrol_cancelled(source, now)
             except FAILURES as raised:  # the iterable is the user's; its failure is a member's
                 self._end(source)
                 return None if self._is_discarded else self.enrol_failure(source, failure_of(raised), now)
@@ -136,9 +145,7 @@ class Roster:
             if task is None or task.cancelling():
                 raise
             self._end(source)  # nobody cancelled us: it is what the iterable raised
-            return self.enrol_failure(
-                source, CallCancelled("the iterable was cancelled, but not by its group"), clock()
-            )
+            return self._enrol_cancelled(source, clock())
         except FAILURES as raised:  # the iterable is the user's; its failure is a member's
             self._end(source)
             if not self._is_discarded:

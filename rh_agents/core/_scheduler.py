@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rh_agents.core._foreign import noted
 from rh_agents.core._members import Member, Source
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
@@ -104,32 +105,43 @@ class Scheduler:
     # -- starting -----------------------------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Start members while there are slots. Not re-entered when an iterable that is being pulled calls `add`."""
+        """Start members while there are slots. Not re-entered when an iterable that is being pulled calls `add`.
+
+        Whatever raises while a member is started ends the group with that error: nobody else would hear of it, for it
+        is in the last step of some other member that this one is started.
+        """
         if self._filling or self.is_halted:
             return
         self._filling = True
         self._fills_soon = False
-        recovered = self._recovered_at_once
         try:
-            while self._has_slot and not self.is_halted:
-                if self._recovered_at_once - recovered >= _RECOVERED_AT_ONCE:
-                    self._fills_soon = True
-                    self._loop.call_soon(self.fill)
-                    break
-                now = self._loop.time()
-                member = self.roster.next_waiting()
-                if member is None and self._has_room:
-                    member = self.roster.pull(now)
-                if member is None:
-                    break
-                if self._must_wait(member):
-                    break
-                self._start(member, now)
+            self._start_members()
+        except StopRun as stop:
+            self._note(stop)  # an iterable makes calls itself; what runs comes to its end
+        except BaseException as error:
+            self._failed(error)
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._filling = False
         source = self.roster.async_source
         if source is not None:
             self._feed_in_background(source)
+
+    def _start_members(self) -> None:
+        recovered = self._recovered_at_once
+        while self._has_slot and not self.is_halted:
+            if self._recovered_at_once - recovered >= _RECOVERED_AT_ONCE:
+                self._fills_soon = True
+                self._loop.call_soon(self.fill)
+                break
+            now = self._loop.time()
+            member = self.roster.next_waiting()
+            if member is None and self._has_room:
+                member = self.roster.pull(now)
+            if member is None or self._must_wait(member):
+                break
+            self._start(member, now)
 
     def _must_wait(self, member: Member) -> bool:
         """Whether a member that would really begin has to wait until it is clear what became of the group before.
@@ -183,13 +195,27 @@ class Scheduler:
             self._recovering += 1
         else:
             self._take_slot(member, now)
-        task = self._loop.create_task(self._execute(member, job), context=member.context)
+        task = self._create_task(member, job)
+        if task is None:
+            return
         member.task = task
-        if self.is_halted:  # by the member itself, whose first step an eager loop has made already
-            task.cancel()
         # A task that is cancelled before its first step never gets to its `finally`.
         if not member.has_begun:
             task.add_done_callback(self._never_began)
+
+    def _create_task(self, member: Member, job: Job) -> asyncio.Task[None] | None:
+        """The task of a member. If the event loop's task factory raises, that ends the group, as nothing can begin."""
+        steps = self._execute(member, job)
+        try:
+            return self._loop.create_task(steps, context=member.context)
+        except BaseException as error:
+            self._failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
+            steps.close()
+            if member.index in self._running:
+                self._end(member, None)
+            if isinstance(error, Exception):
+                return None
+            raise
 
     def _take_slot(self, member: Member, now: float) -> None:
         member.holds_slot = True
@@ -244,7 +270,9 @@ class Scheduler:
     async def _execute(self, member: Member, job: Job) -> None:
         """A member's task. What follows its end is done in its last step, which costs less than a callback."""
         member.has_begun = True
-        if member.task is not None:
+        if member.task is None:
+            member.task = asyncio.current_task()  # an eager task makes its first step before anybody else knows it
+        else:
             member.task.remove_done_callback(self._never_began)
         error: BaseException | None = None
         try:
@@ -294,16 +322,26 @@ class Scheduler:
 
     def _feed_in_background(self, source: Source) -> None:
         if self._feeder is None:
-            task = self._loop.create_task(
-                self._feed(source), name="rh_agents: pull items", context=source.context.copy()
-            )
-            self._feeder = task
-            task.add_done_callback(self._feeder_done)
+            self._start_feeder(source)
         elif self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    def _start_feeder(self, source: Source) -> None:
+        steps = self._feed(source)
+        try:
+            task = self._loop.create_task(steps, name="rh_agents: pull items", context=source.context.copy())
+        except BaseException as error:
+            self._failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
+            steps.close()
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._feeder = task
+            task.add_done_callback(self._feeder_done)
+
     async def _feed(self, source: Source) -> None:
         """Read an async iterable, and let go of it if it is not read to its end."""
+        self._feeder = asyncio.current_task()  # an eager task makes its first step before anybody else knows it
         try:
             await self._feed_from(source)
         finally:

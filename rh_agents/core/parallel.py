@@ -27,6 +27,7 @@ from rh_agents.core._members import (
     check_work,
     close_unstarted,
     learn_types,
+    raising,
     starter,
 )
 from rh_agents.core._order import RecordedOrder
@@ -428,7 +429,10 @@ class ParallelExecutionManager:
         scope = Scope(run, member.base or b"", address, self.group_id)
         scope.tries = member.tries
         if isinstance(work, Call):
-            job = work.job(run, scope, self._scope, label, member.key)
+            try:
+                job = work.job(run, scope, self._scope, label, member.key)
+            except Exception as error:  # noqa: BLE001 - for instance its input cannot be cached: it alone fails
+                job = Job(run, work.actor, label, scope, self._scope, raising(error), member.key)
         else:
             job = Job(run, FUNCTION_ACTOR, label, scope, self._scope, starter(work), member.key)
             if run.records and callable(work):

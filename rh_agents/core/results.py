@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from rh_agents.core._foreign import text_of
 from rh_agents.core._trusted import trusted
 from rh_agents.core.errors import RecordedError, RhAgentsError
 from rh_agents.core.scope import Generation
@@ -64,10 +65,7 @@ class ExecutionResult(BaseModel, Generic[T]):
 def describe_error(error: BaseException) -> str:
     """One line for people: the kind of the error and its first line of text."""
     kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
-    try:
-        text = str(error).strip()
-    except Exception:  # noqa: BLE001 - the error is the user's, and so is the way in which it tells its text
-        return kind
+    text = text_of(error)
     if not text:
         return kind
     line = text.splitlines()[0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from rh_agents.core._foreign import seconds_to_wait
 from rh_agents.core.errors import (
     CallCancelled,
     CircuitOpenError,
@@ -16,8 +16,6 @@ from rh_agents.core.errors import (
 
 __all__ = ["RetryPolicy"]
 
-_LONGEST = 10**9
-"""Seconds. Larger integers may not even fit into a float."""
 _NEVER_RETRIED = (InputError, DefinitionError, CircuitOpenError, CallCancelled, StoreError, PermanentModelError)
 """Our own errors that another attempt cannot mend."""
 
@@ -77,7 +75,7 @@ class RetryPolicy:
             return None
         bound = self._bound(attempt)
         delay = bound * chance if self.jitter else bound
-        asked = _retry_after(error)
+        asked = seconds_to_wait(error)
         if asked is None:
             return delay
         return None if asked > self.max_retry_after else max(asked, delay)
@@ -92,12 +90,3 @@ class RetryPolicy:
 
     def _may_mend(self, error: Exception) -> bool:
         return isinstance(error, self.retry_on) and not isinstance(error, (*_NEVER_RETRIED, *self.give_up_on))
-
-
-def _retry_after(error: Exception) -> float | None:
-    value = getattr(error, "retry_after", None)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if isinstance(value, int):
-        return float(min(value, _LONGEST)) if value >= 0 else None
-    return value if math.isfinite(value) and value >= 0 else None

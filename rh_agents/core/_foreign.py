@@ -1,0 +1,47 @@
+"""Asking exceptions that other people wrote. Whatever an answer is, or raises, nothing of ours depends on it.
+
+A property may look for a missing header, a text may be made of what is gone, a frozen dataclass takes no note. Each of
+these would otherwise hide the error about which it is asked, and leave what was to be done about it undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TypeVar
+
+__all__ = ["noted", "seconds_to_wait", "text_of"]
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+_LONGEST = 10**9
+"""Seconds. Larger integers may not even fit into a float."""
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an error; "" if it has none, or cannot tell it."""
+    try:
+        return str.strip(str(error))  # of a class derived from `str`, too, this makes a plain one
+    except (Exception, SystemExit):  # the error is the user's, and so is the way in which it tells its text
+        return ""
+
+
+def seconds_to_wait(error: BaseException) -> float | None:
+    """The `retry_after` of an error: a finite, non-negative number of seconds. Anything else is no hint."""
+    try:
+        value = getattr(error, "retry_after", None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        seconds = float(min(value, _LONGEST) if isinstance(value, int) else value)
+    except (Exception, SystemExit):  # the error is the user's, and a hint that cannot be read is none
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def noted(error: ErrorT, text: str) -> ErrorT:
+    """The error itself, with a note, if it takes one."""
+    try:
+        error.add_note(text)
+    except Exception:  # noqa: BLE001 - for instance a frozen dataclass, of which nothing can be set
+        with contextlib.suppress(Exception):
+            error.__dict__.setdefault("__notes__", []).append(text)
+    return error
