@@ -17,6 +17,7 @@ from rh_agents.cli.errors import BadInput, CommandError
 from rh_agents.cli.records import Item
 from rh_agents.cli.sources import DaemonThread
 from rh_agents.core.results import ExecutionResult
+from rh_agents.stores._files import FILE_MODE, create_file
 
 __all__ = [
     "LineWriter",
@@ -160,15 +161,23 @@ def open_output(path: str | None, *, force: bool) -> LineWriter:
         except OSError as error:
             raise CommandError(f"cannot write to standard output: {error.strerror}") from error
     refuse_to_overwrite(path, force=force)
-    # Appending: every line goes to the end, whoever else writes there.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     try:
-        return LineWriter(open(os.open(path, flags, 0o666), "wb", buffering=0), path, begins_anew=force)
+        return LineWriter(open(_opened(path), "wb", buffering=0), path, begins_anew=force)
     except OSError as error:
         folder = os.path.dirname(path)
         if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):
             raise CommandError(f"cannot write {path}: there is no directory {folder}") from error
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _opened(path: str) -> int:
+    """The descriptor of a file: a new one is for its owner alone, one that is there keeps its permissions."""
+    # Appending: every line goes to the end, whoever else writes there.
+    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    try:
+        return create_file(path, flags)
+    except FileExistsError:  # also a link that leads nowhere yet
+        return os.open(path, flags | os.O_CREAT, FILE_MODE)
 
 
 def refuse_to_overwrite(path: str, *, force: bool, source: str | None = None) -> None:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rh_agents.core.ports import Store
+from rh_agents.stores._files import FILE_MODE, read_mode
 from rh_agents.stores.memory import MemoryStore
 
 __all__ = ["MemoryStore", "open_store"]
@@ -22,7 +23,8 @@ def open_store(url: str) -> Store:
     - `postgresql://user@host/database` is a database that several machines can use.
 
     Large results are kept in a directory beside the file, or in the database. `?artifacts=...` names another directory
-    or a URL that fsspec knows; `?busy_timeout=5` waits so many seconds for others that write to the file.
+    or a URL that fsspec knows; `?busy_timeout=5` waits so many seconds for others that write to the file, and
+    `?mode=0640` lets the group read the files that are made (0600 by default, whatever the umask).
 
     Raises:
         ValueError: no store has this URL, or it has no such option.
@@ -56,7 +58,7 @@ def _open_sqlite(url: str) -> Store:
     return _sqlite_store(path, dict(parse_qsl(parts.query, keep_blank_values=True)))
 
 
-_SQLITE_OPTIONS = ("artifacts", "busy_timeout")
+_SQLITE_OPTIONS = ("artifacts", "busy_timeout", "mode")
 
 
 def _sqlite_store(path: str, options: dict[str, str]) -> Store:
@@ -71,7 +73,8 @@ def _sqlite_store(path: str, options: dict[str, str]) -> Store:
         busy_timeout = float(options.get("busy_timeout", "30"))
     except ValueError:
         raise ValueError(f"busy_timeout is a number of seconds, not {options['busy_timeout']!r}") from None
-    return SqliteStore(path, artifacts=options.get("artifacts"), busy_timeout=busy_timeout)
+    mode = read_mode(options["mode"]) if "mode" in options else FILE_MODE
+    return SqliteStore(path, artifacts=options.get("artifacts"), busy_timeout=busy_timeout, file_mode=mode)
 
 
 def _open_postgresql(url: str) -> Store:

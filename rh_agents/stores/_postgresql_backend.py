@@ -28,6 +28,7 @@ from rh_agents.stores._backend import (
     StoredEvent,
     StoredOutcome,
 )
+from rh_agents.stores._files import checked_mode, read_mode
 from rh_agents.stores._postgresql_artifacts import TableArtifacts
 from rh_agents.stores._postgresql_driver import Array, Database, from_text, plain_text, read_url
 from rh_agents.stores._sql import read_migrations, read_queries
@@ -78,14 +79,18 @@ class PostgresqlBackend:
 
     Args:
         url: `postgresql://user:password@host:port/database`; as a query come options of the driver, `schema` (where the
-            tables are) and `artifacts` (where large values are kept, if not in a table).
-        schema, artifacts: the same, instead of what the URL says.
+            tables are), `artifacts` (where large values are kept, if not in a table) and `mode` (the permissions of
+            files that are made there, 0600 by default).
+        schema, artifacts, file_mode: the same, instead of what the URL says.
 
     Raises:
         StoreError: it is no such URL.
+        ValueError: the mode is none for a data file.
     """
 
-    def __init__(self, url: str, *, schema: str | None = None, artifacts: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, schema: str | None = None, artifacts: str | None = None, file_mode: int | None = None
+    ) -> None:
         self._database, options = read_url(url, schema)
         self._queries: dict[str, str] = read_queries("postgresql")
         self._lock = threading.Lock()
@@ -93,8 +98,11 @@ class PostgresqlBackend:
         self._news = _News(self)
         self._is_checked = False
         where = artifacts or options.get("artifacts")
+        mode = read_mode(options.get("mode", "0600")) if file_mode is None else checked_mode(file_mode)
         self._artifacts: ArtifactStore = (
-            TableArtifacts(self.borrow, self._queries, self.name) if where is None else open_artifacts(where)
+            TableArtifacts(self.borrow, self._queries, self.name)
+            if where is None
+            else open_artifacts(where, file_mode=mode)
         )
 
     def __repr__(self) -> str:

@@ -282,11 +282,11 @@ def _expect_alive(connection: psycopg.Connection[Any]) -> None:
     connection.pgconn.consume_input()  # then this is the end of the line
 
 
-_OWN_OPTIONS: Final = ("schema", "artifacts")
+_OWN_OPTIONS: Final = ("schema", "artifacts", "mode")
 
 
 def read_url(url: str, schema: str | None = None) -> tuple[Database, dict[str, str]]:
-    """The database that a URL names, and the options in it that are not the driver's: `schema` and `artifacts`.
+    """The database that a URL names, and the options in it that are not the driver's: `schema`, `artifacts`, `mode`.
 
     `schema` overrides the one in the URL.
 

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -21,6 +22,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from rh_agents.core.errors import StoreError
+from rh_agents.stores._files import FILE_MODE, create_file, make_directory
 
 if sys.platform != "win32":
     import fcntl
@@ -40,6 +42,13 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "Put it back from a backup, or supersede the outcomes that refer to it, so that their calls are made again."
 _HAS_LOCKS: bool = sys.platform != "win32"
 """Whether directories can be locked and synced."""
+_READ = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for somebody to write
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 _SECONDS_OF_ONE_PUT = 3600.0
 """No write takes longer. Needed only where directories cannot be locked, to tell what a crash left behind."""
 
@@ -95,16 +104,20 @@ class ArtifactStore(Protocol):
         ...
 
 
-def open_artifacts(where: str) -> ArtifactStore:
+def open_artifacts(where: str, *, file_mode: int = FILE_MODE) -> ArtifactStore:
     """The artifacts in a directory, given as a path or as a `file://` URL, or at any other URL that fsspec knows.
+
+    Args:
+        where: the place.
+        file_mode: the permissions of files that are made in a directory.
 
     Raises:
         StoreError: the URL cannot be used, for instance because a package is missing.
     """
     if "://" not in where:
-        return FileArtifacts(where)
+        return FileArtifacts(where, file_mode=file_mode)
     if where.startswith("file://"):
-        return FileArtifacts(unquote(where.removeprefix("file://")))
+        return FileArtifacts(unquote(where.removeprefix("file://")), file_mode=file_mode)
     from rh_agents.stores.fsspec_artifacts import FsspecArtifacts  # noqa: PLC0415 - it needs an optional package
 
     return FsspecArtifacts(where)
@@ -162,12 +175,17 @@ class FileArtifacts:
     name, the directory to disk. Whoever writes holds a shared lock on the sub-directory, and whoever deletes an
     exclusive one, so that nothing is deleted while somebody comes to rely on it; in other processes too.
 
+    Nothing here follows a symbolic link below `directory` (which may be one), and only regular files are read: whoever
+    can write there leads nobody to other files, and a pipe in the place of an artifact keeps nobody waiting.
+
     Args:
         directory: where; it is made when something is put there.
+        file_mode: the permissions of files that are made, whatever the umask; directories let enter who may read.
     """
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, *, file_mode: int = FILE_MODE) -> None:
         self.directory: Path = Path(directory).absolute()  # also after the program has gone elsewhere
+        self._file_mode = file_mode
         self._ready: set[Path] = set()
         self._broken: StoreError | None = None
 
@@ -191,7 +209,7 @@ class FileArtifacts:
                 if _holds(path, data):
                     _renew(path)
                 else:
-                    _write(path, data)
+                    _write(path, data, self._file_mode)
                 # Also when the file was there: whoever put it may have crashed before this line.
                 self._sync_opened(path.parent, descriptor)
         return digest
@@ -205,7 +223,7 @@ class FileArtifacts:
         path = self._path(checked_digest(digest))
         with _os_errors(f"the artifact {path} could not be read"):
             try:
-                data = path.read_bytes()
+                data = _read(path)
             except FileNotFoundError as error:
                 raise missing(path) from error
         return verified(data, digest, path)
@@ -216,7 +234,7 @@ class FileArtifacts:
             for entry in _entries(directory):
                 if _DIGEST.fullmatch(entry.name) and entry.name.startswith(directory.name):
                     with suppress(FileNotFoundError):  # deleted since
-                        about = entry.stat()
+                        about = entry.stat(follow_symlinks=False)
                         yield StoredArtifact(entry.name, about.st_size, about.st_mtime)
 
     def delete(self, digest: str, *, put_before: float) -> int:
@@ -242,7 +260,11 @@ class FileArtifacts:
 
     def _fans(self) -> list[Path]:
         """The sub-directories that exist."""
-        return [Path(each.path) for each in _entries(self.directory) if re.fullmatch(r"[0-9a-f]{2}", each.name)]
+        return [
+            Path(each.path)
+            for each in _entries(self.directory)
+            if re.fullmatch(r"[0-9a-f]{2}", each.name) and each.is_dir(follow_symlinks=False)
+        ]
 
     def _make_ready(self, directory: Path) -> None:
         """See to it that a sub-directory exists and stays.
@@ -252,16 +274,12 @@ class FileArtifacts:
         """
         if directory in self._ready and directory.is_dir():
             return
-        lacking = []
         lowest = directory
         while not lowest.is_dir():
-            lacking.append(lowest)
             lowest = lowest.parent
         with suppress(PermissionError):  # who may not read it has not made anything in it
             self._sync(lowest.parent)
-        for each in reversed(lacking):
-            each.mkdir(exist_ok=True)
-            self._sync(each.parent)
+        make_directory(directory, self._sync, self._file_mode)
         self._ready.add(directory)
 
     def _sync(self, directory: Path) -> None:
@@ -290,12 +308,13 @@ def _os_errors(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[int | None]:
+def _opened(directory: Path, *, follow: bool = True) -> Iterator[int | None]:
     """A descriptor of a directory; None where there is no such thing."""
     if sys.platform == "win32":
         yield None
     else:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = os.open(directory, flags if follow else flags | os.O_NOFOLLOW)
         try:
             yield descriptor
         finally:
@@ -305,7 +324,7 @@ def _opened(directory: Path) -> Iterator[int | None]:
 @contextmanager
 def _locked(directory: Path, *, exclusive: bool) -> Iterator[int | None]:
     """Hold a lock on a directory, and get its descriptor. Closing that lets go of the lock."""
-    with _opened(directory) as descriptor:
+    with _opened(directory, follow=False) as descriptor:
         if sys.platform != "win32" and descriptor is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield descriptor
@@ -324,9 +343,37 @@ def _fsync_directory(descriptor: int | None) -> None:
 def _holds(path: Path, data: bytes) -> bool:
     """Whether the file is there with this content. A damaged one is not, so it is written again."""
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
+        about = os.stat(path, follow_symlinks=False)
+        return stat.S_ISREG(about.st_mode) and about.st_size == len(data) and _read(path) == data
     except FileNotFoundError:
         return False
+
+
+def _read(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it is something else, or it cannot be read.
+    """
+    with _opened(path.parent, follow=False) as parent:
+        where = path if parent is None else path.name
+        descriptor = os.open(where, _READ, dir_fd=parent)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return _bytes_of(descriptor, about.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _bytes_of(descriptor: int, size: int) -> bytes:
+    """So many bytes, or what there is if that is less; never more, whoever writes there meanwhile."""
+    parts = []
+    while size > 0 and (part := os.read(descriptor, size)):
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _renew(path: Path) -> None:
@@ -335,10 +382,10 @@ def _renew(path: Path) -> None:
     os.utime(path, ns=(now, now))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, mode: int) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(create_file(temporary, os.O_WRONLY, mode), "wb") as file:
             file.write(data)
             file.flush()
             _renew(temporary)
@@ -360,7 +407,7 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
 
 
 def _delete_if_older(path: Path, put_before: float) -> int:
-    about = path.stat()
+    about = path.lstat()
     if about.st_mtime > put_before:
         return 0
     path.unlink()

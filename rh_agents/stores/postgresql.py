@@ -28,22 +28,31 @@ class PostgresqlStore(SqlStore):
 
     Args:
         url: `postgresql://user:password@host:port/database?option=value`. Options are those of PostgreSQL's own library
-            (`sslmode`, `connect_timeout`, ...) and the two below. Better than a password in the URL is one in the
+            (`sslmode`, ...), the two below, and `mode`. Better than a password in the URL is one in the
             environment (`PGPASSWORD`) or in `~/.pgpass`. A pooler between us and the server must give each connection
             a session of its own.
         schema: where the tables are, `rh_agents` unless the URL says something else.
         artifacts: where large results are kept: a directory, or a URL that fsspec knows, which every machine must see.
             By default they are in a table of the same schema.
+        file_mode: the permissions of files that are made in such a directory, 0600 unless the URL says something else
+            (`mode=0640`).
         clock: the time of day in seconds since 1970.
 
     Raises:
+        ValueError: the mode is none for a data file.
         StoreError: it is no such URL. Whether the database can be reached is found out when it is first used.
     """
 
     def __init__(
-        self, url: str, *, schema: str | None = None, artifacts: str | None = None, clock: Clock = time.time
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        artifacts: str | None = None,
+        file_mode: int | None = None,
+        clock: Clock = time.time,
     ) -> None:
-        self._postgresql = PostgresqlBackend(url, schema=schema, artifacts=artifacts)
+        self._postgresql = PostgresqlBackend(url, schema=schema, artifacts=artifacts, file_mode=file_mode)
         super().__init__(self._postgresql, clock=clock)
 
     async def aclose(self) -> None:

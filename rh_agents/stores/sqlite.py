@@ -26,6 +26,7 @@ from rh_agents.stores._backend import (
     StoredEvent,
     StoredOutcome,
 )
+from rh_agents.stores._files import FILE_MODE, Identity, checked_mode, create_file, identity_of, make_directory
 from rh_agents.stores._sql import read_migrations, read_queries
 from rh_agents.stores._sqlite_rows import (
     NOT_MADE,
@@ -83,7 +84,13 @@ class SqliteStore(SqlStore):
         wal_limit: bytes that the write-ahead log may have before it is brought into the file. It can grow beyond that
             while somebody reads.
         page_size: bytes of a page, for a new file.
+        file_mode: the permissions of files that are made, whatever the umask: the database, what SQLite keeps beside
+            it, and artifacts. Directories that are made let enter who may read. What is there keeps its permissions.
         clock: the time of day in seconds since 1970.
+
+    Raises:
+        ValueError: the mode is none for a data file.
+        StoreError: the artifacts' URL cannot be used.
     """
 
     def __init__(
@@ -94,21 +101,30 @@ class SqliteStore(SqlStore):
         busy_timeout: float = 30.0,
         wal_limit: int = 32 << 20,
         page_size: int = _PAGE_SIZE,
+        file_mode: int = FILE_MODE,
         clock: Clock = time.time,
     ) -> None:
         self.path: Path = Path(path)
         place = Path(path).absolute()  # the working directory may be another one later
         kept = f"{place}-artifacts" if artifacts is None else artifacts
         if isinstance(kept, str):
-            kept = open_artifacts(kept)
-        super().__init__(_Database(place, str(path), kept, busy_timeout, wal_limit, page_size), clock=clock)
+            kept = open_artifacts(kept, file_mode=checked_mode(file_mode))
+        database = _Database(place, str(path), kept, busy_timeout, wal_limit, page_size, checked_mode(file_mode))
+        super().__init__(database, clock=clock)
 
 
 class _Database:
     """The file, for the common engine."""
 
     def __init__(
-        self, path: Path, name: str, artifacts: ArtifactStore, busy_timeout: float, wal_limit: int, page_size: int
+        self,
+        path: Path,
+        name: str,
+        artifacts: ArtifactStore,
+        busy_timeout: float,
+        wal_limit: int,
+        page_size: int,
+        file_mode: int,
     ) -> None:
         self.path = path
         self.name = name
@@ -116,15 +132,63 @@ class _Database:
         self.busy_timeout = busy_timeout
         self.wal_limit = wal_limit
         self.page_size = page_size
+        self.file_mode = file_mode
+        self._opened: Identity | None = None
+        self._log: tuple[str, Identity | None] | None = None
 
     def writing(self) -> _Writing:
-        _make_directory(self.path.parent, self.name)
         with self.errors():
-            return _Writing(self, self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE))
+            if self._opened is None:
+                self._make()
+            else:
+                self._expect_same(identity_of(self.path), self._opened)
+            self._log = None  # whoever closes it last deletes it
+            connection = self._connect(apsw.SQLITE_OPEN_READWRITE)
+            session = _Writing(self, connection)
+            self._opened = identity_of(self.path)
+            self._log = connection.filename_wal, identity_of(connection.filename_wal)
+            return session
 
     def reading(self) -> _Reading:
         with self.errors():
-            return _Reading(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
+            session = _Reading(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
+            try:
+                self._expect_same(identity_of(self.path), self._opened)
+            except BaseException:
+                session.close()
+                raise
+            return session
+
+    def _make(self) -> None:
+        """Make the file, unless it is there. SQLite gives what it keeps beside it the same permissions."""
+        try:
+            make_directory(self.path.parent, _sync, self.file_mode)
+        except OSError as error:
+            raise StoreError(f"{self.name}: its directory cannot be made: {error}") from error
+        with suppress(OSError):  # it is there; or it cannot be made, and SQLite has more to say about that
+            os.close(create_file(os.path.realpath(self.path), os.O_RDWR, self.file_mode))
+
+    def expect_in_place(self) -> None:
+        """See to it that the names of the database and its log still lead to the files that are open.
+
+        Whoever deletes, renames or replaces them takes away what is written from then on: the system goes on to write
+        into files that have no name any more. So this is asked after each commit, before anybody learns of it.
+
+        Raises:
+            StoreError: they do not.
+        """
+        if self._log is not None:
+            self._expect_same(identity_of(self.path), self._opened)
+            self._expect_same(identity_of(self._log[0]), self._log[1])
+
+    def _expect_same(self, found: Identity | None, opened: Identity | None) -> None:
+        if found == opened:
+            return
+        what = "deleted or renamed" if found is None else "replaced"
+        raise StoreError(
+            f"{self.name}: the database, or its log beside it, was {what} while it was in use, so what was written "
+            "since may be lost; let every process that uses it end, put the file back, and start the run again"
+        )
 
     def _connect(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(os.fspath(self.path), flags=flags)
@@ -175,22 +239,10 @@ def _why_not_opened(path: Path) -> str:
         return f"; {error.strerror}"
 
 
-def _make_directory(directory: Path, name: str) -> None:
-    """Make a directory, and see to it that it survives a power cut."""
-    try:
-        lacking = []
-        while not directory.is_dir():
-            lacking.append(directory)
-            directory = directory.parent
-        for each in reversed(lacking):
-            each.mkdir(exist_ok=True)
-            if sys.platform != "win32":
-                _sync(each.parent)
-    except OSError as error:
-        raise StoreError(f"{name}: its directory cannot be made: {error}") from error
-
-
 def _sync(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -298,6 +350,7 @@ class _Writing(_Session):
                 if connection.in_transaction:
                     connection.execute(queries["rollback"])
                 raise
+            self._database.expect_in_place()
 
     # -- the schema ---------------------------------------------------------------------------------------------------
 
