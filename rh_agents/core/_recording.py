@@ -149,19 +149,13 @@ class Recording:
 
     def is_tried_again(self, key: bytes, generation: Generation) -> bool:
         """Whether the recorded outcome is no longer to be used in this generation of the parent."""
-        if key not in self.recorded.superseded and not self._was_made_again(key):
-            failed_in = self.recorded.failed.get(key)
-            if failed_in is None or failed_in >= generation:
-                return False
-            if not self._retry_failed and failed_in[0] != generation[0]:
-                return False
+        if self._mode is ReplayMode.VALIDATION and again_key(key) not in self.recorded.finished:
+            return False  # it is the newest outcome that is compared
+        if not self.recorded.is_left_behind(key, generation, retry_failed=self._retry_failed):
+            return False
         if self.is_resumed:
             self._used.add(key)
         return True
-
-    def _was_made_again(self, key: bytes) -> bool:
-        """Whether its group had no use for the call, and another execution made it after all."""
-        return key in self.recorded.dismissed and again_key(key) in self.recorded.finished
 
     async def unused(self) -> AsyncIterator[Outcome]:
         """Outcomes of earlier executions that this one has not asked for, but for those below a reused call."""

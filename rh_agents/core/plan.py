@@ -208,14 +208,13 @@ class _Fold:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def planned_calls(self) -> Iterator[PlannedCall]:
-        """The calls, each at its last try."""
-        first: dict[bytes, bytes] = {}
-        for key, call in self._calls.items():
-            place, again = first.get(key, key), again_key(key)
-            if again in self._calls:
-                first[again] = place
+        """The calls, each at the try that decides."""
+        later = {again_key(key) for key in self._calls} & self._calls.keys()
+        for place in self._calls:
+            if place in later:
                 continue
-            known = self._outcomes.get(key)
+            key = self._deciding(place)
+            call, known = self._calls[key], self._outcomes.get(key)
             message = call.message if known is None else known.message
             yield PlannedCall(
                 key,
@@ -229,6 +228,20 @@ class _Fold:
                 message,
                 call.group_id,
             )
+
+    def _deciding(self, place: bytes) -> bytes:
+        """The last try that is looked at: its outcome is given, or it is made, or the next one is, for the first time.
+
+        A later one may have begun without an outcome, in an execution that made failed calls again; it is not looked at
+        if failures are repeated now.
+        """
+        key = place
+        while (known := self._outcomes.get(key)) is not None and self._is_tried_again(key, known):
+            again = again_key(key)
+            if again not in self._calls:
+                break
+            key = again
+        return key
 
     def planned_groups(self) -> Iterator[PlannedGroup]:
         """The groups that were left before their end and are entered again."""
@@ -251,12 +264,9 @@ class _Fold:
         return Fate.UNKNOWN if key in recorded.unknown else Fate.CONTINUED
 
     def _is_tried_again(self, key: bytes, known: _Known) -> bool:
-        """The rule of the runtime: see `Scope.resolve` and `Recording.is_tried_again`."""
-        if key in self._recorded.superseded:
-            return True
-        if known.failed_in is None or known.failed_in >= self._generation(known.parent):
-            return False
-        return self._retry_failed or known.failed_in[0] == self._epoch
+        """The rule of the runtime, see `Scope.resolve`."""
+        generation = self._generation(known.parent)
+        return self._recorded.is_left_behind(key, generation, retry_failed=self._retry_failed)
 
     def _generation(self, place: bytes) -> Generation:
         """In which execution of its body the call at a place makes its calls the next time."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
+from rh_agents.core.keys import again_key
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Spending, Usage
 
@@ -116,6 +117,23 @@ class RecordedCalls:
             self.superseded.add(key)
         elif status == ExecutionStatus.AWAITING:
             self.unknown.pop(key, None)
+
+    def is_left_behind(self, key: bytes, generation: Generation, *, retry_failed: bool) -> bool:
+        """Whether the outcome of a key does not count any more for the parent's execution `generation`, so that the
+        next key of the call's chain decides (see `Scope.resolve`).
+
+        The newest outcome of a chain counts, whichever epoch made it and however the run is started: what was made
+        again is never given as it was before. A failure of an earlier attempt of the parent is always left behind, one
+        of an earlier epoch if failures are tried again, and what somebody asked to be made again in any case.
+        """
+        if key in self.superseded:
+            return True
+        failed_in = self.failed.get(key)
+        if failed_in is None:
+            return False
+        if failed_in >= generation:  # made by this very execution, unless its group had no use for it at first
+            return key in self.dismissed and again_key(key) in self.finished
+        return retry_failed or failed_in[0] == generation[0] or again_key(key) in self.finished
 
     def _charge(self, charge: Charge, has_outcome: bool) -> None:
         self.spent[""].add(charge.name, charge.usage)

@@ -130,6 +130,20 @@ def test_of_a_call_that_was_made_again_only_the_last_try_counts() -> None:
     assert (call.key, call.place, call.fate) == (again_key(A), A, Fate.REUSED)
 
 
+def test_of_a_call_that_was_made_again_the_newest_outcome_counts_also_without_another_try() -> None:
+    run = Run(COMPLETED, 1).made("a", A, error=OOPS).made("a", again_key(A), base=A, made_in=(1, 0, 0))
+    (call,) = run.plan(retry_failed=False).calls
+    assert (call.key, call.place, call.fate) == (again_key(A), A, Fate.REUSED)
+    assert run.plan(retry_failed=False).is_idle
+
+
+def test_another_try_that_came_to_nothing_is_not_made_if_failures_are_repeated() -> None:
+    run = Run(STARTED, 1).made("a", A, error=OOPS).tell(STARTED, "a", again_key(A))
+    assert run.fates() == {"a": "unknown"}
+    (call,) = run.plan(retry_failed=False).calls
+    assert (call.key, call.fate, call.message) == (A, Fate.REPEATED, "ValueError: oops")
+
+
 def test_a_call_without_an_outcome_is_unknown_unless_it_was_left_in_good_order() -> None:
     run = Run()
     run.tell(STARTED, "a", A)
