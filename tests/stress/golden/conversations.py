@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -18,10 +20,12 @@ from rh_agents import (
     ExecutionEvent,
     Message,
     Price,
+    Tool,
     Usage,
     agent,
     parallel,
     report_usage,
+    storable,
     tool,
 )
 from rh_agents.core.chat import (
@@ -63,6 +67,16 @@ placed = OpenAIChat("golden-placed", URL, "none", price=PRICE, retry=None, tempe
 streaming = OpenAIChat("golden-streaming", api_key="none", price=PRICE, retry=None, stream=True)
 cached = OpenAIChat("golden-cached", api_key="none", price=PRICE, retry=None, cache="store")
 
+
+def _wanting(*calls: tuple[str, str]) -> Reply:
+    """An answer that wants tools to be called, with arguments as they are written."""
+    wanted = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": text}}
+        for number, (name, text) in enumerate(calls)
+    ]
+    return answer(None, tool_calls=wanted, finish_reason="tool_calls")
+
+
 _SCRIPT: Mapping[str, Sequence[Reply]] = {
     "Why is the sky blue?": [answer("Rayleigh – naïve 評価 \U0001f600", model="golden-2026")],
     "Name a colour.": [answer("Blue.")],
@@ -88,6 +102,31 @@ _SCRIPT: Mapping[str, Sequence[Reply]] = {
     "Go on for ever.": [answer("La la", finish_reason="length")],
     "Judge nothing.": [answer("no"), answer("no"), answer("no")],
     "Jump.": [tool_calls(("fall", {"depth": 3})), answer("Ouch.")],
+    "Use them badly.": [
+        tool_calls(
+            ("weather", {"city": 3}), ("weather", {"town": "Oslo"}), ("weather", {}), ("fall", {"depth": "deep"})
+        ),
+        _wanting(("weather", "{no"), ("weather", "[1]"), ("lookup", "{}"), ("plan", '{"stop": {}}')),
+        answer("I cannot."),
+    ],
+    "Use them well.": [
+        _wanting(
+            (
+                "plan",
+                '{"stop": {"place": "Oslo", "day": "2026-08-01"}, "more": [{"place": "Bergen", "day": "2026-08-02"}]}',
+            ),
+            ("raw", '{"b": [1, 2.5, null], "a": {"x": true}}'),
+            ("typed", '{"mood": "good", "points": "3"}'),
+            ("weather", '{"days": 2, "city": "Bergen"}'),
+            ("sizes", ""),
+            ("sizes", "{}"),
+        ),
+        answer("Done."),
+    ],
+    "Write to all of them.": [
+        _wanting(("send", '{"text": "naïve"}'), ("send", '{"text": "thank you"}'), ("pay", '{"amount": 3}')),
+        answer("Done."),
+    ],
     "batch 1": [answer("BATCH 1")],
     "batch 2": [answer('{"mood": "good", "points": 2}')],
     "batch 3": [answer("BATCH 3", usage={"prompt_tokens": 9, "completion_tokens": 9})],
@@ -116,11 +155,13 @@ def answer_as_recorded(exchange: Exchange) -> Reply:
 # -- what they call ----------------------------------------------------------------------------------------------------
 
 
+@storable
 class Judgement(BaseModel):
     mood: Literal["good", "bad"]
     points: int
 
 
+@storable
 @dataclass(frozen=True)
 class Collected:
     """Everything of a conversation that a function may take or return."""
@@ -164,6 +205,49 @@ async def fall(depth: int) -> int:
     raise LookupError(f"no ground at {depth}")
 
 
+@storable
+class Stop(BaseModel):
+    place: str
+    day: date
+
+
+@tool
+async def plan(stop: Stop, more: list[Stop] | None = None, *, slow: bool = False) -> list[Stop]:
+    """Plans a journey.
+
+    :param stop: the first one.
+    """
+    made.append(f"plan {stop.place}")
+    return [stop, *(more or [])]
+
+
+@tool
+async def sizes() -> dict[str, Any]:
+    made.append("sizes")
+    return {"set": {3}, "bytes": b"\x00\xff", "none": None, "price": Decimal("1.50"), "text": "é", "usage": Usage(1)}
+
+
+async def _raw(given: dict[str, Any]) -> list[str]:
+    made.append(f"raw {sorted(given)}")
+    return sorted(given)
+
+
+async def _typed(given: Judgement) -> Judgement:
+    made.append(f"typed {given.mood}")
+    return Judgement(mood=given.mood, points=given.points + 1)
+
+
+raw = Tool(name="raw", handler=_raw, description="Takes what it gets.", parameters={"type": "object", "properties": {}})
+typed = Tool(name="typed", handler=_typed, description="Judges.", input_model=Judgement)
+
+
+@tool(effect="external", on_unknown="fail", version="3")
+async def pay(amount: int, currency: str = "EUR") -> str:
+    """Pays."""
+    made.append(f"pay {amount}")
+    return f"paid {amount} {currency}"
+
+
 @tool(cache="store")
 async def look_up(message: Message, usage: Usage) -> Message:
     made.append(f"look_up {message.text}")
@@ -192,6 +276,8 @@ expert = Agent(name="the expert", llm=placed, instructions="You know.", descript
 desk = Agent(name="desk", llm=model, handoffs=[expert], tools=[weather])
 judge = Agent(name="judge", llm=model, output=Judgement)
 secretary = Agent(name="secretary", llm=model, tools=[send])
+clerk = Agent(name="clerk", llm=model, tools=[send, pay])
+user = Agent(name="user", llm=model, tools=[weather, fall, plan, sizes, raw, typed])
 jumper = Agent(name="jumper", llm=model, tools=[fall])
 
 
@@ -301,12 +387,23 @@ async def failures() -> Any:
         await _failure(model.ask("Judge nothing.", output=Judgement)),
         await _failure(judge("Say what you must not.")),
         await jumper("Jump."),
+        await user("Use them badly."),
     ]
+
+
+async def tools() -> Any:
+    """Arguments and results of all kinds."""
+    return await user("Use them well.")
 
 
 async def approved() -> Any:
     """A person allows what an agent wants to do."""
     return await secretary("Write to them.")
+
+
+async def refused() -> Any:
+    """A person allows some of it, and some of it not."""
+    return await clerk("Write to all of them.")
 
 
 QUESTION = 'May send be called with {"text":"for ever"}?'
@@ -329,5 +426,6 @@ async def batch() -> Any:
 
 
 PROGRAMS: dict[str, Callable[[], Awaitable[Any]]] = {
-    program.__name__: program for program in (questions, agents, values, sharing, failures, approved, awaiting, batch)
+    program.__name__: program
+    for program in (questions, agents, values, sharing, failures, tools, approved, refused, awaiting, batch)
 }

@@ -49,10 +49,13 @@ async def _record_one(store: Store, name: str, program: Any) -> Any:
     options: dict[str, Any] = {"store": store, "run_id": name, "tags": ["golden"], "budget": Budget(cost=10.0)}
     try:
         return await run(program, **options)
-    except RunAwaiting as waiting:
+    except RunAwaiting:
         if name == "awaiting":
             return None
-        await store.answer(name, waiting.questions[0], b"true")
+        for question in await store.questions(name):
+            await store.answer(
+                name, question.id, b"false" if "thank" in question.text and name == "refused" else b"true"
+            )
         return await run(program, **options)
 
 
