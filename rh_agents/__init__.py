@@ -44,6 +44,7 @@ from rh_agents.core.policies import (
     RetryPolicy,
 )
 from rh_agents.core.ports import Question, Store
+from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
 from rh_agents.core.rewind import fork
 from rh_agents.core.types import CacheScope, Durability, Effect, EventType, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Price, Spending, Usage
@@ -97,6 +98,7 @@ __all__ = [
     "RunIsLive",
     "RunMismatchError",
     "RunStopped",
+    "Secret",
     "Spending",
     "Store",
     "StoreError",
@@ -111,10 +113,13 @@ __all__ = [
     "Usage",
     "agent",
     "current",
+    "forget_secret",
     "fork",
     "llm",
     "open_store",
     "parallel",
+    "redact",
+    "register_secret",
     "report_usage",
     "run",
     "run_sync",

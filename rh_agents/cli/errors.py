@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from rh_agents.core.errors import InputError
+from rh_agents.core.redaction import redact
 
 __all__ = ["BadInput", "CommandError", "close_names", "describe_validation", "one_line", "place_of"]
 
@@ -48,8 +49,8 @@ def close_names(wanted: str, names: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks, and with control characters made visible: it may come from data or from a model."""
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    """The text without line breaks and secrets, and with control characters made visible: it may come from anywhere."""
+    return "".join(char if char.isprintable() else _escape(char) for char in redact(text))
 
 
 def _escape(char: str) -> str:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rh_agents.core.redaction import redact
 from rh_agents.display.text import crop, width_of
 
 __all__ = ["Page", "Part", "table_lines"]
@@ -82,6 +83,7 @@ class Page:
         return f"\x1b[{code}m{part.text}\x1b[0m" if code and self._has_colours else part.text
 
     def _print(self, text: str) -> None:
+        text = redact(text)
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         if not encoding.lower().startswith("utf"):
             text = text.translate(_PLAIN_MARKS)

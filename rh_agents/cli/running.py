@@ -22,6 +22,7 @@ from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import RunAwaiting, RunStopped
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.interrupt import interrupt_on_signals
+from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult, describe_error
 
 __all__ = ["FlowJob", "flow_call", "input_of", "read_value"]
@@ -140,7 +141,7 @@ class FlowJob:
     def _tell_failure(self, result: ExecutionResult[Any]) -> int:
         assert result.error is not None
         if self.show_traceback:
-            self.tell("".join(traceback.format_exception(result.error)).rstrip())
+            self.tell(redact("".join(traceback.format_exception(result.error))).rstrip())
         self.tell(f"rh-agents: {self.name} failed: {one_line(describe_error(result.error))}")
         return 1
 

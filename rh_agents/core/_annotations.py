@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, TzInfo, Url
 
 from rh_agents.core._registry import Kind, field_hints, kind_of, name_of
+from rh_agents.core.redaction import Secret
 
 __all__ = ["check_annotation"]
 
@@ -28,7 +29,7 @@ _DATA = frozenset(
     {
         str, int, float, bool, type(None), complex, bytes, bytearray, list, tuple, dict, set, frozenset, deque,
         OrderedDict, Counter, Decimal, Fraction, UUID, date, datetime, time, timedelta, timezone, tzinfo, TzInfo, Url,
-        MultiHostUrl, object,
+        MultiHostUrl, Secret, object,
     }
 )  # fmt: skip
 _WITH_DATA = frozenset({"ipaddress", "zoneinfo", "pydantic.networks"})

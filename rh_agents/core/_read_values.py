@@ -24,6 +24,7 @@ from pydantic_core import MultiHostUrl, PydanticUndefined, TzInfo, Url
 from rh_agents.core._registry import Kind, Shape, class_named, loaded_exception, shape_of, slots_of
 from rh_agents.core._write_values import ADDRESSES, ATOMS, DTYPE, PATHS, TAG, Node
 from rh_agents.core.errors import RecordedError, StoreError
+from rh_agents.core.redaction import SPELLINGS, Secret, registered_value
 
 __all__ = ["UnknownValue", "revive"]
 
@@ -101,6 +102,31 @@ def _pairs(node: Node, unknown_ok: bool) -> list[Any]:
 
 def _read_str(node: Node, _: bool) -> str:
     return a2b_base64(_text(node), strict_mode=True).decode("utf-8", "surrogatepass")
+
+
+def _read_bytes(node: Node, unknown_ok: bool) -> bytes:
+    if "parts" not in node:
+        return a2b_base64(_text(node), strict_mode=True)
+    parts = _list(node, unknown_ok, "parts")
+    return b"".join(part.encode() if isinstance(part, str) else _checked(part, bytes) for part in parts)
+
+
+def _texts(node: Node, unknown_ok: bool) -> list[str]:
+    return [_checked(part, str) for part in _list(node, unknown_ok)]
+
+
+def _read_secret(node: Node, unknown_ok: bool) -> object:
+    """A `Secret`, or its value as it was spelt in a text."""
+    name = _text(node, "name")
+    value = registered_value(name)
+    if value is None:
+        if unknown_ok:
+            return f"<secret:{name}>" if "spelling" in node else UnknownValue("Secret", name)
+        raise StoreError(
+            f"a recorded value has the secret {name!r} in it, and this process has none of that name: make it, with "
+            f"Secret({name!r}, value), before the run is started"
+        )
+    return SPELLINGS[_text(node, "spelling")](value) if "spelling" in node else Secret(name)
 
 
 def _read_float(node: Node, _: bool) -> float:
@@ -434,8 +460,10 @@ _READERS: dict[str, Callable[[Node, bool], Any]] = {
     "set": lambda node, unknown_ok: set(_list(node, unknown_ok)),
     "frozenset": lambda node, unknown_ok: frozenset(_list(node, unknown_ok)),
     "deque": _read_deque,
-    "bytes": lambda node, _: a2b_base64(_text(node), strict_mode=True),
-    "bytearray": lambda node, _: bytearray(a2b_base64(_text(node), strict_mode=True)),
+    "bytes": _read_bytes,
+    "bytearray": lambda node, unknown_ok: bytearray(_read_bytes(node, unknown_ok)),
+    "secret": _read_secret,
+    "with-secrets": lambda node, unknown_ok: "".join(_texts(node, unknown_ok)),
     "complex": _read_complex,
     "Decimal": lambda node, _: Decimal(_text(node)),
     "Fraction": _read_fraction,

@@ -14,6 +14,7 @@ from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.keys import again_key
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
+from rh_agents.core.redaction import redact
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome
 from rh_agents.core.rewind import affected_by
@@ -228,9 +229,9 @@ class Recording:
         if journal is None:
             return
         if self.broken is not None:  # the run has not ended, whatever its program came to
-            await journal.close(ExecutionStatus.STARTED, str(self.broken))
+            await journal.close(ExecutionStatus.STARTED, redact(str(self.broken)))
             raise self.broken
-        await journal.close(status, reason)
+        await journal.close(status, None if reason is None else redact(reason))
 
     @property
     def journal(self) -> Journal | None:
@@ -261,5 +262,5 @@ def _expect_same(known: RunInfo, request: RunRequest) -> None:
 
 
 def _short(data: bytes | None, length: int = 120) -> str:
-    text = "(not kept)" if data is None else data.decode("utf-8", "replace")
+    text = "(not kept)" if data is None else redact(data.decode("utf-8", "replace"))
     return text if len(text) <= length else f"{text[: length - 1]}…"

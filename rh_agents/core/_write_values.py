@@ -22,6 +22,7 @@ from pydantic_core import MultiHostUrl, TzInfo, Url
 
 from rh_agents.core._registry import Kind, Shape, kind_of, late_shape_of, name_of, name_of_module, shape_of, slots_of
 from rh_agents.core.errors import GroupError, UnstorableError
+from rh_agents.core.redaction import Reference, Secret, parts_of
 
 __all__ = [
     "ADDRESSES",
@@ -97,6 +98,8 @@ class Writing:
             return value
         if depth >= _MOST_LEVELS:
             raise UnstorableError(too_deep(place))
+        if kind is str and (parts := parts_of(value)) is not None:
+            return {TAG: "with-secrets", "v": [self.write(part, place, depth + 2) for part in parts]}
         if kind is list:
             return [self.write(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
         if kind is dict and _is_object(value) and all(map(_is_plain, value)):
@@ -175,11 +178,13 @@ def _is_plain(value: Any) -> bool:
         return math.isfinite(cast(float, value))
     if kind is int:
         return -_LARGE < cast(int, value) < _LARGE
-    if kind is str and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return False
+        return parts_of(value) is None
     return True
 
 
@@ -225,6 +230,14 @@ def _str_node(value: str) -> Node:
     return {TAG: "str", "v": _base64(value.encode("utf-8", "surrogatepass"))}
 
 
+def _bytes_node(tag: str, value: bytes | bytearray) -> Node:
+    """Secrets in bytes are found as in a text of which each character is a byte."""
+    parts = parts_of(value.decode("latin-1"), is_bytes=True)
+    if parts is None:
+        return {TAG: tag, "v": _base64(value)}
+    return {TAG: tag, "parts": [part.encode("latin-1") if isinstance(part, str) else part for part in parts]}
+
+
 def _datetime_node(value: datetime | time) -> Node:
     zone = value.tzinfo
     is_in_text = zone is None or (type(zone) is timezone and len(_initargs(zone)) == 1)
@@ -257,8 +270,10 @@ _WRITERS: dict[type, Callable[[Any], Node]] = {
     set: lambda value: {TAG: "set", "v": list(value)},
     frozenset: lambda value: {TAG: "frozenset", "v": list(value)},
     deque: lambda value: {TAG: "deque", "v": list(value), "maxlen": value.maxlen},
-    bytes: lambda value: {TAG: "bytes", "v": _base64(value)},
-    bytearray: lambda value: {TAG: "bytearray", "v": _base64(value)},
+    bytes: lambda value: _bytes_node("bytes", value),
+    bytearray: lambda value: _bytes_node("bytearray", value),
+    Secret: lambda value: {TAG: "secret", "name": value.name},
+    Reference: lambda value: {TAG: "secret", "name": value.name, "spelling": value.spelling},
     complex: lambda value: {TAG: "complex", "v": [value.real, value.imag]},
     Decimal: lambda value: {TAG: "Decimal", "v": str(value)},
     Fraction: lambda value: {TAG: "Fraction", "v": [value.numerator, value.denominator]},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextvars import ContextVar
@@ -16,10 +15,11 @@ from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Subscriber
+from rh_agents.core.redaction import logger
 
 __all__ = ["EventBus", "EventStream", "OnFull", "Subscription"]
 
-_log = logging.getLogger("rh_agents.bus")
+_log = logger("rh_agents.bus")
 
 Event: TypeAlias = "ExecutionEvent[Any]"  # quoted: Pydantic would build a model for it at import
 

@@ -19,6 +19,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from rh_agents.core.errors import DefinitionError
+from rh_agents.core.redaction import Secret
 
 __all__ = ["canonical", "canonical_arguments"]
 
@@ -76,6 +77,8 @@ def _literal(value: object) -> object:
 
 def _tagged(value: object) -> object:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, Secret):
+        return ("secret", value.name)  # a changed password is the same input
     if isinstance(value, Enum):
         return (name, _literal(value.value))
     if isinstance(value, BaseModel):

@@ -14,6 +14,7 @@ from rh_agents.core._trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.scope import current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -177,6 +178,9 @@ def call_event(
     }
     if facts is not None:
         fields.update(facts)
+        message = facts.get("message")
+        if message is not None:
+            fields["message"] = redact(message)
     return trusted(ExecutionEvent, fields)
 
 

@@ -15,6 +15,7 @@ from rh_agents.core.codec import canonical
 from rh_agents.core.errors import DefinitionError, InputError, StopRun, UsageError
 from rh_agents.core.events import call_event
 from rh_agents.core.ports import Question, RunHandle
+from rh_agents.core.redaction import redact
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import Effect, EventType, ExecutionStatus, OnUnknown
 from rh_agents.core.values import learn
@@ -94,7 +95,7 @@ class Asking:
         schema = None if adapter is None else to_json(adapter.json_schema()).decode()
         again = f"-{scope.tries + 1}" if scope.tries else ""  # somebody wants it to be asked again
         question_id = scope.key.hex()[:_ID_LENGTH] + again
-        question = Question(state.run_id, question_id, scope.address, text, schema, state.now())
+        question = Question(state.run_id, question_id, scope.address, redact(text), schema, state.now())
         journal = state.journal
         if journal is not None:
             question = await journal.ask(question)

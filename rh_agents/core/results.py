@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from rh_agents.core._foreign import text_of
 from rh_agents.core._trusted import trusted
 from rh_agents.core.errors import RecordedError, RhAgentsError
+from rh_agents.core.redaction import redact
 from rh_agents.core.scope import Generation
 from rh_agents.core.usage import Usage
 
@@ -63,12 +64,12 @@ class ExecutionResult(BaseModel, Generic[T]):
 
 
 def describe_error(error: BaseException) -> str:
-    """One line for people: the kind of the error and its first line of text."""
+    """One line for people: the kind of the error and its first line of text, without secrets."""
     kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
     text = text_of(error)
     if not text:
         return kind
-    line = text.splitlines()[0]
+    line = redact(text.splitlines()[0])
     if not line.isprintable():  # it may go to a terminal, and it may have come from anywhere
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return f"{kind}: {line}"

@@ -5,6 +5,10 @@ What JSON has is written as it is. Everything else is an object with the key `"!
     {"!": "tuple", "v": [1, 2]}
     {"!": "model", "class": "app.Page", "v": {"url": "https://...", "links": {"!": "set", "v": []}}}
 
+A registered secret (see `rh_agents.core.redaction`) is written as its name, and put back when it is read:
+
+    {"!": "with-secrets", "v": ["Bearer ", {"!": "secret", "name": "api-key", "spelling": ""}]}
+
 What is read is equal to what was written and has the same types. Reading runs no code of the user's: no constructor, no
 validator, no import; only `__hash__` and `__eq__` of what stands in sets and dictionary keys. Instances are made of
 classes that the program has registered (see `learn` and `storable`), and of no others.
@@ -22,6 +26,7 @@ from rh_agents.core._read_values import UnknownValue, revive
 from rh_agents.core._registry import learn, learn_function, name_of, storable
 from rh_agents.core._write_values import Writing, brief, quick, text_of, too_deep
 from rh_agents.core.errors import StoreError, UnstorableError
+from rh_agents.core.redaction import stored_needles
 from rh_agents.core.results import ExecutionResult, describe_error
 
 __all__ = [
@@ -50,12 +55,13 @@ def encode(value: object) -> bytes:
             "a httpx.Client at ['client'] cannot be stored", so that the caller can say whose value it is.
     """
     try:
-        if type(value) is str:
-            return to_json(value)
-        data = to_json(quick(value, 0))
+        data = to_json(value if type(value) is str else quick(value, 0))
     except Exception:  # noqa: BLE001 - mostly NotQuick and what to_json raises, but the value is the user's
         return _encode_carefully(value)
-    return _encode_carefully(value) if _has_unreadable_number(data) else data
+    needles = stored_needles()
+    if needles and any(needle in data for needle in needles):
+        return _encode_carefully(value)
+    return _encode_carefully(value) if type(value) is not str and _has_unreadable_number(data) else data
 
 
 def _has_unreadable_number(data: bytes) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from rh_agents.core.errors import UsageError
+from rh_agents.core.redaction import redact
 from rh_agents.display.text import brief, harmless
 
 if TYPE_CHECKING:
@@ -101,11 +102,14 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def event_json(event: ExecutionEvent[Any]) -> str:
-    """The event as JSON on one line. A result that has no JSON form is given as its `repr`, cut to 200 characters."""
+    """The event as JSON on one line, without secrets.
+
+    A result that has no JSON form is given as its `repr`, cut to 200 characters.
+    """
     try:
-        return event.model_dump_json()
+        return redact(event.model_dump_json())
     except (ValueError, TypeError, RecursionError):
-        return _spelled_out(event).model_dump_json()
+        return redact(_spelled_out(event).model_dump_json())
 
 
 def _spelled_out(event: ExecutionEvent[Any]) -> ExecutionEvent[Any]:

@@ -6,6 +6,7 @@ import reprlib
 
 from rich.cells import cell_len, set_cell_size
 
+from rh_agents.core.redaction import redact
 from rh_agents.core.usage import Usage
 
 __all__ = ["amount", "brief", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
@@ -36,8 +37,9 @@ def harmless(text: str, limit: int = LONGEST) -> str:
 
     What is not printable (control characters, escape sequences, line ends, marks that turn the direction of writing,
     invisible characters, halves of surrogate pairs) is written as Python writes it: `\\x1b`, `\\n`, `\\u202e`. Of more
-    than `limit` characters only the first are shown, and "…".
+    than `limit` characters only the first are shown, and "…". Secrets are left out.
     """
+    text = redact(text if len(text) <= 2 * limit else text[: 2 * limit] + "…")
     shown = text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
     if shown.isascii() and shown.isprintable():
         return shown

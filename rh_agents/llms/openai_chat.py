@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.errors import AccessDenied, IncompleteAnswer
+from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
 from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
 from rh_agents.llms.prices import price_of
@@ -63,10 +64,25 @@ class OpenAIChat(ChatModel):
     _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = PrivateAttr(default_factory=WeakKeyDictionary)
 
     def __init__(
-        self, model: str, base_url: str | None = None, api_key: str | SecretStr | None = None, **settings: Any
+        self,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | SecretStr | Secret | None = None,
+        **settings: Any,
     ) -> None:
-        secret = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        key = api_key.reveal() if isinstance(api_key, Secret) else api_key
+        secret = SecretStr(key) if isinstance(key, str) else key
         super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
+        self._register_secrets()
+
+    def _register_secrets(self) -> None:
+        """Keep the key out of everything that people read, and out of stores."""
+        server = self.base_url or "OpenAI"
+        if self.api_key is not None:
+            register_found(f"api key for {server}", self.api_key.get_secret_value())
+        for name, value in self.headers.items():
+            if is_credential_name(name):
+                register_found(f"{name} for {server}", value.rpartition(" ")[2])
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,11 +167,14 @@ class OpenAIChat(ChatModel):
         key = None if self.api_key is None else self.api_key.get_secret_value()
         timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
         try:
-            return openai.AsyncOpenAI(
+            sdk = openai.AsyncOpenAI(
                 api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0, default_headers=dict(self.headers)
             )
         except openai.OpenAIError as error:
             raise AccessDenied(f"{self.name}: no key: set OPENAI_API_KEY, or pass api_key= ({error})") from error
+        if key is None:
+            register_found("OPENAI_API_KEY", sdk.api_key)
+        return sdk
 
 
 class _Client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +22,14 @@ from psycopg.types.string import TextBinaryLoader
 from psycopg_pool import ConnectionPool
 
 from rh_agents.core.errors import StoreError
+from rh_agents.core.redaction import logger
 
 __all__ = ["DEFAULT_SCHEMA", "Array", "Database", "as_text", "from_text", "plain_text", "read_url"]
 
 DEFAULT_SCHEMA = "rh_agents"
 """Where the tables are, unless the URL names another schema."""
 
-_LOG = logging.getLogger("rh_agents.stores.postgresql")
+_LOG = logger("rh_agents.stores.postgresql")
 
 # --- text ------------------------------------------------------------------------------------------------------------
 

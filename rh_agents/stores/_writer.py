@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import logging
 import os
 import queue
 import threading
@@ -22,13 +21,14 @@ from typing import Any, Protocol, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
+from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import Backend, Batch, Standing, Writing
 
 __all__ = ["Delivery", "Holder", "Writer", "again", "call_on", "result_of"]
 
 T = TypeVar("T")
 
-_LOG = logging.getLogger("rh_agents.stores")
+_LOG = logger("rh_agents.stores")
 _LOOK_EVERY = 0.5
 """Seconds between two looks for requests to stop, while there is nothing to write."""
 _FRESH = Standing(True, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from pydantic_core import from_json
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow
+from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import (
     Batch,
     CallRow,
@@ -58,7 +58,7 @@ except ModuleNotFoundError as _error:
 
 __all__ = ["SqliteStore"]
 
-_LOG = logging.getLogger("rh_agents.stores")
+_LOG = logger("rh_agents.stores")
 
 _APPLICATION_ID = 0x72686167
 """Marks the files of this library ("rhag"), so that another program's database is not taken for one."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from rh_agents.core.actors import Tool
 from rh_agents.core.errors import DefinitionError, ToolError
+from rh_agents.core.redaction import is_credential_name, register_found
 from rh_agents.core.types import Effect, OnUnknown
 
 try:
@@ -52,12 +53,16 @@ async def mcp_tools(
         timeout: seconds for each call.
         needs_approval: whether a person has to allow each call by a model; None: where the server says that something
             is destroyed.
-        env, cwd: the environment and the folder of a command.
+        env, cwd: the environment and the folder of a command. What its name says is a credential (`API_KEY`, `TOKEN`)
+            is kept out of everything that people read, and out of stores.
 
     Raises:
         ToolError: the server cannot be started or reached, or does not speak the protocol.
         DefinitionError: a tool among `only` is not there.
     """
+    for variable, value in (env or {}).items():
+        if is_credential_name(variable):
+            register_found(variable, value)
     name = server if isinstance(server, str) else " ".join(server) if isinstance(server, list | tuple) else repr(server)
     client = Client(_target(server, env, cwd), read_timeout_seconds=timeout)
     try:

@@ -1,0 +1,386 @@
+"""Secrets: what they are called, where they stand in texts, and how texts for people are freed of them.
+
+There are two borders, and they follow different rules.
+
+*What people read* (messages of events, texts of errors as they are shown, logs, terminal) passes `redact`. It takes out
+registered secrets in every spelling in which they travel (as they are, in a URL, in base64, escaped), and what has the
+shape of a credential: the password in a URL, a token in a query, an Authorization header, the keys of well-known
+services. A shape can be mistaken, which costs a reader a word and nobody a value.
+
+*What a store keeps* must come back as it was: a presigned URL is a result like any other. So nothing is changed by its
+shape there. Only what has been registered is taken out, since it can be put back: the value holds a reference, the name
+of the secret and how it is spelt, and whoever reads it needs the secret. See `rh_agents.core.values`.
+
+The registry belongs to the process, like the environment from which most secrets come. Threads share it: each change
+makes a new table, so that readers need no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic_core import core_schema, to_json
+
+from rh_agents.core.errors import UsageError
+
+__all__ = [
+    "SPELLINGS",
+    "RedactingFilter",
+    "Reference",
+    "Secret",
+    "forget_secret",
+    "is_credential_name",
+    "logger",
+    "parts_of",
+    "redact",
+    "register_found",
+    "register_secret",
+    "registered_value",
+    "stored_needles",
+]
+
+SHORTEST = 6
+"""Characters. A shorter secret is not looked for in texts: it would be found in many that have none in them."""
+
+_SHORTEST_FOUND = 12
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+class Secret:
+    """A secret by its name: an argument, an input or a part of a result that must not be written down.
+
+        password = Secret("db-password", os.environ["DB_PASSWORD"])
+        await run(load, password, store="runs.db")  # the journal has the name; `password.reveal()` the value
+
+    It is registered with this process when it is made, so that its value is taken out of everything that people read.
+    In keys stands its name: a changed password costs nothing. In a store stands its name as well; a process that reads
+    it must have made a secret of this name, and gets the value that it has there.
+
+    Two secrets are equal if they have one name. `str()` and `repr()` show the name.
+
+    Args:
+        name: what it is called in keys and stores, the same in every process.
+        value: the text; None for one that is registered already.
+
+    Raises:
+        UsageError: there is no value, and none of this name is registered; or the name is empty.
+    """
+
+    __slots__ = ("name",)
+
+    name: str
+
+    def __init__(self, name: str, value: str | None = None) -> None:
+        object.__setattr__(self, "name", name)
+        if value is not None:
+            register_secret(name, value)
+        elif name not in _table.values:
+            raise UsageError(f"no secret {name!r} is registered in this process: make it with Secret({name!r}, value)")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Secret cannot be changed: make another one")
+
+    def reveal(self) -> str:
+        """The value that is registered under the name now.
+
+        Raises:
+            UsageError: it has been forgotten.
+        """
+        value = _table.values.get(self.name)
+        if value is None:
+            raise UsageError(f"the secret {self.name!r} is no longer registered in this process")
+        return value
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r})"
+
+    def __str__(self) -> str:
+        return _mark(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return self.name == other.name if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(("secret", self.name))
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
+        return self
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str, str]]:
+        """A worker process gets the value along with the name."""
+        return (type(self), (self.name, self.reveal()))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(cls, serialization=core_schema.to_string_ser_schema())
+
+
+def register_secret(name: str, value: str) -> None:
+    """Take a text out of everything that people read from now on, and keep it out of stores.
+
+    Args:
+        name: what stands in its place. Registering another value under the same name replaces the first one.
+        value: the text. Shorter ones than 6 characters are not looked for in texts.
+
+    Raises:
+        UsageError: the name or the value is empty.
+    """
+    if not name or not value:
+        raise UsageError("a secret needs a name and a value that are not empty")
+    _use({**_table.values, name: value})
+
+
+def register_found(name: str, value: str | None) -> None:
+    """Register what is known to be a credential though nobody has given it a name, such as the key of a model.
+
+    Nothing happens if the value is registered already, or if it looks like the placeholder ("not-needed") that servers
+    without keys are given. Another value of the same name does not replace the first one: both are in use.
+    """
+    if value is None or value in _table.values.values():
+        return
+    if len(value) < _SHORTEST_FOUND or not any(map(str.isdigit, value)):
+        return
+    free, number = name, 1
+    while free in _table.values:
+        number += 1
+        free = f"{name} ({number})"
+    register_secret(free, value)
+
+
+def is_credential_name(name: str) -> bool:
+    """Whether a variable, a header or a parameter of this name has a credential."""
+    return _CREDENTIAL_NAME.fullmatch(name) is not None
+
+
+def forget_secret(name: str) -> None:
+    """Look for the secret no longer; nothing happens if there is none of this name."""
+    _use({each: value for each, value in _table.values.items() if each != name})
+
+
+def _mark(name: str) -> str:
+    return f"<secret:{name}>"
+
+
+# -- how they are spelt ------------------------------------------------------------------------------------------------
+
+
+def _percent(text: str, space: str = "%20", digits: str = "%%%02X") -> str:
+    """As in a URL."""
+    quoted = (chr(byte) if byte in _UNRESERVED else digits % byte for byte in text.encode("utf-8", "surrogatepass"))
+    return "".join(quoted).replace("%20", space)
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
+
+
+SPELLINGS: Mapping[str, Callable[[str], str]] = {
+    "": lambda text: text,
+    "url": _percent,
+    "form": lambda text: _percent(text, space="+"),
+    "url-lower": lambda text: _percent(text, digits="%%%02x"),
+    "base64": _base64,
+    "base64url": lambda text: urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii"),
+}
+"""How a secret may stand in a value: by the name of the spelling, which is recorded, how it is made of the secret."""
+
+
+def _cores(text: str) -> Iterator[str]:
+    """What base64 makes of the text wherever it begins in longer data (`user:password`), without the shared edges."""
+    data = text.encode("utf-8", "surrogatepass")
+    for offset, first in ((0, 0), (1, 2), (2, 3)):
+        bits = (offset + len(data)) * 8
+        for encode in (b64encode, urlsafe_b64encode):
+            core = encode(b"\0" * offset + data)[first : bits // 6].decode("ascii")
+            if len(core) >= SHORTEST:
+                yield core
+
+
+def _shown_forms(value: str) -> Iterator[str]:
+    """All spellings in which a person could read the secret."""
+    for spell in SPELLINGS.values():
+        yield spell(value)
+    yield from _cores(value)
+    yield to_json(value.encode("utf-8", "replace").decode())[1:-1].decode()
+    yield ascii(value)[1:-1]
+    yield repr(value)[1:-1]
+
+
+class Reference(NamedTuple):
+    """The place of a secret in a text that is stored: its name, and how it is spelt there."""
+
+    name: str
+    spelling: str = ""
+
+
+class _Table:
+    """All that is registered, and what was worked out of it once."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values: Mapping[str, str] = values
+        looked_for = {name: value for name, value in values.items() if len(value) >= SHORTEST}
+        self.references: dict[str, Reference] = {}
+        self.marks: dict[str, str] = {}
+        for name, value in looked_for.items():
+            for spelling, spell in SPELLINGS.items():
+                self.references.setdefault(spell(value), Reference(name, spelling))
+            for form in _shown_forms(value):
+                self.marks.setdefault(form, _mark(name))
+        self.in_bytes: dict[str, Reference] = {
+            form.encode("utf-8", "surrogatepass").decode("latin-1"): reference
+            for form, reference in self.references.items()
+        }
+        self.needles: tuple[bytes, ...] = tuple(
+            to_json(form.encode("utf-8", "replace").decode())[1:-1] for form in self.references
+        )
+
+
+def _finder(forms: Mapping[str, object], text: str) -> re.Pattern[str] | None:
+    """Finds those forms that are in the text, the longest first: one may be the beginning of another one.
+
+    One pattern for all forms would look for each of them at each letter, which takes seconds for a long text.
+    """
+    present = [form for form in forms if form in text]
+    return re.compile("|".join(map(re.escape, sorted(present, key=len, reverse=True)))) if present else None
+
+
+_table = _Table({})
+
+
+def _use(values: Mapping[str, str]) -> None:
+    global _table  # noqa: PLW0603 - one registry for the process; readers take the whole table at once
+    _table = _Table(values)
+
+
+# -- in values that are stored -----------------------------------------------------------------------------------------
+
+
+def stored_needles() -> tuple[bytes, ...]:
+    """What has to be looked for in the JSON text of a value; () if nothing is registered."""
+    return _table.needles
+
+
+def parts_of(text: str, *, is_bytes: bool = False) -> list[str | Reference] | None:
+    """The text with references for the secrets in it; None if there are none.
+
+    `is_bytes`: each character of the text stands for a byte of UTF-8.
+    """
+    references = _table.in_bytes if is_bytes else _table.references
+    finder = _finder(references, text)
+    if finder is None:
+        return None
+    parts: list[str | Reference] = []
+    end = 0
+    for found in finder.finditer(text):
+        if found.start() > end:
+            parts.append(text[end : found.start()])
+        parts.append(references[found[0]])
+        end = found.end()
+    if end < len(text):
+        parts.append(text[end:])
+    return parts
+
+
+def registered_value(name: str) -> str | None:
+    """The value of a secret; None if this process has none of this name."""
+    return _table.values.get(name)
+
+
+# -- in texts that people read -----------------------------------------------------------------------------------------
+
+_NAMES = (
+    r"(?:[\w.-]*[_.-])?(?:api[_-]?key|apikey|access[_-]?key|key|token|secret|password|passwd|pwd|signature|sig|credential"
+    r"|auth|authorization|session[_-]?id|sas)"
+)
+_CREDENTIAL_NAME = re.compile(rf"(?i){_NAMES}|cookie")
+_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    # scheme://user:password@host; of a user alone, where it is a token (as for https) and not a name (as for ssh)
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/@:?#'\"<>]*):[^\s/@'\"<>]+@"), r"\1:***@"),
+    (re.compile(r"(?i)(\bhttps?://)[^\s/@:?#'\"<>]+@"), r"\1***@"),
+    # ?token=..., &X-Amz-Signature=...
+    (re.compile(rf"(?i)([?&;]{_NAMES}=)[^\s&#;'\"<>)\]}}]+"), r"\1***"),
+    # Authorization: Bearer ..., 'authorization': 'Basic ...', x-api-key: ...
+    (
+        re.compile(
+            r"(?i)(\b(?:proxy-)?authorization\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?(?:(?:bearer|basic|token|digest|negotiate)\s+)?)"
+            r"[^\s'\",;\\)}\]]+"
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(?i)(\bx-api-key\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?)[^\s'\",;\\)}\]]+"), r"\1***"),
+    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{8,}=*"), r"\1***"),
+    # password='...', "api_key": "..."; without quotes only after an equals sign
+    (re.compile(rf"(?i)(\b{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])[^'\"\\]+"), r"\1***"),
+    (
+        re.compile(
+            r"(?i)(\b(?:[\w.-]*(?:password|passwd|pwd|secret)|(?:[\w.-]*[_.-])?(?:api[_-]?key|token))=)"
+            r"[^\s&#,;'\")\]}]+"
+        ),
+        r"\1***",
+    ),
+    # keys that tell by their beginning whose they are, and JSON Web Tokens
+    (
+        re.compile(
+            r"\b(?:sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
+            r"|hf_[A-Za-z0-9]{20,}|AIza[\w-]{30,}|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
+        ),
+        "***",
+    ),
+)
+_HINT = re.compile(
+    r"(?i)[@=]|key|token|secret|passw|auth|bearer|basic|sk-|gh[opsur]_|github_pat|glpat|xox|hf_|AIza|AKIA|ASIA|eyJ"
+)
+"""Something of this is in every text that a shape fits. Most texts have none of it."""
+
+
+def redact(text: str) -> str:
+    """The text as people may read it: without registered secrets, and without what has the shape of a credential.
+
+    In place of a secret stands its name (`<secret:db-password>`), in place of a credential `***`.
+    """
+    marks = _table.marks
+    finder = _finder(marks, text)
+    if finder is not None:
+        text = finder.sub(lambda found: marks[found[0]], text)
+    if _HINT.search(text) is None:
+        return text
+    for shape, replacement in _SHAPES:
+        text = shape.sub(replacement, text)
+    return text
+
+
+# -- logs --------------------------------------------------------------------------------------------------------------
+
+
+class RedactingFilter(logging.Filter):
+    """Takes secrets out of log records: messages and tracebacks. The library's own loggers have it.
+
+    To free other records of them, add it to a handler: `handler.addFilter(RedactingFilter())`.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; it is always kept."""
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            record.exc_text = redact("".join(traceback.format_exception(record.exc_info[1]))).rstrip()
+        return True
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of this name, without secrets in what it logs."""
+    found = logging.getLogger(name)
+    if not any(isinstance(each, RedactingFilter) for each in found.filters):
+        found.addFilter(RedactingFilter())
+    return found

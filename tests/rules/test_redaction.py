@@ -1,0 +1,294 @@
+"""What people read has no secrets in it, and what a store keeps has their names."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import logging
+import pickle
+import urllib.parse
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+
+from rh_agents import Secret, StoreError, forget_secret, redact, register_secret, storable
+from rh_agents.core.codec import canonical, canonical_arguments
+from rh_agents.core.errors import UsageError
+from rh_agents.core.redaction import RedactingFilter, is_credential_name, register_found, registered_value
+from rh_agents.core.results import describe_error
+from rh_agents.core.values import UnknownValue, decode, decode_error, encode, encode_error
+
+VALUE = 'p@ss/wörd+"1\\x'
+
+
+@pytest.fixture(autouse=True)
+def secret() -> Iterator[Secret]:
+    yield Secret("db", VALUE)
+    forget_secret("db")
+
+
+@storable
+class Login(BaseModel):
+    user: str
+    password: Secret | None = None
+    text: str = ""
+
+
+# -- texts for people --------------------------------------------------------------------------------------------------
+
+SPELT = {
+    "as it is": VALUE,
+    "in a URL": urllib.parse.quote(VALUE, safe=""),
+    "in a form": urllib.parse.quote_plus(VALUE),
+    "in base64": base64.b64encode(VALUE.encode()).decode(),
+    "in base64 for URLs": base64.urlsafe_b64encode(VALUE.encode()).decode(),
+    "in JSON": VALUE.replace("\\", "\\\\").replace('"', '\\"'),
+    "as Python writes it": repr(VALUE)[1:-1],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELT)
+def test_a_registered_secret_is_taken_out_of_texts_however_it_is_spelt(spelling: str) -> None:
+    assert redact(f"cannot connect with {SPELT[spelling]} today") == "cannot connect with <secret:db> today"
+
+
+@pytest.mark.parametrize("user", ["", "a", "ab", "abc", "some.body"])
+def test_a_secret_is_found_in_base64_wherever_it_begins(user: str) -> None:
+    encoded = base64.b64encode(f"{user}:{VALUE}:more".encode()).decode()
+    shown = redact(f"sent {encoded}.")
+    assert "<secret:db>" in shown
+    assert base64.b64encode(VALUE.encode()).decode()[4:-8] not in shown
+
+
+SHAPES = {
+    "postgresql://me:hunter2@db.example/app": "postgresql://me:***@db.example/app",
+    "redis://:hunter2@cache:6379": "redis://:***@cache:6379",
+    "clone https://ghp_0123@github.com/x.git": "clone https://***@github.com/x.git",
+    "GET /a?token=abc&x=1": "GET /a?token=***&x=1",
+    "https://s3/x?X-Amz-Signature=0af&X-Amz-Date=1": "https://s3/x?X-Amz-Signature=***&X-Amz-Date=1",
+    "/a?access_token=a.b-c#top": "/a?access_token=***#top",
+    "Authorization: Bearer abcdef": "Authorization: Bearer ***",
+    "{'authorization': 'Basic dTpw', 'x': 1}": "{'authorization': '***', 'x': 1}",
+    "('Authorization', 'token-1')": "('Authorization', '***')",
+    "x-api-key: abc": "x-api-key: ***",
+    "sent bearer abcdefgh12 there": "sent bearer *** there",
+    "Client(api_key='abc', retries=2)": "Client(api_key='***', retries=2)",
+    '{"password": "a b"}': '{"password": "***"}',
+    "PGPASSWORD=abc psql": "PGPASSWORD=*** psql",
+    "Incorrect API key provided: sk-proj-0123456789abcdef.": "Incorrect API key provided: ***.",
+    "jwt eyJhbGciOiJI.eyJzdWIiOiIx.abc-_d": "jwt ***",
+}
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_what_has_the_shape_of_a_credential_is_taken_out(text: str) -> None:
+    assert redact(text) == SHAPES[text]
+    assert redact(redact(text)) == SHAPES[text], "nothing is taken out twice"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh://git@example.org/x.git",
+        "mail to me@example.org, key=value pairs, keyboard=1",
+        "https://example.org/a?page=2&sort=asc",
+        "KeyError: 'Atlantis'",
+        "the password: at least 8 letters",
+        "f(x)=1@2",
+        "tokens=12 max_tokens=5",
+        "basically bearer of bad news",
+    ],
+)
+def test_what_only_looks_a_little_like_one_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_a_short_secret_is_not_looked_for_in_texts() -> None:
+    try:
+        assert Secret("pin", "1234").reveal() == "1234"
+        assert redact("12345 items") == "12345 items"
+    finally:
+        forget_secret("pin")
+
+
+def test_of_two_secrets_the_longer_one_is_found_first() -> None:
+    register_secret("longer", VALUE + "-tail")
+    try:
+        assert redact(f"{VALUE}-tail {VALUE}") == "<secret:longer> <secret:db>"
+        assert decode(encode(f"{VALUE}-tail")) == f"{VALUE}-tail"
+    finally:
+        forget_secret("longer")
+
+
+def test_the_line_about_an_error_has_no_secret_in_it() -> None:
+    assert describe_error(ValueError(f"bad login {VALUE}")) == "ValueError: bad login <secret:db>"
+    assert describe_error(ValueError("no route to https://u:p@h/")) == "ValueError: no route to https://u:***@h/"
+
+
+def test_a_filter_takes_secrets_out_of_messages_arguments_and_tracebacks() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(RedactingFilter())
+    log = logging.getLogger("test_redaction")
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        try:
+            raise OSError("https://u:p1@h") from ValueError(VALUE)
+        except OSError:
+            log.exception("with %s", VALUE)
+    finally:
+        log.removeHandler(handler)
+    assert VALUE not in stream.getvalue()
+    assert "p1@" not in stream.getvalue()
+    assert stream.getvalue().startswith("with <secret:db>\n")
+    assert "ValueError: <secret:db>" in stream.getvalue()
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+VALUES = {
+    "text": f"Bearer {VALUE}",
+    "alone": VALUE,
+    "twice": VALUE + VALUE,
+    "in a URL": f"https://x/?p={urllib.parse.quote(VALUE, safe='')}&q=1",
+    "base64": base64.b64encode(VALUE.encode()).decode(),
+    "bytes": b"\xff" + VALUE.encode() + b"\x00",
+    "bytearray": bytearray(VALUE.encode()),
+    "list": [1, [VALUE, float("inf")]],
+    "dict": {"a": {"b": VALUE}},
+    "key of a dict": {VALUE: 1, "x": {VALUE: VALUE}},
+    "set": {VALUE, "b"},
+    "tuple": (VALUE,),
+    "object": Secret("db", VALUE),
+    "model": Login(user="u", password=Secret("db", VALUE), text=f"as {VALUE}"),
+    "no UTF-8 beside it": f"\ud800{VALUE}",
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_stored_has_the_name_of_a_secret_and_what_is_read_the_secret(name: str) -> None:
+    value = VALUES[name]
+    data = encode(value)
+    for spelt in SPELT.values():
+        assert spelt.encode() not in data
+    assert b'"db"' in data
+    assert decode(data) == value
+    assert type(decode(data)) is type(value)
+
+
+def test_a_changed_secret_is_put_back_as_it_is_now() -> None:
+    data = encode({"header": f"Bearer {VALUE}", "password": Secret("db")})
+    Secret("db", "another-one")
+    assert decode(data) == {"header": "Bearer another-one", "password": Secret("db")}
+    assert decode(data)["password"].reveal() == "another-one"
+
+
+@pytest.mark.parametrize("value", [f"Bearer {VALUE}", Secret("db", VALUE), {"a": VALUE.encode()}])
+def test_a_secret_that_is_not_registered_is_an_error_that_names_it(value: object) -> None:
+    data = encode(value)
+    forget_secret("db")
+    with pytest.raises(StoreError, match=r"has the secret 'db' in it.*Secret\('db', value\)"):
+        decode(data)
+
+
+def test_who_only_looks_sees_the_name() -> None:
+    data = encode({"a": f"Bearer {VALUE}", "b": Secret("db"), "c": VALUE.encode()})
+    forget_secret("db")
+    assert decode(data, unknown_ok=True) == {
+        "a": "Bearer <secret:db>",
+        "b": UnknownValue("Secret", "db"),
+        "c": b"<secret:db>",
+    }
+
+
+def test_values_are_never_changed_by_their_shape() -> None:
+    value = ["https://s3/x?X-Amz-Signature=0af", "postgresql://me:hunter2@db", "Authorization: Bearer abcdef"]
+    assert (
+        encode(value)
+        == b'["https://s3/x?X-Amz-Signature=0af","postgresql://me:hunter2@db","Authorization: Bearer abcdef"]'
+    )
+
+
+def test_an_error_is_stored_with_references_and_read_with_its_own_text() -> None:
+    error = ValueError(f"bad login {VALUE}", VALUE)
+    error.__cause__ = KeyError(VALUE)
+    error.add_note(f"tried {VALUE}")
+    data = encode_error(error)
+    for spelt in SPELT.values():
+        assert spelt.encode() not in data
+    again = decode_error(data)
+    assert again.args == error.args
+    assert str(again.__cause__) == str(error.__cause__)
+    assert again.__notes__ == error.__notes__
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_in_keys_by_its_name_so_that_changing_it_costs_nothing() -> None:
+    before = (
+        canonical_arguments({"password": Secret("db"), "n": 1}),
+        canonical([Login(user="u", password=Secret("db"))]),
+    )
+    Secret("db", "another-one")
+    after = canonical_arguments({"password": Secret("db"), "n": 1}), canonical([Login(user="u", password=Secret("db"))])
+    assert before == after
+    assert canonical(Secret("db")) == b"('secret', 'db')"
+
+
+# -- the object --------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_shows_its_name_and_reveals_its_value() -> None:
+    password = Secret("db")
+    assert (str(password), repr(password), f"{password}") == ("<secret:db>", "Secret('db')", "<secret:db>")
+    assert password.reveal() == VALUE
+    assert password == Secret("db") != Secret("db2", "abcdefgh")
+    assert {password: 1}[Secret("db")] == 1
+    assert copy.deepcopy(password) is copy.copy(password) is password
+    assert "pass" not in Login(user="u", password=password).model_dump_json().replace("password", "")
+    forget_secret("db2")
+
+
+def test_a_secret_reaches_a_worker_process_with_its_value() -> None:
+    data = pickle.dumps(Secret("db"))
+    forget_secret("db")
+    assert pickle.loads(data).reveal() == VALUE
+
+
+def test_a_secret_without_a_value_must_be_registered() -> None:
+    with pytest.raises(UsageError, match="no secret 'api' is registered"):
+        Secret("api")
+    with pytest.raises(UsageError, match="not empty"):
+        Secret("api", "")
+    gone = Secret("db")
+    forget_secret("db")
+    with pytest.raises(UsageError, match="no longer registered"):
+        gone.reveal()
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        gone.name = "x"
+
+
+def test_a_credential_that_is_found_gets_a_name_of_its_own_unless_it_is_a_placeholder() -> None:
+    try:
+        for value in ("key-number-1", "key-number-2", "key-number-2", "not-needed", "none", None):
+            register_found("model", value)
+        assert registered_value("model") == "key-number-1"
+        assert registered_value("model (2)") == "key-number-2"
+        assert registered_value("model (3)") is None
+    finally:
+        forget_secret("model")
+        forget_secret("model (2)")
+
+
+@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "api-key", "X-Api-Key", "Authorization", "DB_PASSWORD", "Cookie"])
+def test_names_of_credentials_are_known(name: str) -> None:
+    assert is_credential_name(name)
+
+
+@pytest.mark.parametrize("name", ["PATH", "HOME", "KEYBOARD", "max_tokens", "Accept"])
+def test_other_names_are_none(name: str) -> None:
+    assert not is_credential_name(name)
