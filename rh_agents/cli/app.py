@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -14,11 +13,12 @@ from typer.core import TyperGroup
 from rh_agents.cli import store_commands
 from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of
-from rh_agents.cli.errors import CommandError
+from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.inputs import open_input
+from rh_agents.cli.keeping import Kept, files_of_store
 from rh_agents.cli.leaving import leave_without_threads
+from rh_agents.cli.looping import run_to_the_end
 from rh_agents.cli.mapping import Limits
-from rh_agents.cli.outputs import refuse_to_overwrite
 from rh_agents.cli.progress import Progress, say, shown
 from rh_agents.cli.recorded import (
     STANDARD_STREAM,
@@ -49,9 +49,12 @@ class _Commands(TyperGroup):
     """The context's object tells whether the process is the command's own, so that it may end without its threads."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Older versions of Typer take Ctrl-C for a failure."""
+        """Older versions of Typer take Ctrl-C for a failure. And no code of the user's decides how the command ends."""
         try:
             return super().invoke(ctx)
+        except SystemExit as raised:
+            code = "" if raised.code is None else repr(raised.code)
+            raise CommandError(f"ended by sys.exit({one_line(code)})", exit_code=1) from raised
         except KeyboardInterrupt:
             say("rh-agents: interrupted")
             if Invocation.of(ctx).owns_process:
@@ -197,11 +200,15 @@ def map_command(
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
     with open_input(source, form, id_field) as given:
+        used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
+        if source != STANDARD_STREAM:
+            used[source] = "the input"
+        kept = Kept(used) | files_of_store(options.store)
         if output is not None:
-            refuse_to_overwrite(output, force=True, source=source)
-        work = MapStart(callee, given, limit, output, force, limits, progress, source)
+            kept.refuse_name(output)
+        work = MapStart(callee, given, limit, output, force, limits, progress, source, kept)
         with _batches() if batch else nullcontext():
-            raise typer.Exit(asyncio.run(work.run(options)))
+            raise typer.Exit(run_to_the_end(work.run(options)))
 
 
 @app.command("run")
@@ -246,7 +253,7 @@ def run_command(
     options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
     with shown(progress) as subscriber:
         job = FlowStart(callee, value, grace, traceback)
-        code = asyncio.run(job.run(options, subscriber))
+        code = run_to_the_end(job.run(options, subscriber))
     raise typer.Exit(code)
 
 

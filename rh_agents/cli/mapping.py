@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 from rh_agents.cli.arguments import Callee
 from rh_agents.cli.budgets import budget_field
-from rh_agents.cli.errors import BadInput, one_line
+from rh_agents.cli.errors import BadInput, CommandError, one_line
 from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, unwritable_line
 from rh_agents.cli.records import Item
 from rh_agents.cli.sources import Source
 from rh_agents.cli.summary import Summary
+from rh_agents.core._exits import FAILURES
 from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import Call
 from rh_agents.core.codec import canonical
-from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun, TooManyFailures
+from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun, StoreError, TooManyFailures
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.interrupt import interrupt_on_signals
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
@@ -63,6 +64,7 @@ class MapJob:
     state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
     greeting: str | None = None
     subscriber: Subscriber | None = None
+    has_begun: bool = False
     clock: Callable[[], float] = time.monotonic
     summary: Summary = field(default_factory=Summary)
     _pending: dict[int, Item] = field(default_factory=dict)
@@ -71,14 +73,30 @@ class MapJob:
     _last_error: BaseException | None = None
 
     async def run(self) -> Summary:
-        """Do it. What ends it early is told in the summary, not raised.
+        """Do it. What ends it early is told in the summary, not raised. Once `has_begun`, the summary is complete
+        whatever happens.
 
         Raises:
-            StoreError: the run cannot be recorded; `RunIsLive`: somebody else executes it.
+            StoreError: the run cannot be opened; `RunIsLive`: somebody else executes it.
         """
-        summary, state, began = self.summary, self.state, self.clock()
-        summary.total = self.source.total
-        await state.open()
+        began = self.clock()
+        await self.state.open()
+        self.has_begun = True
+        try:
+            await self._run()
+        except StoreError as error:
+            self.summary.failure = CommandError(one_line(str(error)), exit_code=1)
+        except OutputFailed as error:
+            self.summary.failure = error
+        except (asyncio.CancelledError, KeyboardInterrupt):  # not by us: the process is to end
+            self.summary.is_interrupted = True
+            raise
+        finally:
+            self._sum_up(self.clock() - began)
+        return self.summary
+
+    async def _run(self) -> None:
+        state = self.state
         if self.greeting is not None:
             self.tell(self.greeting)
         # Only now that the run is ours: what an earlier execution of it wrote is written anew from the beginning.
@@ -88,15 +106,20 @@ class MapJob:
             state.event_bus.subscribe(self.subscriber)
         group = self.limits.group(state, self.callee.name)
         with interrupt_on_signals(lambda _: self._ask(group), lambda _: self._insist()):
-            await self._run_in_state(group)
-        summary.retries = group.group.retries
+            try:
+                await self._run_in_state(group)
+            finally:
+                self.summary.retries = group.group.retries
+
+    def _sum_up(self, seconds: float) -> None:
+        summary = self.summary
         summary.cancelled = len(self._pending)
         summary.left_threads |= summary.cancelled > 0
         summary.failure = summary.failure or self.source.failure
-        if self.source.is_exhausted:  # now it is known, blank lines and all
-            summary.total = self.source.taken
-        summary.seconds = self.clock() - began
-        return summary
+        # When all of it has been read, it is known how much there was, blank lines and all.
+        summary.total = self.source.taken if self.source.is_exhausted else self.source.total
+        summary.is_unfinished = not self.source.is_exhausted and not self.source.is_at_its_limit
+        summary.seconds = seconds
 
     async def _run_in_state(self, group: ParallelExecutionManager) -> None:
         summary = self.summary
@@ -109,6 +132,8 @@ class MapJob:
             if not summary.is_interrupted and summary.failure is None:
                 summary.stopped = f"stopped: {one_line(stopped.reason)}"
                 summary.budget_field = budget_field(stopped)
+        except StoreError:
+            raise
         except Exception as error:
             if not self._has_stopped_the_group(error):
                 raise
@@ -160,7 +185,7 @@ class MapJob:
         record = record_of(item, index, result)
         try:
             return to_line(record), result.ok
-        except Exception as error:  # noqa: BLE001 - a result may have any class, and its repr raise anything
+        except FAILURES as error:  # a result may have any class, and its repr raise anything
             problem = f"the result cannot be written as JSON: {one_line(str(error))}"
             self.tell(f"{item.place}: {problem}")
             return unwritable_line(record, problem), False

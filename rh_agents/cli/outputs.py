@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic_core import to_json
 
 from rh_agents.cli.errors import BadInput, CommandError
+from rh_agents.cli.keeping import Kept
 from rh_agents.cli.records import Item
 from rh_agents.cli.sources import DaemonThread
 from rh_agents.core.results import ExecutionResult
@@ -143,31 +144,41 @@ class _Terminal(io.RawIOBase):
         return sys.stdout.fileno()
 
 
-def open_output(path: str | None, *, force: bool) -> LineWriter:
+def open_output(path: str | None, *, force: bool, kept: Kept | None = None) -> LineWriter:
     """Open a file to write lines to it, or standard output (None or `-`).
 
-    With `force` a file may have content; it keeps that until `LineWriter.restart` is called.
+    With `force` a file may have content; it keeps that until `LineWriter.restart` is called. `kept` are the files that
+    must not be written over even so.
 
     Raises:
-        CommandError: it cannot be written, or it has content and `force` was not given.
+        CommandError: it cannot be written, or it has content and `force` was not given, or it is one of those files.
     """
+    kept = kept or Kept()
     if path is None or path == "-":
         if sys.stdout is None:
             raise CommandError("standard output is closed: name a file with -o")
         if sys.stdout.isatty():
             return LineWriter(_Terminal(), "standard output")
         try:
+            kept.refuse_open("standard output", 1)
             return LineWriter(open(1, "wb", buffering=0, closefd=False), "standard output")
         except OSError as error:
             raise CommandError(f"cannot write to standard output: {error.strerror}") from error
+    kept.refuse_name(path)
     refuse_to_overwrite(path, force=force)
     try:
-        return LineWriter(open(_opened(path), "wb", buffering=0), path, begins_anew=force)
+        raw = open(_opened(path), "wb", buffering=0)  # noqa: SIM115 - closed with the writer
     except OSError as error:
         folder = os.path.dirname(path)
         if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):
             raise CommandError(f"cannot write {path}: there is no directory {folder}") from error
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        kept.refuse_open(path, raw.fileno())
+    except BaseException:
+        raw.close()
+        raise
+    return LineWriter(raw, path, begins_anew=force)
 
 
 def _opened(path: str) -> int:
@@ -180,18 +191,16 @@ def _opened(path: str) -> int:
         return os.open(path, flags | os.O_CREAT, FILE_MODE)
 
 
-def refuse_to_overwrite(path: str, *, force: bool, source: str | None = None) -> None:
+def refuse_to_overwrite(path: str, *, force: bool) -> None:
     """Results may have been paid for, so a file is written over only if that is asked for.
 
     Raises:
-        CommandError: it has content and `force` was not given, or it is the very input.
+        CommandError: it has content and `force` was not given.
     """
     try:
         about = os.stat(path)
     except OSError:
         return  # opening it will tell
-    if source is not None and stat.S_ISREG(about.st_mode) and os.path.exists(source) and os.path.samefile(path, source):
-        raise CommandError(f"{path} is the input as well as the output: write to another file")
     if about.st_size and stat.S_ISREG(about.st_mode) and not force:
         raise CommandError(f"{path} exists and has content: name another file, or write over it with --force")
 

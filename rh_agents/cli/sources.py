@@ -41,9 +41,14 @@ class _Source:
         self._stopped = True
 
     @property
+    def is_at_its_limit(self) -> bool:
+        """Whether as many items have been given as were asked for."""
+        return self._limit is not None and self.taken >= self._limit
+
+    @property
     def is_over(self) -> bool:
         """Whether there will be no more items, seen without reading."""
-        return self._stopped or (self._limit is not None and self.taken >= self._limit)
+        return self._stopped or self.is_at_its_limit
 
     def read(self) -> Item | None:
         """The next item; None at the end."""

@@ -13,6 +13,7 @@ from rh_agents.cli.asking import PersonAtTheTerminal
 from rh_agents.cli.budgets import more_of, without_options
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.inputs import Input
+from rh_agents.cli.keeping import Kept
 from rh_agents.cli.leaving import leave_without_threads
 from rh_agents.cli.mapping import Limits, MapJob
 from rh_agents.cli.outputs import open_output
@@ -106,6 +107,7 @@ class MapStart:
     limits: Limits
     progress: Progress
     source: str
+    kept: Kept
 
     async def run(self, options: RunOptions) -> int:
         """Do it, and say what came of it. Returns what the process ends with."""
@@ -117,13 +119,17 @@ class MapStart:
             data = {"items": self.source, "set": json.loads(options.command.settings)}
             # With `reuse`: every item carries its own identity, so another input does no harm.
             state = options.state(store, data, reuse=True)
-            with open_output(self.output, force=may_write_over) as writer:
+            with open_output(self.output, force=may_write_over, kept=self.kept) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 if known is not None and known.outcomes:
                     job.greeting = f"run {options.run_id} goes on: {counted(known.outcomes, 'finished call')} recorded"
-                with shown(self.progress) as job.subscriber:
-                    summary = await job.run()
-                self._tell(job, summary, options)
+                try:
+                    with shown(self.progress) as job.subscriber:
+                        await job.run()
+                finally:
+                    if job.has_begun:
+                        self._tell(job, job.summary, options)
+        summary = job.summary
         if summary.left_threads and options.owns_process:  # now: the end of the loop may wait for them as well
             leave_without_threads(summary.exit_code)
         return summary.exit_code

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote
 
 from rh_agents.cli.errors import CommandError, close_names
 from rh_agents.core.ports import RunInfo, Store
@@ -20,6 +21,7 @@ __all__ = [
     "existing_run",
     "kept_store",
     "made_store",
+    "path_of_store",
     "shown_url",
     "store_option",
 ]
@@ -111,6 +113,19 @@ def absolute_url(url: str) -> str:
         return os.fspath(path.absolute())
     _, mark, options = url.partition("?")
     return f"{_SQLITE}{path.absolute()}{mark}{options}"
+
+
+def path_of_store(url: str) -> tuple[str, str | None] | None:
+    """The file of a store and the directory of its large results, if it has any; None if it is no file."""
+    path = _path_in(url)
+    if path is None:
+        return None
+    name, options = os.fspath(path), ""
+    if url.startswith(_SQLITE):
+        name, options = unquote(name), url.partition("?")[2]
+    artifacts = dict(parse_qsl(options)).get("artifacts", f"{os.path.abspath(name)}-artifacts")
+    artifacts = unquote(artifacts.removeprefix("file://")) if artifacts.startswith("file://") else artifacts
+    return name, None if "://" in artifacts else artifacts
 
 
 def _path_in(url: str) -> Path | None:

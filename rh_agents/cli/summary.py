@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.outputs import OutputClosed
 from rh_agents.cli.words import counted
 
 __all__ = ["AWAITING", "INTERRUPTED", "Summary", "describe", "next_steps"]
@@ -39,6 +38,8 @@ class Summary:
     """Why it could not go on reading or writing."""
     questions: tuple[str, ...] = ()
     """The ids of the questions that have to be answered before it can go on."""
+    is_unfinished: bool = False
+    """Whether the input was not read to its end, nor to the limit."""
     is_interrupted: bool = False
     left_threads: bool = False
     """Whether calls were given up that may go on in threads, which nothing can stop."""
@@ -54,6 +55,11 @@ class Summary:
         return self.done - self.reused - self.bad
 
     @property
+    def is_cut_short(self) -> bool:
+        """Whether something is left to do, whatever the reason."""
+        return self.failure is not None or self.cancelled > 0 or self.is_unfinished
+
+    @property
     def exit_code(self) -> int:
         """What the process ends with."""
         if self.is_interrupted:
@@ -62,16 +68,11 @@ class Summary:
             return self.failure.exit_code
         if self.questions:
             return AWAITING
-        return 1 if self.failed or self.stopped else 0
+        return 1 if self.failed or self.stopped or self.is_cut_short else 0
 
 
 def describe(summary: Summary, output: str, *, is_shown: bool) -> list[str]:
-    """The lines that end a job, for people; `is_shown`: failures have been shown as they came.
-
-    If the reader of standard output has gone, it wants to hear no more: none.
-    """
-    if isinstance(summary.failure, OutputClosed):
-        return []
+    """The lines that end a job, for people; `is_shown`: failures have been shown as they came."""
     lines = []
     if summary.first_failure is not None and not is_shown:
         lines.append(f"first failure: {summary.first_failure}")
@@ -81,6 +82,8 @@ def describe(summary: Summary, output: str, *, is_shown: bool) -> list[str]:
         lines.append(f"{summary.stopped}: {_left(summary)}")
     if summary.is_interrupted:
         lines.append(f"interrupted: {_left(summary)}")
+    elif summary.stopped is None and not summary.questions and summary.is_cut_short:
+        lines.append(f"not finished: {_left(summary)}")
     made = summary.done - summary.reused
     rate = made / summary.seconds if summary.seconds > 0 else 0.0
     reused = f"{summary.reused} reused, {summary.called} called, " if summary.reused else ""
@@ -100,14 +103,12 @@ def _left(summary: Summary) -> str:
 
 def next_steps(summary: Summary, go_on: str, run_id: str) -> list[str]:
     """What a recorded job leaves to be said: `go_on` is the command that goes on with it."""
-    if isinstance(summary.failure, OutputClosed):
-        return []
     if summary.questions:
         return [
             f"{counted(len(summary.questions), 'question')} must be answered: rh-agents answer {run_id}",
             f"then go on with: {go_on}",
         ]
-    if summary.is_interrupted or summary.stopped is not None or summary.failure is not None:
+    if summary.is_interrupted or summary.stopped is not None or summary.is_cut_short:
         return [f"go on with: {go_on}"]
     if summary.failed > summary.bad:
         return [f"to try the failed ones again: {go_on}"]

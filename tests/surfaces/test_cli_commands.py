@@ -268,15 +268,19 @@ def test_a_process_that_waits_for_its_input_ends_at_a_signal() -> None:
         assert "interrupted: 1 done, 0 cancelled, the rest of the input not read" in process.stderr.read()
 
 
-def test_a_reader_that_has_gone_is_no_error(folder: Path) -> None:
+def test_when_the_reader_has_gone_what_is_left_and_how_to_go_on_is_told(folder: Path) -> None:
     (folder / "in.jsonl").write_text('{"text": "a"}\n' * 20_000)
     with started("map", "commands_of_a_test:length", "in.jsonl", "--progress", "none") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == ""
+        first, left, counts, how = process.stderr.read().splitlines()
         assert process.wait(timeout=60) == 1
+    assert first == "rh-agents: standard output was closed"
+    assert left.startswith("not finished: ")
+    assert " done (" in counts
+    assert how.startswith("go on with: rh-agents resume length-")
 
 
 def test_after_kill_9_there_are_the_lines_of_the_items_that_were_done(folder: Path) -> None:
