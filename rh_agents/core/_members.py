@@ -50,8 +50,8 @@ class Member:
     """One item of a group: what to run, and where it stands."""
 
     __slots__ = (
-        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "is_counted", "job", "key", "label",
-        "name", "task", "tries", "work",
+        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "is_counted", "is_settled", "job", "key",
+        "label", "name", "task", "tries", "work",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class Member:
         self.has_begun: bool = False
         """Whether its task has made a step."""
         self.holds_slot: bool = False
+        self.is_settled: bool = False
+        """Whether its outcome counts, so that its place in the order of completion is known."""
         self.is_counted: bool = False
         """Whether the group has been told that it has started."""
 

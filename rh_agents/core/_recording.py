@@ -12,7 +12,7 @@ from typing import Any
 from rh_agents.core._validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import ExecutionEvent
-from rh_agents.core.keys import again_key
+from rh_agents.core.keys import again_key, tried_key
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.redaction import redact
 from rh_agents.core.replay import RecordedCalls
@@ -158,6 +158,13 @@ class Recording:
             self._used.add(key)
         return True
 
+    def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
+        """Since which event a call may have been done though nothing tells: this try of it, or the one before."""
+        since = self.recorded.unknown.get(key)
+        if since is None and tries and self.recorded.cut_off:
+            since = self.recorded.cut_off.get(tried_key(base, tries - 1))
+        return since
+
     async def unused(self) -> AsyncIterator[Outcome]:
         """Outcomes of earlier executions that this one has not asked for, but for those below a reused call."""
         if self._store is None or not self._earlier:
@@ -201,9 +208,10 @@ class Recording:
         try:
             if is_urgent or (outcome is not None and self._durability is Durability.SYNC):
                 return await journal.append(event, outcome)
-            counts = journal.note(event, outcome)
-            if journal.waiting > _MOST_WAITING:
+            if journal.waiting > _MOST_WAITING:  # before it is noted: whoever is noted first goes on first
                 await journal.flush()
+                journal = self._expect_journal()
+            counts = journal.note(event, outcome)
         except StoreError as error:
             self.broken = self.broken or error
             raise

@@ -53,6 +53,14 @@ class Job:
     """Whether its outcome is there already, so that nothing is called."""
     is_dismissed: bool = False
     """Whether its group has no more use for it. Its cancellation is then an outcome; that of a shutdown is none."""
+    is_announced: bool = False
+    """Whether events have told of its start."""
+    may_be_done: bool = False
+    """Whether it had begun before, in a try that was cut off, and nothing tells whether it was done then."""
+    has_settled: bool = False
+    """Whether its outcome is on its way to the store, or there: nothing that comes later is its outcome."""
+    settled: Callable[[Job], None] | None = None
+    """Told as soon as its outcome counts, in the order of the journal, before subscribers hear of it."""
     attempts: int = 0
     has_begun: bool = False
     ended_at: float | None = None
@@ -169,6 +177,11 @@ class Job:
             self.reservation = None
 
     @property
+    def is_settling(self) -> bool:
+        """Whether its outcome is on its way to the store, so that it must not be told to end now."""
+        return self.has_settled and self.result is None
+
+    @property
     def is_simple(self) -> bool:
         """Whether it is just one attempt with nothing around it, which most members are."""
         return (
@@ -230,10 +243,26 @@ async def _run(job: Job, scope: Scope) -> ExecutionResult[Any]:
             return await _recover(job)
         scope.owner = asyncio.current_task()
     run.expect_running()
-    if job.key is not None and (run.is_validation or run.is_unknown(job.key)):
-        refusal = await _refusal(job, job.key)
-        if refusal is not None:
-            return await _settle(job, refusal)
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    try:
+        return await _make_or_refuse(job, scope)
+    except asyncio.CancelledError:
+        if job.is_told and not job.has_settled and (job.is_announced or job.is_dismissed):
+            await _tell_cancelled(job, clock() - started)
+        raise
+
+
+async def _make_or_refuse(job: Job, scope: Scope) -> ExecutionResult[Any]:
+    """The result of a call that has none yet."""
+    run = job.run
+    if job.key is not None:
+        since = run.unknown_since(job.key, scope.key, scope.tries if job.actor.marks_attempts else 0)
+        job.may_be_done = since is not None
+        if since is not None or run.is_validation:
+            refusal = await _refusal(job, since)
+            if refusal is not None:
+                return await _settle(job, refusal)
     check_nesting(run, scope, job.actor.name, job.actor.event_type is EventType.AGENT_CALL)
     if job.cached_as is None:
         return await _make(job)
@@ -273,13 +302,14 @@ async def _begin(job: Job) -> ExecutionResult[Any]:
             run.note(event)
         if run.is_observed:
             await run.publish(event)
+        job.is_announced = True
     return await _execute(job)
 
 
-async def _refusal(job: Job, key: bytes) -> ExecutionResult[Any] | None:
-    """The failure of a call that must not be made: a crash left it unknown, or a validation may have no effect."""
+async def _refusal(job: Job, since: int | None) -> ExecutionResult[Any] | None:
+    """The failure of a call that must not be made: it may have been done, or a validation may have no effect."""
     run, actor = job.run, job.actor
-    if run.is_unknown(key) and await run.decide_unknown(actor, job.scope.address, key) is not OnUnknown.RETRY:
+    if since is not None and await run.decide_unknown(actor, job.scope.address, since) is not OnUnknown.RETRY:
         return _unknown(job)
     if run.is_validation and actor.is_external and actor.event_type is not EventType.QUESTION:
         return _not_made(job)
@@ -301,10 +331,6 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
         else:
             value = await _attempt_until_done(job, clock, told)
         error = None
-    except asyncio.CancelledError:
-        if told:
-            await _tell_cancelled(job, clock() - started)
-        raise
     except StopRun as stop:
         if told:
             await _tell_stopped(job, stop)
@@ -315,8 +341,6 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
         caught = failure_of(raised)
         if not job.is_dismissed and _cancellations() > cancellations:
             # Its cleanup failed, or it translates errors: what was cut off from outside has no outcome all the same.
-            if told:
-                await _tell_cancelled(job, clock() - started)
             raise asyncio.CancelledError(describe_error(caught)) from caught
         value, error = None, caught
     job.ended_at = clock()
@@ -333,13 +357,19 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
 
 
 async def _tell_cancelled(job: Job, seconds: float) -> None:
-    """The call was cancelled. If its group did that, the program goes on from there, so it is an outcome."""
-    facts = {"attempt": job.attempts, "execution_time": seconds, **job.spent_facts()}
+    """The call was cancelled. If its group did that, the program goes on from there, so it is an outcome.
+
+    It says whether the function was called at all: what was, may have had its effect, and is not repeated in silence.
+    """
+    attempts = max(job.attempts, int(job.may_be_done))
+    message = None if attempts else "never called"
+    facts = {"attempt": attempts, "execution_time": seconds, "message": message, **job.spent_facts()}
     event = job.event(ExecutionStatus.CANCELLED, facts)
     outcome = None
     if job.is_dismissed and job.key is not None:
-        cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled when its group had no more use for it")
-        outcome = _outcome(job, job.key, failure(cancelled, seconds, job.attempts, job.name, job.index, ""))
+        text = f"{job.name or 'the call'} was cancelled when its group had no more use for it"
+        cancelled = CallCancelled(text if message is None else f"{text}: {message}")
+        outcome = _outcome(job, job.key, failure(cancelled, seconds, attempts, job.name, job.index, ""))
     await job.run.record(event, outcome)
     if job.run.is_observed:
         await job.run.publish(event)
@@ -356,9 +386,9 @@ async def _tell_stopped(job: Job, stop: StopRun) -> None:
 
 
 def _unknown(job: Job) -> ExecutionResult[Any]:
-    """The result of a call that had begun when an earlier execution ended, and that must not be made again."""
+    """The result of a call that had begun before and was cut off, and that must not be made again."""
     error = UnknownOutcomeError(
-        f"{job.scope.address or job.name} had begun when an earlier execution of the run ended, and nothing tells "
+        f"{job.scope.address or job.name} had begun when an earlier execution of it was cut off, and nothing tells "
         f"whether it was done; its idempotency key is {idempotency_key(job.run.run_id, job.scope.key)}"
     )
     return failure(error, 0.0, 0, job.name, job.index, job.scope.address)
@@ -385,6 +415,7 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
         },
     )
     outcome = None if job.key is None else _outcome(job, job.key, result)
+    job.has_settled = True
     try:
         counts = await job.run.record(event, outcome)
     except UnstorableError as error:
@@ -393,11 +424,13 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
         error = UnstorableError(f"{job.name or job.actor.name} returned what no store can keep: {error}")
         seconds = result.execution_time
         return await _settle(job, failure(error, seconds, job.attempts, job.name, job.index, job.scope.address))
-    if counts is not outcome and counts is not None:
-        job.result = counts.as_result(job.index, job.scope.address)
-        return job.result
+    is_new = counts is outcome or counts is None
+    if counts is not None and not is_new:
+        result = counts.as_result(job.index, job.scope.address)
     job.result = result  # not before it is recorded: what is given to anybody is not called again
-    if job.run.is_observed:
+    if job.settled is not None:
+        job.settled(job)
+    if is_new and job.run.is_observed:
         await job.run.publish(event)
     return result
 

@@ -195,6 +195,7 @@ class Scheduler:
             self._recovering += 1
         else:
             self._take_slot(member, now)
+            job.settled = self._member_settled
         task = self._create_task(member, job)
         if task is None:
             return
@@ -307,10 +308,20 @@ class Scheduler:
         self.fill()
         self._wake()
 
+    def _member_settled(self, job: Job) -> None:
+        """The outcome of a member is recorded: whatever it has to do until its end, this is its place in the order."""
+        assert job.index is not None
+        member = self._running[job.index]
+        member.is_settled = True
+        self._completed.append(member.index)
+        if self.is_halted and member.task is not None:  # it was left alone while its outcome was on its way
+            member.task.cancel()
+
     def keep(self, member: Member, result: ExecutionResult[Any]) -> None:
         """Keep a result until it is read."""
         self.finished[member.index] = result
-        self._completed.append(member.index)
+        if not member.is_settled:
+            self._completed.append(member.index)
         if member.key is not None and not self.order.is_over:
             self._keys[member.index] = member.key
 
@@ -404,6 +415,9 @@ class Scheduler:
     def halt(self, *, dismiss: bool = False, insist: bool = False) -> None:
         """Start nothing more, and cancel what runs: once, unless somebody insists, so that it can clean up.
 
+        A member whose outcome is on its way to the store is waited for: it will be found there when the run is executed
+        again, so the program gets it now.
+
         `dismiss`: because the program has no more use for it.
         """
         cancels = insist or not self.is_halted
@@ -418,7 +432,7 @@ class Scheduler:
         if self._feeder is not None:
             self._feeder.cancel()
         for member in self._running.values():
-            if member.task is not None and cancels:
+            if member.task is not None and cancels and not (member.job is not None and member.job.is_settling):
                 member.task.cancel()
         self._end_parked()
         self._wake()
@@ -493,7 +507,10 @@ class Scheduler:
 
     def _oldest_completed(self) -> int | None:
         while self._completed:
-            index = self._completed.popleft()
+            index = self._completed[0]
+            if index not in self.finished and index in self._running:
+                return None  # its outcome is recorded before those of the others, and comes in a moment
+            self._completed.popleft()
             if index in self.finished:
                 return index
         return None

@@ -91,6 +91,7 @@ class ValidationJournal:
                 outcome is not None,
                 failed_in,
             )
+        recorded.cut_off.clear()
         recorded.unknown.clear()  # nothing is decided by what was under way
         recorded.attempts.clear()
         return cls(info, recorded, outcomes)

@@ -514,17 +514,16 @@ class ExecutionState:
         """How a group ended in an earlier execution."""
         return self._recording.recorded.endings.get(group_id)
 
-    def is_unknown(self, key: bytes) -> bool:
-        """Whether the call had begun before, and nothing tells whether it was done."""
-        return key in self._recording.recorded.unknown
+    def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
+        """Since which event a call may have been done though nothing tells; None if that is not so."""
+        return self._recording.unknown_since(key, base, tries)
 
-    async def decide_unknown(self, actor: BaseActor, address: str, key: bytes) -> OnUnknown:
+    async def decide_unknown(self, actor: BaseActor, address: str, since: int) -> OnUnknown:
         """What to do about such a call. Agents that do not say are entered again: it is what is below that counts."""
         is_agent = actor.event_type is EventType.AGENT_CALL
         decision = actor.on_unknown or (OnUnknown.RETRY if is_agent else self.on_unknown)
         if decision is OnUnknown.ASK:
-            occasion = self._recording.recorded.unknown[key]
-            decision = await self._asking.decide_unknown(actor, address, occasion)
+            decision = await self._asking.decide_unknown(actor, address, since)
         return decision
 
     def is_tried_again(self, key: bytes, generation: Generation) -> bool:

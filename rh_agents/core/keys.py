@@ -19,6 +19,7 @@ __all__ = [
     "identity",
     "identity_of_item",
     "identity_of_unseen",
+    "tried_key",
 ]
 
 ROOT_KEY = b""
@@ -62,6 +63,13 @@ def group_key(parent: bytes, name: str, occurrence: int) -> bytes:
 def again_key(key: bytes) -> bytes:
     """The key of a call that is made again after it failed for good: an outcome is never overwritten."""
     return _digest(b"again", key)
+
+
+def tried_key(base: bytes, tries: int) -> bytes:
+    """The key of a call whose first try has the key `base` when it has been made so often before."""
+    for _ in range(tries):
+        base = again_key(base)
+    return base
 
 
 def idempotency_key(run_id: str, key: bytes) -> str:

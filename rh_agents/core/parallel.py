@@ -130,6 +130,8 @@ class ParallelExecutionManager:
         self._recovered_failures: dict[bytes, ExecutionResult[Any]] = {}
         self._stream: ResultStream | None = None
         self._expired = False
+        self._timeout_of: int | None = None
+        self._timeout_error: GroupTimeout | None = None
         self._reason = Reason(self.name)
 
     # -- the block ----------------------------------------------------------------------------------------------------
@@ -562,18 +564,24 @@ class ParallelExecutionManager:
     def _time_is_up(self) -> None:
         if self._scheduler.is_idle:  # nothing was cut off; only what may still be added comes too late
             self._expired = True
+            self._timeout_of = self._roster.total()
             return
         if self._scheduler.is_draining:  # the program would not see it any more; what runs has the grace of the run
             return
+        self._timeout_of = self._roster.total()
         self._halt(self._timed_out(), dismiss=True)
 
     def _timed_out(self) -> GroupTimeout:
-        tracker, total = self._tracker, self._roster.total()
+        self._timeout_error = GroupTimeout(self._timeout_text(), group=self.name)
+        return self._timeout_error
+
+    def _timeout_text(self) -> str:
+        """How many had finished is known when nothing is on its way any more."""
+        tracker, total = self._tracker, self._timeout_of
         of = "" if total is None else f" of {total}"
-        return GroupTimeout(
+        return (
             f"group {self.name!r} took longer than its timeout of {self.timeout:g} s: "
-            f"{tracker.completed + tracker.failed}{of} members had finished",
-            group=self.name,
+            f"{tracker.completed + tracker.failed}{of} members had finished"
         )
 
     def _raise_reason(self) -> None:
@@ -582,6 +590,8 @@ class ParallelExecutionManager:
             return
         if not self._scheduler.is_run_by(asyncio.current_task()):
             self._reason.was_raised = True
+        if isinstance(error, GroupTimeout) and error is self._timeout_error:
+            error.args = (self._timeout_text(),)
         raise self._reason.explained(error, self.results)
 
     def _expect_begun(self, method: str) -> None:

@@ -510,11 +510,15 @@ class RunHandle(Protocol):
         """How a group ended in an earlier execution; None if it did not."""
         ...
 
-    def is_unknown(self, key: bytes) -> bool:
-        """Whether the call with this key had begun before, and nothing tells whether it was done."""
+    def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
+        """The number of the event since which the call with this key may have been done, though nothing tells whether.
+
+        Such a call had begun and was cut off: this very try of it, or the one before. None if there is none of these.
+        `base` is the key of its first try, `tries` how often it was made before; 0 asks about this try alone.
+        """
         ...
 
-    async def decide_unknown(self, actor: BaseActor, address: str, key: bytes) -> OnUnknown:
+    async def decide_unknown(self, actor: BaseActor, address: str, since: int) -> OnUnknown:
         """What to do about such a call: RETRY or FAIL. A person may have to be asked."""
         ...
 

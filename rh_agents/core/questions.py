@@ -131,9 +131,10 @@ class Asking:
         await state.publish(event)
 
     async def decide_unknown(self, actor: BaseActor, address: str, occasion: int) -> OnUnknown:
-        """Ask what is to be done with a call that had begun when its process died; at every occasion anew."""
+        """Ask what is to be done with a call that had begun and was cut off; at every occasion anew."""
         text = (
-            f"{address or actor.name} had begun when its process ended, and nothing tells whether it was done. "
+            f"{address or actor.name} had begun when its process ended or it was cut off, and nothing tells "
+            "whether it was done. "
             "Make it again (retry), or let it fail (fail)?"
         )
         decision: OnUnknown = await QuestionCall(text, OnUnknown, self._state, self, f"{address}@{occasion}")

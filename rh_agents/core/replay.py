@@ -60,6 +60,8 @@ class RecordedCalls:
         attempts: how many attempts failed of calls that have no outcome.
         unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
             event that told of their start.
+        cut_off: of the dismissed ones, those that had been called by then, so that they may have had their effect; with
+            the number of the event that told of their end.
         superseded: outcomes that somebody asked not to use any more.
         spent: what was spent, by the place of each part of the run that has a budget ("" is the run itself).
         events: how many events the journal has.
@@ -72,6 +74,7 @@ class RecordedCalls:
     endings: dict[str, ExecutionStatus] = field(default_factory=dict)
     attempts: dict[bytes, int] = field(default_factory=dict)
     unknown: dict[bytes, int] = field(default_factory=dict)
+    cut_off: dict[bytes, int] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
     events: int = 0
@@ -103,6 +106,8 @@ class RecordedCalls:
                 self.failed[key] = failed_in
                 if status == ExecutionStatus.CANCELLED:
                     self.dismissed.add(key)
+                    if attempt and key in self.unknown:
+                        self.cut_off[key] = sequence
             if group_id is not None:
                 self.orders.setdefault(group_id, []).append(key)
             self.unknown.pop(key, None)

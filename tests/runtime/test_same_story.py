@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, ExecutionStatus, parallel
+from rh_agents import (
+    Budget,
+    CallCancelled,
+    ConcurrencyLimit,
+    EventBus,
+    ExecutionEvent,
+    ExecutionState,
+    ExecutionStatus,
+    GroupTimeout,
+    RetryPolicy,
+    Tool,
+    UnknownOutcomeError,
+    Usage,
+    agent,
+    parallel,
+    tool,
+)
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, World
 
@@ -104,3 +122,289 @@ async def _ended_after(store: KeepingStore, ended: int, crashed: int) -> Keeping
         journal.note(event, outcome)
     await state.end(ExecutionStatus.STARTED)
     return left
+
+
+# -- what is on its way to the store ----------------------------------------------------------------------------------
+
+
+class CommittingStore(KeepingStore):
+    """What is appended is in the journal at once; whoever waits for it waits for a while, as for a disk."""
+
+    seconds = 2.0
+
+    def _make_journal(self, run: Any, info: Any) -> Any:
+        journal: Any = super()._make_journal(run, info)
+        seconds = self.seconds
+
+        async def append(event: ExecutionEvent[Any], outcome: Any = None) -> Any:
+            counts = journal.note(event, outcome)
+            await asyncio.sleep(seconds)
+            return counts
+
+        journal.append = append
+        return journal
+
+
+async def ending_of(work: Callable[[], Any]) -> Any:
+    """What the program came to: its value, or the class and the text of what it raised, and what that carries."""
+    try:
+        return await work()
+    except Exception as error:  # noqa: BLE001 - what the program does is under test
+        results = [result.result for result in getattr(error, "results", ())]
+        return type(error), str(error), sorted(getattr(error, "__notes__", [])), results
+
+
+async def cut_after(world: World, seconds: float, work: Callable[[], Any]) -> None:
+    """Execute some of a run; the process dies after so many seconds."""
+    state = world.again()
+    with pytest.raises(Crash):
+        async with state:
+            await asyncio.wait([asyncio.ensure_future(work())], timeout=seconds)
+            raise Crash
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout", "fail_fast", "left"])
+def test_a_member_whose_outcome_is_on_its_way_to_the_store_is_waited_for(world: World, how: str) -> None:
+    """It will be found there when the run is executed again, so the program must not be told that it was cancelled."""
+    world.store = CommittingStore()
+    fetch = world.make_fetch()
+    world.seconds = {"slow": 100, "on its way": 3.5 if how in ("cancel", "timeout") else 2.0}
+    world.down = ["bad"] if how.startswith("fail") else []
+    options: dict[str, Any] = {"error_strategy": "fail_fast"} if how == "fail_fast" else {}
+    options |= {"timeout": 4.0} if how == "timeout" else {}
+    options |= {"fail_after": 1} if how == "fail_after" else {}
+
+    async def work() -> Any:
+        async with parallel(max_workers=9, name="pages", **options) as p:
+            p.map(fetch, ["slow", "on its way", "bad"])
+            if how == "left":
+                async for _ in p.stream():
+                    return "left"
+            if how == "cancel":
+                await asyncio.sleep(4)
+                p.cancel()
+            return [result.result for result in await p.gather()], p.group.completed
+
+    async def main() -> None:
+        async with world.again():
+            first = await ending_of(work)
+        assert "on its way" in await world.values()
+        if how == "timeout":
+            assert first[1].endswith("2 of 3 members had finished")
+            assert first[3] == ["on its way", "bad"]
+        world.forget()
+        async with world.again(retry_failed=False):
+            assert await ending_of(work) == first
+        assert world.begun == []
+
+    run_virtually(main)
+
+
+def test_a_group_that_is_told_to_end_twice_waits_for_what_is_on_its_way(world: World) -> None:
+    world.store = CommittingStore()
+    fetch = world.make_fetch()
+
+    async def work() -> list[Any]:
+        async with parallel(name="pages") as p:
+            p.map(fetch, "ab")
+            await asyncio.sleep(2)
+            p.cancel()
+            p.cancel()
+            return [result.result for result in await p.gather()]
+
+    async def main() -> None:
+        async with world.again():
+            assert await work() == ["a", "b"]
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_stream_gives_results_in_the_order_in_which_they_are_recorded(world: World, durability: str) -> None:
+    """Subscribers and caches come after the outcome, and may take longer for some calls than for others."""
+    fetch = world.make_fetch()
+    cached = world.make_fetch(cache="run")
+
+    async def look(event: ExecutionEvent[Any]) -> None:
+        if event.result == "a" and not event.is_replayed:
+            await asyncio.sleep(5)
+
+    async def work() -> list[Any]:
+        async with parallel(name="pages") as p:
+            p.add(cached("a"))
+            p.add(fetch("b"))
+            p.add(fetch("c"))
+            return [result.result async for result in p.stream()]
+
+    async def main() -> None:
+        bus = EventBus()
+        bus.subscribe(look)
+        async with world.again(event_bus=bus, durability=durability):
+            seen = await work()
+        recorded = await world.values()
+        async with world.again():
+            assert await work() == seen
+        assert recorded == seen
+
+    run_virtually(main)
+
+
+def test_a_result_that_is_cached_does_not_change_its_place_in_a_stream(world: World) -> None:
+    class CachingStore(KeepingStore):
+        async def put_cached(self, entry: Any) -> None:
+            await asyncio.sleep(5)
+            await super().put_cached(entry)
+
+    world.store = CachingStore()
+    fetch, cached = world.make_fetch(), world.make_fetch(cache="store")
+    world.seconds = {"b": 2}
+
+    async def work() -> list[Any]:
+        async with parallel(name="pages") as p:
+            p.add(cached("a"))
+            p.add(fetch("b"))
+            return [result.result async for result in p.stream()]
+
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again():
+                assert await work() == ["a", "b"]
+
+    run_virtually(main)
+
+
+# -- what was cut off before it was called ----------------------------------------------------------------------------
+
+
+class SlowStart(KeepingStore):
+    """Takes its time to write that a call with an external effect begins."""
+
+    async def before_waiting(self) -> None:
+        await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize("on_unknown", ["retry", "fail", "ask"])
+@pytest.mark.parametrize("waits_for", ["its start", "its subscribers", "a limit", "a budget", "an equal call"])
+def test_a_call_that_was_cut_off_before_it_was_called_is_known_never_to_have_been_called(
+    world: World, on_unknown: str, waits_for: str
+) -> None:
+    options: dict[str, Any] = {"effect": "external", "on_unknown": on_unknown}
+    if waits_for == "its start":
+        world.store = SlowStart()
+    if waits_for == "a limit":
+        options["limits"] = ConcurrencyLimit(1)
+    if waits_for == "an equal call":
+        options = {"cache": "run", "on_unknown": on_unknown}
+    pay = world.make_fetch(**options)
+    if waits_for == "a budget":
+
+        class Priced(Tool):
+            def estimate_input(self, input_data: object) -> Usage:
+                return Usage(10)
+
+        pay = ExecutionEvent(actor=Priced(name="fetch", handler=world.do, **options))
+    world.seconds = {"slow": 100, "pay": 100}
+    budget = Budget(tokens=15) if waits_for == "a budget" else None
+    is_quick = False
+
+    async def look(event: ExecutionEvent[Any]) -> None:
+        if waits_for == "its subscribers" and event.execution_status is ExecutionStatus.STARTED:
+            await asyncio.sleep(0.0 if is_quick else 3.0)
+
+    async def work() -> Any:
+        async with parallel(timeout=0.5, name="orders", budget=budget) as p:
+            if waits_for not in ("its start", "its subscribers"):
+                p.add(pay("pay" if waits_for == "an equal call" else "slow"))
+            p.add(pay("pay"), key="pay")
+            return [result.result for result in await p.gather()]
+
+    def again(**how: Any) -> ExecutionState:
+        state = world.again(**how)
+        state.event_bus.subscribe(look)
+        return state
+
+    async def main() -> None:
+        nonlocal is_quick
+        async with again():
+            assert (await ending_of(work))[0] is GroupTimeout
+        assert len(world.begun) == (waits_for not in ("its start", "its subscribers"))
+        told = [outcome async for outcome in world.store.outcomes(RUN)]
+        never = [outcome for outcome in told if "never called" in str(outcome.error)]
+        assert [(type(outcome.error), outcome.attempts) for outcome in never] == [(CallCancelled, 0)]
+        world.forget()
+        for _ in range(2):
+            async with again(retry_failed=False):
+                assert (await ending_of(work))[0] is GroupTimeout
+        assert world.begun == []
+
+    run_virtually(main)
+
+
+def test_a_shutdown_before_a_call_is_called_records_nothing(world: World) -> None:
+    world.store = SlowStart()
+    pay = world.make_fetch(effect="external", on_unknown="retry")
+
+    async def work() -> None:
+        async with world.again(), parallel() as p:
+            p.add(pay("a"))
+            await p.gather()
+
+    async def main() -> None:
+        task = asyncio.ensure_future(work())
+        await asyncio.wait([task], timeout=0.5)
+        task.cancel()
+        await asyncio.wait([task])
+        assert world.begun == []
+        assert await world.values() == []
+        async with world.again():
+            await pay("a")
+
+    run_virtually(main)
+
+
+# -- an external effect that was cut off ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["a failure beside it", "an error in the block", "a timeout", "left"])
+@pytest.mark.parametrize("on_unknown", ["fail", "retry"])
+def test_an_external_call_that_was_cut_off_is_not_made_again_in_silence_by_the_next_attempt(
+    world: World, why: str, on_unknown: str
+) -> None:
+    pay = world.make_fetch(effect="external", on_unknown=on_unknown)
+    world.seconds = {"pay": 5}
+    attempts = 0
+    paid: list[Any] = []
+
+    @tool
+    async def check() -> None:
+        await asyncio.sleep(1)
+        if attempts == 1:
+            raise ConnectionError("not yet")
+
+    @agent(retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=False))
+    async def order() -> None:
+        nonlocal attempts
+        attempts += 1
+        strategy = "fail_fast" if why == "a failure beside it" and attempts == 1 else "fail_slow"
+        limit = 2 if why == "a timeout" and attempts == 1 else None
+        async with parallel(error_strategy=strategy, timeout=limit, name="order") as p:
+            p.add(pay("pay"))
+            p.add(check())
+            if why == "left" and attempts == 1:
+                async for _ in p.stream():
+                    break
+            elif why == "an error in the block" and attempts == 1:
+                await asyncio.sleep(1)
+                raise ConnectionError("not yet")
+            else:
+                paid.extend(type(result.error) if result.error else result.result for result in await p.gather())
+        if attempts == 1:
+            raise ConnectionError("not yet")
+
+    async def main() -> None:
+        async with world.again():
+            await order()
+        assert world.begun == ["pay"] * (2 if on_unknown == "retry" else 1)
+        assert paid == [UnknownOutcomeError if on_unknown == "fail" else "pay", None]
+
+    run_virtually(main)
