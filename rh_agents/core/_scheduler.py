@@ -524,7 +524,7 @@ class Scheduler:
             self.roster.wait(member)
             if self.roster.waiting > _LOOK_AHEAD:
                 self.order.skip_missing()
-        if not self.roster.has_sources:
+        if not self.roster.has_sources and not self.is_draining:  # what a stop discarded comes when the run goes on
             self.order.skip_missing()
         self.fill()
 

@@ -34,7 +34,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         while (result := self._take()) is None:
             if not scheduler.is_idle:
                 await scheduler.change()
-            elif scheduler.finished:
+            elif scheduler.finished and scheduler.stop is None:
                 scheduler.order.skip_unfinished()
             else:
                 self._raise_reason()
@@ -50,7 +50,8 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         scheduler = self._scheduler
         index = self._next_index
         if index not in scheduler.finished:
-            if not scheduler.is_idle:
+            # When the run goes on, what its stop left without a result is there, and comes before all later ones.
+            if not scheduler.is_idle or scheduler.stop is not None:
                 return None
             # What was cancelled has no result; what was added after this stream had passed its place comes last.
             index = min(scheduler.finished, default=index)

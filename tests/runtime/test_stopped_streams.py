@@ -1,0 +1,74 @@
+"""What a stream gives while its run is being stopped: never what would come in another place when the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from rh_agents import ExecutionState, RunStopped, agent, parallel
+from tests.properties.virtual import run_virtually
+from tests.runtime.worlds import World
+
+
+def test_an_ordered_stream_skips_no_member_that_was_stopped() -> None:
+    there = World()
+    fetch = there.make_fetch()
+
+    @agent
+    async def two(first: str, second: str) -> list[Any]:
+        return [await fetch(first), await fetch(second)]
+
+    async def execute(state: ExecutionState) -> None:
+        orders.append([])
+        async with state, parallel() as p:
+            p.add(two("a", "b"))
+            p.add(fetch("c"))
+            async for result in p.stream(ordered=True):
+                orders[-1].append(result.unwrap())
+
+    orders: list[list[Any]] = []
+
+    async def main() -> None:
+        state = there.again()
+        asyncio.get_running_loop().call_later(0.5, state.request_interrupt)
+        with pytest.raises(RunStopped):
+            await execute(state)
+        await execute(there.again())
+        assert orders == [[], [["a", "b"], "c"]]
+
+    run_virtually(main)
+
+
+def test_a_stream_gives_no_recorded_member_before_one_that_was_to_come_first() -> None:
+    there = World()
+    there.seconds = {0: 2.0, 1: 0.1, 2: 5.0}
+    fetch = there.make_fetch()
+
+    async def slowly() -> AsyncIterator[int]:
+        for number in range(3):
+            await asyncio.sleep(0.1)
+            yield number
+
+    async def execute(state: ExecutionState) -> None:
+        orders.append([])
+        async with state, parallel() as p:
+            p.map(fetch, slowly())
+            async for result in p.stream():
+                orders[-1].append(result.index)
+
+    orders: list[list[int | None]] = []
+
+    async def main() -> None:
+        for seconds in (3.0, 0.15):
+            state = there.again()
+            asyncio.get_running_loop().call_later(seconds, functools.partial(state.request_interrupt, grace=0.0))
+            with pytest.raises(RunStopped):
+                await execute(state)
+        await execute(there.again())
+        assert orders == [[1, 0], [], [1, 0, 2]]
+
+    run_virtually(main)
