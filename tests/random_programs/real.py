@@ -1,0 +1,338 @@
+"""Trials with real processes: killed with SIGKILL, ended with SIGTERM, interrupted, also while they recover.
+
+The process that tries forks one child for each execution. It has imported everything and has no threads, so a child
+begins within a millisecond. The child appends to a ledger on disk, and dies when it has written so many lines, or when
+its time has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import functools
+import gc
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rh_agents import ExecutionState, MemoryStore, RunStopped, open_store, run
+from rh_agents.core.interrupt import interrupt_on_signals
+from rh_agents.core.keys import idempotency_key
+from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
+from tests.random_programs.interpreter import Interpreter
+from tests.random_programs.ledger import Line, read_ledger, written
+from tests.random_programs.oracle import findings
+from tests.random_programs.programs import KNOWN, Program, draw_program
+
+__all__ = ["RealMoment", "RealTrial", "draw_real_moments"]
+
+UNIT = 0.002
+"""Seconds that a unit of a program takes."""
+_LOADED_LATE = ("anyio._backends._asyncio", "rh_agents.executors.threads", "rh_agents.stores.sqlite")
+_PATIENCE = 60.0
+"""Seconds after which a child hangs."""
+
+
+@dataclass(frozen=True)
+class RealMoment:
+    """What disturbs an execution.
+
+    Attributes:
+        kind: "kill" (SIGKILL), "terminate" (SIGTERM, which the program heeds by an interrupt), or "interrupt".
+        share: when: after this share of the lines of an undisturbed ledger, or of its time.
+        by_time: whether it is its time that counts.
+        grace: seconds that are given to calls under way, but for "kill".
+    """
+
+    kind: str
+    share: float
+    by_time: bool = False
+    grace: float = 0.0
+
+
+def draw_real_moments(chance: random.Random) -> list[RealMoment]:
+    """One to three disturbances, each while the run recovers from the one before."""
+    kinds = ["kill", "kill", "kill", "kill", "terminate", "interrupt"]
+    return [
+        RealMoment(chance.choice(kinds), chance.random(), chance.random() < 0.25, chance.choice([0.0, 0.003, 30.0]))
+        for _ in range(chance.choice([1, 1, 2, 3]))
+    ]
+
+
+class RealTrial:
+    """One run of a program in a store, disturbed and judged.
+
+    Args:
+        program: what is executed.
+        moments: what disturbs it, one after the other.
+        seed: of everything else; it names the run.
+        folder: where its ledgers are; made and thrown away.
+        store: the URL of its store; by default a database in the folder.
+    """
+
+    def __init__(
+        self, program: Program, moments: list[RealMoment], seed: int, folder: Path, store: str | None = None
+    ) -> None:
+        self.program = program
+        self.moments = moments
+        self.seed = seed
+        self.folder = folder
+        self.is_shared = store is not None
+        self.store = store or f"sqlite:///{folder}/runs.db"
+        self.crashes = 0
+        self._generosity = 1
+        self._count = 0
+        self._has_second_stage = random.Random(f"stage {seed}").random() < 0.3 and "second_stage" not in KNOWN
+
+    def findings(self) -> list[str]:
+        """What is wrong. The folder is left if anything is."""
+        _warm_up()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        begin = time.monotonic()
+        undisturbed = self._lives(f"undisturbed {self.seed}", [])
+        seconds = time.monotonic() - begin
+        disturbed = self._lives(f"disturbed {self.seed}", self.moments, len(undisturbed[0].lines), seconds)
+        expected = undisturbed[-1].value
+        found = findings(self.program, undisturbed, expected) + findings(self.program, disturbed, expected)
+        if not self.is_shared:
+            found += self.check()
+        if not found:
+            shutil.rmtree(self.folder)
+        return found
+
+    def check(self) -> list[str]:
+        """What the store says of itself."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        answer = self.folder / "check"
+
+        async def main() -> None:
+            store = open_store(self.store)
+            try:
+                answer.write_text(json.dumps(await store.check()))
+            finally:
+                await store.aclose()
+
+        _wait(_fork(lambda: asyncio.run(main()), self.folder / "log"), None, self.folder / "log")
+        return [f"check(): {line}" for line in json.loads(answer.read_text())] if answer.exists() else ["no check"]
+
+    def _lives(self, run_id: str, moments: list[RealMoment], lines: int = 0, seconds: float = 0.0) -> list[Execution]:
+        """One run: disturbed at each moment, then executed to its end, and then once more."""
+        self._generosity = 1
+        executions: list[Execution] = []
+        for moment in moments:
+            executions.append(
+                self._execute(run_id, moment, max(1, round(moment.share * lines)), moment.share * seconds)
+            )
+            if executions[-1].end not in (KILLED, STOPPED):
+                break
+        self._to_the_end(run_id, executions, stage=0)
+        self._replay(run_id, executions, stage=0)
+        if moments and self._has_second_stage and executions[-1].end == ENDED:
+            moment = RealMoment("kill", moments[0].share)
+            executions.append(
+                self._execute(run_id, moment, max(1, round(moment.share * 10)), 0.0, stage=1, retry_failed=True)
+            )
+            self._to_the_end(run_id, executions, stage=1, retry_failed=True)
+            self._replay(run_id, executions, stage=1)
+        return executions
+
+    def _to_the_end(self, run_id: str, executions: list[Execution], stage: int, *, retry_failed: bool = False) -> None:
+        for _ in range(12):
+            if executions and executions[-1].stage == stage and executions[-1].end not in (KILLED, STOPPED):
+                return
+            executions.append(self._execute(run_id, stage=stage, retry_failed=retry_failed))
+
+    def _replay(self, run_id: str, executions: list[Execution], stage: int) -> None:
+        if executions[-1].end == ENDED:
+            executions.append(self._execute(run_id, stage=stage, is_replay=True))
+
+    def _execute(
+        self,
+        run_id: str,
+        moment: RealMoment | None = None,
+        lines: int = 0,
+        seconds: float = 0.0,
+        *,
+        stage: int = 0,
+        retry_failed: bool = False,
+        is_replay: bool = False,
+    ) -> Execution:
+        """One execution by a process of its own."""
+        self._count += 1
+        ledger, log = self.folder / f"ledger{self._count}", self.folder / "log"
+        job = _Job(self, ledger, self._count, run_id, moment, lines, retry_failed)
+        by_time = moment is not None and moment.by_time
+        number = signal.SIGKILL if moment is not None and moment.kind == "kill" else signal.SIGTERM
+        status = _wait(_fork(job.perform, log), (seconds, number) if by_time else None, log)
+        told = [line for line in read_ledger(ledger) if line.kind != "result"]
+        result = next((line for line in read_ledger(ledger) if line.kind == "result"), None)
+        if result is not None and status == 0:
+            end, value = result.label, json.loads(result.text)
+        elif status in (-signal.SIGKILL, -signal.SIGTERM):  # before it heeds signals, it dies of any
+            end, value = KILLED, None
+            self.crashes += 1
+        else:
+            end, value = f"status {status}: {log.read_text()[-1500:] if log.exists() else ''}", None
+        if end == STOPPED:
+            self._generosity *= 2
+        return Execution(told, end, value, stage, is_replay)
+
+
+class _Job:
+    """What a child does."""
+
+    def __init__(
+        self,
+        trial: RealTrial,
+        ledger: Path,
+        number: int,
+        run_id: str,
+        moment: RealMoment | None,
+        lines: int,
+        retry_failed: bool,
+    ) -> None:
+        self.trial = trial
+        self.run_id = run_id
+        self.moment = moment
+        self.lines_left = lines if moment is not None and not moment.by_time else 0
+        self.retry_failed = retry_failed
+        self.file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self.interpreter = Interpreter(
+            trial.program,
+            self.write,
+            str(number),
+            unit=UNIT,
+            generosity=trial._generosity,
+            has_threads=True,
+        )
+        self.state: ExecutionState | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def write(self, line: Line) -> None:
+        """Add a line to the ledger, and be disturbed if it is the last one before that."""
+        os.write(self.file, written(line))
+        self.lines_left -= 1
+        if self.lines_left == 0 and self.moment is not None:
+            if self.moment.kind == "interrupt" and self.loop is not None:
+                self.loop.call_soon_threadsafe(self.interrupt, "a random moment")
+            else:
+                os.kill(os.getpid(), signal.SIGKILL if self.moment.kind == "kill" else signal.SIGTERM)
+
+    def interrupt(self, reason: str) -> None:
+        """Stop the run."""
+        assert self.state is not None
+        grace = 0.0 if self.moment is None else self.moment.grace
+        self.state.request_interrupt(reason, grace=grace)
+
+    def perform(self) -> None:
+        """Execute the run, and tell the ledger how it ended."""
+        warnings.simplefilter("error")
+        end, value = asyncio.run(self._execute())
+        os.write(self.file, written(Line("result", label=end, text=json.dumps(value))))
+
+    async def _execute(self) -> tuple[str, list[str] | None]:
+        self.loop = asyncio.get_running_loop()
+        trial = self.trial
+        store = open_store(trial.store)
+        try:
+            if await store.find_run(self.run_id) is not None:
+                await self._tell_recorded(store)
+            self.state = ExecutionState(
+                store=store,
+                run_id=self.run_id,
+                retry_failed=self.retry_failed,
+                durability=trial.program.durability,
+                budget=self.interpreter.budget,
+                chance=lambda: 0.5,
+            )
+            with interrupt_on_signals(self.interrupt):
+                async with self.state:
+                    return ENDED, await self.interpreter.workflow()
+        except RunStopped:
+            return STOPPED, None
+        finally:
+            await store.aclose()
+
+    async def _tell_recorded(self, store: Any) -> None:
+        async for outcome in store.outcomes(self.run_id):
+            if outcome.error is None:
+                self.write_quietly(Line("recorded", key=idempotency_key(self.run_id, outcome.base)))
+
+    def write_quietly(self, line: Line) -> None:
+        """Add a line that does not count."""
+        os.write(self.file, written(line))
+
+
+@functools.cache
+def _warm_up() -> None:
+    """Do once what every child would have to do again: build models and signatures, and load what is loaded late."""
+    for name in _LOADED_LATE:
+        importlib.import_module(name)
+    for seed in range(8):
+        interpreter = Interpreter(draw_program(seed), lambda line: None, "", unit=1e-6)
+        with warnings.catch_warnings(), contextlib.suppress(Exception):
+            asyncio.run(run(interpreter.workflow, store=MemoryStore()))
+    gc.collect()
+    gc.freeze()
+
+
+def _fork(work: Any, log: Path) -> int:
+    """A child that does the work and ends with status 0, or writes its error to the log and ends with 1."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(file, 2)
+        faulthandler.enable()
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        work()
+        status = 0
+    except BaseException:  # noqa: BLE001 - this is the end of the process, and the log tells of it
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _wait(process: int, disturbance: tuple[float, int] | None, log: Path) -> int:
+    """The exit status of a child, which is disturbed after so many seconds. One that hangs says where, and dies."""
+    if disturbance is not None:
+        seconds, number = disturbance
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found, status = os.waitpid(process, os.WNOHANG)
+            if found:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.0005)
+        os.kill(process, number)
+    deadline = time.monotonic() + _PATIENCE
+    pause = 0.0005
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(pause)
+        pause = min(0.005, pause * 1.3)
+    os.kill(process, signal.SIGUSR1)
+    time.sleep(0.5)  # it writes its stacks
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    with log.open("a") as file:
+        file.write("it hangs\n")
+    return 99

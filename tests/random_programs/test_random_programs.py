@@ -1,0 +1,114 @@
+"""Whatever a program does: interrupted and killed at any moment, its run tells the same story when it goes on.
+
+These are the programs of every day, in virtual time. Many more, with processes that are really killed, are tried by
+`make stress`, and by hand with `python -m tests.random_programs`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import fields
+
+import pytest
+
+from tests.random_programs.programs import (
+    KNOWN,
+    Agent,
+    Group,
+    Leaf,
+    Pause,
+    Plain,
+    Program,
+    draw_program,
+    everything_in,
+    is_timeless,
+    source_of,
+    width_of,
+)
+from tests.random_programs.shrink import shrink
+from tests.random_programs.virtual import VirtualTrial, draw_moments
+
+PROGRAMS = 200
+SIZE = 8
+AT_ONCE = 25
+
+
+@pytest.mark.parametrize("first", range(0, PROGRAMS, AT_ONCE))
+def test_random_programs_tell_the_same_story_after_crashes_and_interrupts_at_any_moment(first: int) -> None:
+    for seed in range(first, first + AT_ONCE):
+        program = draw_program(seed, SIZE)
+        trial = VirtualTrial(program, draw_moments(random.Random(f"moments {seed}")), seed)
+        found = trial.findings()
+        assert found == [], (
+            f"python -m tests.random_programs virtual --size {SIZE} --seed-from {seed}\n{source_of(program)}"
+        )
+
+
+def test_equal_seeds_give_equal_programs() -> None:
+    assert [draw_program(seed) for seed in range(20)] == [draw_program(seed) for seed in range(20)]
+    assert len({source_of(draw_program(seed)) for seed in range(20)}) == 20
+
+
+def test_the_programs_of_every_day_do_everything_that_is_not_known_to_fail() -> None:
+    used: Counter[tuple[str, str, object]] = Counter()
+    for seed in range(PROGRAMS):
+        for part in everything_in(draw_program(seed, SIZE)):
+            for each in fields(part):
+                value = getattr(part, each.name)
+                if each.name not in ("label", "name") and not isinstance(value, tuple):
+                    used[type(part).__name__, each.name, value] += 1
+    for kind, option, values in [
+        ("Leaf", "kind", ("model", "dataclass", "enum", "bytes", "set", "large", "error", "unstorable")),
+        ("Leaf", "external", ("retry", "fail")),
+        ("Leaf", "limit", ("slots", "rate")),
+        ("Leaf", "fails_at_first", (True,)),
+        ("Leaf", "hangs", (1,)),
+        ("Leaf", "attempts", (2, 3)),
+        ("Leaf", "cache", () if "cache" in KNOWN else ("run", "store")),
+        ("Plain", "given", ("coroutine", "callable")),
+        ("Agent", "attempts", (2, 3)),
+        ("Agent", "timeout", () if "agent_timeout" in KNOWN else (1.5,)),
+        ("Group", "read", ("gather", "dict", "stream", "ordered", "crawl", "nothing")),
+        ("Group", "read", () if "early_endings" in KNOWN else ("leave", "cancel", "cancel_later", "raise")),
+        ("Group", "strategy", () if "early_endings" in KNOWN else ("fail_fast",)),
+        ("Group", "enrol", ("add", "map", "map_async", "map_failing")),
+        ("Group", "retry", (2, 3)),
+        ("Program", "durability", ("sync", "async", "exit")),
+    ]:
+        for value in values:
+            assert used[kind, option, value], f"no {kind} with {option}={value!r}"
+    assert any(option == "budget" and value for (_, option, value) in used)
+
+
+def test_a_program_without_a_look_at_time_is_timeless() -> None:
+    leaf = Leaf("a")
+    assert is_timeless(Program((Group("g", (leaf, Plain("b")), read="stream"), Agent("c", (leaf,)), Pause())))
+    looks: list[Group | Agent | Leaf] = [
+        Group("g", (leaf,), timeout=1.0),
+        Group("g", (leaf,), fail_after=1),
+        Group("g", (leaf,), strategy="fail_fast"),
+        Group("g", (leaf,), read="leave"),
+        Agent("c", (leaf,), timeout=1.0),
+        Leaf("a", external="fail"),
+    ]
+    for each in looks:
+        assert not is_timeless(Program((Agent("d", (each,)),)))
+
+
+def test_as_many_functions_are_under_way_as_there_are_slots() -> None:
+    group = Group("g", (Leaf("a"), Leaf("b"), Agent("c", (Group("h", (Leaf("d"), Leaf("e")), workers=2),))), workers=2)
+    assert width_of(Program((Leaf("x"), group))) == 3
+
+
+def test_a_program_that_fails_is_made_smaller() -> None:
+    program = draw_program(5, 20)
+
+    def fails(smaller: Program) -> bool:
+        return any(isinstance(part, Group) and part.read == "crawl" for part in everything_in(smaller))
+
+    assert fails(program)
+    smallest = shrink(program, fails)
+    parts = list(everything_in(smallest))
+    assert fails(smallest)
+    assert len(parts) == 3, source_of(smallest)
