@@ -9,6 +9,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from rh_agents.core.ports import RecordedEvent
 from rh_agents.core.results import Outcome, describe_error
+from rh_agents.core.values import UnknownValue
 
 __all__ = ["event_record", "outcome_record", "to_export_line"]
 
@@ -62,9 +63,14 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
 def to_export_line(record: dict[str, Any]) -> str:
     """A record as JSON with its line feed.
 
-    Bytes are written in base64, NaN and infinity as texts, and what has no form in JSON as its `repr`.
+    Bytes are written in base64, NaN and infinity as texts, and what has no form in JSON as its `repr`. Instances of
+    classes that this program does not know are written as those of others: what they hold.
     """
     try:
-        return to_json(record, fallback=repr, bytes_mode="base64", inf_nan_mode="strings").decode() + "\n"
+        return to_json(record, fallback=_shown, bytes_mode="base64", inf_nan_mode="strings").decode() + "\n"
     except (PydanticSerializationError, ValueError):  # halves of surrogate pairs, for instance
-        return json.dumps(record, default=repr, skipkeys=True) + "\n"
+        return json.dumps(record, default=_shown, skipkeys=True) + "\n"
+
+
+def _shown(value: object) -> Any:
+    return value.data if isinstance(value, UnknownValue) else repr(value)

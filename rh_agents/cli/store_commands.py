@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import getpass
 import json
 import os
@@ -30,7 +29,6 @@ from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_o
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run, kept_store, store_option
 from rh_agents.cli.tree import RunTree, TreeView, record_of_node
 from rh_agents.cli.words import Standing, age, ago, counted, parse_age, size, standing_of, standing_words
-from rh_agents.core.errors import StoreError
 from rh_agents.core.plan import plan_run
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.replay import spender_of
@@ -199,12 +197,9 @@ def _show(
 
 
 async def _makers(store: Store, run: str) -> dict[str, str]:
-    """Which call made which, by key, as far as they have outcomes that this program can read."""
-    makers: dict[str, str] = {}
-    with contextlib.suppress(StoreError):  # a class that only the program of the run knows; addresses must do
-        async for outcome in store.outcomes(run):
-            makers[outcome.key.hex()] = outcome.parent.hex()
-    return makers
+    """Which call made which, by key, as far as they have outcomes."""
+    headers = [outcome.header async for outcome in store.unread_outcomes(run)]
+    return {header.key.hex(): header.parent.hex() for header in headers}
 
 
 def _show_head(page: Page, info: RunInfo, open_questions: int) -> None:
@@ -337,8 +332,8 @@ def _plan(
         command = RunCommand.of(info)
         parameters = {} if command is None else _parameters(ctx, command)
         code = load_code(command, parameters)
-        outcomes = [outcome._replace(value=None) async for outcome in opened.outcomes(run)]
-        events = [recorded async for recorded in opened.events(run)]
+        outcomes = [outcome.header async for outcome in opened.unread_outcomes(run)]
+        events = [recorded async for recorded in opened.events(run, values=False)]
         found = plan_run(info, outcomes, events, retry_failed=not no_retry_failed)
         is_map = command is not None and command.kind == "map" and code.problem is None
         given = plan_input(command, parameters, found) if is_map and command is not None else None
@@ -417,7 +412,8 @@ async def _edited(store: Store, run: str, address: str | None, text: str, code: 
     if address is None:
         return value
     key = (await affected_by(store, run, address))[0].key.hex()
-    names = [recorded.event.actor.name async for recorded in store.events(run) if recorded.event.key == key]
+    events = store.events(run, values=False)
+    names = [recorded.event.actor.name async for recorded in events if recorded.event.key == key]
     actor = code.actors.get(names[0]) if names else None
     hint = None if actor is None else actor.output_model or actor.signature.hints.get("return")
     if hint is None:
@@ -526,7 +522,7 @@ def _export(
     async def write(opened: Store) -> None:
         await existing_run(opened, run)
         if outcomes:
-            async for outcome in opened.outcomes(run):
+            async for outcome in opened.outcomes(run, unknown_ok=True):
                 sys.stdout.write(to_export_line(outcome_record(outcome)))
         else:
             async for recorded in opened.events(run):

@@ -56,13 +56,13 @@ def file_of(spec: str) -> str:
 
 
 def known_actors() -> dict[str, BaseActor]:
-    """By name, the actors in the modules that have been imported; and their types become known to stores."""
+    """By name, the actors in the modules that have been imported."""
     actors: dict[str, BaseActor] = {}
     for module in list(sys.modules.values()):
         for value in list(getattr(module, "__dict__", {}).values()):
             actor = value.actor if isinstance(value, ActorFunction) else value
-            if isinstance(actor, BaseActor) and actors.setdefault(actor.name, actor) is actor:
-                _ = actor.has_known_types
+            if isinstance(actor, BaseActor):
+                actors.setdefault(actor.name, actor)
     return actors
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-import typing
+import weakref
 from asyncio import Task
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from contextvars import Context
 from dataclasses import dataclass
-from types import CoroutineType
+from types import CoroutineType, FunctionType
 from typing import Any
 
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._foreign import noted
 from rh_agents.core._runner import Job
-from rh_agents.core.actors import BaseActor
-from rh_agents.core.calls import Call
+from rh_agents.core.actors import BaseActor, expect_resolved
+from rh_agents.core.calls import ActorCall, Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.types import EventType
-from rh_agents.core.values import learn_function
+from rh_agents.core.values import function_below, learn_function
 
 __all__ = [
     "FUNCTION_ACTOR",
@@ -82,13 +82,25 @@ class Member:
         """Whether the group has been told that it has started."""
 
 
-@functools.lru_cache(maxsize=1024)
+_learned: weakref.WeakSet[FunctionType] = weakref.WeakSet()
+
+
 def learn_types(function: Callable[..., Any]) -> None:
-    """Make the classes that a function's annotations name known to stores."""
-    try:
-        learn_function(typing.get_type_hints(function))
-    except (NameError, TypeError, AttributeError):
-        return  # what it does not tell, whoever reads a store will not know
+    """Make the classes that a function's annotations name known to stores, before it is called in a run that records.
+
+    Raises:
+        DefinitionError: its result is annotated with a name that means nothing.
+    """
+    actor = getattr(function, "actor", function)
+    if isinstance(actor, BaseActor):
+        _ = actor.has_known_types
+        return
+    below = function_below(function)
+    if below is None or not below.__annotations__ or below in _learned:
+        return
+    learn_function(below)
+    expect_resolved(below, below.__name__)
+    _learned.add(below)
 
 
 def label_of(work: object) -> str:
@@ -119,13 +131,15 @@ class Source:
     @classmethod
     def of(
         cls,
-        function: Callable[[Any], Any],
+        function: Callable[[Any], Any] | BaseActor,
         items: Iterable[Any] | AsyncIterable[Any],
         name: Callable[[Any], str] | None,
         key: Callable[[Any], str] | None,
         context: Context,
     ) -> Source:
         """Begin to iterate; the first item is pulled when a slot is free."""
+        if isinstance(function, BaseActor) and not callable(function):
+            function = functools.partial(ActorCall, function, extra_context=None)
         if not callable(function):
             raise DefinitionError(f"map() takes a function and the items for it, but {function!r} cannot be called")
         length = len(items) if isinstance(items, Sized) else None

@@ -11,7 +11,6 @@ import types
 from binascii import a2b_base64
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +20,15 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, PydanticUndefined, TzInfo, Url
 
-from rh_agents.core._registry import Kind, Shape, class_named, loaded_exception, shape_of, slots_of
+from rh_agents.core._registry import (
+    Kind,
+    Shape,
+    class_named,
+    loaded_exception,
+    shape_of,
+    slots_of,
+    why_unknown,
+)
 from rh_agents.core._write_values import ADDRESSES, ATOMS, DTYPE, PATHS, TAG, Node
 from rh_agents.core.errors import RecordedError, StoreError
 from rh_agents.core.redaction import SPELLINGS, Secret, registered_value
@@ -32,12 +39,22 @@ T = TypeVar("T")
 TimeT = TypeVar("TimeT", datetime, time)
 
 
-@dataclass(frozen=True, repr=False)
 class UnknownValue:
-    """Stands for an instance of a class that this program does not have, or has with other fields."""
+    """Stands for an instance of a class that this program does not have, or has with other fields.
 
-    class_name: str
-    data: Any
+    It is no dataclass: those are written by what is in them, and this one stands for something else.
+    """
+
+    __slots__ = ("class_name", "data")
+
+    def __init__(self, class_name: str, data: Any) -> None:
+        self.class_name: str = class_name
+        self.data: Any = data
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, UnknownValue):
+            return NotImplemented
+        return (self.class_name, self.data) == (other.class_name, other.data)
 
     def __repr__(self) -> str:
         return f"<{self.class_name} {self.data!r}>"
@@ -257,7 +274,8 @@ def _read_instance(node: Node, unknown_ok: bool) -> Any:
     shape = None if cls is None else shape_of(cls)
     try:
         if cls is None or shape is None:
-            raise _Changed("is not known to this program: import its module, or decorate it with `@storable`")
+            remedy = "import its module, or decorate it with `@storable`"
+            raise _Changed(f"is not known to this program: {remedy}{why_unknown(name)}")
         if shape.kind != node[TAG]:
             raise _Changed(f"was a {node[TAG]} and is a {shape.kind.value} now{_REMEDY}")
         return _INSTANCES[shape.kind](data, node, cls, shape, unknown_ok)

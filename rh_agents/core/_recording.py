@@ -16,7 +16,7 @@ from rh_agents.core.keys import again_key, tried_key
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.redaction import redact
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.results import Outcome
+from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
 from rh_agents.core.rewind import affected_by
 from rh_agents.core.scope import Generation
 from rh_agents.core.types import Durability, ExecutionStatus, ReplayMode
@@ -169,16 +169,20 @@ class Recording:
         """Outcomes of earlier executions that this one has not asked for, but for those below a reused call."""
         if self._store is None or not self._earlier:
             return
-        outcomes = [
-            outcome async for outcome in self._store.outcomes(self._request.run_id) if outcome.key in self._earlier
-        ]
-        parents = {outcome.base: outcome.parent for outcome in outcomes}
-        for outcome in outcomes:
-            is_spent = outcome.key in self._used or outcome.key in self.recorded.superseded
-            if not is_spent and not self._is_below_a_reused_call(outcome, parents):
-                yield outcome
+        unused: list[UnreadOutcome] = []
+        parents: dict[bytes, bytes] = {}
+        async for outcome in self._store.unread_outcomes(self._request.run_id):
+            header = outcome.header
+            if header.key not in self._earlier:
+                continue
+            parents[header.base] = header.parent
+            if header.key not in self._used and header.key not in self.recorded.superseded:
+                unused.append(outcome)
+        for outcome in unused:
+            if not self._is_below_a_reused_call(outcome.header, parents):
+                yield outcome.read(unknown_ok=True)  # the program has changed, so it may not have the class any more
 
-    def _is_below_a_reused_call(self, outcome: Outcome, parents: dict[bytes, bytes]) -> bool:
+    def _is_below_a_reused_call(self, outcome: OutcomeHeader, parents: dict[bytes, bytes]) -> bool:
         place: bytes | None = outcome.parent
         while place:
             if place in self._reused_places:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import enum
 import inspect
 import sys
 import types
 import typing
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property, partial
-from pathlib import PurePath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
+from uuid import UUID
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import typing_extensions
 from pydantic import BaseModel
@@ -24,6 +30,7 @@ __all__ = [
     "Shape",
     "class_named",
     "field_hints",
+    "function_below",
     "kind_of",
     "late_shape_of",
     "learn",
@@ -35,6 +42,8 @@ __all__ = [
     "shape_of",
     "slots_of",
     "storable",
+    "unresolved_in",
+    "why_unknown",
 ]
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -78,8 +87,22 @@ class Shape:
 
 _classes: dict[str, type] = {}
 _shapes: WeakKeyDictionary[type, Shape] = WeakKeyDictionary()
-_unfinished: list[Any] = []
-"""Classes and functions with hints that could not be resolved yet: they may name a class that is defined below them."""
+_unfinished: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""Classes and functions with hints that could not be resolved yet: they may name a class that is defined below them.
+
+By `id`, since a class may have any notion of equality.
+"""
+_WELL_KNOWN: dict[str, Any] = {
+    **{name: getattr(module, name) for module in (typing, collections.abc) for name in module.__all__},
+    **{
+        cls.__name__: cls
+        for cls in (
+            OrderedDict, Counter, deque, Decimal, Fraction, UUID, date, datetime, time, timedelta, timezone, tzinfo,
+            Path, PurePath, PurePosixPath, PureWindowsPath,
+        )
+    },
+}  # fmt: skip
+"""What annotations may name without having imported it but for type checkers: nothing here has to be registered."""
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -282,22 +305,84 @@ def learn(hint: Any) -> None:
     _Walk().visit(hint)
 
 
-def learn_function(function: Callable[..., Any] | Mapping[str, Any]) -> None:
-    """The same for the parameters and the result of a function, or for its hints by name."""
-    _Walk().visit_function(function)
+def learn_function(function: Callable[..., Any]) -> None:
+    """The same for the parameters and the result of whatever can be called."""
+    below = function_below(function)
+    if below is not None:
+        _Walk().visit_function(below)
+
+
+def function_below(target: object) -> types.FunctionType | None:
+    """The function whose annotations say what a callable takes and returns; None for a class, or what is written in C.
+
+    It may be below `functools.partial`, a decorator that uses `functools.wraps`, a method, or an object with a
+    `__call__`. Nothing is hashed or compared, so that it may be any object.
+    """
+    for _ in range(_DEEPEST):
+        if isinstance(target, partial):
+            target = target.func
+        elif isinstance(target, types.MethodType):
+            target = target.__func__
+        elif isinstance(target, type):
+            return None
+        elif (wrapped := _quietly(lambda: getattr(target, "__wrapped__", None))) is not None:  # noqa: B023 - at once
+            target = wrapped
+        elif isinstance(target, types.FunctionType):
+            return target
+        else:
+            target = type(target).__call__ if callable(target) else None
+            if not isinstance(target, types.FunctionType):
+                return None
+    return None
+
+
+_DEEPEST = 50
+"""Layers of decorators and partials; an object whose attributes are all made up has no end of them."""
 
 
 def _finish() -> None:
     """Look again at hints that could not be resolved when they were met."""
-    for each in _unfinished.copy():
+    for each in list(_unfinished.values()):
         _Walk().visit(each) if isinstance(each, type) else _Walk().visit_function(each)
 
 
 def _note_unfinished(owner: Any, is_complete: bool) -> None:
-    if not is_complete and owner not in _unfinished:
-        _unfinished.append(owner)
-    elif is_complete and owner in _unfinished:
-        _unfinished.remove(owner)
+    if not is_complete:
+        _unfinished[id(owner)] = owner
+    else:
+        _unfinished.pop(id(owner), None)
+
+
+def unresolved_in(function: Callable[..., Any]) -> str | None:
+    """A name in the annotation of a function's result that means nothing (yet); None if there is none.
+
+    Names that only type checkers see (`if TYPE_CHECKING:`) mean nothing when the program runs.
+    """
+    below = function_below(function)
+    if below is None:
+        return None
+    hint = (_quietly(partial(inspect.get_annotations, below)) or {}).get("return")
+    return None if hint is None else _unresolved_name("return", hint, below)
+
+
+def why_unknown(class_name: str) -> str:
+    """Words in brackets that say which annotation would have made a class known, if its name meant something there."""
+    name = class_name.rpartition(".")[2]
+    for owner in list(_unfinished.values()):
+        for part, hint in (_quietly(partial(inspect.get_annotations, owner)) or {}).items():
+            if _unresolved_name(part, hint, owner) == name:
+                return f" ({name!r} in the annotations of {owner.__qualname__} means nothing when the program runs)"
+    return ""
+
+
+def _unresolved_name(name: str, hint: Any, owner: Any) -> str | None:
+    try:
+        _resolved_one(name, hint, _space_of(owner))
+    except (NameError, AttributeError) as error:
+        return error.name or str(hint)
+    except Exception:  # noqa: BLE001 - annotations are the user's code, and may be anything
+        return None
+    return None
 
 
 class _Walk:
@@ -357,11 +442,10 @@ class _Walk:
         self._visit_all(hints.values())
         _note_unfinished(cls, is_complete)
 
-    def visit_function(self, function: Callable[..., Any] | Mapping[str, Any]) -> None:
-        if isinstance(function, Mapping):
-            self._visit_all(function.values())
+    def visit_function(self, function: types.FunctionType) -> None:
+        if not function.__annotations__:
             return
-        hints, is_complete = _resolved(inspect.unwrap(function))
+        hints, is_complete = _resolved(function)
         self._visit_all(hints.values())
         _note_unfinished(function, is_complete)
 
@@ -380,13 +464,34 @@ def _resolved(owner: Any) -> tuple[dict[str, Any], bool]:
     hints = _quietly(partial(typing_extensions.get_type_hints, owner, include_extras=True))
     if hints is not None:
         return hints, True
-    hints = {}
+    hints, is_complete = {}, True
     for holder in reversed(owner.__mro__) if isinstance(owner, type) else [owner]:
-        module = sys.modules.get(holder.__module__)
-        space = {**(vars(module) if module else {}), **getattr(holder, "__globals__", {})}
+        space = _space_of(holder)
         for name, hint in (_quietly(partial(inspect.get_annotations, holder)) or {}).items():
-            hints |= _quietly(partial(_resolved_one, name, hint, space)) or {}
-    return hints, False
+            found = _quietly(partial(_resolved_one, name, hint, space))
+            is_complete = is_complete and found is not None
+            hints |= found or {}
+    return hints, is_complete
+
+
+def _space_of(owner: Any) -> dict[str, Any]:
+    """What names mean in the annotations of a class or function, also of one that is defined within a function."""
+    module = sys.modules.get(owner.__module__)
+    names = vars(module) if module else {}
+    return {**_WELL_KNOWN, **names, **getattr(owner, "__globals__", {}), **_names_around(owner)}
+
+
+def _names_around(owner: Any) -> Mapping[str, Any]:
+    """The local names of the function within which a class or function is being defined."""
+    outer, is_local, _ = owner.__qualname__.rpartition(".<locals>.")
+    if not is_local:
+        return {}
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_qualname == outer and frame.f_globals.get("__name__") == owner.__module__:
+            return frame.f_locals
+        frame = frame.f_back
+    return {}
 
 
 def _resolved_one(name: str, hint: Any, space: dict[str, Any]) -> dict[str, Any]:

@@ -204,6 +204,7 @@ class Roster:
     def _identity(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> bytes:
         work = member.work
         if isinstance(work, Call):
+            _ = work.actor.has_known_types
             return work.identity() if key is None else work.identity_for(key)
         if key is None and member.name is None and origin is not None:
             source, item = origin

@@ -11,7 +11,7 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.keys import again_key
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.results import Outcome, describe_error
+from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import encode
 
@@ -53,7 +53,7 @@ class ValidationJournal:
     So a call that came to something else does not make everything after it differ as well.
     """
 
-    def __init__(self, info: RunInfo, recorded: RecordedCalls, outcomes: dict[bytes, Outcome]) -> None:
+    def __init__(self, info: RunInfo, recorded: RecordedCalls, outcomes: dict[bytes, UnreadOutcome]) -> None:
         self.info: RunInfo = info
         self.recorded: RecordedCalls = recorded
         self.waiting: int = 0
@@ -65,7 +65,7 @@ class ValidationJournal:
 
     @classmethod
     async def read(cls, store: Store, run_id: str) -> ValidationJournal:
-        """All that is recorded of a run, at once.
+        """All that is recorded of a run, at once; values are decoded when they are asked for.
 
         Raises:
             StoreError: there is no such run.
@@ -73,15 +73,15 @@ class ValidationJournal:
         info = await store.find_run(run_id)
         if info is None:
             raise StoreError(f"there is no run {run_id!r} to validate")
-        outcomes = {outcome.key: outcome async for outcome in store.outcomes(run_id)}
+        outcomes = {outcome.header.key: outcome async for outcome in store.unread_outcomes(run_id)}
         recorded = RecordedCalls()
-        async for entry in store.events(run_id):
+        async for entry in store.events(run_id, values=False):
             event = entry.event
             key = None if event.key is None else bytes.fromhex(event.key)
             outcome = outcomes.get(key) if key is not None and event.execution_status.is_final else None
             if outcome is not None and not _is_told_by(outcome, event.execution_status):
                 outcome = None  # a shutdown cut the call off, and it was made again
-            failed_in = None if outcome is None or outcome.error is None else outcome.made_in
+            failed_in = None if outcome is None or outcome.header.ok else outcome.header.made_in
             recorded.add(
                 entry.sequence,
                 event.execution_status,
@@ -98,11 +98,11 @@ class ValidationJournal:
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome of a key."""
-        return self._reused(self._outcomes[key])
+        return self._reused(self._outcomes[key].read())
 
     def load_nowait(self, key: bytes) -> Outcome | None:
         """The same."""
-        return self._reused(self._outcomes[key])
+        return self._reused(self._outcomes[key].read())
 
     def _reused(self, outcome: Outcome) -> Outcome:
         self._seen.add(outcome.key)
@@ -115,9 +115,14 @@ class ValidationJournal:
             return None
         encode(outcome.value)  # what no store could keep fails here as it did there
         self._seen.add(outcome.key)
-        recorded = self._outcomes.get(outcome.key)
-        if recorded is None:
+        unread = self._outcomes.get(outcome.key)
+        if unread is None:
             self.differences.append(Difference(outcome.address, None, outcome))
+            return outcome
+        try:
+            recorded = unread.read()
+        except StoreError:  # its class is another one by now, or is gone
+            self.differences.append(Difference(outcome.address, unread.read(unknown_ok=True), outcome))
             return outcome
         if not _is_same(recorded, outcome):
             self.differences.append(Difference(outcome.address, recorded, outcome))
@@ -142,21 +147,22 @@ class ValidationJournal:
 
     async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
         """Find what was recorded and not called."""
-        parents = {outcome.base: outcome.parent for outcome in self._outcomes.values()}
+        parents = {outcome.header.base: outcome.header.parent for outcome in self._outcomes.values()}
         for key, outcome in self._outcomes.items():
             is_replaced = key in self.recorded.superseded or again_key(key) in self._outcomes
-            if key not in self._seen and not is_replaced and not self._is_below_a_reused_call(outcome, parents):
-                self.differences.append(Difference(outcome.address, outcome, None))
+            if key not in self._seen and not is_replaced and not self._is_below_a_reused_call(outcome.header, parents):
+                self.differences.append(Difference(outcome.header.address, outcome.read(unknown_ok=True), None))
 
-    def _is_below_a_reused_call(self, outcome: Outcome, parents: Mapping[bytes, bytes]) -> bool:
+    def _is_below_a_reused_call(self, outcome: OutcomeHeader, parents: Mapping[bytes, bytes]) -> bool:
         place: bytes | None = outcome.parent
         while place and place not in self._reused_places:
             place = parents.get(place)
         return bool(place)
 
 
-def _is_told_by(outcome: Outcome, status: ExecutionStatus) -> bool:
-    return isinstance(outcome.error, CallCancelled) == (status is ExecutionStatus.CANCELLED)
+def _is_told_by(outcome: UnreadOutcome, status: ExecutionStatus) -> bool:
+    was_cancelled = not outcome.header.ok and isinstance(outcome.read().error, CallCancelled)
+    return was_cancelled == (status is ExecutionStatus.CANCELLED)
 
 
 def _is_same(recorded: Outcome, found: Outcome) -> bool:

@@ -20,7 +20,17 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, TzInfo, Url
 
-from rh_agents.core._registry import Kind, Shape, kind_of, late_shape_of, name_of, name_of_module, shape_of, slots_of
+from rh_agents.core._registry import (
+    Kind,
+    Shape,
+    kind_of,
+    late_shape_of,
+    name_of,
+    name_of_module,
+    shape_of,
+    slots_of,
+    why_unknown,
+)
 from rh_agents.core.errors import GroupError, UnstorableError
 from rh_agents.core.redaction import Reference, Secret, parts_of
 
@@ -199,6 +209,7 @@ def _refusal(value: object, place: str) -> str:
     where = f" at {place}" if place else ""
     if kind_of(kind) is not None:
         remedy = "annotate the function's return type with its class, or decorate the class with `@storable`"
+        remedy += why_unknown(name_of(kind))
     else:
         remedy = "return data (text, numbers, lists, dictionaries, models, dataclasses)"
     return f"a {name_of(kind)}{where} cannot be stored: {remedy}"

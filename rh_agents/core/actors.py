@@ -17,9 +17,9 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
 from rh_agents.core.usage import Usage
-from rh_agents.core.values import check_annotation, learn, learn_function
+from rh_agents.core.values import check_annotation, function_below, learn, learn_function, unresolved_in
 
-__all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet"]
+__all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
 
 
 class Injected:
@@ -128,6 +128,7 @@ class BaseActor(BaseModel):
             raise DefinitionError(
                 f"{self.name}: engine='async' needs an `async def`; a plain function would block the event loop"
             )
+        self._learn_types()
 
     @cached_property
     def is_async(self) -> bool:
@@ -144,13 +145,22 @@ class BaseActor(BaseModel):
         """Whether results are data. `-> Annotated[Client, Injected]` says they are not: such calls are made again."""
         return not _is_injected(_returned(self.handler))
 
-    @cached_property
-    def has_known_types(self) -> bool:
-        """Makes the classes that the annotations name known to stores, once: they may then be read from one."""
-        learn_function(self.signature.hints)
+    def _learn_types(self) -> None:
+        """Make the classes that the annotations name known to stores: they may then be read from one."""
+        learn_function(self.handler)
         for model in (self.input_model, self.output_model):
             if model is not None:
                 learn(model)
+
+    @cached_property
+    def has_known_types(self) -> bool:
+        """Looks once more, before the first call that is recorded: annotations may name what is defined further below.
+
+        Raises:
+            DefinitionError: there is no such name, so that nobody could say whether what the call returns can be kept.
+        """
+        self._learn_types()
+        expect_resolved(self.handler, self.name)
         return True
 
     @cached_property
@@ -316,6 +326,11 @@ class Agent(BaseActor):
     @classmethod
     def _read_handoffs(cls, handoffs: Sequence[Agent]) -> tuple[Agent, ...]:
         return tuple(handoffs)
+
+    def _learn_types(self) -> None:
+        super()._learn_types()
+        if self.output is not None:
+            learn(self.output)
 
     def model_post_init(self, context: Any, /) -> None:
         """Without a handler, the model decides."""
@@ -487,6 +502,21 @@ def _is_injected(hint: Any) -> bool:
     if any(mark is Injected or isinstance(mark, Injected) for mark in getattr(hint, "__metadata__", ())):
         return True
     return any(_is_injected(part) for part in typing.get_args(hint) if typing.get_origin(part) is Annotated)
+
+
+def expect_resolved(function: Callable[..., Any], name: str) -> None:
+    """Refuse a function that says what it returns by a name that means nothing.
+
+    Raises:
+        DefinitionError: it does.
+    """
+    missing = unresolved_in(function)
+    if missing is not None and not _is_injected(_returned(function_below(function) or function)):
+        raise DefinitionError(
+            f"{name}: the annotation of its result names {missing!r}, and there is no such name when the program runs "
+            "(is it imported for type checkers only?): import it, since recorded results are made of the classes that "
+            "annotations name"
+        )
 
 
 def _is_coroutine_function(handler: Callable[..., Any]) -> bool:

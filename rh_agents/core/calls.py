@@ -54,6 +54,7 @@ class Call(Generic[T]):
         base, key, tries = b"", None, 0
         claim = Claim(0, True)
         if run.records:
+            _ = self.actor.has_known_types
             same = self.identity()
             claim = claim_in_order(scope, same, asyncio.current_task(), self.actor.name, run)
             base = child_key(scope.key, "", same, claim.occurrence)
@@ -91,8 +92,6 @@ class Call(Generic[T]):
         """What the runner needs to execute the call at this place."""
         actor = self.actor
         job = Job(run, actor, name, scope, parent, lambda: self.begin(run), key)
-        if run.records:
-            _ = actor.has_known_types
         if actor.has_policy:
             job.retry = actor.retry
             job.timeout = actor.timeout

@@ -12,7 +12,6 @@ only one that runs has a task, with a context of its own.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
@@ -36,6 +35,7 @@ from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job
 from rh_agents.core._scheduler import Scheduler
 from rh_agents.core._stream import ResultStream
+from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address, member_address
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import CallCancelled, GroupTimeout, StopRun, UnreadFailures, UsageError
@@ -304,6 +304,8 @@ class ParallelExecutionManager:
         try:
             self._expect_open("add()")
             check_work(work, self.retry is not None and self.retry.max_attempts > 1)
+            if self._run.records and not isinstance(work, Call) and callable(work):
+                learn_types(work)
             member = self._roster.enrol(work, name, key, copy_context(), self._loop.time())
         except BaseException:
             close_unstarted(work)
@@ -314,7 +316,7 @@ class ParallelExecutionManager:
 
     def map(
         self,
-        function: Callable[[Any], Any],
+        function: Callable[[Any], Any] | BaseActor,
         items: Iterable[Any] | AsyncIterable[Any],
         *,
         name: Callable[[Any], str] | None = None,
@@ -326,7 +328,8 @@ class ParallelExecutionManager:
         items need no more memory than a few. If `items` raises, that is the failure of one last member.
 
         Args:
-            function: gives a call or an awaitable for an item; another attempt calls it again.
+            function: gives a call or an awaitable for an item; another attempt calls it again. Or an actor, whose input
+                an item then is.
             items: an iterable or async iterable.
             name: gives the name of an item's member.
             key: gives the identity of an item, in place of the item itself.
@@ -334,7 +337,7 @@ class ParallelExecutionManager:
         self._expect_open("map()")
         source = Source.of(function, items, name, key, copy_context())
         if self._run.records:
-            learn_types(_plain(function))
+            learn_types(source.function)
         self._roster.add_source(source)
         self._scheduler.fill()
 
@@ -437,8 +440,6 @@ class ParallelExecutionManager:
                 job = Job(run, work.actor, label, scope, self._scope, raising(error), member.key)
         else:
             job = Job(run, FUNCTION_ACTOR, label, scope, self._scope, starter(work), member.key)
-            if run.records and callable(work):
-                learn_types(_plain(work))
         if self._has_defaults:
             job.retry = job.retry or self.retry
             job.timeout = job.timeout or self.item_timeout
@@ -599,13 +600,6 @@ class ParallelExecutionManager:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: await p.{method}")
         if self._scheduler.is_run_by(asyncio.current_task()):
             raise UsageError(f"a member of group {self.name!r} calls {method}: it would wait for itself")
-
-
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function below `functools.partial`."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -12,13 +12,12 @@ from rh_agents.core.address import SEPARATOR
 from rh_agents.core.groups import GroupStatus
 from rh_agents.core.keys import again_key
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.results import describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.ports import RecordedEvent, RunInfo
-    from rh_agents.core.results import Outcome
+    from rh_agents.core.results import OutcomeHeader
     from rh_agents.core.scope import Generation
 
 __all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "plan_run"]
@@ -106,14 +105,14 @@ class Plan:
 
 
 def plan_run(
-    info: RunInfo, outcomes: Iterable[Outcome], events: Iterable[RecordedEvent], *, retry_failed: bool = True
+    info: RunInfo, outcomes: Iterable[OutcomeHeader], events: Iterable[RecordedEvent], *, retry_failed: bool = True
 ) -> Plan:
     """What would become of a run that is executed again by the program that it was recorded with.
 
     Args:
         info: the run.
-        outcomes: all of them, as the store gives them. Their values do not matter.
-        events: its journal.
+        outcomes: all of them, as the store gives them.
+        events: its journal; what calls returned does not matter.
         retry_failed: as in `ExecutionState`.
     """
     fold = _Fold(info, retry_failed)
@@ -131,7 +130,6 @@ class _Known:
     base: bytes
     parent: bytes
     failed_in: Generation | None
-    message: str | None
 
 
 @dataclass(slots=True)
@@ -169,10 +167,9 @@ class _Fold:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def add_outcome(self, outcome: Outcome) -> None:
-        failed_in = None if outcome.error is None else outcome.made_in
-        message = None if outcome.error is None else describe_error(outcome.error)
-        self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, message)
+    def add_outcome(self, outcome: OutcomeHeader) -> None:
+        failed_in = None if outcome.ok else outcome.made_in
+        self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in)
 
     def add_event(self, sequence: int, event: ExecutionEvent[Any]) -> None:
         self._note_group(event)
@@ -214,8 +211,7 @@ class _Fold:
             if place in later:
                 continue
             key = self._deciding(place)
-            call, known = self._calls[key], self._outcomes.get(key)
-            message = call.message if known is None else known.message
+            call = self._calls[key]
             yield PlannedCall(
                 key,
                 place,
@@ -225,7 +221,7 @@ class _Fold:
                 call.event_type,
                 self._fate(key, call),
                 call.attempts,
-                message,
+                call.message,
                 call.group_id,
             )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.results import ExecutionResult, Outcome
+from rh_agents.core.results import ExecutionResult, Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus, OnUnknown
 
 if TYPE_CHECKING:
@@ -288,16 +288,27 @@ class Store(Protocol):
         """The runs that fit, newest first."""
         ...
 
-    def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+    def events(
+        self, run_id: str, *, after: int = 0, follow: bool = False, values: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         """The journal of a run in its order, from after the place `after`.
 
-        The events of calls that ended have their `result`. `follow` waits for what is added, until the run is closed.
-        Classes that this program does not know are shown as `UnknownValue`.
+        The events of calls that ended have their `result`, unless `values` is False: then none is read. `follow` waits
+        for what is added, until the run is closed. Classes that this program does not know are shown as `UnknownValue`.
         """
         ...
 
-    def outcomes(self, run_id: str) -> AsyncIterator[Outcome]:
-        """What the calls of a run came to, in the order in which that was recorded."""
+    def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
+        """What the calls of a run came to, in the order in which that was recorded.
+
+        Raises (besides the usual):
+            StoreError: a value is of a class that this program does not know; with `unknown_ok`, an `UnknownValue`
+                stands for it instead.
+        """
+        ...
+
+    def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
+        """The same without decoding any value: for whoever needs keys and addresses, or few of the values."""
         ...
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:

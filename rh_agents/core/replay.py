@@ -16,7 +16,7 @@ from rh_agents.core.usage import Spending, Usage
 if TYPE_CHECKING:
     from rh_agents.core.actors import BaseActor
     from rh_agents.core.events import ExecutionEvent
-    from rh_agents.core.results import Outcome
+    from rh_agents.core.results import OutcomeHeader
     from rh_agents.core.scope import Generation
 
 __all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
@@ -151,7 +151,9 @@ class RecordedCalls:
                 spending.add(charge.name, charge.usage, has_outcome)
 
 
-def affected_calls(outcomes: Sequence[Outcome], unseen: Container[bytes], target: str, run_id: str) -> list[Outcome]:
+def affected_calls(
+    outcomes: Sequence[OutcomeHeader], unseen: Container[bytes], target: str, run_id: str
+) -> list[OutcomeHeader]:
     """The outcomes that no longer hold if the call at `target` is made again, in their order; that call's own is first.
 
     Those are, besides its own, the outcomes of the calls around it, of the calls below it, and of every later member
@@ -159,7 +161,7 @@ def affected_calls(outcomes: Sequence[Outcome], unseen: Container[bytes], target
     result. Calls whose input can be seen and that used the result have another key if the result is another one.
 
     Args:
-        outcomes: all of the run, without values that matter, in the order in which they were recorded.
+        outcomes: all of the run, in the order in which they were recorded.
         unseen: the keys of members whose input cannot be seen.
         target: an address; or `@` and the beginning of a key, since calls with different inputs may share an address.
         run_id: for errors.
@@ -184,7 +186,7 @@ def affected_calls(outcomes: Sequence[Outcome], unseen: Container[bytes], target
     return affected
 
 
-def _is_around(outer: Outcome, inner: Outcome, parents: Mapping[bytes, bytes]) -> bool:
+def _is_around(outer: OutcomeHeader, inner: OutcomeHeader, parents: Mapping[bytes, bytes]) -> bool:
     """Whether a call is below another one.
 
     Where one between them has no outcome (it was cut off, or its result is no data), their addresses have to tell.
@@ -197,7 +199,7 @@ def _is_around(outer: Outcome, inner: Outcome, parents: Mapping[bytes, bytes]) -
     return bool(place)
 
 
-def _find(outcomes: Sequence[Outcome], target: str, run_id: str) -> Outcome:
+def _find(outcomes: Sequence[OutcomeHeader], target: str, run_id: str) -> OutcomeHeader:
     if target.startswith("@"):
         found = {outcome.base: outcome for outcome in outcomes if outcome.key.hex().startswith(target[1:].lower())}
     else:

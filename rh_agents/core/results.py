@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -13,7 +14,7 @@ from rh_agents.core.redaction import redact
 from rh_agents.core.scope import Generation
 from rh_agents.core.usage import Usage
 
-__all__ = ["ExecutionResult", "Outcome", "describe_error"]
+__all__ = ["ExecutionResult", "Outcome", "OutcomeHeader", "UnreadOutcome", "describe_error"]
 
 T = TypeVar("T")
 
@@ -167,3 +168,44 @@ class Outcome(NamedTuple):
     def as_result(self, index: int | None, address: str) -> ExecutionResult[Any]:
         """The result that the caller gets when the run is executed again."""
         return _result(self.value, self.error, self.seconds, self.attempts, self.name, index, address, True, self.usage)
+
+    @property
+    def header(self) -> OutcomeHeader:
+        """All of it but the value and the error."""
+        return OutcomeHeader._make((*self[:3], self.error is None, *self[5:]))
+
+
+class OutcomeHeader(NamedTuple):
+    """All of an outcome but its value and its error: which call ended, and how. The fields are those of `Outcome`.
+
+    Whoever needs only keys and addresses reads these, and no class of the program has to be known for that.
+    """
+
+    key: bytes
+    name: str
+    address: str
+    ok: bool
+    seconds: float
+    attempts: int
+    group_id: str | None = None
+    base: bytes = b""
+    parent: bytes = b""
+    made_in: Generation = (0, 0, 0)
+    usage: Usage | None = None
+
+    def with_value(self, value: Any) -> Outcome:
+        """An outcome of the same call, which returned this value."""
+        return Outcome._make((*self[:3], value, None, *self[4:]))
+
+
+class UnreadOutcome(NamedTuple):
+    """An outcome as a store has it, whose value has not been decoded.
+
+    Attributes:
+        header: which call ended, and how.
+        read: decodes the value or the error. It may read a file, and raises `StoreError` for a value of a class that
+            this program does not know; `read(unknown_ok=True)` gives an `UnknownValue` in its place.
+    """
+
+    header: OutcomeHeader
+    read: Callable[..., Outcome]

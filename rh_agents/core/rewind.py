@@ -7,7 +7,7 @@ from typing import Any
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.ports import Store
 from rh_agents.core.replay import affected_calls
-from rh_agents.core.results import Outcome
+from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType
 
 __all__ = ["UNCHANGED", "affected_by", "fork"]
@@ -16,7 +16,7 @@ UNCHANGED: Any = object()
 """Stands for: the result is not edited."""
 
 
-async def affected_by(store: Store, run_id: str, target: str) -> list[Outcome]:
+async def affected_by(store: Store, run_id: str, target: str) -> list[OutcomeHeader]:
     """The outcomes of a run that no longer hold if the call at `target` is made again; its own is first.
 
     Raises:
@@ -25,11 +25,11 @@ async def affected_by(store: Store, run_id: str, target: str) -> list[Outcome]:
     """
     unseen = {
         bytes.fromhex(entry.event.key)
-        async for entry in store.events(run_id)
+        async for entry in store.events(run_id, values=False)
         if entry.event.key is not None and entry.event.event_type is EventType.FUNCTION_CALL
     }
-    outcomes = [outcome async for outcome in store.outcomes(run_id)]
-    return affected_calls(outcomes, unseen, target, run_id)
+    headers = [outcome.header async for outcome in store.unread_outcomes(run_id)]
+    return affected_calls(headers, unseen, target, run_id)
 
 
 async def fork(
@@ -60,5 +60,4 @@ async def fork(
     if result is UNCHANGED:
         return await store.fork_run(run_id, new_run_id, [own.key, *(outcome.key for outcome in others)], ())
     left_out = [outcome.key for outcome in others if outcome.base != own.base]  # its failures lead to the edited one
-
-    return await store.fork_run(run_id, new_run_id, left_out, [own._replace(value=result, error=None)])
+    return await store.fork_run(run_id, new_run_id, left_out, [own.with_value(result)])

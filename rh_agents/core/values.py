@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 
 from rh_agents.core._annotations import check_annotation
 from rh_agents.core._read_values import UnknownValue, revive
-from rh_agents.core._registry import learn, learn_function, name_of, storable
+from rh_agents.core._registry import function_below, learn, learn_function, name_of, storable, unresolved_in
 from rh_agents.core._write_values import Writing, brief, quick, text_of, too_deep
 from rh_agents.core.errors import StoreError, UnstorableError
 from rh_agents.core.redaction import stored_needles
@@ -36,9 +36,11 @@ __all__ = [
     "decode_error",
     "encode",
     "encode_error",
+    "function_below",
     "learn",
     "learn_function",
     "storable",
+    "unresolved_in",
 ]
 
 _TAG_IN_BYTES = b'"!"'

@@ -13,7 +13,7 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.replay import Charge
-from rh_agents.core.results import Outcome, describe_error
+from rh_agents.core.results import Outcome, OutcomeHeader, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import decode, decode_error, encode, encode_error
@@ -176,15 +176,9 @@ def stored_outcome(row: OutcomeRow, event: EventRow) -> StoredOutcome:
     return _new_tuple(StoredOutcome, (row, event.name, event.address, event.seconds, event.attempt, event.group_id))
 
 
-def outcome_of(stored: StoredOutcome, data: bytes | None) -> Outcome:
-    """The outcome that a row tells of; `data` is its value, from wherever it is kept.
-
-    Raises:
-        StoreError: it is damaged.
-    """
+def header_of(stored: StoredOutcome) -> OutcomeHeader:
+    """What a row tells of an outcome but for its value."""
     row = stored.row
-    if data is None:
-        raise StoreError("it has no value")
     facts = (stored.name, stored.address, stored.seconds, stored.attempts, stored.group_id)
     usage = None
     if row.more is not None:
@@ -193,13 +187,12 @@ def outcome_of(stored: StoredOutcome, data: bytes | None) -> Outcome:
         usage = usage_of(changes)
     name, address, seconds, attempts, group_id = facts
     return _new_tuple(
-        Outcome,
+        OutcomeHeader,
         (
             row.key,
             name,
             address,
-            decode(data) if row.ok else None,
-            None if row.ok else decode_error(data),
+            row.ok,
             seconds,
             attempts,
             group_id,
@@ -209,6 +202,19 @@ def outcome_of(stored: StoredOutcome, data: bytes | None) -> Outcome:
             usage,
         ),
     )
+
+
+def outcome_of(stored: StoredOutcome, data: bytes | None, *, unknown_ok: bool = False) -> Outcome:
+    """The outcome that a row tells of; `data` is its value, from wherever it is kept.
+
+    Raises:
+        StoreError: it is damaged, or its class is unknown and that is not `unknown_ok`.
+    """
+    if data is None:
+        raise StoreError("it has no value")
+    key, name, address, ok, *rest = header_of(stored)
+    value, error = (decode(data, unknown_ok=unknown_ok), None) if ok else (None, decode_error(data))
+    return _new_tuple(Outcome, (key, name, address, value, error, *rest))
 
 
 def usage_of(more: Mapping[str, Any]) -> Usage | None:

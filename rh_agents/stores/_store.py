@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.results import Outcome
+from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import (
     Backend,
@@ -32,7 +32,7 @@ from rh_agents.stores._backend import (
 )
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
-from rh_agents.stores._rows import charge_of, edit, event_of, outcome_of
+from rh_agents.stores._rows import charge_of, edit, event_of, header_of, outcome_of
 from rh_agents.stores._writer import Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore, sweep
 
@@ -219,7 +219,9 @@ class SqlStore:
 
     # -- journals -----------------------------------------------------------------------------------------------------
 
-    async def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+    async def events(
+        self, run_id: str, *, after: int = 0, follow: bool = False, values: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         """The journal of a run in its order, from after the place `after`."""
         await self._get_ready()
         number = (await self._found(run_id)).number
@@ -228,7 +230,7 @@ class SqlStore:
             while True:
                 # Looked at before the events are read: what the owner wrote before it let go is among them.
                 may_grow = follow and self._is_held(await self._found(run_id))
-                chunk = await self.read(partial(self._events, number, run_id, after))
+                chunk = await self.read(partial(self._events, number, run_id, after, values))
                 for event in chunk:
                     yield event
                 if chunk:
@@ -241,42 +243,51 @@ class SqlStore:
             if changes is not None:
                 changes.stop()
 
-    def _events(self, number: int, run_id: str, after: int, session: Reading) -> list[RecordedEvent]:
+    def _events(self, number: int, run_id: str, after: int, values: bool, session: Reading) -> list[RecordedEvent]:
         return [
-            RecordedEvent(stored.row.sequence, self._event(stored, run_id))
+            RecordedEvent(stored.row.sequence, self._event(stored, run_id, values))
             for stored in session.events(number, after, _CHUNK)
         ]
 
-    def _event(self, stored: StoredEvent, run_id: str) -> Any:
+    def _event(self, stored: StoredEvent, run_id: str, values: bool) -> Any:
         try:
-            data = stored.value if stored.artifact is None else self.artifacts.get(stored.artifact)
-            return event_of(stored, data, run_id)
+            data = stored.value if stored.artifact is None or not values else self.artifacts.get(stored.artifact)
+            return event_of(stored, data if values else None, run_id)
         except (StoreError, ValueError) as error:
             raise self.damaged(run_id, stored.row.sequence, error) from error
 
-    async def outcomes(self, run_id: str) -> AsyncIterator[Outcome]:
+    async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
+        async for outcome in self._outcomes(run_id, partial(self._outcome, run_id, unknown_ok=unknown_ok)):
+            yield outcome
+
+    async def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
+        """The same without decoding any value."""
+        async for outcome in self._outcomes(run_id, partial(self._unread, run_id)):
+            yield outcome
+
+    async def _outcomes(self, run_id: str, make: Callable[[StoredOutcome], T]) -> AsyncIterator[T]:
+        """What `make` makes of the stored outcomes of a run, in a thread of those who read."""
         await self._get_ready()
         number, after = (await self._found(run_id)).number, 0
         while True:
-            chunk = await self.read(partial(self._outcomes, number, run_id, after))
+            chunk = await self.read(partial(_made, make, number, after))
             for sequence, outcome in chunk:
                 yield outcome
                 after = sequence
             if len(chunk) < _CHUNK:
                 return
 
-    def _outcomes(self, number: int, run_id: str, after: int, session: Reading) -> list[tuple[int, Outcome]]:
-        return [
-            (stored.row.sequence, self._outcome(stored, run_id)) for stored in session.outcomes(number, after, _CHUNK)
-        ]
-
-    def _outcome(self, stored: StoredOutcome, run_id: str) -> Outcome:
+    def _outcome(self, run_id: str, stored: StoredOutcome, *, unknown_ok: bool = False) -> Outcome:
         row = stored.row
         try:
-            return outcome_of(stored, row.value if row.artifact is None else self.artifacts.get(row.artifact))
+            data = row.value if row.artifact is None else self.artifacts.get(row.artifact)
+            return outcome_of(stored, data, unknown_ok=unknown_ok)
         except StoreError as error:
             raise self.damaged(run_id, row.sequence, error) from error
+
+    def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
+        return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored))
 
     def damaged(self, run_id: str, sequence: int, error: Exception) -> StoreError:
         """The error that says which event cannot be read."""
@@ -600,6 +611,10 @@ class _Changes:
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+
+def _made(make: Callable[[StoredOutcome], T], number: int, after: int, session: Reading) -> list[tuple[int, T]]:
+    return [(stored.row.sequence, make(stored)) for stored in session.outcomes(number, after, _CHUNK)]
 
 
 def _fold(session: Reading, number: int) -> RecordedCalls:

@@ -9,13 +9,14 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.replay import RecordedCalls, charge_in
-from rh_agents.core.results import Outcome, describe_error
+from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error
 from rh_agents.stores._windows import Ticket, refusal
@@ -120,7 +121,9 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda info: info.created_at, reverse=True)
 
-    async def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+    async def events(
+        self, run_id: str, *, after: int = 0, follow: bool = False, values: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
         """The journal of a run in its order, from after the place `after`."""
         self._expect_open()
         run = self._run(run_id)
@@ -128,7 +131,7 @@ class MemoryStore:
             changed = run.changed
             while after < len(run.events):
                 after += 1
-                yield RecordedEvent(after, run.event(after))
+                yield RecordedEvent(after, run.event(after, values=values))
             if not follow or run.owner() is None:
                 return
             run.followers += 1
@@ -137,11 +140,17 @@ class MemoryStore:
             finally:
                 run.followers -= 1
 
-    async def outcomes(self, run_id: str) -> AsyncIterator[Outcome]:
+    async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
         self._expect_open()
         for stored in list(self._run(run_id).outcomes.values()):
-            yield _read(stored)
+            yield _read(stored, unknown_ok=unknown_ok)
+
+    async def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
+        """The same without decoding any value."""
+        self._expect_open()
+        for stored in list(self._run(run_id).outcomes.values()):
+            yield UnreadOutcome(stored.header, partial(_read, stored))
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
@@ -292,9 +301,11 @@ class _Run:
             self.outcomes[stored.key] = stored
             self.sequence_of[stored.key] = len(self.events)
 
-    def event(self, sequence: int) -> ExecutionEvent[Any]:
-        """The event at a place, with the result of its call."""
+    def event(self, sequence: int, *, values: bool) -> ExecutionEvent[Any]:
+        """The event at a place, with the result of its call if values are wanted."""
         event = self.events[sequence - 1]
+        if not values:
+            return event if event.result is None else event.model_copy(update={"result": None})
         if event.key is None or not event.execution_status.is_final:
             return event
         key = bytes.fromhex(event.key)
@@ -458,11 +469,12 @@ def _written(outcome: Outcome) -> Outcome:
     return outcome._replace(value=_Encoded(encode(outcome.value)), error=error)
 
 
-def _read(stored: Outcome) -> Outcome:
+def _read(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
     if not isinstance(stored.value, _Encoded):
         return stored
     error: Any = stored.error
-    return stored._replace(value=decode(stored.value.data), error=None if error is None else decode_error(error))
+    value = decode(stored.value.data, unknown_ok=unknown_ok)
+    return stored._replace(value=value, error=None if error is None else decode_error(error))
 
 
 def _edited(event: ExecutionEvent[Any], outcome: Outcome) -> tuple[ExecutionEvent[Any], Outcome]:

@@ -243,7 +243,7 @@ class _Player(ValidationJournal):
     async def read(cls, store: Store, run_id: str) -> _Player:
         player = cast(_Player, await super().read(store, run_id))
         played = set()
-        async for entry in store.events(run_id):
+        async for entry in store.events(run_id, values=False):
             if entry.event.key is not None and entry.event.event_type in _PLAYED:
                 played.add(bytes.fromhex(entry.event.key))
         recorded = player.recorded
@@ -261,11 +261,13 @@ class _Player(ValidationJournal):
     def _not_recorded(self, event: ExecutionEvent[Any]) -> str:
         place = event.address or event.name
         left = [each for key, each in self._outcomes.items() if key in self.recorded.finished and key not in self._seen]
-        same = [each for each in left if each.address == event.address]
+        same = [each for each in left if each.header.address == event.address]
         if same:
-            why = f"it is recorded with another input there, and came to {_brief(same[0])}"
+            came_to = _brief(same[0].read(unknown_ok=True))
+            why = f"it is recorded with another input there, and came to {came_to}"
         elif left:
-            why = f"what is recorded and has not been asked for: {', '.join(each.address for each in left[:_SHOWN])}"
+            places = ", ".join(each.header.address for each in left[:_SHOWN])
+            why = f"what is recorded and has not been asked for: {places}"
         else:
             why = "all that is recorded has been asked for"
         return (

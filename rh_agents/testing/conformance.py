@@ -788,6 +788,24 @@ class StoreConformance:
         assert [each.value for each in await listed(store.outcomes(RUN))] == numbers
 
     @_on_an_event_loop
+    async def test_keys_and_addresses_are_read_without_values(self, store: Store) -> None:
+        written = Written(RUN)
+        journal = await store.open_run(request())
+        for call in (
+            outcome(1, {"a": (1,)}, usage=Usage(requests=1)),
+            outcome(2, "x" * 1_000_000, group_id="group"),
+            outcome(3, error=ValueError("oops"), made_in=(1, 2, 3), base=key("base"), parent=key("parent")),
+        ):
+            await written.call(journal, call)
+        unread = await listed(store.unread_outcomes(RUN))
+        for each, given in zip(unread, written.outcomes.values(), strict=True):
+            assert each.header == given.header
+            assert type(each.header.ok) is bool
+            same_outcome(each.read(), given)
+        assert {each.event.result for each in await listed(store.events(RUN, values=False))} == {None}
+        assert len(await listed(store.events(RUN, values=False))) == len(written.entries)
+
+    @_on_an_event_loop
     async def test_a_follower_sees_what_is_added_until_the_run_is_closed(self, store: Store) -> None:
         await self._follow(store, store)
 
@@ -1481,6 +1499,7 @@ class StoreConformance:
             store.runs(),
             listed(store.events(RUN)),
             listed(store.outcomes(RUN)),
+            listed(store.unread_outcomes(RUN)),
             store.supersede(RUN, [key(1)]),
             store.fork_run(RUN, "other", [], []),
             store.questions(),

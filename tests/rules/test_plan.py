@@ -15,7 +15,7 @@ from rh_agents.core.keys import ROOT_KEY, again_key
 from rh_agents.core.plan import Fate, Plan, plan_run
 from rh_agents.core.ports import RecordedEvent, RunInfo
 from rh_agents.core.questions import QUESTION_ACTOR
-from rh_agents.core.results import Outcome
+from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.scope import Generation
 from rh_agents.core.types import ExecutionStatus
 
@@ -68,7 +68,8 @@ class Run:
     ) -> Run:
         """A call from its start to its outcome."""
         self.tell(STARTED, address, call)
-        self.tell(COMPLETED if error is None else FAILED, address, call)
+        message = None if error is None else describe_error(error)
+        self.tell(COMPLETED if error is None else FAILED, address, call, message=message)
         name = address.rpartition("::")[2]
         self.outcomes.append(
             Outcome(call, name, address, None, error, 0.1, 1, base=base or call, parent=parent, made_in=made_in)
@@ -77,7 +78,7 @@ class Run:
 
     def plan(self, **options: Any) -> Plan:
         """What would become of it."""
-        return plan_run(self.info, self.outcomes, self.events, **options)
+        return plan_run(self.info, [outcome.header for outcome in self.outcomes], self.events, **options)
 
     def fates(self, **options: Any) -> dict[str, str]:
         """The same by address."""

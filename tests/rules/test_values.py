@@ -554,9 +554,7 @@ def test_the_hints_of_a_function_or_of_its_parameters_are_understood() -> None:
     class Returned(BaseModel):
         pass
 
-    learn_function({"a": list[Given], "client": Annotated[Client, Injected]})
-
-    def fetch(a: Given) -> Returned:
+    def fetch(a: list[Given], client: Annotated[Client, Injected]) -> Returned:
         return Returned()
 
     learn_function(fetch)

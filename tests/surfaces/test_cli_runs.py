@@ -409,7 +409,7 @@ def test_a_plan_comes_true_wherever_the_program_died(ends: bool, retry_failed: b
         info = await store.find_run("r")
         assert info is not None
         assert (info.status is ExecutionStatus.COMPLETED) is (ends or not has_died)
-        outcomes = [outcome async for outcome in store.outcomes("r")]
+        outcomes = [outcome.header async for outcome in store.unread_outcomes("r")]
         events = [event async for event in store.events("r")]
         plan = plan_run(info, outcomes, events, retry_failed=retry_failed)
         await once(store, 1000, retry_failed=retry_failed)
@@ -636,3 +636,40 @@ def test_parts_that_have_no_room_are_left_out_by_rank(capsys: pytest.CaptureFixt
     for width, told in [(80, "name  unimportant  key  result"), (30, "name  unimportant  key"), (12, "name  key")]:
         Page(width).line(*parts)
         assert capsys.readouterr().out.startswith(told)
+
+
+# -- results of classes that only the program of the run has ------------------------------------------------------------
+
+RECORDER = """
+import asyncio
+from pydantic import BaseModel
+from rh_agents import run, tool
+
+class Page(BaseModel):
+    n: int
+
+@tool
+async def page(n: int) -> Page:
+    return Page(n=n)
+
+async def main():
+    await page(1)
+    await page(2)
+
+asyncio.run(run(main, store="runs.db", run_id="pages"))
+"""
+
+
+def test_commands_need_no_class_of_the_programs_results(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "recorder.py").write_text(RECORDER)
+    subprocess.run([sys.executable, "recorder.py"], check=True, env=environment(), cwd=folder.path)
+    store = ("--store", "runs.db")
+    records = [json.loads(line) for line in out_of(capfd, "export", "pages", "--outcomes", *store).splitlines()]
+    assert [record["result"] for record in records] == [{"n": 1}, {"n": 2}]
+    events = [json.loads(line) for line in out_of(capfd, "export", "pages", *store).splitlines()]
+    assert [event["result"] for event in events if "result" in event] == [{"n": 1}, {"n": 2}]
+    assert "2 calls with a recorded value" in out_of(capfd, "plan", "pages", *store)
+    place = f"@{records[0]['key'][:8]}"
+    out_of(capfd, "fork", "pages", "again", "--at", place, *store)
+    assert len(out_of(capfd, "export", "again", "--outcomes", *store).splitlines()) == 1
+    assert "page" in out_of(capfd, "show", "pages", *store)

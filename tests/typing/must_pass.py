@@ -141,6 +141,7 @@ async def groups(state: ExecutionState) -> None:
         p.map(fetch, ["a", "b"])
         p.map(fetch, urls(), name=lambda url: str(url))
         p.map(plain, range(3))
+        p.map(fetch.actor, ["a", "b"])
         p.map(fetch, more_urls(), key=lambda url: str(url))
         assert_type(await p.gather(), list[ExecutionResult[Any]])
         assert_type(await p.gather_dict(), dict[str, ExecutionResult[Any]])

@@ -17,7 +17,6 @@ from rh_agents.core.chat.model import ChatModel
 from rh_agents.core.chat.schema import spec_of
 from rh_agents.core.chat.tool_calls import call_tools
 from rh_agents.core.errors import AnswerTruncated, DefinitionError, ModelRefused, TooManyTurns
-from rh_agents.core.values import learn
 
 __all__ = ["AgentCall"]
 
@@ -33,8 +32,6 @@ class AgentCall(ActorCall[Any]):
 
     def __init__(self, agent: Agent, prompt: Any) -> None:
         super().__init__(agent, prompt, None)
-        if agent.output is not None:
-            learn(agent.output)
 
     async def _value(self) -> Any:
         return (await self.outcome()).unwrap()
