@@ -638,7 +638,7 @@ def test_parts_that_have_no_room_are_left_out_by_rank(capsys: pytest.CaptureFixt
         assert capsys.readouterr().out.startswith(told)
 
 
-# -- results of classes that only the program of the run has ------------------------------------------------------------
+# -- results of classes that only the program of the run has -----------------------------------------------------------
 
 RECORDER = """
 import asyncio
