@@ -32,8 +32,8 @@ MODULES = sorted(
 
 RULES = [
     "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
-    "scope", "statistics", "metrics", "_order", "_foreign",
-    "_reason", "redaction", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry", "_write_values",
+    "scope", "statistics", "metrics", "_order", "_foreign", "redaction",
+    "_reason", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry", "_write_values",
     "policies/__init__", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/failures", "policies/retry",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ def text_of(error: BaseException) -> str:
     """The text of an error; "" if it has none, or cannot tell it."""
     try:
         return str.strip(str(error))  # of a class derived from `str`, too, this makes a plain one
-    except (Exception, SystemExit):  # the error is the user's, and so is the way in which it tells its text
+    except (Exception, SystemExit):  # noqa: BLE001 - the error is the user's, and so is the way it gives its text
         return ""
 
 
@@ -32,7 +32,7 @@ def seconds_to_wait(error: BaseException) -> float | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         seconds = float(min(value, _LONGEST) if isinstance(value, int) else value)
-    except (Exception, SystemExit):  # the error is the user's, and a hint that cannot be read is none
+    except (Exception, SystemExit):  # noqa: BLE001 - the error is the user's; a hint that cannot be read is none
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 

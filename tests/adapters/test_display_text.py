@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rh_agents import Secret, forget_secret
 from rh_agents.display.text import brief, crop, duration, frequency, harmless, whole_seconds, width_of
 
 
@@ -95,3 +96,15 @@ def test_whole_seconds_have_no_fractions() -> None:
 )
 def test_rates_use_the_unit_that_leaves_something_before_the_point(per_second: float, shown: str) -> None:
     assert frequency(per_second) == shown
+
+
+@pytest.mark.parametrize("limit", [10, 30, 200])
+def test_no_secret_is_shown_not_even_the_half_of_one(limit: int) -> None:
+    Secret("shown", "hush-hush-hush")
+    try:
+        shown = harmless("log in as hush-hush-hush at https://u:pw@host/", limit)
+        assert "hush" not in shown
+        assert "pw@" not in shown
+        assert "hush" not in brief({"password": "hush-hush-hush"})
+    finally:
+        forget_secret("shown")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from rh_agents import Agent, MemoryStore, RunAwaiting, Tool, run
+from rh_agents import Agent, MemoryStore, RunAwaiting, Tool, forget_secret, redact, run
 from rh_agents.core.chat import Message, ToolCall, call_tools
 from rh_agents.core.errors import DefinitionError, ToolError
 from rh_agents.testing import ScriptedLLM, tool_call
@@ -213,3 +213,13 @@ def test_a_long_list_of_tools_comes_in_pages_and_has_an_end(cursors: list[str | 
     else:
         with pytest.raises(ToolError, match=problem):
             with_tools(names, server)
+
+
+def test_credentials_in_the_environment_of_a_server_are_registered_as_secrets() -> None:
+    async def use(tools: dict[str, Tool]) -> None:
+        assert redact("token-0123456789 in /a/long/path/0123456789") == "<secret:X_TOKEN> in /a/long/path/0123456789"
+
+    try:
+        with_tools(use, env={"X_TOKEN": "token-0123456789", "FOLDER": "/a/long/path/0123456789"})
+    finally:
+        forget_secret("X_TOKEN")

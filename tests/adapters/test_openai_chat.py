@@ -24,8 +24,11 @@ from rh_agents import (
     Price,
     RateLimit,
     RetryPolicy,
+    Secret,
     Usage,
+    forget_secret,
     parallel,
+    redact,
     tool,
 )
 from rh_agents.core.chat import ChatRequest, ChatResponse, FinishReason, ImagePart, Message, ToolCall
@@ -532,3 +535,33 @@ def test_a_request_that_is_given_whole_is_sent_as_it_is() -> None:
             return server.exchanges[0].body
 
     assert run(main()) == {"model": "stub", "messages": [{"role": "user", "content": "Hi."}], "stop": ["\n"]}
+
+
+def test_keys_are_registered_as_secrets() -> None:
+    OpenAIChat(
+        "m", base_url="http://127.0.0.1:1/v1", api_key="key-0123456789", headers={"X-Api-Key": "other-0123456789"}
+    )
+    OpenAIChat("m", api_key=Secret("given", "given-0123456789"))
+    OpenAIChat("m", base_url="http://127.0.0.1:1/v1", api_key="no-key-needed")
+    try:
+        assert redact("key-0123456789") == "<secret:api key for http://127.0.0.1:1/v1>"
+        assert redact("other-0123456789") == "<secret:X-Api-Key for http://127.0.0.1:1/v1>"
+        assert redact("given-0123456789") == "<secret:given>"
+        assert redact("no-key-needed") == "no-key-needed"
+    finally:
+        for name in ("api key for http://127.0.0.1:1/v1", "X-Api-Key for http://127.0.0.1:1/v1", "given"):
+            forget_secret(name)
+
+
+def test_the_key_of_the_environment_is_registered_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "env-0123456789")
+
+    async def main() -> None:
+        await OpenAIChat("m", base_url="http://127.0.0.1:1/v1", retry=None)("Hello?")
+
+    try:
+        with pytest.raises(ModelUnreachable):
+            run(main())
+        assert redact("sent env-0123456789") == "sent <secret:OPENAI_API_KEY>"
+    finally:
+        forget_secret("OPENAI_API_KEY")

@@ -20,7 +20,7 @@ from rh_agents.core.redaction import RedactingFilter, is_credential_name, regist
 from rh_agents.core.results import describe_error
 from rh_agents.core.values import UnknownValue, decode, decode_error, encode, encode_error
 
-VALUE = 'p@ss/wörd+"1\\x'
+VALUE = 'p@ss/wörd+"1\\x~?>?'
 
 
 @pytest.fixture(autouse=True)

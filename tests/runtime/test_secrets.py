@@ -197,3 +197,19 @@ def test_questions_and_mismatches_are_shown_without_them(tmp_path: Path, secrets
     assert leaks(mismatch.encode()) == []
     files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert leaks(files) == []
+
+
+def test_a_mismatch_shows_no_credential_of_the_inputs(tmp_path: Path) -> None:
+    async def echo(given: str) -> str:
+        return given
+
+    async def main() -> str:
+        with pytest.raises(RunMismatchError) as caught:
+            for given in ("https://u:pw1@h", "https://u:pw2@h"):
+                await run(echo, given, store=f"{tmp_path}/runs.db", run_id="echo")
+        return str(caught.value)
+
+    text = asyncio.run(main())
+    assert "https://u:***@h" in text
+    assert "pw1" not in text
+    assert "pw2" not in text

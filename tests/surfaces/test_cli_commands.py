@@ -325,3 +325,21 @@ def test_the_third_signal_ends_the_process_whatever_it_does() -> None:
     with started("map", "commands_of_a_test:thrice", "in.jsonl", "--limit", "1") as process:
         process.communicate()
         assert process.returncode == -signal.SIGINT
+
+
+def test_no_credential_is_shown_by_a_command(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "leaky.py").write_text(
+        "from rh_agents import Secret, tool\n"
+        "@tool\n"
+        "async def connect(url: str) -> str:\n"
+        "    Secret('db', 'hush-hush-hush')\n"
+        "    raise ConnectionError(f'no hush-hush-hush at {url}')\n"
+    )
+    words = ("--store", "runs.db", "--run-id", "r", "--traceback", "--input", '"postgresql://me:pw@host/x"')
+    assert main(["run", "leaky.py:connect", *words]) == 1
+    assert main(["show", "r", "--store", "runs.db"]) == 0
+    assert main(["runs", "--store", "runs.db"]) == 0
+    out, err = capfd.readouterr()
+    assert "no <secret:db> at postgresql://me:***@host/x" in err
+    assert "hush-hush" not in out + err.replace("raise ConnectionError(f'no hush-hush-hush at {url}')", "")
+    assert "pw@" not in out + err
