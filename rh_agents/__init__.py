@@ -25,6 +25,7 @@ from rh_agents.core.errors import (
     UnknownOutcomeError,
     UnreadFailures,
     UnstorableError,
+    WorkerLost,
 )
 from rh_agents.core.events import ExecutionEvent, ExecutionResult
 from rh_agents.core.execution import EventBus, ExecutionState, HistorySet
@@ -111,6 +112,7 @@ __all__ = [
     "UnreadFailures",
     "UnstorableError",
     "Usage",
+    "WorkerLost",
     "agent",
     "current",
     "forget_secret",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rh_agents.core.context import remote_call
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Usage
@@ -17,8 +18,11 @@ def report_usage(usage: Usage) -> None:
     May be called any number of times; usages are added. Outside of calls it does nothing.
     """
     scope = current_scope.get()
-    if scope is not None and scope.job is not None:
-        scope.job.add_usage(usage)
+    if scope is not None:
+        if scope.job is not None:
+            scope.job.add_usage(usage)
+    elif (remote := remote_call.get()) is not None:
+        remote.add_usage(usage)
 
 
 def report_advice(advice: Advice) -> None:

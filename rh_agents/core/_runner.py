@@ -9,6 +9,7 @@ from typing import Any
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._gate import Passage
 from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
+from rh_agents.core._lost import after_loss
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
     CallCancelled,
@@ -18,6 +19,7 @@ from rh_agents.core.errors import (
     UnknownOutcomeError,
     UnstorableError,
     UsageError,
+    WorkerLost,
 )
 from rh_agents.core.events import ExecutionEvent, call_event
 from rh_agents.core.keys import idempotency_key
@@ -76,6 +78,10 @@ class Job:
     """What of that has been recorded."""
     passage: Passage | None = None
     reservation: Reservation | None = None
+    lost: int = 0
+    """How many workers it has lost, in all executions of the run."""
+    is_unknown: bool = False
+    """Whether it has lost its worker, and nobody has decided yet what becomes of it."""
 
     def __init__(
         self,
@@ -190,6 +196,7 @@ class Job:
             and self.breaker is None
             and self.check is None
             and not self.limits
+            and not self.actor.may_lose_workers
         )
 
     def event(self, status: ExecutionStatus, facts: Mapping[str, Any] | None = None) -> ExecutionEvent[Any]:
@@ -209,11 +216,11 @@ class Job:
             facts,
         )
 
-    async def tell(self, status: ExecutionStatus, **facts: Any) -> None:
-        """Record an event of the call and tell the subscribers."""
+    async def tell(self, status: ExecutionStatus, *, is_urgent: bool = False, **facts: Any) -> None:
+        """Record an event of the call, an urgent one on disk before anything else happens, and tell the subscribers."""
         run = self.run
         event = self.event(status, facts)
-        await run.record(event)
+        await run.record(event, is_urgent=is_urgent)
         if run.is_observed:
             await run.publish(event)
 
@@ -382,7 +389,8 @@ async def _tell_stopped(job: Job, stop: StopRun) -> None:
     # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
     waits = not job.actor.is_external or bool(stop.questions)
     status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
-    await job.tell(status, attempt=job.attempts, message=stop.reason, **job.spent_facts())
+    lost = job.lost if job.is_unknown else 0
+    await job.tell(status, attempt=job.attempts, message=stop.reason, lost=lost, **job.spent_facts())
 
 
 def _unknown(job: Job) -> ExecutionResult[Any]:
@@ -497,6 +505,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
         await job.check()
     if job.key is not None:
         job.attempts = job.run.attempts_before(job.key)
+        job.lost = job.run.lost_before(job.key)
     cancellations = _cancellations()
     while True:
         try:
@@ -504,15 +513,19 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
         except StoreError:
             raise
         except Exception as error:
-            delay = None
-            if job.retry is not None and _cancellations() == cancellations:
-                delay = job.retry.delay_after(job.attempts, error, job.run.chance())
+            delay, lost = None, 0
+            if _cancellations() == cancellations:
+                if isinstance(error, WorkerLost) and error.has_begun:
+                    delay = await after_loss(job, error)
+                    lost = job.lost
+                elif job.retry is not None:
+                    delay = job.retry.delay_after(job.attempts, error, job.run.chance())
             if delay is None:
                 raise
             message = describe_error(error)
         if told:
-            facts = job.spent_facts()
-            await job.tell(ExecutionStatus.RETRYING, attempt=job.attempts, retry_delay=delay, message=message, **facts)
+            facts = {"attempt": job.attempts, "retry_delay": delay, "message": message, **job.spent_facts()}
+            await job.tell(ExecutionStatus.RETRYING, is_urgent=lost > 0, lost=lost, **facts)
         await job.run.sleep(delay)
 
 

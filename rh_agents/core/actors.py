@@ -169,6 +169,11 @@ class BaseActor(BaseModel):
         return self.effect is Effect.EXTERNAL
 
     @cached_property
+    def may_lose_workers(self) -> bool:
+        """Whether its calls are made in processes that may die without this one."""
+        return self.engine is Engine.PROCESS
+
+    @cached_property
     def marks_attempts(self) -> bool:
         """Whether the journal tells of the beginning of every attempt, because a crash within one matters."""
         return self.is_external or self.on_unknown in (OnUnknown.FAIL, OnUnknown.ASK)

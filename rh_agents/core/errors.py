@@ -13,6 +13,7 @@
     ├── UnstorableError (TypeError)       the result of a call is no data, so it cannot be recorded
     ├── RecordedError                     stands for a recorded error whose class this program does not have
     ├── UnknownOutcomeError               a call had started before a crash, and nothing tells whether it was done
+    │   └── WorkerLost                    the same, because the worker process that made the call has died
     ├── RunMismatchError                  a run of this name exists, and it is about something else
     ├── RunStopped                        the run was stopped before its end, and can go on later
     │   ├── RunAwaiting                   because it waits for the answers of people
@@ -102,6 +103,7 @@ __all__ = [
     "UnreadFailures",
     "UnstorableError",
     "UsageError",
+    "WorkerLost",
 ]
 
 
@@ -191,6 +193,22 @@ class RecordedError(RhAgentsError):
 
 class UnknownOutcomeError(RhAgentsError):
     """A call had started when an earlier execution ended, and nothing tells whether it was done."""
+
+
+class WorkerLost(UnknownOutcomeError):
+    """The worker that made a call died before it reported the outcome: it ran out of memory, or somebody killed it.
+
+    What becomes of the call is for `on_unknown` to say.
+
+    Attributes:
+        has_begun: whether the function may have been called. If not, this is a failure like any other.
+        max_lost: how many workers one call may lose before it is not made again, whatever `on_unknown` says.
+    """
+
+    def __init__(self, message: str, *, has_begun: bool = True, max_lost: int = 3) -> None:
+        super().__init__(message)
+        self.has_begun = has_begun
+        self.max_lost = max_lost
 
 
 class RunMismatchError(RhAgentsError, ValueError):

@@ -72,6 +72,8 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     charges: Mapping[str, float] | None = None
     """The parts of the run with a budget of their own that this counts for, by the key of their place in hexadecimal
     ("" is the run), each with the seconds that it has been under way if its budget limits those, else 0.0."""
+    lost: int = 0
+    """How many workers the call has lost, in events that follow such a loss: nobody knows what those have done."""
     progress: Any = None
     """What a call under way tells, for instance a `ChatDelta`; only in PROGRESS events."""
     group_id: str | None = None
@@ -169,6 +171,7 @@ def call_event(
         "from_cache": False,
         "usage": None,
         "charges": None,
+        "lost": 0,
         "progress": None,
         "group_id": group_id,
         "parallel_index": parallel_index,

@@ -24,6 +24,7 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
 from rh_agents.core.calls import ActorCall, set_default_run
 from rh_agents.core.codec import canonical
+from rh_agents.core.context import expect_no_import_for_a_worker
 from rh_agents.core.errors import (
     BudgetExceeded,
     DefinitionError,
@@ -267,9 +268,11 @@ class ExecutionState:
             RunIsLive: somebody else executes the run.
             RunMismatchError: the run was started with another workflow or input.
             StoreError: the store failed, now or before: nothing goes on after that.
+            UsageError: the program is being imported by a worker process.
         """
         recording = self._recording
         if not recording.is_open or recording.broken is not None:
+            expect_no_import_for_a_worker()
             await recording.open(self._opened)
 
     async def _opened(self) -> None:
@@ -523,6 +526,8 @@ class ExecutionState:
         is_agent = actor.event_type is EventType.AGENT_CALL
         decision = actor.on_unknown or (OnUnknown.RETRY if is_agent else self.on_unknown)
         if decision is OnUnknown.ASK:
+            if not self.records and self._asking.answerer is None:
+                return OnUnknown.FAIL  # nobody is there, and without a store nobody can be waited for
             decision = await self._asking.decide_unknown(actor, address, since)
         return decision
 
@@ -533,6 +538,10 @@ class ExecutionState:
     def attempts_before(self, key: bytes) -> int:
         """How many attempts of a call without an outcome failed before."""
         return self._recording.recorded.attempts.get(key, 0)
+
+    def lost_before(self, key: bytes) -> int:
+        """How many workers a call without an outcome has lost before."""
+        return self._recording.recorded.lost.get(key, 0)
 
     def recorded_order(self, group_id: str) -> Sequence[bytes]:
         """The keys of the members of a group that have a recorded outcome, in the order in which they ended."""

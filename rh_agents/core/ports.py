@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Admitted",
     "CacheEntry",
+    "CallContext",
     "Clock",
     "Executor",
     "Journal",
@@ -396,8 +397,33 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a called function may know of its call, wherever it runs: plain data, so it can travel.
+
+    Attributes:
+        run_id: the run it belongs to.
+        address: its readable place.
+        attempt: the number of the attempt under way, from 1; 0 outside of calls.
+        idempotency_key: the same at every attempt and after every restart, so that a service which gets it can tell
+            that it has seen the request before: also when a call that failed for good is made again, since the service
+            may have done what it was asked for all the same. In a run without a store, the same at every attempt.
+        group_id: the innermost group within which the call is made.
+    """
+
+    run_id: str
+    address: str
+    attempt: int
+    idempotency_key: str
+    group_id: str | None = None
+
+
 class Executor(Protocol):
-    """Runs functions that are not coroutine functions, away from the event loop."""
+    """Runs functions that are not coroutine functions, away from the event loop.
+
+    One that runs them in another process hands `current()` on to it, as a `CallContext`, and raises `WorkerLost` if
+    that process dies before it has reported the outcome.
+    """
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the function and return what it returns. If the awaiting task is cancelled, it does not wait for it."""
@@ -567,6 +593,10 @@ class RunHandle(Protocol):
 
     def attempts_before(self, key: bytes) -> int:
         """How many attempts of a call without an outcome failed in earlier executions of the run."""
+        ...
+
+    def lost_before(self, key: bytes) -> int:
+        """How many workers a call without an outcome has lost before."""
         ...
 
     def recorded_order(self, group_id: str) -> Sequence[bytes]:

@@ -30,6 +30,8 @@ class Charge(NamedTuple):
     places: Mapping[str, float] | None = None
     is_free: bool = False
     """Whether the call had its result from a cache, so that it does not count."""
+    lost: int = 0
+    """How many workers the call has lost."""
 
 
 def spender_of(actor: BaseActor, name: str) -> str:
@@ -38,10 +40,10 @@ def spender_of(actor: BaseActor, name: str) -> str:
 
 
 def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
-    """What an event says was spent; None if nothing was."""
-    if event.usage is None and event.charges is None and not event.from_cache:
+    """What an event says was spent, workers included; None if nothing was."""
+    if event.usage is None and event.charges is None and not event.from_cache and not event.lost:
         return None
-    return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache)
+    return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache, event.lost)
 
 
 _ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
@@ -58,6 +60,7 @@ class RecordedCalls:
         orders: by group id, the keys of its members that have an outcome, in the order in which they ended.
         endings: by group id, how groups ended: COMPLETED, FAILED (by a failure or a timeout) or CANCELLED.
         attempts: how many attempts failed of calls that have no outcome.
+        lost: how many workers such calls have lost.
         unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
             event that told of their start.
         cut_off: of the dismissed ones, those that had been called by then, so that they may have had their effect; with
@@ -73,6 +76,7 @@ class RecordedCalls:
     orders: dict[str, list[bytes]] = field(default_factory=dict)
     endings: dict[str, ExecutionStatus] = field(default_factory=dict)
     attempts: dict[bytes, int] = field(default_factory=dict)
+    lost: dict[bytes, int] = field(default_factory=dict)
     unknown: dict[bytes, int] = field(default_factory=dict)
     cut_off: dict[bytes, int] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
@@ -113,6 +117,10 @@ class RecordedCalls:
             self.unknown.pop(key, None)
             if self.attempts:
                 self.attempts.pop(key, None)
+                self.lost.pop(key, None)
+        elif charge is not None and charge.lost:  # it stays unknown what the worker has done
+            self.attempts[key] = attempt
+            self.lost[key] = charge.lost
         elif status == ExecutionStatus.STARTED and key not in self.finished:
             self.unknown[key] = sequence
         elif status == ExecutionStatus.RETRYING:

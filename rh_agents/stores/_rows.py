@@ -83,6 +83,7 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
         facts["retry_delay"] is None
         and facts["usage"] is None
         and facts["charges"] is None
+        and not facts["lost"]
         and facts["group"] is None
         and actor.version == "1"
         and actor.name == facts["name"]
@@ -107,6 +108,8 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
         more["usage"] = facts["usage"].as_json()
     if facts["charges"] is not None:
         more["charges"] = dict(facts["charges"])
+    if facts["lost"]:
+        more["lost"] = facts["lost"]
     return json.dumps(more)
 
 
@@ -224,11 +227,12 @@ def usage_of(more: Mapping[str, Any]) -> Usage | None:
 
 
 def charge_of(name: str, more: Mapping[str, Any]) -> Charge | None:
-    """What an event says was spent; None if nothing was."""
+    """What an event says was spent, workers included; None if nothing was."""
     usage, places, is_free = usage_of(more), more.get("charges"), bool(more.get("from_cache"))
+    lost = int(more.get("lost", 0))
     return (
-        Charge(_spender(name, more), usage, places, is_free)
-        if usage is not None or places is not None or is_free
+        Charge(_spender(name, more), usage, places, is_free, lost)
+        if usage is not None or places is not None or is_free or lost
         else None
     )
 
@@ -282,6 +286,7 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
             "group": None if group is None else ParallelEventGroup.model_validate(group),
             "usage": usage_of(more),
             "charges": more.get("charges"),
+            "lost": more.get("lost", 0),
             "progress": None,
         },
     )

@@ -1245,6 +1245,27 @@ class StoreConformance:
         assert [each.from_cache for each in told] == [False, False, True]
 
     @_on_an_event_loop
+    async def test_lost_workers_are_counted_and_leave_a_call_unknown_until_it_has_an_outcome(
+        self, store: Store
+    ) -> None:
+        lost, done = outcome(1), outcome(2, "value")
+        journal = await store.open_run(request())
+        for call in (lost, done):
+            await journal.append(event(RUN, STARTED, call))
+            await journal.append(event(RUN, RETRYING, call, attempt=2, lost=2))
+        await journal.append(completed(RUN, done), done)
+        for _ in range(2):
+            recorded = journal.recorded
+            assert (recorded.lost, recorded.attempts) == ({lost.key: 2}, {lost.key: 2})
+            assert list(recorded.unknown) == [lost.key]
+            await journal.close(STARTED)
+            journal = await store.open_run(request())
+        await journal.append(event(RUN, RETRYING, lost, attempt=3))
+        assert (journal.recorded.lost, list(journal.recorded.unknown)) == ({lost.key: 2}, [])
+        told = [each.event.lost async for each in store.events(RUN)]
+        assert told == [0, 2, 0, 2, 0, 0]
+
+    @_on_an_event_loop
     async def test_a_kept_result_is_found_until_it_expires_or_is_replaced(self, store: Store) -> None:
         key, other = b"k" * 32, b"o" * 32
         assert await store.find_cached(key, now=0.0) is None

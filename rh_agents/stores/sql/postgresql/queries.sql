@@ -270,8 +270,8 @@ ORDER BY created_at DESC, number DESC
 -- name: calls
 -- Only for failures the large table is looked at.
 SELECT sequence, status, key, attempt, group_id, ok,
-    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') > 0 THEN name END,
-    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') > 0 THEN more END,
+    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') + strpos(more, '"lost"') > 0 THEN name END,
+    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') + strpos(more, '"lost"') > 0 THEN more END,
     CASE WHEN NOT ok THEN
         (SELECT epoch FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
     CASE WHEN NOT ok THEN

@@ -219,7 +219,7 @@ SELECT
   json_group_array(place), json_group_array(status), CAST(string_agg(coalesce(key, zeroblob(32)), '') AS BLOB),
   json_group_array(attempt), json_group_array(group_id), json_group_array(ok),
   json_group_array(
-    CASE WHEN instr(more, '"usage"') + instr(more, '"charges"') + instr(more, '"from_cache"') > 0
+    CASE WHEN instr(more, '"usage"') + instr(more, '"charges"') + instr(more, '"from_cache"') + instr(more, '"lost"') > 0
     THEN json_array(name, more) END
   ),
   json_group_array(
