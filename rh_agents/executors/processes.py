@@ -2,49 +2,118 @@
 
 from __future__ import annotations
 
-import importlib
-import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anyio import CapacityLimiter
-from anyio.to_process import run_sync
-
-from rh_agents.core.errors import DefinitionError
+from rh_agents.core.context import current
+from rh_agents.core.errors import UnstorableError, UsageError, WorkerLost
+from rh_agents.core.ports import CallContext
+from rh_agents.core.results import describe_error
+from rh_agents.executors._workers.failures import Failure, raised
+from rh_agents.executors._workers.functions import ByValue, refer
+from rh_agents.executors._workers.main import Order
+from rh_agents.executors._workers.pool import Slots, pool, processors
+from rh_agents.executors._workers.wire import Frame, Kind
+from rh_agents.executors._workers.worker import pickled_arguments
 
 __all__ = ["ProcessExecutor"]
 
+_STARTS = 3
+"""So many workers may die before they have begun the call."""
+_shared = Slots(processors())
+
 
 class ProcessExecutor:
-    """Calls functions in worker processes, `max_processes` at a time (default: one for each processor).
+    """Calls functions in worker processes.
 
-    The function is looked up by its name in the worker, so it must be defined at the top level of a module that can be
-    imported; arguments and results are pickled. A timeout includes the start of the worker, about half a second. If the
-    caller is cancelled or times out, the worker process is killed.
+    A worker imports the module of the function, never the main file; functions of the main program and of notebooks are
+    sent by value. Arguments and results are pickled. What a function prints and logs arrives, `current()` and
+    `report_usage` work, and what it raises is raised here, with the worker's traceback as a note. `sys.exit` and
+    KeyboardInterrupt are failures of that call. If the caller is cancelled or times out, the worker is killed, with
+    everything that it has started; the same happens when this process dies. A timeout includes the start of a worker,
+    about half a second; idle workers are used again, by all runs and event loops of this process.
+
+    Args:
+        max_processes: how many calls run at a time. None: as many as there are processors, for all executors of this
+            process that do not say together.
+        max_calls_per_worker: after so many calls a worker is replaced by a new one, for functions that leak; None for
+            never.
+        max_lost: how many workers one call may lose before it fails with `WorkerLost`, when `on_unknown` says that it
+            is made again.
     """
 
-    def __init__(self, max_processes: int | None = None) -> None:
-        self._limiter = CapacityLimiter(max_processes or os.cpu_count() or 1)
+    def __init__(
+        self,
+        max_processes: int | None = None,
+        *,
+        max_calls_per_worker: int | None = None,
+        max_lost: int = 3,
+    ) -> None:
+        for name, number in (
+            ("max_processes", max_processes),
+            ("max_calls_per_worker", max_calls_per_worker),
+            ("max_lost", max_lost),
+        ):
+            if number is not None and number < 1:
+                raise ValueError(f"{name}={number!r}: it must be a whole number from 1 on")
+        self._slots = _shared if max_processes is None else Slots(max_processes)
+        self._max_calls = max_calls_per_worker
+        self._max_lost = max_lost
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the function in a process and return what it returns.
 
         Raises:
-            DefinitionError: the worker could not find the function by its name.
+            DefinitionError: a worker cannot find the function, or its arguments cannot be pickled.
+            UnstorableError: what it returned cannot be pickled.
+            WorkerLost: the worker died before it had reported the outcome.
         """
-        name = function.__qualname__
-        if "<" in name:
-            raise DefinitionError(
-                f"{name} cannot run in a worker process: define it at the top level of a module to be imported"
-            )
-        return await run_sync(
-            _call_by_name, function.__module__, name, tuple(args), dict(kwargs), cancellable=True, limiter=self._limiter
-        )
+        reference = refer(function)
+        name = getattr(function, "__qualname__", repr(function))
+        context = _context()
+        async with self._slots:
+            data, is_by_value = pickled_arguments(args, kwargs, name, is_by_value=isinstance(reference, ByValue))
+            frame = await self._call(Order(reference, name, context, is_by_value), data)
+        return _outcome(frame, name)
+
+    async def _call(self, order: Order, arguments: bytes) -> Frame:
+        for start in range(1, _STARTS + 1):
+            worker = pool.take()
+            try:
+                frame = await worker.call(order, arguments, self._max_lost)
+            except WorkerLost as lost:
+                worker.kill()
+                if lost.has_begun or start == _STARTS:
+                    raise
+            except BaseException:
+                worker.kill()
+                raise
+            else:
+                if self._max_calls is not None and worker.calls >= self._max_calls:
+                    worker.retire()
+                else:
+                    pool.give_back(worker, max(self._slots.count, _shared.count))
+                return frame
+        raise AssertionError("the last start returns or raises")
 
 
-def _call_by_name(module: str, qualname: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """In the worker: find the function, under the decorator that stands in its place, and call it."""
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return getattr(found, "__wrapped__", found)(*args, **kwargs)
+def _context() -> CallContext | None:
+    try:
+        call = current()
+    except UsageError:  # outside of calls
+        return None
+    return CallContext(call.run_id, call.address, call.attempt, call.idempotency_key, call.group_id)
+
+
+def _outcome(frame: Frame, name: str) -> Any:
+    kind, content = frame
+    if kind is Kind.RETURNED:
+        try:
+            return pickle.loads(content)
+        except Exception as error:
+            raise UnstorableError(
+                f"what {name} returned cannot be made again in this process: {describe_error(error)}"
+            ) from error
+    failure: Failure = pickle.loads(content)
+    raise raised(failure)

@@ -1,0 +1,213 @@
+"""What a worker process executes: it makes the calls that come over the wire, one by one, until the wire ends."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rh_agents.core.context import RemoteCall, remote_call
+from rh_agents.core.errors import DefinitionError, UnstorableError
+from rh_agents.core.ports import CallContext
+from rh_agents.core.results import describe_error
+from rh_agents.core.usage import Usage
+from rh_agents.executors._workers.failures import failure_of
+from rh_agents.executors._workers.functions import Reference, dumps_for_the_parent, find
+from rh_agents.executors._workers.sessions import end_session
+from rh_agents.executors._workers.settings import Settings
+from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header
+
+__all__ = ["Order", "main"]
+
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the parent wants to have called.
+
+    Attributes:
+        function: which function.
+        name: how people call it.
+        context: what `current()` tells there; None outside of calls.
+        is_by_value: whether classes of the main program may be among the arguments and in the result.
+    """
+
+    function: Reference
+    name: str
+    context: CallContext | None
+    is_by_value: bool
+
+
+def main(wire: int, lifeline: int) -> None:
+    """Serve the parent at the other ends of these two descriptors."""
+    os.set_inheritable(wire, False)
+    os.set_inheritable(lifeline, False)
+    _die_with_the_parent(lifeline)
+    for number in _IGNORED:
+        # The parent decides when it is over. Not SIG_IGN, which whatever a function starts would inherit.
+        signal.signal(number, lambda *_: None)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+    served = _Served(socket.socket(fileno=wire))
+    os.register_at_fork(after_in_child=lambda: served.forget(lifeline))
+    logging.root.addHandler(served.handler)
+    served.serve()
+
+
+def _die_with_the_parent(lifeline: int) -> None:
+    """When the parent is gone, its end of the lifeline is closed, and this end has come to its end."""
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel sends the signal, whatever this process is at
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    # Elsewhere, or if it was gone before that:
+    threading.Thread(target=_wait_for_the_end, args=(lifeline,), name="rh_agents lifeline", daemon=True).start()
+
+
+def _wait_for_the_end(lifeline: int) -> None:
+    with suppress(OSError):
+        while os.read(lifeline, 1):
+            pass
+    end_session(os.getpid())
+
+
+class _Served:
+    """The worker's end of the wire."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._wire = wire
+        self._inbox = Inbox()
+        self._lock = threading.Lock()  # functions may log from threads of theirs
+        self._settings: Settings | None = None
+        self.handler: logging.Handler = _Forwarding(self._send)
+
+    def forget(self, lifeline: int) -> None:
+        """This is a child that a function has forked: the wire is not its own."""
+        logging.root.removeHandler(self.handler)
+        self._wire.close()
+        with suppress(OSError):
+            os.close(lifeline)
+
+    def serve(self) -> None:
+        """Make calls until the parent has no more."""
+        order: Order | None = None
+        for kind, content in self._frames():
+            if kind is Kind.SETTINGS:
+                settings: Settings = pickle.loads(content)
+                settings.apply(self._settings)
+                self._settings = settings
+            elif kind is Kind.CALL:
+                order = pickle.loads(content)
+            elif kind is Kind.ARGUMENTS and order is not None:
+                self._reply(order, content)
+                content.clear()
+
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            try:
+                count = self._wire.recv_into(self._inbox.space())
+            except OSError:
+                return
+            if not count:
+                return
+            yield from self._inbox.received(count)
+
+    def _send(self, kind: Kind, content: bytes = b"") -> None:
+        with self._lock, suppress(OSError):  # without a parent this process ends anyway
+            self._wire.sendall(header(kind, len(content)))
+            if content:
+                self._wire.sendall(content)
+
+    def _reply(self, order: Order, arguments: bytearray) -> None:
+        try:
+            data = self._called(order, arguments)
+        except BaseException as error:  # noqa: BLE001 - whatever it raises is what came of the call
+            self._send(Kind.RAISED, _pickled_failure(error))
+        else:
+            self._send(Kind.RETURNED, data)
+
+    def _called(self, order: Order, arguments: bytearray) -> bytes:
+        """What the function returned, pickled."""
+        args, kwargs = _read_arguments(order, arguments)
+        function = find(order.function)
+        token = None
+        if order.context is not None:
+            token = remote_call.set(RemoteCall(order.context, self._report))
+        self._send(Kind.BEGUN)
+        try:
+            value = function(*args, **kwargs)
+        finally:
+            if token is not None:
+                remote_call.reset(token)
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):
+                    stream.flush()
+        try:
+            return dumps_for_the_parent(value) if order.is_by_value else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise UnstorableError(
+                f"{order.name} returned what cannot leave its worker process: {describe_error(error)}"
+            ) from error
+
+    def _report(self, usage: Usage) -> None:
+        self._send(Kind.USAGE, pickle.dumps(usage))
+
+
+def _read_arguments(order: Order, data: bytearray) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        args, kwargs = pickle.loads(data)
+    except Exception as error:
+        raise DefinitionError(
+            f"a worker process cannot make the arguments of {order.name} again: {describe_error(error)}"
+        ) from error
+    return args, kwargs
+
+
+_OUR_CODE = frozenset({_Served._reply.__code__, _Served._called.__code__})
+
+
+def _pickled_failure(error: BaseException) -> bytes:
+    return pickle.dumps(failure_of(error, _OUR_CODE))
+
+
+class _Forwarding(logging.Handler):
+    """Sends records to the parent, where loggers of the same names handle them."""
+
+    def __init__(self, send: Callable[[Kind, bytes], None]) -> None:
+        super().__init__()
+        self._send_frame = send
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Turn into text what is hard to pickle, and send the record."""
+        try:
+            facts = dict(copy.copy(record).__dict__)
+            facts["msg"], facts["args"] = record.getMessage(), None
+            if record.exc_info:
+                facts["exc_text"] = self._formatter.formatException(record.exc_info)
+                facts["exc_info"] = None
+            self._send_frame(Kind.LOG, _pickled_facts(facts))
+        except Exception:  # noqa: BLE001 - as every handler does: logging costs nobody the call
+            self.handleError(record)
+
+
+def _pickled_facts(facts: dict[str, Any]) -> bytes:
+    try:
+        data = pickle.dumps(facts)
+        pickle.loads(data)
+    except Exception:  # noqa: BLE001 - `extra=` may hold anything
+        plain = (str, int, float, type(None))
+        return pickle.dumps({name: value if type(value) in plain else repr(value) for name, value in facts.items()})
+    return data

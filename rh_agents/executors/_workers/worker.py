@@ -1,0 +1,230 @@
+"""One worker process, as its parent sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from rh_agents.core._flow import report_usage
+from rh_agents.core.errors import DefinitionError, WorkerLost
+from rh_agents.executors._workers.functions import dumps
+from rh_agents.executors._workers.main import Order
+from rh_agents.executors._workers.sessions import end_session, kill_group
+from rh_agents.executors._workers.settings import Settings
+from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header
+
+__all__ = ["Worker", "pickled_arguments"]
+
+_COMMAND = (
+    "import os, sys; sys.path[:] = sys.argv.pop().split(os.pathsep); "
+    "from rh_agents.executors._workers.main import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+)
+_TIME_TO_LEAVE = 2.0
+"""Seconds that an idle worker has for its `atexit` functions."""
+_TIME_TO_DIE = 5.0
+"""Seconds after which a process that has closed its wire and does not end is killed."""
+_JOINED = 64 * 1024
+"""Bytes up to which a frame is copied behind its header, to be sent in one piece."""
+
+
+def pickled_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any], name: str, *, is_by_value: bool
+) -> tuple[bytes, bool]:
+    """The arguments of a call, and whether the result may be of classes that travel by value.
+
+    Raises:
+        DefinitionError: they cannot be pickled.
+    """
+    given = tuple(args), dict(kwargs)
+    try:
+        if not is_by_value:
+            data = pickle.dumps(given, pickle.HIGHEST_PROTOCOL)
+            if b"__main__" not in data:
+                return data, False
+        return dumps(given), True
+    except Exception as error:
+        raise DefinitionError(f"the arguments of {name} cannot be sent to a worker process: {error}") from error
+
+
+class Worker:
+    """Starts a process, and makes calls in it, one at a time.
+
+    Raises:
+        OSError: no process can be started.
+    """
+
+    def __init__(self, forget: Callable[[Worker], None]) -> None:
+        self._forget = forget
+        self.calls: int = 0
+        """How many it has been given."""
+        self.idle_since: float = time.monotonic()
+        self.is_dead: bool = False
+        self._inbox = Inbox()
+        self._settings: Settings | None = None
+        self._lock = threading.Lock()  # nobody signals a process whose id another one may have by now
+        self._ended = threading.Event()
+        self._timer: threading.Timer | None = None
+        self._wire, theirs = socket.socketpair()
+        self._wire.setblocking(False)
+        reading, self._lifeline = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                _command(theirs.fileno(), reading),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), reading),
+                start_new_session=True,
+            )
+        except BaseException:
+            self._wire.close()
+            os.close(self._lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(reading)
+        self._watcher = threading.Thread(target=self._watch, name="rh_agents worker watcher", daemon=True)
+        self._watcher.start()
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    # -- its end -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Wait until the process has ended, then end what it has left behind."""
+        if hasattr(os, "waitid"):  # not to reap it yet: its id, which is that of its group, stays its own
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:  # pragma: no cover - macOS
+            self._process.wait()
+        with self._lock:
+            end_session(self.pid)
+            self._process.wait()
+            self.is_dead = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ended.set()
+        with suppress(OSError):  # a process that it forked may hold the other end open
+            self._wire.shutdown(socket.SHUT_RDWR)
+        os.close(self._lifeline)
+        self._forget(self)
+
+    def kill(self) -> None:
+        """End the process at once, in the middle of whatever it does, with all that it has started."""
+        with self._lock:
+            if not self.is_dead:
+                kill_group(self.pid)  # the rest of its session follows in the watching thread
+        self._wire.close()
+
+    def retire(self) -> None:
+        """Let the idle process end by itself; after some time it is killed."""
+        self._timer = threading.Timer(_TIME_TO_LEAVE, self.kill)
+        self._timer.daemon = True
+        self._timer.start()
+        self._wire.close()
+
+    def let_go(self) -> None:
+        """It died while it was idle."""
+        self._wire.close()
+
+    def join(self, seconds: float) -> bool:
+        """Wait until it has ended; False if it has not in this time."""
+        return self._ended.wait(seconds)
+
+    def forget_after_fork(self) -> None:
+        """In a forked child of the parent: the worker is not its own."""
+        self.is_dead = True
+        self._wire.close()
+        with suppress(OSError):
+            os.close(self._lifeline)
+
+    # -- its calls -----------------------------------------------------------------------------------------------------
+
+    async def call(self, order: Order, arguments: bytes, max_lost: int) -> Frame:
+        """Let the process make a call; gives the frame with what it returned or raised.
+
+        If this raises anything, the process may be at work still: `kill` it.
+
+        Raises:
+            WorkerLost: the process has died.
+        """
+        self.calls += 1
+        has_begun = False
+        try:
+            await self._send_call(order, arguments)
+            while True:
+                for frame in await self._receive():
+                    kind, content = frame
+                    if kind is Kind.BEGUN:
+                        has_begun = True
+                    elif kind is Kind.LOG:
+                        _log(pickle.loads(content))
+                    elif kind is Kind.USAGE:
+                        report_usage(pickle.loads(content))
+                    else:
+                        return frame
+        except (ConnectionError, EOFError) as error:
+            reason = await self._reason_of_its_end()
+            raise WorkerLost(f"the worker process {reason}", has_begun=has_begun, max_lost=max_lost) from error
+
+    async def _send_call(self, order: Order, arguments: bytes) -> None:
+        settings = Settings.now()
+        if settings != self._settings:
+            await self._send(Kind.SETTINGS, pickle.dumps(settings))
+            self._settings = settings
+        await self._send(Kind.CALL, pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
+        await self._send(Kind.ARGUMENTS, arguments)
+
+    async def _send(self, kind: Kind, content: bytes) -> None:
+        send = asyncio.get_running_loop().sock_sendall
+        if len(content) <= _JOINED:
+            await send(self._wire, header(kind, len(content)) + content)
+        else:
+            await send(self._wire, header(kind, len(content)))
+            await send(self._wire, content)
+
+    async def _receive(self) -> list[Frame]:
+        count = await asyncio.get_running_loop().sock_recv_into(self._wire, self._inbox.space())
+        if not count:
+            raise EOFError
+        return list(self._inbox.received(count))
+
+    async def _reason_of_its_end(self) -> str:
+        """Why the process has ended, in words."""
+        ended = await asyncio.to_thread(self._ended.wait, _TIME_TO_DIE)
+        if not ended:
+            return "closed its connection"
+        status = self._process.returncode
+        if status == -signal.SIGKILL:
+            return "was killed by signal 9 (out of memory?)"
+        if status < 0:
+            with suppress(ValueError):
+                return f"was killed by signal {-status} ({signal.Signals(-status).name})"
+            return f"was killed by signal {-status}"
+        return f"ended with exit code {status} in the middle of its call"
+
+
+def _command(wire: int, lifeline: int) -> list[str]:
+    """A new interpreter with the options of this one, which finds this package where it was found here."""
+    if not sys.executable:
+        raise DefinitionError("engine='process' needs a Python to start, and sys.executable names none")
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *options, "-c", _COMMAND, str(wire), str(lifeline), os.pathsep.join(sys.path)]
+
+
+def _log(facts: dict[str, Any]) -> None:
+    record = logging.makeLogRecord(facts)
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
