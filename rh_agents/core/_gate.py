@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rh_agents.core._foreign import seconds_to_wait
+from rh_agents.core._loops import Home, Place, SharedClock, home, reentrant_lock
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import AdaptiveConcurrency, Advice, Limit, Permit, RateLimit, Refusal
 from rh_agents.core.ports import RateWindow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from rh_agents.core.ports import RunHandle
 
 __all__ = ["Passage"]
@@ -26,101 +25,224 @@ _SHORTEST_WAIT = 0.001
 """Seconds. So much less than a moment may be left that adding it to the time changes nothing."""
 _LONGEST_LOOK = 5.0
 """Seconds after which a shared window is asked again, whatever it said: others may have settled for less."""
+_LOOK_AFTER_OTHERS = 1.0
+"""Seconds after which a call that waits for those of other event loops looks whether these are still there."""
+_MANY_HOMES = 50
+_FOREVER = float("inf")
+_making = reentrant_lock()
 Tell = Callable[[str, float | None], Any]
 
 
 class _Gate:
-    """Who waits for a limit, in order. Only the first one asks."""
+    """Who waits for a limit, in order, and who holds its slots. Only the first one asks.
+
+    Calls of several event loops may meet here. What they share is touched under a lock, which nobody holds while
+    waiting. The first one is the first whose loop runs: see `_loops` for those that were left behind.
+    """
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._lock = reentrant_lock()
+        self._clock = SharedClock()
+        self._queue: deque[Place] = deque()
+        self._holders: dict[Permit, Home] = {}
+        self._homes: set[Home] = set()
+        """The loops that have to do with it, and perhaps some that had. Usually there is one."""
         self._why = ""
+
+    def __deepcopy__(self, memo: object) -> _Gate:
+        return self  # it stands for the limit, of which there is one
 
     def changed(self) -> None:
         """Something was released, or the limit is another one: let the first one ask again."""
-        if self._queue and not self._queue[0].done():
-            self._queue[0].set_result(None)
+        with self._lock:
+            for place in list(self._queue):
+                if not place.wake():
+                    self._queue.remove(place)
+                elif place.home.is_running:
+                    break
+
+    # -- one step at a time, under the lock ---------------------------------------------------------------------------
+
+    def _admit(self, need: Mapping[str, float]) -> Permit | Refusal:
+        with self._lock:
+            self._meet(home())
+            answer = self.limit.admit(need, self._clock.now())
+            if isinstance(answer, Refusal) and self._take_from_the_dead():
+                answer = self.limit.admit(need, self._clock.now())
+            if isinstance(answer, Permit):
+                self._note_holder(answer)
+            elif answer.wait == _FOREVER:
+                self._expect_an_end()
+            return answer
+
+    def take(self) -> Permit:
+        """A slot even if none is free."""
+        with self._lock:
+            permit = self.limit.take(self._clock.now())
+            self._note_holder(permit)
+            return permit
+
+    def _note_holder(self, permit: Permit) -> None:
+        if self.limit.holds_slots:
+            self._holders[permit] = self._meet(home())
+
+    def _take_from_the_dead(self) -> bool:
+        """Release what calls of loops hold that are gone. Returns whether there was anything."""
+        if len(self._homes) < 2:
+            return False
+        dead = [permit for permit, home in self._holders.items() if home.is_gone]
+        for permit in dead:
+            self._release(permit, None)
+        self._homes = {home for home in self._homes if not home.is_gone}
+        return bool(dead)
+
+    def _expect_an_end(self) -> None:
+        """Somebody has to be able to release a slot, or this would wait for ever.
+
+        Raises:
+            UsageError: nobody is.
+        """
+        if len(self._homes) > 1 and self._holders and all(home.cannot_run for home in self._holders.values()):
+            raise UsageError(
+                f"{self.limit!r}: its slots are held by calls of an event loop that does not run any more, but is not "
+                "closed either; close it, or let it come to the end of its calls (asyncio.run does both)"
+            )
+
+    def give_back(self, permit: Permit, used: Mapping[str, float] | None) -> None:
+        """An attempt has ended and really used so much; None if that is not known, or what was granted."""
+        with self._lock:
+            self._release(permit, used)
+            self.changed()
+
+    def _release(self, permit: Permit, used: Mapping[str, float] | None) -> None:
+        if self.limit.holds_slots and self._holders.pop(permit, None) is None:
+            return  # its loop was gone, so its slot was given to somebody else
+        self.limit.release(permit, used, self._clock.now())
+        if not self._holders and not self._queue:
+            self._homes.clear()
+
+    def heed(self, advice: Advice, permit: Permit) -> None:
+        """A provider has said something about its limits to the holder of a permit."""
+        with self._lock:
+            now = self._clock.now()
+            self.limit.heed(advice, now)
+            if advice.is_overloaded and isinstance(self.limit, AdaptiveConcurrency):
+                self.limit.refused(permit, now)
+
+    def succeeded(self, permit: Permit) -> None:
+        """An attempt has succeeded."""
+        with self._lock:
+            self.limit.succeeded(permit, self._clock.now())
+
+    def _meet(self, home: Home) -> Home:
+        """Somebody of this loop has come. Who has waited for its own loop alone looks after this one from now on."""
+        if home not in self._homes:
+            if len(self._homes) > _MANY_HOMES:  # one for each request of a web application
+                holding = set(self._holders.values())
+                self._homes = {other for other in self._homes if other in holding or not other.is_gone}
+            self._homes.add(home)
+            self.changed()
+        return home
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def enter(self, run: RunHandle, need: Mapping[str, float], tell: Tell) -> Permit:
         """Wait for a permit.
 
         Raises:
             StopRun: the run is being stopped.
+            UsageError: nobody is left who could release one.
         """
-        loop = asyncio.get_running_loop()
-        if not self._queue:
-            answer = await self._ask(run, need, loop.time())
+        if self._is_first(None):
+            answer = await self._ask(run, need)
             if isinstance(answer, Permit):
                 return answer
-        turn = loop.create_future()
-        self._queue.append(turn)
+        place = self._queue_up()
         waited = False
         permit: Permit | None = None
         try:
             while permit is None:
-                if self._queue[0] is turn:
-                    answer = await self._ask(run, need, loop.time())
+                wait = _FOREVER
+                if self._is_first(place):
+                    answer = await self._ask(run, need)
                     if isinstance(answer, Permit):
                         permit = answer
                         continue
                     self._why, wait = answer.why, answer.wait
-                else:
-                    wait = float("inf")
                 if not waited and wait > _TOLD_FROM:
                     waited = True
-                    await tell(f"{self.limit.name}: {self._why}", None if wait == float("inf") else wait)
-                turn = await self._wait(run, turn, wait)
+                    await tell(f"{self.limit.name}: {self._why}", None if wait == _FOREVER else wait)
+                await self._wait(run, place, wait)
         finally:
-            self._leave(turn)
+            self._leave(place)
         if waited:
             try:
                 await tell(f"{self.limit.name}: admitted", 0.0)
             except BaseException:  # whoever wanted it is gone
-                self.limit.release(permit, {}, loop.time())
-                self.changed()
+                self.give_back(permit, {})
                 raise
         return permit
 
-    async def _wait(self, run: RunHandle, turn: asyncio.Future[None], wait: float) -> asyncio.Future[None]:
-        """Wait until it is worth asking again; gives what stands for the place in the queue from then on."""
-        loop = asyncio.get_running_loop()
+    def _queue_up(self) -> Place:
+        with self._lock:
+            place = Place()
+            self._meet(place.home)
+            self._queue.append(place)
+            return place
+
+    def _leave(self, place: Place) -> None:
+        with self._lock:
+            was_first = self._is_first(place)
+            if place in self._queue:
+                self._queue.remove(place)
+            if was_first:
+                self.changed()
+
+    def _is_first(self, place: Place | None) -> bool:
+        """Whether nobody who is there has waited for longer. Whoever is not in the queue comes after all of it."""
+        with self._lock:
+            for other in list(self._queue):
+                if other is place:
+                    return True
+                if other.home.is_gone:
+                    self._queue.remove(other)
+                elif other.home.is_running:
+                    return False
+            return place is None
+
+    async def _wait(self, run: RunHandle, place: Place, wait: float) -> None:
+        """Wait until it is worth asking again."""
+        if wait == _FOREVER and len(self._homes) > 1:
+            wait = max(_LOOK_AFTER_OTHERS, 0.001 * len(self._queue))
 
         def wake() -> None:
-            if not turn.done():
-                turn.set_result(None)
+            place.wake()
 
-        timer = None if wait == float("inf") else loop.call_later(max(wait, _SHORTEST_WAIT), wake)
+        timer = None
+        if wait != _FOREVER:
+            timer = asyncio.get_running_loop().call_later(max(wait, _SHORTEST_WAIT), wake)
         run.watch_stop(wake)
         try:
-            await turn
+            await place.wait()
         finally:
             run.unwatch_stop(wake)
             if timer is not None:
                 timer.cancel()
         run.expect_running()
-        fresh = loop.create_future()
-        self._queue[self._queue.index(turn)] = fresh
-        return fresh
 
-    def _leave(self, turn: asyncio.Future[None]) -> None:
-        was_first = self._queue[0] is turn
-        self._queue.remove(turn)
-        if was_first:
-            self.changed()
-
-    async def _ask(self, run: RunHandle, need: Mapping[str, float], now: float) -> Permit | Refusal:
+    async def _ask(self, run: RunHandle, need: Mapping[str, float]) -> Permit | Refusal:
         limit = self.limit
-        answer = limit.admit(need, now)
+        answer = self._admit(need)
         if isinstance(answer, Refusal) or not (isinstance(limit, RateLimit) and limit.shared):
             return answer
         try:
             admitted = await _store(run, limit).admit(_window(limit), need)
         except BaseException:
-            limit.release(answer, {}, now)
+            self._release(answer, {})
             raise
         if admitted.ticket is None:
-            limit.release(answer, {}, now)
+            self._release(answer, {})
             return Refusal(min(max(admitted.wait, 0.001), _LONGEST_LOOK), f"{admitted.why}, with other processes")
         answer.ticket = admitted.ticket
         return answer
@@ -131,9 +253,12 @@ def _gate_of(limit: Limit) -> _Gate:
     gate = getattr(limit.when_changed, "__self__", None)
     if isinstance(gate, _Gate):
         return gate
-    gate = _Gate(limit)
-    limit.when_changed = gate.changed
-    return gate
+    with _making:
+        gate = getattr(limit.when_changed, "__self__", None)
+        if not isinstance(gate, _Gate):
+            gate = _Gate(limit)
+            limit.when_changed = gate.changed
+        return gate
 
 
 class Passage:
@@ -184,12 +309,9 @@ class Passage:
 
     def heed(self, advice: Advice) -> None:
         """A provider has said something about its limits."""
-        now = asyncio.get_running_loop().time()
         self._advice.append(advice)
         for limit, permit in (*self._slots.items(), *self._rates.items()):
-            limit.heed(advice, now)
-            if advice.is_overloaded and isinstance(limit, AdaptiveConcurrency):
-                limit.refused(permit, now)
+            _gate_of(limit).heed(advice, permit)
 
     async def leave(
         self, used: Mapping[str, float] | None, error: BaseException | None, *, has_ended: bool = True
@@ -200,48 +322,36 @@ class Passage:
             if error is not None and (hint := _hint_of(error)) is not None:
                 self.heed(hint)
             if has_ended and error is None:
-                now = asyncio.get_running_loop().time()
                 for limit, permit in (*self._slots.items(), *self._rates.items()):
-                    limit.succeeded(permit, now)
+                    _gate_of(limit).succeeded(permit)
         finally:
             self._release_slots()
             await self._release_rates(used)
 
     def _release_slots(self) -> None:
-        now = asyncio.get_running_loop().time()
         while self._slots:
             limit, permit = self._slots.popitem()
-            limit.release(permit, None, now)
-            _gate_of(limit).changed()
+            _gate_of(limit).give_back(permit, None)
 
     async def _release_rates(self, used: Mapping[str, float] | None) -> None:
-        now = asyncio.get_running_loop().time()
         released, self._rates = self._rates, {}
         advice, self._advice = self._advice, []
         for limit, permit in released.items():
-            limit.release(permit, used, now)
-            _gate_of(limit).changed()
+            _gate_of(limit).give_back(permit, used)
         for limit, permit in released.items():
             if permit.ticket is not None and isinstance(limit, RateLimit):
                 await _settle_shared(self._run, limit, permit.ticket, used, advice)
 
-    @asynccontextmanager
-    async def lent(self) -> AsyncIterator[None]:
+    def lent(self) -> _Lent:
         """While the block lasts, the call waits for calls of its own, and others may have its slots."""
+        return _Lent(self)
+
+    def lend(self) -> None:
+        """The call waits for calls of its own from now on."""
         self._lent += 1
         self._release_slots()
-        try:
-            yield
-        except Exception:
-            await self._take_back()
-            raise
-        except BaseException:
-            self._lent -= 1
-            self._hold_at_once()
-            raise
-        await self._take_back()
 
-    async def _take_back(self) -> None:
+    async def take_back(self) -> None:
         """The call goes on: wait for its slots, unless further calls of its own are under way."""
         self._lent -= 1
         try:
@@ -255,16 +365,39 @@ class Passage:
             self._hold_at_once()
             raise
 
+    def take_back_at_once(self) -> None:
+        """It does not wait any more, since something ends it. If it goes on, nobody else is to be let in for it."""
+        self._lent -= 1
+        self._hold_at_once()
+
     def _hold_at_once(self) -> None:
-        """The call has not waited to the end. It may be over; but if it goes on, nobody else is to be let in for it."""
-        now = asyncio.get_running_loop().time()
         while (limit := self._next_to_hold()) is not None:
-            self._slots[limit] = limit.take(now)
+            self._slots[limit] = _gate_of(limit).take()
 
     def _next_to_hold(self) -> Limit | None:
         if self._lent or self._has_left:
             return None
         return next((limit for limit in self._of_slots if limit not in self._slots), None)
+
+
+class _Lent:
+    """A block in which a call waits for calls of its own. (No `asynccontextmanager`: it sets attributes of errors.)"""
+
+    __slots__ = ("_passage",)
+
+    def __init__(self, passage: Passage) -> None:
+        self._passage = passage
+
+    async def __aenter__(self) -> None:
+        self._passage.lend()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception):
+            await self._passage.take_back()
+        else:
+            self._passage.take_back_at_once()
 
 
 def _hint_of(error: BaseException) -> Advice | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from rh_agents.core._breaking import attempt_under
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._gate import Passage
 from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
@@ -509,7 +511,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
     cancellations = _cancellations()
     while True:
         try:
-            return await _attempt(job, clock)
+            return await _attempt(job)
         except StoreError:
             raise
         except Exception as error:
@@ -535,43 +537,35 @@ def _cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-async def _attempt(job: Job, clock: Callable[[], float]) -> Any:
+async def _attempt(job: Job) -> Any:
     """One attempt, when the limits let it pass."""
     if job.attempts and job.reservation is not None:
         await job.reservation.renew(job.run, None if job.estimate is None else job.estimate())
     if not job.limits:
-        return await _guarded(job, clock)
+        return await _guarded(job)
     passage = job.passage = Passage(job.run, job.limits, job.tell_waiting)
     await passage.enter(need_of(None if job.estimate is None else job.estimate()))
     before = job.usage
     error: BaseException | None = None
     try:
-        return await _guarded(job, clock)
+        return await _guarded(job)
     except BaseException as caught:
         error = caught
         raise
     finally:
-        used = job.usage if before is None or job.usage is None else job.usage - before
-        await passage.leave(None if used is None else need_of(used), error)
         job.passage = None
+        used = job.usage if before is None or job.usage is None else job.usage - before
+        try:
+            await passage.leave(None if used is None else need_of(used), error)
+        finally:
+            error = None  # by its traceback, which holds this frame, it would hold itself
 
 
-async def _guarded(job: Job, clock: Callable[[], float]) -> Any:
+async def _guarded(job: Job) -> Any:
     """The same under the breaker and the timeout."""
-    breaker = job.breaker
-    if breaker is None:
+    if job.breaker is None:
         return await _bounded(job)
-    admission = breaker.admit(clock())
-    try:
-        value = await _bounded(job)
-    except Exception as error:
-        breaker.failed(admission, error, clock())
-        raise
-    except BaseException:
-        breaker.abandoned(admission)
-        raise
-    breaker.succeeded(admission)
-    return value
+    return await attempt_under(job.breaker, functools.partial(_bounded, job))
 
 
 async def _bounded(job: Job) -> Any:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core._loops import Home, home
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Subscriber
@@ -24,8 +25,54 @@ _log = logger("rh_agents.bus")
 Event: TypeAlias = "ExecutionEvent[Any]"  # quoted: Pydantic would build a model for it at import
 
 
-_delivers: ContextVar[bool] = ContextVar("rh_agents_delivers", default=False)
-"""Whether this context is a subscriber's: what it publishes cannot wait for its own turn."""
+class _Delivery:
+    """An event in the hands of one asynchronous handler, known in the context of all that this does."""
+
+    __slots__ = ("bus", "is_over", "outer")
+
+    def __init__(self, bus: EventBus) -> None:
+        self.bus = bus
+        self.is_over = False
+        self.outer = _delivery.get()
+
+    def begin(self, answer: Awaitable[object]) -> asyncio.Task[None]:
+        """Await what the handler returned, in a task."""
+        token = _delivery.set(self)
+        steps = _await(answer)
+        try:
+            return asyncio.get_running_loop().create_task(steps)
+        except BaseException:
+            steps.close()
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise
+        finally:
+            _delivery.reset(token)
+
+
+async def _await(answer: Awaitable[object]) -> None:
+    try:
+        await answer
+    except SystemExit as raised:  # a task would raise it in the event loop
+        raise failure_of(raised) from raised
+
+
+_delivery: ContextVar[_Delivery | None] = ContextVar("rh_agents_delivery", default=None)
+
+
+def _is_within_delivery(bus: EventBus) -> bool:
+    """Whether a handler of this bus that is being waited for does this."""
+    delivery = _delivery.get()
+    while delivery is not None and (delivery.is_over or delivery.bus is not bus):
+        delivery = delivery.outer
+    return delivery is not None
+
+
+async def _tell(event: Event, subscriptions: Sequence[Subscription]) -> None:
+    for subscription in subscriptions:
+        answer = subscription.take(event)
+        if answer is not None:
+            await answer
 
 
 class OnFull(StrEnum):
@@ -83,6 +130,12 @@ class Subscription:
         """End the subscription. What waits in its buffer is still delivered, see `EventBus.drain`."""
         self._bus.unsubscribe(self)
 
+    def move(self) -> None:
+        """Another event loop publishes from now on; what was under way on the one before is left there."""
+        self._worker = None
+        self._progress = asyncio.Event()
+        self._turn = _Turn()
+
     def take(self, event: Event) -> Awaitable[None] | None:
         """Hand over an event; what comes back, if anything, is to be awaited before the call goes on."""
         if self._is_given_up:
@@ -102,21 +155,38 @@ class Subscription:
         return None
 
     async def _finish(self, answer: Awaitable[object]) -> None:
-        cancellations = _cancellations()
-        limit = asyncio.timeout(self._timeout)
+        """Wait for an asynchronous handler, in a task of its own, so that one that does not come back can be left."""
+        delivery = _Delivery(self._bus)
         try:
-            async with limit:
-                await answer
-        except (*FAILURES, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _cancellations() > cancellations:
-                raise
+            task = delivery.begin(answer)
+        except Exception as error:  # noqa: BLE001 - the event loop's task factory is somebody else's
             self._failed(error)
-            if limit.expired():
-                self._give_up()
-        else:
+            return
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            ends_at = task.get_loop().time() + self._timeout
+            while not task.done() and (left := ends_at - task.get_loop().time()) > 0:
+                try:
+                    await asyncio.wait([task], timeout=left)
+                except asyncio.CancelledError as error:  # meant for the call, which waits until the handler has ended
+                    cancelled = error
+                    task.cancel()
+        finally:
+            delivery.is_over = True
+        if not task.done():
+            self._give_up(task)
+        elif not task.cancelled():
+            self._finished(task.exception())
+        elif cancelled is None:
+            self._failed(asyncio.CancelledError("it was cancelled, but not by the run"))
+        if cancelled is not None:
+            raise cancelled
+
+    def _finished(self, error: BaseException | None) -> None:
+        if error is None:
             self.delivered += 1
-        if _cancellations() > cancellations:
-            raise asyncio.CancelledError  # the handler swallowed it, but it was not meant for the handler alone
+        else:
+            self._failed(error)
 
     def _enqueue(self, event: Event) -> Awaitable[None] | None:
         is_full = len(self._waiting) >= self._buffer
@@ -145,6 +215,7 @@ class Subscription:
 
     async def _work(self) -> None:
         """Deliver what waits, and end when nothing does: an idle subscription has no task."""
+        self._worker = asyncio.current_task()  # an eager task makes its first step before anybody else knows it
         while self._waiting:
             event = self._waiting.popleft()
             self._progress.set()
@@ -152,7 +223,10 @@ class Subscription:
             if answer is not None:
                 await answer
 
-    def _give_up(self) -> None:
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        self.errors += 1
+        self.last_error = TimeoutError(f"it took longer than {self._timeout:g} s")
+        self._bus.leave(task)
         self._is_given_up = True
         self.dropped += len(self._waiting)
         self._waiting.clear()
@@ -220,7 +294,8 @@ class EventBus:
     """Tells subscribers of events, one after the other, in the order in which they subscribed.
 
     A subscriber that raises is logged once and counted; the run goes on, and so do the other subscribers. One that
-    takes longer than `handler_timeout` seconds (asynchronous handlers only) is given up. Not for use by other threads.
+    takes longer than `handler_timeout` seconds (asynchronous handlers only) is given up. Not for use by other threads:
+    runs on event loops of several threads need a bus each, and may have the same handlers.
     """
 
     def __init__(self, *, handler_timeout: float = 10.0) -> None:
@@ -231,6 +306,28 @@ class EventBus:
         self._ended: list[Subscription] = []
         self._turn = _Turn()
         self._streams: list[EventStream] = []
+        self._left: set[asyncio.Task[None]] = set()
+        self._home: Home | None = None
+        self._runs = 0
+
+    def attach(self) -> None:
+        """A run on this event loop publishes here until it closes the bus.
+
+        Raises:
+            UsageError: a run on another event loop does.
+        """
+        mine = home()
+        if self._home is not mine:
+            if self._home is not None and self._runs and self._home.is_running:
+                raise UsageError(
+                    "this event bus is used by a run on another event loop, which delivers its events there: give each "
+                    "run a bus of its own, and subscribe the handler to both"
+                )
+            self._home, self._runs = mine, 0
+            self._turn = _Turn()
+            for subscription in self.subscriptions:
+                subscription.move()
+        self._runs += 1
 
     def subscribe(
         self, handler: Subscriber, *, buffer: int = 0, on_full: OnFull | str = OnFull.DROP_OLDEST
@@ -264,31 +361,40 @@ class EventBus:
     async def publish(self, event: Event) -> None:
         """Tell everybody. Returns when the unbuffered handlers are done.
 
-        Events that are published side by side reach every subscriber in the same order.
+        Events that are published side by side reach every subscriber in the same order. What a handler publishes, by
+        the calls and groups that it makes itself, is told at once: it cannot wait for its own turn.
         """
         subscriptions = self.subscriptions
-        if self._turn.is_taken and not _delivers.get():
-            async with self._turn:
-                await self._deliver(event, subscriptions)
-        else:
-            await self._deliver(event, subscriptions)
-
-    async def _deliver(self, event: Event, subscriptions: Sequence[Subscription]) -> None:
+        if self.is_closed and not self._runs:
+            return
+        if self._turn.is_taken:
+            if _is_within_delivery(self):
+                await _tell(event, subscriptions)
+            else:
+                async with self._turn:
+                    await _tell(event, subscriptions)
+            return
         for position, subscription in enumerate(subscriptions):
             answer = subscription.take(event)
-            if answer is None:
-                continue
-            if self._turn.is_taken:
-                await answer
-                continue
-            async with self._turn:  # from here on others wait until everybody has been told of this event
-                token = _delivers.set(True)
-                try:
+            if answer is not None:
+                async with self._turn:  # from here on others wait until everybody has been told of this event
                     await answer
-                    await self._deliver(event, subscriptions[position + 1 :])
-                finally:
-                    _delivers.reset(token)
-            return
+                    await _tell(event, subscriptions[position + 1 :])
+                return
+
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """Wait no more for a handler. It is cancelled, unless it awaits another task (that of the run?): this
+        would be cancelled with it, and a subscriber changes nothing.
+        """
+        self._left.add(task)
+        task.add_done_callback(self._left_ended)
+        if not isinstance(getattr(task, "_fut_waiter", None), asyncio.Task):
+            task.cancel()
+
+    def _left_ended(self, task: asyncio.Task[None]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody wants to know any more
 
     def stream(self, *, buffer: int = 1000) -> EventStream:
         """The events from now on as an async iterator that keeps the newest `buffer` unread ones."""
@@ -305,20 +411,19 @@ class EventBus:
         self._ended.clear()
 
     async def aclose(self) -> None:
-        """Deliver what waits, then take no more subscribers and end all streams."""
-        await self.drain()
+        """Take no more subscribers, deliver what waits, and end all streams.
+
+        After the last run nobody is told of anything: a subscriber that makes calls would have no end.
+        """
+        self._runs = max(0, self._runs - 1)
         self.is_closed = True
+        await self.drain()
         for stream in self._streams:
             stream.wake()
 
 
 def _name(handler: Subscriber) -> str:
     return getattr(handler, "__qualname__", None) or type(handler).__qualname__
-
-
-def _cancellations() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
 
 
 class _Turn:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from rh_agents.core._accounts import Accounts
 from rh_agents.core._caching import CallCache
+from rh_agents.core._loops import Home, home
 from rh_agents.core._recording import Recording, make_owner
 from rh_agents.core._validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
@@ -168,6 +169,7 @@ class ExecutionState:
         self._executors: dict[Engine, Executor] = dict(executors or {})
         self._counter = RunCounter()
         self._token: Token[Scope | None] | None = None
+        self._home: Home | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0
         self._has_cut_off = False
@@ -268,12 +270,25 @@ class ExecutionState:
             RunIsLive: somebody else executes the run.
             RunMismatchError: the run was started with another workflow or input.
             StoreError: the store failed, now or before: nothing goes on after that.
-            UsageError: the program is being imported by a worker process.
+            UsageError: it lives on another event loop, or the program is being imported by a worker process.
         """
+        here = home()
+        if self._home is not here:
+            self._live_on(here)
         recording = self._recording
         if not recording.is_open or recording.broken is not None:
             expect_no_import_for_a_worker()
             await recording.open(self._opened)
+
+    def _live_on(self, here: Home) -> None:
+        """From now on this is the event loop of the run. Whoever waits for something in it waits there."""
+        if self._home is not None and not self._home.is_of(asyncio.get_running_loop()):
+            raise UsageError(
+                f"run {self.run_id!r} lives on the event loop on which it was opened, and this is another one: make an "
+                "ExecutionState for each; in a thread or a plain function, run_sync(workflow) makes a run of its own"
+            )
+        self.event_bus.attach()
+        self._home = here
 
     async def _opened(self) -> None:
         recording = self._recording
@@ -407,9 +422,10 @@ class ExecutionState:
     def request_interrupt(self, reason: str = "interrupted", *, grace: float = 30.0) -> None:
         """Stop the run: no new call begins, those under way have `grace` seconds to end, then they are cancelled.
 
-        What executes the run gets `RunStopped`. Started again under the same name, the run goes on where it was.
+        What executes the run gets `RunStopped`. Started again under the same name, the run goes on where it was. May be
+        called from any thread.
         """
-        self._interruption.request(reason, grace, self._cut_off)
+        self._call_here(functools.partial(self._interruption.request, reason, grace, self._cut_off))
 
     def set_interrupt_checker(self, checker: InterruptChecker, *, grace: float = 30.0) -> None:
         """Let `checker` tell when to stop: a coroutine function that returns a reason when it is time, and is awaited
@@ -429,7 +445,14 @@ class ExecutionState:
         return self._interruption.stop is not None
 
     def _stop_for_good(self, reason: str) -> None:
-        self._interruption.request(reason, 30.0, self._cut_off, is_final=True)
+        self._call_here(functools.partial(self._interruption.request, reason, 30.0, self._cut_off, is_final=True))
+
+    def _call_here(self, function: Callable[[], None]) -> None:
+        """Call a function on the event loop of the run, from any thread. If that is closed, the run is over."""
+        if self._home is None:
+            function()
+        else:
+            self._home.call(function)
 
     def _cut_off(self) -> None:
         """The grace has passed, perhaps before the run has been opened."""

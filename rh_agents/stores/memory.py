@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from rh_agents.core._loops import Home, Place, home
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
@@ -127,18 +127,18 @@ class MemoryStore:
         """The journal of a run in its order, from after the place `after`."""
         self._expect_open()
         run = self._run(run_id)
-        while True:
-            changed = run.changed
-            while after < len(run.events):
-                after += 1
-                yield RecordedEvent(after, run.event(after, values=values))
-            if not follow or run.owner() is None:
-                return
-            run.followers += 1
-            try:
-                await changed.wait()
-            finally:
-                run.followers -= 1
+        place = Place()
+        run.followers.append(place)
+        try:
+            while True:
+                while after < len(run.events):
+                    after += 1
+                    yield RecordedEvent(after, run.event(after, values=values))
+                if not follow or run.owner() is None:
+                    return
+                await place.wait()
+        finally:
+            run.followers.remove(place)
 
     async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
@@ -274,12 +274,13 @@ class _Run:
     sequence_of: dict[bytes, int] = field(default_factory=dict)
     questions: dict[str, Question] = field(default_factory=dict)
     fence: int = 0
-    followers: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    followers: list[Place] = field(default_factory=list)
+    """Who reads the journal and waits for more, on whatever event loop."""
     _owner: weakref.ref[MemoryJournal] | None = None
 
     def owner(self) -> MemoryJournal | None:
-        return None if self._owner is None else self._owner()
+        journal = None if self._owner is None else self._owner()
+        return None if journal is None or journal.home.is_gone else journal
 
     def take(self, journal: MemoryJournal | None) -> None:
         self._owner = None if journal is None else weakref.ref(journal)
@@ -328,8 +329,8 @@ class _Run:
 
     def tell(self) -> None:
         """Wake those who follow the journal."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        for follower in list(self.followers):
+            follower.wake()
 
 
 class MemoryJournal:
@@ -339,6 +340,7 @@ class MemoryJournal:
         self._run = run
         self._store = store
         self._tell_of_stop: Callable[[str], None] | None = None
+        self.home: Home = home()
         run.fence += 1
         self._fence = run.fence
         self.info: RunInfo = info

@@ -73,6 +73,13 @@ class CircuitBreaker:
         self._probing = 0
         self._probed = 0
 
+    def __copy__(self) -> CircuitBreaker:
+        return self
+
+    def __deepcopy__(self, memo: object) -> CircuitBreaker:
+        """Itself: copies of an actor have the same thing behind them."""
+        return self
+
     def __repr__(self) -> str:
         return f"CircuitBreaker({self.name!r}, {self._state.value}, failures={self._failures})"
 

@@ -81,6 +81,13 @@ class Limit:
         self.when_changed: Callable[[], None] | None = None
         """Called when the numbers are changed, so that whoever waits can ask again. The runtime sets it."""
 
+    def __copy__(self) -> Limit:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Limit:
+        """Itself: copies of an actor wait for the same provider."""
+        return self
+
     def _changed(self) -> None:
         if self.when_changed is not None:
             self.when_changed()
@@ -298,11 +305,9 @@ class RateLimit(Limit):
             if per == _FOREVER:
                 raise ValueError("per=inf: a period has an end; for a total there is Budget(...)")
             self.per = per
-        for name, value in numbers.items():
-            if value == _FOREVER:
-                self.limits.pop(name, None)
-            elif value is not None:
-                self.limits[name] = value
+        limits = {**self.limits, **{name: value for name, value in numbers.items() if value is not None}}
+        # Another dictionary, since somebody may go through the old one in another thread.
+        self.limits = {name: value for name, value in limits.items() if value != _FOREVER}
         self._changed()
 
     def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:

@@ -1,0 +1,160 @@
+"""What event loops of several threads share: whom to wake where, what the time is, and which loop is gone.
+
+A limit or a breaker belongs to the program. So it may be used by a web application that has an event loop in each of
+its threads, or by one `asyncio.run` after the other, the first of which was left in the middle. Three things follow.
+
+*Waking.* A future belongs to its loop, and setting it from another thread wakes nobody. A `Place` is a future that any
+thread may wake.
+
+*The dead.* A loop that was closed runs no `finally`: what its calls held is never given back, and those that waited
+never leave. A loop says that it is closed; one that nobody refers to any more is as dead. Neither is told to anybody,
+so who waits for another loop looks from time to time. One that was only stopped may run again, so it is passed over.
+
+*Time.* Loops of threads read the same monotonic clock. One with a clock of its own (in tests) may begin at zero after
+another one has come to a thousand: for what they share, time goes on from there instead of standing still that long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+__all__ = ["Home", "Place", "SharedClock", "home", "reentrant_lock"]
+
+
+class Home:
+    """An event loop, known without being kept alive.
+
+    Attributes:
+        thread: the thread in which it was seen running.
+    """
+
+    __slots__ = ("_loop", "thread")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self.thread: int = threading.get_ident()
+
+    def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is that one."""
+        return self._loop() is loop
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it will never run again."""
+        loop = self._loop()
+        return loop is None or loop.is_closed()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether some thread runs it now."""
+        loop = self._loop()
+        return loop is not None and loop.is_running()
+
+    @property
+    def cannot_run(self) -> bool:
+        """Whether it does not run, and will not while the caller waits: its thread has ended, or is the caller's."""
+        if self.is_running:
+            return False
+        return self.thread == threading.get_ident() or all(
+            thread.ident != self.thread for thread in threading.enumerate()
+        )
+
+    def call(self, function: Callable[[], None]) -> bool:
+        """Call a function on this loop: at once if it is the one that runs here. False if it is gone."""
+        loop = self._loop()
+        if loop is None:
+            return False
+        if loop is _running_loop():
+            function()
+            return True
+        try:
+            loop.call_soon_threadsafe(function)
+        except RuntimeError:  # it is closed
+            return False
+        return True
+
+
+class _Local(threading.local):
+    home: Home | None = None
+
+
+_local = _Local()
+
+
+def home() -> Home:
+    """The event loop that runs here: the same object each time, as long as no other one runs in this thread."""
+    loop = asyncio.get_running_loop()
+    mine = _local.home
+    if mine is None or not mine.is_of(loop):
+        mine = _local.home = Home(loop)
+    return mine
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class Place:
+    """Where a task of this loop waits, to be woken from any thread, any number of times."""
+
+    __slots__ = ("_is_woken", "_waiter", "home")
+
+    def __init__(self) -> None:
+        self.home: Home = home()
+        self._is_woken = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> bool:
+        """Let it look again; False if its loop is gone."""
+        return self.home.call(self._wake)
+
+    def _wake(self) -> None:
+        self._is_woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until it has been woken since this was waited for last."""
+        if not self._is_woken:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._is_woken = False
+
+
+class SharedClock:
+    """The time for what several loops share: that of the loop that asks, and it never goes back. Ask under a lock."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+        self._ahead: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = weakref.WeakKeyDictionary()
+
+    def now(self) -> float:
+        """Seconds. Outside of any loop, where the garbage collector may end a call, the last that was told."""
+        loop = _running_loop()
+        if loop is None:
+            return max(self._last, 0.0)
+        ahead = self._ahead.get(loop)
+        time = loop.time()
+        if ahead is None:
+            ahead = self._ahead[loop] = max(0.0, self._last - time)
+        self._last = max(self._last, time + ahead)
+        return self._last
+
+
+def reentrant_lock() -> AbstractContextManager[object]:
+    """A lock to be held briefly, between two awaits.
+
+    Its thread may take it again: the garbage collector may end an abandoned call at any moment, also while another call
+    holds the lock.
+    """
+    return threading.RLock()
