@@ -14,9 +14,10 @@ from rh_agents.cli import store_commands
 from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of
 from rh_agents.cli.errors import CommandError, one_line
-from rh_agents.cli.inputs import open_input
+from rh_agents.cli.inputs import Reading, is_stream, open_input
 from rh_agents.cli.keeping import Kept, files_of_store
 from rh_agents.cli.leaving import leave_without_threads
+from rh_agents.cli.lines import Format
 from rh_agents.cli.looping import run_to_the_end
 from rh_agents.cli.mapping import Limits
 from rh_agents.cli.progress import Progress, say, shown
@@ -30,7 +31,6 @@ from rh_agents.cli.recorded import (
     here,
     settings_text,
 )
-from rh_agents.cli.records import Format
 from rh_agents.cli.running import read_value
 from rh_agents.cli.starting import FlowStart, MapStart, RunOptions
 from rh_agents.cli.stores import DEFAULT_STORE
@@ -60,6 +60,18 @@ class _Commands(TyperGroup):
             if Invocation.of(ctx).owns_process:
                 leave_without_threads(INTERRUPTED)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _read_separator(text: str | None) -> str | None:
+    """One character, or `tab` in any of the ways in which it can be typed.
+
+    Raises:
+        CommandError: it is more than one, or can separate nothing.
+    """
+    found = "\t" if text in ("tab", "TAB", "\\t") else text
+    if found is not None and (len(found) != 1 or found in '"\r\n'):
+        raise CommandError(f"--separator {text}: one character is needed, such as , ; | or tab")
+    return found
 
 
 app: typer.Typer = typer.Typer(
@@ -142,12 +154,24 @@ def map_command(
     form: Annotated[
         Format,
         typer.Option(
-            "--format", help="By extension (.jsonl .ndjson .json .csv, else text; JSON lines from standard input)."
+            "--format",
+            help="If left out, the name of INPUT tells (.jsonl .ndjson .json .csv .tsv .txt), or its content.",
         ),
     ] = Format.AUTO,
     id_field: Annotated[
         str, typer.Option(metavar="NAME", help="The field that names an item in the output; else its line number does.")
     ] = "id",
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help="Between the fields of a table: , ; | or tab. If left out, the first lines tell.",
+            callback=_read_separator,
+        ),
+    ] = None,
+    with_input: Annotated[
+        bool, typer.Option("--with-input", help="Write with each result what it was made of, as `input`.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -188,25 +212,25 @@ def map_command(
     output, force = about.output or output, about.force or force
     fixed = read_settings(settings or [])
     callee = make_callee(load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
-    source_of_workers = ctx.get_parameter_source("max_workers")
-    if batch and source_of_workers is not None and source_of_workers.name.startswith("DEFAULT"):
+    if batch and not about.asks_for(ctx, "max_workers"):
         max_workers = _AT_ONCE_IN_A_BATCH
     limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace)
     target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
     words = command_line(ctx, **({} if output is None else {"output": output}))
     command = RunCommand(words, here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
-    place = [here()] if source == STANDARD_STREAM else []
-    name = derived_run_id(callee.name, "map", file_of(actor), absolute_path(source), *place, command.settings)
+    where = [STANDARD_STREAM, here()] if is_stream(source) else [absolute_path(source)]
+    name = derived_run_id(callee.name, "map", file_of(actor), *where, command.settings)
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
-    with open_input(source, form, id_field) as given:
+    must_have_id = about.asks_for(ctx, "id_field")
+    with open_input(source, Reading(form, id_field, must_have_id, separator, say)) as given:
         used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
         if source != STANDARD_STREAM:
             used[source] = "the input"
         kept = Kept(used) | files_of_store(options.store)
         if output is not None:
             kept.refuse_name(output)
-        work = MapStart(callee, given, limit, output, force, limits, progress, source, kept)
+        work = MapStart(callee, given, limit, output, force, limits, progress, source, kept, with_input)
         with _batches() if batch else nullcontext():
             raise typer.Exit(run_to_the_end(work.run(options)))
 

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, Self
 
-from rh_agents.cli.errors import CommandError
-from rh_agents.cli.records import BYTE_ORDER_MARK, Format, Item, read_items
+from pydantic_core import from_json
 
-__all__ = ["Input", "open_input"]
+from rh_agents.cli.errors import CommandError, close_names
+from rh_agents.cli.lines import BYTE_ORDER_MARK, Format, Item
+from rh_agents.cli.looking import (
+    Beginning,
+    content_format,
+    looks_like_json,
+    named_format,
+    refuse_json_over_lines,
+    refuse_what_is_no_text,
+)
+from rh_agents.cli.records import read_items
+from rh_agents.cli.tables import column_names, found_separator, shown_separator, table_separator
+
+__all__ = ["Input", "Reading", "is_stream", "open_input"]
 
 _COUNTED_UP_TO = 256 * 1024 * 1024
 """Bytes. The lines of larger files are not counted in advance."""
+_LOOKED_AT = 64 * 1024
+"""Bytes at the beginning that have to show what an input is."""
+_STREAM = "-"
 
 
-_BY_EXTENSION = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JSONL, ".csv": Format.CSV}
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How an input is to be read, as its user says.
+
+    Attributes:
+        form: how it is written; AUTO leaves that to its name, and else to its content.
+        id_field: the field that names an item.
+        must_have_id: the user has named that field, so that there must be one of this name.
+        separator: what stands between the fields of a table; None leaves it to the content.
+        tell: takes lines for people about what is doubtful and read all the same.
+    """
+
+    form: Format = Format.AUTO
+    id_field: str = "id"
+    must_have_id: bool = False
+    separator: str | None = None
+    tell: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,71 +86,254 @@ class Input:
             self.stream.close()
 
 
-def open_input(path: str, form: Format, id_field: str) -> Input:
-    """Open a file, or standard input (`-`).
+def is_stream(path: str) -> bool:
+    """Whether what has this name is another thing each time: standard input, or what a shell puts in for `<(…)`."""
+    if path == _STREAM:
+        return True
+    real = os.path.realpath(path)
+    return real.startswith(("/proc/", "/dev/fd/")) or (path.startswith("/dev/") and not os.path.isfile(real))
+
+
+def open_input(path: str, reading: Reading | None = None) -> Input:
+    """Open a file, or standard input (`-`), and see what it is.
+
+    Of a pipe the first line is waited for.
 
     Raises:
-        CommandError: it cannot be read, or is of a kind that cannot be read line by line.
+        CommandError: it cannot be read, is no text, or may be read in several ways.
     """
-    name = "<stdin>" if path == "-" else path
+    reading = reading or Reading()
+    name = "<stdin>" if path == _STREAM else path
     try:
         # Not sys.stdin: a thread that waits in its buffer would hold the lock that Python takes at exit.
-        stream: io.BufferedReader = open(0, "rb", closefd=False) if path == "-" else open(path, "rb")  # noqa: SIM115
+        stream: io.BufferedReader = open(0, "rb", closefd=False) if path == _STREAM else open(path, "rb")  # noqa: SIM115
         is_file = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except OSError as error:
         raise CommandError(f"cannot read {name}: {error.strerror}") from error
-    asked, form = form, _format_of(path, form)
-    total = None
-    if is_file:
-        try:
-            _look_at_beginning(stream, path, asked)
-            total = _count(stream, form)
-        except BaseException:
+    try:
+        if is_file:
+            beginning = _beginning_of_file(stream, name, path)
+        else:
+            beginning, stream = _beginning_of_pipe(stream, name)
+        found = _Look(beginning, reading, path).found()
+        total = _count(stream, found) if is_file else None
+    except BaseException:
+        if is_file:
             stream.close()
-            raise
-    return Input(name, read_items(stream, name, form, id_field), not is_file, total, stream)
-
-
-def _format_of(path: str, form: Format) -> Format:
-    if form is not Format.AUTO:
-        return form
-    if path == "-":
-        return Format.JSONL
-    return _BY_EXTENSION.get(os.path.splitext(path)[1].lower(), Format.TEXT)
-
-
-def _look_at_beginning(stream: io.BufferedReader, path: str, asked: Format) -> None:
-    """Refuse a file of which every line would be wrong."""
-    beginning = stream.peek(64 * 1024)
-    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CommandError(f"{path} is written in UTF-16: convert it to UTF-8 first, with iconv -f utf-16 -t utf-8")
-    if asked is not Format.AUTO or not path.lower().endswith(".json"):
-        return
-    text = beginning.removeprefix(BYTE_ORDER_MARK).lstrip()
-    if text.startswith(b"["):
-        what = "holds a list"
-    elif text.startswith(b"{") and not text.split(b"\n", 1)[0].rstrip().endswith(b"}"):
-        what = "holds one object over several lines"
-    else:
-        return
-    raise CommandError(
-        f"{path} {what}, and map reads JSON lines, one value a line: convert it with jq -c '.[]' {path} > "
-        f"{os.path.splitext(path)[0]}.jsonl"
+        raise
+    items = read_items(
+        stream,
+        name,
+        found.form,
+        reading.id_field,
+        separator=found.separator,
+        tell=reading.tell,
+        is_guess=reading.form is Format.AUTO,
     )
+    return Input(name, items, not is_file, total, stream)
 
 
-def _count(stream: io.BufferedReader, form: Format) -> int | None:
+# -- the beginning ----------------------------------------------------------------------------------------------------
+
+
+def _beginning_of_file(stream: io.BufferedReader, name: str, path: str) -> Beginning:
+    begin = stream.tell()
+    try:
+        data = stream.read(_LOOKED_AT + 1)
+    except OSError as error:
+        raise CommandError(f"cannot read {name}: {error.strerror}") from error
+    stream.seek(begin)
+    return Beginning.of(name, "" if path == _STREAM else path, data[:_LOOKED_AT], is_all=len(data) <= _LOOKED_AT)
+
+
+def _beginning_of_pipe(stream: io.BufferedReader, name: str) -> tuple[Beginning, io.BufferedReader]:
+    """What there is up to the end of the first line, and a stream that gives it once more."""
+    raw = stream.detach()  # else it would be closed with the stream
+    data, is_all = b"", False
+    with _signals_interrupt():
+        while b"\n" not in data.lstrip() and len(data) < _LOOKED_AT and not is_all:
+            try:
+                more = raw.read(_LOOKED_AT)
+            except OSError as error:
+                raise CommandError(f"cannot read {name}: {error.strerror}") from error
+            data += more or b""
+            is_all = more == b""
+    return Beginning.of(name, "", data, is_all=is_all), io.BufferedReader(_Again(data, raw))
+
+
+class _Again(io.RawIOBase):
+    """What has been read of a stream, and then the rest of it."""
+
+    def __init__(self, data: bytes, raw: Any) -> None:
+        self._data = memoryview(data)
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+    def readinto(self, buffer: memoryview, /) -> int | None:  # type: ignore[override]
+        """Fill the buffer as far as there is something."""
+        if not self._data:
+            read: int | None = self._raw.readinto(buffer)
+            return read
+        size = min(len(buffer), len(self._data))
+        buffer[:size] = self._data[:size]
+        self._data = self._data[size:]
+        return size
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, as it will when the job has begun."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+# -- what it is -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Found:
+    """How an input is written."""
+
+    form: Format
+    separator: str = ","
+
+
+@dataclass(slots=True)
+class _Look:
+    """Finds out how an input is written. What its user says counts, then its name, then its content."""
+
+    beginning: Beginning
+    reading: Reading
+    path: str
+    _text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._text = self.beginning.data.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+
+    def found(self) -> _Found:
+        """How it is written.
+
+        Raises:
+            CommandError: it is no text, or may be read in several ways.
+        """
+        asked = self.reading.form is not Format.AUTO or self.reading.separator is not None
+        refuse_what_is_no_text(self.beginning, is_asked=asked)
+        named, separator = named_format(self.path)
+        if asked:
+            form: Format = Format.CSV if self.reading.form is Format.AUTO else self.reading.form
+        else:
+            form = self._as_content() if named is None else self._as_named(named)
+        found = _Found(form, self._separator(separator or ",") if form is Format.CSV else ",")
+        self._expect_id(found)
+        return found
+
+    def _as_named(self, named: Format) -> Format:
+        beginning = self.beginning
+        if named is Format.JSONL:
+            is_json_file = self.path.lower().endswith(".json")
+            refuse_json_over_lines(beginning, is_json_file=is_json_file, is_named=not is_json_file)
+        lines = beginning.lines
+        if named is Format.TEXT and lines and 2 * sum(map(looks_like_json, lines)) >= len(lines):
+            raise CommandError(
+                f"{beginning.name} is named like plain text, and its lines look like JSON: say --format jsonl, or "
+                "--format text to send each line as it is"
+            )
+        return named
+
+    def _as_content(self) -> Format:
+        beginning, is_piped = self.beginning, is_stream(self.path)
+        refuse_json_over_lines(beginning, is_json_file=False, is_named=False)
+        form = content_format(beginning, is_stream=self.path == _STREAM)
+        if form is Format.JSONL:
+            if beginning.lines and self.path != _STREAM:
+                self._tell(f"{beginning.name} is read as JSON lines, which is what it holds; --format says otherwise")
+            return form
+        separator = table_separator(self._text, is_all=beginning.is_all)
+        if separator is not None:
+            raise CommandError(
+                f"{beginning.name} looks like a table whose fields are separated by {shown_separator(separator)}: say "
+                "--format csv, or --format text to send each line as it is"
+            )
+        if is_piped:
+            self._tell(f"{beginning.name} is read as plain text, an item a line; --format says otherwise")
+        return form
+
+    def _separator(self, usual: str) -> str:
+        given = self.reading.separator
+        if given is not None:
+            return given
+        found = found_separator(self._text, usual, self.beginning.name, is_all=self.beginning.is_all)
+        if found != usual:
+            shown = shown_separator(found)
+            self._tell(f"{self.beginning.name}: the fields are separated by {shown}; --separator says otherwise")
+        return found
+
+    def _expect_id(self, found: _Found) -> None:
+        """Refuse the name of an id field that no record has."""
+        wanted = self.reading.id_field
+        if not self.reading.must_have_id or not self.beginning.lines:
+            return
+        if found.form is Format.TEXT:
+            raise CommandError(f"--id-field {wanted}: lines of plain text have no fields; a line is its own id")
+        names = column_names(self._text, found.separator) if found.form is Format.CSV else self._fields()
+        if names is not None and wanted not in names:
+            are = ", ".join(names[:20]) or "none"
+            more = ", …" if len(names) > 20 else ""
+            raise CommandError(
+                f"--id-field {wanted}: {self.beginning.name} has no such field; there are {are}{more}"
+                f"{close_names(wanted, names)}"
+            )
+
+    def _fields(self) -> list[str] | None:
+        """The names of the fields in the first JSON lines; None if none of them can be read."""
+        names: dict[str, None] = {}
+        seen = False
+        for line in self.beginning.lines:
+            try:
+                value = from_json(line)
+            except ValueError:
+                continue
+            seen = True
+            names.update(dict.fromkeys(value) if isinstance(value, dict) else {})
+        return list(names) if seen else None
+
+    def _tell(self, text: str) -> None:
+        if self.reading.tell is not None:
+            self.reading.tell(text)
+
+
+def _count(stream: io.BufferedReader, found: _Found) -> int | None:
     """How many records there are, but for blank lines; None where that takes long or cannot be told by lines."""
     if os.fstat(stream.fileno()).st_size > _COUNTED_UP_TO:
         return None
+    is_table = found.form is Format.CSV
     begin = stream.tell()
     lines, last = 0, b"\n"
     while block := stream.read(1 << 20):
         lines += block.count(b"\n")
         last = block[-1:]
-        if form is Format.CSV and b'"' in block:  # line ends may be part of a field
+        if is_table and b'"' in block:  # line ends may be part of a field
             stream.seek(begin)
             return None
     stream.seek(begin)
     lines += last != b"\n"
-    return max(0, lines - (form is Format.CSV))
+    return max(0, lines - is_table)

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from rh_agents.cli.arguments import Callee
 from rh_agents.cli.budgets import budget_field
 from rh_agents.cli.errors import BadInput, CommandError, one_line
+from rh_agents.cli.lines import Item
 from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, unwritable_line
-from rh_agents.cli.records import Item
 from rh_agents.cli.sources import Source
 from rh_agents.cli.summary import Summary
 from rh_agents.core._exits import FAILURES
@@ -64,6 +64,8 @@ class MapJob:
     state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
     greeting: str | None = None
     subscriber: Subscriber | None = None
+    with_input: bool = False
+    """Whether each line says what its item was."""
     has_begun: bool = False
     clock: Callable[[], float] = time.monotonic
     summary: Summary = field(default_factory=Summary)
@@ -142,7 +144,7 @@ class MapJob:
     async def _run_group(self, group: ParallelExecutionManager) -> None:
         try:
             async with group:
-                group.map(self._start, self.source, name=lambda item: one_line(str(item.id)))
+                group.map(self._start, self.source, name=lambda item: _label(item.id))
                 async for result in group.stream(ordered=self.limits.ordered):
                     await self._write(result)
         except (StopRun, asyncio.CancelledError):
@@ -182,7 +184,7 @@ class MapJob:
 
     def _line(self, item: Item, index: int, result: ExecutionResult[Any]) -> tuple[bytes, bool]:
         """The line of an item, and whether it is a good one: a result that cannot be written down is a failure."""
-        record = record_of(item, index, result)
+        record = record_of(item, index, result, with_input=self.with_input)
         try:
             return to_line(record), result.ok
         except FAILURES as error:  # a result may have any class, and its repr raise anything
@@ -230,6 +232,13 @@ class MapJob:
 
 
 _SIGNALS = "interrupted by a signal"
+_LONGEST_LABEL = 200
+"""Characters. The id of a plain line is the line."""
+
+
+def _label(given: Any) -> str:
+    text = one_line(str(given))
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
 
 
 def call_for(item: Item, callee: Callee, run: RunHandle) -> Call[Any]:

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from rh_agents.cli.errors import BadInput, CommandError
 from rh_agents.cli.keeping import Kept
-from rh_agents.cli.records import Item
+from rh_agents.cli.lines import Item
 from rh_agents.cli.sources import DaemonThread
 from rh_agents.core.results import ExecutionResult
 from rh_agents.stores._files import FILE_MODE, create_file
@@ -205,9 +205,11 @@ def refuse_to_overwrite(path: str, *, force: bool) -> None:
         raise CommandError(f"{path} exists and has content: name another file, or write over it with --force")
 
 
-def record_of(item: Item, index: int, result: ExecutionResult[Any]) -> dict[str, Any]:
+def record_of(item: Item, index: int, result: ExecutionResult[Any], *, with_input: bool = False) -> dict[str, Any]:
     """What the output says about an item."""
     record: dict[str, Any] = {"id": item.id, "index": index, "ok": result.ok}
+    if with_input:
+        record["input"] = item.value
     if result.ok:
         record["result"] = result.result
     else:

@@ -12,10 +12,10 @@ from typing import Any
 from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.asking import question_lines
 from rh_agents.cli.errors import BadInput, CommandError
-from rh_agents.cli.inputs import open_input
+from rh_agents.cli.inputs import Reading, is_stream, open_input
 from rh_agents.cli.mapping import call_for
 from rh_agents.cli.page import Page, Part
-from rh_agents.cli.recorded import STANDARD_STREAM, RunCommand
+from rh_agents.cli.recorded import RunCommand
 from rh_agents.cli.targets import known_actors, load_actor
 from rh_agents.cli.tree import SHORT_KEY
 from rh_agents.cli.words import counted
@@ -104,7 +104,7 @@ def plan_input(command: RunCommand, parameters: dict[str, Any], plan: Plan) -> I
     """What would become of the items of the input of a `map`. Nothing is called: keys can be told from the items."""
     source = str(parameters["source"])
     found = InputPlan(source)
-    if source == STANDARD_STREAM:
+    if is_stream(source):
         found.problem = "it came from standard input"
         return found
     try:
@@ -122,7 +122,8 @@ def _compare(found: InputPlan, source: str, parameters: dict[str, Any], plan: Pl
     recorded = {call.place: call for call in plan.calls if call.group_id == group_id}
     state, counts = ExecutionState(history_limit=0), Counter[bytes]()
     seen: set[bytes] = set()
-    with open_input(source, parameters["form"], parameters["id_field"]) as given:
+    reading = Reading(parameters["form"], parameters["id_field"], separator=parameters.get("separator"))
+    with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):
             same = _identity(call_for(item, callee, state))
             if same is None:

@@ -59,6 +59,11 @@ class Invocation:
         """The one that came with the context of a command."""
         return context.obj if isinstance(context.obj, cls) else cls()
 
+    def asks_for(self, context: Any, name: str) -> bool:
+        """Whether the user has given this option, even with its usual value."""
+        source = context.get_parameter_source(name)
+        return source is not None and not source.name.startswith("DEFAULT")
+
 
 @dataclass(frozen=True, slots=True)
 class RunCommand:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeGuard, TypeVar
 
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.inputs import Input
-from rh_agents.cli.records import Item
+from rh_agents.cli.lines import Item
 
 __all__ = ["CountedFileSource", "DaemonThread", "FileSource", "PipeSource", "Source", "make_source"]
 

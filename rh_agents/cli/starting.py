@@ -12,13 +12,13 @@ from rh_agents.cli.arguments import Callee
 from rh_agents.cli.asking import PersonAtTheTerminal
 from rh_agents.cli.budgets import more_of, without_options
 from rh_agents.cli.errors import CommandError, one_line
-from rh_agents.cli.inputs import Input
+from rh_agents.cli.inputs import Input, is_stream
 from rh_agents.cli.keeping import Kept
 from rh_agents.cli.leaving import leave_without_threads
 from rh_agents.cli.mapping import Limits, MapJob
 from rh_agents.cli.outputs import open_output
 from rh_agents.cli.progress import Progress, Shown, say, shown
-from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_on_line
+from rh_agents.cli.recorded import Invocation, RunCommand, go_on_line
 from rh_agents.cli.running import FlowJob, flow_call, input_of
 from rh_agents.cli.sources import make_source
 from rh_agents.cli.stores import made_store, store_option
@@ -108,6 +108,7 @@ class MapStart:
     progress: Progress
     source: str
     kept: Kept
+    with_input: bool = False
 
     async def run(self, options: RunOptions) -> int:
         """Do it, and say what came of it. Returns what the process ends with."""
@@ -121,6 +122,7 @@ class MapStart:
             state = options.state(store, data, reuse=True)
             with open_output(self.output, force=may_write_over, kept=self.kept) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
+                job.with_input = self.with_input
                 if known is not None and known.outcomes:
                     job.greeting = f"run {options.run_id} goes on: {counted(known.outcomes, 'finished call')} recorded"
                 try:
@@ -139,7 +141,7 @@ class MapStart:
             say(line)
         if not job.state.records:
             return
-        is_piped = self.source == STANDARD_STREAM
+        is_piped = is_stream(self.source)
         more = more_of(summary.budget_field)
         words = without_options(options.command.words, more.split()) if is_piped else None
         go_on = go_on_line(options.run_id, options.shown_store, words) + more
