@@ -370,11 +370,9 @@ def test_wherever_a_stream_of_four_kilobytes_breaks_it_is_no_success(reset: bool
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
-def test_five_thousand_calls_with_a_third_of_faults_come_to_their_end(
-    is_streamed: bool, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_five_thousand_calls_with_a_third_of_faults_come_to_their_end(is_streamed: bool, count: int) -> None:
     """At most as many as chance explains fail; none is recorded twice, no slot is lost."""
-    count = 5_000 if request.config.getoption("--run-slow") else 500
     chance = random.Random(7)
     whole = streamed() if is_streamed else answer()
     size = len(whole.data)
