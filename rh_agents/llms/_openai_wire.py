@@ -136,13 +136,88 @@ def read_answer(data: Mapping[str, Any]) -> ChatResponse:
     )
 
 
+class _CallInPieces:
+    """A tool call that comes bit by bit."""
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.arguments = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are complete, so that nothing can be added to them."""
+        try:
+            return isinstance(from_json(self.arguments), dict)
+        except ValueError:
+            return False
+
+
+class _CallsInPieces:
+    """Which piece belongs to which tool call.
+
+    The protocol numbers the calls, and names each in its first piece. Servers differ: some number all of them 0 or none
+    at all, some repeat the name, some give no ids and send each call whole. To join two calls is to call a tool with
+    the arguments of another one, so a piece begins a new call wherever it can: with an id that no call has yet, with a
+    number that no call has yet, and, where there is no id, with a name and arguments though the call so far is whole.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_CallInPieces] = []
+
+    def add(self, call: Mapping[str, Any]) -> ChatDelta:
+        """Take in the next piece; what is new in it.
+
+        Raises:
+            IncompleteAnswer: it has not the form that the protocol asks for.
+        """
+        index = call.get("index")
+        if index is not None and type(index) is not int:
+            raise IncompleteAnswer(f"the index of a tool call is {_kind(index)}, not a number")
+        function = _object(call.get("function") or {}, "function")
+        name, arguments = _text(function.get("name"), "name"), _arguments(function.get("arguments"))
+        found = self._call_of(_text(call.get("id"), "id"), index, name, arguments)
+        found.name = found.name or name
+        found.arguments += arguments
+        return ChatDelta(tool_index=self._calls.index(found), tool_name=name, arguments=arguments)
+
+    def _call_of(self, call_id: str, index: int | None, name: str, arguments: str) -> _CallInPieces:
+        """The call to which such a piece belongs."""
+        same = self._calls if index is None else [call for call in self._calls if call.index == index]
+        if call_id:
+            late = same[-1:] if same and not same[-1].id and not name else []  # its id comes after its name
+            same = [call for call in self._calls if call.id == call_id] or late
+        elif same and name and arguments and same[-1].is_whole:
+            same = []
+        if same:
+            same[-1].id = same[-1].id or call_id
+            return same[-1]
+        new = _CallInPieces(index)
+        new.id = call_id
+        self._calls.append(new)
+        return new
+
+    def whole(self) -> tuple[ToolCall, ...]:
+        """All of them, in the order of their numbers, and of their beginnings where those are equal or missing.
+
+        Raises:
+            IncompleteAnswer: one of them has no name.
+        """
+        calls = sorted(self._calls, key=lambda call: call.index or 0)
+        return tuple(
+            ToolCall(id=call.id or f"call_{number}", name=_named(call.name), arguments=call.arguments)
+            for number, call in enumerate(calls)
+        )
+
+
 class AnswerInPieces:
     """An answer that comes bit by bit."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
         self._refusal: list[str] = []
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._calls = _CallsInPieces()
         self._reason: FinishReason | None = None
         self._usage = Usage()
         self._model = ""
@@ -176,20 +251,8 @@ class AnswerInPieces:
         calls = delta.get("tool_calls") or []
         if not isinstance(calls, list):
             raise IncompleteAnswer(f"tool_calls is {_kind(calls)}, not a list")
-        found.extend(self._add_call(_object(call, "tool_calls")) for call in calls)
+        found.extend(self._calls.add(_object(call, "tool_calls")) for call in calls)
         return found
-
-    def _add_call(self, call: Mapping[str, Any]) -> ChatDelta:
-        index = call.get("index", len(self._calls))
-        if not isinstance(index, int):
-            raise IncompleteAnswer(f"the index of a tool call is {_kind(index)}, not a number")
-        function = _object(call.get("function") or {}, "function")
-        kept = self._calls.setdefault(index, {"id": "", "name": "", "arguments": []})
-        name, arguments = _text(function.get("name"), "name"), _text(function.get("arguments"), "arguments")
-        kept["id"] = kept["id"] or _text(call.get("id"), "id")
-        kept["name"] = kept["name"] or name
-        kept["arguments"].append(arguments)
-        return ChatDelta(tool_index=index, tool_name=name, arguments=arguments)
 
     def whole(self) -> ChatResponse:
         """The answer, when the stream has come to its end.
@@ -199,15 +262,9 @@ class AnswerInPieces:
         """
         if self._reason is None:
             raise IncompleteAnswer("the stream ended before the answer did")
-        calls = [self._calls[index] for index in sorted(self._calls)]
         return ChatResponse(
             text="".join(self._text),
-            tool_calls=tuple(
-                ToolCall(
-                    id=call["id"] or f"call_{number}", name=_named(call["name"]), arguments="".join(call["arguments"])
-                )
-                for number, call in enumerate(calls)
-            ),
+            tool_calls=self._calls.whole(),
             finish_reason=self._reason,
             refusal="".join(self._refusal) or None,
             model=self._model,
@@ -219,14 +276,16 @@ class AnswerInPieces:
 def _tool_call(call: Any, number: int) -> ToolCall:
     call = _object(call, "a tool call")
     function = _object(call.get("function"), "function")
-    arguments = function.get("arguments")
-    if isinstance(arguments, dict):  # some servers have read them already
-        arguments = to_json(arguments).decode()
     return ToolCall(
         id=_text(call.get("id"), "id") or f"call_{number}",
         name=_named(_text(function.get("name"), "name")),
-        arguments=_text(arguments, "arguments"),
+        arguments=_arguments(function.get("arguments")),
     )
+
+
+def _arguments(value: Any) -> str:
+    """The arguments of a tool call, or a piece of them, as the text of JSON. Some servers have read them already."""
+    return to_json(value).decode() if isinstance(value, dict) else _text(value, "arguments")
 
 
 def _named(name: str) -> str:

@@ -208,6 +208,91 @@ def test_tool_calls_are_put_together_from_the_pieces_of_a_stream() -> None:
     )
 
 
+def in_pieces(*calls: dict[str, Any]) -> tuple[ToolCall, ...]:
+    """The tool calls of a stream in which each of these comes in a piece of its own."""
+
+    def piece(calls: list[dict[str, Any]], reason: str | None = None) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": reason}]}
+
+    return asked(streamed([*(piece([call]) for call in calls), piece([], "tool_calls")]), stream=True).tool_calls
+
+
+def named(name: str, arguments: Any, **more: Any) -> dict[str, Any]:
+    return {**more, "function": {"name": name, "arguments": arguments}}
+
+
+def more(arguments: str, **more: Any) -> dict[str, Any]:
+    return {**more, "function": {"arguments": arguments}}
+
+
+TWO = (ToolCall(id="p", name="purge", arguments=""), ToolCall(id="r", name="read", arguments='{"f":"docs"}'))
+TWO_WHOLE = (
+    ToolCall(id="call_0", name="purge", arguments='{"f":"tmp"}'),
+    ToolCall(id="call_1", name="read", arguments='{"f":"docs"}'),
+)
+
+CALLS_IN_PIECES: dict[str, tuple[list[dict[str, Any]], tuple[ToolCall, ...]]] = {
+    "all of them have the number 0": (
+        [named("purge", "", id="p", index=0), named("read", '{"f":"docs"}', id="r", index=0)],
+        TWO,
+    ),
+    "none of them has a number": (
+        [named("purge", "", id="p"), named("read", '{"f":', id="r"), more('"docs"}')],
+        TWO,
+    ),
+    "the number is null, and ids are repeated": (
+        [
+            named("purge", "", id="p", index=None),
+            named("read", '{"f":', id="r", index=None),
+            named("read", '"docs"}', id="r", index=None),
+        ],
+        TWO,
+    ),
+    "the same number, and pieces without an id follow the second one": (
+        [named("purge", "", id="p", index=0), named("read", "", id="r", index=0), more('{"f":"docs"}', index=0)],
+        TWO,
+    ),
+    "an empty id goes on with the call": (
+        [named("purge", "", id="p", index=0), named("read", '{"f":', id="r", index=1), more('"docs"}', id="", index=1)],
+        TWO,
+    ),
+    "neither ids nor different numbers, but whole calls": (
+        [named("purge", '{"f":"tmp"}', index=0), named("read", '{"f":"docs"}', index=0)],
+        TWO_WHOLE,
+    ),
+    "neither ids nor numbers, and arguments that were read already": (
+        [named("purge", {"f": "tmp"}), named("read", {"f": "docs"})],
+        TWO_WHOLE,
+    ),
+    "the name comes with each piece": (
+        [
+            named("purge", '{"f":', index=0),
+            named("purge", '"tmp"}', index=0),
+            named("purge", "", index=0),
+            named("read", '{"f":"docs"}', index=1),
+        ],
+        TWO_WHOLE,
+    ),
+    "the id comes after the name": (
+        [named("purge", "", index=0), more("", id="p", index=0), named("read", '{"f":"docs"}', id="r", index=1)],
+        TWO,
+    ),
+    "one tool twice": (
+        [named("purge", '{"f":"tmp"}', id="p", index=0), named("purge", '{"f":"tmp"}', id="q", index=0)],
+        (
+            ToolCall(id="p", name="purge", arguments='{"f":"tmp"}'),
+            ToolCall(id="q", name="purge", arguments='{"f":"tmp"}'),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS_IN_PIECES)
+def test_no_tool_gets_the_arguments_of_another_one(name: str) -> None:
+    pieces, expected = CALLS_IN_PIECES[name]
+    assert in_pieces(*pieces) == expected
+
+
 def test_an_answer_that_does_not_fit_goes_back_with_what_is_wrong_a_stated_number_of_times() -> None:
     async def main() -> tuple[Verdict, list[Exchange], Usage]:
         replies = iter([answer('{"good": "perhaps"}'), answer("no JSON"), answer('{"good": true, "why": "it is"}')])
