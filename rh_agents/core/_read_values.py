@@ -10,7 +10,7 @@ import pathlib
 import types
 from binascii import a2b_base64
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -320,7 +320,8 @@ def _read_flag(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool) 
 
 
 def _read_namedtuple(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool) -> Any:
-    fields = _checked(data, dict)
+    recorded: dict[str, Any] = _checked(data, dict)
+    fields = {**_missing(recorded.keys(), shape), **recorded}
     _check_fields(set(fields), shape)
     instance = tuple.__new__(cls, [fields[name] for name in shape.fields])
     return _restored(instance, _object(node, unknown_ok, "more"), shape)
@@ -337,10 +338,16 @@ def _read_dataclass(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: b
     return _restored(object.__new__(cls), _read_fields(data, node, shape, unknown_ok), shape)
 
 
+def _missing(recorded: Set[str], shape: Shape) -> dict[str, Any]:
+    """The defaults of those fields that came later than the value was recorded, or were not set in it."""
+    return {name: default() for name, default in shape.late.items() if name not in recorded}
+
+
 def _read_fields(data: Any, node: Node, shape: Shape, unknown_ok: bool) -> dict[str, Any]:
     """What an instance held, with what it had besides its fields."""
     fields: dict[str, Any] = _checked(data, dict)
     unset = {_checked(name, str) for name in _checked(node.get("unset", []), list)}
+    fields |= _missing(fields.keys() | unset, shape)
     _check_fields(fields.keys() | unset, shape)
     if "more" in node:
         fields |= _object(node, unknown_ok, "more")
@@ -360,6 +367,7 @@ def _restored(instance: Any, state: dict[str, Any], shape: Shape) -> Any:
 
 
 def _read_model(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool) -> Any:
+    missing = _missing(_checked(data, dict).keys(), shape)
     fields = _read_fields(data, node, shape, unknown_ok)
     private = _object(node, unknown_ok, "private") if "private" in node else None
     _check_private(cls, private)
@@ -371,7 +379,7 @@ def _read_model(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool)
     if "set" in node:
         _set_fields_set(instance, {_checked(name, str) for name in _list(node, unknown_ok, "set")})
     else:
-        _set_fields_set(instance, {*shape.fields, *(extra or ())})
+        _set_fields_set(instance, {*shape.fields, *(extra or ())} - missing.keys())
     if not cls.__pydantic_root_model__:
         _set_extra(instance, extra)
         _set_private(instance, private)

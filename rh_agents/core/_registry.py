@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import typing_extensions
 from pydantic import BaseModel
 
+from rh_agents.core._names import form_of, renamed, where
 from rh_agents.core.errors import DefinitionError
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "loaded_exception",
     "name_of",
     "name_of_module",
+    "recorded_place",
     "register",
     "shape_of",
     "slots_of",
@@ -71,6 +73,7 @@ class Shape:
     Attributes:
         fields: their names, in order.
         field_set: the same without order.
+        late: fields of a class of ours that it did not always have, each with what makes its default.
         slots: the attributes that are kept in slots.
         left_out: what may be in an instance's `__dict__` and is no part of its value.
         base: the builtin class that an instance is made of.
@@ -80,6 +83,7 @@ class Shape:
     name: str
     fields: tuple[str, ...]
     field_set: frozenset[str]
+    late: Mapping[str, Callable[[], Any]]
     slots: tuple[str, ...]
     left_out: tuple[str, ...]
     base: type
@@ -109,12 +113,23 @@ _WELL_KNOWN: dict[str, Any] = {
 
 
 def name_of(cls: type) -> str:
-    """The name under which a class is recorded: `module.qualname`."""
+    """The name under which a class is recorded: `module.qualname`, unless it is one of ours and has moved."""
     generic = getattr(cls, "__pydantic_generic_metadata__", None)
     if isinstance(generic, dict) and generic.get("args"):
         arguments = ", ".join(name_of(each) if isinstance(each, type) else repr(each) for each in generic["args"])
-        return f"{name_of(generic['origin'])}[{arguments}]"
-    return f"{name_of_module(cls.__module__)}.{cls.__qualname__}"
+        return renamed(f"{name_of(generic['origin'])}[{arguments}]")
+    return renamed(f"{name_of_module(cls.__module__)}.{cls.__qualname__}")
+
+
+def recorded_place(cls: type) -> tuple[str, str]:
+    """The same as module and name, which errors are recorded by."""
+    module, qualname = name_of_module(cls.__module__), cls.__qualname__
+    now = f"{module}.{qualname}"
+    recorded = renamed(now)
+    if recorded == now:  # the name may have dots in it
+        return module, qualname
+    module, _, qualname = recorded.rpartition(".")
+    return module, qualname
 
 
 def name_of_module(module: str) -> str:
@@ -142,6 +157,7 @@ def class_named(name: str) -> type | None:
 
 def loaded_exception(module: str, qualname: str) -> type[Exception] | None:
     """The class of an error, if its module is loaded. Nothing is imported, and no code of the module runs."""
+    module, qualname = where(module, qualname)
     modules = ["__main__", module] if module == _name_of_script() else [module]
     for name in modules:
         found = _attribute(sys.modules.get(name), qualname)
@@ -214,6 +230,7 @@ def _make_shape(cls: type, kind: Kind) -> Shape:
         name=name_of(cls),
         fields=fields,
         field_set=frozenset(fields),
+        late=form_of(cls).late if fields else {},
         slots=() if kind in (Kind.ENUM, Kind.FLAG) else tuple(slots_of(cls)),
         left_out=("__orig_class__", *_cached_properties(cls)),
         base=_builtin_base(cls),

@@ -20,13 +20,14 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, TzInfo, Url
 
+from rh_agents.core._names import is_default
 from rh_agents.core._registry import (
     Kind,
     Shape,
     kind_of,
     late_shape_of,
     name_of,
-    name_of_module,
+    recorded_place,
     shape_of,
     slots_of,
     why_unknown,
@@ -362,9 +363,8 @@ def _flag_node(value: enum.Flag, shape: Shape) -> Node:
 
 
 def _namedtuple_node(value: Any, shape: Shape) -> Node:
-    return _with_more(
-        {TAG: "namedtuple", "class": shape.name, "v": dict(zip(shape.fields, value, strict=True))}, value, shape
-    )
+    fields = _without_unset(dict(zip(shape.fields, value, strict=True)), shape)
+    return _with_more({TAG: "namedtuple", "class": shape.name, "v": fields}, value, shape)
 
 
 def _atom_node(value: Any, shape: Shape) -> Node:
@@ -395,7 +395,8 @@ def _model_node(value: BaseModel, shape: Shape) -> Node:
     node = _with_fields({TAG: "model", "class": shape.name}, value, shape)
     extra = value.__pydantic_extra__
     names = value.__pydantic_fields_set__
-    if names != (shape.field_set.union(extra) if extra else shape.field_set):
+    fields = shape.field_set if not shape.late else frozenset(node["v"]).union(node.get("unset", ()))
+    if names != (fields.union(extra) if extra else fields):
         node["set"] = sorted(names)
     if type(value).__pydantic_root_model__:  # it has no extra fields, and keeps its private attributes among the others
         return node
@@ -409,15 +410,23 @@ def _model_node(value: BaseModel, shape: Shape) -> Node:
 def _with_fields(node: Node, value: object, shape: Shape) -> Node:
     state = _state(value, shape)
     if state.keys() == shape.field_set:
-        node["v"] = state
+        node["v"] = _without_unset(state, shape)
         return node
-    node["v"] = {name: state.pop(name) for name in shape.fields if name in state}
-    unset = [name for name in shape.fields if name not in node["v"]]
+    node["v"] = _without_unset({name: state.pop(name) for name in shape.fields if name in state}, shape)
+    unset = [name for name in shape.fields if name not in node["v"] and name not in shape.late]
     if unset:
         node["unset"] = unset
     if state:
         node["more"] = state
     return node
+
+
+def _without_unset(fields: Node, shape: Shape) -> Node:
+    """The same without the fields that came later and have their default: what reads it fills them in."""
+    if not shape.late:
+        return fields
+    late = shape.late
+    return {name: item for name, item in fields.items() if name not in late or not is_default(item, late[name]())}
 
 
 def _state(value: object, shape: Shape) -> Node:
@@ -457,8 +466,8 @@ def text_of(error: BaseException) -> str:
 
 
 def brief(error: Exception) -> Node:
-    kind = type(error)
-    names = {"module": name_of_module(kind.__module__), "class": kind.__qualname__, "text": text_of(error)}
+    module, name = recorded_place(type(error))
+    names = {"module": module, "class": name, "text": text_of(error)}
     return {TAG: "error", **{name: text if _is_plain(text) else ascii(text) for name, text in names.items()}}
 
 

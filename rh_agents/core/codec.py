@@ -1,23 +1,26 @@
 """The canonical form of an input: equal inputs give equal bytes, on every machine and in every process.
 
 It is the ASCII text of a Python literal (`ascii()` does not depend on the Unicode version, as `repr()` does). Numbers
-keep their kind (`1`, `1.0` and `True` differ), mappings and sets are sorted, models and dataclasses carry their class
-name, so that two models with equal fields are two different inputs. Lists and tuples are the same.
+keep their kind (`1`, `1.0` and `True` differ), mappings and sets are sorted, models and dataclasses carry the recorded
+name of their class (`rh_agents.core._names`), so that two models with equal fields are two different inputs. Lists and
+tuples are the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
 
+from rh_agents.core._names import FIELDS, form_of, recorded_name
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.redaction import Secret
 
@@ -76,15 +79,15 @@ def _literal(value: object) -> object:
 
 
 def _tagged(value: object) -> object:
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, Secret):
         return ("secret", value.name)  # a changed password is the same input
     if isinstance(value, Enum):
-        return (name, _literal(value.value))
+        return (recorded_name(type(value)), _literal(value.value))
     if isinstance(value, BaseModel):
-        return (name, [[field, _literal(getattr(value, field))] for field in type(value).model_fields], _extra(value))
+        return (*_named_fields(value), _extra(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return (name, [[field.name, _literal(getattr(value, field.name))] for field in dataclasses.fields(value)])
+        return _named_fields(value)
+    name = recorded_name(type(value))
     if isinstance(value, bytearray | memoryview):
         return (name, bytes(value))
     if isinstance(value, Mapping):
@@ -97,12 +100,39 @@ def _tagged(value: object) -> object:
         return (name, str(value))
     if isinstance(value, str | int | float | bytes):
         return (name, _as_atom(value))
+    if isinstance(value, tuple) and name in FIELDS:
+        return _named_items(value)
     if isinstance(value, list | tuple):
         return (name, [_literal(item) for item in value])
     raise DefinitionError(
         f"a {name} is not data, so a call with it cannot be recognised when the run is started again; mark the "
         "parameter `Annotated[..., Injected]` to leave it out of the key, or give the call `key=`"
     )
+
+
+def _named_fields(value: object) -> tuple[str, list[object]]:
+    """The name of a class and the fields of an instance: a field that came later, only if it is set."""
+    name, always, late = form_of(type(value))
+    return name, [*([field, _literal(getattr(value, field))] for field in always), *_set_fields(value, late)]
+
+
+def _named_items(value: tuple[Any, ...]) -> object:
+    """The same for a named tuple of ours, whose fields have no names here."""
+    name, always, late = form_of(type(value))
+    found = _set_fields(value, late)
+    items = [_literal(getattr(value, field)) for field in always]
+    return (name, items, found) if found else (name, items)
+
+
+def _set_fields(value: object, late: Mapping[str, Callable[[], Any]]) -> list[object]:
+    found: list[object] = []
+    for field, default in late.items():
+        item, unset = getattr(value, field), default()
+        if item is not unset:
+            literal = _literal(item)
+            if ascii(literal) != ascii(_literal(unset)):
+                found.append([field, literal])
+    return found
 
 
 def _extra(model: BaseModel) -> object:
