@@ -21,7 +21,7 @@ OPTIONAL = {
     "typer", "click", "openai", "httpx2", "xllamacpp", "psycopg", "psycopg_pool",
     "fsspec", "mcp", "numpy", "agents", "langchain_core", "langgraph", "pydantic_ai", "pytest", "hypothesis",
 }  # fmt: skip
-LATE = {"rich", "anyio", "apsw"}
+LATE = {"rich", "anyio", "apsw", "jsonschema"}
 """Base dependencies that cost time, so that only who needs them imports them."""
 
 MODULES = sorted(
@@ -32,7 +32,7 @@ MODULES = sorted(
 
 RULES = [
     "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
-    "scope", "statistics", "metrics", "_order", "_foreign", "_names", "redaction",
+    "scope", "statistics", "metrics", "_order", "_foreign", "_names", "redaction", "_answers",
     "_reason", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry", "_write_values",
     "policies/__init__", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/failures", "policies/retry",

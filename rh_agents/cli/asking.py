@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from rh_agents.cli.errors import one_line
 from rh_agents.cli.sources import DaemonThread
+from rh_agents.core._answers import why_not_fitting
 from rh_agents.core.ports import Question
 
 __all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines"]
@@ -18,12 +19,15 @@ __all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines"]
 _LONGEST_HINT = 300
 
 
-def parse_answer(text: str) -> Any:
-    """JSON; a plain word that is no JSON counts as text."""
+def parse_answer(text: str, schema: str | None = None) -> Any:
+    """JSON; what is no JSON counts as text, and so does what only as text fits the schema of the question."""
     try:
-        return from_json(text)
+        value = from_json(text)
     except ValueError:
         return text.strip()
+    if schema is not None and why_not_fitting(schema, value) and not why_not_fitting(schema, text.strip()):
+        return text.strip()
+    return value
 
 
 def hint_of(schema: str | None) -> str:
@@ -99,7 +103,7 @@ class PersonAtTheTerminal:
             self._tell("      (an empty line: answer later)")
             given = await self._thread.start(self._read)
         text = given.decode("utf-8", "backslashreplace").strip()
-        return parse_answer(text) if text else None
+        return parse_answer(text, question.schema) if text else None
 
     def _read(self) -> bytes:
         return self._input.readline()

@@ -19,7 +19,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from rh_agents.bus_handlers import EventPrinter
-from rh_agents.cli.asking import parse_answer, question_lines
+from rh_agents.cli.asking import hint_of, parse_answer, question_lines
 from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of, budget_options, without_options
 from rh_agents.cli.errors import CommandError, close_names, describe_validation, one_line
 from rh_agents.cli.exporting import event_record, outcome_record, to_export_line
@@ -29,6 +29,7 @@ from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_o
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run, kept_store, store_option
 from rh_agents.cli.tree import RunTree, TreeView, record_of_node
 from rh_agents.cli.words import Standing, age, ago, counted, parse_age, size, standing_of, standing_words
+from rh_agents.core.errors import InputError
 from rh_agents.core.plan import plan_run
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.replay import spender_of
@@ -461,7 +462,8 @@ def _answer(
 ) -> None:
     """Answer a question of a run; without an answer, show what is open.
 
-    Whether the answer fits is seen when the run goes on; if it does not, the question is open again.
+    An answer that does not fit the question is refused. If the program that asked does not accept it all the same, the
+    question is open again when the run has gone on.
     """
 
     async def reply(opened: Store) -> tuple[RunInfo, list[Question], Question | None]:
@@ -472,7 +474,11 @@ def _answer(
         chosen = _chosen(question, questions, await opened.questions(run, is_open=False), run)
         if answer is None:
             return info, [chosen], None
-        await opened.answer(run, chosen.id, to_json(parse_answer(answer)), _person())
+        try:
+            await opened.answer(run, chosen.id, to_json(parse_answer(answer, chosen.schema)), _person())
+        except InputError as error:
+            hint = hint_of(chosen.schema)
+            raise CommandError(f"{one_line(str(error))}{hint and f'; it is {hint}'}") from error
         return info, await opened.questions(run), chosen
 
     info, questions, answered = _with_store(store, reply)

@@ -340,7 +340,8 @@ class Store(Protocol):
         """Answer an open question with plain JSON text.
 
         Raises:
-            StoreError: there is no such question, or it has been answered.
+            StoreError: there is no such question, or it has been answered, or this is no JSON.
+            InputError: it does not fit the schema of the question, which stays open.
         """
         ...
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from rh_agents.core._answers import expect_fitting
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.replay import RecordedCalls
@@ -396,10 +397,13 @@ class SqlStore:
         return await self.read(lambda session: session.questions(run_id, is_open))
 
     async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
-        """Answer an open question with plain JSON text."""
+        """Answer an open question with plain JSON text that fits its schema."""
         await self._get_ready()
         _expect_json(answer)
         number, now = (await self._found(run_id)).number, self.clock()
+        asked = await self.read(lambda session: session.question(number, question_id))
+        if asked is not None and asked.answer is None:
+            expect_fitting(asked.schema, answer)
         is_accepted = await self.writer.done(lambda session: session.answer(number, question_id, answer, by, now))
         found = await self.read(lambda session: session.question(number, question_id))
         if found is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from rh_agents.core._answers import expect_fitting
 from rh_agents.core._loops import Home, Place, home
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
@@ -204,7 +205,7 @@ class MemoryStore:
         return sorted(found, key=lambda question: question.asked_at)
 
     async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
-        """Answer an open question with plain JSON text."""
+        """Answer an open question with plain JSON text that fits its schema."""
         self._expect_open()
         run = self._run(run_id)
         question = run.questions.get(question_id)
@@ -212,8 +213,10 @@ class MemoryStore:
             raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")
         if question.answer is not None:
             raise StoreError(f"question {question_id!r} of run {run_id!r} has been answered")
+        checked = _checked_json(answer)
+        expect_fitting(question.schema, checked)
         answered = dataclasses.replace(
-            question, answer=_checked_json(answer), answered_at=self._clock(), answered_by=by, problem=None
+            question, answer=checked, answered_at=self._clock(), answered_by=by, problem=None
         )
         run.questions[question_id] = answered
         return answered

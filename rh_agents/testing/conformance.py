@@ -31,7 +31,7 @@ except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(_message, name=_error.name) from _error
 
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.errors import CallCancelled, LeaseLost, RunIsLive, StoreError, UnstorableError
+from rh_agents.core.errors import CallCancelled, InputError, LeaseLost, RunIsLive, StoreError, UnstorableError
 from rh_agents.core.groups import GroupStatus
 from rh_agents.core.ports import CacheEntry, Journal, Question, RateWindow, Store
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -1362,16 +1362,16 @@ class StoreConformance:
             assert await journal.ask(question) == question
             assert await journal.ask(question) == question
         assert await store.questions() == asked
-        answered = await store.answer(RUN, "question 1", b'{"b": true}', by="Ada")
-        assert (answered.answer, answered.answered_by, answered.problem) == (b'{"b": true}', "Ada", None)
+        answered = await store.answer(RUN, "question 1", b" true", by="Ada")
+        assert (answered.answer, answered.answered_by, answered.problem) == (b" true", "Ada", None)
         assert answered.answered_at is not None
         assert answered == await journal.ask(asked[1])
         assert await store.questions(RUN) == [asked[0], asked[2]]
         await journal.close(AWAITING)
-        await store.answer(RUN, "question 0", b"null")
+        await store.answer(RUN, "question 0", b"false")
         assert await store.questions() == [asked[2]]
         journal = await store.open_run(request())
-        assert (await journal.ask(asked[0])).answer == b"null"
+        assert (await journal.ask(asked[0])).answer == b"false"
         assert (await journal.ask(asked[0])).answered_by is None
         assert await journal.ask(asked[1]) == answered
         assert await journal.ask(asked[2]) == asked[2]
@@ -1407,6 +1407,22 @@ class StoreConformance:
         assert await journal.ask(question) == answered
         with pytest.raises(StoreError):
             await journal.reject_answer("another", "no")
+
+    @_on_an_event_loop
+    async def test_an_answer_that_does_not_fit_the_question_is_refused_and_the_question_stays_open(
+        self, store: Store
+    ) -> None:
+        journal = await store.open_run(request())
+        schema = '{"type": "object", "properties": {"pages": {"type": "integer"}}, "required": ["pages"]}'
+        await journal.ask(Question(RUN, "question", "", "How many?", schema))
+        for wrong in (b"null", b"{}", b'{"pages": "five"}', b"[5]"):
+            with pytest.raises(InputError, match=r"^the answer does not fit: "):
+                await store.answer(RUN, "question", wrong)
+        (found,) = await store.questions()
+        assert (found.answer, found.problem) == (None, None)
+        await store.answer(RUN, "question", b'{"pages": 5}')
+        with pytest.raises(StoreError):  # it has an answer: whether this one fits does not matter
+            await store.answer(RUN, "question", b"{}")
 
     @_on_an_event_loop
     async def test_a_question_is_answered_once_and_only_if_it_was_asked_and_in_json(self, store: Store) -> None:

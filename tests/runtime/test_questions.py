@@ -6,13 +6,13 @@ import asyncio
 import enum
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from rh_agents import ExecutionState, ExecutionStatus, RetryPolicy, agent, current, parallel, run
-from rh_agents.core.errors import DefinitionError, RunAwaiting, RunStopped, StoreError, UsageError
+from rh_agents.core.errors import DefinitionError, InputError, RunAwaiting, RunStopped, StoreError, UsageError
 from rh_agents.core.ports import Question
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 from tests.runtime.worlds import RUN, World, crash, statuses
@@ -161,11 +161,42 @@ def test_answers_have_the_type_that_was_asked_for_now_and_when_replayed(
 
 
 @pytest.mark.parametrize(
-    ("schema", "wrong"), [(Verdict, {"is_good": "perhaps"}), (int, "x"), (Colour, "green"), (list[int], 1)]
+    ("schema", "wrong"),
+    [
+        (Verdict, {"is_good": "perhaps"}),
+        (Verdict, {"is_good": "true"}),
+        (int, "x"),
+        (int, "5"),
+        (Colour, "green"),
+        (list[int], 1),
+        (Literal["yes", "no"], "perhaps"),
+    ],
 )
-def test_an_answer_that_does_not_fit_opens_the_question_again_and_says_why(
+def test_an_answer_that_does_not_fit_the_schema_is_refused_and_the_question_stays_open(
     world: World, schema: Any, wrong: Any
 ) -> None:
+    async def work() -> Any:
+        return await ask("What?", schema)
+
+    async def main() -> None:
+        await suspend(world.again(), work)
+        with pytest.raises(InputError, match=r"^the answer does not fit: "):
+            await answer(world, "What?", wrong)
+        (question,) = await world.store.questions(RUN)
+        assert (question.answer, question.problem) == (None, None)
+
+    run_virtually(main)
+
+
+def even(number: int) -> int:
+    if number % 2:
+        raise ValueError("odd")
+    return number
+
+
+def test_an_answer_that_the_program_does_not_accept_opens_the_question_again_and_says_why(world: World) -> None:
+    schema, wrong = Annotated[int, AfterValidator(even)], 5
+
     async def work() -> Any:
         return await ask("What?", schema)
 

@@ -1,0 +1,53 @@
+"""Whether an answer fits the question, seen by somebody who has only the question's JSON schema.
+
+The program that asks may be on another machine, or not running at all; when it goes on it reads the answer as the type
+that it asked for. Until then an answer that does not fit would stand there as one. So it is held against the schema
+when it is given. That is a little stricter than Pydantic is, which also takes `"5"` for a number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+
+from rh_agents.core.errors import InputError
+
+__all__ = ["expect_fitting", "why_not_fitting"]
+
+_SHOWN = 3
+_LONGEST = 200
+
+
+def expect_fitting(schema: str | None, answer: bytes) -> None:
+    """Refuse an answer that does not fit the schema of its question. Both are JSON.
+
+    Raises:
+        InputError: it does not.
+    """
+    problem = None if schema is None else why_not_fitting(schema, from_json(answer))
+    if problem is not None:
+        raise InputError(f"the answer does not fit: {problem}")
+
+
+def why_not_fitting(schema: str, value: Any) -> str | None:
+    """What is wrong with a value; None if it fits, or if the schema is none that can be checked."""
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - takes time, and few programs ask
+    from referencing import Registry  # noqa: PLC0415
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    try:
+        about = from_json(schema)
+        Draft202012Validator.check_schema(about)
+        # An empty registry: nothing that a schema refers to is ever fetched.
+        found = sorted(Draft202012Validator(about, registry=Registry()).iter_errors(value), key=lambda each: each.path)
+    except (ValueError, SchemaError, Unresolvable):
+        return None
+    if not found:
+        return None
+    texts = [": ".join(filter(None, [".".join(map(str, each.path)), _shown(each.message)])) for each in found[:_SHOWN]]
+    return "; ".join(texts)
+
+
+def _shown(message: str) -> str:
+    return message if len(message) <= _LONGEST else f"…{message[-_LONGEST:]}"
