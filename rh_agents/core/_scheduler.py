@@ -322,7 +322,7 @@ class Scheduler:
         self.finished[member.index] = result
         if not member.is_settled:
             self._completed.append(member.index)
-        if member.key is not None and not self.order.is_over:
+        if member.key is not None and self.order.knows(member.key):
             self._keys[member.index] = member.key
 
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:

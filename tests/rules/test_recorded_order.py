@@ -69,6 +69,25 @@ def test_those_that_cannot_come_any_more_are_left_out() -> None:
     assert stream.order.is_over
 
 
+def test_one_that_comes_later_than_it_could_by_itself_has_its_place_again() -> None:
+    stream = Stream(A, B, C, D)
+    stream.enrol(C)
+    stream.order.skip_missing()
+    given = stream.give(C)
+    stream.enrol(D, B, A)
+    assert given + stream.give(A, B, C, D) == [C, A, B, D]
+    assert stream.order.is_over
+
+
+def test_one_that_comes_later_and_was_passed_meanwhile_has_no_place_any_more() -> None:
+    stream = Stream(A, B)
+    stream.order.skip_missing()
+    stream.order.passed(A)
+    stream.enrol(A, B)
+    assert stream.give(A, B) == [B]
+    assert stream.order.is_over
+
+
 def test_one_that_was_cancelled_is_left_out() -> None:
     stream = Stream(A, B)
     stream.enrol(A, B)

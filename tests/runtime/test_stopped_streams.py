@@ -1,17 +1,18 @@
-"""What a stream gives while its run is being stopped: never what would come in another place when the run goes on."""
+"""What a stream gives while its run is being stopped, and after that: always in one order."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, RunStopped, agent, parallel
+from rh_agents import ExecutionState, RetryPolicy, RunStopped, agent, current, parallel
 from tests.properties.virtual import run_virtually
-from tests.runtime.worlds import World
+from tests.runtime.worlds import KeepingStore, World, crash
 
 
 def test_an_ordered_stream_skips_no_member_that_was_stopped() -> None:
@@ -70,5 +71,40 @@ def test_a_stream_gives_no_recorded_member_before_one_that_was_to_come_first() -
                 await execute(state)
         await execute(there.again())
         assert orders == [[1, 0], [], [1, 0, 2]]
+
+    run_virtually(main)
+
+
+def test_a_crawler_that_is_executed_again_gets_new_and_reused_results_in_the_same_order_each_time() -> None:
+    there = World()
+    there.seconds = {0: 1.0, 1: 3.0, 2: 1.0, 3: 0.5}
+    fetch = there.make_fetch()
+    seen: list[list[int | None]] = []
+
+    @agent(retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=False))
+    async def crawl() -> None:
+        """The first page fails each time, so that the second attempt makes it anew and reuses the others."""
+        seen.append([])
+        pages = iter(range(1, 4))
+        async with parallel() as p:
+            p.add(fetch(0))
+            async for result in p.stream():
+                seen[-1].append(result.index)
+                for page in itertools.islice(pages, 2):
+                    p.add(fetch(page))
+        if current().attempt == 1:
+            raise ConnectionError
+
+    async def main() -> None:
+        there.down = [0]
+        await crash(there.again(), lambda: crawl().outcome())
+        assert seen == [[0, 2, 3, 1], [0, 2, 3, 1]]
+        assert isinstance(there.store, KeepingStore)
+        outcomes = [outcome for _, outcome in there.store.entries if outcome is not None]
+        there.store = await there.store.after_the_first(len(there.store.entries) - 1)
+        assert len(outcomes) == 6, "five pages, and the agent, whose outcome is lost"
+        async with there.again():
+            await crawl()
+        assert seen[2:] == [[0, 2, 3, 1]]
 
     run_virtually(main)
