@@ -40,11 +40,13 @@ async def after_loss(job: Job, lost: WorkerLost) -> float:
     job.is_unknown = True
     run.expect_running()
     if job.lost >= lost.max_lost or (retry is not None and job.attempts >= retry.max_attempts):
+        job.is_refused = job.actor.on_unknown not in (None, OnUnknown.RETRY)
         raise _failure(job, lost)
     since = None if job.key is None else run.unknown_since(job.key, job.scope.key, 0)
     occasion = job.attempts if since is None else since
     decision = await run.decide_unknown(job.actor, job.scope.address, occasion)
     if decision is not OnUnknown.RETRY:
+        job.is_refused = True
         raise _failure(job, lost)
     job.is_unknown = False
     delay = None if retry is None else retry.delay_after(job.attempts, lost, run.chance())

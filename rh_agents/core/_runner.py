@@ -31,7 +31,7 @@ from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.replay import spender_of
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
-from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.scope import Scope, current_scope, every_generation
 from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown
 from rh_agents.core.usage import Usage
 
@@ -61,6 +61,8 @@ class Job:
     """Whether events have told of its start."""
     may_be_done: bool = False
     """Whether it had begun before, in a try that was cut off, and nothing tells whether it was done then."""
+    is_refused: bool = False
+    """Whether it may have been done and is therefore not made: by no other attempt of its caller in this epoch."""
     has_settled: bool = False
     """Whether its outcome is on its way to the store, or there: nothing that comes later is its outcome."""
     settled: Callable[[Job], None] | None = None
@@ -319,6 +321,7 @@ async def _refusal(job: Job, since: int | None) -> ExecutionResult[Any] | None:
     """The failure of a call that must not be made: it may have been done, or a validation may have no effect."""
     run, actor = job.run, job.actor
     if since is not None and await run.decide_unknown(actor, job.scope.address, since) is not OnUnknown.RETRY:
+        job.is_refused = True
         return _unknown(job)
     if run.is_validation and actor.is_external and actor.event_type is not EventType.QUESTION:
         return _not_made(job)
@@ -458,7 +461,7 @@ def _outcome(job: Job, key: bytes, result: ExecutionResult[Any]) -> Outcome:
         job.group_id,
         base=scope.key,
         parent=parent.key,
-        made_in=parent.generation,
+        made_in=every_generation(parent.run.epoch) if job.is_refused else parent.generation,
         usage=job.usage,
     )
 

@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from rh_agents.core._runner import Job
     from rh_agents.core.ports import RunHandle
 
-__all__ = ["ENDED", "Claim", "Claimant", "Generation", "Scope", "current_scope"]
+__all__ = ["ENDED", "Claim", "Claimant", "Generation", "Scope", "current_scope", "every_generation"]
 
 Generation = tuple[int, int, int]
 """Which execution of a call's body: the epoch of its run, how often the call was made again, its attempt."""
+
+_LAST = 2**31 - 1
+"""More tries and attempts than there will be; it fits into four bytes."""
+
+
+def every_generation(epoch: int) -> Generation:
+    """Stands for all executions of a body in an epoch: what was made in it counts for each of them."""
+    return (epoch, _LAST, _LAST)
+
 
 Claimant = object
 """Whoever numbers calls: a task for those that it makes itself, a group for its members."""

@@ -15,6 +15,7 @@ from rh_agents import (
     RunStopped,
     UnknownOutcomeError,
     WorkerLost,
+    agent,
     current,
     parallel,
     tool,
@@ -226,6 +227,23 @@ def test_other_calls_are_not_charged_for_it(world: World) -> None:
             results = await p.gather()
         assert [result.attempts for result in results] == [3, 1, 1]
         assert [result.ok for result in results] == [False, True, True]
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("retry", [None, 1])
+def test_with_fail_no_later_attempt_of_its_caller_makes_it(world: World, retry: int | None) -> None:
+    work, workers = make_work(effect="external", on_unknown="fail", retry=retry), Workers(deaths=1)
+
+    @agent(retry=RetryPolicy(max_attempts=3, initial_delay=1, jitter=False))
+    async def order() -> int:
+        return await work(4)  # type: ignore[no-any-return]
+
+    async def main() -> None:
+        with pytest.raises(WorkerLost):
+            async with again(world, workers):
+                await order()
+        assert workers.attempts == [1]
 
     run_virtually(main)
 

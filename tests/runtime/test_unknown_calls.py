@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -390,6 +391,29 @@ def test_an_external_call_that_its_callers_timeout_cut_off_is_not_made_again_by_
         async with world.again():
             assert await order() is False
         assert world.begun == ["a"]
+
+    run_virtually(main)
+
+
+def test_what_a_crash_left_unknown_is_not_made_by_any_later_attempt_of_its_caller(world: World) -> None:
+    pay = world.make_fetch(effect="external", on_unknown="fail")
+
+    @agent(retry=RetryPolicy(max_attempts=3, initial_delay=1, jitter=False))
+    async def order() -> str:
+        return await pay("a")  # type: ignore[no-any-return]
+
+    async def main() -> None:
+        state = world.again()
+        asyncio.get_running_loop().call_later(0.5, functools.partial(state.request_interrupt, grace=0.0))
+        with pytest.raises(RunStopped):
+            async with state:
+                await order()
+        with pytest.raises(UnknownOutcomeError):
+            async with world.again():
+                await order()
+        assert (world.begun, world.calls) == (["a"], [])
+        async with world.again():  # a run that had ended is asked for another try
+            assert await order() == "a"
 
     run_virtually(main)
 
