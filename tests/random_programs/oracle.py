@@ -154,8 +154,11 @@ def _begun_after_the_end(executions: Sequence[Execution]) -> Iterator[str]:
 
 def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str]:
     """What must not be repeated in silence is not, while nothing tells whether it was done."""
-    careful = {part.label for part in everything_in(program) if isinstance(part, Leaf) and part.external == "fail"}
-    in_groups = {member.label for part in everything_in(program) if isinstance(part, Group) for member in part.members}
+    parts = list(everything_in(program))
+    careful = {part.label for part in parts if isinstance(part, Leaf) and part.external == "fail"}
+    # Its own timeout is a failure that the program sees. Its group may have said that it has no more use for it.
+    may_be_cut = {part.label for part in parts if isinstance(part, Leaf) and part.hangs}
+    may_be_cut |= {member.label for part in parts if isinstance(part, Group) for member in part.members}
     open_calls: dict[tuple[int, str], tuple[Line, bool]] = {}
     for number, each in enumerate(executions):
         for line in each.lines:
@@ -169,10 +172,8 @@ def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str
                 if is_same or not (is_over or is_retry):  # whoever states a retry asks for it
                     yield f"external: execution {number} repeats {line.label} in {line.thread}"
                 open_calls[place] = (line, False)
-            elif line.kind in ("done", "failing"):
+            elif line.kind in ("done", "failing") or (line.kind == "cut" and line.label in may_be_cut):
                 open_calls[place] = (line, True)
-            elif line.kind == "cut" and line.label in in_groups:
-                open_calls[place] = (line, True)  # its group may have said that it has no more use for it
 
 
 def _in_flight(program: Program, executions: Sequence[Execution]) -> Iterator[str]:
