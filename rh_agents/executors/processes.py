@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rh_agents.core.context import current
-from rh_agents.core.errors import UnstorableError, UsageError, WorkerLost
-from rh_agents.core.ports import CallContext
+from rh_agents.core.errors import DefinitionError, UnstorableError, UsageError, WorkerLost
 from rh_agents.core.results import describe_error
 from rh_agents.executors._workers.failures import Failure, raised
-from rh_agents.executors._workers.functions import ByValue, refer
-from rh_agents.executors._workers.main import Order
+from rh_agents.executors._workers.functions import ByValue, Order, refer
 from rh_agents.executors._workers.pool import Slots, pool, processors
-from rh_agents.executors._workers.wire import Frame, Kind
+from rh_agents.executors._workers.wire import LARGE, Frame, Kind, loads
 from rh_agents.executors._workers.worker import pickled_arguments
 
 __all__ = ["ProcessExecutor"]
@@ -65,19 +65,21 @@ class ProcessExecutor:
         """Call the function in a process and return what it returns.
 
         Raises:
-            DefinitionError: a worker cannot find the function, or its arguments cannot be pickled.
+            DefinitionError: a worker cannot find the function, or its arguments cannot be pickled; or this is Windows.
             UnstorableError: what it returned cannot be pickled.
             WorkerLost: the worker died before it had reported the outcome.
         """
+        if sys.platform == "win32":
+            raise DefinitionError("engine='process' needs Linux or macOS; on Windows, use engine='thread'")
         reference = refer(function)
         name = getattr(function, "__qualname__", repr(function))
         context = _context()
         async with self._slots:
             data, is_by_value = pickled_arguments(args, kwargs, name, is_by_value=isinstance(reference, ByValue))
             frame = await self._call(Order(reference, name, context, is_by_value), data)
-        return _outcome(frame, name)
+        return await _outcome(frame, name)
 
-    async def _call(self, order: Order, arguments: bytes) -> Frame:
+    async def _call(self, order: Order, arguments: Sequence[bytes]) -> Frame:
         for start in range(1, _STARTS + 1):
             worker = pool.take()
             try:
@@ -98,19 +100,19 @@ class ProcessExecutor:
         raise AssertionError("the last start returns or raises")
 
 
-def _context() -> CallContext | None:
+def _context() -> tuple[Any, ...] | None:
     try:
         call = current()
     except UsageError:  # outside of calls
         return None
-    return CallContext(call.run_id, call.address, call.attempt, call.idempotency_key, call.group_id)
+    return call.run_id, call.address, call.attempt, call.idempotency_key, call.group_id
 
 
-def _outcome(frame: Frame, name: str) -> Any:
+async def _outcome(frame: Frame, name: str) -> Any:
     kind, content = frame
     if kind is Kind.RETURNED:
         try:
-            return pickle.loads(content)
+            return await asyncio.to_thread(loads, content) if len(content) >= LARGE else loads(content)
         except Exception as error:
             raise UnstorableError(
                 f"what {name} returned cannot be made again in this process: {describe_error(error)}"

@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -252,6 +253,7 @@ def test_signals_for_all_processes_of_a_service_do_not_end_a_worker() -> None:
     async def main() -> None:
         given = await ProcessExecutor(1).call(far.survive, ([signal.SIGTERM, signal.SIGINT, signal.SIGHUP],), {})
         assert given == "SIG_DFL", "what it starts does not inherit that"
+        assert await ProcessExecutor(1).call(far.terminate_a_child, (), {}) == -signal.SIGTERM, "nor what it forks"
 
     run_main(main)
 
@@ -418,7 +420,7 @@ def executed(what: str, folder: Path, source: str | None = None) -> subprocess.C
     return subprocess.run(command, cwd=folder, input=source, capture_output=True, text=True, timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("way", ["file", "stdin"])
+@pytest.mark.parametrize("way", ["file", pytest.param("stdin", marks=pytest.mark.slow)])
 def test_functions_of_the_main_program_work_without_a_guard_and_nothing_is_left(tmp_path: Path, way: str) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     done = executed("program.py", tmp_path) if way == "file" else executed("-", tmp_path, PROGRAM)
@@ -430,7 +432,9 @@ def test_functions_of_the_main_program_work_without_a_guard_and_nothing_is_left(
     assert not is_alive(int(workers[0].split()[1]))
 
 
-@pytest.mark.parametrize("function", ["begin_and_hang", "begin_and_hold_the_lock"])
+@pytest.mark.parametrize(
+    "function", [pytest.param("begin_and_hang", marks=pytest.mark.slow), "begin_and_hold_the_lock"]
+)
 def test_when_the_parent_is_killed_its_workers_and_what_they_started_end(tmp_path: Path, function: str) -> None:
     program = (
         "import asyncio, sys\n"
@@ -472,6 +476,21 @@ def test_ctrl_c_reaches_the_parent_only_and_calls_under_way_have_their_grace(tmp
     assert out.splitlines() == ["finished", "run 'monday' was stopped: SIGINT"]
 
 
+def test_a_main_file_that_is_executed_again_starts_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        "from rh_agents import run_sync, tool\n"
+        "@tool\n"
+        "async def pay() -> int: return 1\n"
+        "async def flow(): return await pay()\n"
+        "made = run_sync(flow)\n"
+    )
+    assert runpy.run_path(str(path), run_name="program")["made"] == 1
+    with pytest.raises(UsageError, match=r'importing .*program.py, .*: put .* under `if __name__ == "__main__":`'):
+        runpy.run_path(str(path), run_name="__mp_main__")
+
+
+@pytest.mark.slow
 def test_a_program_that_multiprocessing_executes_again_starts_no_run(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import multiprocessing, pathlib\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import os
 import re
 import signal
@@ -233,6 +234,15 @@ def _begin(path: str) -> None:
     with open(f"{path}.new", "w") as file:
         print(os.getpid(), child.pid, file=file)
     os.replace(f"{path}.new", path)
+
+
+def terminate_a_child() -> int | None:
+    """As `multiprocessing.Pool` does with all of its own."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join()
+    return child.exitcode
 
 
 def fork_and_die() -> None:

@@ -7,11 +7,11 @@ Ctrl-C ends the workers before the run has had its grace; a pool is broken for e
 neither how it died nor which call that was. `loky` mends the last point only.
 
 **One worker** is a fresh interpreter (no fork: threads and event loops do not survive one) that executes `main.py`
-here. It is handed three things: one end of a socket pair for the *wire*, the reading end of a pipe for its *lifeline*,
-and the parent's `sys.path`. Its stdin is empty; stdout and stderr are the parent's own, since the wire does not need
-them.
+here. It is handed one end of a socket pair for the *wire*, the reading end of a pipe for its *lifeline*, the writing
+end of a pipe for its *mark*, and the parent's `sys.path`. Its stdin is empty; stdout and stderr are the parent's own,
+since the wire does not need them.
 
-**The wire** (`wire.py`) carries frames: one call at a time goes to the worker; BEGUN, records of `logging`, reported
+**The wire** (`wire.py`) carries frames: one call at a time goes to the worker; records of `logging`, reported
 usage and in the end what the function returned or raised come back. Everything is pickled: both ends are our own
 processes, and nothing of it is stored. The parent reads and writes with the socket methods of whichever event loop
 makes the call, so an idle worker belongs to no loop and serves all of them.
@@ -31,7 +31,8 @@ thread that reads the lifeline does it. A thread of the parent waits for each wo
 when a grandchild holds the socket open, and its exit status tells why. A signal that is meant for all processes of a
 service (SIGTERM from a supervisor) is ignored by workers: the parent decides when they end.
 
-**A lost worker.** BEGUN tells whether the function may have been called. Before it, another worker takes the call, and
-no one needs to know. After it the outcome is unknown, so `WorkerLost` is raised and `on_unknown` decides
+**A lost worker.** The mark tells whether the function may have been called: a byte is written just before, into a pipe
+that the parent looks into only if the worker dies, so that nobody is woken for it. Before it, another worker takes the
+call, and no one needs to know. After it the outcome is unknown, so `WorkerLost` is raised and `on_unknown` decides
 (core/_lost.py).
 """

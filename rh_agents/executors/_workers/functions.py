@@ -10,22 +10,20 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
 from rh_agents.core.context import imported_for_a_worker
 from rh_agents.core.errors import DefinitionError
 
-__all__ = ["ByName", "ByValue", "Reference", "dumps", "dumps_for_the_parent", "find", "refer"]
+__all__ = ["ByName", "ByValue", "Order", "Reference", "dumps", "dumps_for_the_parent", "find", "refer"]
 
 _MOST_WRAPPED = 50
 
 
-@dataclass(frozen=True, slots=True)
-class ByName:
+class ByName(NamedTuple):
     """A function at the top level of a module, or below a class there; `unwrap` decorators stand in its place."""
 
     module: str
@@ -34,8 +32,7 @@ class ByName:
     unwrap: int
 
 
-@dataclass(frozen=True, slots=True)
-class ByValue:
+class ByValue(NamedTuple):
     """The function itself, pickled. `module` is that of the main program, if it is of there."""
 
     data: bytes
@@ -43,6 +40,22 @@ class ByValue:
 
 
 Reference = ByName | ByValue
+
+
+class Order(NamedTuple):
+    """What the parent wants to have called. A tuple, which is pickled several times as fast as a dataclass.
+
+    Attributes:
+        function: which function.
+        name: how people call it.
+        context: the fields of the `CallContext` that `current()` tells there; None outside of calls.
+        is_by_value: whether classes of the main program may be among the arguments and in the result.
+    """
+
+    function: Reference
+    name: str
+    context: tuple[Any, ...] | None
+    is_by_value: bool
 
 
 def refer(function: Callable[..., Any]) -> Reference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fcntl
+import io
 import logging
 import os
 import pickle
@@ -13,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from rh_agents.core.context import RemoteCall, remote_call
@@ -22,45 +22,30 @@ from rh_agents.core.ports import CallContext
 from rh_agents.core.results import describe_error
 from rh_agents.core.usage import Usage
 from rh_agents.executors._workers.failures import failure_of
-from rh_agents.executors._workers.functions import Reference, dumps_for_the_parent, find
+from rh_agents.executors._workers.functions import Order, dumps_for_the_parent, find
 from rh_agents.executors._workers.sessions import end_session
 from rh_agents.executors._workers.settings import Settings
-from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header
+from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece, loads
 
-__all__ = ["Order", "main"]
+__all__ = ["main"]
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the parent wants to have called.
-
-    Attributes:
-        function: which function.
-        name: how people call it.
-        context: what `current()` tells there; None outside of calls.
-        is_by_value: whether classes of the main program may be among the arguments and in the result.
-    """
-
-    function: Reference
-    name: str
-    context: CallContext | None
-    is_by_value: bool
-
-
-def main(wire: int, lifeline: int) -> None:
-    """Serve the parent at the other ends of these two descriptors."""
-    os.set_inheritable(wire, False)
-    os.set_inheritable(lifeline, False)
+def main(wire: int, lifeline: int, mark: int) -> None:
+    """Serve the parent at the other ends of these descriptors."""
+    for each in (wire, lifeline, mark):
+        os.set_inheritable(each, False)
     _die_with_the_parent(lifeline)
     for number in _IGNORED:
         # The parent decides when it is over. Not SIG_IGN, which whatever a function starts would inherit.
         signal.signal(number, lambda *_: None)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    served = _Served(socket.socket(fileno=wire))
+    served = _Served(socket.socket(fileno=wire), mark)
+    signals = _SignalsOfChildren()
+    os.register_at_fork(before=signals.hold, after_in_parent=signals.let_through, after_in_child=signals.reset)
     os.register_at_fork(after_in_child=lambda: served.forget(lifeline))
     logging.root.addHandler(served.handler)
     served.serve()
@@ -83,11 +68,30 @@ def _wait_for_the_end(lifeline: int) -> None:
     end_session(os.getpid())
 
 
+class _SignalsOfChildren:
+    """What a function forks is ended with signals, as `multiprocessing` does it, also with one that comes at once."""
+
+    def __init__(self) -> None:
+        self._held = threading.local()
+
+    def hold(self) -> None:
+        self._held.before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+
+    def let_through(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.before)
+
+    def reset(self) -> None:
+        for number in _IGNORED:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+        self.let_through()
+
+
 class _Served:
     """The worker's end of the wire."""
 
-    def __init__(self, wire: socket.socket) -> None:
+    def __init__(self, wire: socket.socket, mark: int) -> None:
         self._wire = wire
+        self._mark = mark
         self._inbox = Inbox()
         self._lock = threading.Lock()  # functions may log from threads of theirs
         self._settings: Settings | None = None
@@ -124,11 +128,10 @@ class _Served:
                 return
             yield from self._inbox.received(count)
 
-    def _send(self, kind: Kind, content: bytes = b"") -> None:
+    def _send(self, kind: Kind, *content: bytes) -> None:
         with self._lock, suppress(OSError):  # without a parent this process ends anyway
-            self._wire.sendall(header(kind, len(content)))
-            if content:
-                self._wire.sendall(content)
+            for piece in in_one_piece(header(kind, sum(map(len, content))), content):
+                self._wire.sendall(piece)
 
     def _reply(self, order: Order, arguments: bytearray) -> None:
         try:
@@ -136,16 +139,16 @@ class _Served:
         except BaseException as error:  # noqa: BLE001 - whatever it raises is what came of the call
             self._send(Kind.RAISED, _pickled_failure(error))
         else:
-            self._send(Kind.RETURNED, data)
+            self._send(Kind.RETURNED, *data)
 
-    def _called(self, order: Order, arguments: bytearray) -> bytes:
+    def _called(self, order: Order, arguments: bytearray) -> list[bytes]:
         """What the function returned, pickled."""
         args, kwargs = _read_arguments(order, arguments)
         function = find(order.function)
         token = None
         if order.context is not None:
-            token = remote_call.set(RemoteCall(order.context, self._report))
-        self._send(Kind.BEGUN)
+            token = remote_call.set(RemoteCall(CallContext(*order.context), self._report))
+        os.write(self._mark, b"1")
         try:
             value = function(*args, **kwargs)
         finally:
@@ -155,7 +158,7 @@ class _Served:
                 with suppress(OSError, ValueError, AttributeError):
                     stream.flush()
         try:
-            return dumps_for_the_parent(value) if order.is_by_value else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+            return [dumps_for_the_parent(value)] if order.is_by_value else Pieces.of(value)
         except Exception as error:
             raise UnstorableError(
                 f"{order.name} returned what cannot leave its worker process: {describe_error(error)}"
@@ -167,7 +170,7 @@ class _Served:
 
 def _read_arguments(order: Order, data: bytearray) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
-        args, kwargs = pickle.loads(data)
+        args, kwargs = loads(data)
     except Exception as error:
         raise DefinitionError(
             f"a worker process cannot make the arguments of {order.name} again: {describe_error(error)}"
@@ -185,7 +188,7 @@ def _pickled_failure(error: BaseException) -> bytes:
 class _Forwarding(logging.Handler):
     """Sends records to the parent, where loggers of the same names handle them."""
 
-    def __init__(self, send: Callable[[Kind, bytes], None]) -> None:
+    def __init__(self, send: Callable[..., None]) -> None:
         super().__init__()
         self._send_frame = send
         self._formatter = logging.Formatter()

@@ -70,7 +70,10 @@ class Slots:
             waiter = self._waiting.popleft()
             waiter.has_slot = True
             try:
-                waiter.loop.call_soon_threadsafe(_wake, waiter.future)
+                if waiter.loop is asyncio._get_running_loop():  # which need not be woken through a pipe
+                    _wake(waiter.future)
+                else:
+                    waiter.loop.call_soon_threadsafe(_wake, waiter.future)
             except RuntimeError:  # its loop has been closed, and nobody waits there any more
                 continue
             return

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Settings"]
 
@@ -39,7 +40,7 @@ class Settings:
         folder = None
         with suppress(OSError):
             folder = os.getcwd()
-        return cls(folder, list(sys.path), list(sys.argv), dict(os.environ), _levels(), logging.root.manager.disable)
+        return cls(folder, list(sys.path), list(sys.argv), _environment(), _levels(), logging.root.manager.disable)
 
     def apply(self, before: Settings | None) -> None:
         """Let them be those of this process, which had `before` of the same parent."""
@@ -58,6 +59,20 @@ class Settings:
         for name, level in self.levels.items():
             logging.getLogger(name or None).setLevel(level)
         logging.disable(self.disabled)
+
+
+_known: tuple[Any, dict[str, str]] = (None, {})
+
+
+def _environment() -> dict[str, str]:
+    """The environment variables. To decode them all takes longer than all the rest of a small call."""
+    global _known  # noqa: PLW0603 - what it was when it was looked at last
+    raw = getattr(os.environ, "_data", None)
+    if raw is None:
+        return dict(os.environ)
+    if raw != _known[0]:
+        _known = dict(raw), dict(os.environ)
+    return _known[1]
 
 
 def _levels() -> dict[str, int]:

@@ -7,13 +7,18 @@ socket.
 from __future__ import annotations
 
 import enum
+import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-__all__ = ["Frame", "Inbox", "Kind", "header"]
+__all__ = ["LARGE", "Frame", "Inbox", "Kind", "Pieces", "header", "in_one_piece", "loads"]
 
 _HEADER = struct.Struct("!cQ")
 _ROOM = 64 * 1024
+LARGE = 1024 * 1024
+"""Bytes from which on an event loop should not wait until contents have been copied."""
+_COPIED_AT_ONCE = 4 * 1024 * 1024
 
 
 class Kind(bytes, enum.Enum):
@@ -24,9 +29,8 @@ class Kind(bytes, enum.Enum):
     CALL = b"C"
     """To the worker: what is to be called; the arguments follow."""
     ARGUMENTS = b"A"
-    BEGUN = b"B"
-    """To the parent: the function is called now."""
     LOG = b"L"
+    """To the parent."""
     USAGE = b"U"
     RETURNED = b"R"
     RAISED = b"E"
@@ -88,3 +92,64 @@ class Inbox:
         self._large = bytearray(length)
         self._large[:have] = self._room[start : self._filled]
         self._kind, self._at, self._filled = kind, have, 0
+
+
+# -- contents ----------------------------------------------------------------------------------------------------------
+
+
+class Pieces:
+    """A file that keeps what is written as it is: large bytes and texts are sent without a copy in one pickle."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        """Called by the pickler: with some 64 KiB of small things, or with the bytes of one large thing."""
+        self.written.append(data)
+        return len(data)
+
+    @classmethod
+    def of(cls, value: Any) -> list[bytes]:
+        """The value, pickled; joined, these are what `pickle.dumps` gives."""
+        pieces = cls()
+        pickle.dump(value, pieces, pickle.HIGHEST_PROTOCOL)
+        return pieces.written
+
+
+def in_one_piece(begin: bytes, content: Sequence[bytes]) -> Sequence[bytes]:
+    """Joined, if that copies little."""
+    if sum(map(len, content)) <= _ROOM:
+        return [begin + b"".join(content)]
+    return [begin, *content]
+
+
+def loads(content: bytearray) -> Any:
+    """The value that was pickled. In a thread, others get their turn while large bytes are copied."""
+    return pickle.load(_Content(content)) if len(content) >= LARGE else pickle.loads(content)
+
+
+class _Content:
+    """What has arrived, as a file whose large bytes the unpickler copies straight to where they belong."""
+
+    def __init__(self, content: bytearray) -> None:
+        self._content = memoryview(content)
+        self._at = 0
+
+    def read(self, count: int) -> bytes:
+        found = self._content[self._at : self._at + count]
+        self._at += len(found)
+        return bytes(found)
+
+    def readline(self) -> bytes:
+        end = self._at  # only pickles of protocols without frames have lines
+        while end < len(self._content) and self._content[end] != ord("\n"):
+            end += 1
+        return self.read(end + 1 - self._at)
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self._content) - self._at)
+        for start in range(0, count, _COPIED_AT_ONCE):
+            end = min(start + _COPIED_AT_ONCE, count)
+            buffer[start:end] = self._content[self._at + start : self._at + end]
+        self._at += count
+        return count

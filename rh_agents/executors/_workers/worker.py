@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import pickle
@@ -18,29 +19,29 @@ from typing import Any
 
 from rh_agents.core._flow import report_usage
 from rh_agents.core.errors import DefinitionError, WorkerLost
-from rh_agents.executors._workers.functions import dumps
-from rh_agents.executors._workers.main import Order
+from rh_agents.executors._workers.functions import Order, dumps
 from rh_agents.executors._workers.sessions import end_session, kill_group
 from rh_agents.executors._workers.settings import Settings
-from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header
+from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece
 
 __all__ = ["Worker", "pickled_arguments"]
 
 _COMMAND = (
     "import os, sys; sys.path[:] = sys.argv.pop().split(os.pathsep); "
-    "from rh_agents.executors._workers.main import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+    "from rh_agents.executors._workers.main import main; main(*map(int, sys.argv[1:]))"
 )
 _TIME_TO_LEAVE = 2.0
 """Seconds that an idle worker has for its `atexit` functions."""
 _TIME_TO_DIE = 5.0
 """Seconds after which a process that has closed its wire and does not end is killed."""
-_JOINED = 64 * 1024
-"""Bytes up to which a frame is copied behind its header, to be sent in one piece."""
+_MAIN = b"__main__"
+_LARGEST_OF_SMALL_THINGS = 256 * 1024
+"""Bytes. A piece of a pickle that is larger is one thing, and no name of a class."""
 
 
 def pickled_arguments(
     args: Sequence[Any], kwargs: Mapping[str, Any], name: str, *, is_by_value: bool
-) -> tuple[bytes, bool]:
+) -> tuple[list[bytes], bool]:
     """The arguments of a call, and whether the result may be of classes that travel by value.
 
     Raises:
@@ -49,10 +50,10 @@ def pickled_arguments(
     given = tuple(args), dict(kwargs)
     try:
         if not is_by_value:
-            data = pickle.dumps(given, pickle.HIGHEST_PROTOCOL)
-            if b"__main__" not in data:
-                return data, False
-        return dumps(given), True
+            pieces = Pieces.of(given)
+            if not any(_MAIN in piece for piece in pieces if len(piece) < _LARGEST_OF_SMALL_THINGS):
+                return pieces, False
+        return [dumps(given)], True
     except Exception as error:
         raise DefinitionError(f"the arguments of {name} cannot be sent to a worker process: {error}") from error
 
@@ -77,21 +78,24 @@ class Worker:
         self._timer: threading.Timer | None = None
         self._wire, theirs = socket.socketpair()
         self._wire.setblocking(False)
-        reading, self._lifeline = os.pipe()
+        lifeline, self._lifeline = os.pipe()
+        marked, mark = os.pipe()
+        os.set_blocking(marked, False)
+        self._mark = io.FileIO(marked, "rb")
         try:
+            descriptors = (theirs.fileno(), lifeline, mark)
             self._process = subprocess.Popen(
-                _command(theirs.fileno(), reading),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), reading),
-                start_new_session=True,
+                _command(descriptors), stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
             )
         except BaseException:
             self._wire.close()
             os.close(self._lifeline)
+            self._mark.close()
             raise
         finally:
             theirs.close()
-            os.close(reading)
+            os.close(lifeline)
+            os.close(mark)
         self._watcher = threading.Thread(target=self._watch, name="rh_agents worker watcher", daemon=True)
         self._watcher.start()
 
@@ -125,18 +129,19 @@ class Worker:
         with self._lock:
             if not self.is_dead:
                 kill_group(self.pid)  # the rest of its session follows in the watching thread
-        self._wire.close()
+        self.let_go()
 
     def retire(self) -> None:
         """Let the idle process end by itself; after some time it is killed."""
         self._timer = threading.Timer(_TIME_TO_LEAVE, self.kill)
         self._timer.daemon = True
         self._timer.start()
-        self._wire.close()
+        self.let_go()
 
     def let_go(self) -> None:
-        """It died while it was idle."""
+        """Close what leads to the process, which ends when it is idle."""
         self._wire.close()
+        self._mark.close()
 
     def join(self, seconds: float) -> bool:
         """Wait until it has ended; False if it has not in this time."""
@@ -145,13 +150,13 @@ class Worker:
     def forget_after_fork(self) -> None:
         """In a forked child of the parent: the worker is not its own."""
         self.is_dead = True
-        self._wire.close()
+        self.let_go()
         with suppress(OSError):
             os.close(self._lifeline)
 
     # -- its calls -----------------------------------------------------------------------------------------------------
 
-    async def call(self, order: Order, arguments: bytes, max_lost: int) -> Frame:
+    async def call(self, order: Order, arguments: Sequence[bytes], max_lost: int) -> Frame:
         """Let the process make a call; gives the frame with what it returned or raised.
 
         If this raises anything, the process may be at work still: `kill` it.
@@ -160,15 +165,13 @@ class Worker:
             WorkerLost: the process has died.
         """
         self.calls += 1
-        has_begun = False
+        self._take_mark()
         try:
             await self._send_call(order, arguments)
             while True:
                 for frame in await self._receive():
                     kind, content = frame
-                    if kind is Kind.BEGUN:
-                        has_begun = True
-                    elif kind is Kind.LOG:
+                    if kind is Kind.LOG:
                         _log(pickle.loads(content))
                     elif kind is Kind.USAGE:
                         report_usage(pickle.loads(content))
@@ -176,23 +179,23 @@ class Worker:
                         return frame
         except (ConnectionError, EOFError) as error:
             reason = await self._reason_of_its_end()
-            raise WorkerLost(f"the worker process {reason}", has_begun=has_begun, max_lost=max_lost) from error
+            raise WorkerLost(f"the worker process {reason}", has_begun=self._take_mark(), max_lost=max_lost) from error
 
-    async def _send_call(self, order: Order, arguments: bytes) -> None:
+    def _take_mark(self) -> bool:
+        """Whether a function has been called since this was asked last."""
+        return bool(self._mark.read(1))
+
+    async def _send_call(self, order: Order, arguments: Sequence[bytes]) -> None:
         settings = Settings.now()
+        begin = b""
         if settings != self._settings:
-            await self._send(Kind.SETTINGS, pickle.dumps(settings))
+            begin = _frame(Kind.SETTINGS, pickle.dumps(settings))
             self._settings = settings
-        await self._send(Kind.CALL, pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
-        await self._send(Kind.ARGUMENTS, arguments)
-
-    async def _send(self, kind: Kind, content: bytes) -> None:
+        begin += _frame(Kind.CALL, pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
+        begin += header(Kind.ARGUMENTS, sum(map(len, arguments)))
         send = asyncio.get_running_loop().sock_sendall
-        if len(content) <= _JOINED:
-            await send(self._wire, header(kind, len(content)) + content)
-        else:
-            await send(self._wire, header(kind, len(content)))
-            await send(self._wire, content)
+        for piece in in_one_piece(begin, arguments):
+            await send(self._wire, piece)
 
     async def _receive(self) -> list[Frame]:
         count = await asyncio.get_running_loop().sock_recv_into(self._wire, self._inbox.space())
@@ -215,12 +218,16 @@ class Worker:
         return f"ended with exit code {status} in the middle of its call"
 
 
-def _command(wire: int, lifeline: int) -> list[str]:
+def _frame(kind: Kind, content: bytes) -> bytes:
+    return header(kind, len(content)) + content
+
+
+def _command(descriptors: Sequence[int]) -> list[str]:
     """A new interpreter with the options of this one, which finds this package where it was found here."""
     if not sys.executable:
         raise DefinitionError("engine='process' needs a Python to start, and sys.executable names none")
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *options, "-c", _COMMAND, str(wire), str(lifeline), os.pathsep.join(sys.path)]
+    return [sys.executable, *options, "-c", _COMMAND, *map(str, descriptors), os.pathsep.join(sys.path)]
 
 
 def _log(facts: dict[str, Any]) -> None:
