@@ -184,6 +184,7 @@ async def run(
     answerer: Answerer | None = None,
     budget: Budget | None = None,
     lease: float = 15.0,
+    executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None = None,
     **kwargs: Any,
 ) -> R:
     """Execute `workflow(*args, **kwargs)` as a run, and return its value.
@@ -214,6 +215,7 @@ async def run(
             reuse=reuse,
             budget=budget,
             lease=lease,
+            executors=executors,
         )
         state.set_answerer(answerer)
         for subscriber in subscribers:

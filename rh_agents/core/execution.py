@@ -106,7 +106,7 @@ class ExecutionState:
         lease: after so many seconds without a sign of life from this process, another one may take the run over.
         clock: the time of day in seconds since 1970, for timestamps.
         chance: numbers in [0, 1), for the jitter of retries.
-        executors: by engine, who runs handlers that are not coroutine functions.
+        executors: by engine ("thread", "process"), who runs handlers that are not coroutine functions.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ExecutionState:
         lease: float = 15.0,
         clock: Clock = time.time,
         chance: Callable[[], float] = random.random,
-        executors: dict[Engine, Executor] | None = None,
+        executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None = None,
     ) -> None:
         self.run_id: str = run_id or uuid.uuid4().hex
         self.store = store
@@ -166,7 +166,7 @@ class ExecutionState:
             self.root.ledgers = (self._accounts.of_run,)
         self._cache = CallCache(self, store)
         self._asking = Asking(self)
-        self._executors: dict[Engine, Executor] = dict(executors or {})
+        self._executors: dict[Engine, Executor] = {Engine(name): each for name, each in (executors or {}).items()}
         self._counter = RunCounter()
         self._token: Token[Scope | None] | None = None
         self._home: Home | None = None

@@ -57,7 +57,7 @@ class Engine(StrEnum):
     THREAD = "thread"
     """In a worker thread: the default for functions that are not coroutine functions."""
     PROCESS = "process"
-    """In a worker process: for work that keeps a processor busy. The function must be importable by name."""
+    """In a worker process: for work that keeps a processor busy. Arguments and results must be picklable."""
 
 
 class Durability(StrEnum):
