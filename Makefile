@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 MODEL := $(VENV)/.model
-CODE := $(wildcard rh_agents tests examples benchmarks)
+CODE := $(wildcard rh_agents pytest_rh_agents tests examples benchmarks)
 
 # uv from the machine, or else the one that the set-up puts into the environment. It never downloads a Python.
 UV = $$(command -v uv || echo $(BIN)/uv)
@@ -51,7 +51,7 @@ stress: setup ## kill, cut the power, fill the disk, race: everything in full (m
 	@$(PY) -m pytest --run-stress -o faulthandler_timeout=0 tests/stress $(ARGS)
 
 coverage: setup ## run the tests and show the lines and branches they miss
-	@$(PY) -m pytest -p no:rh_agents --cov $(ARGS) # its plugin would import it before lines are counted
+	@$(PY) -m pytest --cov $(ARGS)
 
 bench: setup ## measure, and print the table of benchmarks/README.md
 	@$(PY) -m benchmarks $(ARGS)
@@ -100,7 +100,7 @@ constraints: setup ## write constraints.txt anew (ARGS=--upgrade for newer versi
 clean: ## remove the environments, the caches and what was built; never your runs
 	@for venv in .venv .venv-*; do test ! -f "$$venv/pyvenv.cfg" || rm -rf "$$venv"; done
 	@rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .detangle .import_linter_cache
-	@find rh_agents tests examples benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find rh_agents pytest_rh_agents tests examples benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- set-up: once, and again when one of the files it follows from has changed ---------------------------------------
 

@@ -1,5 +1,9 @@
 """Durable, parallel, observable agent workflows in plain async Python."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rh_agents.core._flow import report_usage, tell_progress
 from rh_agents.core.actors import LLM, Agent, BaseActor, Injected, Tool, ToolSet
 from rh_agents.core.calls import Call
@@ -53,6 +57,12 @@ from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
 from rh_agents.stores import MemoryStore, open_store
 
+if TYPE_CHECKING:
+    from rh_agents.display import EventPrinter, EventStreamer, ParallelEventPrinter
+
+# The same as in pyproject.toml; a test compares them.
+__version__ = "0.1.0"
+
 __all__ = [
     "LLM",
     "AdaptiveConcurrency",
@@ -73,6 +83,8 @@ __all__ = [
     "Effect",
     "ErrorStrategy",
     "EventBus",
+    "EventPrinter",
+    "EventStreamer",
     "EventType",
     "ExecutionEvent",
     "ExecutionResult",
@@ -88,6 +100,7 @@ __all__ = [
     "OnUnknown",
     "ParallelDisplayMode",
     "ParallelEventGroup",
+    "ParallelEventPrinter",
     "ParallelExecutionManager",
     "Price",
     "Question",
@@ -113,6 +126,7 @@ __all__ = [
     "UnstorableError",
     "Usage",
     "WorkerLost",
+    "__version__",
     "agent",
     "current",
     "forget_secret",
@@ -129,3 +143,15 @@ __all__ = [
     "tell_progress",
     "tool",
 ]
+
+_SHOWING = frozenset({"EventPrinter", "EventStreamer", "ParallelEventPrinter"})
+
+if not TYPE_CHECKING:  # which would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """What shows events is imported when it is asked for: it brings rich with it."""
+        if name not in _SHOWING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from rh_agents import display  # noqa: PLC0415
+
+        return getattr(display, name)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +12,12 @@ import detangle
 import pytest
 
 from rh_agents import (
+    Budget,
+    BudgetExceeded,
     CallTimeout,
     CircuitBreaker,
     CircuitOpenError,
+    ConcurrencyLimit,
     ErrorStrategy,
     ExecutionEvent,
     ExecutionState,
@@ -22,6 +26,7 @@ from rh_agents import (
     MemoryStore,
     ParallelExecutionManager,
     RetryPolicy,
+    RunStopped,
     Tool,
     TooManyFailures,
     UnreadFailures,
@@ -745,5 +750,192 @@ def test_a_run_says_started_while_it_goes_on_and_how_it_ended() -> None:
                 raise KeyError
         seen.append(state.status)
         assert seen == [ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]
+
+    detangle.run(main)
+
+
+# -- groups of runs that are recorded, stopped and limited -------------------------------------------------------------
+
+
+def test_failures_of_an_earlier_execution_end_the_group_as_they_did() -> None:
+    store, made = MemoryStore(), list[int]()
+
+    @tool
+    async def check(number: int) -> int:
+        made.append(number)
+        await asyncio.sleep(number)
+        if number > 1:
+            raise ValueError(f"no {number}")
+        return number
+
+    async def program() -> list[str]:
+        async with parallel(max_workers=4, name="checks", fail_after=2) as p:
+            p.map(check, [3, 1, 2, 9])
+            with pytest.raises(TooManyFailures) as caught:
+                await p.gather()
+            return [str(result.error_message) for result in p.results] + [str(caught.value.__cause__)]
+
+    first = detangle.run(lambda: run(program, store=store, run_id="r"))
+    assert first[-1] == "no 3"
+    assert detangle.run(lambda: run(program, store=store, run_id="r", retry_failed=False)) == first
+    assert sorted(made) == [1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+def test_a_group_that_ended_early_ends_early_when_it_is_replayed(how: str) -> None:
+    store, made = MemoryStore(), list[float]()
+
+    @tool
+    async def wait(seconds: float) -> float:
+        made.append(seconds)
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def program() -> list[Any]:
+        async with parallel(name="waits", timeout=2.0 if how == "timeout" else None) as p:
+            p.map(wait, [1.0, 9.0])
+            if how == "cancel":
+                await anext(p.stream())
+                p.cancel()
+            try:
+                return [result.error_message for result in await p.gather()]
+            except GroupTimeout as error:
+                return [str(error), [result.result for result in error.results]]
+
+    first = detangle.run(lambda: run(program, store=store, run_id="r"))
+    assert detangle.run(lambda: run(program, store=store, run_id="r", retry_failed=False)) == first
+    assert made == [1.0, 9.0]
+
+
+def test_a_group_with_a_budget_and_a_limit_of_its_own_stays_within_them() -> None:
+    async def main() -> None:
+        limit = ConcurrencyLimit(1)
+        async with ExecutionState() as state:
+            began = asyncio.get_running_loop().time()
+            async with state.parallel(max_workers=5, limits=limit, budget=Budget(calls=5), retry=2, name="slow") as p:
+                p.map(tool(double), range(3))
+                assert [result.unwrap() for result in await p.gather()] == [0, 2, 4]
+            assert asyncio.get_running_loop().time() - began == pytest.approx(0.3, abs=0.01)
+
+    detangle.run(main)
+
+
+def test_a_group_whose_budget_is_spent_stops_its_run() -> None:
+    made: list[int] = []
+
+    @tool
+    async def count(number: int) -> None:
+        made.append(number)
+
+    async def main() -> None:
+        with pytest.raises(BudgetExceeded, match="the group counts"):
+            async with ExecutionState() as state, state.parallel(name="counts", budget=Budget(calls=2)) as p:
+                p.map(count, range(9))
+                await p.gather()
+
+    detangle.run(main)
+    assert made == [0, 1]
+
+
+def test_a_group_of_a_run_that_is_interrupted_lets_its_members_end() -> None:
+    ended: list[int] = []
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(1 + number)
+        ended.append(number)
+
+    async def main() -> None:
+        state = ExecutionState()
+        asyncio.get_running_loop().call_later(0.5, partial(state.request_interrupt, "deploy", grace=1.0))
+        with pytest.raises(RunStopped, match="deploy"):
+            async with state, state.parallel(max_workers=2, timeout=60) as p:
+                p.map(work, range(9))
+                await p.gather()
+
+    detangle.run(main)
+    assert ended == [0], "the other one took longer than the grace"
+
+
+def test_members_within_a_call_that_holds_a_slot_use_it_while_the_call_waits() -> None:
+    limit = ConcurrencyLimit(1)
+
+    @tool(limits=limit)
+    async def leaf(number: int) -> int:
+        return number
+
+    @tool(limits=limit)
+    async def branch(number: int) -> int:
+        async with parallel() as p:
+            p.map(leaf, range(number))
+            found = [result.unwrap() for result in await p.gather()]
+        with pytest.raises(LookupError):
+            async with parallel():
+                raise LookupError
+        return sum(found)
+
+    assert detangle.run(lambda: run(branch, 4)) == 6
+
+
+def test_a_member_that_waits_for_its_own_group_is_told_that_it_would_wait_for_itself() -> None:
+    async def main() -> None:
+        async with ExecutionState() as state, state.parallel() as p:
+            p.add(p.gather)
+            (result,) = await p.gather()
+            assert "it would wait for itself" in str(result.error_message)
+
+    detangle.run(main)
+
+
+def test_a_group_takes_no_work_while_it_is_being_cancelled() -> None:
+    async def main() -> None:
+        async with ExecutionState() as state, state.parallel() as p:
+            p.add(lambda: asyncio.sleep(60))
+            p.cancel()
+            for method in (lambda: p.add(double(1)), lambda: p.map(double, [1])):
+                with pytest.raises(UsageError, match="is being cancelled and takes no more work"):
+                    method()
+            assert await p.gather() == [], "what had not begun has no result"
+
+    detangle.run(main)
+
+
+def test_a_cancellation_while_the_block_ends_ends_the_members_first() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("work")
+
+    async def main() -> None:
+        async def block() -> None:
+            async with ExecutionState() as state, state.parallel() as p:
+                p.add(work)
+
+        task = asyncio.create_task(block())
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        ended.append("block")
+
+    detangle.run(main)
+    assert ended == ["work", "block"]
+
+
+@pytest.mark.parametrize("options", [{"max_workers": 0}, {"max_workers": True}, {"timeout": 0.0}, {"item_timeout": -1}])
+def test_numbers_that_mean_nothing_are_refused_where_they_are_given(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+        parallel(**options)
+
+
+def test_before_its_block_a_group_is_empty_and_says_where_its_methods_belong() -> None:
+    async def main() -> None:
+        p = parallel(breaker=CircuitBreaker())
+        assert (p.results, p.group.status, p.group.enrolled) == ([], GroupStatus.PENDING, 0)
+        for method in (p.cancel, p.stream):
+            with pytest.raises(UsageError, match="inside the block"):
+                method()
 
     detangle.run(main)

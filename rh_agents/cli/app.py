@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rh_agents import __version__
 from rh_agents.cli import store_commands
 from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of
@@ -85,6 +86,22 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"rh-agents {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
+
 
 _TARGET = "A dotted module or the path of a .py file, a colon, and the name of a function or an actor in it."
 _PROGRESS = "On standard error: a bar on a terminal and lines elsewhere (auto), or what is named here."

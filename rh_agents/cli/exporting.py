@@ -33,6 +33,8 @@ def event_record(recorded: RecordedEvent) -> dict[str, Any]:
         "seconds": event.execution_time,
         "retry_delay": event.retry_delay,
         "message": event.message,
+        "tag": event.tag or None,
+        "metadata": dict(event.metadata) or None,
         "group": None if event.group is None else event.group.model_dump(mode="json"),
     }
     record = {name: value for name, value in record.items() if value is not None}

@@ -21,6 +21,7 @@ SHORT_KEY = 8
 """Digits of a key that are shown: enough to tell apart the calls of one address."""
 _LONGEST_RESULT = 80
 _LONGEST_MESSAGE = 500
+_LONGEST_TAG = 80
 _FEW = 10
 _FIRST = 3
 _MOST_TROUBLED = 20
@@ -57,6 +58,8 @@ class Node:
     seconds: float | None = None
     message: str | None = None
     result: str = ""
+    tag: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     tries: int = 1
     is_reused: bool = False
     is_superseded: bool = False
@@ -103,6 +106,8 @@ class RunTree:
             node.is_superseded = True
             return
         node.status = status
+        if event.tag or event.metadata:
+            node.tag, node.metadata = event.tag, event.metadata
         node.attempts = max(node.attempts, event.attempt)
         if status is ExecutionStatus.STARTED:
             node.began, node.message = self.last, None
@@ -239,6 +244,10 @@ def record_of_node(node: Node) -> dict[str, Any]:
     else:
         record |= {"attempts": node.attempts, "tries": node.tries, "reused": node.is_reused}
         record |= {"message": node.message, "result": node.result or None}
+        if node.tag:
+            record["tag"] = node.tag
+        if node.metadata:
+            record["metadata"] = dict(node.metadata)
     record["calls"] = [record_of_node(child) for child in node.children]
     return record
 
@@ -341,6 +350,7 @@ class TreeView:
         mark, style = self._mark(node)
         self.page.line(
             Part(f"{mark} {_label(node)}", style),
+            Part(f"#{harmless(node.tag, _LONGEST_TAG)}" if node.tag else "", "cyan", 2),
             Part(self._word(node), "yellow", 1),
             Part("" if node.seconds is None else duration(node.seconds), "dim", 3),
             Part(f"{node.attempts} attempts" if node.attempts > 1 else "", "yellow", 4),
@@ -351,6 +361,8 @@ class TreeView:
             Part(f"→ {node.result}" if node.result else "", "dim", 6, is_elastic=True),
             indent=indent,
         )
+        if node.metadata:
+            self.page.paragraph(harmless(brief(dict(node.metadata)), _LONGEST_MESSAGE), "dim", indent + 2)
         is_told_below = node.status is ExecutionStatus.AWAITING and node.kind is not EventType.QUESTION
         if node.message and not node.is_fine and not is_told_below:
             self.page.paragraph(harmless(node.message, _LONGEST_MESSAGE), style, indent + 2)

@@ -86,6 +86,8 @@ class Job:
     """How many workers it has lost, in all executions of the run."""
     is_unknown: bool = False
     """Whether it has lost its worker, and nobody has decided yet what becomes of it."""
+    marks: Mapping[str, Any] | None = None
+    """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
 
     def __init__(
         self,
@@ -206,6 +208,8 @@ class Job:
     def event(self, status: ExecutionStatus, facts: Mapping[str, Any] | None = None) -> ExecutionEvent[Any]:
         """An event of the call as it stands."""
         run = self.run
+        if self.marks is not None:
+            facts = {**self.marks, **(facts or {})}
         return call_event(
             self.actor,
             self.name,

@@ -174,12 +174,20 @@ class FunctionCall(Call[T]):
 class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic would build a model for it at import
     """The call of an actor with one input. `await call` gives an `ExecutionResult`, whatever becomes of the call."""
 
-    __slots__ = ("extra_context", "input_data")
+    __slots__ = ("extra_context", "input_data", "marks")
 
-    def __init__(self, actor: BaseActor, input_data: Any, extra_context: Any, run: RunHandle | None = None) -> None:
+    def __init__(
+        self,
+        actor: BaseActor,
+        input_data: Any,
+        extra_context: Any,
+        run: RunHandle | None = None,
+        marks: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(actor, run)
         self.input_data: Any = input_data
         self.extra_context: Any = extra_context
+        self.marks: Mapping[str, Any] | None = marks
 
     async def _value(self) -> ExecutionResult[T]:
         return await self.outcome()  # type: ignore[return-value]
@@ -191,6 +199,8 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
     def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
         """As for every call; the preconditions come before the first attempt."""
         job = super().job(run, scope, parent, name, key)
+        if self.marks is not None:
+            job.marks = self.marks
         if self.actor.preconditions or self.actor.input_model is not None:
             job.check = lambda: self._check(run)
         return job

@@ -7,12 +7,12 @@ from datetime import UTC
 from datetime import datetime as DateTime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializeAsAny, field_serializer
 from typing_extensions import TypeVar
 
 from rh_agents.core._trusted import trusted
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.errors import UsageError
+from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
@@ -41,7 +41,9 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     happens is told by new ones.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True, arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        defer_build=True, frozen=True, arbitrary_types_allowed=True, extra="forbid"
+    )
 
     actor: SerializeAsAny[BaseActor]
     name: str = ""
@@ -86,13 +88,35 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     group: ParallelEventGroup | None = Field(default=None)
     """How the group stands; only in events about groups."""
 
+    tag: str = ""
+    """What the caller calls this call, for people who look for it: in all its events, and no part of its key."""
+    metadata: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """What else the caller wants to be kept with these events: data that JSON has, and no part of the key."""
+
     def __init__(self, **data: Any) -> None:
-        """An event made by hand is named after its actor."""
+        """An event made by hand is named after its actor.
+
+        Raises:
+            DefinitionError: there is no field of this name.
+        """
+        if not data.keys() <= type(self).model_fields.keys():
+            self._refuse_unknown(data)
         actor = data.get("actor")
         if isinstance(actor, BaseActor):
             data.setdefault("name", actor.name)
             data.setdefault("event_type", actor.event_type)
         super().__init__(**data)
+
+    def _refuse_unknown(self, data: Mapping[str, Any]) -> None:
+        """Say which fields there are. (A derived class may have others, under other names, or take what it gets.)"""
+        fields, config = type(self).model_fields, type(self).model_config
+        aliases = {alias for field in fields.values() for alias in (field.alias, field.validation_alias) if alias}
+        unknown = [name for name in data if name not in fields and name not in aliases]
+        if unknown and config.get("extra") == "forbid":
+            raise DefinitionError(
+                f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(fields)}. "
+                "What else is to be kept with a call goes into metadata={...}"
+            )
 
     @property
     def datetime(self) -> str:
@@ -131,7 +155,21 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
                     "event(input_data, extra_context, ExecutionState())"
                 )
             run = scope.run
-        return run.start(self.actor, input_data, extra_context)
+        return run.start(self.actor, input_data, extra_context, self._marks())
+
+    def _marks(self) -> dict[str, Any] | None:
+        """What all events of the call are to have; people read it."""
+        if not self.tag and not self.metadata:
+            return None
+        return {"tag": redact(self.tag), "metadata": _redacted(dict(self.metadata))}
+
+
+def _redacted(data: Any) -> Any:
+    if isinstance(data, str):
+        return redact(data)
+    if isinstance(data, dict):
+        return {_redacted(name): _redacted(value) for name, value in data.items()}
+    return [_redacted(each) for each in data] if isinstance(data, list) else data
 
 
 GROUP_ACTOR: BaseActor = BaseActor.model_construct(
@@ -178,6 +216,8 @@ def call_event(
         "is_parallel": group_id is not None,
         "group_total": group_total,
         "group": None,
+        "tag": "",
+        "metadata": {},
     }
     if facts is not None:
         fields.update(facts)

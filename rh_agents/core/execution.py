@@ -512,9 +512,11 @@ class ExecutionState:
 
     # -- what calls and groups need (see RunHandle) -------------------------------------------------------------------
 
-    def start(self, actor: BaseActor, input_data: Any, extra_context: Any) -> Awaitable[ExecutionResult[Any]]:
+    def start(
+        self, actor: BaseActor, input_data: Any, extra_context: Any, marks: Mapping[str, Any] | None = None
+    ) -> Awaitable[ExecutionResult[Any]]:
         """A call of the actor that starts when it is awaited."""
-        return ActorCall(actor, input_data, extra_context, self)
+        return ActorCall(actor, input_data, extra_context, self, marks)
 
     def new_id(self) -> str:
         """An id for a group of a run that records nothing."""

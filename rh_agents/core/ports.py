@@ -651,6 +651,11 @@ class RunHandle(Protocol):
         """Add or update a group in the run's metrics."""
         ...
 
-    def start(self, actor: BaseActor, input_data: Any, extra_context: Any) -> Awaitable[ExecutionResult[Any]]:
-        """A call of the actor that starts when it is awaited, and again at every attempt of a group."""
+    def start(
+        self, actor: BaseActor, input_data: Any, extra_context: Any, marks: Mapping[str, Any] | None = None
+    ) -> Awaitable[ExecutionResult[Any]]:
+        """A call of the actor that starts when it is awaited, and again at every attempt of a group.
+
+        `marks` are fields that all of its events have.
+        """
         ...

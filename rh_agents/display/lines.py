@@ -28,6 +28,7 @@ _MARKS = {
 _ROOM_FOR_TIME = 60
 _ROOM_FOR_ADDRESS = 40
 _MESSAGE_LENGTH = 500
+_TAG_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,14 @@ def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None
     if note:
         line.append(f"{note} ", "dim")
     line.append(_name(event, how.address and room >= _ROOM_FOR_ADDRESS), "bold")
+    if event.tag:
+        line.append(f" #{harmless(event.tag, _TAG_LENGTH)}", "cyan")
     line.append(f"  {event.execution_status.value}", style)
     _append_facts(line, event)
     if event.usage and (event.usage.tokens or event.usage.cost):
         line.append(f"  {amount(event.usage)}", "dim")
+    if event.metadata:
+        line.append(f"  {brief(dict(event.metadata))}", "dim")
     if event.message is not None:
         line.append(f"  {harmless(event.message, _MESSAGE_LENGTH)}", style)
         return line

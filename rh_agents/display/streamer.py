@@ -119,6 +119,7 @@ def _spelled_out(event: ExecutionEvent[Any]) -> ExecutionEvent[Any]:
             "result": None if event.result is None else brief(event.result),
             "name": harmless(event.name),
             "address": harmless(event.address),
+            "tag": harmless(event.tag),
             "message": None if event.message is None else harmless(event.message),
         }
     )

@@ -84,6 +84,8 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
         and facts["usage"] is None
         and facts["charges"] is None
         and not facts["lost"]
+        and not facts["tag"]
+        and not facts["metadata"]
         and facts["group"] is None
         and actor.version == "1"
         and actor.name == facts["name"]
@@ -110,6 +112,10 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
         more["charges"] = dict(facts["charges"])
     if facts["lost"]:
         more["lost"] = facts["lost"]
+    if facts["tag"]:
+        more["tag"] = facts["tag"]
+    if facts["metadata"]:
+        more["metadata"] = dict(facts["metadata"])
     return json.dumps(more)
 
 
@@ -288,6 +294,8 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
             "charges": more.get("charges"),
             "lost": more.get("lost", 0),
             "progress": None,
+            "tag": more.get("tag", ""),
+            "metadata": more.get("metadata", {}),
         },
     )
 

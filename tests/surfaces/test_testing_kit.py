@@ -238,7 +238,7 @@ def test_network(no_real_requests):
     assert "these hosts were tried: 192.0.2.1:80" in done.stdout
 
 
-def test_the_plugin_imports_the_testing_kit_only_where_it_is_wanted() -> None:
-    code = "import rh_agents.pytest_plugin, sys; print('rh_agents.testing.cassette' in sys.modules)"
+def test_the_plugin_imports_the_library_only_where_a_fixture_is_wanted() -> None:
+    code = "import pytest_rh_agents, sys; print('rh_agents' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "False"
