@@ -13,20 +13,22 @@ may contain NUL and lone surrogates: a backend stores them so that they come bac
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow, RunInfo
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores.artifacts import ArtifactStore
 
 __all__ = [
+    "ENDED",
     "Backend",
     "Batch",
     "CallRow",
     "Edit",
     "EventRow",
+    "Kept",
     "OutcomeRow",
     "Reading",
     "RunRow",
@@ -35,6 +37,12 @@ __all__ = [
     "StoredOutcome",
     "Writing",
 ]
+
+
+T = TypeVar("T")
+
+ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+"""How a run stands that has ended."""
 
 
 class EventRow(NamedTuple):
@@ -73,6 +81,7 @@ class OutcomeRow(NamedTuple):
         epoch, tries, parent_attempt: `Outcome.made_in`.
         value: typed JSON text in UTF-8, of the value or of the error; None if it is an artifact.
         artifact: SHA-256 of that text in hexadecimal, if it is kept elsewhere.
+        size: how many bytes it has there; None also in rows that older versions wrote.
         more: JSON text of what differs from the event (name, address, seconds, attempts, group_id); nearly always None.
     """
 
@@ -87,13 +96,14 @@ class OutcomeRow(NamedTuple):
     value: bytes | None
     artifact: str | None
     more: str | None
+    size: int | None = None
 
 
 class CallRow(NamedTuple):
     """What the fold over a journal needs of an event.
 
-    `name` and `more` are there if `more` may tell of something that was spent. The last three are of a failure's
-    outcome, None elsewhere.
+    `name` is there if `more` is: that may tell of something that was spent. The last three are of a failure's outcome,
+    None elsewhere.
     """
 
     sequence: int
@@ -110,15 +120,10 @@ class CallRow(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """An event with the value of its outcome.
-
-    RECOVERED events have `ok`, `value` and `artifact` of the outcome that is recorded for their key in the same run.
-    """
+    """An event with the outcome that it reports; RECOVERED events with the one that is recorded for their key."""
 
     row: EventRow
-    ok: bool | None
-    value: bytes | None
-    artifact: str | None
+    outcome: OutcomeRow | None
 
 
 class StoredOutcome(NamedTuple):
@@ -131,6 +136,18 @@ class StoredOutcome(NamedTuple):
     attempts: int
     group_id: str | None
 
+    @property
+    def sequence(self) -> int:
+        """Where it stands in the journal."""
+        return self.row.sequence
+
+
+class Kept(NamedTuple, Generic[T]):
+    """What a row says, and its checksums as they are stored (see `_checksums`). Only `_verified` may believe it."""
+
+    row: T
+    checksum: Any
+
 
 class Edit(NamedTuple):
     """Another outcome for a key of a copied run; `message` is the one line of its error for the event."""
@@ -140,6 +157,7 @@ class Edit(NamedTuple):
     value: bytes | None
     artifact: str | None
     message: str | None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,22 +299,20 @@ class Writing(Protocol):
         """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours."""
         ...
 
-    def copy(
-        self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
-    ) -> bool:
-        """Copy a run, in the database and as it is at one moment, under a name; False if there is one of that name.
+    def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
+        """Add a run with a journal, in one transaction; False if there is one of this name.
 
-        Left out are all events with one of these keys, with their outcomes; the others are counted anew without gaps.
-        An edit changes the outcome of its key (value, artifact, ok) and the event that reports it (ok, message, status
-        completed or failed). The copy's row is that of the source but: status started, nobody holds it, created and
-        updated now, not ended, no reason, `forked_from` the source's name. Questions are not copied.
+        Args:
+            new: its row, but for the number, `last_sequence` and `outcomes`.
+            parts: events, numbered from 1 without gaps, with the outcomes that they report, a part at a time. They are
+                read while they are written; an error of theirs rolls everything back.
         """
         ...
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def ask(self, number: int, fence: int, question: Question) -> Question | None:
-        """Add a question unless there is one of this id, and return what is there. None if the run is not ours."""
+    def ask(self, number: int, fence: int, question: Question) -> bool:
+        """Add a question unless there is one of this id. False if the run is not ours."""
         ...
 
     def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
@@ -342,25 +358,32 @@ class Writing(Protocol):
 
 
 class Reading(Protocol):
-    """A session that only reads, and never keeps a writer waiting."""
+    """A session that only reads, and never keeps a writer waiting.
 
-    def find_run(self, run_id: str) -> RunRow | None:
-        """The run of this name."""
+    What it gives comes with checksums and is not to be believed before they were compared. What cannot even be turned
+    into such rows may raise anything.
+    """
+
+    def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
+        """The run of this name, and those with this `name_checksum`, which may have lost their name.
+
+        Checksums of runs are those of `run_checksum`, `status_checksum` and `holder_checksum`.
+        """
         ...
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
         """The runs that fit, newest first."""
         ...
 
-    def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
+    def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
         """Events in their order from after a sequence, at most `limit`; fewer means that there are no more."""
         ...
 
-    def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
-        """The same, with everything."""
+    def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
+        """The same, with everything but their outcomes."""
         ...
 
-    def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
+    def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
         """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         ...
 
@@ -368,15 +391,22 @@ class Reading(Protocol):
         """Where the outcomes of these keys are recorded; those that have none are left out."""
         ...
 
-    def question(self, number: int, question_id: str) -> Question | None:
-        """One question of a run."""
+    def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
+        """The question of a run, and those of any run with this `name_checksum`.
+
+        Checksums of questions are those of `question_checksum` and `answer_checksum`.
+        """
         ...
 
-    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+    def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         """The result that is kept under a key and has not expired."""
         ...
 
-    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+    def cached(self, after: bytes, limit: int) -> list[Kept[CacheEntry]]:
+        """Results that are kept, in the order of their keys from after one, at most `limit`."""
+        ...
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Kept[Question]]:
         """Questions of one run or of all, oldest first. `is_open` leaves out those that have an answer."""
         ...
 
@@ -391,9 +421,9 @@ class Reading(Protocol):
     def findings(self) -> list[str]:
         """Look for damage; a line for each finding that names its run.
 
-        The database's own check; runs whose events are not numbered 1 to `last_sequence`; runs whose `outcomes` is
-        not their number; outcomes without an event that has `ok`, and such events without outcome; keys that differ
-        between the two; keys with two outcomes.
+        The database's own check; damaged rows of the windows of rate limits; runs whose events are not numbered 1 to
+        `last_sequence`; runs whose `outcomes` is not their number; outcomes without an event that has `ok`, and such
+        events without outcome; keys that differ between the two; keys with two outcomes.
         """
         ...
 

@@ -24,6 +24,7 @@ from rh_agents.stores._rows import (
     event_row,
     outcome_of,
     outcome_row,
+    read_artifact,
     stored_outcome,
 )
 from rh_agents.stores._writer import Delivery, again
@@ -77,9 +78,8 @@ class SqlJournal:
         self._timer: asyncio.TimerHandle | None = None
         self._broken: StoreError | None = None
         self._tell_of_stop: Callable[[str], None] | None = None
-        self._begin_to_read = partial(
-            _begin_to_read, store, row.number
-        )  # no cycle: who forgets a journal lets go of it
+        # No cycle: who forgets a journal lets go of it.
+        self._begin_to_read = partial(_begin_to_read, store, row.number, info.run_id)
         self._read_ahead = ReadAhead(self._begin_to_read)
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -161,7 +161,11 @@ class SqlJournal:
         key, ok = outcome.key, outcome.error is None
         sequence = self._sequence + 1
         row = event_row(sequence, event, key, ok)
-        about = outcome_row(sequence, outcome, row, None if artifact else data, artifact)
+        about = (
+            outcome_row(sequence, outcome, row, data, None, None)
+            if artifact is None
+            else outcome_row(sequence, outcome, row, None, artifact, len(data))
+        )
         self._sequence = sequence
         self._events.append(row)
         self._outcomes.append(about)
@@ -250,9 +254,11 @@ class SqlJournal:
         found = self._read_ahead.take(sequence)
         if found is None:
             found = await self._read_ahead.wait_for(sequence)
+        if found is None:
+            raise self._store.missing(self.info.run_id, f"the outcome of event {sequence}")
         row = found.row
         if row.artifact is not None:
-            return self._revived(found, await self._store.in_thread(self._store.artifacts.get, row.artifact))
+            return self._revived(found, await self._store.in_thread(read_artifact, self._store.artifacts, row))
         return self._revived(found, row.value)
 
     def load_nowait(self, key: bytes) -> Outcome | None:
@@ -272,8 +278,8 @@ class SqlJournal:
     def _revived(self, stored: StoredOutcome, data: bytes | None) -> Outcome:
         try:
             return outcome_of(stored, data)
-        except StoreError as error:
-            raise self._store.damaged(self.info.run_id, stored.row.sequence, error) from error
+        except Exception as error:
+            raise self._store.unreadable(self.info.run_id, stored.row.sequence, error) from error
 
     async def _earlier(self, key: bytes) -> Outcome:
         """The outcome that was recorded first for a key, as soon as it is on disk."""
@@ -292,28 +298,38 @@ class SqlJournal:
         unwritten = self._unwritten.get(key)
         if unwritten is not None:
             return outcome_of(*unwritten)
-        found = self._begin_to_read(self.recorded.finished[key] - 1, 1).result()[0]
-        artifact = found.row.artifact
-        return self._revived(found, found.row.value if artifact is None else self._store.artifacts.get(artifact))
+        sequence = self.recorded.finished[key]
+        found = self._begin_to_read(sequence - 1, 1).result()
+        if not found or found[0].row.sequence != sequence:
+            raise self._store.missing(self.info.run_id, f"the outcome of event {sequence}")
+        row = found[0].row
+        data = row.value if row.artifact is None else read_artifact(self._store.artifacts, row)
+        return self._revived(found[0], data)
 
     # -- people -------------------------------------------------------------------------------------------------------
 
     async def ask(self, question: Question) -> Question:
         """Record that a question is open, or find it as it stands."""
         self._expect_mine()
-        number, fence = self.number, self.fence
-        found = await self._store.read(lambda session: session.question(number, question.id))
+        found = await self._question(question.id)
         if found is None:
-            found = await self._change(lambda session: session.ask(number, fence, question))
-            if found is None:
+            number, fence = self.number, self.fence
+            if not await self._change(lambda session: session.ask(number, fence, question)):
                 raise again(self._break(self._lost()))
+            found = await self._question(question.id)
+        if found is None:
+            raise self._store.missing(self.info.run_id, f"question {question.id!r}")
         return found
+
+    async def _question(self, question_id: str) -> Question | None:
+        number, run_id = self.number, self.info.run_id
+        return await self._store.read(lambda session: session.question(number, run_id, question_id))
 
     async def reject_answer(self, question_id: str, problem: str) -> None:
         """Open the question again."""
         self._expect_mine()
         number, fence = self.number, self.fence
-        if await self._store.read(lambda session: session.question(number, question_id)) is None:
+        if await self._question(question_id) is None:
             raise StoreError(f"run {self.info.run_id!r} has asked no question {question_id!r}")
         if not await self._change(lambda session: session.reject_answer(number, fence, question_id, problem)):
             raise again(self._break(self._lost()))
@@ -410,5 +426,5 @@ class SqlJournal:
             raise again(self._broken)
 
 
-def _begin_to_read(store: SqlStore, number: int, after: int, limit: int) -> Future[list[StoredOutcome]]:
-    return store.begin_to_read(lambda session: session.outcomes(number, after, limit))
+def _begin_to_read(store: SqlStore, number: int, run_id: str, after: int, limit: int) -> Future[list[StoredOutcome]]:
+    return store.begin_to_read(lambda session: session.outcomes(number, run_id, after, limit))

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from rh_agents.stores.artifacts import StoredArtifact, checked_digest, missing, verified
+from rh_agents.stores.artifacts import StoredArtifact, checked_digest, expect_size, missing, verified
 
 __all__ = ["TableArtifacts"]
 
@@ -50,19 +50,21 @@ class TableArtifacts:
             connection.execute(self._query("put_artifact"), {"digest": digest.digest(), "data": data})
         return digest.hexdigest()
 
-    def get(self, digest: str) -> bytes:
+    def get(self, digest: str, *, size: int | None = None) -> bytes:
         """The bytes with this digest.
 
         Raises:
-            StoreError: they are missing, damaged or not readable.
+            StoreError: they are missing, damaged or not readable, or there are not `size` of them.
         """
         name = bytes.fromhex(checked_digest(digest))
         with self._connection("an artifact could not be read") as connection:
-            row = connection.execute(self._query("get_artifact"), {"digest": name}, binary=True).fetchone()
+            limit = {"digest": name, "size": size}
+            row = connection.execute(self._query("get_artifact"), limit, binary=True).fetchone()
         where = f"{self._place}/artifact/{digest}"
         if row is None:
             raise missing(where)
-        return verified(row[0], digest, where)
+        expect_size(row[0], size, where)
+        return verified(row[1], digest, where)
 
     def digests(self) -> Iterator[StoredArtifact]:
         """All artifacts in the order of their digests."""

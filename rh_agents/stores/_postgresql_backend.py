@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -18,21 +18,38 @@ from psycopg_pool import ConnectionPool
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
 from rh_agents.stores._backend import (
+    ENDED,
     Batch,
     CallRow,
-    Edit,
     EventRow,
+    Kept,
     OutcomeRow,
     RunRow,
     Standing,
-    StoredEvent,
     StoredOutcome,
+)
+from rh_agents.stores._checksums import (
+    amounts_checksum,
+    answer_checksum,
+    cache_checksum,
+    held_checksum,
+    holder_checksum,
+    sealed,
+    status_checksum,
+    ticket_checksum,
 )
 from rh_agents.stores._files import checked_mode, read_mode
 from rh_agents.stores._postgresql_artifacts import TableArtifacts
 from rh_agents.stores._postgresql_driver import Array, Database, from_text, plain_text, read_url
+from rh_agents.stores._postgresql_migration import CHECKSUMS, Sealing
 from rh_agents.stores._sql import read_migrations, read_queries
-from rh_agents.stores._windows import Ticket, refusal
+from rh_agents.stores._verified import (
+    CHECKSUMS_OF_QUESTION,
+    CHECKSUMS_OF_RUN,
+    checksums_of_question,
+    checksums_of_run,
+)
+from rh_agents.stores._windows import damaged_windows, held_until, refusal, tickets_since
 from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
 
 __all__ = ["PostgresqlBackend"]
@@ -55,6 +72,8 @@ _EVENT_KINDS: Final = {
     "message": "text",
     "ok": "bool",
     "more": "text",
+    "call_checksum": "int4",
+    "checksum": "int4",
 }
 _OUTCOME_KINDS: Final = {
     "sequence": "int8",
@@ -68,9 +87,11 @@ _OUTCOME_KINDS: Final = {
     "value": "bytea",
     "artifact": "bytea",
     "more": "text",
+    "size": "int8",
+    "checksum": "int4",
 }
-assert tuple(_EVENT_KINDS) == EventRow._fields
-assert tuple(_OUTCOME_KINDS) == OutcomeRow._fields
+assert tuple(_EVENT_KINDS)[:-2] == EventRow._fields
+assert tuple(_OUTCOME_KINDS)[:-1] == OutcomeRow._fields
 _ARTIFACT: Final = OutcomeRow._fields.index("artifact")
 
 
@@ -176,14 +197,16 @@ def migrate(database: Database, connection: Connection) -> None:
     known = migrations[-1].number
     with database.errors("the schema could not be brought up to date"):
         version = _version(connection)
+        sealing = Sealing(connection)
         while version < known:
             with connection.transaction():
                 connection.execute(queries["lock_migrations"].encode(), {"lock": _lock_number(database)})
                 _create_schema(database, connection)
                 version = _version(connection)
                 step = next((step for step in migrations if step.number > version), None)
-                if step is not None:
-                    connection.execute(step.text.encode())
+                if step is not None and (step.number != CHECKSUMS or sealing.advance(step)):
+                    if step.number != CHECKSUMS:
+                        connection.execute(step.text.encode())
                     facts = {"version": step.number, "file": step.file}
                     connection.execute(queries["add_migration"].encode(), facts)
                     version = step.number
@@ -321,8 +344,9 @@ class PostgresqlWriting:
 
     def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
         """Add all batches in one transaction, but for those of runs that are not ours any more."""
-        events = _columns("event", _EVENT_KINDS, [(batch.number, batch.events) for batch in batches])
-        outcomes = _columns("outcome", _OUTCOME_KINDS, [(batch.number, _with_bytes(batch)) for batch in batches])
+        both = [(batch.number, *_with_checksums(batch)) for batch in batches]
+        events = _columns("event", _EVENT_KINDS, [(number, rows) for number, rows, _ in both])
+        outcomes = _columns("outcome", _OUTCOME_KINDS, [(number, rows) for number, _, rows in both])
         rows = self._rows(
             "write",
             "the journal could not be written (if the connection broke, the last batch may be there all the same)",
@@ -381,55 +405,53 @@ class PostgresqlWriting:
     def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
         """Let go of a run, and say how it stands if `status` is given. False if it is not ours any more."""
         what = "the run could not be let go of"
+        held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
         if status is None:
-            return self._changes("release", what, number=number, fence=fence)
-        return self._changes(
-            "release_with_status", what, number=number, fence=fence, status=status, reason=reason, now=now
-        )
+            return self._changes("release", what, **held)
+        ended_at = now if status in ENDED else None
+        facts = {"status": status, "reason": reason, "now": now, "ended_at": ended_at}
+        checksum = status_checksum(status, reason, ended_at)
+        return self._changes("release_with_status", what, **held, **facts, status_checksum=checksum)
 
     def delete(self, number: int, fence: int) -> bool:
         """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours."""
         return self._changes("delete", "the run could not be deleted", number=number, fence=fence)
 
-    def copy(
-        self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
-    ) -> bool:
-        """Copy a run under a name; False if there is one of that name."""
-        return self._changes(
-            "copy",
-            f"run {new_run_id!r} could not be made as a copy",
-            source=source,
-            run_id=new_run_id,
-            now=now,
-            leave_out=Array("bytea", list(leave_out)),
-            edit_key=Array("bytea", [edit.key for edit in edits]),
-            edit_ok=Array("bool", [edit.ok for edit in edits]),
-            edit_value=Array("bytea", [edit.value for edit in edits]),
-            edit_artifact=Array("bytea", [_artifact_bytes(edit.artifact) for edit in edits]),
-            edit_message=Array("text", [edit.message for edit in edits]),
-        )
+    def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
+        """Add a run with a journal; False if there is one of this name."""
+        with self._database.errors(f"run {new.run_id!r} could not be made"), self._connection.transaction():
+            made = self.create(new)
+            if made is None:
+                return False
+            sequence = 0
+            for events, outcomes in parts:
+                self.write([Batch(made.number, made.fence, sequence, events, outcomes)], new.updated_at)
+                sequence += len(events)
+        return True
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def ask(self, number: int, fence: int, question: Question) -> Question | None:
-        """Add a question unless there is one of this id, and return what is there. None if the run is not ours."""
+    def ask(self, number: int, fence: int, question: Question) -> bool:
+        """Add a question unless there is one of this id. False if the run is not ours."""
         what = "a question could not be recorded"
         columns = asdict(question)
         del columns["run_id"]
+        checksums = dict(zip(CHECKSUMS_OF_QUESTION, checksums_of_question(question), strict=True))
         with self._database.errors(what), self._connection.transaction():
-            self._changes("ask", what, number=number, fence=fence, **columns)
-            rows = self._rows("held_question", what, number=number, fence=fence, id=question.id)
-        return None if not rows else Question(question.run_id, *rows[0][1:])
+            self._changes("ask", what, number=number, fence=fence, **columns, **checksums)
+            return bool(self._rows("is_held", what, number=number, fence=fence))
 
     def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
         """Take an answer away and say why. False if the run is not ours."""
-        what = "an answer could not be rejected"
-        return self._changes("reject_answer", what, number=number, fence=fence, id=question_id, problem=problem)
+        facts = {"number": number, "fence": fence, "id": question_id, "problem": problem}
+        checksum = answer_checksum(question_id, None, None, None, problem)
+        return self._changes("reject_answer", "an answer could not be rejected", **facts, answer_checksum=checksum)
 
     def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
         """Answer an open question, and forget its problem; False if there is none or it has been answered."""
-        what = "an answer could not be recorded"
-        return self._changes("answer", what, number=number, id=question_id, answer=answer, by=by, now=now)
+        facts = {"number": number, "id": question_id, "answer": answer, "by": by, "now": now}
+        checksum = answer_checksum(question_id, answer, now, by, None)
+        return self._changes("answer", "an answer could not be recorded", **facts, answer_checksum=checksum)
 
     def request_stop(self, number: int, reason: str) -> None:
         """Leave a request for the holder of a run."""
@@ -448,6 +470,7 @@ class PostgresqlWriting:
             created_at=entry.created_at,
             expires_at=entry.expires_at,
             run_id=entry.run_id,
+            checksum=cache_checksum(entry),
         )
 
     def delete_expired(self, now: float) -> None:
@@ -456,29 +479,43 @@ class PostgresqlWriting:
 
     def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
         """Take amounts out of a window, by the clock of the server: those of machines differ."""
-        what = "a shared rate limit could not be asked"
-        lock = sha256(_digest(self._database) + window.name.encode("utf-8", "surrogatepass")).digest()
+        what, place, limited = "a shared rate limit could not be asked", self._database.place, window.name
         with self._database.errors(what), self._connection.transaction():
-            self._rows("lock_window", what, lock=int.from_bytes(lock[:8], "big", signed=True))
-            ((now, held_until),) = self._rows("read_window", what, limited=window.name)
-            self._rows("delete_old_tickets", what, limited=window.name, now=now)
-            rows = self._rows("read_tickets", what, limited=window.name, since=now - window.per)
-            tickets = [Ticket(taken_at, json.loads(amounts)) for taken_at, amounts in rows]
-            refused = refusal(window, tickets, held_until or 0.0, amounts, now)
+            now, until = self._lock_window(limited, what)
+            self._rows("delete_old_tickets", what, limited=limited, now=now)
+            rows = self._rows("read_tickets", what, limited=limited)
+            tickets = tickets_since(place, limited, rows, now - window.per)
+            refused = refusal(window, tickets, until, amounts, now)
             if refused is not None:
                 return refused
-            facts = {"limited": window.name, "taken_at": now, "ends_at": now + window.per}
-            ((number,),) = self._rows("add_ticket", what, amounts=json.dumps(dict(amounts)), **facts)
+            taken, ends_at = json.dumps(dict(amounts)), now + window.per
+            facts = {"limited": limited, "taken_at": now, "ends_at": ends_at, "amounts": taken}
+            checksum = ticket_checksum(limited, now, ends_at)
+            of_amounts = amounts_checksum(limited, taken)
+            ((number,),) = self._rows("add_ticket", what, **facts, checksum=checksum, amounts_checksum=of_amounts)
         return Admitted(str(number))
+
+    def _lock_window(self, limited: str, what: str) -> tuple[float, float]:
+        """Let nobody else look at a window until the transaction ends; its time, and before when nobody passes."""
+        lock = sha256(_digest(self._database) + limited.encode("utf-8", "surrogatepass")).digest()
+        self._rows("lock_window", what, lock=int.from_bytes(lock[:8], "big", signed=True))
+        ((now, *row),) = self._rows("read_window", what, limited=limited)
+        return now, held_until(self._database.place, limited, row)
 
     def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
         """Let a ticket count for other amounts, if it still counts."""
-        facts = {"limited": window.name, "number": int(ticket), "amounts": json.dumps(dict(amounts))}
-        self._rows("settle_ticket", "a shared rate limit could not be settled", **facts)
+        limited, used = window.name, json.dumps(dict(amounts))
+        facts = {"limited": limited, "number": int(ticket), "amounts": used}
+        checksum = amounts_checksum(limited, used)
+        self._rows("settle_ticket", "a shared rate limit could not be settled", **facts, amounts_checksum=checksum)
 
     def hold(self, window: RateWindow, seconds: float, now: float) -> None:
         """Admit nobody for so many seconds, or for longer if that was said before."""
-        self._rows("hold", "a shared rate limit could not be held", limited=window.name, seconds=seconds)
+        what, limited = "a shared rate limit could not be held", window.name
+        with self._database.errors(what), self._connection.transaction():
+            now, until = self._lock_window(limited, what)
+            until = max(until, now + seconds)
+            self._rows("hold", what, limited=limited, until=until, checksum=held_checksum(limited, until))
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -501,19 +538,19 @@ class PostgresqlReading:
         with self._backend.borrow(what) as connection:
             return _rows(connection, self._queries[name], parameters)
 
-    def find_run(self, run_id: str) -> RunRow | None:
-        """The run of this name."""
-        rows = self._rows("find_run", f"run {run_id!r} could not be read", run_id=run_id)
-        return _run_row(rows[0]) if rows else None
+    def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
+        """The run of this name, and those whose name has this checksum."""
+        rows = self._rows("find_run", f"run {run_id!r} could not be read", run_id=run_id, named=named)
+        return [_kept_run(row) for row in rows]
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
         """The runs that fit, newest first."""
         name = "runs" if tag is None else "runs_with_tag"
         tags = {} if tag is None else {"tag": Array("text", [tag])}
         rows = self._rows(name, "the runs could not be read", status=status, updated_before=updated_before, **tags)
-        return [_run_row(row) for row in rows]
+        return [_kept_run(row) for row in rows]
 
-    def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
+    def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
         """Events in their order from after a sequence, at most `limit`."""
         with self._backend.borrow("the journal could not be read") as connection:
             cursor = connection.cursor(binary=True)
@@ -521,44 +558,44 @@ class PostgresqlReading:
             plain_text(cursor)
             query = self._queries["calls"].encode()
             cursor.execute(query, {"number": number, "after": after, "limit": limit}, prepare=True)
-            rows = [_call_row(row) for row in cursor.fetchall()]
-        if any(row.group_id is not None and "\\" in row.group_id for row in rows):
-            return [row if row.group_id is None else row._replace(group_id=from_text(row.group_id)) for row in rows]
-        return rows
+            return [Kept(_call_row(row[:-1]), row[-1]) for row in cursor.fetchall()]
 
-    def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
-        """The same, with everything."""
+    def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
+        """The same, with everything but their outcomes."""
         rows = self._rows("events", "the journal could not be read", number=number, after=after, limit=limit)
-        return [StoredEvent(EventRow._make(row[:-3]), row[-3], row[-2], _artifact_text(row[-1])) for row in rows]
+        return [Kept(EventRow._make(row[:-1]), row[-1]) for row in rows]
 
-    def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
+    def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
         """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         rows = self._rows("outcomes", "the outcomes could not be read", number=number, after=after, limit=limit)
         width = len(OutcomeRow._fields)
-        return [StoredOutcome(_outcome_row(row[:width]), *row[width:]) for row in rows]
+        return [Kept(StoredOutcome(_outcome_row(row[:width]), *row[width:-1]), row[-1]) for row in rows]
 
     def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
         """Where the outcomes of these keys are recorded; those that have none are left out."""
         what = "the outcomes could not be looked up"
         return {row[0]: row[1] for row in self._rows("sequences", what, number=number, keys=Array("bytea", list(keys)))}
 
-    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+    def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         """The result that is kept under a key and has not expired."""
         rows = self._rows("find_cached", "a kept result could not be read", key=key, now=now)
-        if not rows:
-            return None
-        key, value, actor, created_at, expires_at, run_id = rows[0]
-        return CacheEntry(bytes(key), bytes(value), actor, created_at, expires_at, run_id)
+        return kept_entry(rows[0]) if rows else None
 
-    def question(self, number: int, question_id: str) -> Question | None:
-        """One question of a run."""
-        rows = self._rows("question", "a question could not be read", number=number, id=question_id)
-        return Question(*rows[0]) if rows else None
+    def cached(self, after: bytes, limit: int) -> list[Kept[CacheEntry]]:
+        """Results that are kept, in the order of their keys."""
+        rows = self._rows("cached", "the kept results could not be read", after=after, limit=limit)
+        return [kept_entry(row) for row in rows]
 
-    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+    def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
+        """The question of a run, and those of any run whose id has this checksum."""
+        facts = {"number": number, "id": question_id, "named": named}
+        rows = self._rows("question", "a question could not be read", **facts)
+        return [Kept(Question(*row[:-3]), row[-3:]) for row in rows]
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Kept[Question]]:
         """Questions of one run or of all, oldest first."""
         rows = self._rows("questions", "the questions could not be read", run_id=run_id, is_open=is_open)
-        return [Question(*row) for row in rows]
+        return [Kept(Question(*row[:-3]), row[-3:]) for row in rows]
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         """Those of the digests that an outcome refers to."""
@@ -591,6 +628,7 @@ class PostgresqlReading:
                 f"run {run_id!r} has {count} outcomes for key {key.hex()}"
                 for run_id, key, count in self._rows("finding_keys", what)
             ),
+            *damaged_windows(self._rows("all_tickets", what), self._rows("all_holds", what)),
         ]
 
     def has_changed(self) -> bool:
@@ -619,12 +657,18 @@ def _columns(
     return arrays
 
 
-def _with_bytes(batch: Batch) -> Sequence[tuple[Any, ...]]:
-    """The outcomes of a batch, with digests of artifacts as the table has them."""
-    return [
-        row if row.artifact is None else (*row[:_ARTIFACT], bytes.fromhex(row.artifact), *row[_ARTIFACT + 1 :])
-        for row in batch.outcomes
-    ]
+def _with_checksums(batch: Batch) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
+    """The events and outcomes of a batch as the tables have them: digests of artifacts as bytes, and checksums."""
+    of_events, of_outcomes = sealed(batch.events, batch.outcomes)
+    events = [(*row, *checksums) for row, checksums in zip(batch.events, of_events, strict=True)]
+    outcomes = [(*_with_bytes(row), checksum) for row, checksum in zip(batch.outcomes, of_outcomes, strict=True)]
+    return events, outcomes
+
+
+def _with_bytes(row: OutcomeRow) -> tuple[Any, ...]:
+    if row.artifact is None:
+        return row
+    return (*row[:_ARTIFACT], bytes.fromhex(row.artifact), *row[_ARTIFACT + 1 :])
 
 
 def _held(held: Sequence[tuple[int, int]]) -> dict[str, Array]:
@@ -661,11 +705,22 @@ def _run_columns(run: RunRow) -> dict[str, Any]:
         "reason": run.reason,
         "stop_requested": run.stop_requested,
         "forked_from": run.forked_from,
+        **dict(zip(CHECKSUMS_OF_RUN, checksums_of_run(run), strict=True)),
     }
 
 
 _TAGS: Final = tuple(RunRow.__slots__).index("tags")
 _FACTS: Final = tuple(RunRow.__slots__).index("facts")
+
+
+def _kept_run(row: tuple[Any, ...]) -> Kept[RunRow]:
+    return Kept(_run_row(row[:-4]), row[-4:])
+
+
+def kept_entry(row: tuple[Any, ...]) -> Kept[CacheEntry]:
+    """A result that is kept, with its checksum."""
+    key, value, actor, created_at, expires_at, run_id, checksum = row
+    return Kept(CacheEntry(bytes(key), bytes(value), actor, created_at, expires_at, run_id), checksum)
 
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:
@@ -676,7 +731,10 @@ def _run_row(row: tuple[Any, ...]) -> RunRow:
 
 
 def _call_row(row: tuple[Any, ...]) -> CallRow:
+    """Its texts come as they are stored."""
     made = CallRow._make(row)
+    if made.group_id is not None and "\\" in made.group_id:
+        made = made._replace(group_id=from_text(made.group_id))
     if made.more is None or made.name is None:
         return made
     return made._replace(name=from_text(made.name), more=from_text(made.more))
@@ -685,10 +743,6 @@ def _call_row(row: tuple[Any, ...]) -> CallRow:
 def _outcome_row(row: tuple[Any, ...]) -> OutcomeRow:
     made = OutcomeRow._make(row)
     return made if made.artifact is None else made._replace(artifact=_artifact_text(row[_ARTIFACT]))
-
-
-def _artifact_bytes(digest: str | None) -> bytes | None:
-    return None if digest is None else bytes.fromhex(digest)
 
 
 def _artifact_text(digest: bytes | None) -> str | None:

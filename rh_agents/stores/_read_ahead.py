@@ -63,11 +63,11 @@ class ReadAhead:
         self._bytes += _size(found)
         self._kept[found.row.sequence] = found
 
-    async def wait_for(self, sequence: int) -> StoredOutcome:
-        """The outcome with this sequence, as soon as it has been read.
+    async def wait_for(self, sequence: int) -> StoredOutcome | None:
+        """The outcome with this sequence, as soon as it has been read; None if it is not there.
 
         Raises:
-            StoreError: it cannot be read, or is not there.
+            StoreError: it cannot be read.
         """
         while (found := self.take(sequence)) is None:
             if self._is_reading:
@@ -78,7 +78,7 @@ class ReadAhead:
                 if stored.row.sequence == sequence:
                     # Somebody else may have taken it a moment ago, who wanted the same.
                     return self.take(sequence) or stored
-            raise StoreError(f"the outcome at place {sequence} is missing")
+            return None
         return found
 
     async def _next_reading(self) -> list[StoredOutcome]:

@@ -18,6 +18,7 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import decode, decode_error, encode, encode_error
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, StoredEvent, StoredOutcome
+from rh_agents.stores.artifacts import ArtifactStore
 
 __all__ = [
     "LARGEST_INLINE",
@@ -28,6 +29,7 @@ __all__ = [
     "event_row",
     "outcome_of",
     "outcome_row",
+    "read_artifact",
     "stored_outcome",
     "usage_of",
 ]
@@ -120,7 +122,7 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
 
 
 def outcome_row(
-    sequence: int, outcome: Outcome, event: EventRow, data: bytes | None, artifact: str | None
+    sequence: int, outcome: Outcome, event: EventRow, data: bytes | None, artifact: str | None, size: int | None
 ) -> OutcomeRow:
     """The row of an outcome beside that of its event."""
     epoch, tries, attempt = outcome.made_in
@@ -144,6 +146,7 @@ def outcome_row(
             data,
             artifact,
             more,
+            size,
         ),
     )
 
@@ -174,6 +177,7 @@ def edit(outcome: Outcome, put: Callable[[bytes], str]) -> Edit:
         None if is_large else data,
         put(data) if is_large else None,
         None if error is None else describe_error(error),
+        len(data) if is_large else None,
     )
 
 
@@ -183,6 +187,16 @@ def edit(outcome: Outcome, put: Callable[[bytes], str]) -> Edit:
 def stored_outcome(row: OutcomeRow, event: EventRow) -> StoredOutcome:
     """An outcome that has just been written, as if it had been read."""
     return _new_tuple(StoredOutcome, (row, event.name, event.address, event.seconds, event.attempt, event.group_id))
+
+
+def read_artifact(artifacts: ArtifactStore, row: OutcomeRow) -> bytes:
+    """The value of an outcome that is kept elsewhere; not more of it than was written.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    assert row.artifact is not None
+    return artifacts.get(row.artifact, size=row.size)
 
 
 def header_of(stored: StoredOutcome) -> OutcomeHeader:
@@ -265,6 +279,7 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
     kind = EventType(row.event_type)
     group = more.get("group")
     is_recovered = row.status == _RECOVERED
+    is_ok = stored.outcome is not None and stored.outcome.ok
     return trusted(
         ExecutionEvent,
         {
@@ -281,7 +296,7 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
             "execution_time": row.seconds,
             "attempt": row.attempt,
             "retry_delay": more.get("retry_delay"),
-            "result": decode(data, unknown_ok=True) if stored.ok and data is not None else None,
+            "result": decode(data, unknown_ok=True) if is_ok and data is not None else None,
             "message": row.message,
             "is_replayed": more.get("is_replayed", is_recovered),
             "from_cache": more.get("from_cache", is_recovered),

@@ -7,8 +7,9 @@ import json
 import re
 from typing import Any
 
-from rh_agents.core.ports import Question
-from rh_agents.stores._backend import EventRow, OutcomeRow, RunRow, Standing, StoredEvent, StoredOutcome
+from rh_agents.core.ports import CacheEntry, Question
+from rh_agents.stores._backend import EventRow, Kept, OutcomeRow, RunRow, Standing, StoredOutcome
+from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
 
 __all__ = [
     "NOT_MADE",
@@ -19,14 +20,15 @@ __all__ = [
     "as_text",
     "event_row",
     "from_text",
+    "kept_entry",
+    "kept_event",
+    "kept_outcome",
+    "kept_question",
+    "kept_run",
     "outcome_row",
     "places_of_run",
-    "question_of_row",
     "run_facts",
-    "run_of_row",
     "standing_of_row",
-    "stored_event",
-    "stored_outcome",
     "with_number",
 ]
 
@@ -76,7 +78,7 @@ def standing_of_row(row: Row | None) -> Standing:
     return Standing(False, None) if row is None else Standing(True, from_text(row[0]))
 
 
-def event_row(first: int, row: EventRow) -> Row:
+def event_row(first: int, row: EventRow, checksums: tuple[int, int]) -> Row:
     if not is_plain(row):
         row = row._replace(
             name=some_as_text(row.name),
@@ -84,7 +86,7 @@ def event_row(first: int, row: EventRow) -> Row:
             group_id=as_text(row.group_id),
             message=as_text(row.message),
         )
-    return (first + row[0], *row[1:])
+    return (first + row[0], *row[1:], *checksums)
 
 
 def is_plain(row: EventRow) -> bool:
@@ -98,8 +100,8 @@ def is_plain(row: EventRow) -> bool:
     )
 
 
-def outcome_row(first: int, number: int, row: OutcomeRow) -> Row:
-    sequence, key, ok, base, parent, epoch, tries, attempt, value, artifact, more = row
+def outcome_row(first: int, number: int, row: OutcomeRow, checksum: int) -> Row:
+    sequence, key, ok, base, parent, epoch, tries, attempt, value, artifact, more, size = row
     return (
         first + sequence,
         number,
@@ -113,6 +115,8 @@ def outcome_row(first: int, number: int, row: OutcomeRow) -> Row:
         None if artifact is None else bytes.fromhex(artifact),
         more,
         None if value is None else value.decode(),
+        size,
+        checksum,
     )
 
 
@@ -126,10 +130,10 @@ def from_digits(digits: str) -> bytes | None:
     return bytes.fromhex(digits) if digits else None
 
 
-def stored_event(first: int, row: list[Any], value: bytes) -> StoredEvent:
+def kept_event(first: int, row: list[Any]) -> Kept[EventRow]:
     (
         place, timestamp, status, kind, name, address, key, group_id, index, total, attempt, seconds, message, ok, more,
-        outcome_ok, artifact,
+        checksum,
     ) = row  # fmt: skip
     event = EventRow(
         place - first,
@@ -148,13 +152,13 @@ def stored_event(first: int, row: list[Any], value: bytes) -> StoredEvent:
         OKS[ok],
         more,
     )
-    return StoredEvent(event, OKS[outcome_ok], value or None, artifact or None)
+    return Kept(event, checksum)
 
 
-def stored_outcome(first: int, row: list[Any], value: bytes) -> StoredOutcome:
+def kept_outcome(first: int, row: list[Any], value: bytes) -> Kept[StoredOutcome]:
     (
-        place, key, ok, base, has_no_base, parent, epoch, tries, parent_attempt, artifact, more,
-        name, address, seconds, attempt, group_id,
+        place, key, ok, base, has_no_base, parent, epoch, tries, parent_attempt, artifact, more, size,
+        name, address, seconds, attempt, group_id, checksum,
     ) = row  # fmt: skip
     outcome = _new_tuple(
         OutcomeRow,
@@ -170,11 +174,13 @@ def stored_outcome(first: int, row: list[Any], value: bytes) -> StoredOutcome:
             value or None,
             artifact or None,
             more,
+            size,
         ),
     )
     if not (name.isascii() and address.isascii() and (group_id is None or group_id.isascii())):
         name, address, group_id = some_text(name), some_text(address), from_text(group_id)
-    return _new_tuple(StoredOutcome, (outcome, name, address, seconds, attempt, group_id))
+    stored = _new_tuple(StoredOutcome, (outcome, name, address, seconds, attempt, group_id))
+    return _new_tuple(Kept, (stored, checksum))
 
 
 def run_facts(row: RunRow) -> dict[str, Any]:
@@ -197,11 +203,16 @@ def run_facts(row: RunRow) -> dict[str, Any]:
         "reason": as_text(row.reason),
         "stop_requested": as_text(row.stop_requested),
         "forked_from": as_text(row.forked_from),
+        **dict(zip(CHECKSUMS_OF_RUN, checksums_of_run(row), strict=True)),
     }
 
 
 def with_number(row: RunRow, number: int) -> RunRow:
     return dataclasses.replace(row, number=number)
+
+
+def kept_run(row: Row) -> Kept[RunRow]:
+    return Kept(run_of_row(row[:-4]), row[-4:])
 
 
 def run_of_row(row: Row) -> RunRow:
@@ -235,6 +246,15 @@ def run_of_row(row: Row) -> RunRow:
         stop_requested=from_text(stop_requested),
         forked_from=from_text(forked_from),
     )
+
+
+def kept_question(row: Row) -> Kept[Question]:
+    return Kept(question_of_row(row[:-3]), row[-3:])
+
+
+def kept_entry(row: Row) -> Kept[CacheEntry]:
+    key, value, actor, created_at, expires_at, run_id, checksum = row
+    return Kept(CacheEntry(key, value, some_text(actor), created_at, expires_at, from_text(run_id)), checksum)
 
 
 def question_of_row(row: Row) -> Question:

@@ -24,16 +24,19 @@ from rh_agents.stores._backend import (
     Backend,
     Batch,
     EventRow,
-    Reading,
+    OutcomeRow,
     RunRow,
     Standing,
     StoredEvent,
     StoredOutcome,
     Writing,
 )
+from rh_agents.stores._checking import check
+from rh_agents.stores._copying import copied
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
-from rh_agents.stores._rows import charge_of, edit, event_of, header_of, outcome_of
+from rh_agents.stores._rows import charge_of, edit, event_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged, with_outcomes
 from rh_agents.stores._writer import Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore, sweep
 
@@ -89,7 +92,7 @@ class SqlStore:
         try:
             opening.is_of(row)
             self.writer.hold(opening)
-            recorded = await self.read(lambda session: _fold(session, row.number))
+            recorded = await self.read(lambda session: _fold(session, row))
             info = dataclasses.replace(before.info, epoch=row.epoch)
             journal = SqlJournal(self, row, info, recorded, opening.process.opening)
         except BaseException:
@@ -230,12 +233,15 @@ class SqlStore:
         try:
             while True:
                 # Looked at before the events are read: what the owner wrote before it let go is among them.
-                may_grow = follow and self._is_held(await self._found(run_id))
+                run = await self._found(run_id)
+                may_grow = follow and self._is_held(run)
                 chunk = await self.read(partial(self._events, number, run_id, after, values))
                 for event in chunk:
                     yield event
                 if chunk:
                     after = chunk[-1].sequence
+                elif after < run.last_sequence:
+                    raise self.missing(run_id, f"event {after + 1}")
                 elif changes is None or not may_grow:
                     return
                 else:
@@ -244,18 +250,24 @@ class SqlStore:
             if changes is not None:
                 changes.stop()
 
-    def _events(self, number: int, run_id: str, after: int, values: bool, session: Reading) -> list[RecordedEvent]:
+    def _events(
+        self, number: int, run_id: str, after: int, values: bool, session: VerifiedReading
+    ) -> list[RecordedEvent]:
         return [
             RecordedEvent(stored.row.sequence, self._event(stored, run_id, values))
-            for stored in session.events(number, after, _CHUNK)
+            for stored in with_outcomes(session, number, run_id, session.events(number, run_id, after, _CHUNK))
         ]
 
     def _event(self, stored: StoredEvent, run_id: str, values: bool) -> Any:
         try:
-            data = stored.value if stored.artifact is None or not values else self.artifacts.get(stored.artifact)
-            return event_of(stored, data if values else None, run_id)
-        except (StoreError, ValueError) as error:
-            raise self.damaged(run_id, stored.row.sequence, error) from error
+            data = self._data(stored.outcome) if values and stored.outcome is not None else None
+            return event_of(stored, data, run_id)
+        except Exception as error:
+            raise self.unreadable(run_id, stored.row.sequence, error) from error
+
+    def _data(self, row: OutcomeRow) -> bytes | None:
+        """The value of an outcome, from wherever it is."""
+        return row.value if row.artifact is None else read_artifact(self.artifacts, row)
 
     async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
@@ -270,29 +282,36 @@ class SqlStore:
     async def _outcomes(self, run_id: str, make: Callable[[StoredOutcome], T]) -> AsyncIterator[T]:
         """What `make` makes of the stored outcomes of a run, in a thread of those who read."""
         await self._get_ready()
-        number, after = (await self._found(run_id)).number, 0
+        run = await self._found(run_id)
+        after = count = 0
         while True:
-            chunk = await self.read(partial(_made, make, number, after))
+            chunk = await self.read(partial(_made, make, run.number, run_id, after))
             for sequence, outcome in chunk:
                 yield outcome
                 after = sequence
+            count += len(chunk)
             if len(chunk) < _CHUNK:
-                return
+                break
+        if count < run.outcomes:  # it may be more by now
+            raise self.missing(run_id, f"one of {run.outcomes} outcomes")
 
     def _outcome(self, run_id: str, stored: StoredOutcome, *, unknown_ok: bool = False) -> Outcome:
-        row = stored.row
         try:
-            data = row.value if row.artifact is None else self.artifacts.get(row.artifact)
-            return outcome_of(stored, data, unknown_ok=unknown_ok)
-        except StoreError as error:
-            raise self.damaged(run_id, row.sequence, error) from error
+            return outcome_of(stored, self._data(stored.row), unknown_ok=unknown_ok)
+        except Exception as error:
+            raise self.unreadable(run_id, stored.row.sequence, error) from error
 
     def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
         return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored))
 
-    def damaged(self, run_id: str, sequence: int, error: Exception) -> StoreError:
-        """The error that says which event cannot be read."""
-        return StoreError(f"{self._backend.name}: event {sequence} of run {run_id!r}: {error}")
+    def unreadable(self, run_id: str, sequence: int, error: Exception) -> StoreError:
+        """The error that says of which event the value cannot be read, though its row is as it was written."""
+        why = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        return StoreError(f"{self._backend.name}: event {sequence} of run {run_id!r}: {why}")
+
+    def missing(self, run_id: str, what: str) -> StoreError:
+        """The error that says that a row is not there."""
+        return StoreError(f"{self._backend.name}: {what} of run {run_id!r} is missing; {REMEDY}")
 
     # -- changes from outside -----------------------------------------------------------------------------------------
 
@@ -306,12 +325,12 @@ class SqlStore:
             if marks and not (await self.writer.done(lambda session: session.write([batch], now)))[0].is_ours:
                 raise _taken(row)
 
-    def _marks(self, session: Reading, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
+    def _marks(self, session: VerifiedReading, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
         """The events that say so: like those that report the outcomes."""
         now = self.clock()
-        places = session.sequences(row.number, keys)
+        places = _fold(session, row).finished
         return [
-            session.events(row.number, places[key] - 1, 1)[0].row._replace(
+            session.events(row.number, row.run_id, places[key] - 1, 1)[0]._replace(
                 sequence=row.last_sequence + count, status=ExecutionStatus.SUPERSEDED.value, timestamp=now, ok=None
             )
             for count, key in enumerate([key for key in keys if key in places], 1)
@@ -351,10 +370,31 @@ class SqlStore:
     ) -> None:
         """Copy a run under another name, without the outcomes of some keys, and with some edited ones."""
         await self._get_ready()
-        number, now = (await self._found(run_id)).number, self.clock()
+        source = await self._found(run_id)
         edits = await self.in_thread(lambda: [edit(outcome, self.artifacts.put) for outcome in edited])
         left_out = frozenset(leave_out)
-        if not await self.writer.done(lambda session: session.copy(number, new_run_id, left_out, edits, now)):
+        now = self.clock()
+        new = RunRow(
+            number=0,
+            run_id=new_run_id,
+            status=ExecutionStatus.STARTED.value,
+            epoch=source.epoch,
+            workflow=source.workflow,
+            input=source.input,
+            input_digest=source.input_digest,
+            tags=source.tags,
+            facts=source.facts,
+            created_at=now,
+            updated_at=now,
+            lease=source.lease,
+            forked_from=run_id,
+        )
+
+        def copy(session: Writing) -> bool:
+            with self._readers.session() as reading:
+                return session.add(new, copied(reading, source, left_out, edits))
+
+        if not await self.writer.done(copy):
             raise StoreError(f"there is a run {new_run_id!r} already: fork to another name")
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
@@ -401,11 +441,11 @@ class SqlStore:
         await self._get_ready()
         _expect_json(answer)
         number, now = (await self._found(run_id)).number, self.clock()
-        asked = await self.read(lambda session: session.question(number, question_id))
+        asked = await self.read(lambda session: session.question(number, run_id, question_id))
         if asked is not None and asked.answer is None:
             expect_fitting(asked.schema, answer)
         is_accepted = await self.writer.done(lambda session: session.answer(number, question_id, answer, by, now))
-        found = await self.read(lambda session: session.question(number, question_id))
+        found = await self.read(lambda session: session.question(number, run_id, question_id))
         if found is None:
             raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")
         if not is_accepted:
@@ -453,19 +493,7 @@ class SqlStore:
     async def check(self) -> list[str]:
         """Look for damage: one line for each finding, none if all is well."""
         await self._get_ready()
-        return await self.read(self._check)
-
-    def _check(self, session: Reading) -> list[str]:
-        findings = session.findings()
-        after = ""
-        while digests := session.all_artifacts(after, _CHUNK):
-            for digest in digests:
-                try:
-                    self.artifacts.get(digest)
-                except StoreError as error:
-                    findings.append(str(error))
-            after = digests[-1]
-        return findings
+        return await self.read(lambda session: check(session, self.artifacts))
 
     async def aclose(self) -> None:
         """Write what waits in open journals, let go of their runs, and of files and connections."""
@@ -501,11 +529,11 @@ class SqlStore:
             raise StoreError(f"there is no run {run_id!r} in {self._backend.name}")
         return row
 
-    async def read(self, work: Callable[[Reading], T]) -> T:
+    async def read(self, work: Callable[[VerifiedReading], T]) -> T:
         """Do something with a reading session, in another thread."""
         return await result_of(self.begin_to_read(work))
 
-    def begin_to_read(self, work: Callable[[Reading], T]) -> Future[T]:
+    def begin_to_read(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
         """Begin to do so."""
         self.writer.expect_own_process()
         return self._readers.begin(work)
@@ -521,11 +549,11 @@ class _Readers:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="rh_agents reader")
-        self._idle: list[Reading] = []
+        self._idle: list[VerifiedReading] = []
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def begin(self, work: Callable[[Reading], T]) -> Future[T]:
+    def begin(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
         return self._submit(self._do, work)
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
@@ -537,16 +565,23 @@ class _Readers:
         except RuntimeError as error:  # it, or the interpreter, has been shut down
             raise StoreError(f"the store {self._backend.name} has been closed") from error
 
-    def connect(self) -> Reading:
+    def connect(self) -> VerifiedReading:
         """A session of one's own."""
-        return self._backend.reading()
+        return VerifiedReading(self._backend.reading(), self._backend.name)
 
-    def _do(self, work: Callable[[Reading], T]) -> T:
-        with self._session() as session:
-            return work(session)
+    def _do(self, work: Callable[[VerifiedReading], T]) -> T:
+        with self.session() as session:
+            try:
+                return work(session)
+            except StoreError:
+                raise
+            except Exception as error:
+                # Where a disk has changed a byte, anything may be raised: this is where that ends.
+                raise damaged(self._backend.name, "what was read", error) from error
 
     @contextmanager
-    def _session(self) -> Iterator[Reading]:
+    def session(self) -> Iterator[VerifiedReading]:
+        """A session that nobody else uses meanwhile."""
         with self._lock:
             session = self._idle.pop() if self._idle else None
         if session is None:
@@ -596,7 +631,7 @@ class _Changes:
 
     def __init__(self, readers: _Readers) -> None:
         self._readers = readers
-        self._session: Reading | None = None
+        self._session: VerifiedReading | None = None
 
     async def wait(self) -> None:
         """Return after a change, or after a while: that an owner has died changes nothing in the database."""
@@ -617,23 +652,39 @@ class _Changes:
             session.close()
 
 
-def _made(make: Callable[[StoredOutcome], T], number: int, after: int, session: Reading) -> list[tuple[int, T]]:
-    return [(stored.row.sequence, make(stored)) for stored in session.outcomes(number, after, _CHUNK)]
+def _made(
+    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, session: VerifiedReading
+) -> list[tuple[int, T]]:
+    return [(stored.row.sequence, make(stored)) for stored in session.outcomes(number, run_id, after, _CHUNK)]
 
 
-def _fold(session: Reading, number: int) -> RecordedCalls:
-    """What the journal of a run says about its calls."""
+def _fold(session: VerifiedReading, run: RunRow) -> RecordedCalls:
+    """What the journal of a run says about its calls.
+
+    Raises:
+        StoreError: it has not all the rows, up to `last_sequence`, or one is damaged.
+    """
     recorded = RecordedCalls()
-    add, after = recorded.add, 0
+    add, after, outcomes = recorded.add, 0, 0
     while True:
-        chunk = session.calls(number, after, _FOLD_CHUNK)
+        chunk = session.calls(run.number, run.run_id, after, _FOLD_CHUNK)
         for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
             charge = None if more is None else charge_of(name or "", json.loads(more))
             add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge)
+            outcomes += ok is not None
+        after += len(chunk)
         if len(chunk) < _FOLD_CHUNK:
-            return recorded
-        after = chunk[-1].sequence
+            break
+    if after < run.last_sequence:
+        raise session.missing(run.run_id, f"event {after + 1}")
+    for found, expected, what in (
+        (after, run.last_sequence, "events"),
+        (outcomes, run.outcomes, "outcomes"),
+    ):
+        if found != expected:
+            raise damaged(session.place, f"run {run.run_id!r}", f"it should have {expected} {what}, and has {found}")
+    return recorded
 
 
 def _is_dead(row: RunRow) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "FileArtifacts",
     "StoredArtifact",
     "checked_digest",
+    "expect_size",
     "missing",
     "open_artifacts",
     "sweep",
@@ -80,8 +81,12 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def get(self, digest: str) -> bytes:
+    def get(self, digest: str, *, size: int | None = None) -> bytes:
         """The bytes with this digest.
+
+        Args:
+            digest: their name.
+            size: how many there are, if that is known: what is larger is not read.
 
         Raises:
             StoreError: they are missing, or what is there is something else.
@@ -163,6 +168,16 @@ def verified(data: bytes, digest: str, where: object) -> bytes:
     return data
 
 
+def expect_size(found: int, size: int | None, where: object) -> None:
+    """Refuse to read what has another size than was recorded: it may have any.
+
+    Raises:
+        StoreError: it has.
+    """
+    if size is not None and found != size:
+        raise StoreError(f"the artifact {where} is damaged: it has {found} bytes instead of {size}. {_REMEDY}")
+
+
 def missing(where: object) -> StoreError:
     """The error that says that an artifact is not where it should be."""
     return StoreError(f"the artifact {where} is missing. {_REMEDY}")
@@ -214,16 +229,16 @@ class FileArtifacts:
                 self._sync_opened(path.parent, descriptor)
         return digest
 
-    def get(self, digest: str) -> bytes:
+    def get(self, digest: str, *, size: int | None = None) -> bytes:
         """The bytes with this digest.
 
         Raises:
-            StoreError: they are missing, damaged or not readable.
+            StoreError: they are missing, damaged or not readable, or there are not `size` of them.
         """
         path = self._path(checked_digest(digest))
         with _os_errors(f"the artifact {path} could not be read"):
             try:
-                data = _read(path)
+                data = _read(path, size)
             except FileNotFoundError as error:
                 raise missing(path) from error
         return verified(data, digest, path)
@@ -349,11 +364,12 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, size: int | None = None) -> bytes:
     """The content of a regular file.
 
     Raises:
         OSError: it is something else, or it cannot be read.
+        StoreError: it has not the size that was recorded.
     """
     with _opened(path.parent, follow=False) as parent:
         where = path if parent is None else path.name
@@ -362,6 +378,7 @@ def _read(path: Path) -> bytes:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
+        expect_size(about.st_size, size, path)
         return _bytes_of(descriptor, about.st_size)
     finally:
         os.close(descriptor)

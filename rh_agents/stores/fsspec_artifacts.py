@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from rh_agents.core.errors import StoreError
-from rh_agents.stores.artifacts import StoredArtifact, checked_digest, missing, verified
+from rh_agents.stores.artifacts import StoredArtifact, checked_digest, expect_size, missing, verified
 
 __all__ = ["FsspecArtifacts"]
 
@@ -50,15 +50,17 @@ class FsspecArtifacts:
             self._files.mv(temporary, path)
         return digest
 
-    def get(self, digest: str) -> bytes:
+    def get(self, digest: str, *, size: int | None = None) -> bytes:
         """The bytes with this digest.
 
         Raises:
-            StoreError: they are missing, damaged or not readable.
+            StoreError: they are missing, damaged or not readable, or there are not `size` of them.
         """
         path = self._path(checked_digest(digest))
         with self._errors("could not be read", path):
             try:
+                if size is not None:
+                    expect_size(int(self._files.size(path) or 0), size, self._readable(path))
                 data: bytes = self._files.cat_file(path)
             except FileNotFoundError as error:
                 raise missing(self._readable(path)) from error

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,29 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow
 from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import (
+    ENDED,
     Batch,
     CallRow,
-    Edit,
     EventRow,
+    Kept,
+    OutcomeRow,
     RunRow,
     Standing,
-    StoredEvent,
     StoredOutcome,
 )
+from rh_agents.stores._checksums import (
+    amounts_checksum,
+    answer_checksum,
+    cache_checksum,
+    held_checksum,
+    holder_checksum,
+    sealed,
+    status_checksum,
+    ticket_checksum,
+)
 from rh_agents.stores._files import FILE_MODE, Identity, checked_mode, create_file, identity_of, make_directory
-from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores._sql import Migration, read_migrations, read_queries
+from rh_agents.stores._sqlite_migration import CHECKSUMS, Sealing, has_checksums
 from rh_agents.stores._sqlite_rows import (
     NOT_MADE,
     OKS,
@@ -37,18 +49,21 @@ from rh_agents.stores._sqlite_rows import (
     as_text,
     event_row,
     from_text,
+    kept_entry,
+    kept_event,
+    kept_outcome,
+    kept_question,
+    kept_run,
     outcome_row,
     places_of_run,
-    question_of_row,
     run_facts,
-    run_of_row,
+    some_as_text,
     standing_of_row,
-    stored_event,
-    stored_outcome,
     with_number,
 )
 from rh_agents.stores._store import SqlStore
-from rh_agents.stores._windows import Ticket, refusal
+from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
+from rh_agents.stores._windows import damaged_windows, held_until, refusal, tickets_since
 from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
 
 try:
@@ -66,8 +81,8 @@ _PAGE_SIZE = 1024
 """Small, because each outcome changes some page of the index of calls, and the journal of a commit has whole pages."""
 _MOST_ROWS = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
-_EVENT_WIDTH = len(EventRow._fields)
-_OUTCOME_WIDTH = 12
+_EVENT_WIDTH = len(EventRow._fields) + 2
+_OUTCOME_WIDTH = 14
 _SEPARATOR = b"\x1e"
 """Between values that are read together: a character that no JSON text contains."""
 _NO_KEY = bytes(32)
@@ -362,11 +377,29 @@ class _Writing(_Session):
         if version == known:
             return
         for migration in migrations:
+            if migration.number == CHECKSUMS:
+                self._migrate_to_checksums(migration)
+                continue
             with self._transaction("begin_exclusive"):
                 if self._schema_version(known) < migration.number:  # not done by another process meanwhile
                     self._connection.execute(migration.text)
                     self._connection.pragma("application_id", _APPLICATION_ID)
                     self._connection.pragma("user_version", migration.number)
+
+    def _migrate_to_checksums(self, migration: Migration) -> None:
+        """Give every row its checksum. There may be many, so that is done in batches, and the version changes last."""
+        known = migration.number
+        with self._transaction("begin_exclusive"):
+            if self._schema_version(known) < CHECKSUMS and not has_checksums(self._connection):
+                self._connection.execute(migration.text)
+        sealing = Sealing(self._connection)
+        is_done = False
+        while not is_done:
+            with self._transaction("begin_exclusive"):
+                is_done = self._schema_version(known) >= CHECKSUMS or sealing.seal_some()
+                if is_done:
+                    self._connection.pragma("user_version", max(CHECKSUMS, self._schema_version(known)))
+            self._bound_wal()
 
     def _schema_version(self, known: int) -> int:
         """The version of the schema that the file has.
@@ -386,22 +419,27 @@ class _Writing(_Session):
     # -- batches and leases -------------------------------------------------------------------------------------------
 
     def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        with self._transaction():
+            standings = self._write(batches, now)
+        self._bound_wal()
+        return standings
+
+    def _write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
         events: list[Any] = []
         outcomes: list[Any] = []
-        with self._transaction():
-            standings = []
-            for batch in batches:
-                standing = self._advance(batch, now)
-                standings.append(standing)
-                if standing.is_ours:
-                    first = batch.number << PLACE_BITS
-                    for event in batch.events:
-                        events += event_row(first, event)
-                    for outcome in batch.outcomes:
-                        outcomes += outcome_row(first, batch.number, outcome)
-            self._insert("insert_events", events, _EVENT_WIDTH)
-            self._insert("insert_outcomes", outcomes, _OUTCOME_WIDTH)
-        self._bound_wal()
+        standings = []
+        for batch in batches:
+            standing = self._advance(batch, now)
+            standings.append(standing)
+            if standing.is_ours:
+                first = batch.number << PLACE_BITS
+                of_events, of_outcomes = sealed(batch.events, batch.outcomes)
+                for event, checksums in zip(batch.events, of_events, strict=True):
+                    events += event_row(first, event, checksums)
+                for outcome, checksum in zip(batch.outcomes, of_outcomes, strict=True):
+                    outcomes += outcome_row(first, batch.number, outcome, checksum)
+        self._insert("insert_events", events, _EVENT_WIDTH)
+        self._insert("insert_outcomes", outcomes, _OUTCOME_WIDTH)
         return standings
 
     def _advance(self, batch: Batch, now: float) -> Standing:
@@ -455,10 +493,13 @@ class _Writing(_Session):
 
     def create(self, new: RunRow) -> RunRow | None:
         with self._transaction():
-            row = self._ask_one("create_run", created_at=new.created_at, run_id=as_text(new.run_id), **run_facts(new))
-            if row is None:
-                return None
-            self._put_input(row[0], new.input)
+            return self._create(new)
+
+    def _create(self, new: RunRow) -> RunRow | None:
+        row = self._ask_one("create_run", created_at=new.created_at, run_id=as_text(new.run_id), **run_facts(new))
+        if row is None:
+            return None
+        self._put_input(row[0], new.input)
         return with_number(new, row[0])
 
     def replace(self, expected: RunRow, new: RunRow) -> bool:
@@ -480,11 +521,14 @@ class _Writing(_Session):
             self._ask("put_input", number=number, input=data)
 
     def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+        held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
         with self._transaction():
             if status is None:
-                return bool(self._ask("release_run", number=number, fence=fence))
-            reason = as_text(reason)
-            return bool(self._ask("release_run_as", number=number, fence=fence, status=status, reason=reason, now=now))
+                return bool(self._ask("release_run", **held))
+            ended_at = now if status in ENDED else None
+            facts = {"status": status, "reason": as_text(reason), "now": now, "ended_at": ended_at}
+            checksum = status_checksum(status, reason, ended_at)
+            return bool(self._ask("release_run_as", **held, **facts, status_checksum=checksum))
 
     def delete(self, number: int, fence: int) -> bool:
         first, last = places_of_run(number)
@@ -499,50 +543,25 @@ class _Writing(_Session):
         self._bound_wal()
         return True
 
-    def copy(
-        self, source: int, new_run_id: str, leave_out: Collection[bytes], edits: Sequence[Edit], now: float
-    ) -> bool:
+    def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
         with self._transaction():
-            row = self._ask_one("copy_run", number=source, new_run_id=as_text(new_run_id), now=now)
-            if row is None:
+            made = self._create(new)
+            if made is None:
                 return False
-            self._copy_journal(source, row[0], leave_out, edits)
+            sequence = 0
+            for events, outcomes in parts:
+                self._write([Batch(made.number, made.fence, sequence, events, outcomes)], new.updated_at)
+                sequence += len(events)
         self._bound_wal()
         return True
 
-    def _copy_journal(self, source: int, new: int, leave_out: Collection[bytes], edits: Sequence[Edit]) -> None:
-        first, last = places_of_run(source)
-        new_first, new_last = places_of_run(new)
-        self._ask("copy_input", number=source, new_number=new)
-        self._ask("begin_copy")
-        self._ask("begin_copy_left_out")
-        for key in leave_out:
-            self._ask("leave_out", key=key, keep=False)
-        for edit in edits:
-            self._ask("leave_out", key=edit.key, keep=True)
-        self._ask("copy_places", first=first, last=last, new_first=new_first)
-        self._ask("copy_events")
-        self._ask("copy_outcomes", new_number=new)
-        for edit in edits:
-            self._edit(new, edit)
-        self._ask("count_copied", number=new, first=new_first, last=new_last)
-        self._ask("end_copy")
-        self._ask("end_copy_left_out")
-
-    def _edit(self, number: int, edit: Edit) -> None:
-        value = None if edit.value is None else edit.value.decode()
-        artifact = None if edit.artifact is None else bytes.fromhex(edit.artifact)
-        for (place,) in self._ask(
-            "edit_outcome", number=number, key=edit.key, ok=edit.ok, value=value, artifact=artifact
-        ):
-            self._ask("edit_event", place=place, ok=edit.ok, message=as_text(edit.message))
-
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def ask(self, number: int, fence: int, question: Question) -> Question | None:
+    def ask(self, number: int, fence: int, question: Question) -> bool:
+        checksums = dict(zip(CHECKSUMS_OF_QUESTION, checksums_of_question(question), strict=True))
         with self._transaction():
             if not self._ask("is_held", number=number, fence=fence):
-                return None
+                return False
             self._ask(
                 "ask",
                 number=number,
@@ -555,22 +574,24 @@ class _Writing(_Session):
                 answered_at=question.answered_at,
                 answered_by=as_text(question.answered_by),
                 problem=as_text(question.problem),
+                **checksums,
             )
-            row = self._ask_one("find_question", number=number, id=as_text(question.id))
-            return None if row is None else question_of_row(row)
+            return True
 
     def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
+        checksum = answer_checksum(question_id, None, None, None, problem)
         with self._transaction():
             if not self._ask("is_held", number=number, fence=fence):
                 return False
-            self._ask("reject_answer", number=number, id=as_text(question_id), problem=as_text(problem))
+            facts = {"problem": as_text(problem), "answer_checksum": checksum}
+            self._ask("reject_answer", number=number, id=as_text(question_id), **facts)
             return True
 
     def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
+        facts = {"answer": answer, "by": as_text(by), "now": now}
+        checksum = answer_checksum(question_id, answer, now, by, None)
         with self._transaction():
-            return bool(
-                self._ask("answer", number=number, id=as_text(question_id), answer=answer, by=as_text(by), now=now)
-            )
+            return bool(self._ask("answer", number=number, id=as_text(question_id), answer_checksum=checksum, **facts))
 
     def request_stop(self, number: int, reason: str) -> None:
         with self._transaction():
@@ -589,6 +610,7 @@ class _Writing(_Session):
                 created_at=entry.created_at,
                 expires_at=entry.expires_at,
                 run_id=as_text(entry.run_id),
+                checksum=cache_checksum(entry),
             )
         self._bound_wal()
 
@@ -599,29 +621,42 @@ class _Writing(_Session):
         self._bound_wal()
 
     def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
-        limited = as_text(window.name)
+        limited = some_as_text(window.name)
+        taken = as_json(dict(amounts))
+        ends_at = now + window.per
         with self._transaction():
             self._ask("delete_old_tickets", now=now)
-            rows = self._ask("read_tickets", limited=limited, since=now - window.per)
-            tickets = [Ticket(taken_at, from_json(amounts)) for taken_at, amounts in rows]
-            hold = self._ask_one("read_hold", limited=limited)
-            refused = refusal(window, tickets, 0.0 if hold is None else hold[0], amounts, now)
+            rows = self._ask("read_tickets", limited=limited)
+            tickets = tickets_since(self._database.name, limited, rows, now - window.per)
+            refused = refusal(window, tickets, self._held_until(limited), amounts, now)
             if refused is not None:
                 return refused
             row = self._ask_one(
-                "add_ticket", limited=limited, taken_at=now, ends_at=now + window.per, amounts=as_json(dict(amounts))
+                "add_ticket",
+                limited=limited,
+                taken_at=now,
+                ends_at=ends_at,
+                amounts=taken,
+                checksum=ticket_checksum(limited, now, ends_at),
+                amounts_checksum=amounts_checksum(limited, taken),
             )
             assert row is not None
             return Admitted(str(row[0]))
 
+    def _held_until(self, limited: str) -> float:
+        return held_until(self._database.name, limited, self._ask_one("read_hold", limited=limited))
+
     def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        limited, used = some_as_text(window.name), as_json(dict(amounts))
+        checksum = amounts_checksum(limited, used)
         with self._transaction():
-            limited = as_text(window.name)
-            self._ask("settle_ticket", number=int(ticket), limited=limited, amounts=as_json(dict(amounts)))
+            self._ask("settle_ticket", number=int(ticket), limited=limited, amounts=used, amounts_checksum=checksum)
 
     def hold(self, window: RateWindow, seconds: float, now: float) -> None:
+        limited = some_as_text(window.name)
         with self._transaction():
-            self._ask("hold", limited=as_text(window.name), held_until=now + seconds)
+            until = max(self._held_until(limited), now + seconds)
+            self._ask("hold", limited=limited, held_until=until, checksum=held_checksum(limited, until))
 
     def close(self) -> None:
         # If it fails, somebody else uses the file and does it later, or others have been told what is wrong; so nobody
@@ -632,8 +667,8 @@ class _Writing(_Session):
         super().close()
 
 
-def _spent(about: list[str] | None) -> tuple[str | None, str | None]:
-    """The name and the rarer facts of an event that may tell of something that was spent."""
+def _more(about: list[str] | None) -> tuple[str | None, str | None]:
+    """The name and the rarer facts of an event that has any."""
     if about is None:
         return None, None
     name, more = about
@@ -657,72 +692,72 @@ class _Reading(_Session):
         with self._errors():
             return self._ask(name, **arguments)
 
-    def find_run(self, run_id: str) -> RunRow | None:
-        rows = self._all("find_run", run_id=as_text(run_id))
-        return run_of_row(rows[0]) if rows else None
+    def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
+        return [kept_run(row) for row in self._all("find_run", run_id=as_text(run_id), named=named)]
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
         part = None if tag is None else as_json(tag)
         rows = self._all("list_runs", status=status, tag=part, updated_before=updated_before)
-        return [run for run in map(run_of_row, rows) if tag is None or tag in run.tags]
+        return [kept for kept in map(kept_run, rows) if tag is None or tag in kept.row.tags]
 
-    def calls(self, number: int, after: int, limit: int) -> list[CallRow]:
+    def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
-        ((places, statuses, keys, attempts, groups, oks, spent, made_in),) = self._all(
+        ((places, statuses, keys, attempts, groups, oks, more, made_in, checksums),) = self._all(
             "read_calls", after=first + after, last=last, limit=limit
         )
         keys = keys or b""
         return [
-            CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *about, *made)
-            for place, status, key, attempt, group, ok, about, made in zip(
+            Kept(
+                CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *about, *made),
+                checksum,
+            )
+            for place, status, key, attempt, group, ok, about, made, checksum in zip(
                 from_json(places),
                 from_json(statuses),
                 [keys[start : start + 32] for start in range(0, len(keys), 32)],
                 from_json(attempts),
                 map(from_text, from_json(groups)),
                 map(OKS.__getitem__, from_json(oks)),
-                (_spent(text) for text in from_json(spent)),
+                map(_more, from_json(more)),
                 (from_json(made) if made else NOT_MADE for made in from_json(made_in)),
+                from_json(checksums),
                 strict=True,
             )
         ]
 
-    def events(self, number: int, after: int, limit: int) -> list[StoredEvent]:
+    def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
-        rows = self._with_values("read_events", number=number, after=first + after, last=last, limit=limit)
-        return [stored_event(first, row, value) for row, value in rows]
+        ((rows,),) = self._all("read_events", after=first + after, last=last, limit=limit)
+        return [kept_event(first, row) for row in from_json(rows)]
 
-    def outcomes(self, number: int, after: int, limit: int) -> list[StoredOutcome]:
+    def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
-        rows = self._with_values("read_outcomes", after=first + after, last=last, limit=limit)
-        return [stored_outcome(first, row, value) for row, value in rows]
-
-    def _with_values(self, name: str, **arguments: Any) -> Iterator[tuple[list[Any], bytes]]:
-        ((rows, values),) = self._all(name, **arguments)
-        return zip(from_json(rows), [] if values is None else values.split(_SEPARATOR), strict=True)
+        ((rows, values),) = self._all("read_outcomes", after=first + after, last=last, limit=limit)
+        parts = [] if values is None else values.split(_SEPARATOR)
+        return [kept_outcome(first, row, value) for row, value in zip(from_json(rows), parts, strict=True)]
 
     def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
         first = number << PLACE_BITS
         found = {key: self._all("find_outcome", number=number, key=key) for key in keys}
         return {key: rows[0][0] - first for key, rows in found.items() if rows}
 
-    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+    def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         rows = self._all("find_cached", key=key, now=now)
-        if not rows:
-            return None
-        key, value, actor, created_at, expires_at, run_id = rows[0]
-        return CacheEntry(key, value.encode(), from_text(actor) or "", created_at, expires_at, from_text(run_id))
+        return kept_entry(rows[0]) if rows else None
 
-    def question(self, number: int, question_id: str) -> Question | None:
-        rows = self._all("find_question", number=number, id=as_text(question_id))
-        return question_of_row(rows[0]) if rows else None
+    def cached(self, after: bytes, limit: int) -> list[Kept[CacheEntry]]:
+        return [kept_entry(row) for row in self._all("read_cached", after=after, limit=limit)]
 
-    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+    def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
+        rows = self._all("find_question", number=number, id=as_text(question_id), named=named)
+        return [kept_question(row) for row in rows]
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Kept[Question]]:
         if run_id is not None:
             rows = self._all("questions_of_run", run_id=as_text(run_id))
         else:
             rows = self._all("open_questions" if is_open else "questions")
-        return [question for question in map(question_of_row, rows) if not is_open or question.answer is None]
+        return [kept for kept in map(kept_question, rows) if not is_open or kept.row.answer is None]
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
@@ -737,7 +772,8 @@ class _Reading(_Session):
             return found
         for query, tell in _FINDINGS.items():
             found += [f"{name}: {tell(*row)}" for row in self._all(query)]
-        return found
+        windows = damaged_windows(self._all("all_tickets"), self._all("all_holds"))
+        return found + [f"{name}: {text}" for text in windows]
 
 
 _FINDINGS: dict[str, Callable[..., str]] = {

@@ -17,6 +17,9 @@ from rh_agents.core.ports import Journal, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Batch, Standing, Writing
+from rh_agents.stores._sql import read_queries
+from rh_agents.stores._sqlite_rows import kept_run
+from rh_agents.stores._verified import checksums_of_run
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import completed, event, outcome
 
@@ -102,3 +105,16 @@ def python(program: str, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         cwd=Path(__file__).parents[2],
     )
+
+
+def change_runs(path: Path, text: str, *arguments: Any) -> None:
+    """Change rows of runs as another process of this library would: with checksums that fit."""
+    sql(path, text, *arguments)
+    for row in sql(path, read_queries("sqlite")["list_runs"], None, None, None):
+        run = kept_run(row).row
+        checksums = (*checksums_of_run(run), run.number)
+        sql(
+            path,
+            "UPDATE run SET name_checksum = ?, checksum = ?, status_checksum = ?, holder_checksum = ? WHERE number = ?",
+            *checksums,
+        )

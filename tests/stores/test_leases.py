@@ -20,7 +20,7 @@ from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import key, listed
-from tests.stores.sqlite_kit import RUN, call, python, request, sql
+from tests.stores.sqlite_kit import RUN, call, change_runs, python, request, sql
 
 STARTED = ExecutionStatus.STARTED
 
@@ -61,7 +61,7 @@ def execute(path: Path, test: Callable[[SqliteStore], Any], **facts: Any) -> Non
 
 def left_by(path: Path, process: Process, *, lease: float, age: float = 0.0) -> None:
     """Make the run look as if that process executed it and gave its last sign of life so many seconds ago."""
-    sql(
+    change_runs(
         path,
         "UPDATE run SET owner = 'the other', process = ?, lease = ?, heartbeat_at = unixepoch('subsec') - ?",
         process.text,
@@ -213,7 +213,7 @@ def test_a_run_that_is_let_go_while_it_is_watched_is_opened_at_once(path: Path) 
         left_by(path, ELSEWHERE, lease=30, age=100)
         opening = asyncio.ensure_future(store.open_run(request()))
         await asyncio.sleep(0.05)
-        sql(path, "UPDATE run SET owner = NULL, process = NULL, fence = fence + 1")
+        change_runs(path, "UPDATE run SET owner = NULL, process = NULL, fence = fence + 1")
         async with asyncio.timeout(20):
             await call(await opening, 2)
 
@@ -270,7 +270,7 @@ def test_an_owner_whose_event_loop_is_blocked_still_gives_signs_of_life(path: Pa
 def test_who_has_nothing_to_write_learns_that_the_run_was_taken_over(path: Path) -> None:
     async def test(store: SqliteStore) -> None:
         journal = await store.open_run(request(lease=0.1))
-        sql(path, "UPDATE run SET owner = 'somebody', fence = fence + 1")
+        change_runs(path, "UPDATE run SET owner = 'somebody', fence = fence + 1")
         async with asyncio.timeout(20):
             while journal._broken is None:  # noqa: ASYNC110 - a thread finds it out
                 await asyncio.sleep(0.01)
@@ -287,7 +287,7 @@ def test_the_fence_is_checked_in_the_transaction_that_writes(path: Path) -> None
         journal = await store.open_run(request())
         other = await store.open_run(request(run_id="tuesday"))
         await call(journal, 1)
-        sql(path, "UPDATE run SET fence = fence + 1 WHERE run_id = ?", RUN)
+        change_runs(path, "UPDATE run SET fence = fence + 1 WHERE run_id = ?", RUN)
         calls = call(journal, 2), call(other, 2)
         given: list[object] = list(await asyncio.gather(*calls, return_exceptions=True))
         assert isinstance(given[0], LeaseLost)

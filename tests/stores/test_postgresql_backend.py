@@ -17,8 +17,10 @@ pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh
 
 from rh_agents.core.ports import Question
 from rh_agents.stores._backend import Batch, Edit, EventRow, OutcomeRow, RunRow, Standing
+from rh_agents.stores._copying import copied
 from rh_agents.stores._postgresql_backend import PostgresqlBackend, PostgresqlReading, PostgresqlWriting
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
+from rh_agents.stores._verified import VerifiedReading, with_outcomes
 
 KEYS = [bytes([number]) * 32 for number in range(256)]
 
@@ -73,7 +75,7 @@ class Opened:
     def __init__(self, url: str) -> None:
         self.backend = PostgresqlBackend(url)
         self.writing: PostgresqlWriting = self.backend.writing()
-        self.reading: PostgresqlReading = self.backend.reading()
+        self.reading = VerifiedReading(self.backend.reading(), self.backend.name)
         self.number = self.new_run("monday")
 
     def new_run(self, run_id: str) -> int:
@@ -87,7 +89,7 @@ class Opened:
         self.backend.close()
 
 
-def wait_for_news(reading: PostgresqlReading) -> bool:
+def wait_for_news(reading: VerifiedReading | PostgresqlReading) -> bool:
     """True as soon as the reader hears of a change: the server sends the news after the change can be seen."""
     end = time.monotonic() + 5
     while not reading.has_changed():
@@ -190,16 +192,16 @@ def test_a_batch_of_a_run_that_is_not_ours_any_more_is_left_out_and_the_others_a
     lost.fence = 0
     standings = opened.writing.write([lost, finished(opened.number, 0, KEYS[1])], 1.0)
     assert [standing.is_ours for standing in standings] == [False, True]
-    assert len(opened.reading.calls(opened.number, 0, 10)) == 1
-    assert opened.reading.calls(other, 0, 10) == []
-    assert opened.reading.findings() == []
+    assert len(opened.reading.calls(opened.number, "monday", 0, 10)) == 1
+    assert opened.reading.calls(other, "tuesday", 0, 10) == []
+    assert opened.reading.inner.findings() == []
 
 
 def test_nothing_is_written_at_another_place_than_the_next(opened: Opened) -> None:
     opened.writing.write([finished(opened.number, 0, KEYS[1])], 1.0)
     for before in (0, 2):
         assert not opened.writing.write([finished(opened.number, before, KEYS[2])], 1.0)[0].is_ours
-    assert len(opened.reading.calls(opened.number, 0, 10)) == 1
+    assert len(opened.reading.calls(opened.number, "monday", 0, 10)) == 1
 
 
 def test_whoever_lost_a_run_gives_no_sign_of_life_for_it(opened: Opened) -> None:
@@ -218,8 +220,8 @@ def test_of_two_outcomes_for_one_key_the_second_is_refused_by_the_database(opene
     opened.writing.write([finished(opened.number, 0, KEYS[1])], 1.0)
     with pytest.raises(StoreError, match="outcome_once"):
         opened.writing.write([finished(opened.number, 1, KEYS[2], KEYS[1])], 1.0)
-    assert len(opened.reading.calls(opened.number, 0, 10)) == 1
-    assert opened.reading.findings() == []
+    assert len(opened.reading.calls(opened.number, "monday", 0, 10)) == 1
+    assert opened.reading.inner.findings() == []
 
 
 def test_damage_is_found_and_told_with_the_name_of_its_run(opened: Opened, postgresql_server: PostgresqlServer) -> None:
@@ -228,7 +230,7 @@ def test_damage_is_found_and_told_with_the_name_of_its_run(opened: Opened, postg
     postgresql_server.execute(f"DELETE FROM {schema}.event WHERE sequence = 2")
     postgresql_server.execute(f"DELETE FROM {schema}.outcome WHERE sequence = 3")
     postgresql_server.execute(f"UPDATE {schema}.outcome SET key = 'x' WHERE sequence = 4")
-    assert opened.reading.findings() == [
+    assert opened.reading.inner.findings() == [
         "run 'monday' should have events 1 to 5, and has 4, the last of them 5",
         "run 'monday' should have 5 outcomes, and has 4",
         "run 'monday': there is an outcome without its event at 2",
@@ -239,19 +241,24 @@ def test_damage_is_found_and_told_with_the_name_of_its_run(opened: Opened, postg
 
 def test_a_copy_is_of_one_moment_and_numbered_anew(opened: Opened) -> None:
     opened.writing.write([finished(opened.number, 0, *KEYS[:4])], 1.0)
+    run = opened.reading.find_run("monday")
+    assert run is not None
+    opened.writing.write([finished(opened.number, 4, *KEYS[4:6])], 1.0)  # later than that
     edit = Edit(KEYS[2], False, b"2", None, "ValueError: no")
-    assert opened.writing.copy(opened.number, "fork", [KEYS[1]], [edit], 5.0)
-    assert not opened.writing.copy(opened.number, "fork", [], [], 5.0)
+    new = RunRow(0, "fork", "started", forked_from="monday")
+    assert opened.writing.add(new, copied(opened.reading, run, [KEYS[1]], [edit]))
+    assert not opened.writing.add(new, copied(opened.reading, run, [], []))
     fork = opened.reading.find_run("fork")
     assert fork is not None
-    rows = opened.reading.events(fork.number, 0, 10)
-    assert [(each.row.sequence, each.row.key, each.row.status, each.row.message, each.value) for each in rows] == [
+    rows = with_outcomes(opened.reading, fork.number, "fork", opened.reading.events(fork.number, "fork", 0, 10))
+    found = [(row.sequence, row.key, row.status, row.message, its and its.value) for row, its in rows]
+    assert found == [
         (1, KEYS[0], "completed", None, b"1"),
         (2, KEYS[2], "failed", "ValueError: no", b"2"),
         (3, KEYS[3], "completed", None, b"1"),
     ]
     assert (fork.last_sequence, fork.outcomes, fork.forked_from) == (3, 3, "monday")
-    assert opened.reading.findings() == []
+    assert opened.reading.inner.findings() == []
 
 
 # --- news ------------------------------------------------------------------------------------------------------------
@@ -267,7 +274,7 @@ def test_whoever_listens_hears_of_every_change_and_of_nothing_else(opened: Opene
         "answer": lambda: other.answer(opened.number, "q", b"true", None, 1.0),
         "reject": lambda: other.reject_answer(opened.number, 1, "q", "not now"),
         "request": lambda: other.request_stop(opened.number, "for a test"),
-        "copy": lambda: other.copy(opened.number, "fork", [], [], 1.0),
+        "copy": lambda: other.add(RunRow(0, "fork", "started"), []),
         "release": lambda: other.release(opened.number, 1, None, None, 1.0),
         "close": lambda: other.release(opened.number, 2, "completed", None, 1.0),
         "delete": lambda: other.delete(opened.number, 3),
@@ -374,17 +381,17 @@ def test_a_server_that_only_reads_is_a_clear_error(opened: Opened) -> None:
 LARGE = ("run", "event", "outcome", "question", "artifact")
 
 ONE_RUN: dict[str, dict[str, Any]] = {
-    "find_run": {"run_id": "run 77"},
+    "find_run": {"run_id": "run 77", "named": 77},
     "calls": {"number": 77, "after": 3, "limit": 5},
     "events": {"number": 77, "after": 3, "limit": 5},
     "outcomes": {"number": 77, "after": 3, "limit": 5},
     "sequences": {"number": 77, "keys": [KEYS[1], KEYS[2]]},
-    "question": {"number": 77, "id": "q"},
+    "question": {"number": 77, "id": "q", "named": 77},
     "request_stop": {"number": 77, "reason": "", "changes": "c", "requests": "r"},
-    "release": {"number": 77, "fence": 1, "changes": "c"},
+    "release": {"number": 77, "fence": 1, "holder_checksum": 0, "changes": "c"},
     "delete": {"number": 77, "fence": 1, "changes": "c"},
     "used_artifacts": {"digests": [KEYS[1]]},
-    "get_artifact": {"digest": KEYS[1]},
+    "get_artifact": {"digest": KEYS[1], "size": None},
     "runs_with_tag": {"tag": ["tag 77"], "status": None, "updated_before": None},
     "renew": {"number": [77, 78], "fence": [1, 1], "now": 1.0},
     "look": {"number": [77, 78], "fence": [1, 1]},
@@ -393,18 +400,20 @@ ONE_RUN: dict[str, dict[str, Any]] = {
 
 FILL = """
 INSERT INTO run (run_id, status, epoch, workflow, tags, facts, created_at, updated_at, fence, heartbeat, heartbeat_at,
-    lease, last_sequence, outcomes)
-SELECT 'run ' || i, 'completed', 0, '', ARRAY['tag ' || i], '{}', i, i, 1, 0, 0, 15, 10, 5
+    lease, last_sequence, outcomes, name_checksum, checksum, status_checksum, holder_checksum)
+SELECT 'run ' || i, 'completed', 0, '', ARRAY['tag ' || i], '{}', i, i, 1, 0, 0, 15, 10, 5, i, 0, 0, 0
 FROM generate_series(1, 2000) i;
-INSERT INTO event (run, sequence, timestamp, attempt, status, event_type, name, address, key, ok)
+INSERT INTO event (run, sequence, timestamp, attempt, status, event_type, name, address, key, ok,
+    call_checksum, checksum)
 SELECT i, j, j, 1, CASE WHEN j > 5 THEN 'completed' ELSE 'started' END, '', '', '',
-    sha256(j::text::bytea), CASE WHEN j > 5 THEN true END
+    sha256(j::text::bytea), CASE WHEN j > 5 THEN true END, 0, 0
 FROM generate_series(1, 2000) i, generate_series(1, 10) j;
-INSERT INTO outcome (run, sequence, epoch, tries, parent_attempt, ok, key, parent, value, artifact)
+INSERT INTO outcome (run, sequence, epoch, tries, parent_attempt, ok, key, parent, value, artifact, checksum)
 SELECT run, sequence, 0, 0, 0, ok, key, key, CASE WHEN run % 10 > 0 THEN '1'::bytea END,
-    CASE WHEN run % 10 = 0 THEN sha256(run::text::bytea) END
+    CASE WHEN run % 10 = 0 THEN sha256(run::text::bytea) END, 0
 FROM event WHERE ok;
-INSERT INTO question (run, id, address, text, asked_at) SELECT i, 'q', '', '', i FROM generate_series(1, 2000) i;
+INSERT INTO question (run, id, address, text, asked_at, name_checksum, checksum, answer_checksum)
+SELECT i, 'q', '', '', i, i, 0, 0 FROM generate_series(1, 2000) i;
 INSERT INTO artifact (digest, put_at, data) SELECT sha256(i::text::bytea), 0, '' FROM generate_series(1, 2000) i;
 """
 

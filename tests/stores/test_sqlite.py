@@ -69,7 +69,7 @@ def test_what_is_acknowledged_survives_a_power_cut_by_these_settings(path: Path)
         settings = ("journal_mode", "synchronous", "foreign_keys", "page_size")
         found = await store.writer.done(lambda _: [session._connection.pragma(name) for name in settings])
         assert found == ["wal", 2, 1, 1024]
-        assert await store.read(lambda session: session._connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
+        assert await store.read(lambda session: session.inner._connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
 
     execute(path, test)
 
@@ -247,7 +247,7 @@ def test_the_database_holds_that_a_call_has_one_outcome(path: Path) -> None:
         sql(
             path,
             "INSERT INTO outcome SELECT place + 1, run, call, ok, base, parent, epoch, tries, parent_attempt, "
-            "artifact, more, value FROM outcome",
+            "artifact, more, value, size, checksum FROM outcome",
         )
     with pytest.raises(apsw.ConstraintError, match=r"event.place"):
         sql(path, "INSERT INTO event SELECT * FROM event")
@@ -283,7 +283,7 @@ _DAMAGES = {
     "UPDATE event SET ok = 0 WHERE place % 1024 = 2": "outcome 2 of run 'monday' says something else than its event",
     "UPDATE outcome SET value = NULL WHERE place % 1024 = 2": "has neither a value nor an artifact",
     "INSERT INTO event SELECT place + (1 << 40), timestamp, status, event_type, name, address, key, group_id, "
-    "parallel_index, group_total, attempt, seconds, message, NULL, more FROM event": "4 events belong to run number 2",
+    "parallel_index, group_total, attempt, seconds, message, NULL, more, 0, 0 FROM event": "belong to run number",
     "UPDATE event SET key = (SELECT key FROM event WHERE ok LIMIT 1) WHERE ok": "a call of run 'monday' has 2 outcomes",
     "UPDATE outcome SET run = 7": "refers to a run that is not there",
 }
@@ -324,9 +324,10 @@ def test_a_value_that_cannot_be_read_is_named_with_its_run_and_place(path: Path)
 
     async def test(store: SqliteStore) -> None:
         journal = await store.open_run(request())
-        await journal.load(key(0))
         for reading in (journal.load(key(1)), listed(store.events(RUN)), listed(store.outcomes(RUN))):
-            with pytest.raises(StoreError, match=r"runs.db: event 4 of run 'monday': a recorded value is damaged"):
+            with pytest.raises(
+                StoreError, match=r"runs.db: event 4 of run 'monday', or its outcome, is damaged.*check"
+            ):
                 await reading
 
     execute(path, test)
@@ -337,8 +338,9 @@ def test_a_value_that_cannot_be_read_is_named_with_its_run_and_place(path: Path)
 _MAY_SCAN = {
     "list_runs": "all runs that there are, newest first",
     "questions": "all questions that there are",
-    "copy_events": "the calls that are copied, once each",
-    "copy_outcomes": "the calls that are copied, once each",
+    "all_tickets": "everything is checked",
+    "all_holds": "everything is checked",
+    "numbered_tickets": "all get their checksums, once",
 }
 """Queries that look at every row of a table, and why that is what they are for."""
 
@@ -348,11 +350,13 @@ def _query_plans() -> dict[str, list[str]]:
     for migration in read_migrations("sqlite"):
         connection.execute(migration.text)
     queries = read_queries("sqlite")
-    connection.execute(queries["begin_copy"])
-    connection.execute(queries["begin_copy_left_out"])
     plans = {}
     for name, query in queries.items():
-        if re.match(r"(--.*\n)*(SELECT|INSERT|UPDATE|DELETE)", query) and not name.startswith("check_"):
+        if (
+            re.match(r"(--.*\n)*(SELECT|INSERT|UPDATE|DELETE)", query)
+            and "pragma" not in query
+            and not name.startswith("check_")
+        ):
             values = [None] * query.count("?") if "?" in query else dict.fromkeys(re.findall(r":(\w+)", query))
             plans[name] = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
     return plans

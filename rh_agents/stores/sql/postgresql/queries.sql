@@ -43,23 +43,24 @@ moved AS (
 new_event AS (
     INSERT INTO event (
         run, sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-        attempt, seconds, message, ok, more
+        attempt, seconds, message, ok, more, call_checksum, checksum
     )
     SELECT * FROM unnest(
         %(event_run)s, %(event_sequence)s, %(event_timestamp)s, %(event_status)s, %(event_event_type)s, %(event_name)s,
         %(event_address)s, %(event_key)s, %(event_group_id)s, %(event_parallel_index)s, %(event_group_total)s,
-        %(event_attempt)s, %(event_seconds)s, %(event_message)s, %(event_ok)s, %(event_more)s
+        %(event_attempt)s, %(event_seconds)s, %(event_message)s, %(event_ok)s, %(event_more)s,
+        %(event_call_checksum)s, %(event_checksum)s
     ) AS event (run)
     WHERE event.run IN (SELECT number FROM moved)
 ),
 new_outcome AS (
     INSERT INTO outcome (
-        run, sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more
+        run, sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more, size, checksum
     )
     SELECT * FROM unnest(
         %(outcome_run)s, %(outcome_sequence)s, %(outcome_key)s, %(outcome_ok)s, %(outcome_base)s, %(outcome_parent)s,
         %(outcome_epoch)s, %(outcome_tries)s, %(outcome_parent_attempt)s, %(outcome_value)s, %(outcome_artifact)s,
-        %(outcome_more)s
+        %(outcome_more)s, %(outcome_size)s, %(outcome_checksum)s
     ) AS outcome (run)
     WHERE outcome.run IN (SELECT number FROM moved)
 )
@@ -79,12 +80,14 @@ FROM run JOIN unnest(%(number)s, %(fence)s) AS held (number, fence) USING (numbe
 -- name: create
 INSERT INTO run (
     run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner, process,
-    fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from
+    fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
+    name_checksum, checksum, status_checksum, holder_checksum
 )
 VALUES (
     %(run_id)s, %(status)s, %(epoch)s, %(workflow)s, %(input)s, %(input_digest)s, %(tags)s, %(facts)s, %(created_at)s,
     %(updated_at)s, %(ended_at)s, %(owner)s, %(process)s, %(fence)s, %(heartbeat)s, %(heartbeat_at)s, %(lease)s,
-    %(last_sequence)s, %(outcomes)s, %(reason)s, %(stop_requested)s, %(forked_from)s
+    %(last_sequence)s, %(outcomes)s, %(reason)s, %(stop_requested)s, %(forked_from)s,
+    %(name_checksum)s, %(checksum)s, %(status_checksum)s, %(holder_checksum)s
 )
 ON CONFLICT (run_id) DO NOTHING
 RETURNING number, pg_notify(%(changes)s, '')
@@ -108,13 +111,17 @@ SET status = %(status)s,
     lease = %(lease)s,
     reason = %(reason)s,
     stop_requested = %(stop_requested)s,
-    forked_from = %(forked_from)s
+    forked_from = %(forked_from)s,
+    name_checksum = %(name_checksum)s,
+    checksum = %(checksum)s,
+    status_checksum = %(status_checksum)s,
+    holder_checksum = %(holder_checksum)s
 WHERE number = %(number)s AND fence = %(expected_fence)s AND heartbeat = %(expected_heartbeat)s
 RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
 
 -- name: release
 UPDATE run
-SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL
+SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL, holder_checksum = %(holder_checksum)s
 WHERE number = %(number)s AND fence = %(fence)s
 RETURNING pg_notify(%(changes)s, '')
 
@@ -127,7 +134,9 @@ SET owner = NULL,
     status = %(status)s,
     reason = %(reason)s,
     updated_at = %(now)s,
-    ended_at = CASE WHEN %(status)s IN ('completed', 'failed', 'cancelled') THEN %(now)s::double precision END
+    ended_at = %(ended_at)s,
+    status_checksum = %(status_checksum)s,
+    holder_checksum = %(holder_checksum)s
 WHERE number = %(number)s AND fence = %(fence)s
 RETURNING pg_notify(%(changes)s, '')
 
@@ -146,79 +155,22 @@ gone_cached AS (
 )
 SELECT pg_notify(%(changes)s, '') FROM gone
 
--- name: copy
--- One statement sees the source as it is at one moment. `kept` numbers the events anew. An edited outcome counts, so what
--- said that the key is superseded stays behind.
-WITH source AS (
-    SELECT * FROM run WHERE number = %(source)s
-),
-edit AS (
-    SELECT * FROM unnest(%(edit_key)s, %(edit_ok)s, %(edit_value)s, %(edit_artifact)s, %(edit_message)s)
-        AS edit (key, ok, value, artifact, message)
-),
-kept AS MATERIALIZED (
-    SELECT event.*, row_number() OVER (ORDER BY event.sequence) AS place
-    FROM event
-    WHERE event.run = %(source)s
-        AND NOT EXISTS (SELECT FROM unnest(%(leave_out)s) AS gone (key) WHERE gone.key = event.key)
-        AND NOT (event.status = 'superseded' AND EXISTS (SELECT FROM edit WHERE edit.key = event.key))
-),
-kept_outcome AS MATERIALIZED (
-    SELECT outcome.*, kept.place
-    FROM outcome JOIN kept ON kept.sequence = outcome.sequence
-    WHERE outcome.run = %(source)s
-),
-fork AS (
-    INSERT INTO run (
-        run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, fence, heartbeat,
-        heartbeat_at, lease, last_sequence, outcomes, forked_from
-    )
-    SELECT %(run_id)s, 'started', epoch, workflow, input, input_digest, tags, facts, %(now)s, %(now)s, 0, 0,
-        %(now)s, lease, (SELECT count(*) FROM kept), (SELECT count(*) FROM kept_outcome), run_id
-    FROM source
-    ON CONFLICT (run_id) DO NOTHING
-    RETURNING number
-),
-new_event AS (
-    INSERT INTO event (
-        run, sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-        attempt, seconds, message, ok, more
-    )
-    SELECT fork.number, kept.place, kept.timestamp,
-        CASE WHEN edit.key IS NULL THEN kept.status WHEN edit.ok THEN 'completed' ELSE 'failed' END,
-        kept.event_type, kept.name, kept.address, kept.key, kept.group_id, kept.parallel_index, kept.group_total,
-        kept.attempt, kept.seconds,
-        CASE WHEN edit.key IS NULL THEN kept.message ELSE edit.message END,
-        COALESCE(edit.ok, kept.ok), kept.more
-    FROM fork CROSS JOIN kept LEFT JOIN edit ON edit.key = kept.key AND kept.ok IS NOT NULL
-),
-new_outcome AS (
-    INSERT INTO outcome (run, sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more)
-    SELECT fork.number, kept.place, kept.key, COALESCE(edit.ok, kept.ok), kept.base, kept.parent, kept.epoch, kept.tries,
-        kept.parent_attempt,
-        CASE WHEN edit.key IS NULL THEN kept.value ELSE edit.value END,
-        CASE WHEN edit.key IS NULL THEN kept.artifact ELSE edit.artifact END,
-        kept.more
-    FROM fork CROSS JOIN kept_outcome AS kept LEFT JOIN edit ON edit.key = kept.key
-)
-SELECT pg_notify(%(changes)s, '') FROM fork
-
 -- name: ask
 -- The lock keeps the run from being taken over until the question is there.
-INSERT INTO question (run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem)
+INSERT INTO question (
+    run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem,
+    name_checksum, checksum, answer_checksum
+)
 SELECT number, %(id)s, %(address)s, %(text)s, %(schema)s, %(asked_at)s, %(answer)s, %(answered_at)s, %(answered_by)s,
-    %(problem)s
+    %(problem)s, %(name_checksum)s, %(checksum)s, %(answer_checksum)s
 FROM run
 WHERE number = %(number)s AND fence = %(fence)s
 FOR SHARE
 ON CONFLICT (run, id) DO NOTHING
 RETURNING pg_notify(%(changes)s, '')
 
--- name: held_question
-SELECT '' AS run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
-    question.answered_at, question.answered_by, question.problem
-FROM run JOIN question ON question.run = run.number
-WHERE run.number = %(number)s AND run.fence = %(fence)s AND question.id = %(id)s
+-- name: is_held
+SELECT 1 FROM run WHERE number = %(number)s AND fence = %(fence)s
 
 -- name: reject_answer
 WITH held AS (
@@ -226,14 +178,16 @@ WITH held AS (
 ),
 opened AS (
     UPDATE question
-    SET answer = NULL, answered_at = NULL, answered_by = NULL, problem = %(problem)s
+    SET answer = NULL, answered_at = NULL, answered_by = NULL, problem = %(problem)s,
+        answer_checksum = %(answer_checksum)s
     WHERE run IN (SELECT number FROM held) AND id = %(id)s
 )
 SELECT pg_notify(%(changes)s, '') FROM held
 
 -- name: answer
 UPDATE question
-SET answer = %(answer)s, answered_at = %(now)s, answered_by = %(by)s, problem = NULL
+SET answer = %(answer)s, answered_at = %(now)s, answered_by = %(by)s, problem = NULL,
+    answer_checksum = %(answer_checksum)s
 WHERE run = %(number)s AND id = %(id)s AND answer IS NULL
 RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
 
@@ -243,13 +197,15 @@ RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
 
 -- name: find_run
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
-    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from
+    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
+    name_checksum, checksum, status_checksum, holder_checksum
 FROM run
-WHERE run_id = %(run_id)s
+WHERE run_id = %(run_id)s OR name_checksum = %(named)s
 
 -- name: runs
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
-    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from
+    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
+    name_checksum, checksum, status_checksum, holder_checksum
 FROM run
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
     AND (%(updated_before)s::double precision IS NULL OR updated_at < %(updated_before)s)
@@ -261,7 +217,8 @@ WITH tagged AS MATERIALIZED (
     SELECT * FROM run WHERE tags @> %(tag)s
 )
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
-    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from
+    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
+    name_checksum, checksum, status_checksum, holder_checksum
 FROM tagged
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
     AND (%(updated_before)s::double precision IS NULL OR updated_at < %(updated_before)s)
@@ -270,37 +227,31 @@ ORDER BY created_at DESC, number DESC
 -- name: calls
 -- Only for failures the large table is looked at.
 SELECT sequence, status, key, attempt, group_id, ok,
-    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') + strpos(more, '"lost"') > 0 THEN name END,
-    CASE WHEN strpos(more, '"usage"') + strpos(more, '"charges"') + strpos(more, '"from_cache"') + strpos(more, '"lost"') > 0 THEN more END,
+    CASE WHEN more IS NOT NULL THEN name END, more,
     CASE WHEN NOT ok THEN
         (SELECT epoch FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
     CASE WHEN NOT ok THEN
         (SELECT tries FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
     CASE WHEN NOT ok THEN
-        (SELECT parent_attempt FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END
+        (SELECT parent_attempt FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
+    call_checksum
 FROM event
 WHERE run = %(number)s AND sequence > %(after)s
 ORDER BY sequence
 LIMIT %(limit)s
 
 -- name: events
--- A RECOVERED event tells of the outcome that its key has elsewhere in the journal.
-SELECT event.sequence, event.timestamp, event.status, event.event_type, event.name, event.address, event.key,
-    event.group_id, event.parallel_index, event.group_total, event.attempt, event.seconds, event.message, event.ok,
-    event.more,
-    COALESCE(own.ok, earlier.ok), COALESCE(own.value, earlier.value), COALESCE(own.artifact, earlier.artifact)
-FROM (
-    SELECT * FROM event WHERE run = %(number)s AND sequence > %(after)s ORDER BY sequence LIMIT %(limit)s
-) AS event
-LEFT JOIN outcome AS own ON own.run = event.run AND own.sequence = event.sequence
-LEFT JOIN outcome AS earlier
-    ON earlier.run = event.run AND earlier.key = CASE WHEN event.status = 'recovered' THEN event.key END
-ORDER BY event.sequence
+SELECT sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt, seconds,
+    message, ok, more, checksum
+FROM event
+WHERE run = %(number)s AND sequence > %(after)s
+ORDER BY sequence
+LIMIT %(limit)s
 
 -- name: outcomes
 SELECT outcome.sequence, outcome.key, outcome.ok, outcome.base, outcome.parent, outcome.epoch, outcome.tries,
-    outcome.parent_attempt, outcome.value, outcome.artifact, outcome.more,
-    event.name, event.address, event.seconds, event.attempt, event.group_id
+    outcome.parent_attempt, outcome.value, outcome.artifact, outcome.more, outcome.size,
+    event.name, event.address, event.seconds, event.attempt, event.group_id, outcome.checksum
 FROM (
     SELECT * FROM outcome WHERE run = %(number)s AND sequence > %(after)s ORDER BY sequence LIMIT %(limit)s
 ) AS outcome
@@ -312,13 +263,15 @@ SELECT key, sequence FROM outcome WHERE run = %(number)s AND key = ANY(%(keys)s)
 
 -- name: question
 SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
-    question.answered_at, question.answered_by, question.problem
+    question.answered_at, question.answered_by, question.problem, question.name_checksum,
+    question.checksum, question.answer_checksum
 FROM question JOIN run ON run.number = question.run
-WHERE question.run = %(number)s AND question.id = %(id)s
+WHERE (question.run = %(number)s AND question.id = %(id)s) OR question.name_checksum = %(named)s
 
 -- name: questions
 SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
-    question.answered_at, question.answered_by, question.problem
+    question.answered_at, question.answered_by, question.problem, question.name_checksum,
+    question.checksum, question.answer_checksum
 FROM question JOIN run ON run.number = question.run
 WHERE (%(run_id)s::text IS NULL OR run.run_id = %(run_id)s) AND (NOT %(is_open)s OR question.answer IS NULL)
 ORDER BY question.asked_at, question.run, question.id
@@ -368,7 +321,10 @@ SET put_at = excluded.put_at,
     data = CASE WHEN sha256(artifact.data) = artifact.digest THEN artifact.data ELSE excluded.data END
 
 -- name: get_artifact
-SELECT data FROM artifact WHERE digest = %(digest)s
+-- What has another size than was recorded is not read.
+SELECT octet_length(data),
+    CASE WHEN octet_length(data) = COALESCE(%(size)s, octet_length(data)) THEN data END
+FROM artifact WHERE digest = %(digest)s
 
 -- name: list_artifacts
 SELECT digest, octet_length(data), put_at FROM artifact WHERE digest > %(after)s ORDER BY digest LIMIT %(limit)s
@@ -377,15 +333,19 @@ SELECT digest, octet_length(data), put_at FROM artifact WHERE digest > %(after)s
 DELETE FROM artifact WHERE digest = %(digest)s AND put_at < %(put_before)s RETURNING octet_length(data)
 
 -- name: find_cached
-SELECT key, value, actor, created_at, expires_at, run_id FROM cached
+SELECT key, value, actor, created_at, expires_at, run_id, checksum FROM cached
 WHERE key = %(key)s AND (expires_at IS NULL OR expires_at > %(now)s)
 
+-- name: cached
+SELECT key, value, actor, created_at, expires_at, run_id, checksum FROM cached
+WHERE key > %(after)s ORDER BY key LIMIT %(limit)s
+
 -- name: put_cached
-INSERT INTO cached (key, value, actor, created_at, expires_at, run_id)
-VALUES (%(key)s, %(value)s, %(actor)s, %(created_at)s, %(expires_at)s, %(run_id)s)
+INSERT INTO cached (key, value, actor, created_at, expires_at, run_id, checksum)
+VALUES (%(key)s, %(value)s, %(actor)s, %(created_at)s, %(expires_at)s, %(run_id)s, %(checksum)s)
 ON CONFLICT (key) DO UPDATE SET
     value = excluded.value, actor = excluded.actor, created_at = excluded.created_at,
-    expires_at = excluded.expires_at, run_id = excluded.run_id
+    expires_at = excluded.expires_at, run_id = excluded.run_id, checksum = excluded.checksum
 
 -- name: delete_expired
 WITH gone AS (DELETE FROM ticket WHERE ends_at <= extract(epoch FROM clock_timestamp()))
@@ -397,22 +357,94 @@ SELECT pg_advisory_xact_lock(%(lock)s)
 -- name: read_window
 -- The clock is read when the lock is ours.
 SELECT extract(epoch FROM clock_timestamp())::double precision,
-    (SELECT held_until FROM held WHERE limited = %(limited)s)
+    (SELECT held_until FROM held WHERE limited = %(limited)s), (SELECT checksum FROM held WHERE limited = %(limited)s)
 
 -- name: read_tickets
-SELECT taken_at, amounts FROM ticket WHERE limited = %(limited)s AND taken_at > %(since)s ORDER BY taken_at
+SELECT taken_at, ends_at, amounts, checksum, amounts_checksum FROM ticket WHERE limited = %(limited)s ORDER BY taken_at
+
+-- name: all_tickets
+SELECT limited, taken_at, ends_at, amounts, checksum, amounts_checksum FROM ticket
+
+-- name: all_holds
+SELECT limited, held_until, checksum FROM held
 
 -- name: delete_old_tickets
 DELETE FROM ticket WHERE limited = %(limited)s AND ends_at <= %(now)s
 
 -- name: add_ticket
-INSERT INTO ticket (limited, taken_at, ends_at, amounts)
-VALUES (%(limited)s, %(taken_at)s, %(ends_at)s, %(amounts)s) RETURNING number
+INSERT INTO ticket (limited, taken_at, ends_at, amounts, checksum, amounts_checksum)
+VALUES (%(limited)s, %(taken_at)s, %(ends_at)s, %(amounts)s, %(checksum)s, %(amounts_checksum)s) RETURNING number
 
 -- name: settle_ticket
-UPDATE ticket SET amounts = %(amounts)s WHERE number = %(number)s AND limited = %(limited)s
+UPDATE ticket SET amounts = %(amounts)s, amounts_checksum = %(amounts_checksum)s
+WHERE number = %(number)s AND limited = %(limited)s
 
 -- name: hold
-INSERT INTO held (limited, held_until)
-VALUES (%(limited)s, extract(epoch FROM clock_timestamp())::double precision + %(seconds)s)
-ON CONFLICT (limited) DO UPDATE SET held_until = greatest(held.held_until, excluded.held_until)
+INSERT INTO held (limited, held_until, checksum) VALUES (%(limited)s, %(until)s, %(checksum)s)
+ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum = excluded.checksum
+
+-- name: unsealed_events
+SELECT run, sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt,
+    seconds, message, ok, more
+FROM event
+WHERE (run, sequence) > (%(run)s, %(after)s) AND checksum IS NULL
+ORDER BY run, sequence
+LIMIT %(limit)s
+
+-- name: outcomes_between
+SELECT sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more, size
+FROM outcome
+WHERE run = %(run)s AND sequence BETWEEN %(first)s AND %(last)s
+ORDER BY sequence
+
+-- name: seal_events
+UPDATE event SET call_checksum = sealed.call_checksum, checksum = sealed.checksum
+FROM unnest(%(sequence)s, %(call_checksum)s, %(checksum)s) AS sealed (sequence, call_checksum, checksum)
+WHERE event.run = %(run)s AND event.sequence = sealed.sequence
+
+-- name: seal_outcomes
+UPDATE outcome SET checksum = sealed.checksum
+FROM unnest(%(sequence)s, %(checksum)s) AS sealed (sequence, checksum)
+WHERE outcome.run = %(run)s AND outcome.sequence = sealed.sequence
+
+-- name: seal_run
+UPDATE run
+SET owner = %(owner)s, process = %(process)s, fence = %(fence)s, name_checksum = %(name_checksum)s,
+    checksum = %(checksum)s, status_checksum = %(status_checksum)s, holder_checksum = %(holder_checksum)s
+WHERE number = %(number)s
+
+-- name: seal_question
+UPDATE question
+SET name_checksum = %(name_checksum)s, checksum = %(checksum)s, answer_checksum = %(answer_checksum)s
+WHERE run = (SELECT number FROM run WHERE run_id = %(run_id)s) AND id = %(id)s
+
+-- name: seal_cached
+UPDATE cached SET checksum = sealed.checksum
+FROM unnest(%(key)s, %(checksum)s) AS sealed (key, checksum)
+WHERE cached.key = sealed.key
+
+-- name: numbered_tickets
+SELECT number, limited, taken_at, ends_at, amounts FROM ticket
+
+-- name: seal_ticket
+UPDATE ticket SET checksum = %(checksum)s, amounts_checksum = %(amounts_checksum)s WHERE number = %(number)s
+
+-- name: seal_hold
+UPDATE held SET checksum = %(checksum)s WHERE limited = %(limited)s
+
+-- name: lock_tables
+-- Programs of an older version write on until the last transaction; from then on what they write has no checksum.
+LOCK TABLE run, event, outcome, question, cached, ticket, held IN EXCLUSIVE MODE
+
+-- name: expect_checksums
+ALTER TABLE run
+    ALTER COLUMN name_checksum SET NOT NULL, ALTER COLUMN checksum SET NOT NULL,
+    ALTER COLUMN status_checksum SET NOT NULL, ALTER COLUMN holder_checksum SET NOT NULL;
+ALTER TABLE event ALTER COLUMN call_checksum SET NOT NULL, ALTER COLUMN checksum SET NOT NULL;
+ALTER TABLE outcome ALTER COLUMN checksum SET NOT NULL;
+ALTER TABLE question
+    ALTER COLUMN name_checksum SET NOT NULL, ALTER COLUMN checksum SET NOT NULL,
+    ALTER COLUMN answer_checksum SET NOT NULL;
+ALTER TABLE cached ALTER COLUMN checksum SET NOT NULL;
+ALTER TABLE ticket ALTER COLUMN checksum SET NOT NULL, ALTER COLUMN amounts_checksum SET NOT NULL;
+ALTER TABLE held ALTER COLUMN checksum SET NOT NULL

@@ -30,18 +30,18 @@ RETURNING stop_requested
 -- name: insert_events
 INSERT OR ROLLBACK INTO event (
   place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-  attempt, seconds, message, ok, more
+  attempt, seconds, message, ok, more, call_checksum, checksum
 )
 SELECT * FROM (
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ) WHERE column1 IS NOT NULL
 
 -- name: insert_outcomes
 INSERT OR ROLLBACK INTO outcome (
-  place, run, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value
+  place, run, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value, size, checksum
 )
 SELECT * FROM (
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ) WHERE column1 IS NOT NULL
 
 -- name: renew
@@ -55,11 +55,13 @@ SELECT stop_requested FROM run WHERE number = :number AND fence = :fence
 -- name: create_run
 INSERT INTO run (
   run_id, status, epoch, workflow, input_digest, tags, facts, created_at, updated_at, ended_at, owner, process,
-  fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from
+  fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
+  name_checksum, checksum, status_checksum, holder_checksum
 )
 VALUES (
   :run_id, :status, :epoch, :workflow, :input_digest, :tags, :facts, :created_at, :updated_at, :ended_at, :owner, :process,
-  :fence, :heartbeat, :heartbeat_at, :lease, 0, 0, :reason, :stop_requested, :forked_from
+  :fence, :heartbeat, :heartbeat_at, :lease, 0, 0, :reason, :stop_requested, :forked_from,
+  :name_checksum, :checksum, :status_checksum, :holder_checksum
 )
 ON CONFLICT (run_id) DO NOTHING
 RETURNING number
@@ -69,7 +71,9 @@ UPDATE run
 SET status = :status, epoch = :epoch, workflow = :workflow, input_digest = :input_digest, tags = :tags, facts = :facts,
     updated_at = :updated_at, ended_at = :ended_at, owner = :owner, process = :process,
     fence = :fence, heartbeat = :heartbeat, heartbeat_at = :heartbeat_at, lease = :lease,
-    reason = :reason, stop_requested = :stop_requested, forked_from = :forked_from
+    reason = :reason, stop_requested = :stop_requested, forked_from = :forked_from,
+    name_checksum = :name_checksum, checksum = :checksum, status_checksum = :status_checksum,
+    holder_checksum = :holder_checksum
 WHERE number = :number AND fence = :expected_fence AND heartbeat = :expected_heartbeat
 RETURNING number
 
@@ -79,15 +83,14 @@ ON CONFLICT (run) DO UPDATE SET input = excluded.input WHERE input <> excluded.i
 
 -- name: release_run
 UPDATE run
-SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL
+SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL, holder_checksum = :holder_checksum
 WHERE number = :number AND fence = :fence
 RETURNING number
 
 -- name: release_run_as
 UPDATE run
-SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL,
-    status = :status, reason = :reason, updated_at = :now,
-    ended_at = CASE WHEN :status IN ('completed', 'failed', 'cancelled') THEN :now END
+SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL, holder_checksum = :holder_checksum,
+    status = :status, reason = :reason, updated_at = :now, ended_at = :ended_at, status_checksum = :status_checksum
 WHERE number = :number AND fence = :fence
 RETURNING number
 
@@ -106,88 +109,25 @@ DELETE FROM question WHERE run = :number
 -- name: delete_run
 DELETE FROM run WHERE number = :number
 
--- name: begin_copy
-CREATE TEMP TABLE moved (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)
-
--- name: begin_copy_left_out
-CREATE TEMP TABLE left_out (key BLOB PRIMARY KEY, keep INTEGER NOT NULL) WITHOUT ROWID
-
--- name: end_copy
-DROP TABLE temp.moved
-
--- name: end_copy_left_out
-DROP TABLE temp.left_out
-
--- name: leave_out
--- keep: the key's events are kept, but for those that say that it is superseded
-INSERT OR IGNORE INTO temp.left_out (key, keep) VALUES (:key, :keep)
-
--- name: copy_run
-INSERT INTO run (
-  run_id, status, epoch, workflow, input_digest, tags, facts, created_at, updated_at,
-  fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, forked_from
-)
-SELECT :new_run_id, 'started', epoch, workflow, input_digest, tags, facts, :now, :now, 0, 0, 0, lease, 0, 0, run_id
-FROM run WHERE number = :number
-ON CONFLICT (run_id) DO NOTHING
-RETURNING number
-
--- name: copy_input
-INSERT INTO run_input (run, input) SELECT :new_number, input FROM run_input WHERE run = :number
-
--- name: copy_places
-INSERT INTO temp.moved (old, new)
-SELECT event.place, :new_first - 1 + row_number() OVER (ORDER BY event.place)
-FROM event LEFT JOIN temp.left_out AS without ON without.key = event.key
-WHERE event.place BETWEEN :first AND :last
-  AND (without.key IS NULL OR (without.keep AND event.status <> 'superseded'))
-
--- name: copy_events
-INSERT INTO event (
-  place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-  attempt, seconds, message, ok, more
-)
-SELECT
-  moved.new, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-  attempt, seconds, message, ok, more
-FROM temp.moved CROSS JOIN event ON event.place = moved.old
-ORDER BY moved.old
-
--- name: copy_outcomes
-INSERT INTO outcome (
-  place, run, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value
-)
-SELECT
-  moved.new, :new_number, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value
-FROM temp.moved CROSS JOIN outcome ON outcome.place = moved.old
-ORDER BY moved.old
-
--- name: edit_outcome
-UPDATE outcome SET ok = :ok, value = :value, artifact = :artifact
-WHERE run = :number AND call = substr(:key, 1, 16)
-RETURNING place
-
--- name: edit_event
-UPDATE event SET ok = :ok, message = :message, status = CASE WHEN :ok THEN 'completed' ELSE 'failed' END
-WHERE place = :place
-
--- name: count_copied
-UPDATE run
-SET last_sequence = (SELECT count(*) FROM event WHERE place BETWEEN :first AND :last),
-    outcomes = (SELECT count(*) FROM event WHERE place BETWEEN :first AND :last AND ok IS NOT NULL)
-WHERE number = :number
-
 -- name: ask
-INSERT INTO question (run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem)
-VALUES (:number, :id, :address, :text, :schema, :asked_at, :answer, :answered_at, :answered_by, :problem)
+INSERT INTO question (
+  run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem,
+  name_checksum, checksum, answer_checksum
+)
+VALUES (
+  :number, :id, :address, :text, :schema, :asked_at, :answer, :answered_at, :answered_by, :problem,
+  :name_checksum, :checksum, :answer_checksum
+)
 ON CONFLICT (run, id) DO NOTHING
 
 -- name: reject_answer
-UPDATE question SET answer = NULL, answered_at = NULL, answered_by = NULL, problem = :problem
+UPDATE question
+SET answer = NULL, answered_at = NULL, answered_by = NULL, problem = :problem, answer_checksum = :answer_checksum
 WHERE run = :number AND id = :id
 
 -- name: answer
-UPDATE question SET answer = :answer, answered_at = :now, answered_by = :by, problem = NULL
+UPDATE question
+SET answer = :answer, answered_at = :now, answered_by = :by, problem = NULL, answer_checksum = :answer_checksum
 WHERE run = :number AND id = :id AND answer IS NULL
 RETURNING id
 
@@ -198,16 +138,18 @@ UPDATE run SET stop_requested = :reason WHERE number = :number
 SELECT
   run.number, run.run_id, run.status, run.epoch, run.workflow, run_input.input, run.input_digest, run.tags, run.facts,
   run.created_at, run.updated_at, run.ended_at, run.owner, run.process, run.fence, run.heartbeat, run.heartbeat_at,
-  run.lease, run.last_sequence, run.outcomes, run.reason, run.stop_requested, run.forked_from
+  run.lease, run.last_sequence, run.outcomes, run.reason, run.stop_requested, run.forked_from,
+  run.name_checksum, run.checksum, run.status_checksum, run.holder_checksum
 FROM run LEFT JOIN run_input ON run_input.run = run.number
-WHERE run.run_id = :run_id
+WHERE run.run_id = :run_id OR run.name_checksum = :named
 
 -- name: list_runs
 -- :tag is a JSON string, so that this finds too much rather than too little
 SELECT
   run.number, run.run_id, run.status, run.epoch, run.workflow, run_input.input, run.input_digest, run.tags, run.facts,
   run.created_at, run.updated_at, run.ended_at, run.owner, run.process, run.fence, run.heartbeat, run.heartbeat_at,
-  run.lease, run.last_sequence, run.outcomes, run.reason, run.stop_requested, run.forked_from
+  run.lease, run.last_sequence, run.outcomes, run.reason, run.stop_requested, run.forked_from,
+  run.name_checksum, run.checksum, run.status_checksum, run.holder_checksum
 FROM run LEFT JOIN run_input ON run_input.run = run.number
 WHERE (:status IS NULL OR run.status = :status)
   AND (:tag IS NULL OR instr(run.tags, :tag) > 0)
@@ -218,39 +160,28 @@ ORDER BY run.number DESC
 SELECT
   json_group_array(place), json_group_array(status), CAST(string_agg(coalesce(key, zeroblob(32)), '') AS BLOB),
   json_group_array(attempt), json_group_array(group_id), json_group_array(ok),
-  json_group_array(
-    CASE WHEN instr(more, '"usage"') + instr(more, '"charges"') + instr(more, '"from_cache"') + instr(more, '"lost"') > 0
-    THEN json_array(name, more) END
-  ),
+  json_group_array(CASE WHEN more IS NOT NULL THEN json_array(name, more) END),
   json_group_array(
     CASE WHEN ok = 0 THEN (
       SELECT json_array(epoch, tries, parent_attempt) FROM outcome WHERE outcome.place = chunk.place
     ) END
-  )
+  ),
+  json_group_array(call_checksum)
 FROM (
-  SELECT place, status, key, attempt, group_id, ok, name, more
+  SELECT place, status, key, attempt, group_id, ok, name, more, call_checksum
   FROM event WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
 ) AS chunk
 
 -- name: read_events
--- The values are separated by a character that no JSON text contains.
 SELECT
   json_group_array(
     json_array(
       place, timestamp, status, event_type, name, address, hex(key), group_id, parallel_index, group_total,
-      attempt, seconds, message, ok, more, outcome_ok, lower(hex(artifact))
+      attempt, seconds, message, ok, more, checksum
     )
-  ),
-  CAST(string_agg(coalesce(value, ''), char(30)) AS BLOB)
+  )
 FROM (
-  SELECT event.*, outcome.ok AS outcome_ok, outcome.value, outcome.artifact
-  FROM event LEFT JOIN outcome ON outcome.place = CASE
-    WHEN event.ok IS NOT NULL THEN event.place
-    WHEN event.status = 'recovered' THEN (
-      SELECT place FROM outcome WHERE run = :number AND call = substr(event.key, 1, 16)
-    )
-  END
-  WHERE event.place > :after AND event.place <= :last ORDER BY event.place LIMIT :limit
+  SELECT * FROM event WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
 )
 
 -- name: read_outcomes
@@ -259,14 +190,14 @@ SELECT
   json_group_array(
     json_array(
       place, hex(key), ok, hex(base), base IS NULL, hex(parent), epoch, tries, parent_attempt, lower(hex(artifact)), more,
-      name, address, seconds, attempt, group_id
+      size, name, address, seconds, attempt, group_id, checksum
     )
   ),
   CAST(string_agg(coalesce(value, ''), char(30)) AS BLOB)
 FROM (
   SELECT
     outcome.place, event.key, outcome.ok, outcome.base, outcome.parent, outcome.epoch, outcome.tries, outcome.parent_attempt,
-    outcome.artifact, outcome.more, outcome.value,
+    outcome.artifact, outcome.more, outcome.value, outcome.size, outcome.checksum,
     event.name, event.address, event.seconds, event.attempt, event.group_id
   FROM outcome CROSS JOIN event ON event.place = outcome.place
   WHERE outcome.place > :after AND outcome.place <= :last ORDER BY outcome.place LIMIT :limit
@@ -278,21 +209,24 @@ SELECT place FROM outcome WHERE run = :number AND call = substr(:key, 1, 16)
 -- name: find_question
 SELECT
   run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
-  question.answer, question.answered_at, question.answered_by, question.problem
+  question.answer, question.answered_at, question.answered_by, question.problem,
+  question.name_checksum, question.checksum, question.answer_checksum
 FROM question CROSS JOIN run ON run.number = question.run
-WHERE question.run = :number AND question.id = :id
+WHERE (question.run = :number AND question.id = :id) OR question.name_checksum = :named
 
 -- name: questions
 SELECT
   run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
-  question.answer, question.answered_at, question.answered_by, question.problem
+  question.answer, question.answered_at, question.answered_by, question.problem,
+  question.name_checksum, question.checksum, question.answer_checksum
 FROM question CROSS JOIN run ON run.number = question.run
 ORDER BY question.asked_at
 
 -- name: open_questions
 SELECT
   run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
-  question.answer, question.answered_at, question.answered_by, question.problem
+  question.answer, question.answered_at, question.answered_by, question.problem,
+  question.name_checksum, question.checksum, question.answer_checksum
 FROM question INDEXED BY question_open CROSS JOIN run ON run.number = question.run
 WHERE question.answer IS NULL
 ORDER BY question.asked_at
@@ -300,7 +234,8 @@ ORDER BY question.asked_at
 -- name: questions_of_run
 SELECT
   run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,
-  question.answer, question.answered_at, question.answered_by, question.problem
+  question.answer, question.answered_at, question.answered_by, question.problem,
+  question.name_checksum, question.checksum, question.answer_checksum
 FROM run CROSS JOIN question ON question.run = run.number
 WHERE run.run_id = :run_id
 ORDER BY question.asked_at
@@ -362,15 +297,19 @@ GROUP BY event.place >> 40, event.key
 HAVING count(*) > 1
 
 -- name: find_cached
-SELECT key, value, actor, created_at, expires_at, run_id FROM cached
+SELECT key, CAST(value AS BLOB), actor, created_at, expires_at, run_id, checksum FROM cached
 WHERE key = :key AND (expires_at IS NULL OR expires_at > :now)
 
+-- name: read_cached
+SELECT key, CAST(value AS BLOB), actor, created_at, expires_at, run_id, checksum FROM cached
+WHERE key > :after ORDER BY key LIMIT :limit
+
 -- name: put_cached
-INSERT INTO cached (key, value, actor, created_at, expires_at, run_id)
-VALUES (:key, :value, :actor, :created_at, :expires_at, :run_id)
+INSERT INTO cached (key, value, actor, created_at, expires_at, run_id, checksum)
+VALUES (:key, :value, :actor, :created_at, :expires_at, :run_id, :checksum)
 ON CONFLICT (key) DO UPDATE SET
   value = excluded.value, actor = excluded.actor, created_at = excluded.created_at,
-  expires_at = excluded.expires_at, run_id = excluded.run_id
+  expires_at = excluded.expires_at, run_id = excluded.run_id, checksum = excluded.checksum
 
 -- name: delete_cached
 DELETE FROM cached WHERE run_id = (SELECT run_id FROM run WHERE number = :number)
@@ -382,17 +321,68 @@ DELETE FROM cached WHERE expires_at <= :now
 DELETE FROM ticket WHERE ends_at <= :now
 
 -- name: read_tickets
-SELECT taken_at, amounts FROM ticket WHERE limited = :limited AND taken_at > :since ORDER BY taken_at
+SELECT taken_at, ends_at, amounts, checksum, amounts_checksum FROM ticket WHERE limited = :limited ORDER BY taken_at
+
+-- name: all_tickets
+SELECT limited, taken_at, ends_at, amounts, checksum, amounts_checksum FROM ticket
 
 -- name: read_hold
-SELECT held_until FROM held WHERE limited = :limited
+SELECT held_until, checksum FROM held WHERE limited = :limited
+
+-- name: all_holds
+SELECT limited, held_until, checksum FROM held
 
 -- name: add_ticket
-INSERT INTO ticket (limited, taken_at, ends_at, amounts) VALUES (:limited, :taken_at, :ends_at, :amounts) RETURNING number
+INSERT INTO ticket (limited, taken_at, ends_at, amounts, checksum, amounts_checksum)
+VALUES (:limited, :taken_at, :ends_at, :amounts, :checksum, :amounts_checksum)
+RETURNING number
 
 -- name: settle_ticket
-UPDATE ticket SET amounts = :amounts WHERE number = :number AND limited = :limited
+UPDATE ticket SET amounts = :amounts, amounts_checksum = :amounts_checksum
+WHERE number = :number AND limited = :limited
 
 -- name: hold
-INSERT INTO held (limited, held_until) VALUES (:limited, :held_until)
-ON CONFLICT (limited) DO UPDATE SET held_until = max(held_until, excluded.held_until)
+INSERT INTO held (limited, held_until, checksum) VALUES (:limited, :held_until, :checksum)
+ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum = excluded.checksum
+
+-- name: has_checksums
+SELECT 1 FROM pragma_table_info('held') WHERE name = 'checksum'
+
+-- name: unsealed_events
+SELECT
+  place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more
+FROM event WHERE place > :after AND checksum IS NULL ORDER BY place LIMIT :limit
+
+-- name: outcomes_between
+SELECT place, ok, base, parent, epoch, tries, parent_attempt, CAST(value AS BLOB), artifact, more
+FROM outcome WHERE place BETWEEN :first AND :last
+
+-- name: seal_event
+UPDATE event SET call_checksum = ?, checksum = ? WHERE place = ?
+
+-- name: seal_outcome
+UPDATE outcome SET checksum = ? WHERE place = ?
+
+-- name: seal_run
+UPDATE run
+SET owner = :owner, process = :process, fence = :fence,
+    name_checksum = :name_checksum, checksum = :checksum, status_checksum = :status_checksum,
+    holder_checksum = :holder_checksum
+WHERE number = :number
+
+-- name: seal_question
+UPDATE question SET name_checksum = :name_checksum, checksum = :checksum, answer_checksum = :answer_checksum
+WHERE run = (SELECT number FROM run WHERE run_id = :run_id) AND id = :id
+
+-- name: seal_cached
+UPDATE cached SET checksum = ? WHERE key = ?
+
+-- name: numbered_tickets
+SELECT number, limited, taken_at, ends_at, amounts FROM ticket
+
+-- name: seal_ticket
+UPDATE ticket SET checksum = ?, amounts_checksum = ? WHERE number = ?
+
+-- name: seal_hold
+UPDATE held SET checksum = ? WHERE limited = ?

@@ -1,0 +1,265 @@
+"""The one place where what was read becomes what is believed: rows whose checksums fit, without a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import CacheEntry, Question
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend import (
+    CallRow,
+    EventRow,
+    Kept,
+    OutcomeRow,
+    Reading,
+    RunRow,
+    StoredEvent,
+    StoredOutcome,
+)
+from rh_agents.stores._checksums import (
+    answer_checksum,
+    cache_checksum,
+    call_checksum,
+    event_checksum,
+    holder_checksum,
+    named,
+    outcome_checksum,
+    question_checksum,
+    run_checksum,
+    status_checksum,
+)
+
+__all__ = [
+    "CHECKSUMS_OF_QUESTION",
+    "CHECKSUMS_OF_RUN",
+    "REMEDY",
+    "VerifiedReading",
+    "checksums_of_question",
+    "checksums_of_run",
+    "damaged",
+    "fits",
+    "with_outcomes",
+]
+_RECOVERED = ExecutionStatus.RECOVERED.value
+
+R = TypeVar("R", CallRow, EventRow, StoredOutcome)
+
+REMEDY = "`rh-agents check` names all that is damaged; put the database back from a backup"
+
+
+def damaged(place: str, what: str, why: object = "its checksum does not fit") -> StoreError:
+    """The error that says what is damaged, and what to do."""
+    reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
+    return StoreError(f"{place}: {what} is damaged: {reason}; {REMEDY}")
+
+
+CHECKSUMS_OF_RUN = ("name_checksum", "checksum", "status_checksum", "holder_checksum")
+CHECKSUMS_OF_QUESTION = ("name_checksum", "checksum", "answer_checksum")
+"""The columns in which they are."""
+
+
+def checksums_of_run(row: RunRow) -> tuple[int, int, int, int]:
+    """All checksums of the row of a run."""
+    return (
+        named(row.run_id),
+        run_checksum(row),
+        status_checksum(row.status, row.reason, row.ended_at),
+        holder_checksum(row.owner, row.process, row.fence),
+    )
+
+
+def checksums_of_question(question: Question) -> tuple[int, int, int]:
+    """All checksums of a question."""
+    its = question
+    of_answer = answer_checksum(its.id, its.answer, its.answered_at, its.answered_by, its.problem)
+    return named(its.id), question_checksum(its), of_answer
+
+
+def fits(checksum: Callable[[Any], Any], kept: Kept[Any]) -> bool:
+    """Whether a row is as it was written. What has no checksum, or cannot have one, is not."""
+    try:
+        return bool(checksum(kept.row) == kept.checksum)
+    except Exception:  # noqa: BLE001 - a damaged byte may put anything into any place
+        return False
+
+
+class VerifiedReading:
+    """A session that gives rows only if they are as they were written.
+
+    Args:
+        inner: the session of the database.
+        place: the database, for people.
+
+    Every method raises `StoreError`, naming the run and the row, when a row is damaged or missing.
+    """
+
+    def __init__(self, inner: Reading, place: str) -> None:
+        self.inner: Reading = inner
+        self.place: str = place
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def find_run(self, run_id: str) -> RunRow | None:
+        """The run of this name."""
+        found = None
+        for kept in self.inner.find_run(run_id, named(run_id)):
+            if not fits(checksums_of_run, kept):
+                raise damaged(self.place, f"the row of run {run_id!r}")
+            if kept.row.run_id == run_id:
+                found = kept.row
+        return found
+
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
+        """The runs that fit, newest first."""
+        found = self.inner.runs(status, tag, updated_before)
+        for kept in found:
+            if not fits(checksums_of_run, kept):
+                raise damaged(self.place, f"the row of run {kept.row.run_id!r}")
+        return [kept.row for kept in found]
+
+    # -- journals -----------------------------------------------------------------------------------------------------
+
+    def calls(self, number: int, run_id: str, after: int, limit: int) -> list[CallRow]:
+        """What the fold needs of events, in their order from after a sequence; fewer than `limit` if these are all."""
+        rows = self._rows(self.inner.calls, call_checksum, number, run_id, after, limit)
+        self._expect_no_gap([row.sequence for row in rows], run_id, after)
+        return rows
+
+    def events(self, number: int, run_id: str, after: int, limit: int) -> list[EventRow]:
+        """Events in their order from after a sequence, at most `limit`."""
+        rows = self._rows(self.inner.events, event_checksum, number, run_id, after, limit)
+        self._expect_no_gap([row.sequence for row in rows], run_id, after)
+        return rows
+
+    def outcomes(self, number: int, run_id: str, after: int, limit: int) -> list[StoredOutcome]:
+        """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
+        return self._rows(self.inner.outcomes, outcome_checksum, number, run_id, after, limit)
+
+    def outcome(self, number: int, run_id: str, sequence: int) -> StoredOutcome:
+        """The outcome with this sequence."""
+        found = self.outcomes(number, run_id, sequence - 1, 1)
+        if not found or found[0].row.sequence != sequence:
+            raise self.missing(run_id, f"the outcome of event {sequence}")
+        return found[0]
+
+    def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
+        """Where the outcomes of these keys are recorded; those that have none are left out."""
+        return self.inner.sequences(number, keys)
+
+    def _rows(
+        self,
+        read: Callable[[int, int, int], list[Kept[R]]],
+        checksum: Callable[[R], int],
+        number: int,
+        run_id: str,
+        after: int,
+        limit: int,
+    ) -> list[R]:
+        try:
+            found = read(number, after, limit)
+            rows = [row for row, kept in found if checksum(row) == kept]
+            if len(rows) == len(found):
+                return rows
+        except StoreError:
+            raise
+        except Exception as error:
+            raise self._first_damaged(read, checksum, number, run_id, after, limit, error) from error
+        raise self._first_damaged(read, checksum, number, run_id, after, limit, None)
+
+    def _first_damaged(
+        self,
+        read: Callable[[int, int, int], list[Kept[R]]],
+        checksum: Callable[[R], int],
+        number: int,
+        run_id: str,
+        after: int,
+        limit: int,
+        error: Exception | None,
+    ) -> StoreError:
+        """The error that names the row, found by reading one at a time what could not be read at once."""
+        for _ in range(limit):
+            try:
+                found = read(number, after, 1)
+            except Exception as its:  # noqa: BLE001 - as above
+                return damaged(self.place, f"event {after + 1} of run {run_id!r}, or its outcome,", its)
+            if not found:
+                break
+            after = found[0].row.sequence
+            if not fits(checksum, found[0]):
+                return damaged(self.place, f"event {after} of run {run_id!r}, or its outcome,")
+        return damaged(self.place, f"the journal of run {run_id!r}", error or "its rows do not fit their checksums")
+
+    def _expect_no_gap(self, sequences: Sequence[int], run_id: str, after: int) -> None:
+        expected = range(after + 1, after + 1 + len(sequences))
+        for found, sequence in zip(sequences, expected, strict=True):
+            if found != sequence:
+                raise self.missing(run_id, f"event {sequence}")
+
+    def missing(self, run_id: str, what: str) -> StoreError:
+        """The error that says that a row is not there."""
+        return StoreError(f"{self.place}: {what} of run {run_id!r} is missing; {REMEDY}")
+
+    # -- people, and what runs share ----------------------------------------------------------------------------------
+
+    def question(self, number: int, run_id: str, question_id: str) -> Question | None:
+        """One question of a run."""
+        found = None
+        for kept in self.inner.find_question(number, question_id, named(question_id)):
+            if not fits(checksums_of_question, kept):
+                raise damaged(self.place, f"question {question_id!r} of run {run_id!r}")
+            if (kept.row.run_id, kept.row.id) == (run_id, question_id):
+                found = kept.row
+        return found
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
+        """Questions of one run or of all, oldest first. `is_open` leaves out those that have an answer."""
+        found = self.inner.questions(run_id, is_open)
+        for kept in found:
+            if not fits(checksums_of_question, kept):
+                raise damaged(self.place, f"question {kept.row.id!r} of run {kept.row.run_id!r}")
+        return [kept.row for kept in found]
+
+    def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
+        """The result that is kept under a key and has not expired."""
+        kept = self.inner.find_cached(key, now)
+        if kept is None:
+            return None
+        if not fits(cache_checksum, kept) or kept.row.key != key:
+            raise damaged(self.place, f"the cached result of {kept.row.actor!r} with the key {key.hex()}")
+        return kept.row
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    def used_artifacts(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that an outcome refers to."""
+        return self.inner.used_artifacts(digests)
+
+    def has_changed(self) -> bool:
+        """Whether anything may have been written by anybody since the last call."""
+        return self.inner.has_changed()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.inner.close()
+
+
+def with_outcomes(session: VerifiedReading, number: int, run_id: str, rows: Sequence[EventRow]) -> list[StoredEvent]:
+    """Events with the outcomes that they report; those of recovered calls are elsewhere in the journal.
+
+    Raises:
+        StoreError: an outcome is damaged or missing.
+    """
+    reporting = [row.sequence for row in rows if row.ok is not None]
+    found: dict[int, OutcomeRow] = {}
+    if reporting:
+        its = session.outcomes(number, run_id, reporting[0] - 1, len(reporting))
+        found = {stored.row.sequence: stored.row for stored in its}
+        for sequence in reporting:
+            if sequence not in found:
+                raise session.missing(run_id, f"the outcome of event {sequence}")
+    keys = {row.key for row in rows if row.status == _RECOVERED and row.key is not None}
+    places = session.sequences(number, keys) if keys else {}
+    earlier = {key: session.outcome(number, run_id, sequence).row for key, sequence in places.items()}
+    return [StoredEvent(row, found.get(row.sequence) or earlier.get(row.key or b"")) for row in rows]
