@@ -50,6 +50,7 @@ class CallCache:
             self._run.expect_running()
         mine = asyncio.get_running_loop().create_future()
         self._under_way[key] = (job, mine)
+        result: ExecutionResult[Any] | None = None
         try:
             result = await make()
             if result.ok and not result.is_replayed:
@@ -58,6 +59,7 @@ class CallCache:
         finally:
             del self._under_way[key]
             mine.set_result(None)
+            result = None  # else it would be held by an error in it, to which this frame belongs
 
     def _key(self, job: Job, same: bytes) -> bytes:
         whose = f"run {self._run.run_id}" if job.actor.cache is CacheScope.RUN else "store"

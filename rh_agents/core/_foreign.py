@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["noted", "seconds_to_wait", "text_of"]
+__all__ = ["noted", "seconds_to_wait", "text_of", "without_our_frames"]
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+_OURS = frozenset({"_breaking", "_caching", "_members", "_runner", "_scheduler", "calls"})
+"""The modules of this package whose frames stand between a call and what it calls."""
 _LONGEST = 10**9
 """Seconds. Larger integers may not even fit into a float."""
 
@@ -35,6 +38,34 @@ def seconds_to_wait(error: BaseException) -> float | None:
     except (Exception, SystemExit):  # noqa: BLE001 - the error is the user's; a hint that cannot be read is none
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def without_our_frames(error: ErrorT) -> ErrorT:
+    """The error itself; its traceback begins with the program's own frames, and so do those of its causes.
+
+    Ours hold the call, which holds its result, which holds the error: what a failed call had in its hands would be kept
+    until the garbage collector comes. And nobody looks for a fault of the program in them.
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        trace = each.__traceback__
+        while trace is not None and _is_ours(trace):
+            trace = trace.tb_next
+        BaseException.with_traceback(each, trace)  # a frozen dataclass has a setter of its own
+        todo += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            todo += each.exceptions
+    return error
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    package, _, module = str(trace.tb_frame.f_globals.get("__name__")).rpartition(".")
+    return package == "rh_agents.core" and module in _OURS
 
 
 def noted(error: ErrorT, text: str) -> ErrorT:

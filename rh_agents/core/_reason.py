@@ -7,7 +7,7 @@ from typing import Any
 
 from rh_agents.core._foreign import noted
 from rh_agents.core.errors import GroupTimeout, TooManyFailures
-from rh_agents.core.results import ExecutionResult
+from rh_agents.core.results import ExecutionResult, describe_error
 
 __all__ = ["Reason", "add_failures"]
 
@@ -21,6 +21,7 @@ class Reason:
     def __init__(self, group: str) -> None:
         self._group = group
         self._is_explained = False
+        self._cleanups: list[str] = []
         self.error: BaseException | None = None
         self.was_raised: bool = False
         """Whether the block has been told; a member that was told does not count."""
@@ -29,6 +30,21 @@ class Reason:
         """Something ended the group. Only the first reason counts."""
         if self.error is None:
             self.error = error
+
+    def note_cleanup(self, address: str, problem: str) -> None:
+        """A member raised in its cleanup when the group was cancelled from outside: no result says so."""
+        self._cleanups.append(f"the cleanup of {address} failed: {problem}")
+
+    def add_unseen(self, error: BaseException) -> None:
+        """Say in what ends the block what nobody has been told: why it ended early, and which cleanups failed."""
+        if self.error is not None and not self.was_raised and self.error is not error:
+            self.was_raised = True
+            noted(error, f"group {self._group!r}: {describe_error(self.error)}")
+        cleanups, self._cleanups = self._cleanups, []
+        for text in cleanups[:_NOTES]:
+            noted(error, f"group {self._group!r}: {text}")
+        if len(cleanups) > _NOTES:
+            noted(error, f"group {self._group!r}: {len(cleanups) - _NOTES} more cleanups failed")
 
     def explained(self, error: BaseException, results: list[ExecutionResult[Any]]) -> BaseException:
         """The reason, once given what had finished by then, or notes of what else had failed."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from rh_agents.core._breaking import attempt_under
 from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core._foreign import without_our_frames
 from rh_agents.core._gate import Passage
 from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
 from rh_agents.core._lost import after_loss
@@ -80,6 +81,8 @@ class Job:
     """What it has used so far."""
     told_usage: Usage | None = None
     """What of that has been recorded."""
+    cleanup_problem: str = ""
+    """What its cleanup raised when it was cancelled from outside: it has no outcome that could say so."""
     passage: Passage | None = None
     reservation: Reservation | None = None
     lost: int = 0
@@ -187,6 +190,14 @@ class Job:
         if self.reservation is not None:
             self.reservation.release(has_outcome=self.result is not None)
             self.reservation = None
+
+    def let_go(self) -> None:
+        """It has ended, and whoever made it has its result.
+
+        From a function of the program that failed, its error leads to the frames that awaited it, and these hold the
+        job. What it held of the result and of its group would hold the error, until the garbage collector comes.
+        """
+        self.result = self.settled = self.total = None
 
     @property
     def is_settling(self) -> bool:
@@ -346,7 +357,6 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
             value = await job.begin()
         else:
             value = await _attempt_until_done(job, clock, told)
-        error = None
     except StopRun as stop:
         if told:
             await _tell_stopped(job, stop)
@@ -354,19 +364,43 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
     except StoreError:
         raise
     except FAILURES as raised:
-        caught = failure_of(raised)
         if not job.is_dismissed and _cancellations() > cancellations:
-            # Its cleanup failed, or it translates errors: what was cut off from outside has no outcome all the same.
-            raise asyncio.CancelledError(describe_error(caught)) from caught
-        value, error = None, caught
-    job.ended_at = clock()
-    job.run.spent.calls += 1
-    seconds = job.ended_at - started
-    if error is None:
-        result = success(value, seconds, job.attempts, job.name, job.index, scope.address)
+            raise _cut_off(job, failure_of(raised)) from raised
+        job.result = _failed(job, failure_of(raised), started)
     else:
-        result = failure(error, seconds, job.attempts, job.name, job.index, scope.address)
-    if told:
+        job.result = _succeeded(job, value, started)
+    return await _conclude(job)
+
+
+# The frames from here up to the caller may not hold the result or its error when they have ended, see `Job.let_go`.
+
+
+def _succeeded(job: Job, value: Any, started: float) -> ExecutionResult[Any]:
+    return success(value, _took(job, started), job.attempts, job.name, job.index, job.scope.address)
+
+
+def _failed(job: Job, error: Exception, started: float) -> ExecutionResult[Any]:
+    seconds = _took(job, started)
+    return failure(without_our_frames(error), seconds, job.attempts, job.name, job.index, job.scope.address)
+
+
+def _cut_off(job: Job, error: Exception) -> asyncio.CancelledError:
+    """Its cleanup failed, or it translates errors: what was cut off from outside has no outcome all the same."""
+    job.cleanup_problem = describe_error(without_our_frames(error))
+    return asyncio.CancelledError(job.cleanup_problem)
+
+
+def _took(job: Job, started: float) -> float:
+    job.ended_at = asyncio.get_running_loop().time()
+    job.run.spent.calls += 1
+    return job.ended_at - started
+
+
+async def _conclude(job: Job) -> ExecutionResult[Any]:
+    """Record what came of the attempts, if anybody is told of it."""
+    result, job.result = job.result, None
+    assert result is not None
+    if job.is_told:
         return await _settle(job, result)
     job.result = result
     return result
@@ -379,6 +413,8 @@ async def _tell_cancelled(job: Job, seconds: float) -> None:
     """
     attempts = max(job.attempts, int(job.may_be_done))
     message = None if attempts else "never called"
+    if job.cleanup_problem:
+        message = f"its cleanup failed: {job.cleanup_problem}"
     facts = {"attempt": attempts, "execution_time": seconds, "message": message, **job.spent_facts()}
     event = job.event(ExecutionStatus.CANCELLED, facts)
     outcome = None
@@ -598,4 +634,5 @@ async def _within_timeout(job: Job) -> Any:
     except TimeoutError as error:
         if not limit.expired():
             raise
+        error.__traceback__ = None  # it leads to a frame of asyncio that holds this one, and with it the job
         raise CallTimeout(f"{job.name or job.actor.name} took longer than its timeout of {job.timeout:g} s") from error

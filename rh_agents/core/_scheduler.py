@@ -102,6 +102,10 @@ class Scheduler:
         self._room: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
 
+    def close(self) -> None:
+        """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
+        self._make_job = self._started = self._ended = self._failed = self._judge = self._end_again = _nothing
+
     # -- starting -----------------------------------------------------------------------------------------------------
 
     def fill(self) -> None:
@@ -197,7 +201,7 @@ class Scheduler:
             self._take_slot(member, now)
             job.settled = self._member_settled
         task = self._create_task(member, job)
-        if task is None:
+        if task is None or member.index not in self._running:
             return
         member.task = task
         # A task that is cancelled before its first step never gets to its `finally`.
@@ -293,6 +297,9 @@ class Scheduler:
         finally:
             job.scope.owner = ENDED  # else task and scope would hold each other
             self._end(member, error)
+            member.task = None
+            job.let_go()
+            del self, member, job, error  # an error of the program may lead to this frame, and would be held by it
 
     def _never_began(self, task: asyncio.Task[None]) -> None:
         member = next((member for member in self._running.values() if member.task is task), None)
@@ -527,6 +534,10 @@ class Scheduler:
         if not self.roster.has_sources and not self.is_draining:  # what a stop discarded comes when the run goes on
             self.order.skip_missing()
         self.fill()
+
+
+def _nothing(*_: object) -> Any:
+    """What a group does that has ended."""
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

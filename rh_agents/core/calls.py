@@ -70,12 +70,14 @@ class Call(Generic[T]):
         try:
             caller = scope.job
             if caller is None or caller.passage is None:
-                result = await run_job(job)
-            else:
-                async with caller.passage.lent():
-                    result = await run_job(job)
+                return self._counted(run, await run_job(job))
+            async with caller.passage.lent():
+                return self._counted(run, await run_job(job))
         finally:
             current_scope.reset(token)
+            job.let_go()
+
+    def _counted(self, run: RunHandle, result: ExecutionResult[T]) -> ExecutionResult[T]:
         run.count_call(self.actor.name, result)
         return result
 

@@ -197,7 +197,10 @@ class ParallelExecutionManager:
         lent, self._lent = self._lent, None
         try:
             await self._leave(error)
+            if error is not None:
+                self._reason.add_unseen(error)
         except BaseException as raised:
+            self._reason.add_unseen(raised)
             if lent is not None:
                 await lent.__aexit__(type(raised), raised, raised.__traceback__)
             raise
@@ -272,8 +275,12 @@ class ParallelExecutionManager:
         self._scope.group_ended(self.name, self._roster)
         self._tracker.status = status
         self._run.count_group(self.group)
-        await self._tell(EventType.GROUP_COMPLETED)
-        await self._run.flush()
+        try:
+            await self._tell(EventType.GROUP_COMPLETED)
+            await self._run.flush()
+        finally:
+            self._stream = None
+            self._scheduler.close()
 
     async def _tell(self, kind: EventType) -> None:
         run = self._run
@@ -463,6 +470,8 @@ class ParallelExecutionManager:
         job = member.job
         assert job is not None
         result = job.result
+        if job.cleanup_problem:
+            self._reason.note_cleanup(job.scope.address, job.cleanup_problem)
         if not job.has_begun:
             close_unstarted(member.work)
         if isinstance(error, StopRun):

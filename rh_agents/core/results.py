@@ -59,9 +59,10 @@ class ExecutionResult(BaseModel, Generic[T]):
         """
         if self.ok:
             return cast(T, self.result)
-        if self.error is not None:
-            raise self.error
-        raise RhAgentsError(self.error_message or "the call failed")
+        try:
+            raise self.error or RhAgentsError(self.error_message or "the call failed")
+        finally:
+            del self  # else the error would hold its result, by its traceback, and be held by it
 
 
 def describe_error(error: BaseException) -> str:
