@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,8 @@ from rh_agents.cli import store_commands
 from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of
 from rh_agents.cli.errors import CommandError, one_line
-from rh_agents.cli.inputs import Reading, is_stream, open_input
+from rh_agents.cli.finding import located
+from rh_agents.cli.inputs import Reading, file_of_input, is_stream, open_input
 from rh_agents.cli.keeping import Kept, files_of_store
 from rh_agents.cli.leaving import leave_without_threads
 from rh_agents.cli.lines import Format
@@ -235,15 +237,18 @@ def map_command(
     target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
     words = command_line(ctx, **({} if output is None else {"output": output}))
     command = RunCommand(words, here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
-    where = [STANDARD_STREAM, here()] if is_stream(source) else [absolute_path(source)]
-    name = derived_run_id(callee.name, "map", file_of(actor), *where, command.settings)
+    ways = _ways_to_name(source)
+    names = [derived_run_id(callee.name, "map", file_of(actor), *way, command.settings) for way in ways]
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
-    options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
+    options = RunOptions.of(
+        ctx, command, names[0], store, run_id, tags, retry_failed=not no_retry_failed, budget=budget, older=names[1:]
+    )
     must_have_id = about.asks_for(ctx, "id_field")
     with open_input(source, Reading(form, id_field, must_have_id, separator, say)) as given:
         used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
         if source != STANDARD_STREAM:
             used[source] = "the input"
+        options = asyncio.run(located(options, _places(ctx, file_of(actor), file_of_input(source))))
         kept = Kept(used) | files_of_store(options.store)
         if output is not None:
             kept.refuse_name(output)
@@ -292,10 +297,28 @@ def run_command(
     name = derived_run_id(callee.name, "run", file_of(flow), json.dumps(value, sort_keys=True))
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
+    options = asyncio.run(located(options, _places(ctx, file_of(flow))))
     with shown(progress) as subscriber:
         job = FlowStart(callee, value, grace, traceback)
         code = run_to_the_end(job.run(options, subscriber))
     raise typer.Exit(code)
+
+
+def _ways_to_name(source: str) -> list[list[str]]:
+    """What stands for an input in the name of its run, and what stood for it in earlier versions."""
+    piped = [STANDARD_STREAM, here()]
+    if not is_stream(source):
+        return [[absolute_path(source)]]
+    file = file_of_input(source)
+    return [piped] if file is None else [[file], piped]
+
+
+def _places(ctx: typer.Context, *files: str | None) -> list[str]:
+    """Around what the job may be recorded: nothing, if its user says where."""
+    about = Invocation.of(ctx)
+    if about.store is not None or about.asks_for(ctx, "store"):
+        return []
+    return [here(), *(os.path.dirname(file) for file in files if file is not None and os.path.isabs(file))]
 
 
 def _batches() -> AbstractContextManager[Any]:

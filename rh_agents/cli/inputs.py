@@ -28,7 +28,7 @@ from rh_agents.cli.looking import (
 from rh_agents.cli.records import read_items
 from rh_agents.cli.tables import column_names, found_separator, shown_separator, table_separator
 
-__all__ = ["Input", "Reading", "is_stream", "open_input"]
+__all__ = ["Input", "Reading", "file_of_input", "is_stream", "open_input"]
 
 _COUNTED_UP_TO = 256 * 1024 * 1024
 """Bytes. The lines of larger files are not counted in advance."""
@@ -92,6 +92,16 @@ def is_stream(path: str) -> bool:
         return True
     real = os.path.realpath(path)
     return real.startswith(("/proc/", "/dev/fd/")) or (path.startswith("/dev/") and not os.path.isfile(real))
+
+
+def file_of_input(path: str) -> str | None:
+    """The real path of an input, also if a shell made it standard input; None if it is no file."""
+    real = os.path.realpath("/dev/stdin" if path == _STREAM else path)
+    try:
+        is_same = path != _STREAM or os.path.samestat(os.fstat(0), os.stat(real))
+    except OSError:
+        return None
+    return real if is_same and os.path.isfile(real) else None
 
 
 def open_input(path: str, reading: Reading | None = None) -> Input:

@@ -46,6 +46,8 @@ class RunOptions:
     resume_from: str | None
     owns_process: bool
     budget: Budget | None = None
+    older_ids: tuple[str, ...] = ()
+    """What earlier versions called the run; empty if its user has given it a name."""
 
     @classmethod
     def of(
@@ -59,8 +61,10 @@ class RunOptions:
         *,
         retry_failed: bool,
         budget: Budget | None = None,
+        older: Sequence[str] = (),
     ) -> Self:
-        """What the options and the process say; `derived` is the name of the run if nobody gives one."""
+        """What the options and the process say; `derived` is the name of the run if nobody gives one, and `older` are
+        the names that earlier versions would have given it."""
         about = Invocation.of(context)
         if run_id is not None and not run_id.strip():
             raise CommandError("--run-id: a name is needed")
@@ -74,6 +78,7 @@ class RunOptions:
             about.resume_from,
             about.owns_process,
             budget,
+            () if about.run_id or run_id else tuple(older),
         )
 
     def state(self, store: Store | None, data: Any, *, reuse: bool) -> ExecutionState:

@@ -1,0 +1,85 @@
+"""Where a job is recorded already. A job is its program, its input and its settings, however their paths were written.
+
+The name of a run is derived from real paths, so `./a.txt`, a link and the path seen from another directory are the same
+job. What is not the same in another directory is the usual store, `.rh_agents/runs.db`: the job would begin anew there,
+and be paid for twice. So a run that is not in the usual store is looked for in the usual stores of the directories
+around: those above the working directory, the input and the program. Only a store of this very user is opened, and only
+a run of exactly this name counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rh_agents.cli.progress import say
+from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, made_store, path_of_store
+from rh_agents.core.errors import RhAgentsError
+
+if TYPE_CHECKING:
+    from rh_agents.cli.starting import RunOptions
+
+__all__ = ["located"]
+
+
+async def located(options: RunOptions, near: Iterable[str]) -> RunOptions:
+    """The same with the name and the store under which the job is recorded, if it is.
+
+    Args:
+        options: with the names that earlier versions gave to the job.
+        near: files or directories of the job, around which other usual stores may be; none if a store was named.
+    """
+    names = (options.run_id, *options.older_ids)
+    if options.store == NO_STORE:
+        return options
+    if options.older_ids or near:
+        name = await _first_known(options.store, names)
+        if name is not None:
+            return dataclasses.replace(options, run_id=name)
+    for path in _usual_stores(near):
+        with contextlib.suppress(RhAgentsError):  # a store that cannot be read has nothing for us
+            name = await _first_known(path, names)
+            if name is not None:
+                say(f"run {name} is recorded in {path}, which is used; --store says otherwise")
+                return dataclasses.replace(options, run_id=name, store=path, shown_store=path)
+    return options
+
+
+async def _first_known(url: str, names: Iterable[str]) -> str | None:
+    if not _may_be_there(url):
+        return None
+    async with made_store(url) as store:
+        for name in names:
+            if store is not None and await store.find_run(name) is not None:
+                return name
+    return None
+
+
+def _may_be_there(url: str) -> bool:
+    """Looking for a run must not make a store."""
+    place = path_of_store(url)
+    return place is None or os.path.exists(place[0])
+
+
+def _usual_stores(near: Iterable[str]) -> Iterator[str]:
+    """Those of the directories above some places, the nearest first."""
+    seen = {os.path.realpath(DEFAULT_STORE)}
+    for place in near:
+        for folder in (Path(place), *Path(place).parents):
+            path = os.path.realpath(folder / DEFAULT_STORE)
+            if path not in seen and _is_own(path):
+                yield path
+            seen.add(path)
+
+
+def _is_own(path: str) -> bool:
+    """Whether it is there and belongs to this user: what others put into a directory above is not for us."""
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return False
+    return not hasattr(os, "geteuid") or owner == os.geteuid()

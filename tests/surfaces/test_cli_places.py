@@ -1,0 +1,137 @@
+"""A job is the same job however the paths of its program and its input were written, and from wherever."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rh_agents.cli.recorded import derived_run_id
+from tests.surfaces.cli_kit import Folder, command
+from tests.surfaces.test_cli_keeping import redirected
+
+QUIET = ("--progress", "none")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    """A directory with the program, an input in `data` and a directory `sub`; the job has been done in it once."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made = tmp_path / "project"
+    (made / "data").mkdir(parents=True)
+    (made / "sub").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    os.symlink(made, tmp_path / "link")
+    monkeypatch.chdir(made)
+    found = Folder(made)
+    found.write("data/in.jsonl", "a", "b")
+    os.symlink("data/in.jsonl", "link.jsonl")
+    yield found
+    sys.modules.pop("program", None)
+
+
+WAYS = [
+    (".", "program.py:rate", "./data/in.jsonl"),
+    (".", "program:rate", "sub/../data//in.jsonl"),
+    (".", "./program.py:rate", "link.jsonl"),
+    ("data", "../program.py:rate", "in.jsonl"),
+    ("sub", "../program.py:rate", "../data/in.jsonl"),
+    ("../link/sub", "../program.py:rate", "../data/in.jsonl"),
+    ("../elsewhere", "../project/program.py:rate", "../link/data/in.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("directory", "program", "source"), WAYS)
+def test_the_same_job_is_found_again_and_nothing_is_called(
+    folder: Folder,
+    directory: str,
+    program: str,
+    source: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert command("map", "program.py:rate", "data/in.jsonl", *QUIET) == 0
+    capfd.readouterr()
+    monkeypatch.chdir(folder.path / directory)
+    assert command("map", program, source, *QUIET) == 0
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "2 reused, 0 called" in err
+    assert ("which is used; --store says otherwise" in err) == (directory != ".")
+    assert not (Path.cwd() / ".rh_agents").exists() or directory == "."
+
+
+def test_a_store_that_is_named_is_the_only_one_looked_at(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command("map", "program.py:rate", "data/in.jsonl", *QUIET) == 0
+    monkeypatch.chdir(folder.path / "sub")
+    for store in ".rh_agents/runs.db", "none", "other.db":
+        assert command("map", "../program.py:rate", "../data/in.jsonl", "--store", store, *QUIET) == 0
+    assert " reused, " not in capfd.readouterr().err
+    assert folder.ledger["rate a"] == 1  # the others are in the directory in which they were made
+    assert (folder.path / "sub" / "ledger").read_text().count("rate a\n") == 3
+
+
+def test_another_job_goes_to_the_store_of_its_own_directory(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("map", "program.py:rate", "data/in.jsonl", *QUIET) == 0
+    monkeypatch.chdir(folder.path / "sub")
+    assert command("map", "../program.py:rate", "../data/in.jsonl", "--set", "bonus=1", *QUIET) == 0
+    assert (folder.path / "sub" / ".rh_agents" / "runs.db").exists()
+
+
+def test_a_store_of_another_user_is_not_opened(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command("map", "program.py:rate", "data/in.jsonl", *QUIET) == 0
+    monkeypatch.chdir(folder.path / "sub")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert command("map", "../program.py:rate", "../data/in.jsonl", *QUIET) == 0
+    assert " reused, " not in capfd.readouterr().err
+
+
+def test_a_flow_is_found_again_as_well(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command("run", "program.py:survey", *QUIET) == 0
+    monkeypatch.chdir(folder.path / "sub")
+    assert command("run", "../program.py:survey", *QUIET) == 0
+    assert "had returned this before, and nothing was called" in capfd.readouterr().err
+    assert folder.ledger["survey"] == 1
+
+
+def test_a_file_on_standard_input_is_that_file(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("map", "program.py:rate", "data/in.jsonl", *QUIET) == 0
+    for source in "-", "/dev/stdin":
+        with redirected(0, "link.jsonl", os.O_RDONLY):
+            assert command("map", "program.py:rate", source, *QUIET) == 0
+    assert capfd.readouterr().err.count("2 reused, 0 called") == 2
+
+
+def test_a_job_that_was_recorded_under_its_older_name_is_found_by_that(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard input was named after the directory, also where it was a file."""
+    program = str(folder.path / "program.py")
+    older = derived_run_id("rate", "map", program, "-", str(folder.path), "{}")
+    assert command("map", "program.py:rate", "data/in.jsonl", "--run-id", older, *QUIET) == 0
+    with redirected(0, "data/in.jsonl", os.O_RDONLY):
+        assert command("map", "program.py:rate", "-", *QUIET) == 0
+    assert f"run {older} goes on: 4 finished calls recorded" in capfd.readouterr().err
+
+
+def test_what_a_shell_puts_in_for_a_pipe_does_not_name_the_job(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = (folder.path / "data" / "in.jsonl").read_bytes()
+    for _ in range(2):
+        reader, writer = os.pipe()
+        os.write(writer, data)
+        os.close(writer)
+        assert command("map", "program.py:rate", f"/dev/fd/{reader}", *QUIET) == 0
+        os.close(reader)
+    err = capfd.readouterr().err
+    assert "2 reused, 0 called" in err
