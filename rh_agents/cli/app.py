@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -235,16 +236,19 @@ def map_command(
         max_workers = _AT_ONCE_IN_A_BATCH
     limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace)
     target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
-    words = command_line(ctx, **({} if output is None else {"output": output}))
-    command = RunCommand(words, here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
+    command = RunCommand((), here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
     ways = _ways_to_name(source)
     names = [derived_run_id(callee.name, "map", file_of(actor), *way, command.settings) for way in ways]
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(
         ctx, command, names[0], store, run_id, tags, retry_failed=not no_retry_failed, budget=budget, older=names[1:]
     )
-    must_have_id = about.asks_for(ctx, "id_field")
-    with open_input(source, Reading(form, id_field, must_have_id, separator, say)) as given:
+    is_older = about.run_id is not None and form is Format.AUTO and separator is None
+    reading = Reading(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)
+    with open_input(source, reading) as given:
+        # With what was found out: when the run goes on, the same file is read in the same way.
+        words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
+        options = dataclasses.replace(options, command=dataclasses.replace(command, words=words))
         used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
         if source != STANDARD_STREAM:
             used[source] = "the input"

@@ -47,6 +47,8 @@ class Reading:
         must_have_id: the user has named that field, so that there must be one of this name.
         separator: what stands between the fields of a table; None leaves it to the content.
         tell: takes lines for people about what is doubtful and read all the same.
+        is_older: it belongs to a run of an earlier version, which knew a few endings of names and looked at nothing
+            else. Read in another way, its items would be others.
     """
 
     form: Format = Format.AUTO
@@ -54,6 +56,7 @@ class Reading:
     must_have_id: bool = False
     separator: str | None = None
     tell: Callable[[str], None] | None = None
+    is_older: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Input:
         may_block: whether the next record may be long in coming, as from a pipe.
         total: how many records there are, if that is known.
         stream: where they come from.
+        form, separator: how it is written.
     """
 
     name: str
@@ -75,6 +79,16 @@ class Input:
     may_block: bool
     total: int | None
     stream: io.BufferedReader
+    form: Format
+    separator: str
+
+    @property
+    def found(self) -> dict[str, str]:
+        """The options of `map` that say how it is written; none, if its name alone says it in every version."""
+        if self.form is _by_older_names(_STREAM if self.name == "<stdin>" else self.name) and self.separator == ",":
+            return {}
+        separator = "tab" if self.separator == "\t" else self.separator
+        return {"form": self.form.value} | ({"separator": separator} if self.form is Format.CSV else {})
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +154,7 @@ def open_input(path: str, reading: Reading | None = None) -> Input:
         tell=reading.tell,
         is_guess=reading.form is Format.AUTO,
     )
-    return Input(name, items, not is_file, total, stream)
+    return Input(name, items, not is_file, total, stream, found.form, found.separator)
 
 
 # -- the beginning ----------------------------------------------------------------------------------------------------
@@ -248,6 +262,8 @@ class _Look:
         asked = self.reading.form is not Format.AUTO or self.reading.separator is not None
         refuse_what_is_no_text(self.beginning, is_asked=asked)
         named, separator = named_format(self.path)
+        if self.reading.is_older:
+            return _Found(_by_older_names(self.path))
         if asked:
             form: Format = Format.CSV if self.reading.form is Format.AUTO else self.reading.form
         else:
@@ -329,6 +345,15 @@ class _Look:
     def _tell(self, text: str) -> None:
         if self.reading.tell is not None:
             self.reading.tell(text)
+
+
+_OLDER_NAMES = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JSONL, ".csv": Format.CSV}
+
+
+def _by_older_names(path: str) -> Format:
+    if path == _STREAM:
+        return Format.JSONL
+    return _OLDER_NAMES.get(os.path.splitext(path)[1].lower(), Format.TEXT)
 
 
 def _count(stream: io.BufferedReader, found: _Found) -> int | None:

@@ -13,6 +13,7 @@ from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.asking import question_lines
 from rh_agents.cli.errors import BadInput, CommandError
 from rh_agents.cli.inputs import Reading, is_stream, open_input
+from rh_agents.cli.lines import Format
 from rh_agents.cli.mapping import call_for
 from rh_agents.cli.page import Page, Part
 from rh_agents.cli.recorded import RunCommand
@@ -122,7 +123,9 @@ def _compare(found: InputPlan, source: str, parameters: dict[str, Any], plan: Pl
     recorded = {call.place: call for call in plan.calls if call.group_id == group_id}
     state, counts = ExecutionState(history_limit=0), Counter[bytes]()
     seen: set[bytes] = set()
-    reading = Reading(parameters["form"], parameters["id_field"], separator=parameters.get("separator"))
+    form, separator = parameters["form"], parameters.get("separator")
+    is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
+    reading = Reading(form, parameters["id_field"], separator=separator, is_older=is_older)
     with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):
             same = _identity(call_for(item, callee, state))

@@ -23,6 +23,7 @@ from rh_agents.cli.asking import hint_of, parse_answer, question_lines
 from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_of, budget_options, without_options
 from rh_agents.cli.errors import CommandError, close_names, describe_validation, one_line
 from rh_agents.cli.exporting import event_record, outcome_record, to_export_line
+from rh_agents.cli.inputs import is_stream
 from rh_agents.cli.page import Page, Part, table_lines
 from rh_agents.cli.planning import Code, PlanView, load_code, plan_input, record_of_plan
 from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_on_line, is_untouched_fork
@@ -283,6 +284,12 @@ def _resume(
     if STANDARD_STREAM in words and (sys.stdin is None or sys.stdin.isatty()):
         raise CommandError(
             f"run {run!r} reads its items from standard input: give them again, as in `... | {go_on_line(run, store)}`"
+        )
+    source = str(_parameters(ctx, command).get("source", "")) if command.kind == "map" else ""
+    if source not in ("", STANDARD_STREAM) and is_stream(source):
+        raise CommandError(
+            f"run {run!r} reads its items from {source}, which is another pipe each time: give them again, as in "
+            f"`{go_on_line(run, store, command.words)}`"
         )
     about = Invocation(
         owns_process=Invocation.of(ctx).owns_process,

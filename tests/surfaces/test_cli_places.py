@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rh_agents.cli.inputs import Reading, open_input
 from rh_agents.cli.recorded import derived_run_id
 from tests.surfaces.cli_kit import Folder, command
 from tests.surfaces.test_cli_keeping import redirected
@@ -135,3 +136,46 @@ def test_what_a_shell_puts_in_for_a_pipe_does_not_name_the_job(
         os.close(reader)
     err = capfd.readouterr().err
     assert "2 reused, 0 called" in err
+
+
+def test_a_run_goes_on_with_its_input_read_as_it_was(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "lines").write_text("a\nb\n")
+    (folder.path / "table.csv").write_text("id\ttext\n1\ta\n")
+    assert command("map", "program.py:rate", "lines", "--run-id", "one", *QUIET) == 0
+    assert command("map", "program.py:rate", "table.csv", "--run-id", "two", *QUIET) == 0
+    (folder.path / "lines").write_text('a\n{"text": "b"}\n{"text": "c"}\n')  # which would now be taken for JSON lines
+    capfd.readouterr()
+    assert command("resume", "one") == 0
+    assert '"id":"{\\"text\\": \\"b\\"}"' in capfd.readouterr().out
+    assert command("plan", "one") == 0
+    assert "3 items" in capfd.readouterr().out
+    assert command("resume", "two") == 0
+    assert '"id":"1"' in capfd.readouterr().out
+
+
+def test_what_an_earlier_version_recorded_is_read_as_that_version_did(folder: Folder) -> None:
+    for name, data, values in (
+        ("data.bak", b'{"text": "a"}\n', ['{"text": "a"}']),
+        ("a.txt", b'{"text": "a"}\n', ['{"text": "a"}']),
+        ("a.tsv", b"id\ttext\n", ["id\ttext"]),
+        ("a.csv", b"id,text\n1,a\n", [{"id": "1", "text": "a"}]),
+        ("a.jsonl", b"1\n", [1]),
+    ):
+        (folder.path / name).write_bytes(data)
+        with open_input(name, Reading(is_older=True)) as given:
+            assert [item.value for item in given.items] == values
+
+
+def test_a_run_that_read_a_pipe_of_the_shell_says_how_it_goes_on(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"a\n")
+    os.close(writer)
+    assert command("map", "program.py:rate", f"/dev/fd/{reader}", "--run-id", "one", *QUIET) == 0
+    os.close(reader)
+    capfd.readouterr()
+    assert command("resume", "one") == 2
+    err = capfd.readouterr().err
+    assert f"run 'one' reads its items from /dev/fd/{reader}, which is another pipe each time" in err
+    assert f"`rh-agents map program.py:rate /dev/fd/{reader} --progress none --run-id one`" in err
