@@ -22,6 +22,7 @@ SEPARATORS = (",", ";", "\t", "|")
 _LONG = 50
 """Lines. A record over more of them is told: few texts have so many, and a quote may be open."""
 _TOLD = 3
+_NUMBER = re.compile(r"[-+]?[0-9]+([.,][0-9]+)?")
 _EXCEL_HINT = re.compile(r"^\ufeff?sep=(.)\r?\n?$")
 """What Excel takes for the separator, before the header."""
 
@@ -178,6 +179,7 @@ def table_items(lines: Lines, id_field: str, separator: str, tell: Callable[[str
         if table.columns is None:
             if problem is not None or (fields and not _is_hint(lines, begin)):
                 table.columns = _Columns(fields, problem, f"{lines.name}:{begin}")
+                table.tell_of_numbers(begin)
         elif problem is not None:
             yield lines.bad_item(begin, problem)
         elif fields:
@@ -223,10 +225,11 @@ class _Table:
         """What is wrong with a record that goes from line `begin` to the line that was read last."""
         end = self._lines.number
         if error == "unexpected end of data":
+            taken = "1 line was" if end - begin == 1 else f"{end - begin} lines were"
             goes = (
-                f"the record begins here and goes to the end of the input, line {end}: {end - begin} lines were taken "
+                f"the record begins here and goes to the end of the input, line {end}: {taken} taken for a part of it"
             )
-            where = "" if end == begin else f"; {goes}for a part of it"
+            where = "" if end == begin else f"; {goes}"
             return f"not valid CSV: a quote is not closed{where}; close it, or double it if it belongs to the text"
         error = {"newline inside string": "a quote is not closed"}.get(error, error)
         if end == begin:
@@ -256,6 +259,16 @@ class _Table:
         assert self.columns is not None
         fields = next(csv.reader([line], delimiter=self._separator), [])
         return len(fields) == len(self.columns)
+
+    def tell_of_numbers(self, begin: int) -> None:
+        """A number is a strange name: perhaps nothing names the columns, and the first record would be lost."""
+        assert self.columns is not None
+        number = next((name for name in self.columns.names if _NUMBER.fullmatch(name)), None)
+        if number is not None:
+            self._tell(
+                f"{self._lines.name}:{begin}: this line is taken for the names of the columns, and {number!r} is one "
+                "of them: if it is a record, write a line of names above it"
+            )
 
     def tell_of_nameless(self, value: dict[str, str], begin: int) -> None:
         """A column without a name has a value: say once what it is called."""

@@ -343,6 +343,15 @@ def test_separators_at_the_end_of_lines_are_no_columns() -> None:
     assert found.problems == ["a.csv:4: 1 field, but the header names 2"]
 
 
+def test_a_number_among_the_names_of_columns_is_told() -> None:
+    found = read("a.csv", b"1,hello\n2,world\n")
+    assert found.told == [
+        "a.csv:1: this line is taken for the names of the columns, and '1' is one of them: if it is a record, write a "
+        "line of names above it"
+    ]
+    assert read("a.csv", b"id,text\n1,2\n").told == []
+
+
 def test_two_columns_of_one_name_are_refused_with_the_remedy() -> None:
     given = open_input(str(_written("a.csv", b"id,text,text\n1,a,b\n")))
     with pytest.raises(CommandError, match="two columns are named 'text': rename one"):
