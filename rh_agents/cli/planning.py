@@ -61,6 +61,11 @@ class Code:
             if name in self.actors and self.actors[name].version not in versions
         ]
 
+    def asks_about(self, call: PlannedCall) -> bool:
+        """Whether a call that is tried again may have had its external effect, so that it is not made in silence."""
+        actor = self.actors.get(call.name)
+        return call.fate is Fate.TRIED_AGAIN and call.may_be_done and actor is not None and actor.marks_attempts
+
     def decision(self, call: PlannedCall) -> OnUnknown:
         """What would be done about a call of which nobody knows whether it was done."""
         actor = self.actors.get(call.name)
@@ -180,18 +185,23 @@ class PlanView:
         """Print what would be reused, what would run and why."""
         page = self.page
         for fate, word, style, text in _LINES:
-            calls = plan.of(fate)
+            calls = [call for call in plan.of(fate) if not code.asks_about(call)]
             noun = "question" if fate is Fate.QUESTION else "call"
             self._line(word, style, text.format(counted(len(calls), noun)), calls)
         for decision, word, style in _UNKNOWN:
-            calls = [call for call in plan.of(Fate.UNKNOWN) if code.decision(call) is decision]
+            calls = [
+                call
+                for call in plan.calls
+                if (call.fate is Fate.UNKNOWN or code.asks_about(call)) and code.decision(call) is decision
+            ]
             self._line(word, style, f"{counted(len(calls), 'call')} that had begun, without an outcome", calls)
         for group in plan.groups:
             rest = "" if group.not_begun is None else f", {counted(group.not_begun, 'member')} had not begun"
             page.line(_word("goes on", "yellow"), Part(f"group {harmless(group.address)}{rest}", "", 1, True))
         below = plan.of(Fate.NOT_REACHED)
         if below:
-            page.line(_word("not asked for", "dim"), Part(f"{counted(len(below), 'call')} below others", "dim", 1))
+            text = f"{counted(len(below), 'call')} below others, or cut off with their group"
+            page.line(_word("not asked for", "dim"), Part(text, "dim", 1))
         if plan.is_idle and not (given is not None and given.new):
             page.line("nothing would be called, as far as the journal tells")
         for line in question_lines(questions):

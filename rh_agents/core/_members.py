@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import CoroutineType, FunctionType
 from typing import Any
 
+from rh_agents.core._decision import Recorded
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._foreign import noted
 from rh_agents.core._runner import Job
@@ -50,8 +51,8 @@ class Member:
     """One item of a group: what to run, and where it stands."""
 
     __slots__ = (
-        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "is_counted", "is_settled", "job", "key",
-        "label", "name", "task", "tries", "work",
+        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "is_counted", "is_recovering",
+        "is_settled", "job", "key", "label", "name", "recorded", "task", "tries", "work",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,10 @@ class Member:
         self.has_begun: bool = False
         """Whether its task has made a step."""
         self.holds_slot: bool = False
+        self.recorded: Recorded = Recorded.NOTHING
+        """What is recorded of it, from when there is a job."""
+        self.is_recovering: bool = False
+        """Whether its recorded outcome is being fetched."""
         self.is_settled: bool = False
         """Whether its outcome counts, so that its place in the order of completion is known."""
         self.is_counted: bool = False

@@ -53,6 +53,11 @@ class RecordedOrder:
         return bool(self._ahead) and self._keys[self._ahead[0]] not in self._indexes
 
     @property
+    def has_members(self) -> bool:
+        """Whether any outcome of a member was recorded before."""
+        return bool(self._places)
+
+    @property
     def is_over(self) -> bool:
         """Whether all that can come have been given, so that results come as they are completed."""
         return not self._ahead

@@ -12,6 +12,7 @@ from typing import Any
 from rh_agents.core._validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.groups import GroupEnding
 from rh_agents.core.keys import again_key, tried_key
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.redaction import redact
@@ -148,15 +149,28 @@ class Recording:
             self._reused_places.add(outcome.base)
         return outcome
 
-    def is_tried_again(self, key: bytes, generation: Generation) -> bool:
+    def is_tried_again(self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True) -> bool:
         """Whether the recorded outcome is no longer to be used in this generation of the parent."""
         if self._mode is ReplayMode.VALIDATION and again_key(key) not in self.recorded.finished:
             return False  # it is the newest outcome that is compared
-        if not self.recorded.is_left_behind(key, generation, retry_failed=self._retry_failed):
+        retry_failed = self._retry_failed
+        if not self.recorded.is_left_behind(key, generation, retry_failed=retry_failed, keeps_cut_off=keeps_cut_off):
             return False
         if self.is_resumed:
             self._used.add(key)
         return True
+
+    def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
+        """How a group has to end in this generation of the scope around it; None if it is open."""
+        if not self.is_resumed and generation == (0, 0, 0):
+            return None
+        retry_failed = self._retry_failed and self._mode is not ReplayMode.VALIDATION
+        return self.recorded.binding_ending(group_id, generation, retry_failed=retry_failed)
+
+    async def acknowledge(self) -> None:
+        """Wait until what was noted is on disk, if that is what outcomes are waited for."""
+        if self._journal is not None and self._durability is Durability.SYNC:
+            await self._flushed()
 
     def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
         """Since which event a call may have been done though nothing tells: this try of it, or the one before."""
@@ -223,8 +237,10 @@ class Recording:
 
     async def flush(self) -> None:
         """Wait until what was written behind is on disk; at the end of a group."""
-        if self._journal is None or self._durability is not Durability.ASYNC:
-            return
+        if self._journal is not None and self._durability is Durability.ASYNC:
+            await self._flushed()
+
+    async def _flushed(self) -> None:
         try:
             await self._expect_journal().flush()
         except StoreError as error:

@@ -17,6 +17,7 @@ from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
 from rh_agents.core.keys import again_key, child_key, identity_of_item, identity_of_unseen
 
 if TYPE_CHECKING:
+    from rh_agents.core.groups import GroupEnding
     from rh_agents.core.ports import RunHandle
     from rh_agents.core.scope import Scope
 
@@ -38,6 +39,10 @@ class Roster:
         self._is_discarded = False
         self.enrolled: int = 0
         """How many members there are so far."""
+        self.sealed_by: GroupEnding | None = None
+        """How the group ended before, if that binds."""
+        self.known: int = 0
+        """How many members of a sealed group the journal knows."""
 
     @property
     def is_empty(self) -> bool:
@@ -58,6 +63,16 @@ class Roster:
     def async_source(self) -> Source | None:
         """The iterable whose turn it is, if reading it may have to wait."""
         return self._sources[0] if self._sources and self._sources[0].is_async else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether as many members are enrolled that the journal knows as had begun when the group ended."""
+        return self.sealed_by is not None and self.known >= self.sealed_by.known
+
+    @property
+    def is_full(self) -> bool:
+        """Whether, besides, as many members are enrolled as there were then."""
+        return self.is_known and self.sealed_by is not None and self.enrolled >= self.sealed_by.enrolled
 
     def total(self) -> int | None:
         """How many members there will be; None if an iterable does not tell its length."""
@@ -159,12 +174,20 @@ class Roster:
         if self._sources and self._sources[0] is source:
             self._sources.popleft()
 
-    def discard(self) -> list[Exception]:
-        """Forget all that has not started, for good. Returns what iterables raised when they were closed."""
+    def discard(self, *, keep: Callable[[Member], bool] | None = None, keep_sources: bool = False) -> list[Exception]:
+        """Forget what has not started, for good, but for the members that `keep` names and, for now, the iterables.
+
+        Returns what iterables raised when they were closed.
+        """
+        waiting, self._waiting = self._waiting, deque()
+        for member in waiting:
+            if keep is not None and keep(member):
+                self._waiting.append(member)
+            else:
+                close_unstarted(member.work)
+        if keep_sources:
+            return []
         self._is_discarded = True
-        for member in self._waiting:
-            close_unstarted(member.work)
-        self._waiting.clear()
         sources, self._sources = self._sources, deque()
         return [error for source in sources if (error := source.close()) is not None]
 
@@ -190,7 +213,10 @@ class Roster:
             if occurrence and self._scope.has_other_open_group(self._group, self):
                 report_undefined_order(self._scope, member.label, self._run)
             member.base = child_key(self._scope.key, self._group, same, occurrence)
-            member.key, member.tries = self._scope.resolve(member.base)
+            sealed_by = self.sealed_by
+            member.key, member.tries = self._scope.resolve(member.base, keeps_cut_off=sealed_by is not None)
+            if sealed_by is not None:
+                self.known += self._run.knows(member.key)
             self._order.enrolled(member.key, member.index)
             if isinstance(work, Call) and not work.actor.is_stored:
                 member.key = None

@@ -469,6 +469,8 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
     )
     outcome = None if job.key is None else _outcome(job, job.key, result)
     job.has_settled = True
+    if job.settled is not None and _cancellations():
+        await _absorb_cancellation()  # of a group that waits for this very outcome
     try:
         counts = await job.run.record(event, outcome)
     except UnstorableError as error:
@@ -572,6 +574,14 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
             facts = {"attempt": job.attempts, "retry_delay": delay, "message": message, **job.spent_facts()}
             await job.tell(ExecutionStatus.RETRYING, is_urgent=lost > 0, lost=lost, **facts)
         await job.run.sleep(delay)
+
+
+async def _absorb_cancellation() -> None:
+    """Let a cancellation arrive that was on its way when the call returned, before the outcome is being recorded."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        return
 
 
 def _cancellations() -> int:

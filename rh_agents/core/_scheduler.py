@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rh_agents.core._decision import Phase, Recorded, Step, next_step
 from rh_agents.core._foreign import noted
-from rh_agents.core._members import Member, Source
+from rh_agents.core._members import Member, Source, close_unstarted
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job, recover_nowait, run_job
@@ -46,7 +47,7 @@ class Scheduler:
             failed, or the interpreter is told to exit.
         failed: told why an async iterable cannot be read on; it must halt.
         judge: decides what recovered failures mean for the group; halts it if they end it.
-        end_again: halts the group as an earlier execution did, if nothing else will.
+        end_again: halts the group as an earlier execution did, unless it is another group than that.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Scheduler:
         self._recovered_at_once = 0
         self._recovering = 0
         self._parked: dict[int, Member] = {}
+        self._recovers_on = False
         self._dismissed = run.dismissed_keys()
         self.unjudged: bool = False
         """Whether recovered members failed, and it is not clear yet what that means for the group."""
@@ -114,12 +116,13 @@ class Scheduler:
         Whatever raises while a member is started ends the group with that error: nobody else would hear of it, for it
         is in the last step of some other member that this one is started.
         """
-        if self._filling or self.is_halted:
+        if self._filling or (self.is_halted and not self._recovers_on):
             return
         self._filling = True
         self._fills_soon = False
         try:
             self._start_members()
+            self._finish_recovery()
         except StopRun as stop:
             self._note(stop)  # an iterable makes calls itself; what runs comes to its end
         except BaseException as error:
@@ -129,40 +132,62 @@ class Scheduler:
         finally:
             self._filling = False
         source = self.roster.async_source
-        if source is not None:
+        if source is not None and (not self.is_halted or self._may_pull):
             self._feed_in_background(source)
+
+    @property
+    def _phase(self) -> Phase:
+        if self.is_halted:
+            return Phase.ENDING
+        return Phase.OPEN if self.roster.sealed_by is None else Phase.SEALED
 
     def _start_members(self) -> None:
         recovered = self._recovered_at_once
-        while self._has_slot and not self.is_halted:
+        while self._has_slot and (not self.is_halted or self._recovers_on):
             if self._recovered_at_once - recovered >= _RECOVERED_AT_ONCE:
                 self._fills_soon = True
                 self._loop.call_soon(self.fill)
                 break
             now = self._loop.time()
             member = self.roster.next_waiting()
-            if member is None and self._has_room:
+            if member is None and self._may_pull:
                 member = self.roster.pull(now)
-            if member is None or self._must_wait(member):
+            if member is None or not self._take_its_turn(member, now):
                 break
-            self._start(member, now)
 
-    def _must_wait(self, member: Member) -> bool:
-        """Whether a member that would really begin has to wait until it is clear what became of the group before.
+    def _take_its_turn(self, member: Member, now: float) -> bool:
+        """Do with a member what is to be done with it; False if it has to wait, and all others behind it."""
+        job = self._prepare(member)
+        step = next_step(self._phase, member.recorded, is_clear=self._recovering == 0 and not self.unjudged)
+        if step is Step.START and self._slots_taken >= self._max_workers:
+            step = Step.WAIT
+        if step is Step.WAIT:
+            self.roster.wait_first(member)
+            self._judge_soon()
+            return False
+        if step is Step.PARK:
+            self._park(member, now)
+        elif step is Step.DROP:
+            close_unstarted(member.work)
+        else:
+            self._start(member, job, now)
+        return True
 
-        Otherwise calls would begin that an earlier execution never began, because it had ended the group by then.
-        """
+    def _prepare(self, member: Member) -> Job:
+        """Find out what is recorded of a member."""
         if member.job is None:
             member.job = job = self._make_job(member)
             if job.key is not None:
                 job.is_recorded = self._run.is_recorded(job.key, job.actor)
-        if member.job.is_recorded:
-            return False
-        if self._recovering == 0 and not self.unjudged:
-            return False
-        self.roster.wait_first(member)
-        self._judge_soon()
-        return True
+                member.recorded = self._recorded_of(job, job.key)
+        return member.job
+
+    def _recorded_of(self, job: Job, key: bytes) -> Recorded:
+        if key in self._dismissed and self.roster.sealed_by is not None:
+            return Recorded.CUT_OFF
+        if job.is_recorded:
+            return Recorded.FINISHED
+        return Recorded.COMPARED if self._run.is_validation and self._run.has_outcome(key) else Recorded.NOTHING
 
     def _judge_soon(self) -> None:
         """Not now: the block may be adding members, and is told when it waits for them."""
@@ -179,23 +204,29 @@ class Scheduler:
 
     @property
     def _has_slot(self) -> bool:
-        return self._slots_taken < self._max_workers and len(self._running) < self._max_workers + _WAITING_FOR_RECOVERY
+        """Whether another member may be looked at. What is recovered needs a slot only where others wait for slots."""
+        if len(self._running) >= self._max_workers + _WAITING_FOR_RECOVERY:
+            return False
+        return self._slots_taken < self._max_workers or self._phase is not Phase.OPEN
 
     @property
-    def _has_room(self) -> bool:
-        """Whether more items may be pulled, seen from the reader of the results."""
-        return len(self.finished) < self.buffer or self.order.waits_for_enrolment
+    def _may_pull(self) -> bool:
+        """Whether more items may be pulled: the reader of the results keeps up, and the group is not to end again."""
+        has_room = len(self.finished) < self.buffer or self.order.waits_for_enrolment
+        return has_room and (self._phase is Phase.OPEN or self._looks_for_members)
 
-    def _start(self, member: Member, now: float) -> None:
-        job = member.job
-        assert job is not None
+    @property
+    def _looks_for_members(self) -> bool:
+        """Whether items are pulled to find members that had been enrolled before their group ended early."""
+        roster = self.roster
+        return roster.sealed_by is not None and not roster.is_full and len(self._parked) < _LOOK_AHEAD
+
+    def _start(self, member: Member, job: Job, now: float) -> None:
         self._running[member.index] = member
         if job.is_recorded:
-            if job.key is not None and job.key in self._dismissed:
-                self._park(member, job.key, now)
-                return
             if self._is_recovered_at_once(member, job):
                 return
+            member.is_recovering = True
             self._recovering += 1
         else:
             self._take_slot(member, now)
@@ -225,39 +256,44 @@ class Scheduler:
     def _take_slot(self, member: Member, now: float) -> None:
         member.holds_slot = True
         self._slots_taken += 1
+        self._count_start(member, now)
+
+    def _count_start(self, member: Member, now: float) -> None:
         if not member.is_counted:
             member.is_counted = True
             self._started(member, now)
 
-    def _park(self, member: Member, key: bytes, now: float) -> None:
-        """An earlier execution cancelled this member when it ended the group. It takes its slot and waits for that."""
-        self._take_slot(member, now)
+    def _park(self, member: Member, now: float) -> None:
+        """Let a member wait for the end of its group. One that an earlier execution cancelled counts as running."""
         self._parked[member.index] = member
-        self.order.passed(key)
+        if member.recorded is Recorded.CUT_OFF and member.key is not None:
+            self._count_start(member, now)
+            self.order.passed(member.key)
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether nothing goes on, because all that is left waits to be cancelled again."""
-        if not self._parked or len(self._parked) < len(self._running):
+        """Whether nothing goes on, because all that is left waits for the group to end again."""
+        if self._phase is not Phase.SEALED or self._running or self._fills_soon or self.roster.waiting:
             return False
-        return self._feeder is None or self._room is not None
+        if self._feeder is not None and self._room is None:
+            return False
+        return bool(self._parked) or self.roster.has_sources
 
     def _go_on(self) -> None:
-        """The block waits, and nothing goes on: end the group as it ended before, or call what waits for that."""
-        self._judge()
-        if not self.is_halted:
-            self._end_again()
+        """The block waits, and nothing goes on: end the group as it ended before. If it is another group, open it."""
+        self._end_again()
         if self.is_halted:
             return
+        self.roster.sealed_by = None
+        self.unjudged = True
         parked, self._parked = self._parked, {}
-        for member in parked.values():  # the program has changed: nothing ends the group any more
-            assert member.key is not None
-            del self._running[member.index]
-            self._slots_taken -= 1
-            member.holds_slot = False
-            member.job = None
-            member.key, member.tries = again_key(member.key), member.tries + 1
+        for member in parked.values():
+            if member.recorded is Recorded.CUT_OFF:
+                assert member.key is not None
+                member.job = None
+                member.key, member.tries = again_key(member.key), member.tries + 1
             self.roster.wait(member)
+        self._judge_soon()
         self.fill()
 
     def _is_recovered_at_once(self, member: Member, job: Job) -> bool:
@@ -309,7 +345,7 @@ class Scheduler:
     def _end(self, member: Member, error: BaseException | None) -> None:
         del self._running[member.index]
         self._slots_taken -= member.holds_slot
-        self._recovering -= member.task is not None and not member.holds_slot
+        self._recovering -= member.is_recovering
         self._ended(member, error)
         self._judge_soon()
         self.fill()
@@ -331,6 +367,15 @@ class Scheduler:
             self._completed.append(member.index)
         if member.key is not None and self.order.knows(member.key):
             self._keys[member.index] = member.key
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether recorded outcomes are still on their way."""
+        return self._recovering > 0 or self._fills_soon
+
+    def count_running(self, is_such: Callable[[bytes], bool]) -> int:
+        """How many members run whose key is such a one."""
+        return sum(member.key is not None and is_such(member.key) for member in self._running.values())
 
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the task is one of the members'."""
@@ -368,7 +413,7 @@ class Scheduler:
     async def _feed_from(self, source: Source) -> None:
         """Pull items, each one when there is a slot for it."""
         while self.roster.async_source is source:
-            if not self._has_slot or not self._has_room:
+            if not self._has_slot or not self._may_pull:
                 await self._wait_for_room()
                 continue
             member = await self.roster.pull_async(source, self._loop.time)
@@ -401,7 +446,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._running and self._feeder is None and self.roster.is_empty
+        return not self._running and not self._parked and self._feeder is None and self.roster.is_empty
 
     def _note(self, stop: StopRun) -> None:
         """A member cannot go on. If the program has given the group up, nobody waits for that."""
@@ -411,6 +456,7 @@ class Scheduler:
     def drain(self, stop: StopRun) -> None:
         """Start nothing more; what runs comes to its end."""
         self.is_draining = True
+        self._recovers_on = False
         self._note(stop)
         self._end_parked()
         for error in self.roster.discard():
@@ -428,25 +474,54 @@ class Scheduler:
         `dismiss`: because the program has no more use for it.
         """
         cancels = insist or not self.is_halted
+        self._recovers_on = dismiss and self.order.has_members and (self._recovers_on or not self.is_halted)
         self.is_halted = True
         if dismiss:
             self.forget_stop()
             for member in self._running.values():
                 if member.job is not None:
                     member.job.is_dismissed = True
-        for error in self.roster.discard():
-            self._failed(error)
-        if self._feeder is not None:
-            self._feeder.cancel()
+        self._discard()
         for member in self._running.values():
-            if member.task is not None and cancels and not (member.job is not None and member.job.is_settling):
+            if member.task is not None and cancels and not self._is_spared(member):
                 member.task.cancel()
-        self._end_parked()
+        if self._recovers_on:
+            self.fill()
+        else:
+            self._end_parked()
         self._wake()
+
+    def _is_spared(self, member: Member) -> bool:
+        """Whether a member comes to its end though the group does: its outcome is recorded, or will be in a moment."""
+        if member.is_recovering:
+            return self._recovers_on
+        return member.job is not None and member.job.is_settling
+
+    def _discard(self) -> None:
+        """Forget what has not begun, but for what is recorded, if that is still to be recovered."""
+        recovers = self._recovers_on
+        keeps_sources = recovers and self._looks_for_members
+        keep = (lambda member: self._prepare(member).is_recorded) if recovers else None
+        for error in self.roster.discard(keep=keep, keep_sources=keeps_sources):
+            self._failed(error)
+        if self._feeder is not None and not keeps_sources:
+            self._feeder.cancel()
+
+    def _finish_recovery(self) -> None:
+        """The group is ending, and what is recorded of it has been recovered: the rest ends."""
+        if not self._recovers_on or self._recovering or self._fills_soon or self.roster.waiting:
+            return
+        is_reading = self._looks_for_members and self.roster.has_sources
+        if is_reading and (self.roster.async_source is not None or not self._may_pull):
+            return  # more may come, or the reader of the results has to make room
+        self._recovers_on = False
+        self._discard()
+        self._end_parked()
 
     def _end_parked(self) -> None:
         parked, self._parked = self._parked, {}
         for member in parked.values():
+            self._running[member.index] = member
             self._end(member, None)
 
     def forget_stop(self) -> None:
@@ -484,6 +559,8 @@ class Scheduler:
     async def join(self) -> None:
         """Wait until every task has ended. A cancellation meanwhile reaches them too, and is raised when they have."""
         cancelled: asyncio.CancelledError | None = None
+        self.buffer = float("inf")  # nobody reads any more, so there is nobody to wait for
+        self.fill()
         while not self.is_idle:
             try:
                 await self.change()
@@ -524,14 +601,15 @@ class Scheduler:
 
     def _pull_ahead(self) -> None:
         """Enrol members until the one that the recorded order wants next is among them, or cannot come any more."""
-        while self.order.waits_for_enrolment and not self.is_halted:
+        while self.order.waits_for_enrolment and not self.is_halted and self._may_pull:
             member = self.roster.pull(self._loop.time())
             if member is None:
                 break
             self.roster.wait(member)
             if self.roster.waiting > _LOOK_AHEAD:
                 self.order.skip_missing()
-        if not self.roster.has_sources and not self.is_draining:  # what a stop discarded comes when the run goes on
+        looks_for_more = self.roster.has_sources and (self._phase is Phase.OPEN or self._looks_for_members)
+        if not looks_for_more and not self.is_draining:  # what a stop discarded comes when the run goes on
             self.order.skip_missing()
         self.fill()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from rh_agents.core._scheduler import Scheduler
@@ -19,8 +19,16 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.
     """
 
-    def __init__(self, scheduler: Scheduler, raise_reason: Callable[[], None], *, ordered: bool) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        raise_reason: Callable[[], None],
+        acknowledge: Callable[[], Awaitable[None]],
+        *,
+        ordered: bool,
+    ) -> None:
         self._scheduler = scheduler
+        self._acknowledge = acknowledge
         self._raise_reason = raise_reason
         self._take = self._next_enrolled if ordered else scheduler.take_completed
         self._next_index = 0
@@ -37,6 +45,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
             elif scheduler.finished and scheduler.stop is None:
                 scheduler.order.skip_unfinished()
             else:
+                await self._acknowledge()
                 self._raise_reason()
                 self.is_exhausted = True
                 raise StopAsyncIteration

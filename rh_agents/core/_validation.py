@@ -90,6 +90,7 @@ class ValidationJournal:
                 event.group_id,
                 outcome is not None,
                 failed_in,
+                ending=None if event.group is None else event.group.ending,
             )
         recorded.cut_off.clear()
         recorded.unknown.clear()  # nothing is decided by what was under way
@@ -150,6 +151,7 @@ class ValidationJournal:
         parents = {outcome.header.base: outcome.header.parent for outcome in self._outcomes.values()}
         for key, outcome in self._outcomes.items():
             is_replaced = key in self.recorded.superseded or again_key(key) in self._outcomes
+            is_replaced = is_replaced or key in self.recorded.dismissed  # it was cut off, so nothing can be compared
             if key not in self._seen and not is_replaced and not self._is_below_a_reused_call(outcome.header, parents):
                 self.differences.append(Difference(outcome.header.address, outcome.read(unknown_ok=True), None))
 

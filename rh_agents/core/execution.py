@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
     from rh_agents.core._runner import Job
     from rh_agents.core.events import ExecutionEvent
-    from rh_agents.core.groups import ParallelEventGroup
+    from rh_agents.core.groups import GroupEnding, ParallelEventGroup
 
 __all__ = [
     "ActorMetrics",
@@ -534,13 +534,25 @@ class ExecutionState:
         """The same if it can be had without waiting."""
         return self._recording.load_nowait(key)
 
+    def has_outcome(self, key: bytes) -> bool:
+        """Whether the call with this key has a recorded outcome, whatever becomes of it."""
+        return key in self._recording.recorded.finished
+
     def dismissed_keys(self) -> Container[bytes]:
         """The recorded calls that were cancelled because their group had no more use for them."""
         return self._recording.recorded.dismissed
 
-    def recorded_ending(self, group_id: str) -> ExecutionStatus | None:
-        """How a group ended in an earlier execution."""
-        return self._recording.recorded.endings.get(group_id)
+    def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
+        """How a group has to end that ended early before; None if it is open."""
+        return self._recording.recorded_ending(group_id, generation)
+
+    def knows(self, key: bytes) -> bool:
+        """Whether the call with this key had begun before, or has an outcome."""
+        return self._recording.recorded.knows(key)
+
+    async def acknowledge(self) -> None:
+        """Let what has been noted be on disk before the program is told of it."""
+        await self._recording.acknowledge()
 
     def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
         """Since which event a call may have been done though nothing tells; None if that is not so."""
@@ -556,9 +568,9 @@ class ExecutionState:
             decision = await self._asking.decide_unknown(actor, address, since)
         return decision
 
-    def is_tried_again(self, key: bytes, generation: Generation) -> bool:
+    def is_tried_again(self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True) -> bool:
         """Whether the recorded outcome does not count any more."""
-        return self._recording.is_tried_again(key, generation)
+        return self._recording.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off)
 
     def attempts_before(self, key: bytes) -> int:
         """How many attempts of a call without an outcome failed before."""

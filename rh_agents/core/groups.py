@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
 
 __all__ = [
+    "EndingCause",
     "ErrorStrategy",
+    "GroupEnding",
     "GroupStatus",
     "ParallelDisplayMode",
     "ParallelEventGroup",
@@ -38,6 +40,56 @@ class GroupStatus(StrEnum):
     """It was ended early by a failure, by too many of them, or by its timeout."""
     CANCELLED = "cancelled"
     """It was ended early by a cancellation or by an exception in its block."""
+
+
+class EndingCause(StrEnum):
+    """Why a group ended before all of its members had."""
+
+    FAILED_FAST = "failed_fast"
+    """A member failed, under FAIL_FAST."""
+    FAIL_AFTER = "fail_after"
+    """As many members had failed as `fail_after` says."""
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    """Somebody called `cancel()`."""
+    LEFT = "left"
+    """Its stream was left before its end, or its block by an exception."""
+    INTERRUPTED = "interrupted"
+    """The process was told to end, or the run was stopped. That is no ending: the group goes on with its run."""
+    UNKNOWN = "unknown"
+    """Recorded by a version that did not record causes."""
+
+
+class GroupEnding(BaseModel):
+    """How a group ended early, as it is recorded. Immutable."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True, frozen=True)
+
+    cause: EndingCause
+    scope: str = ""
+    """The key of the call around the group, in hexadecimal; "" for the run itself."""
+    epoch: int = 0
+    tries: int = 0
+    attempt: int = 0
+    """In which execution of that call's body, see `rh_agents.core.scope.Generation`."""
+    enrolled: int = 0
+    """How many members there were."""
+    total: int | None = None
+    """How many there would have been, if that was known."""
+    known: int = 0
+    """How many of them the journal knew, because they had begun or had an outcome."""
+    outcomes: int = 0
+    """How many outcomes of members the journal had, of all executions."""
+    member: str | None = None
+    """The key of the member whose failure ended the group, in hexadecimal."""
+    message: str | None = None
+    """What the block that was left raised, or the text of `TooManyFailures`."""
+    timeout: float | None = None
+    """Seconds; the timeout that passed."""
+    is_late: bool = False
+    """Whether all members had ended, so that only work that was to be added after that was refused."""
+    status: GroupStatus | None = None
+    """Where the cause is unknown: how the group stood in the end."""
 
 
 class ErrorStrategy(StrEnum):
@@ -100,6 +152,8 @@ class ParallelEventGroup(BaseModel):
     slot_wait: LatencySummary = LatencyHistogram().summary()
     """How long members waited from their enrolment until a slot was free."""
     breaker: BreakerState | None = None
+    ending: GroupEnding | None = None
+    """How it ended early, if it did; in GROUP_ENDING events and in those that tell its end."""
 
     @property
     def finished(self) -> int:

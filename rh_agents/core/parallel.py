@@ -18,6 +18,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rh_agents.core._decision import can_end_again
 from rh_agents.core._members import (
     FUNCTION_ACTOR,
     Member,
@@ -38,10 +39,21 @@ from rh_agents.core._stream import ResultStream
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address, member_address
 from rh_agents.core.calls import Call
-from rh_agents.core.errors import CallCancelled, GroupTimeout, StopRun, UnreadFailures, UsageError
+from rh_agents.core.errors import (
+    CallCancelled,
+    GroupError,
+    GroupTimeout,
+    StopRun,
+    StoreError,
+    TooManyFailures,
+    UnreadFailures,
+    UsageError,
+)
 from rh_agents.core.events import group_event
 from rh_agents.core.groups import (
+    EndingCause,
     ErrorStrategy,
+    GroupEnding,
     GroupStatus,
     ParallelDisplayMode,
     ParallelEventGroup,
@@ -53,7 +65,7 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.failures import FailurePolicy
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.results import ExecutionResult, failure
+from rh_agents.core.results import ExecutionResult, describe_error, failure
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
 
@@ -72,6 +84,8 @@ __all__ = [
 ]
 
 _UNNAMED = "parallel"
+_WITH_A_REASON = (EndingCause.FAILED_FAST, EndingCause.FAIL_AFTER, EndingCause.TIMED_OUT)
+"""What ends a group with an error, which work that is added after that is refused with."""
 
 
 class ParallelExecutionManager:
@@ -122,6 +136,13 @@ class ParallelExecutionManager:
         self._lent: AbstractAsyncContextManager[None] | None = None
         self._has_defaults = not (retry is None and item_timeout is None and breaker is None)
         self._run = execution_state
+        self._ending: GroupEnding | None = None
+        self._known_results = 0
+        self._told_ending = False
+        self._is_forced = False
+        self._recorded_reason: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancellations = 0
         self._tracker = ParallelGroupTracker(group_id="", name=self.name)
         self._timer: asyncio.TimerHandle | None = None
         self._names: dict[int, str] = {}
@@ -145,6 +166,8 @@ class ParallelExecutionManager:
         scope = current if current is not None and current.run is run else run.root
         self._scope = scope
         self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancellations = 0 if self._task is None else self._task.cancelling()
         if run.records:
             number = scope.count(b"group:" + self.name.encode("utf-8", "surrogatepass"))
             self.group_id: str = group_key(scope.key, self.name, number).hex()[:32]
@@ -152,6 +175,7 @@ class ParallelExecutionManager:
             self.group_id = run.new_id()
         order = RecordedOrder(run.recorded_order(self.group_id))
         self._roster = Roster(run, scope, self.name, self.group_id, order)
+        self._roster.sealed_by = self._find_ending() if run.records else None
         self._scheduler = Scheduler(
             run,
             self._roster,
@@ -184,12 +208,17 @@ class ParallelExecutionManager:
             await self._close(GroupStatus.CANCELLED)
             raise
         if self.timeout is not None:
-            self._timer = self._loop.call_later(self.timeout, self._time_is_up)
+            self._set_timer(self.timeout)
         caller = scope.job
         if caller is not None and caller.passage is not None:  # whoever waits for members holds no slot meanwhile
             self._lent = caller.passage.lent()
             await self._lent.__aenter__()
         return self
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._time_is_up)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -218,6 +247,7 @@ class ParallelExecutionManager:
             else:
                 await self._abandon(error)
         finally:
+            self._find_reason()
             await self._close(status if self._reason.error is None else GroupStatus.FAILED)
 
     async def _end_block(self) -> None:
@@ -227,7 +257,7 @@ class ParallelExecutionManager:
             if self._scheduler.is_idle:
                 self._scheduler.forget_stop()
             else:
-                self._halt(dismiss=True)
+                self._halt(cause=EndingCause.LEFT)
         self._scheduler.buffer = float("inf")  # nobody reads any more, so there is nobody to wait for
         self._scheduler.fill()
         try:
@@ -236,6 +266,8 @@ class ParallelExecutionManager:
             self._halt()
             await self._scheduler.join()
             raise
+        await self._acknowledge()
+        self._end_if_it_ended_here()
         self._judge()
         if not self._reason.was_raised:
             self._raise_reason()
@@ -261,10 +293,17 @@ class ParallelExecutionManager:
         if isinstance(error, StopRun):  # nobody is to blame: what runs comes to its end
             self._scheduler.drain(error)
         else:
-            self._halt(dismiss=isinstance(error, Exception))
+            is_left = isinstance(error, Exception) and not self._is_cancelled_from_outside
+            self._halt(cause=EndingCause.LEFT if is_left else None, message=describe_error(error))
         await self._scheduler.join()
+        self._find_reason()
         if error is not self._reason.error:
             add_failures(error, self.name, self._unread)
+
+    @property
+    def _is_cancelled_from_outside(self) -> bool:
+        """Whether the task of the block is told to end, whatever error it makes of that."""
+        return self._task is not None and self._task.cancelling() > self._cancellations
 
     async def _close(self, status: GroupStatus) -> None:
         if self._timer is not None:
@@ -275,9 +314,12 @@ class ParallelExecutionManager:
         self._scope.group_ended(self.name, self._roster)
         self._tracker.status = status
         self._run.count_group(self.group)
+        if self._ending is None and status is not GroupStatus.COMPLETED:
+            self._set_ending(GroupEnding(cause=EndingCause.INTERRUPTED))
         try:
             await self._tell(EventType.GROUP_COMPLETED)
             await self._run.flush()
+            await self._acknowledge()
         finally:
             self._stream = None
             self._scheduler.close()
@@ -354,7 +396,9 @@ class ParallelExecutionManager:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: p.{method}")
         if status is not GroupStatus.RUNNING:
             raise UsageError(f"group {self.name!r} has ended: {method} belongs inside its `async with` block")
-        if self._expired:
+        self._end_if_it_refused_here()
+        if self._expired and self._reason.error is None:
+            self._note_ending(EndingCause.TIMED_OUT, is_late=True)
             self._reason.note(self._timed_out())
         self._raise_reason()
         self._run.expect_running()
@@ -377,6 +421,7 @@ class ParallelExecutionManager:
         self._scheduler.buffer = float("inf")
         self._scheduler.fill()
         await self._scheduler.idle()
+        await self._acknowledge()
         self._raise_end()
         self._gathered = self._roster.enrolled
         return self.results
@@ -404,7 +449,7 @@ class ParallelExecutionManager:
         What it has given is not kept. Leaving the loop early and then the block cancels the rest.
         """
         self._expect_begun("stream()")
-        self._stream = ResultStream(self._scheduler, self._raise_end, ordered=ordered)
+        self._stream = ResultStream(self._scheduler, self._raise_end, self._acknowledge, ordered=ordered)
         return self._stream
 
     @property
@@ -431,7 +476,7 @@ class ParallelExecutionManager:
         if self._tracker.status is GroupStatus.PENDING:
             raise UsageError("cancel() belongs inside the block: async with parallel() as p: p.cancel()")
         self._judge()
-        self._scheduler.halt(insist=True, dismiss=True)
+        self._halt(cause=EndingCause.CANCELLED, insist=True)
 
     # -- members ------------------------------------------------------------------------------------------------------
 
@@ -483,10 +528,12 @@ class ParallelExecutionManager:
         elif result is None and not (self._scheduler.is_halted or self._scheduler.is_draining):
             cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled, but not by its group")
             result = failure(cancelled, None, job.attempts, job.name, job.index, job.scope.address)
-        if result is not None or member.holds_slot:
+        if result is not None or member.is_counted:
             self._count(job, result)
         if result is None:
             return
+        if self._run.records and member.key is not None:
+            self._note_recorded(member.key, result)
         self._scheduler.keep(member, result)
         if member.name is not None and not self._scheduler.is_streamed:
             self._names[member.index] = member.name
@@ -494,38 +541,40 @@ class ParallelExecutionManager:
             self._run.count_call(member.work.actor.name, result)
         if result.ok or self._scheduler.is_halted:
             return
-        if job.is_recorded and member.key is not None:
+        if member.key is not None and (job.is_recorded or self._replayed is not None):
             self._recovered_failures[member.key] = result
-            self._scheduler.unjudged = True
+            self._scheduler.unjudged = self._replayed is None
         else:
-            self._judge_one(result)
+            self._judge_one(member.key, result)
 
-    def _judge_one(self, result: ExecutionResult[Any]) -> None:
+    def _note_recorded(self, key: bytes, result: ExecutionResult[Any]) -> None:
+        """Count what the journal knows, and keep the failure that ended the group before, for it may end it again."""
+        self._known_results += self._run.has_outcome(key)
+        if self._replayed is not None and self._replayed.member == key.hex():
+            self._recorded_reason = result.error
+
+    def _judge_one(self, key: bytes | None, result: ExecutionResult[Any]) -> None:
         """See what a failure means for the others."""
         self._not_ok += 1
         reason = self._failure_policy.verdict(result, self._not_ok, self._tracker.finished, self.name)
-        if reason is not None:
-            self._halt(reason, dismiss=True)
+        if reason is None:
+            return
+        is_fast = self.error_strategy is ErrorStrategy.FAIL_FAST
+        cause = EndingCause.FAILED_FAST if is_fast else EndingCause.FAIL_AFTER
+        self._halt(reason, cause, key, None if is_fast else str(reason))
 
     def _judge(self) -> None:
         """See what recovered failures mean, in the order in which they happened: the first one ended the group."""
+        if self._replayed is not None:
+            return  # it is recorded what ended it
         self._scheduler.unjudged = False
         failures, self._recovered_failures = self._recovered_failures, {}
         if len(failures) > 1:
             order = {key: place for place, key in enumerate(self._run.recorded_order(self.group_id))}
             failures = dict(sorted(failures.items(), key=lambda item: order.get(item[0], len(order))))
-        for result in failures.values():
+        for key, result in failures.items():
             if not self._scheduler.is_halted:
-                self._judge_one(result)
-
-    def _end_again(self) -> None:
-        """Nothing goes on: what is left was cut off when an earlier execution ended the group, so end it like that."""
-        ending = self._run.recorded_ending(self.group_id)
-        if ending is ExecutionStatus.CANCELLED:
-            self._halt(dismiss=True)
-        elif ending is not ExecutionStatus.COMPLETED and self._timer is not None:
-            self._timer.cancel()
-            self._time_is_up()
+                self._judge_one(key, result)
 
     def _count(self, job: Job, result: ExecutionResult[Any] | None) -> None:
         tracker, seconds = self._tracker, None
@@ -543,13 +592,150 @@ class ParallelExecutionManager:
 
     # -- ending early -------------------------------------------------------------------------------------------------
 
-    def _halt(self, reason: BaseException | None = None, *, dismiss: bool = False) -> None:
+    def _halt(
+        self,
+        reason: BaseException | None = None,
+        cause: EndingCause | None = None,
+        member: bytes | None = None,
+        message: str | None = None,
+        *,
+        insist: bool = False,
+    ) -> None:
         """Start nothing more and cancel what runs; `reason` is what `gather` and the others then raise.
 
-        `dismiss`: it is the program that has no more use for what runs, so that its cancellation is an outcome.
+        `cause` is given if it is the program that has no more use for what runs, so that its cancellation is an
+        outcome, and the ending is recorded: before anybody is told of it.
         """
-        self._reason.note(reason)
-        self._scheduler.halt(dismiss=dismiss)
+        if not self._scheduler.is_halted:
+            self._timeout_of = self._roster.total()
+            is_early = cause is not EndingCause.LEFT or not self._scheduler.is_idle  # else nothing is cut off
+            if cause is not None and is_early:
+                self._note_ending(cause, member, message)
+        if cause is None or self._replayed is None:
+            self._reason.note(reason)  # else what ended it before says why
+        self._scheduler.halt(dismiss=cause is not None, insist=insist)
+
+    def _note_ending(
+        self, cause: EndingCause, member: bytes | None = None, message: str | None = None, *, is_late: bool = False
+    ) -> None:
+        """Record how the group ends, unless it only ends as is recorded."""
+        run, roster = self._run, self._roster
+        if self._replayed is not None:
+            self._set_ending(self._replayed)
+            return
+        epoch, tries, attempt = self._scope.generation
+        ending = GroupEnding(
+            cause=cause,
+            scope=self._scope.key.hex(),
+            epoch=epoch,
+            tries=tries,
+            attempt=attempt,
+            enrolled=roster.enrolled,
+            total=roster.total(),
+            known=self._known_results + self._scheduler.count_running(run.knows) if run.records else 0,
+            outcomes=len(run.recorded_order(self.group_id)),
+            member=None if member is None else member.hex(),
+            message=message,
+            timeout=self.timeout if cause is EndingCause.TIMED_OUT else None,
+            is_late=is_late,
+        )
+        self._set_ending(ending)
+        try:
+            run.note(group_event(EventType.GROUP_ENDING, self.group, run.run_id, run.now()))
+            self._told_ending = True
+        except StoreError as error:
+            self._reason.note(error)
+
+    def _set_ending(self, ending: GroupEnding) -> None:
+        self._ending = ending
+        if self._tracker.about is not None:
+            self._tracker.about = self._tracker.about.model_copy(update={"ending": ending})
+
+    async def _acknowledge(self) -> None:
+        """The program is about to be told that the group has ended: that must be on disk by now."""
+        if self._told_ending:
+            self._told_ending = False
+            await self._run.acknowledge()
+
+    # -- ending again -------------------------------------------------------------------------------------------------
+
+    @property
+    def _replayed(self) -> GroupEnding | None:
+        """The recorded ending to which the group comes again; None if there is none, or if its cause is unknown."""
+        ending = self._roster.sealed_by
+        return None if ending is None or ending.cause is EndingCause.UNKNOWN else ending
+
+    def _find_ending(self) -> GroupEnding | None:
+        """How the group ended before and has to end again, see `rh_agents.core._decision`."""
+        ending = self._run.recorded_ending(self.group_id, self._scope.generation)
+        if ending is None:
+            return None
+        fail_after = self._failure_policy.fail_after
+        return ending if can_end_again(ending, self.error_strategy, fail_after, self.timeout) else None
+
+    def _end_again(self) -> None:
+        """Nothing goes on: what is left was cut off when an earlier execution ended the group, so end it like that."""
+        ending = self._roster.sealed_by
+        assert ending is not None
+        self._judge()
+        if not self._scheduler.is_halted and self._roster.is_known and not ending.is_late:
+            self._is_forced = True
+            cause = ending.cause if ending.cause is not EndingCause.UNKNOWN else self._guessed_cause(ending)
+            if cause is EndingCause.TIMED_OUT:
+                self._time_is_up()
+            elif cause is not None:
+                self._halt(cause=cause)
+        if not self._scheduler.is_halted and self.timeout is not None:  # it is open again, and has all its time
+            self._set_timer(self.timeout)
+
+    def _guessed_cause(self, ending: GroupEnding) -> EndingCause | None:
+        """What a journal without causes says, when recorded failures have not ended the group."""
+        if ending.status is GroupStatus.CANCELLED:
+            return EndingCause.CANCELLED
+        return None if self.timeout is None else EndingCause.TIMED_OUT
+
+    def _end_if_it_ended_here(self) -> None:
+        """Nothing is left to be cut off: end the group again if all that had been enrolled by then is there."""
+        is_late = self._replayed is not None and self._replayed.is_late
+        if self._scheduler.is_idle and self._ends_here and not is_late:
+            self._is_forced = True
+            self._halt(cause=EndingCause.CANCELLED)
+
+    def _end_if_it_refused_here(self) -> None:
+        """In an earlier execution, what is to be added now came after the end, and was refused with its reason."""
+        ending = self._replayed
+        has_reason = ending is not None and ending.cause in _WITH_A_REASON
+        if has_reason and self._ends_here and not (self._scheduler.is_recovering or self._scheduler.is_draining):
+            self._halt(cause=EndingCause.CANCELLED)
+
+    @property
+    def _ends_here(self) -> bool:
+        roster, ending = self._roster, self._replayed
+        if ending is None or self._scheduler.is_halted:
+            return False
+        return roster.is_full
+
+    def _find_reason(self) -> None:
+        """The reason of a group that has ended as it did before, when all that is recorded has been recovered."""
+        ending = self._ending
+        if ending is None or ending is not self._replayed or self._reason.error is not None:
+            return
+        if ending.cause is EndingCause.FAILED_FAST:
+            self._reason.note(self._recorded_reason)
+        elif ending.cause is EndingCause.FAIL_AFTER:
+            reason = TooManyFailures(ending.message or "", group=self.name)
+            reason.__cause__ = self._recorded_reason
+            self._reason.note(reason)
+        elif ending.cause is EndingCause.TIMED_OUT:
+            self._reason.note(self._timed_out())
+        elif ending.cause is EndingCause.LEFT and ending.message is not None and self._is_forced:
+            self._reason.note(
+                GroupError(
+                    f"group {self.name!r} was left by {ending.message} in an earlier execution, and this one waits for "
+                    "it: the program has changed; start the run again when it has ended, to make what was cut off",
+                    group=self.name,
+                )
+            )
 
     def _drain(self) -> None:
         """The run is being stopped."""
@@ -567,6 +753,7 @@ class ParallelExecutionManager:
 
     def _raise_end(self) -> None:
         """Nothing runs any more: say what became of the group, if that is not just its results."""
+        self._end_if_it_ended_here()
         self._judge()
         self._raise_reason()
         self._raise_stop()
@@ -576,10 +763,11 @@ class ParallelExecutionManager:
             self._expired = True
             self._timeout_of = self._roster.total()
             return
+        if self._replayed is not None and self._replayed.cause is not EndingCause.TIMED_OUT:
+            return  # something else ended it
         if self._scheduler.is_draining:  # the program would not see it any more; what runs has the grace of the run
             return
-        self._timeout_of = self._roster.total()
-        self._halt(self._timed_out(), dismiss=True)
+        self._halt(self._timed_out(), EndingCause.TIMED_OUT)
 
     def _timed_out(self) -> GroupTimeout:
         self._timeout_error = GroupTimeout(self._timeout_text(), group=self.name)
@@ -588,13 +776,17 @@ class ParallelExecutionManager:
     def _timeout_text(self) -> str:
         """How many had finished is known when nothing is on its way any more."""
         tracker, total = self._tracker, self._timeout_of
+        timeout = self.timeout
+        if self._replayed is not None and self._replayed.cause is EndingCause.TIMED_OUT:
+            timeout, total = self._replayed.timeout, self._replayed.total
         of = "" if total is None else f" of {total}"
         return (
-            f"group {self.name!r} took longer than its timeout of {self.timeout:g} s: "
+            f"group {self.name!r} took longer than its timeout of {timeout:g} s: "
             f"{tracker.completed + tracker.failed}{of} members had finished"
         )
 
     def _raise_reason(self) -> None:
+        self._find_reason()
         error = self._reason.error
         if error is None:
             return

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from rh_agents.core.address import SEPARATOR
-from rh_agents.core.groups import GroupStatus
+from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.keys import again_key
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -43,7 +43,7 @@ class Fate(StrEnum):
     QUESTION = "question"
     """It waits for the answer of a person."""
     NOT_REACHED = "not_reached"
-    """It is not asked for, because the call that made it is not made again."""
+    """It is not made: the call that made it is not, or its group ended early without it, and ends so again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class PlannedCall:
         name, version: of the actor that was called.
         attempts: how many there were so far.
         message: what went wrong last, in one line.
+        may_be_done: of one that is tried again, whether its group cut it off in its middle, so that it may have had its
+            effect. If that is an external one, `on_unknown` decides whether it is made.
     """
 
     key: bytes
@@ -67,6 +69,7 @@ class PlannedCall:
     attempts: int = 0
     message: str | None = None
     group_id: str | None = None
+    may_be_done: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def plan_run(
         fold.add_outcome(outcome)
     for recorded in events:
         fold.add_event(recorded.sequence, recorded.event)
+    fold.finish()
     return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()))
 
 
@@ -130,6 +134,7 @@ class _Known:
     base: bytes
     parent: bytes
     failed_in: Generation | None
+    group_id: str | None
 
 
 @dataclass(slots=True)
@@ -163,23 +168,27 @@ class _Fold:
         self._calls: dict[bytes, _Call] = {}
         self._groups: dict[str, _Group] = {}
         self._at: dict[str, list[bytes]] = {}
+        self._entries: list[tuple[int, ExecutionStatus, bytes | None, int, str | None, GroupEnding | None]] = []
+        self._ended_at: dict[bytes, int] = {}
         self._reached: dict[bytes, bool] = {}
+        self._sealed: dict[str, bool] = {}
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def add_outcome(self, outcome: OutcomeHeader) -> None:
         failed_in = None if outcome.ok else outcome.made_in
-        self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in)
+        self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, outcome.group_id)
 
     def add_event(self, sequence: int, event: ExecutionEvent[Any]) -> None:
         self._note_group(event)
         if event.key is None:
+            ending = None if event.group is None else event.group.ending
+            self._entries.append((sequence, event.execution_status, None, 1, event.group_id, ending))
             return
         key, status = bytes.fromhex(event.key), event.execution_status
-        known = self._outcomes.get(key)
-        has_outcome = known is not None and status in _ENDED
-        failed_in = known.failed_in if known is not None and has_outcome else None
-        self._recorded.add(sequence, status, key, event.attempt, event.group_id, has_outcome, failed_in)
+        self._entries.append((sequence, status, key, event.attempt, event.group_id, None))
+        if status in _ENDED:
+            self._ended_at[key] = sequence
         call = self._calls.get(key)
         if call is None:
             actor = event.actor
@@ -188,6 +197,17 @@ class _Fold:
             self._at.setdefault(event.address, []).append(key)
         call.attempts = max(call.attempts, event.attempt)
         call.message = event.message
+
+    def finish(self) -> None:
+        """All events are known: which of several that tell a call's end has its outcome is known only now.
+
+        What a shutdown cancelled has none, and may have come to one later.
+        """
+        for sequence, status, key, attempt, group_id, ending in self._entries:
+            known = None if key is None or self._ended_at.get(key) != sequence else self._outcomes.get(key)
+            failed_in = None if known is None else known.failed_in
+            self._recorded.add(sequence, status, key, attempt, group_id, known is not None, failed_in, ending=ending)
+        self._entries.clear()
 
     def _note_group(self, event: ExecutionEvent[Any]) -> None:
         if event.group_id is None:
@@ -223,6 +243,7 @@ class _Fold:
                 call.attempts,
                 call.message,
                 call.group_id,
+                key in self._recorded.cut_off,
             )
 
     def _deciding(self, place: bytes) -> bytes:
@@ -242,7 +263,7 @@ class _Fold:
     def planned_groups(self) -> Iterator[PlannedGroup]:
         """The groups that were left before their end and are entered again."""
         for group_id, group in self._groups.items():
-            if group.is_complete or self._is_below_what_is_not_made(group.address):
+            if group.is_complete or self._is_sealed(group_id) or self._is_below_what_is_not_made(group.address):
                 continue
             not_begun = None if group.total is None else max(0, group.total - len(group.begun))
             yield PlannedGroup(group_id, group.name, group.address, not_begun)
@@ -261,8 +282,25 @@ class _Fold:
 
     def _is_tried_again(self, key: bytes, known: _Known) -> bool:
         """The rule of the runtime, see `Scope.resolve`."""
-        generation = self._generation(known.parent)
-        return self._recorded.is_left_behind(key, generation, retry_failed=self._retry_failed)
+        generation, recorded = self._generation(known.parent), self._recorded
+        keeps_cut_off = key not in recorded.dismissed or known.group_id is None or self._is_sealed(known.group_id)
+        return recorded.is_left_behind(key, generation, retry_failed=self._retry_failed, keeps_cut_off=keeps_cut_off)
+
+    def _is_sealed(self, group_id: str) -> bool:
+        """Whether a group ended early and will end so again, so that none of its members begins."""
+        found = self._sealed.get(group_id)
+        if found is None:
+            recorded = self._recorded
+            ending, members = recorded.endings.get(group_id), recorded.orders.get(group_id)
+            if ending is not None and ending.cause is not EndingCause.UNKNOWN:
+                scope: bytes | None = bytes.fromhex(ending.scope)
+            else:
+                scope = self._outcomes[members[0]].parent if members else None
+            found = scope is not None and (
+                recorded.binding_ending(group_id, self._generation(scope), retry_failed=self._retry_failed) is not None
+            )
+            self._sealed[group_id] = found
+        return found
 
     def _generation(self, place: bytes) -> Generation:
         """In which execution of its body the call at a place makes its calls the next time."""
@@ -281,7 +319,8 @@ class _Fold:
     def _is_reached(self, key: bytes, call: _Call) -> bool:
         known = self._outcomes.get(key)
         if known is None:
-            return not self._is_below_what_is_not_made(call.address)
+            is_left_out = call.group_id is not None and self._is_sealed(call.group_id)
+            return not is_left_out and not self._is_below_what_is_not_made(call.address)
         return self._is_entered(known.parent)
 
     def _is_entered(self, place: bytes) -> bool:
@@ -298,7 +337,7 @@ class _Fold:
                 found = self._is_entered(first.parent)
             else:
                 call = self._calls.get(place)
-                found = call is None or not self._is_below_what_is_not_made(call.address)
+                found = call is None or self._is_reached(place, call)
             self._reached[place] = found
         return found
 

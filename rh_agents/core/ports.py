@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rh_agents.core.actors import BaseActor
     from rh_agents.core.errors import StopRun
     from rh_agents.core.events import ExecutionEvent
-    from rh_agents.core.groups import ParallelEventGroup
+    from rh_agents.core.groups import GroupEnding, ParallelEventGroup
     from rh_agents.core.policies.budget import Budget
     from rh_agents.core.scope import Generation, Scope
     from rh_agents.core.usage import Spending
@@ -540,12 +540,26 @@ class RunHandle(Protocol):
         """The same if it can be had without waiting, else None."""
         ...
 
+    def has_outcome(self, key: bytes) -> bool:
+        """Whether the call with this key has a recorded outcome, whatever becomes of it."""
+        ...
+
     def dismissed_keys(self) -> Container[bytes]:
         """The recorded calls that were cancelled because their group had no more use for them."""
         ...
 
-    def recorded_ending(self, group_id: str) -> ExecutionStatus | None:
-        """How a group ended in an earlier execution; None if it did not."""
+    def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
+        """How a group has to end in this generation of the scope around it, because it ended so before; None if it is
+        open.
+        """
+        ...
+
+    def knows(self, key: bytes) -> bool:
+        """Whether the call with this key had begun before, or has an outcome."""
+        ...
+
+    async def acknowledge(self) -> None:
+        """Wait until what has been noted is on disk, if that is what outcomes are waited for."""
         ...
 
     def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
@@ -585,10 +599,11 @@ class RunHandle(Protocol):
         """Let what was written behind be on disk: a group has ended."""
         ...
 
-    def is_tried_again(self, key: bytes, generation: Generation) -> bool:
+    def is_tried_again(self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True) -> bool:
         """Whether the outcome with this key does not count any more for this generation of the parent.
 
-        It was a failure of an earlier one, or somebody asked for the call to be made again.
+        It was a failure of an earlier one, or somebody asked for the call to be made again; or, unless `keeps_cut_off`,
+        its group had cut it off, and is open again.
         """
         ...
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
+from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.keys import again_key
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Spending, Usage
@@ -46,7 +47,7 @@ def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
     return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache, event.lost)
 
 
-_ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
+_NOT_TOLD = GroupEnding(cause=EndingCause.UNKNOWN)
 
 
 @dataclass(slots=True)
@@ -58,7 +59,8 @@ class RecordedCalls:
         failed: of those, the ones that are failures, each with the generation of its parent that made it.
         dismissed: of those, the ones that were cancelled because their group had no more use for them.
         orders: by group id, the keys of its members that have an outcome, in the order in which they ended.
-        endings: by group id, how groups ended: COMPLETED, FAILED (by a failure or a timeout) or CANCELLED.
+        endings: by group id, how groups ended early the last time; None for one that has come to its end since, or of
+            which a member is to be made again. Groups of which nothing is known are not in it.
         attempts: how many attempts failed of calls that have no outcome.
         lost: how many workers such calls have lost.
         unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
@@ -74,7 +76,7 @@ class RecordedCalls:
     failed: dict[bytes, Generation] = field(default_factory=dict)
     dismissed: set[bytes] = field(default_factory=set)
     orders: dict[str, list[bytes]] = field(default_factory=dict)
-    endings: dict[str, ExecutionStatus] = field(default_factory=dict)
+    endings: dict[str, GroupEnding | None] = field(default_factory=dict)
     attempts: dict[bytes, int] = field(default_factory=dict)
     lost: dict[bytes, int] = field(default_factory=dict)
     unknown: dict[bytes, int] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class RecordedCalls:
         has_outcome: bool,
         failed_in: Generation | None,
         charge: Charge | None = None,
+        ending: GroupEnding | None = None,
     ) -> None:
         """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed."""
         self.events += 1
@@ -101,8 +104,8 @@ class RecordedCalls:
         if has_outcome and not (charge is not None and charge.is_free):
             self.spent[""].calls += 1
         if key is None:
-            if group_id is not None and status in _ENDINGS:
-                self.endings[group_id] = ExecutionStatus(status)
+            if group_id is not None:
+                self._note_ending(group_id, status, ending)
             return
         if has_outcome:
             self.finished[key] = sequence
@@ -128,16 +131,67 @@ class RecordedCalls:
             self.unknown.pop(key, None)
         elif status == ExecutionStatus.SUPERSEDED:
             self.superseded.add(key)
+            if group_id is not None:
+                self.endings[group_id] = None
         elif status == ExecutionStatus.AWAITING:
             self.unknown.pop(key, None)
 
-    def is_left_behind(self, key: bytes, generation: Generation, *, retry_failed: bool) -> bool:
+    def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
+        if ending is not None:
+            if status == ExecutionStatus.STARTED:  # told when it ended; the end of its block only repeats it
+                is_whole = len(self.orders.get(group_id, ())) == ending.outcomes  # else a fork has left some out
+                self.endings[group_id] = ending if is_whole else None
+        elif status == ExecutionStatus.COMPLETED:
+            self.endings[group_id] = None
+        elif status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
+            known = self.endings.get(group_id)
+            if known is None or known.cause is EndingCause.UNKNOWN:
+                self.endings[group_id] = GroupEnding(cause=EndingCause.UNKNOWN, status=GroupStatus(status))
+
+    def knows(self, key: bytes) -> bool:
+        """Whether the call with this key had begun, or has an outcome."""
+        return key in self.finished or key in self.unknown or key in self.attempts
+
+    def binding_ending(self, group_id: str, generation: Generation, *, retry_failed: bool) -> GroupEnding | None:
+        """How a group has to end that is entered again in the execution `generation` of the body around it; None if
+        it is open (see `rh_agents.core._decision`).
+        """
+        ending = self.endings.get(group_id, _NOT_TOLD)
+        if ending is None:
+            return None
+        if ending.cause is EndingCause.UNKNOWN:
+            return self._inferred_ending(group_id, generation, ending, retry_failed)
+        if (ending.tries, ending.attempt) != generation[1:]:
+            return None
+        if ending.epoch != generation[0] and retry_failed:
+            return None
+        if ending.member is not None and bytes.fromhex(ending.member) not in self.failed:
+            return None  # a fork has it succeed
+        return ending
+
+    def _inferred_ending(
+        self, group_id: str, generation: Generation, ending: GroupEnding, retry_failed: bool
+    ) -> GroupEnding | None:
+        """What members that were cut off tell of a group whose journal has no causes."""
+        counting = [
+            key
+            for key in self.orders.get(group_id, ())
+            if not self.is_left_behind(key, generation, retry_failed=retry_failed)
+        ]
+        if self.dismissed.isdisjoint(counting):
+            return None
+        return ending.model_copy(update={"known": len(counting)})
+
+    def is_left_behind(
+        self, key: bytes, generation: Generation, *, retry_failed: bool, keeps_cut_off: bool = True
+    ) -> bool:
         """Whether the outcome of a key does not count any more for the parent's execution `generation`, so that the
         next key of the call's chain decides (see `Scope.resolve`).
 
         The newest outcome of a chain counts, whichever epoch made it and however the run is started: what was made
         again is never given as it was before. A failure of an earlier attempt of the parent is always left behind, one
-        of an earlier epoch if failures are tried again, and what somebody asked to be made again in any case.
+        of an earlier epoch if failures are tried again, and what somebody asked to be made again in any case; so is,
+        unless `keeps_cut_off`, what a group cut off that is open again.
         """
         if key in self.superseded:
             return True
@@ -145,8 +199,10 @@ class RecordedCalls:
         if failed_in is None:
             return False
         if failed_in >= generation:  # made by this very execution, unless its group had no use for it at first
-            return key in self.dismissed and again_key(key) in self.finished
-        return retry_failed or failed_in[0] == generation[0] or again_key(key) in self.finished
+            return key in self.dismissed and (not keeps_cut_off or again_key(key) in self.finished)
+        if retry_failed or failed_in[0] == generation[0] or again_key(key) in self.finished:
+            return True
+        return key in self.dismissed and not keeps_cut_off
 
     def _charge(self, charge: Charge, has_outcome: bool) -> None:
         self.spent[""].add(charge.name, charge.usage)

@@ -120,17 +120,18 @@ class Scope:
         """Which execution of its body this is. Failures of earlier ones are not repeated to it."""
         return (self.run.epoch, self.tries, self.attempt)
 
-    def resolve(self, base: bytes) -> tuple[bytes, int]:
+    def resolve(self, base: bytes, *, keeps_cut_off: bool = True) -> tuple[bytes, int]:
         """The key under which the call at the place `base` is made now, and how often it has been made before.
 
         The key is `base` itself, unless that call has failed for good in an earlier generation of this scope: in an
         earlier attempt, or in an earlier execution of a run that has ended. An outcome is never overwritten, so each
-        further try has a key of its own.
+        further try has a key of its own. `keeps_cut_off` is False for members of a group that is open again.
         """
         key, tries = base, 0
         if not (self.tries or self.attempt > 1 or self.run.is_resumed):
             return base, 0  # there are no earlier generations
-        while self.run.is_tried_again(key, self.generation):
+        generation = self.generation
+        while self.run.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off):
             key, tries = again_key(key), tries + 1
         return key, tries
 

@@ -16,6 +16,8 @@ class EventType(StrEnum):
     QUESTION = "question"
     """A question that a person has to answer."""
     GROUP_STARTED = "group_started"
+    GROUP_ENDING = "group_ending"
+    """A group ends early: nothing more of it begins, and what runs is cancelled. Only in journals and histories."""
     GROUP_COMPLETED = "group_completed"
 
 

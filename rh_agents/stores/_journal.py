@@ -153,8 +153,10 @@ class SqlJournal:
         key = None if event.key is None else bytes.fromhex(event.key)
         self._sequence = sequence = self._sequence + 1
         self._events.append(event_row(sequence, event, key, None))
+        ending = None if event.group is None else event.group.ending
+        charge = charge_in(event)
         self.recorded.add(
-            sequence, event.execution_status, key, event.attempt, event.group_id, False, None, charge_in(event)
+            sequence, event.execution_status, key, event.attempt, event.group_id, False, None, charge, ending
         )
 
     def _add_outcome(self, event: ExecutionEvent[Any], outcome: Outcome, data: bytes, artifact: str | None) -> None:

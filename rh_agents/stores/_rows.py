@@ -11,7 +11,7 @@ from rh_agents.core._trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StoreError
 from rh_agents.core.events import ExecutionEvent
-from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.groups import GroupEnding, ParallelEventGroup
 from rh_agents.core.replay import Charge
 from rh_agents.core.results import Outcome, OutcomeHeader, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -25,6 +25,7 @@ __all__ = [
     "charge_of",
     "edit",
     "encode_outcome",
+    "ending_of",
     "event_of",
     "event_row",
     "outcome_of",
@@ -244,6 +245,12 @@ def usage_of(more: Mapping[str, Any]) -> Usage | None:
     """The usage that a row has among what few rows have."""
     usage = more.get("usage")
     return None if usage is None else Usage.from_json(usage)
+
+
+def ending_of(more: Mapping[str, Any]) -> GroupEnding | None:
+    """How the group of an event ended early; None if it did not, or if that was not recorded."""
+    ending = (more.get("group") or {}).get("ending")
+    return None if ending is None else GroupEnding.model_validate(ending)
 
 
 def charge_of(name: str, more: Mapping[str, Any]) -> Charge | None:

@@ -35,7 +35,7 @@ from rh_agents.stores._checking import check
 from rh_agents.stores._copying import copied
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
-from rh_agents.stores._rows import charge_of, edit, event_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._rows import charge_of, edit, ending_of, event_of, header_of, outcome_of, read_artifact
 from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged, with_outcomes
 from rh_agents.stores._writer import Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore, sweep
@@ -670,8 +670,11 @@ def _fold(session: VerifiedReading, run: RunRow) -> RecordedCalls:
         chunk = session.calls(run.number, run.run_id, after, _FOLD_CHUNK)
         for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
-            charge = None if more is None else charge_of(name or "", json.loads(more))
-            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge)
+            charge = ending = None
+            if more is not None:
+                facts = json.loads(more)
+                charge, ending = charge_of(name or "", facts), ending_of(facts)
+            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending)
             outcomes += ok is not None
         after += len(chunk)
         if len(chunk) < _FOLD_CHUNK:

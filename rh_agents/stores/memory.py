@@ -463,7 +463,9 @@ def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], out
     key = None if event.key is None else bytes.fromhex(event.key)
     failed_in = None if outcome is None or outcome.error is None else outcome.made_in
     has_outcome, charge = outcome is not None, charge_in(event)
-    recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, has_outcome, failed_in, charge)
+    ending = None if event.group is None else event.group.ending
+    status, attempt, group_id = event.execution_status, event.attempt, event.group_id
+    recorded.add(sequence, status, key, attempt, group_id, has_outcome, failed_in, charge, ending)
 
 
 def _written(outcome: Outcome) -> Outcome:

@@ -163,7 +163,7 @@ async def cut_after(world: World, seconds: float, work: Callable[[], Any]) -> No
             raise Crash
 
 
-@pytest.mark.parametrize("how", ["cancel", "timeout", "fail_fast", "left"])
+@pytest.mark.parametrize("how", ["cancel", "timeout", "fail_fast", "fail_after", "left"])
 def test_a_member_whose_outcome_is_on_its_way_to_the_store_is_waited_for(world: World, how: str) -> None:
     """It will be found there when the run is executed again, so the program must not be told that it was cancelled."""
     world.store = CommittingStore()
