@@ -15,6 +15,7 @@ from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._loops import Home, home
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.policies._checks import number
 from rh_agents.core.ports import Subscriber
 from rh_agents.core.redaction import logger
 
@@ -299,7 +300,7 @@ class EventBus:
     """
 
     def __init__(self, *, handler_timeout: float = 10.0) -> None:
-        self.handler_timeout = handler_timeout
+        self.handler_timeout: float = number("handler_timeout", handler_timeout, "seconds above 0", zero=False)
         self.is_closed: bool = False
         self.subscriptions: tuple[Subscription, ...] = ()
         """Who listens, with the counts of what each has got."""

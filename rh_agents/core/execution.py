@@ -40,6 +40,7 @@ from rh_agents.core.interrupt import InterruptChecker, Interruption
 from rh_agents.core.keys import ROOT_KEY
 from rh_agents.core.metrics import ActorMetrics, RunCounter, RunMetrics
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
+from rh_agents.core.policies._checks import number
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit
@@ -741,9 +742,7 @@ def _storable(value: Any) -> Any:
 
 
 def _positive(seconds: float) -> float:
-    if not seconds > 0:
-        raise ValueError(f"{seconds!r}: seconds must be more than 0")
-    return seconds
+    return number("seconds", seconds, "they must be more than 0", zero=False)
 
 
 set_default_run(lambda: ExecutionState(history_limit=0))

@@ -60,6 +60,7 @@ from rh_agents.core.groups import (
     ParallelGroupTracker,
 )
 from rh_agents.core.keys import group_key
+from rh_agents.core.policies._checks import at_least, number
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.failures import FailurePolicy
@@ -123,7 +124,7 @@ class ParallelExecutionManager:
         budget: Budget | None = None,
     ) -> None:
         self.name: str = name or _UNNAMED
-        self.max_workers: int = _at_least_one("max_workers", max_workers)
+        self.max_workers: int = at_least(1, "max_workers", max_workers)
         self.error_strategy: ErrorStrategy = ErrorStrategy(error_strategy)
         self.timeout: float | None = _positive("timeout", timeout)
         self.item_timeout: float | None = _positive("item_timeout", item_timeout)
@@ -803,13 +804,5 @@ class ParallelExecutionManager:
             raise UsageError(f"a member of group {self.name!r} calls {method}: it would wait for itself")
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}: at least 1 is needed")
-    return value
-
-
 def _positive(name: str, value: float | None) -> float | None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{name}={value!r}: seconds must be more than 0 (None for no limit)")
-    return value
+    return None if value is None else number(name, value, "seconds above 0 (None for no limit)", zero=False)

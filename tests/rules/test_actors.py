@@ -130,7 +130,7 @@ def test_options_that_make_no_sense_are_refused_where_the_actor_is_made(options:
 
 
 def test_a_number_of_attempts_that_makes_no_sense_is_refused_where_the_actor_is_made() -> None:
-    with pytest.raises(ValueError, match="at least 1 attempt is needed"):
+    with pytest.raises(ValueError, match="a whole number is needed, at least 1"):
         tool(retry=0)(noop)
 
 

@@ -183,8 +183,8 @@ def test_a_refusal_says_that_probes_are_under_way() -> None:
     [
         ({"failure_threshold": 0}, "failure_threshold=0"),
         ({"probes": 0}, "probes=0"),
-        ({"reset_timeout": -1.0}, "seconds cannot be negative"),
-        ({"reset_timeout": float("nan")}, "seconds cannot be negative"),
+        ({"reset_timeout": -1.0}, "seconds from 0 on"),
+        ({"reset_timeout": float("nan")}, "seconds from 0 on"),
     ],
 )
 def test_a_breaker_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:

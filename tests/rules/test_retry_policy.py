@@ -120,13 +120,13 @@ def test_a_number_is_short_for_a_policy_with_so_many_attempts() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_attempts": 0}, "max_attempts=0: at least 1 attempt is needed"),
+        ({"max_attempts": 0}, "max_attempts=0: a whole number is needed, at least 1"),
         ({"max_attempts": True}, "max_attempts=True"),
-        ({"initial_delay": -0.1}, "initial_delay=-0.1: seconds cannot be negative"),
+        ({"initial_delay": -0.1}, "initial_delay=-0.1: seconds from 0 on"),
         ({"initial_delay": math.nan}, "initial_delay=nan"),
         ({"max_delay": -1}, "max_delay=-1"),
         ({"max_retry_after": -1}, "max_retry_after=-1"),
-        ({"multiplier": 0.5}, "multiplier=0.5: it must be at least 1"),
+        ({"multiplier": 0.5}, "multiplier=0.5: a number from 1 on"),
         ({"multiplier": math.nan}, "multiplier=nan"),
     ],
 )
@@ -139,5 +139,5 @@ def test_a_policy_that_makes_no_sense_is_refused_by_the_name_of_its_option(
 
 @pytest.mark.parametrize("short", [0, -1, True, False])
 def test_a_short_form_that_makes_no_sense_is_refused(short: int) -> None:
-    with pytest.raises(ValueError, match="at least 1 attempt"):
+    with pytest.raises(ValueError, match="a whole number is needed, at least 1"):
         RetryPolicy.of(short)

@@ -99,7 +99,7 @@ async def raises_meanwhile(world: World, number: int) -> int:
     try:
         return await raises(world, number)
     finally:
-        {}[held.of(number)]
+        [][held.of(number)]
 
 
 async def exits(world: World, number: int) -> int:

@@ -335,7 +335,7 @@ def test_set_timeout_stops_a_run_and_says_so(world: World) -> None:
                 for number in range(10):
                     await fetch(number)
         assert (now(), await world.values()) == (3.0, [0, 1, 2])
-        with pytest.raises(ValueError, match="seconds must be more than 0"):
+        with pytest.raises(ValueError, match="they must be more than 0"):
             state.set_timeout(0)
 
     run_virtually(main)

@@ -10,10 +10,12 @@ The pattern is Michael Nygard's ("Release It!", 2007). The states and what moves
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
 from rh_agents.core.errors import CircuitOpenError
+from rh_agents.core.policies._checks import at_least, exception_classes, number
 
 __all__ = ["Admission", "BreakerState", "CircuitBreaker"]
 
@@ -45,6 +47,10 @@ class CircuitBreaker:
         name: shown in its errors.
         counts: the exceptions that count as failures of the thing behind the breaker.
 
+    Raises:
+        ValueError: a number is none, or out of its range.
+        TypeError: `counts` has something else than classes of exceptions in it.
+
     Times are seconds of one monotonic clock, passed in by the caller. All methods return at once.
     """
 
@@ -55,17 +61,13 @@ class CircuitBreaker:
         *,
         probes: int = 1,
         name: str = "",
-        counts: tuple[type[Exception], ...] = (Exception,),
+        counts: type[Exception] | Iterable[type[Exception]] = (Exception,),
     ) -> None:
-        if failure_threshold < 1 or probes < 1:
-            raise ValueError(f"{failure_threshold=} and {probes=} must both be at least 1")
-        if not reset_timeout >= 0:
-            raise ValueError(f"{reset_timeout=}: seconds cannot be negative")
-        self.failure_threshold = failure_threshold
-        self.reset_timeout = reset_timeout
-        self.probes = probes
+        self.failure_threshold: int = at_least(1, "failure_threshold", failure_threshold)
+        self.reset_timeout: float = number("reset_timeout", reset_timeout, "seconds from 0 on")
+        self.probes: int = at_least(1, "probes", probes)
         self.name = name
-        self.counts = counts
+        self.counts: tuple[type[Exception], ...] = exception_classes("counts", counts)
         self._state = BreakerState.CLOSED
         self._era = 0
         self._failures = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from rh_agents.core.policies._checks import is_number
+
 __all__ = ["DEFAULT_DEPTH", "DEFAULT_RECURSION", "Budget"]
 
 DEFAULT_DEPTH = 60
@@ -41,5 +43,5 @@ class Budget:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None and (isinstance(value, bool) or not value >= 0):
+            if value is not None and not is_number(value, 0):
                 raise ValueError(f"Budget({each.name}={value!r}): a number from 0 on, or None for no limit")

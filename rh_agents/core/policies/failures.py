@@ -6,6 +6,7 @@ from typing import Any
 
 from rh_agents.core.errors import TooManyFailures
 from rh_agents.core.groups import ErrorStrategy
+from rh_agents.core.policies._checks import number
 from rh_agents.core.results import ExecutionResult
 
 __all__ = ["FailurePolicy"]
@@ -57,7 +58,6 @@ class FailurePolicy:
 def _check(fail_after: int | float, strategy: ErrorStrategy) -> None:
     if strategy is ErrorStrategy.FAIL_FAST:
         raise ValueError("FAIL_FAST stops at the first failure, so fail_after has no meaning beside it: leave one out")
-    if isinstance(fail_after, bool) or not fail_after > 0 or (isinstance(fail_after, int) and fail_after < 1):
-        raise ValueError(f"fail_after={fail_after!r}: a number of failures from 1 on, or a share between 0.0 and 1.0")
+    number("fail_after", fail_after, "a number of failures from 1 on, or a share between 0.0 and 1.0", zero=False)
     if isinstance(fail_after, float) and fail_after > 1.0:
         raise ValueError(f"fail_after={fail_after!r}: a share is at most 1.0; a number of failures is an int")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rh_agents.core.policies._checks import at_least, number
 from rh_agents.core.usage import Usage
 
 __all__ = ["AdaptiveConcurrency", "Advice", "ConcurrencyLimit", "Limit", "Permit", "RateLimit", "Refusal"]
@@ -143,9 +144,7 @@ class ConcurrencyLimit(Limit):
 
     @limit.setter
     def limit(self, limit: int) -> None:
-        if isinstance(limit, bool) or not limit >= 1:
-            raise ValueError(f"limit={limit!r}: at least 1 is needed")
-        self._limit = limit
+        self._limit = at_least(1, "limit", limit)
         self._changed()
 
     @property
@@ -195,10 +194,13 @@ class AdaptiveConcurrency(ConcurrencyLimit):
         decrease: float = 0.5,
         name: str = "adaptive concurrency",
     ) -> None:
-        if not 1 <= minimum <= initial <= maximum:
+        for option, value in {"minimum": minimum, "initial": initial, "maximum": maximum, "increase": increase}.items():
+            at_least(1, option, value)
+        if not minimum <= initial <= maximum:
             raise ValueError(f"{minimum=}, {initial=}, {maximum=}: they must be in this order, from 1 on")
-        if increase < 1 or not 0 < decrease < 1:
-            raise ValueError(f"{increase=} must be at least 1, and {decrease=} between 0 and 1")
+        between = "a number between 0 and 1"
+        if number("decrease", decrease, between, zero=False) >= 1:
+            raise ValueError(f"{decrease=}: {between}")
         super().__init__(initial, name=name)
         self.minimum = minimum
         self.maximum = maximum
@@ -299,8 +301,8 @@ class RateLimit(Limit):
         """
         numbers = dict(zip(KINDS, (requests, tokens, input_tokens, output_tokens), strict=True))
         for name, value in {**numbers, "per": per}.items():
-            if value is not None and (isinstance(value, bool) or not value > 0):
-                raise ValueError(f"{name}={value!r}: it must be more than 0")
+            if value is not None:
+                number(name, value, "it must be more than 0", zero=False)
         if per is not None:
             if per == _FOREVER:
                 raise ValueError("per=inf: a period has an end; for a total there is Budget(...)")

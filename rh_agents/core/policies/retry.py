@@ -13,8 +13,12 @@ from rh_agents.core.errors import (
     PermanentModelError,
     StoreError,
 )
+from rh_agents.core.policies._checks import at_least, exception_classes, number, yes_or_no
 
 __all__ = ["RetryPolicy"]
+
+_LONGEST = 1e9
+"""Seconds. Infinity times a chance of zero is no number, and waiting so long is waiting for ever."""
 
 _NEVER_RETRIED = (InputError, DefinitionError, CircuitOpenError, CallCancelled, StoreError, PermanentModelError)
 """Our own errors that another attempt cannot mend."""
@@ -29,6 +33,12 @@ class RetryPolicy:
     Jitter", AWS Architecture Blog, 2015). An error that carries a finite, non-negative number `retry_after` (seconds),
     as rate-limit errors do, is honoured: the wait is then at least that long, and no attempt follows if it is longer
     than `max_retry_after`.
+
+    `retry_on` and `give_up_on` may also be one class, or a list of them.
+
+    Raises:
+        ValueError: a number is none, or out of its range.
+        TypeError: a filter has something else than classes of exceptions in it.
 
     Attributes:
         max_attempts: how often the function may be called in all, the first time included.
@@ -51,13 +61,17 @@ class RetryPolicy:
     max_retry_after: float = 300.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_attempts, bool) or self.max_attempts < 1:
-            raise ValueError(f"max_attempts={self.max_attempts!r}: at least 1 attempt is needed")
-        for name in ("initial_delay", "max_delay", "max_retry_after"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: seconds cannot be negative")
-        if not self.multiplier >= 1:
-            raise ValueError(f"multiplier={self.multiplier!r}: it must be at least 1, or the waits would shrink")
+        object.__setattr__(self, "max_attempts", at_least(1, "max_attempts", self.max_attempts))
+        seconds = "seconds from 0 on"
+        number("initial_delay", self.initial_delay, f"{seconds}, and not without end", infinity=False)
+        number("max_delay", self.max_delay, seconds)
+        number("max_retry_after", self.max_retry_after, seconds)
+        why = "a number from 1 on, or the waits would shrink"
+        if number("multiplier", self.multiplier, why, infinity=False) < 1:
+            raise ValueError(f"multiplier={self.multiplier!r}: {why}")
+        yes_or_no("jitter", self.jitter)
+        for name in ("retry_on", "give_up_on"):
+            object.__setattr__(self, name, exception_classes(name, getattr(self, name)))
 
     @classmethod
     def of(cls, retry: RetryPolicy | int | None) -> RetryPolicy | None:
@@ -83,10 +97,11 @@ class RetryPolicy:
     def _bound(self, attempt: int) -> float:
         if not self.initial_delay:
             return 0.0
+        longest = min(self.max_delay, _LONGEST)
         try:
-            return min(self.max_delay, self.initial_delay * self.multiplier ** (attempt - 1))
+            return min(longest, self.initial_delay * self.multiplier ** (attempt - 1))
         except OverflowError:
-            return self.max_delay
+            return longest
 
     def _may_mend(self, error: Exception) -> bool:
         return isinstance(error, self.retry_on) and not isinstance(error, (*_NEVER_RETRIED, *self.give_up_on))

@@ -1,0 +1,89 @@
+"""Options of policies, put into their shape or refused where they are written, not at the first failure."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+__all__ = ["at_least", "exception_classes", "is_number", "number", "yes_or_no"]
+
+
+def at_least(least: int, name: str, value: Any) -> int:
+    """A whole number from `least` on.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, bool):
+        try:
+            whole = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if whole >= least:
+                return whole
+    raise ValueError(f"{name}={value!r}: a whole number is needed, at least {least}")
+
+
+def number(name: str, value: Any, what: str, *, zero: bool = True, infinity: bool = True) -> float:
+    """A number from 0 on, or above 0; never NaN, with which every comparison is false.
+
+    Args:
+        name: of the option.
+        value: what was given.
+        what: what it has to be, for the error.
+        zero: whether 0 is one.
+        infinity: whether infinity is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_number(value, 0) or (value == 0 and not zero) or (value == math.inf and not infinity):
+        raise ValueError(f"{name}={value!r}: {what}")
+    return value  # type: ignore[no-any-return]
+
+
+def is_number(value: Any, least: float) -> bool:
+    """Whether it is a number from `least` on. NaN is none, and neither are True and False."""
+    if isinstance(value, bool) or not issubclass(type(value), Real):
+        return False
+    return bool(value >= least)
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: True or False")
+    return value
+
+
+def exception_classes(name: str, value: Any) -> tuple[type[Exception], ...]:
+    """Classes of exceptions, as `isinstance` takes them. One alone, a list, a set or a nested tuple will do.
+
+    Raises:
+        TypeError: something else is among them, for instance an instance or the name of a class.
+    """
+    if isinstance(value, type) and issubclass(value, Exception):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | type):
+        return tuple(each for part in value for each in exception_classes(name, part))
+    raise TypeError(f"{name}={value!r}: {_remedy(name, value)}")
+
+
+def _remedy(name: str, value: Any) -> str:
+    if value is None:
+        return "None is no class of exceptions; for none of them write ()"
+    if isinstance(value, str):
+        return f"the class itself is needed, not its name: {name}=({value},)"
+    if isinstance(value, BaseException):
+        return f"the class is needed, not an exception of it: {name}=({type(value).__name__},)"
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return "only classes derived from Exception can be meant; the others end the program or the task"
+    return f"classes of exceptions are needed, for instance {name}=(ConnectionError, TimeoutError)"
