@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rh_agents.cli.progress import say
+from rh_agents.cli.recorded import RunCommand
 from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, made_store, path_of_store
 from rh_agents.core.errors import RhAgentsError
 
@@ -37,26 +38,26 @@ async def located(options: RunOptions, near: Iterable[str]) -> RunOptions:
     if options.store == NO_STORE:
         return options
     if options.older_ids or near:
-        name = await _first_known(options.store, names)
+        name = await _known(options.store, names, options.command)
         if name is not None:
             return dataclasses.replace(options, run_id=name)
     for path in _usual_stores(near):
         with contextlib.suppress(RhAgentsError):  # a store that cannot be read has nothing for us
-            name = await _first_known(path, names)
+            name = await _known(path, names, options.command)
             if name is not None:
                 say(f"run {name} is recorded in {path}, which is used; --store says otherwise")
                 return dataclasses.replace(options, run_id=name, store=path, shown_store=path)
     return options
 
 
-async def _first_known(url: str, names: Iterable[str]) -> str | None:
+async def _known(url: str, names: Iterable[str], command: RunCommand) -> str | None:
+    """The first of the names that a store has; but one whose output is that of the command before all others."""
     if not _may_be_there(url):
         return None
     async with made_store(url) as store:
-        for name in names:
-            if store is not None and await store.find_run(name) is not None:
-                return name
-    return None
+        infos = [] if store is None else [info for name in names if (info := await store.find_run(name)) is not None]
+    found = next((info for info in infos if command.owns(info)), infos[0] if infos else None)
+    return None if found is None else found.run_id
 
 
 def _may_be_there(url: str) -> bool:

@@ -244,6 +244,8 @@ _NO_JSON = object()
 
 def looks_like_json(line: str) -> bool:
     """Whether nobody would write such a line as plain text: an object or a list, or the beginning of an object."""
+    if line.lstrip()[:1] not in ("[", "{"):
+        return False
     return _OBJECT_BEGINS.match(line) is not None or isinstance(_parsed(line), list | dict)
 
 

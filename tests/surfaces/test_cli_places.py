@@ -124,6 +124,16 @@ def test_a_job_that_was_recorded_under_its_older_name_is_found_by_that(
     assert f"run {older} goes on: 4 finished calls recorded" in capfd.readouterr().err
 
 
+def test_of_two_names_the_run_with_the_same_output_counts(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    older = derived_run_id("rate", "map", str(folder.path / "program.py"), "-", str(folder.path), "{}")
+    assert command("map", "program.py:rate", "data/in.jsonl", "--run-id", older, "-o", "piped.jsonl", *QUIET) == 0
+    assert command("map", "program.py:rate", "data/in.jsonl", "-o", "named.jsonl", *QUIET) == 0
+    for output in "piped.jsonl", "named.jsonl":
+        with redirected(0, "data/in.jsonl", os.O_RDONLY):
+            assert command("map", "program.py:rate", "-", "-o", output, *QUIET) == 0
+    assert capfd.readouterr().err.count("2 reused, 0 called") == 2
+
+
 def test_what_a_shell_puts_in_for_a_pipe_does_not_name_the_job(
     folder: Folder, capfd: pytest.CaptureFixture[str]
 ) -> None:
