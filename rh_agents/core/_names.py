@@ -47,9 +47,16 @@ FIELDS: dict[str, str] = {
     "rh_agents.core.chat.messages.ToolCall": "id name arguments",
     "rh_agents.core.chat.messages.ToolSpec": "name description parameters strict",
     "rh_agents.core.context.CurrentCall": "run_id address attempt idempotency_key group_id _run",
+    "rh_agents.core.groups.GroupEnding": (
+        "cause scope epoch tries attempt enrolled total known outcomes member message timeout is_late status"
+    ),
     "rh_agents.core.groups.ParallelEventGroup": (
         "group_id name address parent_group_id status error_strategy max_workers total enrolled started completed "
         "failed cancelled recovered retries elapsed rate latency slot_wait breaker"
+    ),
+    "rh_agents.core.groups.ParallelGroupTracker": (
+        "group_id name total enrolled started completed failed cancelled recovered retries start_time last_update_time "
+        "status running latency slot_wait about"
     ),
     "rh_agents.core.groups.RunningItem": "index name started_at",
     "rh_agents.core.metrics.ActorMetrics": "calls failed replayed retries latency",
@@ -86,6 +93,7 @@ FIELDS: dict[str, str] = {
     ),
     "rh_agents.core.results.OutcomeHeader": ("key name address ok seconds attempts group_id base parent made_in usage"),
     "rh_agents.core.scope.Claim": "occurrence is_ordered",
+    "rh_agents.core.statistics.LatencyHistogram": "buckets count total largest",
     "rh_agents.core.statistics.LatencySummary": "count mean p50 p90 p99 max",
     "rh_agents.core.usage.Price": "input output cached_input",
     "rh_agents.core.usage.Spending": "usage calls seconds by_actor",
@@ -150,6 +158,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.UnstorableError",
         "rh_agents.core.errors.UsageError",
         "rh_agents.core.errors.WorkerLost",
+        "rh_agents.core.groups.EndingCause",
         "rh_agents.core.groups.ErrorStrategy",
         "rh_agents.core.groups.GroupStatus",
         "rh_agents.core.groups.ParallelDisplayMode",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, log2
 
 __all__ = ["LatencyHistogram", "LatencySummary"]
@@ -24,24 +24,28 @@ class LatencySummary:
     max: float
 
 
+@dataclass(slots=True)
 class LatencyHistogram:
     """Counts durations in buckets that grow by a factor of 2**(1/8), from a microsecond on.
 
     A percentile is the geometric middle of its bucket: at most 4.5 % away from the exact one, whatever their number.
+
+    Attributes:
+        buckets: how many durations are in each, by its number; empty ones are left out.
+        count: how many there are in all.
+        total: their sum in seconds.
+        largest: the longest one.
     """
 
-    __slots__ = ("_buckets", "count", "largest", "total")
-
-    def __init__(self) -> None:
-        self._buckets: dict[int, int] = {}
-        self.count: int = 0
-        self.total: float = 0.0
-        self.largest: float = 0.0
+    buckets: dict[int, int] = field(default_factory=dict)
+    count: int = 0
+    total: float = 0.0
+    largest: float = 0.0
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
         bucket = 0 if seconds <= _SMALLEST else int(log2(seconds) * _PER_DOUBLING + _OFFSET)
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.count += 1
         self.total += seconds
         if seconds > self.largest:
@@ -51,8 +55,8 @@ class LatencyHistogram:
         """The duration in seconds that a `share` (0 to 1) of all do not exceed; 0.0 if there are none."""
         rank = ceil(share * self.count)
         seen = 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
             if seen >= rank:
                 return min(self.largest, _SMALLEST * 2 ** ((bucket + 0.5) / _PER_DOUBLING))
         return 0.0

@@ -32,7 +32,15 @@ from rh_agents.core.chat import (
 from rh_agents.core.codec import canonical
 from rh_agents.core.context import CurrentCall
 from rh_agents.core.errors import DefinitionError, UnreadFailures
-from rh_agents.core.groups import ErrorStrategy, GroupStatus, ParallelEventGroup, RunningItem
+from rh_agents.core.groups import (
+    EndingCause,
+    ErrorStrategy,
+    GroupEnding,
+    GroupStatus,
+    ParallelEventGroup,
+    ParallelGroupTracker,
+    RunningItem,
+)
 from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.plan import Fate, Plan, PlannedCall, PlannedGroup
 from rh_agents.core.policies.breaker import Admission, BreakerState
@@ -42,7 +50,7 @@ from rh_agents.core.redaction import Reference
 from rh_agents.core.replay import Charge, RecordedCalls
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.scope import Claim
-from rh_agents.core.statistics import LatencySummary
+from rh_agents.core.statistics import LatencyHistogram, LatencySummary
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import decode_error, encode, encode_error, learn
 from rh_agents.display.counts import CallCounts, EventCounts
@@ -94,6 +102,8 @@ DATA: list[Any] = [
     ToolSpec(name="n", description="d", parameters={"type": "object"}, strict=True),
     CurrentCall("r", "a", 1, "i", None),
     _GROUP,
+    ParallelGroupTracker(group_id="g", total=3, running={1: ("n", 0.5)}, about=_GROUP),
+    GroupEnding(cause=EndingCause.FAIL_AFTER, member="m", timeout=0.5),
     RunningItem(1, "n", 0.5),
     ActorMetrics(1, 2, 3, 4, _LATENCY),
     RunMetrics({"a": ActorMetrics(1, 2, 3, 4, _LATENCY)}, (_GROUP,)),
@@ -120,6 +130,7 @@ DATA: list[Any] = [
     OutcomeHeader(b"k", "n", "a", True, 0.5, 1),
     Reference("n", "url"),
     Claim(1, is_ordered=True),
+    LatencyHistogram({3: 1}, 1, 0.5, 0.5),
     _LATENCY,
     Price(1.0, 2.0, 0.5),
     Spending(Usage(1), 2, 0.5, {"a": Usage(1)}),
@@ -181,7 +192,7 @@ def sample_error(cls: type[Exception]) -> Exception:
 
 
 def forms() -> dict[str, list[str]]:
-    """By the name of the class and a number: what stands for it in a key ("" for errors), and what is stored."""
+    """What stands for each sample in a key ("" for errors), and what is stored; by class, with a number or a member."""
     found: dict[str, list[str]] = {}
     samples = list(DATA)
     for cls in our_classes():
@@ -196,7 +207,10 @@ def forms() -> dict[str, list[str]]:
         learn(type(sample))
         name = type(sample).__qualname__
         number = sum(each.rpartition(" ")[0] == name for each in found)
-        found[f"{name} {number}"] = [canonical(sample).decode(), encode(sample).decode()]
+        found[f"{name} {sample.name if isinstance(sample, enum.Enum) else number}"] = [
+            canonical(sample).decode(),
+            encode(sample).decode(),
+        ]
     return found
 
 

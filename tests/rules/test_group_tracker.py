@@ -5,6 +5,7 @@ from typing import Any
 
 import detangle
 import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rh_agents import ExecutionEvent, ExecutionState, GroupStatus, MemoryStore, RetryPolicy, tool
 from rh_agents.core.groups import ParallelEventGroup, ParallelGroupTracker
@@ -172,3 +173,77 @@ def test_the_rest_is_expected_at_the_pace_of_what_was_really_called() -> None:
     assert tracker.remaining_seconds(1.0) is None, "nothing is known of the pace yet"
     tracker.count_end(ExecutionStatus.COMPLETED, 2.0, 2.0)
     assert tracker.remaining_seconds(2.0) == 18.0
+
+
+class Report(BaseModel):
+    title: str
+    tracker: ParallelGroupTracker
+
+
+def tracker_in_the_middle() -> ParallelGroupTracker:
+    tracker = ParallelGroupTracker(group_id="g", name="pages", total=8, about=ParallelEventGroup(group_id="g"))
+    for index in range(4):
+        tracker.running[index] = (f"page {index}", 1.0)
+        tracker.count_start(1.0, waited=0.25)
+    for index, status in ((0, COMPLETED), (1, FAILED)):
+        del tracker.running[index]
+        tracker.count_end(status, 3.0, 2.0)
+    return tracker
+
+
+def test_a_tracker_can_be_dumped_read_again_and_goes_on_counting() -> None:
+    adapter = TypeAdapter(ParallelGroupTracker)
+    tracker = tracker_in_the_middle()
+    for again in (
+        adapter.validate_json(adapter.dump_json(tracker)),
+        adapter.validate_python(adapter.dump_python(tracker)),
+        Report.model_validate_json(Report(title="t", tracker=tracker).model_dump_json()).tracker,
+    ):
+        assert again == tracker
+        again.count_end(COMPLETED, 4.0, 3.0)
+        assert again != tracker
+        assert (again.finished, again.latency.count, again.slot_wait.count) == (3, 3, 4)
+        assert [item.name for item in again.slowest(1)] == ["page 2"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"group_id": 7},
+        {"total": -1},
+        {"failed": -1},
+        {"status": "odd"},
+        {"running": {"x": 1}},
+        {"latency": {"count": "many"}},
+        {"about": {}},
+        {"nonsense": 1},
+    ],
+)
+def test_what_a_tracker_is_made_of_is_validated(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        ParallelGroupTracker(**{"group_id": "g", **wrong})
+
+
+def test_the_percentage_of_a_group_is_what_has_finished_of_its_total() -> None:
+    tracker = ParallelGroupTracker(group_id="g")
+    assert tracker.completion_percentage == 0.0, "the total is not known"
+    tracker.count_end(COMPLETED, 1.0, 1.0)
+    assert tracker.completion_percentage == 0.0
+    tracker.total = 8
+    tracker.count_end(FAILED, 1.0, 1.0)
+    tracker.count_end(CANCELLED, 1.0, None)
+    assert tracker.completion_percentage == 37.5
+    tracker.status = GroupStatus.FAILED
+    assert tracker.completion_percentage == 37.5
+    tracker.total = 2
+    assert tracker.completion_percentage == 100.0, "more came than was known"
+    empty = ParallelGroupTracker(group_id="g", total=0)
+    assert empty.completion_percentage == 0.0
+    empty.status = GroupStatus.COMPLETED
+    assert empty.completion_percentage == 100.0
+
+
+def test_counting_goes_past_validation() -> None:
+    tracker = ParallelGroupTracker(group_id="g")
+    assert type(tracker).__setattr__ is object.__setattr__
+    assert not hasattr(tracker, "__dict__")
