@@ -141,7 +141,7 @@ class Pool:
             workers, idle = list(self._all), list(self._idle)
             self._idle.clear()
         for worker in workers:
-            worker.retire() if worker in idle else worker.kill()
+            worker.let_go() if worker in idle else worker.kill()  # no thread can be started at the end of a program
         deadline = time.monotonic() + _TIME_AT_EXIT
         for worker in workers:
             if not worker.join(max(0.0, deadline - time.monotonic())):
