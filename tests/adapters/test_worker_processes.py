@@ -211,17 +211,29 @@ def length(text: Any) -> int:
         (far.die, signal.SIGKILL, r"was killed by signal 9 \(out of memory\?\)"),
         (far.die, signal.SIGSEGV, r"was killed by signal 11 \(SIGSEGV\)"),
         (far.leave, 4, "ended with exit code 4 in the middle of its call"),
-        (far.fork_and_die, None, r"was killed by signal 9 \(out of memory\?\)"),
     ],
 )
-def test_a_lost_worker_says_how_it_ended(function: Callable[..., Any], argument: int | None, reason: str) -> None:
+def test_a_lost_worker_says_how_it_ended(function: Callable[..., Any], argument: int, reason: str) -> None:
     async def main() -> None:
         executor = ProcessExecutor(1, max_lost=5)
         with pytest.raises(WorkerLost, match=f"^the worker process {reason}$") as caught:
-            await executor.call(function, () if argument is None else (argument,), {})
+            await executor.call(function, (argument,), {})
         assert (caught.value.has_begun, caught.value.max_lost) == (True, 5)
 
     run_main(main)
+
+
+def test_a_death_is_noticed_also_if_somebody_else_holds_the_wire_open(tmp_path: Path) -> None:
+    path = tmp_path / "child"
+
+    async def main() -> None:
+        with pytest.raises(WorkerLost, match="was killed by signal 9"):
+            await ProcessExecutor(1).call(far.leave_the_wire_open, (str(path),), {})
+
+    try:
+        run_main(main)
+    finally:
+        os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 def test_a_worker_that_died_while_it_was_idle_costs_nobody_anything() -> None:

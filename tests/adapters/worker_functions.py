@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import multiprocessing
@@ -222,18 +223,23 @@ def begin_and_hold_the_lock(path: str) -> None:
 
 @tool(engine="process")
 def finish(path: str) -> str:
-    """Wait until the call may go on."""
-    _begin(path)
+    """Wait until the call may go on, and see whether what it has started is still there."""
+    child = _begin(path)
     while not Path(path).with_name("go_on").exists():
         time.sleep(0.01)
-    return "finished"
+    try:
+        child.wait(0.3)
+    except subprocess.TimeoutExpired:
+        return "finished"
+    return "its child is gone"
 
 
-def _begin(path: str) -> None:
+def _begin(path: str) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(["sleep", "60"])
     with open(f"{path}.new", "w") as file:
         print(os.getpid(), child.pid, file=file)
     os.replace(f"{path}.new", path)
+    return child
 
 
 def terminate_a_child() -> int | None:
@@ -245,9 +251,15 @@ def terminate_a_child() -> int | None:
     return child.exitcode
 
 
-def fork_and_die() -> None:
-    """The child has the worker's end of the wire, and lives longer."""
-    if os.fork() == 0:
+def leave_the_wire_open(path: str) -> None:
+    """Die, and leave a process that has all descriptors of the worker and is not of its session."""
+    for each in range(3, 20):
+        with contextlib.suppress(OSError):
+            os.dup(each)
+    child = os.fork()
+    if not child:
+        os.setsid()
         time.sleep(60)
         os._exit(0)
+    Path(path).write_text(str(child))
     os.kill(os.getpid(), signal.SIGKILL)
