@@ -63,13 +63,17 @@ WAYS = [
     Way("raised", EndingCause.LEFT),
 ]
 IDS = [f"{way.name}, {way.source}{f', {way.leaves_after}' if way.leaves_after else ''}" for way in WAYS]
-QUICK = (2, 6, 10, 13, 15, 17)
+
+
+def _ways(*quick: int) -> pytest.MarkDecorator:
+    params = [pytest.param(way, marks=[] if number in quick else pytest.mark.slow) for number, way in enumerate(WAYS)]
+    return pytest.mark.parametrize("way", params, ids=IDS)
+
+
+every_way = _ways(2, 6, 10, 13, 15, 17)
 """One for each cause; the others take seconds together."""
-every_way = pytest.mark.parametrize(
-    "way",
-    [pytest.param(way, marks=[] if number in QUICK else pytest.mark.slow) for number, way in enumerate(WAYS)],
-    ids=IDS,
-)
+some_ways = _ways(7, 15)
+"""The same with fewer of them, where it is not the cause that matters."""
 
 
 class Story:
@@ -205,7 +209,14 @@ def test_a_crash_at_any_write_changes_nothing_of_what_the_program_had_acted_on(w
 
 @every_way
 @pytest.mark.parametrize(
-    "options", [{}, {"replay_mode": "republish_all"}, {"durability": "async"}, {"durability": "exit"}]
+    "options",
+    [
+        {},
+        *(
+            pytest.param({name: value}, marks=pytest.mark.slow)
+            for name, value in (("replay_mode", "republish_all"), ("durability", "async"), ("durability", "exit"))
+        ),
+    ],
 )
 def test_an_ended_run_that_repeats_its_failures_repeats_its_early_endings(
     world: World, way: Way, options: dict[str, Any]
@@ -249,7 +260,7 @@ def test_an_ended_run_that_is_tried_again_makes_what_was_cut_off_and_reuses_the_
     run_virtually(main)
 
 
-@every_way
+@some_ways
 def test_a_crash_at_any_write_of_another_try_changes_nothing_of_what_the_program_had_acted_on(
     world: World, way: Way
 ) -> None:
@@ -301,7 +312,7 @@ async def second_epoch(store: KeepingStore, ended: int, count: int) -> KeepingSt
 # -- other ways to execute it again -----------------------------------------------------------------------------------
 
 
-@every_way
+@some_ways
 def test_a_validation_calls_nothing_that_was_cut_off_or_never_begun_and_finds_no_difference(
     world: World, way: Way
 ) -> None:
@@ -322,7 +333,7 @@ def test_a_validation_calls_nothing_that_was_cut_off_or_never_begun_and_finds_no
     run_virtually(main)
 
 
-@every_way
+@some_ways
 @pytest.mark.parametrize("status", [ExecutionStatus.STARTED, ExecutionStatus.COMPLETED])
 @pytest.mark.parametrize("retry_failed", [True, False])
 def test_a_plan_and_the_execution_agree_about_what_is_called(
@@ -357,7 +368,7 @@ def test_a_plan_and_the_execution_agree_about_what_is_called(
     run_virtually(main)
 
 
-@every_way
+@some_ways
 def test_a_fork_ends_so_again_and_one_that_leaves_a_member_out_makes_it(world: World, way: Way) -> None:
     async def main() -> None:
         story = Story(world, way)
@@ -380,7 +391,7 @@ def test_a_fork_ends_so_again_and_one_that_leaves_a_member_out_makes_it(world: W
     run_virtually(main)
 
 
-@every_way
+@some_ways
 def test_a_member_that_is_to_be_made_again_opens_its_group(world: World, way: Way) -> None:
     async def main() -> None:
         story = Story(world, way)
@@ -398,7 +409,7 @@ def test_a_member_that_is_to_be_made_again_opens_its_group(world: World, way: Wa
     run_virtually(main)
 
 
-@every_way
+@some_ways
 def test_a_group_with_other_members_is_another_group(world: World, way: Way) -> None:
     """What was asked for depends on something that is another one now, as after `resume_from` or `reuse=True`."""
 
@@ -417,7 +428,7 @@ def test_a_group_with_other_members_is_another_group(world: World, way: Way) -> 
     run_virtually(main)
 
 
-@every_way
+@some_ways
 @pytest.mark.parametrize("grace", [0.0, 30.0])
 def test_a_stop_while_a_group_ends_again_changes_nothing(world: World, way: Way, grace: float) -> None:
     async def main() -> None:
@@ -440,7 +451,7 @@ def test_a_stop_while_a_group_ends_again_changes_nothing(world: World, way: Way,
     run_virtually(main)
 
 
-@every_way
+@some_ways
 def test_a_shutdown_while_a_group_ends_again_changes_nothing(world: World, way: Way) -> None:
     async def main() -> None:
         store, told = await first_execution(world, way)
@@ -650,7 +661,7 @@ def test_a_program_that_waits_for_a_group_that_it_had_left_by_an_error_is_told_s
 # -- journals ---------------------------------------------------------------------------------------------------------
 
 
-@every_way
+@some_ways
 def test_an_ending_is_recorded_in_a_database_as_in_memory(world: World, way: Way, tmp_path: Any) -> None:
     async def main() -> None:
         path = str(tmp_path / "runs.db")
