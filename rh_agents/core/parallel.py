@@ -764,7 +764,9 @@ class ParallelExecutionManager:
             self._expired = True
             self._timeout_of = self._roster.total()
             return
-        if self._replayed is not None and self._replayed.cause is not EndingCause.TIMED_OUT:
+        if self._scheduler.is_halted or (
+            self._replayed is not None and self._replayed.cause is not EndingCause.TIMED_OUT
+        ):
             return  # something else ended it
         if self._scheduler.is_draining:  # the program would not see it any more; what runs has the grace of the run
             return

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled
 from rh_agents.core.events import ExecutionEvent, call_event, group_event
-from rh_agents.core.groups import GroupStatus, ParallelEventGroup
+from rh_agents.core.groups import GroupEnding, GroupStatus, ParallelEventGroup
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome, describe_error
@@ -182,13 +182,18 @@ def completed(run_id: str, call: Outcome) -> ExecutionEvent[Any]:
     )
 
 
-def about_group(run_id: str, group_id: str, status: GroupStatus) -> ExecutionEvent[Any]:
-    """An event about a group."""
+def about_group(
+    run_id: str, group_id: str, status: GroupStatus, ending: GroupEnding | None = None
+) -> ExecutionEvent[Any]:
+    """An event about a group; `ending` is how it ends early."""
     counts = {"total": 9, "enrolled": 9, "started": 5, "completed": 4, "failed": 1, "elapsed": 1.5, "rate": 3.3}
     group = ParallelEventGroup.model_validate(
         {"group_id": group_id, "name": "pages", "address": "survey::pages", "status": status, **counts}
     )
     kind = EventType.GROUP_COMPLETED if group.is_complete else EventType.GROUP_STARTED
+    if ending is not None:
+        group = group.model_copy(update={"ending": ending})
+        kind = EventType.GROUP_ENDING
     return group_event(kind, group, run_id, 1_760_000_000.25)
 
 
@@ -252,6 +257,7 @@ class Written:
                 result is not None,
                 None if result is None or result.error is None else result.made_in,
                 charge_in(given),
+                None if given.group is None else given.group.ending,
             )
         return calls
 

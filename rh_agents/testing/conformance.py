@@ -32,7 +32,7 @@ except ModuleNotFoundError as _error:
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled, InputError, LeaseLost, RunIsLive, StoreError, UnstorableError
-from rh_agents.core.groups import GroupStatus
+from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import CacheEntry, Journal, Question, RateWindow, Store
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
@@ -703,6 +703,36 @@ class StoreConformance:
             expected = [key(number) for number in numbers if number % 3 == rest]
             assert journal.recorded.orders[f"group {rest}\0"] == expected
         await written.check_journal(journal)
+
+    @_on_an_event_loop
+    async def test_how_a_group_ended_early_is_known_again_with_its_cause(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        written = Written(RUN)
+        left_out = outcome(1, 1, group_id="left out")
+        await written.call(journal, left_out)
+        endings: dict[str, GroupEnding | None] = {}
+        for cause in EndingCause:
+            ending = GroupEnding(
+                cause=cause, scope=key(9).hex(), epoch=1, tries=2, attempt=3, enrolled=9, total=12, known=4,
+                member=key(8).hex(), message="\ud83d 'quoted' \"ending\"", timeout=0.5,
+            )  # fmt: skip
+            await written.append(journal, about_group(RUN, cause.value, GroupStatus.RUNNING, ending))
+            endings[cause.value] = ending
+        late = GroupEnding(cause=EndingCause.LEFT, outcomes=1)
+        await written.append(journal, about_group(RUN, "left out", GroupStatus.RUNNING, late))
+        await written.append(
+            journal, about_group(RUN, "again", GroupStatus.RUNNING, late.model_copy(update={"outcomes": 0}))
+        )
+        await written.append(journal, about_group(RUN, "again", GroupStatus.COMPLETED))
+        await journal.close(STARTED)
+        journal = await store.open_run(request())
+        assert journal.recorded.endings == {**endings, "left out": late, "again": None}
+        await written.check_journal(journal)
+        await journal.close(STARTED)
+        await store.fork_run(RUN, "fork", [left_out.key], [])
+        forked = await store.open_run(request("fork"))
+        assert forked.recorded.endings == {**endings, "left out": None, "again": None}
+        await forked.close(STARTED)
 
     @_on_an_event_loop
     async def test_failures_are_known_again_with_the_generation_that_made_them(self, store: Store) -> None:

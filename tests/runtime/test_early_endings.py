@@ -628,6 +628,38 @@ def test_work_that_came_too_late_for_the_timeout_comes_too_late_again(world: Wor
     run_virtually(main)
 
 
+def test_what_ended_a_group_first_is_what_the_program_is_told(world: World) -> None:
+    """Its timeout passes while what `cancel` cut off cleans up: that is not another ending."""
+
+    @tool
+    async def untidy() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(20)
+
+    async def work() -> list[Any]:
+        async with parallel(timeout=10, name="pages") as p:
+            p.add(untidy())
+            p.add(world.make_fetch()("a"))
+            await asyncio.sleep(5)
+            p.cancel()
+            return [result.result for result in await p.gather()]
+
+    async def main() -> None:
+        for _ in range(2):
+            told: list[Any] = []
+
+            async def see(told: list[Any] = told) -> None:
+                told.extend(await work())
+
+            await crash(world.again(), see)
+            assert told == ["a"]
+        assert world.calls == ["a"]
+
+    run_virtually(main)
+
+
 def test_a_program_that_waits_for_a_group_that_it_had_left_by_an_error_is_told_so(world: World) -> None:
     fetch = world.make_fetch()
     is_mended = False
