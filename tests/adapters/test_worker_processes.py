@@ -91,6 +91,7 @@ TEXTS = {
     "api": ("ApiError", "HTTP 503"),
     "two": ("TwoArguments", "5: bad"),
     "keyword": ("ByKeyword", "code 3"),
+    "new": ("MadeByNew", "code 6"),
     "lock": ("WithALock", "held"),
     "speaking": ("Speaking", "said so"),
     "group": ("ExceptionGroup", "many (2 sub-exceptions)"),

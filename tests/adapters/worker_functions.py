@@ -43,6 +43,14 @@ class ByKeyword(Exception):
         super().__init__(f"code {code}")
 
 
+class MadeByNew(Exception):
+    def __new__(cls, *, code: int) -> MadeByNew:
+        return super().__new__(cls, f"code {code}")
+
+    def __init__(self, *, code: int) -> None:
+        self.code = code
+
+
 class WithALock(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -97,6 +105,7 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
     "api": lambda: ApiError(Response()),
     "two": lambda: TwoArguments(5, "bad"),
     "keyword": lambda: ByKeyword(code=3),
+    "new": lambda: MadeByNew(code=6),
     "lock": lambda: WithALock("held"),
     "speaking": lambda: Speaking("said so"),
     "mute": Mute,

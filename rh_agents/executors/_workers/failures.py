@@ -253,9 +253,8 @@ def _instance(
         error: BaseException = cls.__new__(cls, *args)
     except Exception:  # noqa: BLE001 - as above
         error = Exception.__new__(cls)
-    error.args = args
     for base in cls.__mro__:
-        if base.__module__ == "builtins":  # what Python itself keeps of them: errno, the value of a KeyError
+        if base.__module__ == "builtins":  # what Python itself keeps of them: `args`, `errno`
             try:
                 base.__init__(error, *args)  # type: ignore[misc]
             except Exception:  # noqa: BLE001 - a UnicodeError without its five arguments
