@@ -29,7 +29,7 @@ PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PATH="$(abspath $(BIN)):$$PATH" $(PY)
 PARALLEL = -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all stress test-all-pythons coverage bench \
+.PHONY: help setup demo test test-slow test-all test-eager test-uvloop stress test-all-pythons coverage bench \
   check check-lint check-format check-mypy check-pyright check-typed check-layers format constraints clean
 
 help: ## show this list
@@ -45,7 +45,19 @@ test: setup ## run the tests (ARGS="-k name", JOBS=0 for one at a time)
 test-slow: setup ## run only the tests that take long (ARGS="-k name")
 	@$(PY) -m pytest $(PARALLEL) --run-slow -m slow $(ARGS)
 
-test-all: test test-slow ## run all of them; `make stress` is not among them
+# The core on event loops of other people, see tests/loops.py. Tests in virtual time have loops of their own, so uvloop gets the rest.
+CORE_TESTS = tests/runtime tests/properties/test_groups.py tests/test_parallel_execution.py
+UVLOOP_TESTS = $(addprefix tests/,runtime/test_shared_by_loops.py runtime/test_group_endings.py runtime/test_exits.py \
+  stores/test_sqlite.py test_parallel_execution.py)
+test-eager: setup ## run the tests of the core with eager tasks (Python 3.12 and later)
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
+	  || { echo "make test-eager: eager tasks came with Python 3.12, skipped (PYTHON=python3.12 VENV=.venv-3.12)"; exit 0; } \
+	  && $(PY) -m pytest $(PARALLEL) --loops=eager $(CORE_TESTS) $(ARGS)
+
+test-uvloop: setup ## run the tests of the core and the store that make real event loops on uvloop
+	@$(PY) -m pytest $(PARALLEL) --loops=uvloop $(UVLOOP_TESTS) $(ARGS)
+
+test-all: test test-slow test-uvloop ## run all of them; `make stress` is not among them
 
 stress: setup ## kill, cut the power, fill the disk, race: everything in full (minutes; as root on Linux nothing is skipped)
 	@$(PY) -m pytest --run-stress -o faulthandler_timeout=0 tests/stress $(ARGS)

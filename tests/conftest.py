@@ -9,6 +9,7 @@ import sys
 import pytest
 from hypothesis import settings
 
+from tests.loops import LOOPS, use_loops
 from tests.services.postgresql import postgresql_server, postgresql_url
 
 __all__ = ["postgresql_server", "postgresql_url"]  # one server for all tests that want one
@@ -32,14 +33,22 @@ OPT_IN = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     for marker, (option, _) in OPT_IN.items():
         parser.addoption(option, action="store_true", help=f"also run the tests marked {marker}")
+    parser.addoption("--loops", choices=LOOPS, help="run the tests on event loops of this kind")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    loops = config.getoption("--loops")
+    if loops is not None:
+        use_loops(loops)
+    config.addinivalue_line("markers", "lazy_tasks(reason): not for tasks that begin before they are known, and why")
     for marker, (option, reason) in OPT_IN.items():
         config.addinivalue_line("markers", f"{marker}: {reason}; runs only with {option}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items if config.getoption("--loops") == "eager" else ():
+        if lazy := item.get_closest_marker("lazy_tasks"):
+            item.add_marker(pytest.mark.skip(reason=f"eager tasks: {lazy.args[0]}"))
     for marker, (option, reason) in OPT_IN.items():
         if config.getoption(option):
             continue

@@ -335,6 +335,7 @@ def test_an_agent_that_spawns_itself_stops_by_default() -> None:
     assert len(born) <= 1_001
 
 
+@pytest.mark.lazy_tasks("each begins on top of the one that makes it, and Python has no stack for sixty groups")
 def test_calls_are_nested_no_deeper_than_sixty_unless_somebody_says_so() -> None:
     @agent
     async def descend(depth: int) -> int:

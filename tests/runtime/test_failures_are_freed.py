@@ -186,6 +186,7 @@ def test_failed_calls_are_freed(body: Body, kind: str, store: Callable[[], Any] 
     assert world.made >= 3
 
 
+@pytest.mark.lazy_tasks("frames of what fails at once lead to those of whoever started it, which go on")
 @pytest.mark.parametrize(("kind", "store"), WAYS)
 @pytest.mark.parametrize("body", BODIES)
 def test_failed_members_are_freed_when_their_results_are(

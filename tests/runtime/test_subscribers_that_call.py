@@ -149,6 +149,7 @@ class Waiting:
                     await p.gather()
 
 
+@pytest.mark.lazy_tasks("the handler is asked before anybody knows the task of the run")
 @pytest.mark.parametrize("options", [{}, {"buffer": 100}], ids=["at once", "buffered"])
 @pytest.mark.parametrize("what", ["for_another_event", "for_the_run", "with_a_cleanup_that_makes_calls"])
 def test_a_subscriber_that_waits_for_what_cannot_come_is_given_up_after_its_time(
