@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from rh_agents.core._opening import StoreLike, set_store_opener
 from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
 from rh_agents.core.calls import FunctionCall, default_run
 from rh_agents.core.errors import DefinitionError
@@ -18,7 +19,7 @@ from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.ports import Executor, Store, Subscriber
+from rh_agents.core.ports import Executor, Subscriber
 from rh_agents.core.questions import Answerer
 from rh_agents.core.scope import current_scope
 from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, ReplayMode
@@ -171,7 +172,7 @@ def parallel(
 async def run(
     workflow: Callable[..., Awaitable[R]],
     *args: Any,
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
     run_id: str | None = None,
     tags: Sequence[str] = (),
     subscribers: Sequence[Subscriber] = (),
@@ -190,8 +191,7 @@ async def run(
     """Execute `workflow(*args, **kwargs)` as a run, and return its value.
 
     Started again with the same store and `run_id`, it repeats no finished call. The other arguments are those of
-    `ExecutionState`; `subscribers` are told of every event, `answerer` is asked what a person has to answer, and
-    `store` may be a URL or a path for `open_store`.
+    `ExecutionState`; `subscribers` are told of every event, and `answerer` is asked what a person has to answer.
 
     Raises:
         RunStopped: the run was stopped before its end; `RunAwaiting`: it waits for answers; `BudgetExceeded`: a budget
@@ -199,32 +199,27 @@ async def run(
         RunMismatchError: a run of this name was started with another workflow or other arguments.
         StoreError: the store failed; `RunIsLive`: somebody else executes the run.
     """
-    opened = open_store(store) if isinstance(store, str) else store
-    try:
-        state = ExecutionState(
-            store=opened,
-            run_id=run_id,
-            tags=tags,
-            strict=strict,
-            retry_failed=retry_failed,
-            durability=durability,
-            replay_mode=replay_mode,
-            resume_from=resume_from,
-            workflow=name_of(workflow),
-            input=None if opened is None else arguments_of(workflow, args, kwargs),
-            reuse=reuse,
-            budget=budget,
-            lease=lease,
-            executors=executors,
-        )
-        state.set_answerer(answerer)
-        for subscriber in subscribers:
-            state.event_bus.subscribe(subscriber)
-        async with state:
-            return await workflow(*args, **kwargs)
-    finally:
-        if opened is not None and opened is not store:
-            await opened.aclose()
+    state = ExecutionState(
+        store=store,
+        run_id=run_id,
+        tags=tags,
+        strict=strict,
+        retry_failed=retry_failed,
+        durability=durability,
+        replay_mode=replay_mode,
+        resume_from=resume_from,
+        workflow=name_of(workflow),
+        input=None if store is None else arguments_of(workflow, args, kwargs),
+        reuse=reuse,
+        budget=budget,
+        lease=lease,
+        executors=executors,
+    )
+    state.set_answerer(answerer)
+    for subscriber in subscribers:
+        state.event_bus.subscribe(subscriber)
+    async with state:
+        return await workflow(*args, **kwargs)
 
 
 def name_of(workflow: Callable[..., Any]) -> str:
@@ -260,6 +255,7 @@ def _executor(module: str, name: str) -> Callable[[], Executor]:
     return make
 
 
+set_store_opener(open_store)
 set_executors(
     {
         Engine.THREAD: _executor("rh_agents.executors.threads", "ThreadExecutor"),

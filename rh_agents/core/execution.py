@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from rh_agents.core._accounts import Accounts
 from rh_agents.core._caching import CallCache
 from rh_agents.core._loops import Home, home
+from rh_agents.core._opening import StoreLike, opened_store
 from rh_agents.core._recording import Recording, make_owner
 from rh_agents.core._validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
@@ -85,8 +86,9 @@ class ExecutionState:
     """One run. `async with ExecutionState() as state:` makes it the current one, and ends it with the block.
 
     Args:
-        store: where the run is recorded, so that starting it again under the same `run_id` repeats no finished call.
-            None records nothing: calls get no keys, and only events are kept, see `history_limit`.
+        store: where the run is recorded, so that starting it again under the same `run_id` repeats no finished call: a
+            store, or a URL or path for `open_store`, which is then closed when the run ends. None records nothing:
+            calls get no keys, and only events are kept, see `history_limit`.
         run_id: the name of the run; by default a new one.
         event_bus: tells subscribers what happens; by default a bus of its own.
         tags: words by which people find the run.
@@ -113,7 +115,7 @@ class ExecutionState:
     def __init__(
         self,
         *,
-        store: Store | None = None,
+        store: StoreLike | None = None,
         run_id: str | None = None,
         event_bus: EventBus | None = None,
         tags: Sequence[str] = (),
@@ -135,7 +137,8 @@ class ExecutionState:
         executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None = None,
     ) -> None:
         self.run_id: str = run_id or uuid.uuid4().hex
-        self.store = store
+        opened = None if store is None else opened_store(store)
+        self.store: Store | None = opened
         self.event_bus: EventBus = event_bus or EventBus()
         self.tags: tuple[str, ...] = tuple(tags)
         self.history: HistorySet = HistorySet(history_limit)
@@ -153,7 +156,7 @@ class ExecutionState:
             self.run_id, make_owner(), workflow, data, digest, self.tags, dict(facts or {}), _positive(lease)
         )
         self._recording = Recording(
-            store,
+            opened,
             request,
             self.replay_mode,
             Durability(durability),
@@ -165,7 +168,7 @@ class ExecutionState:
         self._accounts = Accounts(budget)
         if self._accounts.of_run is not None:
             self.root.ledgers = (self._accounts.of_run,)
-        self._cache = CallCache(self, store)
+        self._cache = CallCache(self, opened)
         self._asking = Asking(self)
         self._executors: dict[Engine, Executor] = {Engine(name): each for name, each in (executors or {}).items()}
         self._counter = RunCounter()
@@ -177,6 +180,7 @@ class ExecutionState:
         self.is_cut_off: bool = False
         """Whether the run is being stopped, and what is under way has had its grace."""
         self._is_closed = False
+        self._owned_store: Store | None = None if opened is store else opened
         self.differences: list[Difference] = []
         """What a validation has found, once the run has ended."""
 
@@ -345,6 +349,13 @@ class ExecutionState:
                 if isinstance(journal, ValidationJournal):
                     self.differences.extend(journal.differences)
                 await self.event_bus.aclose()
+                await self._close_store()
+
+    async def _close_store(self) -> None:
+        """Close the store if it was opened here."""
+        owned, self._owned_store = self._owned_store, None
+        if owned is not None:
+            await owned.aclose()
 
     async def __aenter__(self) -> Self:
         if self._token is not None:
@@ -353,6 +364,7 @@ class ExecutionState:
             await self.open()
         except BaseException:
             await self._interruption.aclose()
+            await self._close_store()
             raise
         self._token = current_scope.set(self.root)
         self._task = asyncio.current_task()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rh_agents.core._opening import StoreLike, using_store
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.ports import Store
 from rh_agents.core.replay import affected_calls
@@ -33,12 +34,12 @@ async def affected_by(store: Store, run_id: str, target: str) -> list[OutcomeHea
 
 
 async def fork(
-    store: Store, run_id: str, new_run_id: str, *, address: str | None = None, result: Any = UNCHANGED
+    store: StoreLike, run_id: str, new_run_id: str, *, address: str | None = None, result: Any = UNCHANGED
 ) -> None:
     """Copy a run under another name, so that it can go on differently. Executing the copy goes on from what it has.
 
     Args:
-        store: where the run is recorded.
+        store: where the run is recorded: a store, or a URL or path for `open_store`.
         run_id: the run.
         new_run_id: the name of the copy.
         address: a finished call (or `@` and the beginning of its key): without `result`, the copy makes it again, with
@@ -50,6 +51,11 @@ async def fork(
         StoreError: there is no such run, or there is one of the new name.
         UnstorableError: the result is no data.
     """
+    async with using_store(store) as opened:
+        await _fork(opened, run_id, new_run_id, address, result)
+
+
+async def _fork(store: Store, run_id: str, new_run_id: str, address: str | None, result: Any) -> None:
     if address is None:
         if result is not UNCHANGED:
             raise UsageError("fork(result=...) needs the address of the call that is to have returned it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import PurePath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -14,12 +15,13 @@ __all__ = ["MemoryStore", "open_store"]
 _ENDINGS = (".db", ".sqlite", ".sqlite3")
 
 
-def open_store(url: str) -> Store:
-    """The store that a URL names. It connects when it is first used.
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """The store that a URL or a path names. It connects when it is first used.
 
     - `memory:` keeps runs until the process ends.
     - `sqlite:///runs.db` and, for short, `runs.db` are a file, relative to the working directory;
       `sqlite:////var/runs.db` has an absolute path.
+    - A `pathlib.Path` is a file, whatever its name.
     - `postgresql://user@host/database` is a database that several machines can use.
 
     Large results are kept in a directory beside the file, or in the database. `?artifacts=...` names another directory
@@ -30,6 +32,8 @@ def open_store(url: str) -> Store:
         ValueError: no store has this URL, or it has no such option.
         ModuleNotFoundError: the store needs a package that is not installed; the message says which.
     """
+    if not isinstance(url, str):
+        return _sqlite_store(os.fspath(url), {})
     if url == "memory:":
         return MemoryStore()
     scheme = urlsplit(url).scheme if "://" in url else ""

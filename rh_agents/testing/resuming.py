@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
+from rh_agents.core._opening import StoreLike, using_store
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.ports import Store
@@ -22,7 +23,7 @@ _ENDINGS = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED})
 async def assert_no_paid_calls_on_resume(
     workflow: Callable[..., Awaitable[R]],
     *args: Any,
-    store: Store,
+    store: StoreLike,
     stop_after: int | None = None,
     paid: Collection[EventType] = (EventType.LLM_CALL, EventType.TOOL_CALL),
     run_id: str | None = None,
@@ -40,7 +41,7 @@ async def assert_no_paid_calls_on_resume(
     Args:
         workflow: an agent or an async function.
         args: its arguments; so are `kwargs`.
-        store: where the run is recorded.
+        store: where the run is recorded: a store, or a URL or path for `open_store`.
         stop_after: cut the first execution off, as Ctrl-C does, when so many paid calls have their outcomes; None lets
             it come to its end. What remains is called in the second execution.
         paid: the calls that cost something; by default those of models and of tools.
@@ -57,17 +58,18 @@ async def assert_no_paid_calls_on_resume(
     """
     run_id = run_id or uuid.uuid4().hex
     first = _Watch(frozenset(paid), stop_after)
-    await first.execute(store, run_id, workflow, args, kwargs)
-    if stop_after is not None and not first.is_cut_off:
-        raise ValueError(f"stop_after={stop_after}: the workflow ended after {len(first.finished)} paid calls")
-    second = _Watch(frozenset(paid), None)
-    try:
-        value: R = await second.execute(store, run_id, workflow, args, kwargs, must_return=True)
-        return value
-    finally:
-        again = _made_again(first, second)
-        if again:
-            raise AssertionError(_message(again, first))
+    async with using_store(store) as opened:
+        await first.execute(opened, run_id, workflow, args, kwargs)
+        if stop_after is not None and not first.is_cut_off:
+            raise ValueError(f"stop_after={stop_after}: the workflow ended after {len(first.finished)} paid calls")
+        second = _Watch(frozenset(paid), None)
+        try:
+            value: R = await second.execute(opened, run_id, workflow, args, kwargs, must_return=True)
+            return value
+        finally:
+            again = _made_again(first, second)
+            if again:
+                raise AssertionError(_message(again, first))
 
 
 class _Watch:

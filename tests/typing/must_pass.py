@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Annotated, Any, assert_type
 
 from pydantic import BaseModel
@@ -26,6 +27,7 @@ from rh_agents import (
     ToolSet,
     agent,
     current,
+    fork,
     llm,
     parallel,
     run,
@@ -165,6 +167,10 @@ async def runs() -> None:
     assert_type(await run(plain, 3), int)
     assert_type(await run(nothing), None)
     assert_type(await run(fetch, "a", store=MemoryStore(), tags=["t"], strict=True, subscribers=[print]), str)
+    await fork("runs.db", "monday", "tuesday")
+    await fork(Path("runs.db"), "monday", "tuesday")
+    states = ExecutionState(store="runs.db"), ExecutionState(store=Path("runs.db"))
+    assert_type(states[0], ExecutionState)
     async with ExecutionState(store=MemoryStore(), run_id="monday") as state:
         assert_type(state, ExecutionState)
         assert_type(state.run_id, str)
