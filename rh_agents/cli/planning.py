@@ -150,6 +150,7 @@ def _compare(found: InputPlan, source: str, parameters: dict[str, Any], plan: Pl
 
 def _identity(call: Call[Any]) -> bytes | None:
     """What makes a call this call; None if the item does not fit."""
+    call.discard()  # it is looked at and not made
     if isinstance(getattr(call, "problem", None), BadInput):
         return None
     try:

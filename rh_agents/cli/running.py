@@ -67,6 +67,7 @@ def flow_call(callee: Callee, value: Any, state: ExecutionState) -> Call[Any]:
 
 def input_of(call: Call[Any]) -> Any:
     """What a run keeps of the input of its flow: the same that Python code keeps that starts it."""
+    call.discard()  # it is looked at and not made
     if isinstance(call, FunctionCall):
         return call.actor.signature.bind(call.args, call.kwargs)
     return call.input_data if isinstance(call, ActorCall) else None
@@ -111,6 +112,7 @@ class FlowJob:
             StoreError, RunMismatchError: the run cannot be executed.
         """
         state = self.state
+        self.call.discard()  # if it is not made, something else says why
         await state.open()
         try:
             with interrupt_on_signals(lambda _: self._ask(), lambda _: self._insist()):

@@ -279,7 +279,10 @@ def _awaitable(function: Callable[[], Any]) -> Awaitable[Any]:
 
 
 def close_unstarted(work: Work) -> None:
-    """Say to a coroutine that it will never run, so that Python does not warn that nobody awaited it."""
+    """Say to a coroutine or a call that it will never run, so that Python does not warn that nobody awaited it."""
+    if isinstance(work, Call):
+        work.discard()
+        return
     close = getattr(work, "close", None)
     if close is not None and (inspect.iscoroutine(work) or isinstance(work, _Repeatable)):
         close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._order import RecordedOrder
+from rh_agents.core._unstarted import Use
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.codec import canonical
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
@@ -207,6 +208,8 @@ class Roster:
         else:
             label = label_of(work)
         member = Member(self.enrolled, work, name, label, context, now)
+        if isinstance(work, Call):
+            work.use = Use.GIVEN
         if self._run.records:
             same = self._identity(member, key, origin)
             occurrence = self._scope.count(self._group_prefix + same)

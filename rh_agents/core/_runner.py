@@ -13,6 +13,7 @@ from rh_agents.core._foreign import without_our_frames
 from rh_agents.core._gate import Passage
 from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
 from rh_agents.core._lost import after_loss
+from rh_agents.core._unstarted import forgotten_await, is_unstarted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
     CallCancelled,
@@ -376,6 +377,8 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
 
 
 def _succeeded(job: Job, value: Any, started: float) -> ExecutionResult[Any]:
+    if is_unstarted(value):
+        return _failed(job, forgotten_await(job.name or job.actor.name, value), started)
     return success(value, _took(job, started), job.attempts, job.name, job.index, job.scope.address)
 
 

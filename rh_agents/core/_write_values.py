@@ -32,6 +32,7 @@ from rh_agents.core._registry import (
     slots_of,
     why_unknown,
 )
+from rh_agents.core._unstarted import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
 from rh_agents.core.redaction import Reference, Secret, parts_of
 
@@ -211,6 +212,8 @@ def _refusal(value: object, place: str) -> str:
     if kind_of(kind) is not None:
         remedy = "annotate the function's return type with its class, or decorate the class with `@storable`"
         remedy += why_unknown(name_of(kind))
+    elif isinstance(value, Unstarted):
+        remedy = "it has not started: await it, or give it to a group"
     else:
         remedy = "return data (text, numbers, lists, dictionaries, models, dataclasses)"
     return f"a {name_of(kind)}{where} cannot be stored: {remedy}"

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 from rh_agents.core._runner import Job, run_job
+from rh_agents.core._unstarted import Unstarted, Use, short_repr
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address
 from rh_agents.core.codec import canonical, canonical_arguments
@@ -22,12 +23,14 @@ from rh_agents.core.usage import Usage
 __all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
 
 T = TypeVar("T")
+_NOT_STARTED, _AWAITED = Use.NOT_STARTED, Use.AWAITED
 
 
-class Call(Generic[T]):
+class Call(Unstarted, Generic[T]):
     """A call that has not started. `await call` starts it and gives its value or raises what the function raised.
 
-    It can be awaited more than once; each time it is another call of the same function with the same input.
+    It can be awaited more than once; each time it is another call of the same function with the same input. One that
+    is thrown away before it was awaited warns, as coroutines do.
     """
 
     __slots__ = ("actor", "key", "run")
@@ -36,11 +39,15 @@ class Call(Generic[T]):
         self.actor: BaseActor = actor
         self.run: RunHandle | None = run
         self.key: str | None = key
+        self.use: Use = _NOT_STARTED
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.actor.name}>"
+    @property
+    def described(self) -> str:
+        """The call as its user wrote it, in short."""
+        return f"{self.actor.name}(...)"
 
     def __await__(self) -> Generator[Any, None, T]:
+        self.use = _AWAITED
         return self._value().__await__()
 
     async def _value(self) -> T:
@@ -48,6 +55,7 @@ class Call(Generic[T]):
 
     async def outcome(self) -> ExecutionResult[T]:
         """Start the call and wait for its result, which holds the failure if it failed."""
+        self.use = _AWAITED
         scope = self._parent_scope()
         run = scope.run
         await run.open()
@@ -149,14 +157,21 @@ class FunctionCall(Call[T]):
     __slots__ = ("args", "kwargs")
 
     def __init__(self, actor: BaseActor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if kwargs or len(args) != actor.signature.arity:
+            actor.signature.check(args, kwargs)
         super().__init__(actor)
         self.args: tuple[Any, ...] = args
         self.kwargs: Mapping[str, Any] = kwargs
-        if kwargs or len(args) != actor.signature.arity:
-            actor.signature.check(args, kwargs)
+
+    @property
+    def described(self) -> str:
+        """The call as its user wrote it, in short."""
+        given = [*map(short_repr, self.args), *(f"{name}={short_repr(value)}" for name, value in self.kwargs.items())]
+        return f"{self.actor.name}({', '.join(given)})"
 
     def with_options(self, *, key: str) -> Self:
         """The same call with another identity: `key` stands for the input when the run is executed again."""
+        self.discard()
         call = type(self)(self.actor, self.args, self.kwargs)
         call.key = key
         return call
@@ -190,6 +205,11 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
         self.input_data: Any = input_data
         self.extra_context: Any = extra_context
         self.marks: Mapping[str, Any] | None = marks
+
+    @property
+    def described(self) -> str:
+        """The call as its user wrote it, in short."""
+        return f"{self.actor.name}({short_repr(self.input_data)})"
 
     async def _value(self) -> ExecutionResult[T]:
         return await self.outcome()  # type: ignore[return-value]

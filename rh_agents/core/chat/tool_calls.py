@@ -80,6 +80,7 @@ def _work(
     call = _call(run, tool, arguments)
     if not (isinstance(tool, Tool) and tool.is_approved_first):
         return call, None
+    call.discard()  # it fits; it is made when a person has allowed it
     digest = _digest(tool, arguments)
     return functools.partial(_call_if_allowed, run, tool, arguments, digest), digest
 
