@@ -110,7 +110,8 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     def _refuse_unknown(self, data: Mapping[str, Any]) -> None:
         """Say which fields there are. (A derived class may have others, under other names, or take what it gets.)"""
         fields, config = type(self).model_fields, type(self).model_config
-        aliases = {alias for field in fields.values() for alias in (field.alias, field.validation_alias) if alias}
+        given = (alias for field in fields.values() for alias in (field.alias, field.validation_alias))
+        aliases = {alias for alias in given if isinstance(alias, str)}
         unknown = [name for name in data if name not in fields and name not in aliases]
         if unknown and config.get("extra") == "forbid":
             raise DefinitionError(

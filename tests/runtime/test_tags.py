@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from rich.console import Console
 
 from rh_agents import (
@@ -150,3 +150,12 @@ def test_people_see_them_harmless_and_without_secrets(tmp_path: Path, capsys: py
     assert record["tree"][0]["metadata"]["who"] == "me\x1b[31m"
     assert record["tree"][0]["tag"].startswith("lunch ")
     assert b"canary" not in (tmp_path / "runs.db").read_bytes()
+
+
+def test_a_derived_event_may_have_fields_of_its_own_under_other_names() -> None:
+    class Priced(ExecutionEvent[int]):
+        price: float = Field(default=0.0, alias="cost")
+
+    assert Priced(actor=doubler, cost=1.5).price == 1.5
+    with pytest.raises(DefinitionError, match="Priced has no field 'prize'"):
+        Priced(actor=doubler, prize=1.5)
