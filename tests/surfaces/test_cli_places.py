@@ -45,24 +45,20 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("directory", "program", "source"), WAYS)
 def test_the_same_job_is_found_again_and_nothing_is_called(
-    folder: Folder,
-    directory: str,
-    program: str,
-    source: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert command("map", "program.py:rate", "data/in.jsonl", *QUIET) == 0
-    capfd.readouterr()
-    monkeypatch.chdir(folder.path / directory)
-    assert command("map", program, source, *QUIET) == 0
-    out, err = capfd.readouterr()
-    assert len(out.splitlines()) == 2
-    assert "2 reused, 0 called" in err
-    assert ("which is used; --store says otherwise" in err) == (directory != ".")
-    assert not (Path.cwd() / ".rh_agents").exists() or directory == "."
+    for directory, program, source in WAYS:
+        capfd.readouterr()
+        monkeypatch.chdir(folder.path / directory)
+        assert command("map", program, source, *QUIET) == 0
+        out, err = capfd.readouterr()
+        assert len(out.splitlines()) == 2
+        assert "2 reused, 0 called" in err
+        assert ("which is used; --store says otherwise" in err) == (directory != ".")
+        assert not (Path.cwd() / ".rh_agents").exists() or directory == "."
+    assert folder.ledger["rate a"] == 1
 
 
 def test_a_store_that_is_named_is_the_only_one_looked_at(
