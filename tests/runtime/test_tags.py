@@ -156,6 +156,7 @@ def test_a_derived_event_may_have_fields_of_its_own_under_other_names() -> None:
     class Priced(ExecutionEvent[int]):
         price: float = Field(default=0.0, alias="cost")
 
+    unknown: dict[str, Any] = {"prize": 1.5}
     assert Priced(actor=doubler, cost=1.5).price == 1.5
     with pytest.raises(DefinitionError, match="Priced has no field 'prize'"):
-        Priced(actor=doubler, prize=1.5)
+        Priced(actor=doubler, **unknown)
