@@ -33,10 +33,22 @@ from rh_agents.core._write_values import ADDRESSES, ATOMS, DTYPE, PATHS, TAG, No
 from rh_agents.core.errors import RecordedError, StoreError
 from rh_agents.core.redaction import SPELLINGS, Secret, registered_value
 
-__all__ = ["UnknownValue", "revive"]
+__all__ = ["Ready", "UnknownValue", "revive"]
+
+_COPIED_AT_ONCE = 1 << 20
+"""Bytes of an array."""
 
 T = TypeVar("T")
 TimeT = TypeVar("TimeT", datetime, time)
+
+
+class Ready:
+    """A part of a tree that is a value already."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value: Any = value
 
 
 class UnknownValue:
@@ -74,7 +86,7 @@ def revive(node: Any, unknown_ok: bool) -> Any:
             return node
         return [item if type(item) in ATOMS else revive(item, unknown_ok) for item in node]
     if kind is not dict:
-        return node
+        return node.value if kind is Ready else node
     if TAG in node:
         return _reader(node[TAG])(node, unknown_ok)
     if ATOMS.issuperset(map(type, node.values())):
@@ -101,6 +113,14 @@ def _checked(value: Any, kind: type[T]) -> T:
     return value
 
 
+def _bytes_in(node: Node) -> bytes:
+    """What stands in base64; of a large value, which is read a piece at a time, the bytes are here already."""
+    value = node["v"]
+    if type(value) is Ready and type(value.value) is bytes:
+        return value.value
+    return a2b_base64(_text(node), strict_mode=True)
+
+
 def _list(node: Node, unknown_ok: bool, name: str = "v") -> list[Any]:
     return _checked(revive(node[name], unknown_ok), list)
 
@@ -118,12 +138,12 @@ def _pairs(node: Node, unknown_ok: bool) -> list[Any]:
 
 
 def _read_str(node: Node, _: bool) -> str:
-    return a2b_base64(_text(node), strict_mode=True).decode("utf-8", "surrogatepass")
+    return _bytes_in(node).decode("utf-8", "surrogatepass")
 
 
 def _read_bytes(node: Node, unknown_ok: bool) -> bytes:
     if "parts" not in node:
-        return a2b_base64(_text(node), strict_mode=True)
+        return _bytes_in(node)
     parts = _list(node, unknown_ok, "parts")
     return b"".join(part.encode() if isinstance(part, str) else _checked(part, bytes) for part in parts)
 
@@ -240,7 +260,18 @@ def _read_url(node: Node, _: bool) -> Any:
 
 def _read_array(node: Node, _: bool) -> Any:
     shape = tuple(_checked(each, int) for each in _checked(node["shape"], list))
-    return _array(node, shape).copy()
+    found = _array(node, shape)
+    return found.copy() if found.nbytes <= _COPIED_AT_ONCE else _copied(found)
+
+
+def _copied(array: Any) -> Any:
+    """A copy of a large array, a part at a time: other threads need the interpreter's lock in between."""
+    copy = importlib.import_module("numpy").empty_like(array)
+    source, target = array.reshape(-1), copy.reshape(-1)
+    step = max(1, _COPIED_AT_ONCE // array.itemsize)
+    for start in range(0, source.size, step):
+        target[start : start + step] = source[start : start + step]
+    return copy
 
 
 def _read_scalar(node: Node, _: bool) -> Any:
@@ -252,7 +283,7 @@ def _array(node: Node, shape: tuple[int, ...]) -> Any:
     if not DTYPE.fullmatch(name):
         raise StoreError(f"a recorded array is damaged: {name!r:.60} is no kind of number")
     numpy = importlib.import_module("numpy")
-    return numpy.ndarray(shape, numpy.dtype(name), a2b_base64(_text(node), strict_mode=True) or b"\0")
+    return numpy.ndarray(shape, numpy.dtype(name), _bytes_in(node) or b"\0")
 
 
 # -- reading instances -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
 from rh_agents.core.rewind import affected_by
 from rh_agents.core.scope import Generation
 from rh_agents.core.types import Durability, ExecutionStatus, ReplayMode
+from rh_agents.core.values import is_large
 
 __all__ = ["Recording", "make_owner"]
 
@@ -224,7 +225,10 @@ class Recording:
         if outcome is not None and self.is_resumed:
             self._used.add(outcome.key)
         try:
-            if is_urgent or (outcome is not None and self._durability is Durability.SYNC):
+            is_waited_for = outcome is not None and (
+                self._durability is Durability.SYNC or is_large(outcome.value)  # it is written in a thread
+            )
+            if is_urgent or is_waited_for:
                 return await journal.append(event, outcome)
             if journal.waiting > _MOST_WAITING:  # before it is noted: whoever is noted first goes on first
                 await journal.flush()

@@ -46,6 +46,8 @@ __all__ = [
     "NotQuick",
     "Writing",
     "brief",
+    "desugared",
+    "is_object",
     "quick",
     "text_of",
     "too_deep",
@@ -81,7 +83,7 @@ def quick(value: Any, depth: int) -> Any:
         if ATOMS.issuperset(map(type, value)):
             return value
         return [item if type(item) in ATOMS else quick(item, depth) for item in value]
-    node = value if kind is dict and _TEXT.issuperset(map(type, value)) and TAG not in value else _desugar(value)
+    node = value if kind is dict and _TEXT.issuperset(map(type, value)) and TAG not in value else desugared(value)
     if node is None:
         raise NotQuick
     if ATOMS.issuperset(map(type, node.values())):
@@ -89,7 +91,7 @@ def quick(value: Any, depth: int) -> Any:
     return {name: item if type(item) in ATOMS else quick(item, depth) for name, item in node.items()}
 
 
-def _is_object(value: dict[Any, Any]) -> bool:
+def is_object(value: dict[Any, Any]) -> bool:
     """Whether a dictionary can be a JSON object and is not taken for anything else then."""
     return _TEXT.issuperset(map(type, value)) and TAG not in value
 
@@ -114,18 +116,18 @@ class Writing:
             return {TAG: "with-secrets", "v": [self.write(part, place, depth + 2) for part in parts]}
         if kind is list:
             return [self.write(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
-        if kind is dict and _is_object(value) and all(map(_is_plain, value)):
+        if kind is dict and is_object(value) and all(map(_is_plain, value)):
             return {name: self.write(item, f"{place}[{name!r}]", depth + 1) for name, item in value.items()}
         if isinstance(value, Exception):
             return self.error(value, place, depth)
-        node = _desugar(value)
+        node = desugared(value)
         if node is None:
             raise UnstorableError(_refusal(value, place))
         return {name: self._part(name, part, node, place, depth + 1) for name, part in node.items()}
 
     def _part(self, name: str, part: Any, node: Node, place: str, depth: int) -> Any:
         """A part of a tagged object; only in the place that is told does it differ from any other value."""
-        if type(part) is dict and _is_object(part) and all(map(_is_plain, part)):
+        if type(part) is dict and is_object(part) and all(map(_is_plain, part)):
             return {field: self.write(item, f"{place}.{field}", depth + 1) for field, item in part.items()}
         if name == "v" and node[TAG] in _PAIRED:
             return [
@@ -219,7 +221,7 @@ def _refusal(value: object, place: str) -> str:
     return f"a {name_of(kind)}{where} cannot be stored: {remedy}"
 
 
-def _desugar(value: Any) -> Node | None:
+def desugared(value: Any) -> Node | None:
     """One level of what JSON has not: a tagged object, whose parts may be anything again. None: it is no data."""
     kind = type(value)
     write = _WRITERS.get(kind)

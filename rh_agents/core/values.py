@@ -16,12 +16,15 @@ classes that the program has registered (see `learn` and `storable`), and of no 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from rh_agents.core._annotations import check_annotation
+from rh_agents.core._large_values import LARGE, is_large, pieces_of, value_in
+from rh_agents.core._pieces import contains, joined
 from rh_agents.core._read_values import UnknownValue, revive
 from rh_agents.core._registry import function_below, learn, learn_function, name_of, storable, unresolved_in
 from rh_agents.core._write_values import Writing, brief, quick, text_of, too_deep
@@ -36,7 +39,9 @@ __all__ = [
     "decode_error",
     "encode",
     "encode_error",
+    "encode_large",
     "function_below",
+    "is_large",
     "learn",
     "learn_function",
     "storable",
@@ -64,6 +69,19 @@ def encode(value: object) -> bytes:
     if needles and any(needle in data for needle in needles):
         return _encode_carefully(value)
     return _encode_carefully(value) if type(value) is not str and _has_unreadable_number(data) else data
+
+
+def encode_large(value: object) -> bytes:
+    """The same for a value that is large, a piece at a time, so that another thread can do it beside the event loop.
+
+    Raises:
+        UnstorableError: it is no data.
+    """
+    try:
+        data = joined(pieces_of(value, encode))
+    except Exception:  # noqa: BLE001 - part of it is unusual, no data, or was changed meanwhile
+        return encode(value)
+    return encode(value) if any(contains(data, needle) for needle in stored_needles()) else data
 
 
 def _has_unreadable_number(data: bytes) -> bool:
@@ -95,6 +113,9 @@ def decode(data: bytes, *, unknown_ok: bool = False) -> Any:
         StoreError: the bytes are damaged, or a class is unknown or has other fields by now.
     """
     try:
+        if len(data) > LARGE:
+            with contextlib.suppress(ValueError, LookupError):  # the text of an older version has no lines
+                return value_in(data, unknown_ok)
         tree = from_json(data)
         return revive(tree, unknown_ok) if b"!" in data and _TAG_IN_BYTES in data else tree
     except StoreError:

@@ -16,6 +16,7 @@ from rh_agents.core.ports import Question, RunInfo
 from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.values import encode_large, is_large
 from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
 from rh_agents.stores._read_ahead import ReadAhead
 from rh_agents.stores._rows import (
@@ -114,7 +115,7 @@ class SqlJournal:
         elif outcome.key in self.recorded.finished:
             return await self._earlier(outcome.key)
         else:
-            data = encode_outcome(outcome)
+            data = await self._encoded(outcome)
             artifact = None
             if len(data) > LARGEST_INLINE:
                 artifact = await self._kept(data)
@@ -124,6 +125,14 @@ class SqlJournal:
             self._add_outcome(event, outcome, data, artifact)
         await self._written()
         return outcome
+
+    async def _encoded(self, outcome: Outcome) -> bytes:
+        """The text of an outcome; of a large one it is made beside the event loop."""
+        if outcome.error is not None or not is_large(outcome.value):
+            return encode_outcome(outcome)
+        data = await self._store.in_thread(encode_large, outcome.value)
+        self._expect_mine()
+        return data
 
     async def flush(self) -> None:
         """Wait until everything that has been noted survives a power cut."""
@@ -260,7 +269,7 @@ class SqlJournal:
             raise self._store.missing(self.info.run_id, f"the outcome of event {sequence}")
         row = found.row
         if row.artifact is not None:
-            return self._revived(found, await self._store.in_thread(read_artifact, self._store.artifacts, row))
+            return await self._store.in_thread(self._revived_artifact, found)
         return self._revived(found, row.value)
 
     def load_nowait(self, key: bytes) -> Outcome | None:
@@ -276,6 +285,9 @@ class SqlJournal:
             self._read_ahead.put_back(found)
             return None
         return self._revived(found, found.row.value)
+
+    def _revived_artifact(self, stored: StoredOutcome) -> Outcome:
+        return self._revived(stored, read_artifact(self._store.artifacts, stored.row))
 
     def _revived(self, stored: StoredOutcome, data: bytes | None) -> Outcome:
         try:
