@@ -423,6 +423,8 @@ class Scheduler:
 
     async def _wait_for_room(self) -> None:
         self._room = self._loop.create_future()
+        if self._is_stuck:  # nothing goes on, so the block has to end the group again
+            self._wake()
         try:
             await self._room
         finally:

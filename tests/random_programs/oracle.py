@@ -181,12 +181,12 @@ def _in_flight(program: Program, executions: Sequence[Execution]) -> Iterator[st
     width = width_of(program)
     begun: dict[tuple[Thread, str], set[int]] = defaultdict(set)
     for number, each in enumerate(executions):
-        repeated: set[tuple[Thread, str]] = set()
+        repeated: set[str] = set()
         for line in each.lines:
             place = ((each.stage, line.thread), line.key)
             if line.kind == "begun":
                 if line.attempt in begun[place]:
-                    repeated.add(place)
+                    repeated.add(line.key)
                 begun[place].add(line.attempt)
         if len(repeated) > width * max(1, number):
             yield f"in flight: execution {number} repeats {len(repeated)} calls, and at most {width} were in flight"
