@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,7 @@ Make = Callable[[Program, int, int], Trial]
 def main(arguments: list[str]) -> int:
     """Try programs. Returns how many failed, at most 100."""
     given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     with contextlib.ExitStack() as stack:
         folder = Path(
             given.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="rh-random-", dir=_memory()))

@@ -39,7 +39,12 @@ __all__ = ["RealMoment", "RealTrial", "draw_real_moments"]
 
 UNIT = 0.002
 """Seconds that a unit of a program takes."""
-_LOADED_LATE = ("anyio._backends._asyncio", "rh_agents.executors.threads", "rh_agents.stores.sqlite")
+_LOADED_LATE = (
+    "anyio._backends._asyncio",
+    "rh_agents.executors.threads",
+    "rh_agents.stores.sqlite",
+    "rh_agents.stores.postgresql",
+)
 _PATIENCE = 60.0
 """Seconds after which a child hangs."""
 
@@ -279,7 +284,8 @@ class _Job:
 def _warm_up() -> None:
     """Do once what every child would have to do again: build models and signatures, and load what is loaded late."""
     for name in _LOADED_LATE:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # a package that is optional
+            importlib.import_module(name)
     for seed in range(8):
         interpreter = Interpreter(draw_program(seed), lambda line: None, "", unit=1e-6)
         with warnings.catch_warnings(), contextlib.suppress(Exception):
@@ -296,6 +302,7 @@ def _fork(work: Any, log: Path) -> int:
     if process:
         return process
     status = 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(file, 2)
