@@ -175,12 +175,13 @@ class Scheduler:
 
     def _prepare(self, member: Member) -> Job:
         """Find out what is recorded of a member."""
-        if member.job is None:
-            member.job = job = self._make_job(member)
+        job = member.job
+        if job is None:
+            job = member.job = self._make_job(member)
             if job.key is not None:
                 job.is_recorded = self._run.is_recorded(job.key, job.actor)
                 member.recorded = self._recorded_of(job, job.key)
-        return member.job
+        return job
 
     def _recorded_of(self, job: Job, key: bytes) -> Recorded:
         if key in self._dismissed and self.roster.sealed_by is not None:
