@@ -94,6 +94,10 @@ TEXTS = {
     "new": ("MadeByNew", "code 6"),
     "lock": ("WithALock", "held"),
     "speaking": ("Speaking", "said so"),
+    "platform": ("OfThePlatform", "[Errno 6] away"),
+    "interrupting": ("Interrupting", "asked"),
+    "deep": ("ExceptionGroup", "level 39 (1 sub-exception)"),
+    "shared causes": ("ExceptionGroup", "attempt 7 (60 sub-exceptions)"),
     "group": ("ExceptionGroup", "many (2 sub-exceptions)"),
     "own group": ("Group", "mine (1 sub-exception)"),
     "local": ("Local", "code 9"),
@@ -105,6 +109,8 @@ TEXTS = {
     "interrupt": ("CalledExit", "raised KeyboardInterrupt"),
 }
 
+MUTE = ("mute", "exiting")
+
 
 def test_an_exception_arrives_with_its_class_and_its_text_whatever_it_is_made_of() -> None:
     async def main() -> None:
@@ -114,9 +120,12 @@ def test_an_exception_arrives_with_its_class_and_its_text_whatever_it_is_made_of
             with pytest.raises(Exception) as caught:
                 await executor.call(far.fail, (kind,), {})
             errors[kind] = caught.value
-        found = {kind: (type(error).__name__, str(error)) for kind, error in errors.items() if kind != "mute"}
+        found = {kind: (type(error).__name__, str(error)) for kind, error in errors.items() if kind not in MUTE}
         assert found == TEXTS
-        assert type(errors["mute"]) is far.Mute
+        assert (type(errors["mute"]), type(errors["exiting"])) == (far.Mute, far.Exiting)
+        assert type(errors["platform"]) is far.OfThePlatform
+        first, last = errors["shared causes"].exceptions[0], errors["shared causes"].exceptions[-1]
+        assert (str(first.__cause__), first.__cause__) == ("attempt 6 (60 sub-exceptions)", last.__cause__)
         for kind, cls in (("api", far.ApiError), ("two", far.TwoArguments), ("lock", far.WithALock)):
             assert type(errors[kind]) is cls
         assert isinstance(errors["speaking"], far.Speaking)
@@ -189,12 +198,24 @@ def test_functions_are_found_wherever_they_are(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv("RH_AGENTS_TEST", "set later")
         assert await call(os.getcwd, (), {}) == str(tmp_path)
         assert await call(os.getenv, ("RH_AGENTS_TEST",), {}) == "set later"
+        await call(os.chdir, ("/",), {})
+        assert await call(os.getcwd, (), {}) == str(tmp_path), "wherever another function has gone"
         with pytest.raises(DefinitionError, match="arguments of length cannot be sent to a worker process"):
             await call(length, (lambda: None,), {})
         with pytest.raises(UnstorableError, match="generate returned what cannot leave its worker process: TypeError"):
             await call(far.generate, (), {})
         with pytest.raises(DefinitionError, match="define it, and what it uses, at the top level of a module"):
             await call(functools.partial(length, threading.Lock()), (), {})
+
+    run_main(main)
+
+
+def test_a_path_that_python_does_not_look_at_costs_no_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    pool.close()  # so that one is started now
+
+    async def main() -> None:
+        assert await ProcessExecutor(1).call(pow, (2, 3), {}) == 8
 
     run_main(main)
 

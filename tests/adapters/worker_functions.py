@@ -74,6 +74,28 @@ class Mute(Exception):
         raise RuntimeError("no text")
 
 
+class OfThePlatform(OSError):
+    """As `MadeByNew`, of a class that keeps more than `Exception` does."""
+
+    def __new__(cls, *, code: int) -> OfThePlatform:
+        return super().__new__(cls, code, "away")
+
+    def __init__(self, *, code: int) -> None:
+        self.code = code
+
+
+class Interrupting(Exception):
+    """Whoever asks what it is made of does not come back."""
+
+    def __reduce__(self) -> Any:
+        raise KeyboardInterrupt
+
+
+class Exiting(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+
 class Group(ExceptionGroup[Exception]):
     def __new__(cls, exceptions: list[Exception]) -> Group:
         return super().__new__(cls, "mine", exceptions)
@@ -101,6 +123,25 @@ def _noted() -> Exception:
     return error
 
 
+def _deep() -> Exception:
+    error: Exception = WithALock("held")
+    for level in range(40):
+        error = ExceptionGroup(f"level {level}", [error])
+    return error
+
+
+def _with_shared_causes() -> Exception:
+    """Described along every path to it, this would be without end."""
+    group: Exception | None = None
+    for attempt in range(8):
+        members = [ValueError(f"{attempt}, {number}") for number in range(60)]
+        for each in members:
+            each.__cause__ = group
+        group = ExceptionGroup(f"attempt {attempt}", members)
+    assert group is not None
+    return group
+
+
 FAILURES: dict[str, Callable[[], BaseException]] = {
     "api": lambda: ApiError(Response()),
     "two": lambda: TwoArguments(5, "bad"),
@@ -109,6 +150,11 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
     "lock": lambda: WithALock("held"),
     "speaking": lambda: Speaking("said so"),
     "mute": Mute,
+    "exiting": Exiting,
+    "platform": lambda: OfThePlatform(code=6),
+    "interrupting": lambda: Interrupting("asked"),
+    "deep": _deep,
+    "shared causes": _with_shared_causes,
     "group": lambda: ExceptionGroup("many", [ApiError(Response()), ValueError("v")]),
     "own group": lambda: Group([ByKeyword(code=4)]),
     "local": _local,

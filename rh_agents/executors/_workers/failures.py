@@ -4,6 +4,9 @@ Pickling an exception keeps its class, its `args` and its attributes, and calls 
 That fails for every class whose `__init__` takes anything else than it hands on, for attributes that cannot be pickled,
 and for classes that the other process cannot find; it loses causes. So a failure travels as a `Failure`, plain data
 about the exception, with the pickled one in it only if it was seen to come out as it went in.
+
+Exceptions refer to each other in any shape: many members of a group may have one cause, which is a group again. So each
+is described once for each level at which it is met; along every path to it, that would be without end.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
@@ -19,7 +23,7 @@ from rh_agents.core.errors import CalledExit
 from rh_agents.core.results import describe_error
 from rh_agents.executors._workers.functions import dumps_for_the_parent
 
-__all__ = ["Failure", "failure_of", "raised"]
+__all__ = ["Failure", "bare_failure_of", "failure_of", "raised"]
 
 _MOST_LEVELS = 8
 """Causes of causes, and members of groups in groups."""
@@ -60,22 +64,38 @@ class Failure:
 
 def failure_of(error: BaseException, ours: frozenset[CodeType]) -> Failure:
     """All that can be told of an exception. `ours` is the code that the traceback need not show."""
-    failure = _described(error, 0)
+    failure = _described(error, 0, {})
     failure.trace = _trace(error, ours)
     return failure
 
 
-def _described(error: BaseException, level: int) -> Failure:
-    failure = Failure([(cls.__module__, cls.__qualname__) for cls in type(error).__mro__], text=_text(error))
+def bare_failure_of(error: BaseException, ours: frozenset[CodeType]) -> Failure:
+    """The class, the text and the traceback: if describing the rest, which runs code of the user's, raises anything."""
+    return Failure(_names_of(error), text=_text(error), lost=["all that it holds"], trace=_trace(error, ours))
+
+
+def _names_of(error: BaseException) -> list[Name]:
+    return [(cls.__module__, cls.__qualname__) for cls in type(error).__mro__]
+
+
+_Described = dict[tuple[int, int], Failure]
+"""By the exception's `id` and the level."""
+
+
+def _described(error: BaseException, level: int, described: _Described) -> Failure:
+    known = described.get((id(error), level))
+    if known is not None:
+        return known
+    failure = described[id(error), level] = Failure(_names_of(error), text=_text(error))
     failure.suppresses_context = error.__suppress_context__
     if level < _MOST_LEVELS:
         if error.__cause__ is not None:
-            failure.cause = _described(error.__cause__, level + 1)
+            failure.cause = _described(error.__cause__, level + 1, described)
         elif error.__context__ is not None and not error.__suppress_context__:
-            failure.context = _described(error.__context__, level + 1)
+            failure.context = _described(error.__context__, level + 1, described)
     if isinstance(error, BaseExceptionGroup) and level < _MOST_LEVELS:
         failure.message = str(error.message)
-        failure.members = [_described(each, level + 1) for each in error.exceptions]
+        failure.members = [_described(each, level + 1, described) for each in error.exceptions]
     else:
         failure.pickled = _pickled_if_it_survives(error)
     if failure.pickled is None:
@@ -123,7 +143,7 @@ def _repr(value: Any) -> str:
 def _text(error: BaseException) -> str | None:
     try:
         return str.__str__(str(error))
-    except Exception:  # noqa: BLE001 - as above
+    except (Exception, SystemExit):  # noqa: BLE001 - as above
         return None
 
 
@@ -150,7 +170,7 @@ def raised(failure: Failure) -> Exception:
     What is no `Exception` (`SystemExit`, `KeyboardInterrupt`) was meant for the worker's process, which is ours; so it
     is a `CalledExit`, and the failure of that call only.
     """
-    error = _made(failure)
+    error = _made(failure, {})
     if not isinstance(error, Exception):
         error = _meant_for_the_process(error)
     if failure.lost:
@@ -170,14 +190,19 @@ def _meant_for_the_process(error: BaseException) -> CalledExit:
     return stand_in
 
 
-def _made(failure: Failure) -> BaseException:
+def _made(failure: Failure, made: dict[int, BaseException]) -> BaseException:
+    """The exception of a failure; `made` has those of failures that were met before, by their `id`."""
+    known = made.get(id(failure))
+    if known is not None:
+        return known
     error = _loaded(failure)
     if error is None:
-        error = _built(failure)
+        error = _built(failure, made)
+    made[id(failure)] = error
     if failure.cause is not None:
-        error.__cause__ = _made(failure.cause)
+        error.__cause__ = _made(failure.cause, made)
     elif failure.context is not None:
-        error.__context__ = _made(failure.context)
+        error.__context__ = _made(failure.context, made)
     error.__suppress_context__ = failure.suppresses_context
     return error
 
@@ -192,9 +217,9 @@ def _loaded(failure: Failure) -> BaseException | None:
     return found if isinstance(found, BaseException) and _text(found) == failure.text else None
 
 
-def _built(failure: Failure) -> BaseException:
+def _built(failure: Failure, made: dict[int, BaseException]) -> BaseException:
     """The exception without its `__init__`, which wants arguments that nobody has any more."""
-    members = None if failure.members is None else [_made(each) for each in failure.members]
+    members = None if failure.members is None else [_made(each, made) for each in failure.members]
     args = tuple(each if isinstance(each, str) else _unpickled(each) for each in failure.args)
     state = {name: _unpickled(data) for name, data in failure.state.items()}
     cls = _class_of(failure)
@@ -218,6 +243,8 @@ def _class_of(failure: Failure) -> type[BaseException]:
     missing: Name | None = None
     for name in failure.names:
         found = _found(name)
+        if found is not None and failure.members is None and issubclass(found, BaseExceptionGroup):
+            found = None  # it lies so deep that its members were left behind, and no group is without any
         if found is not None:
             return found if missing is None else _derived(found, failure.names[0], {})
         missing = missing or name
@@ -249,17 +276,13 @@ def _instance(
 ) -> BaseException:
     if members is not None:
         return _group(cls, message, members)
+    base = next(each for each in cls.__mro__ if each.__module__ == "builtins")
     try:
         error: BaseException = cls.__new__(cls, *args)
     except Exception:  # noqa: BLE001 - as above
-        error = Exception.__new__(cls)
-    for base in cls.__mro__:
-        if base.__module__ == "builtins":  # what Python itself keeps of them: `args`, `errno`
-            try:
-                base.__init__(error, *args)  # type: ignore[misc]
-            except Exception:  # noqa: BLE001 - a UnicodeError without its five arguments
-                break
-            break
+        error = base.__new__(cls, *args)  # type: ignore[call-overload, unused-ignore]
+    with suppress(Exception):  # a UnicodeError without its five arguments
+        base.__init__(error, *args)  # type: ignore[misc] # what Python itself keeps of them: `args`, `errno`
     return error
 
 

@@ -21,7 +21,7 @@ from rh_agents.core.errors import DefinitionError, UnstorableError
 from rh_agents.core.ports import CallContext
 from rh_agents.core.results import describe_error
 from rh_agents.core.usage import Usage
-from rh_agents.executors._workers.failures import failure_of
+from rh_agents.executors._workers.failures import bare_failure_of, failure_of
 from rh_agents.executors._workers.functions import Order, dumps_for_the_parent, find
 from rh_agents.executors._workers.sessions import end_session
 from rh_agents.executors._workers.settings import Settings
@@ -115,6 +115,8 @@ class _Served:
             elif kind is Kind.CALL:
                 order = pickle.loads(content)
             elif kind is Kind.ARGUMENTS and order is not None:
+                if self._settings is not None:
+                    self._settings.enter_folder()
                 self._reply(order, content)
                 content.clear()
 
@@ -182,7 +184,10 @@ _OUR_CODE = frozenset({_Served._reply.__code__, _Served._called.__code__})
 
 
 def _pickled_failure(error: BaseException) -> bytes:
-    return pickle.dumps(failure_of(error, _OUR_CODE))
+    try:
+        return pickle.dumps(failure_of(error, _OUR_CODE))
+    except BaseException:  # noqa: BLE001 - it runs code of the user's, which must not end the worker
+        return pickle.dumps(bare_failure_of(error, _OUR_CODE))
 
 
 class _Forwarding(logging.Handler):

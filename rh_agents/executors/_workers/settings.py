@@ -37,16 +37,10 @@ class Settings:
     @classmethod
     def now(cls) -> Settings:
         """As they are in this process."""
-        folder = None
-        with suppress(OSError):
-            folder = os.getcwd()
-        return cls(folder, list(sys.path), list(sys.argv), _environment(), _levels(), logging.root.manager.disable)
+        return cls(_folder(), list(sys.path), list(sys.argv), _environment(), _levels(), logging.root.manager.disable)
 
     def apply(self, before: Settings | None) -> None:
         """Let them be those of this process, which had `before` of the same parent."""
-        if self.folder is not None and (before is None or before.folder != self.folder):
-            with suppress(OSError):
-                os.chdir(self.folder)
         sys.path[:] = self.path
         sys.argv[:] = self.arguments
         if before is None or before.environment != self.environment:
@@ -59,6 +53,19 @@ class Settings:
         for name, level in self.levels.items():
             logging.getLogger(name or None).setLevel(level)
         logging.disable(self.disabled)
+
+    def enter_folder(self) -> None:
+        """Go back to the working directory, which the function that was called before may have left."""
+        with suppress(OSError):
+            if self.folder is not None and _folder() != self.folder:
+                os.chdir(self.folder)
+
+
+def _folder() -> str | None:
+    """The working directory; None if it has been deleted."""
+    with suppress(OSError):
+        return os.getcwd()
+    return None
 
 
 _known: tuple[Any, dict[str, str]] = (None, {})
