@@ -56,12 +56,14 @@ class Home:
 
     @property
     def cannot_run(self) -> bool:
-        """Whether it does not run, and will not while the caller waits: its thread has ended, or is the caller's."""
-        if self.is_running:
+        """Whether it does not run, and will not while the caller waits: its thread has ended, or is the caller's.
+
+        One that is gone holds nobody up. That is looked at last: its thread may close it, and end, at this moment.
+        """
+        here = self.thread == threading.get_ident()
+        if not here and any(thread.ident == self.thread for thread in threading.enumerate()):
             return False
-        return self.thread == threading.get_ident() or all(
-            thread.ident != self.thread for thread in threading.enumerate()
-        )
+        return not self.is_running and not self.is_gone
 
     def call(self, function: Callable[[], None]) -> bool:
         """Call a function on this loop: at once if it is the one that runs here. False if it is gone."""
