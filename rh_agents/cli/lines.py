@@ -47,8 +47,8 @@ class Lines:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
-        self.name = name
-        self.number = 0
+        self.name: str = name
+        self.number: int = 0
         """Of the line that was given last, counted from 1."""
         self.problem: str | None = None
         self.kept: list[str] | None = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from rh_agents.core._accounts import Accounts
 from rh_agents.core._caching import CallCache
+from rh_agents.core._lag import watched_loops
 from rh_agents.core._loops import Home, home
 from rh_agents.core._opening import StoreLike, opened_store
 from rh_agents.core._recording import Recording, make_owner
@@ -180,6 +181,7 @@ class ExecutionState:
         self.is_cut_off: bool = False
         """Whether the run is being stopped, and what is under way has had its grace."""
         self._is_closed = False
+        self._watched_in = 0
         self._owned_store: Store | None = None if opened is store else opened
         self.differences: list[Difference] = []
         """What a validation has found, once the run has ended."""
@@ -367,6 +369,7 @@ class ExecutionState:
             await self._close_store()
             raise
         self._token = current_scope.set(self.root)
+        self._watched_in = watched_loops.add()
         self._task = asyncio.current_task()
         self._cancellations = 0 if self._task is None else self._task.cancelling()
         self.root.owner = self._task
@@ -378,6 +381,7 @@ class ExecutionState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
+            watched_loops.remove(self._watched_in)
             current_scope.reset(self._token)
             self._token = None
         was_cut_off = self._let_go_of_the_task()
