@@ -11,14 +11,17 @@ That is the process being told to end, no outcome of the function that it happen
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import inspect
 import signal
+from collections.abc import Awaitable, Coroutine
 from types import CodeType, TracebackType
 from typing import Any
 
 from rh_agents.core.errors import CalledExit
 
-__all__ = ["FAILURES", "failure_of"]
+__all__ = ["FAILURES", "failure_of", "task_of"]
 
 FAILURES = (Exception, SystemExit)
 """What code of the user's fails with. The other exceptions are for the event loop and the interpreter."""
@@ -38,6 +41,35 @@ def failure_of(raised: Exception | SystemExit) -> Exception:
     error = CalledExit(f"called sys.exit({code})")
     error.__cause__ = raised
     return error
+
+
+def task_of(found: Awaitable[object]) -> asyncio.Task[object]:
+    """A task that awaits what somebody's function returned. It raises no SystemExit, which would end the event loop.
+
+    Cancelled before its first step, it leaves no coroutine behind that nobody has awaited.
+    """
+    steps = _without_exit(found)
+    try:
+        task = asyncio.get_running_loop().create_task(steps)
+    except BaseException:  # the task factory is somebody else's
+        steps.close()
+        if inspect.iscoroutine(found):
+            found.close()
+        raise
+    if inspect.iscoroutine(found):
+        task.add_done_callback(functools.partial(_close, found))
+    return task
+
+
+async def _without_exit(found: Awaitable[object]) -> object:
+    try:
+        return await found
+    except SystemExit as raised:
+        raise failure_of(raised) from raised
+
+
+def _close(steps: Coroutine[Any, Any, object], _: object) -> None:
+    steps.close()
 
 
 def _is_of_a_signal(trace: TracebackType | None) -> bool:

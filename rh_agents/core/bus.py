@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core._exits import FAILURES, failure_of, task_of
 from rh_agents.core._loops import Home, home
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
@@ -36,26 +36,13 @@ class _Delivery:
         self.is_over = False
         self.outer = _delivery.get()
 
-    def begin(self, answer: Awaitable[object]) -> asyncio.Task[None]:
+    def begin(self, answer: Awaitable[object]) -> asyncio.Task[object]:
         """Await what the handler returned, in a task."""
         token = _delivery.set(self)
-        steps = _await(answer)
         try:
-            return asyncio.get_running_loop().create_task(steps)
-        except BaseException:
-            steps.close()
-            if inspect.iscoroutine(answer):
-                answer.close()
-            raise
+            return task_of(answer)
         finally:
             _delivery.reset(token)
-
-
-async def _await(answer: Awaitable[object]) -> None:
-    try:
-        await answer
-    except SystemExit as raised:  # a task would raise it in the event loop
-        raise failure_of(raised) from raised
 
 
 _delivery: ContextVar[_Delivery | None] = ContextVar("rh_agents_delivery", default=None)
@@ -224,7 +211,7 @@ class Subscription:
             if answer is not None:
                 await answer
 
-    def _give_up(self, task: asyncio.Task[None]) -> None:
+    def _give_up(self, task: asyncio.Task[object]) -> None:
         self.errors += 1
         self.last_error = TimeoutError(f"it took longer than {self._timeout:g} s")
         self._bus.leave(task)
@@ -307,7 +294,7 @@ class EventBus:
         self._ended: list[Subscription] = []
         self._turn = _Turn()
         self._streams: list[EventStream] = []
-        self._left: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.Task[object]] = set()
         self._home: Home | None = None
         self._runs = 0
 
@@ -383,7 +370,7 @@ class EventBus:
                     await _tell(event, subscriptions[position + 1 :])
                 return
 
-    def leave(self, task: asyncio.Task[None]) -> None:
+    def leave(self, task: asyncio.Task[object]) -> None:
         """Wait no more for a handler. It is cancelled, unless it awaits another task (that of the run?): this
         would be cancelled with it, and a subscriber changes nothing.
         """
@@ -392,7 +379,7 @@ class EventBus:
         if not isinstance(getattr(task, "_fut_waiter", None), asyncio.Task):
             task.cancel()
 
-    def _left_ended(self, task: asyncio.Task[None]) -> None:
+    def _left_ended(self, task: asyncio.Task[object]) -> None:
         self._left.discard(task)
         if not task.cancelled():
             task.exception()  # nobody wants to know any more

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rh_agents.core._exits import failure_of
+from rh_agents.core._exits import task_of
 from rh_agents.core.errors import StopRun
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Interruption:
     def _await(self, found: Awaitable[object], request: Callable[[str], None]) -> None:
         """From now on the checker tells by itself."""
         self._checker = None
-        self._task = task = asyncio.ensure_future(_without_exit(found))
+        self._task = task = task_of(found)
 
         def done(_: object) -> None:
             if task.cancelled():
@@ -173,14 +173,6 @@ class Interruption:
             await asyncio.wait([task])
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-
-
-async def _without_exit(found: Awaitable[object]) -> object:
-    """A task that raised SystemExit would take the event loop with it."""
-    try:
-        return await found
-    except SystemExit as raised:
-        raise failure_of(raised) from raised
 
 
 def _text(reason: object) -> str:
