@@ -136,6 +136,8 @@ class Interruption:
         self._task = task = task_of(found)
 
         def done(_: object) -> None:
+            if inspect.iscoroutine(found):
+                found.close()  # a task that is cancelled before its first step has not begun to await it
             if task.cancelled():
                 return
             error = task.exception()
