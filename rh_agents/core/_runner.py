@@ -272,12 +272,15 @@ async def _run(job: Job, scope: Scope) -> ExecutionResult[Any]:
     run.expect_running()
     clock = asyncio.get_running_loop().time
     started = clock()
+    run.call_began()
     try:
         return await _make_or_refuse(job, scope)
     except asyncio.CancelledError:
         if job.is_told and not job.has_settled and (job.is_announced or job.is_dismissed):
             await _tell_cancelled(job, clock() - started)
         raise
+    finally:
+        run.call_ended()
 
 
 async def _make_or_refuse(job: Job, scope: Scope) -> ExecutionResult[Any]:

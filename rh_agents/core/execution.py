@@ -38,7 +38,7 @@ from rh_agents.core.errors import (
     UsageError,
 )
 from rh_agents.core.history import HistorySet
-from rh_agents.core.interrupt import InterruptChecker, Interruption
+from rh_agents.core.interrupt import CallsUnderWay, InterruptChecker, Interruption
 from rh_agents.core.keys import ROOT_KEY
 from rh_agents.core.metrics import ActorMetrics, RunCounter, RunMetrics
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
@@ -166,6 +166,7 @@ class ExecutionState:
             resume_from=resume_from,
         )
         self._interruption = Interruption()
+        self._under_way = CallsUnderWay()
         self._accounts = Accounts(budget)
         if self._accounts.of_run is not None:
             self.root.ledgers = (self._accounts.of_run,)
@@ -406,6 +407,11 @@ class ExecutionState:
 
     async def _stopped(self, stop: StopRun) -> None:
         """Record that the run waits, or was cancelled, and say so to whoever executes it."""
+        try:
+            await self._under_way.wait(self._interruption, lambda: self.is_cut_off)
+        except asyncio.CancelledError:
+            await self._close(ExecutionStatus.STARTED, stop.reason)
+            raise
         if self._interruption.is_final:
             await self._close(ExecutionStatus.CANCELLED, stop.reason)
         elif self._interruption.stop is None and stop.questions:
@@ -484,6 +490,14 @@ class ExecutionState:
         interruption = self._interruption
         if interruption.stop is not None or interruption.is_checked:
             interruption.expect_none()
+
+    def call_began(self) -> None:
+        """A call is being made."""
+        self._under_way.began()
+
+    def call_ended(self) -> None:
+        """It is not any more."""
+        self._under_way.ended()
 
     async def sleep(self, seconds: float) -> None:
         """Wait between two attempts, unless the run is stopped."""

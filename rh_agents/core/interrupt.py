@@ -22,11 +22,59 @@ from rh_agents.core.errors import StopRun
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
 
-__all__ = ["InterruptChecker", "Interruption", "interrupt_on_signals"]
+__all__ = ["CallsUnderWay", "InterruptChecker", "Interruption", "interrupt_on_signals"]
 
 InterruptChecker = Callable[[], Awaitable[object] | object]
 """Tells whether a run is to be stopped: what gives something to await is awaited once, and comes back when it is time;
 any other function is asked before each call. What comes back is the reason; nothing or False if there is none."""
+
+
+_LONGEST_WAIT = 30.0
+"""Seconds for calls that nobody waits for, where no grace is stated."""
+
+
+class CallsUnderWay:
+    """How many calls of a run are being made, by whatever task."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._when_none: Callable[[], None] | None = None
+
+    def began(self) -> None:
+        """One more."""
+        self._count += 1
+
+    def ended(self) -> None:
+        """One less."""
+        self._count -= 1
+        if self._when_none is not None and not self._count:
+            self._when_none()
+
+    async def wait(self, interruption: Interruption, is_cut_off: Callable[[], bool]) -> None:
+        """Wait until there is none, at most as long as the grace of the interruption lasts.
+
+        Groups wait for their members. But `asyncio.gather` raises what the first of its tasks raises, and forgets the
+        others, which have paid for what they are waiting for.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _LONGEST_WAIT
+        while self._count and not is_cut_off() and loop.time() < deadline:
+            woken = loop.create_future()
+
+            def wake(woken: asyncio.Future[None] = woken) -> None:
+                if not woken.done() and (not self._count or is_cut_off() or loop.time() >= deadline):
+                    woken.set_result(None)
+
+            timer = loop.call_at(deadline, wake)
+            self._when_none = wake
+            interruption.watch(wake)
+            try:
+                await woken
+            finally:
+                timer.cancel()
+                self._when_none = None
+                interruption.unwatch(wake)
+            await asyncio.sleep(0)  # whoever waited for the last one may make another one, if it may
 
 
 class Interruption:

@@ -578,6 +578,14 @@ class RunHandle(Protocol):
         """Raise `StopRun` if the run is being stopped, so that nothing new begins."""
         ...
 
+    def call_began(self) -> None:
+        """A call is being made. A run that is stopped waits for it as long as its grace lasts."""
+        ...
+
+    def call_ended(self) -> None:
+        """It is not any more."""
+        ...
+
     @property
     def is_cut_off(self) -> bool:
         """Whether the run is being stopped, and what is under way has had its grace."""

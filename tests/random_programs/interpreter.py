@@ -16,6 +16,7 @@ from rh_agents import (
     ParallelExecutionManager,
     RateLimit,
     RetryPolicy,
+    StoreError,
     agent,
     current,
     parallel,
@@ -227,6 +228,8 @@ class Interpreter:
             return await self._group(statement)
         try:
             value = await self._call(statement)
+        except StoreError:  # the program is over
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the program sees it
             return self._see(f"{statement.label} raised {describe(error)}")
         return self._see(f"{statement.label} gave {describe(value)}")
@@ -237,7 +240,9 @@ class Interpreter:
             return await self._block(block)
 
         branches = (branch(name, block) for name, block in enumerate(chains.branches))
-        values = await asyncio.gather(*branches, return_exceptions=True)  # or the others would go on alone
+        if chains.is_naive:  # when one of them cannot go on, the others are left alone
+            return describe(await asyncio.gather(*branches))
+        values = await asyncio.gather(*branches, return_exceptions=True)
         for value in values:
             if isinstance(value, BaseException):
                 raise value
@@ -262,9 +267,13 @@ class Interpreter:
             async with manager as p:
                 try:
                     value = await self._in_block(p, group)
+                except StoreError:
+                    raise
                 except Exception as error:
                     self._see(f"in {group.name}: {describe(error)}")
                     raise
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the program sees it
             value = f"{group.name} raised {describe(error)}"
         self._write(Line("ended", _thread.get(), manager.group_id, group.name, text=value))

@@ -144,9 +144,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Chains:
-    """Blocks side by side, each in a task of its own that `asyncio.gather` makes."""
+    """Blocks side by side, each in a task of its own that `asyncio.gather` makes.
+
+    `is_naive`: whether it is left at the first exception, while the other tasks go on.
+    """
 
     branches: tuple[Block, ...]
+    is_naive: bool = False
 
 
 @dataclass(frozen=True)
@@ -372,7 +376,7 @@ class _Drawing:
         outer, self.in_chain = self.in_chain, True
         branches = tuple(self.block(depth, 2) for _ in range(self.chance.randint(2, 3)))
         self.in_chain = outer
-        return Chains(branches)
+        return Chains(branches, self._rarely(0.5))
 
     def group(self, depth: int) -> Group:
         chance = self.chance
