@@ -81,8 +81,8 @@ def _read_separator(text: str | None) -> str | None:
 app: typer.Typer = typer.Typer(
     name="rh-agents",
     cls=_Commands,
-    help="Run agents, tools and model calls: one flow, or one actor over thousands of items, side by side. What is "
-    "finished is recorded, and not done twice.",
+    help="Run agents, tools and model calls: one flow, or one actor over thousands of items in parallel. Finished work "
+    "is recorded and never repeated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -121,16 +121,19 @@ _RunId = Annotated[
     typer.Option(
         "--run-id",
         metavar="NAME",
-        help="The name of the run. If left out, it is told from the command: the same command goes on with its run.",
+        help="Defaults to a name derived from the command, so repeating the command resumes the run.",
     ),
 ]
 _Tag = Annotated[
     list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find the run by. May be repeated.")
 ]
 _NoRetryFailed = Annotated[
-    bool, typer.Option("--no-retry-failed", help="Of a run that has ended: do not try its failed calls again.")
+    bool, typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them.")
 ]
-_Grace = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For what is in flight after Ctrl-C or SIGTERM.")]
+_Grace = Annotated[
+    float,
+    typer.Option(min=0, metavar="SECONDS", help="How long calls in flight may take to finish after Ctrl-C or SIGTERM."),
+]
 
 
 @app.command("map")
@@ -144,18 +147,18 @@ def map_command(
         str | None,
         typer.Option("--output", "-o", metavar="OUT.jsonl", help="Where the results go; standard output if left out."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over an output file that has content.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
     max_workers: Annotated[
         int, typer.Option("--max-workers", "-n", min=1, metavar="N", help="Items that run at the same time.")
     ] = 5,
     retry: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Attempts for each item, the first included; in place of the actor's own."
+            min=1, metavar="N", help="Attempts for each item, including the first; overrides the actor's own."
         ),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="For each attempt; in place of the actor's own.")
+        float | None, typer.Option(metavar="SECONDS", help="For each attempt; overrides the actor's own.")
     ] = None,
     error_strategy: Annotated[
         ErrorStrategy, typer.Option(help="Run all items whatever fails, or stop at the first failure.")
@@ -164,38 +167,41 @@ def map_command(
         str | None,
         typer.Option(
             metavar="5|0.1",
-            help="Stop after so many failed items, or after this share of them. Bad lines count as well.",
+            help="Stop after this number of failed items, or this share of them. Bad lines count as well.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the first N items.")] = None,
     ordered: Annotated[
-        bool, typer.Option("--ordered", help="Write in the order of the input; else as items are completed.")
+        bool, typer.Option("--ordered", help="Write in the order of the input; otherwise as items complete.")
     ] = False,
     form: Annotated[
         Format,
         typer.Option(
             "--format",
-            help="If left out, the name of INPUT tells (.jsonl .ndjson .json .csv .tsv .txt), or its content.",
+            help="If left out, taken from the name of INPUT (.jsonl .ndjson .json .csv .tsv .txt) or from its content.",
         ),
     ] = Format.AUTO,
     id_field: Annotated[
-        str, typer.Option(metavar="NAME", help="The field that names an item in the output; else its line number does.")
+        str,
+        typer.Option(
+            metavar="NAME", help="The field that identifies an item in the output; without it, the line number does."
+        ),
     ] = "id",
     separator: Annotated[
         str | None,
         typer.Option(
             metavar="CHARACTER",
-            help="Between the fields of a table: , ; | or tab. If left out, the first lines tell.",
+            help="Separates the fields of a table: , ; | or tab. If left out, it is detected from the first lines.",
             callback=_read_separator,
         ),
     ] = None,
     with_input: Annotated[
-        bool, typer.Option("--with-input", help="Write with each result what it was made of, as `input`.")
+        bool, typer.Option("--with-input", help="Write the item beside its result, as `input`.")
     ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=JSON", help="An argument for every item, in place of its own. May be repeated."
+            "--set", metavar="NAME=JSON", help="An argument for every item; overrides the item's own. May be repeated."
         ),
     ] = None,
     store: _Store = DEFAULT_STORE,
@@ -209,8 +215,8 @@ def map_command(
         bool,
         typer.Option(
             "--batch",
-            help="Send the questions to OpenAIChat models through the Batch API: half the price, up to a day. Up to "
-            "10,000 items run at the same time then, unless --max-workers is given.",
+            help="Send the requests of OpenAIChat models through the Batch API: half the price, up to a day. Up to "
+            "10,000 items then run at the same time, unless --max-workers is given.",
         ),
     ] = False,
     grace: _Grace = 30.0,
@@ -218,15 +224,15 @@ def map_command(
 ) -> None:
     """Run an actor over every item of INPUT and write a JSON line for each.
 
-    Every result is recorded as it comes. The same command again goes on where it was: finished items are not called
-    again, changed and new ones are, failed ones are tried again if the run had come to its end.
+    Every result is recorded as it arrives. Repeating the command resumes the run: finished items are not called again,
+    changed and new ones are, and failed ones are retried if the run had ended.
 
-    Every line has id, index, ok, result or error, attempts and seconds. A line of the input that does not fit is told
-    on standard error with its place and becomes a failed item; it does not end the job.
+    Every line has id, index, ok, result or error, attempts and seconds. An input line that does not fit is reported on
+    standard error with its position and becomes a failed item; it does not end the job.
 
-    Ctrl-C once: no more items are started, those in flight have the grace to finish. Twice: they are cancelled.
+    Ctrl-C once: no more items are started, those in flight get --grace seconds to finish. Twice: they are cancelled.
 
-    Exit codes: 0 all items are ok; 1 some failed, or it was stopped; 2 usage; 3 waits for answers; 130 interrupted.
+    Exit codes: 0 all items ok; 1 some failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
     """
     about = Invocation.of(ctx)
     output, force = about.output or output, about.force or force
@@ -287,11 +293,11 @@ def run_command(
 ) -> None:
     """Run one flow and print its result as JSON.
 
-    Every call is recorded as it ends. The same command again goes on where it was: finished calls are not made again,
-    failed ones are if the run had come to its end. What the flow asks is asked on the terminal; without one, the run
-    waits for `rh-agents answer`.
+    Every call is recorded as it ends. Repeating the command resumes the run: finished calls are not made again, failed
+    ones are if the run had ended. Questions of the flow are asked on the terminal; without a terminal, the run waits
+    for `rh-agents answer`.
 
-    Exit codes: 0 it is ok; 1 it failed, or was stopped; 2 usage; 3 waits for answers; 130 interrupted.
+    Exit codes: 0 ok; 1 failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
     """
     callee = make_callee(load_actor(flow, agent), knows_all_names=True)
     value = read_value(arguments)

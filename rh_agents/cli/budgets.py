@@ -29,11 +29,11 @@ BudgetCost = Annotated[
         _OPTIONS["cost"],
         min=0,
         metavar="MONEY",
-        help="What the run may cost, with what it has cost before; then it stops.",
+        help="Stop the run before it costs more than this, earlier executions included.",
     ),
 ]
 BudgetTokens = Annotated[
-    int | None, typer.Option(_OPTIONS["tokens"], min=0, metavar="N", help="The same for the tokens of models.")
+    int | None, typer.Option(_OPTIONS["tokens"], min=0, metavar="N", help="The same for tokens of models.")
 ]
 BudgetCalls = Annotated[int | None, typer.Option(_OPTIONS["calls"], min=0, metavar="N", help="The same for calls.")]
 

@@ -75,7 +75,7 @@ class Code:
 def load_code(command: RunCommand | None, parameters: dict[str, Any]) -> Code:
     """Import what a run was started with."""
     if command is None:
-        return Code(problem="no command is recorded with it")
+        return Code(problem="the run was started from Python code, not by a command")
     kind, spec = (tool, parameters["actor"]) if command.kind == "map" else (agent, parameters["flow"])
     try:
         with contextlib.chdir(command.folder):
@@ -164,9 +164,9 @@ def _identity(call: Call[Any]) -> bytes | None:
 _LINES = (
     (Fate.REUSED, "reused", "green", "{} with a recorded value"),
     (Fate.TRIED_AGAIN, "tried again", "yellow", "{} that failed"),
-    (Fate.SUPERSEDED, "made again", "yellow", "{} that somebody wants to be made again"),
+    (Fate.SUPERSEDED, "made again", "yellow", "{} that was asked to be made again"),
     (Fate.REPEATED, "repeated", "yellow", "{} with a recorded failure, which the program may have acted on"),
-    (Fate.CONTINUED, "continued", "yellow", "{} that had begun and was left in good order"),
+    (Fate.CONTINUED, "continued", "yellow", "{} that was interrupted cleanly"),
     (Fate.QUESTION, "asked", "yellow", "{} for a person"),
 )
 _UNKNOWN = (
@@ -195,16 +195,16 @@ class PlanView:
                 for call in plan.calls
                 if (call.fate is Fate.UNKNOWN or code.asks_about(call)) and code.decision(call) is decision
             ]
-            self._line(word, style, f"{counted(len(calls), 'call')} that had begun, without an outcome", calls)
+            self._line(word, style, f"{counted(len(calls), 'call')} with an unknown outcome", calls)
         for group in plan.groups:
             rest = "" if group.not_begun is None else f", {counted(group.not_begun, 'member')} had not begun"
             page.line(_word("goes on", "yellow"), Part(f"group {harmless(group.address)}{rest}", "", 1, True))
         below = plan.of(Fate.NOT_REACHED)
         if below:
-            text = f"{counted(len(below), 'call')} below others, or cut off with their group"
-            page.line(_word("not asked for", "dim"), Part(text, "dim", 1))
+            text = f"{counted(len(below), 'call')} below other calls, or cut off with their group"
+            page.line(_word("not reached", "dim"), Part(text, "dim", 1))
         if plan.is_idle and not (given is not None and given.new):
-            page.line("nothing would be called, as far as the journal tells")
+            page.line("nothing would be called, according to the journal")
         for line in question_lines(questions):
             page.line(line)
         if given is not None:
@@ -212,7 +212,7 @@ class PlanView:
         for sentence in code.changed(plan):
             page.paragraph(harmless(sentence, 500), "yellow")
         if code.problem is not None:
-            page.paragraph(f"the code was not looked at: {harmless(code.problem, 500)}", "dim")
+            page.paragraph(f"the code was not examined: {harmless(code.problem, 500)}", "dim")
 
     def _line(self, word: str, style: str, text: str, calls: Sequence[PlannedCall]) -> None:
         if not calls:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 _Store = Annotated[str, typer.Option(metavar="URL", help="Where the runs are recorded: a path or a URL.")]
 _Run = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="For programs: JSON instead of text.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -77,13 +77,15 @@ def _with_store(url: str, work: Callable[[Store], Awaitable[T]]) -> T:
 
 def _runs(
     status: Annotated[
-        list[Standing] | None, typer.Option("--status", help="Only runs that stand so. May be repeated.")
+        list[Standing] | None, typer.Option("--status", help="Only runs with this status. May be repeated.")
     ] = None,
     tag: Annotated[str | None, typer.Option(metavar="WORD", help="Only runs with this tag.")] = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="30d", help="Only runs that nothing has happened in for so long.")
+        str | None, typer.Option(metavar="30d", help="Only runs without activity for this long.")
     ] = None,
-    newer_than: Annotated[str | None, typer.Option(metavar="1h", help="Only runs in which something has.")] = None,
+    newer_than: Annotated[
+        str | None, typer.Option(metavar="1h", help="Only runs with activity within this time.")
+    ] = None,
     as_json: _Json = False,
     store: _Store = DEFAULT_STORE,
 ) -> None:
@@ -157,9 +159,9 @@ def _show(
     run: _Run,
     as_json: _Json = False,
     failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
-    depth: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many levels.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only this many levels.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every call, however many there are.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then go on showing what happens.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing events as they happen.")] = False,
     store: _Store = DEFAULT_STORE,
 ) -> None:
     """Show a run: its calls as a tree, with times, attempts, errors and results.
@@ -222,10 +224,10 @@ def _show_head(page: Page, info: RunInfo, open_questions: int) -> None:
         page.line(Part(harmless(info.workflow), "bold"), Part(harmless(given), "dim", 1, True))
     if info.reason and standing_of(info) is not Standing.WAITING:
         page.paragraph(harmless(info.reason, 500), "yellow")
-    again = f"started again {counted(info.epoch, 'time')} after it had ended" if info.epoch else ""
+    again = f"restarted {counted(info.epoch, 'time')} after its end" if info.epoch else ""
     origin = f"a copy of {harmless(info.forked_from)}" if info.forked_from is not None else ""
     page.line(
-        Part(f"begun {datetime.fromtimestamp(info.created_at).astimezone():%Y-%m-%d %H:%M:%S}", "dim"),
+        Part(f"started {datetime.fromtimestamp(info.created_at).astimezone():%Y-%m-%d %H:%M:%S}", "dim"),
         Part(counted(info.outcomes, "finished call"), "dim", 1),
         Part(again, "dim", 2),
         Part(origin, "dim", 3),
@@ -255,22 +257,23 @@ def _resume(
         typer.Option(
             "--from",
             metavar="ADDRESS",
-            help="Make this call again, with all that depends on it: an address as `show` tells it, or @ and a key.",
+            help="Make this call again, and all that depends on it: an address as shown by `show`, or @ and a key.",
         ),
     ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="OUT.jsonl", help="For a map: another output file.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over an output file that has content.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
     no_retry_failed: Annotated[
-        bool, typer.Option("--no-retry-failed", help="Of a run that has ended: do not try its failed calls again.")
+        bool,
+        typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them."),
     ] = False,
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
     store: _Store = DEFAULT_STORE,
 ) -> None:
-    """Go on with a run: its command again, in its directory, with its arguments. A budget stands for the one before."""
+    """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
     info = _with_store(store, lambda opened: existing_run(opened, run))
     command = _command_of(info)
     if output is not None and command.kind != "map":
@@ -324,15 +327,16 @@ def _plan(
     ctx: typer.Context,
     run: _Run,
     no_retry_failed: Annotated[
-        bool, typer.Option("--no-retry-failed", help="Of a run that has ended: do not try its failed calls again.")
+        bool,
+        typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them."),
     ] = False,
     as_json: _Json = False,
     store: _Store = DEFAULT_STORE,
 ) -> None:
-    """Tell what would be reused if a run went on, what would be called, and why. Nothing is called.
+    """Show which calls a resume would reuse or make, and why. Nothing is called.
 
-    It is told from the journal, and from the input of a map as it is now. What the program does with the results, and
-    so what it would call after that, nothing can tell in advance.
+    The plan is made from the journal, and from the input of a map as it is now. What the program does with the results,
+    and so what else it would call, cannot be known in advance.
     """
 
     async def plan(opened: Store) -> None:
@@ -375,16 +379,16 @@ def _fork(
     address: Annotated[
         str | None,
         typer.Option(
-            "--at", metavar="ADDRESS", help="A finished call, which the copy makes again with all that depends on it."
+            "--at", metavar="ADDRESS", help="A finished call, which the copy makes again, and all that depends on it."
         ),
     ] = None,
     result: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help="What that call is to have returned instead; only what depends on it runs."),
+        typer.Option(metavar="JSON", help="Take this as the result of that call; only what depends on it runs."),
     ] = None,
     store: _Store = DEFAULT_STORE,
 ) -> None:
-    """Copy a run under another name, to go on differently. The run itself stays as it is."""
+    """Copy a run under another name, to continue it differently. The original is unchanged."""
     if not new.strip():
         raise CommandError("NEW: a name is needed")
 
@@ -435,14 +439,14 @@ async def _edited(store: Store, run: str, address: str | None, text: str, code: 
 
 
 def _cancel(run: _Run, store: _Store = DEFAULT_STORE) -> None:
-    """Stop a run for good: whoever executes it lets what is under way finish, and calls nothing more."""
+    """Stop a run for good: calls in flight finish, and no more are made."""
 
     async def stop(opened: Store) -> str:
         standing = standing_of(await existing_run(opened, run))
         if standing.has_ended:
             raise CommandError(f"run {run!r} has ended already: it is {standing.value}", exit_code=1)
-        if await opened.request_stop(run, f"cancelled by {_person() or 'somebody'} with rh-agents cancel"):
-            return f"{run}: asked to stop; `rh-agents show {run} --follow` tells when it has"
+        if await opened.request_stop(run, f"cancelled by {_person() or 'an unknown user'} with rh-agents cancel"):
+            return f"{run}: asked to stop; `rh-agents show {run} --follow` shows when it has"
         return f"{run}: cancelled"
 
     Page().paragraph(harmless(_with_store(store, stop), 500))
@@ -463,14 +467,16 @@ def _answer(
     ] = None,
     answer: Annotated[
         str | None,
-        typer.Argument(metavar="JSON", help="The answer; a word that is no JSON counts as text.", show_default=False),
+        typer.Argument(
+            metavar="JSON", help="The answer; a word that is not JSON is taken as text.", show_default=False
+        ),
     ] = None,
     store: _Store = DEFAULT_STORE,
 ) -> None:
-    """Answer a question of a run; without an answer, show what is open.
+    """Answer a question of a run; without an answer, show the open questions.
 
-    An answer that does not fit the question is refused. If the program that asked does not accept it all the same, the
-    question is open again when the run has gone on.
+    An answer that does not fit the question is refused. If the program does not accept an answer that fits, the
+    question is open again after the run was resumed.
     """
 
     async def reply(opened: Store) -> tuple[RunInfo, list[Question], Question | None]:
@@ -498,12 +504,12 @@ def _answer(
             page.paragraph(line.strip(), indent=len(line) - len(line.lstrip()))
         page.line(f"answer with: rh-agents answer {shlex.quote(run)} QUESTION JSON{store_option(store)}")
     elif standing_of(info) is Standing.RUNNING:
-        page.line("it is being executed now, and looks for the answer when it is started again")
+        page.line("the run is being executed now; it reads the answer when it is started again")
     elif info.status is ExecutionStatus.AWAITING:
         is_command = RunCommand.of(info) is not None
         page.line(f"go on with: {go_on_line(run, store)}" if is_command else "go on by starting the run again")
     else:
-        page.line(f"{harmless(run)} asks nothing")
+        page.line(f"{harmless(run)} has no open questions")
 
 
 def _chosen(name: str, questions: list[Question], all_questions: list[Question], run: str) -> Question:
@@ -526,7 +532,7 @@ def _chosen(name: str, questions: list[Question], all_questions: list[Question],
 def _export(
     run: _Run,
     outcomes: Annotated[
-        bool, typer.Option("--outcomes", help="What the calls came to, one line for each, instead of the events.")
+        bool, typer.Option("--outcomes", help="The outcomes of calls, one per line, instead of the events.")
     ] = False,
     store: _Store = DEFAULT_STORE,
 ) -> None:
@@ -547,16 +553,18 @@ def _export(
 def _gc(
     older_than: Annotated[
         str,
-        typer.Option(metavar="30d", help="Delete runs in which nothing has happened for so long.", show_default=False),
+        typer.Option(metavar="30d", help="Delete runs without activity for this long.", show_default=False),
     ],
     status: Annotated[
         list[Standing] | None,
-        typer.Option("--status", help="Only runs that stand so; if left out, those that have ended. May be repeated."),
+        typer.Option(
+            "--status", help="Only runs with this status; if left out, those that have ended. May be repeated."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     store: _Store = DEFAULT_STORE,
 ) -> None:
-    """Delete old runs, and the large results that no run refers to any more; never runs that are being executed."""
+    """Delete old runs, and large results that no run refers to any more. Runs being executed are never deleted."""
     if status and Standing.RUNNING in status:
         raise CommandError("--status running: a run that is being executed cannot be deleted; cancel it first")
     before = time.time() - parse_age("--older-than", older_than)
@@ -580,7 +588,7 @@ def _gc(
 
 
 def _check(store: _Store = DEFAULT_STORE) -> None:
-    """Look for damage: in the database, and in the large results beside it. Exit code 1 if there is any."""
+    """Look for damage in the database and in the large results beside it. Exit code 1 if there is any."""
 
     async def look(opened: Store) -> tuple[list[str], int]:
         return await opened.check(), len(await opened.runs())

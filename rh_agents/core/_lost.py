@@ -54,7 +54,7 @@ async def after_loss(job: Job, lost: WorkerLost) -> float:
 
 
 def _failure(job: Job, lost: WorkerLost) -> WorkerLost:
-    text = f"{lost}, and nothing tells whether {job.scope.address or job.name} was done"
+    text = f"{lost}; whether {job.scope.address or job.name} was done is unknown"
     if job.lost > 1:
         text += f"; it has lost {job.lost} workers"
     if job.run.records:

@@ -82,7 +82,9 @@ def current() -> CurrentCall:
 def _current_elsewhere() -> CurrentCall:
     remote = remote_call.get()
     if remote is None:
-        raise UsageError("current() has a meaning inside of a call: below `run(...)`, a decorated function or a group")
+        raise UsageError(
+            "current() must be called inside a running call: below `run(...)`, a decorated function or a group"
+        )
     known = remote.context
     return CurrentCall(known.run_id, known.address, known.attempt, known.idempotency_key, known.group_id)
 

@@ -103,7 +103,7 @@ def test_a_call_that_loses_every_worker_fails_and_is_not_made_for_ever(world: Wo
                     error = (await work(4).outcome()).error
                     assert isinstance(error, WorkerLost)
                     assert isinstance(error, UnknownOutcomeError)
-                    assert str(error).startswith(f"{KILLED}, and nothing tells whether work was done; it has lost 3")
+                    assert str(error).startswith(f"{KILLED}; whether work was done is unknown; it has lost 3")
                     raise Crash
             assert len(workers.attempts) == 3 or not has_store, "the recorded failure is repeated"
 

@@ -314,11 +314,11 @@ def test_a_plan_tells_what_would_be_reused_and_what_would_run(
     out = out_of(capfd, "plan", "job")
     assert "reused         2 calls with a recorded value" in out
     assert "tried again    1 call that failed\n               rate[1]::bad  @" in out
-    assert "not asked for  2 calls below others" in out
+    assert "not reached    2 calls below other calls" in out
     assert "input in.jsonl as it is now: 3 items: 2 reused, 1 tried again, 0 new" in out
     out = out_of(capfd, "plan", "job", "--no-retry-failed")
     assert "repeated       1 call with a recorded failure" in out
-    assert "nothing would be called, as far as the journal tells" in out
+    assert "nothing would be called, according to the journal" in out
     assert mapped.ledger == made, "nothing was called"
 
 
@@ -339,7 +339,7 @@ def test_a_plan_looks_at_the_input_and_at_the_code_as_they_are_now(
     program.unlink()
     sys.modules.pop("program")
     out = out_of(capfd, "plan", "job")
-    assert "the code was not looked at: there is no file program.py" in out
+    assert "the code was not examined: there is no file program.py" in out
 
 
 def test_a_plan_is_json_for_programs(mapped: Folder, capfd: pytest.CaptureFixture[str]) -> None:
@@ -460,7 +460,9 @@ def test_a_run_of_python_code_says_how_it_is_resumed(folder: Folder, capfd: pyte
     assert "was started from Python code" in line
     assert "run_id='python'" in line
     assert "_double" in out_of(capfd, "show", "python")
-    assert "the code was not looked at: no command is recorded with it" in out_of(capfd, "plan", "python")
+    assert "the code was not examined: the run was started from Python code, not by a command" in out_of(
+        capfd, "plan", "python"
+    )
 
 
 def test_a_map_of_standard_input_needs_its_items_again(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
@@ -568,7 +570,7 @@ def test_questions_are_listed_and_answered_and_an_answer_that_does_not_fit_is_re
     assert f"question '{question}' of run 'asks' has been answered" in error_of(capfd, "answer", "asks", question, "1")
     assert command("resume", "asks") == 0
     assert capfd.readouterr().out.endswith('"not published"\n')
-    assert out_of(capfd, "answer", "asks") == "asks asks nothing\n"
+    assert out_of(capfd, "answer", "asks") == "asks has no open questions\n"
     assert folder.ledger["fetch x"] == 1
 
 
