@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rh_agents import LLM, Agent, BaseActor, EventType, Injected, RetryPolicy, Tool, ToolSet, agent, llm, tool
+from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.types import Engine
 
@@ -17,6 +18,12 @@ from rh_agents.core.types import Engine
 class Query(BaseModel):
     text: str
     limit: int = 10
+
+
+def identity(call: Call[Any]) -> bytes:
+    """Of a call that is not to be made."""
+    call.discard()
+    return call.identity()
 
 
 class Client:
@@ -242,12 +249,12 @@ def test_however_the_same_arguments_are_written_they_are_the_same() -> None:
     async def search(text: str, limit: int = 10) -> None: ...
 
     forms = [search("a"), search("a", 10), search(text="a"), search(limit=10, text="a"), search("a", limit=10)]
-    assert len({call.identity() for call in forms}) == 1
-    assert search("a", 11).identity() != forms[0].identity()
+    assert len({identity(call) for call in forms}) == 1
+    assert identity(search("a", 11)) != identity(forms[0])
 
 
 def test_what_is_injected_does_not_count() -> None:
-    assert fetch("a", Client()).identity() == fetch("a", client=Client(), session=Client()).identity()
+    assert identity(fetch("a", Client())) == identity(fetch("a", client=Client(), session=Client()))
 
 
 def test_arguments_that_do_not_fit_are_refused_at_once_as_by_the_function_itself() -> None:
@@ -300,8 +307,8 @@ def test_what_is_injected_is_recognised_even_if_another_annotation_cannot_be_res
 def test_an_explicit_key_stands_for_the_input() -> None:
     call = fetch("a", Client())
     named = call.with_options(key="first")
-    assert named.identity() == fetch("b", Client()).with_options(key="first").identity()
-    assert named.identity() != call.identity()
+    assert identity(named) == identity(fetch("b", Client()).with_options(key="first"))
+    assert identity(named) != identity(call)
     assert call.key is None, "the call itself is not changed"
 
 
