@@ -32,6 +32,7 @@ from rh_agents import (
     current,
     tool,
 )
+from rh_agents.core.errors import InputError
 from rh_agents.core.results import Outcome
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 from tests.runtime.worlds import RUN, KeepingStore
@@ -416,9 +417,11 @@ def test_questions_can_be_answered_in_any_order_and_some_at_a_time(
             questions = await there.store.questions(RUN)
             chance.shuffle(questions)
             for question in questions[: chance.randint(1, len(questions))]:
-                answer = b'"wrong"' if is_wrong else str(len(question.text)).encode()
-                await there.store.answer(RUN, question.id, answer)
-                is_wrong = False
+                if is_wrong:  # it is refused, and the question stays open
+                    with pytest.raises(InputError, match="does not fit"):
+                        await there.store.answer(RUN, question.id, b'"wrong"')
+                    is_wrong = False
+                await there.store.answer(RUN, question.id, str(len(question.text)).encode())
         assert value == expected
         assert there.ended == undisturbed.ended
         answered = await there.store.questions(RUN, is_open=False)
