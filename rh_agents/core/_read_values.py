@@ -258,9 +258,9 @@ def _read_url(node: Node, _: bool) -> Any:
     return kind(_text(node))
 
 
-def _read_array(node: Node, _: bool) -> Any:
+def _read_array(node: Node, unknown_ok: bool) -> Any:
     shape = tuple(_checked(each, int) for each in _checked(node["shape"], list))
-    found = _array(node, shape)
+    found = _array(node, shape, unknown_ok)
     return found.copy() if found.nbytes <= _COPIED_AT_ONCE else _copied(found)
 
 
@@ -274,15 +274,19 @@ def _copied(array: Any) -> Any:
     return copy
 
 
-def _read_scalar(node: Node, _: bool) -> Any:
-    return _array(node, ())[()]
+def _read_scalar(node: Node, unknown_ok: bool) -> Any:
+    return _array(node, (), unknown_ok)[()]
 
 
-def _array(node: Node, shape: tuple[int, ...]) -> Any:
+def _array(node: Node, shape: tuple[int, ...], unknown_ok: bool) -> Any:
     name = _text(node, "dtype")
     if not DTYPE.fullmatch(name):
         raise StoreError(f"a recorded array is damaged: {name!r:.60} is no kind of number")
     numpy = importlib.import_module("numpy")
+    if "texts" in node:  # with secrets among them, which may be longer by now than the array had room for
+        texts = numpy.array(_list(node, unknown_ok, "texts"))
+        wider = texts.dtype.newbyteorder(name[0])
+        return texts.astype(max(numpy.dtype(name), wider, key=lambda each: each.itemsize)).reshape(shape)
     return numpy.ndarray(shape, numpy.dtype(name), _bytes_in(node) or b"\0")
 
 

@@ -34,7 +34,7 @@ from rh_agents.core._registry import (
 )
 from rh_agents.core._unstarted import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
-from rh_agents.core.redaction import Reference, Secret, parts_of
+from rh_agents.core.redaction import Reference, Secret, has_secrets, parts_of
 
 __all__ = [
     "ADDRESSES",
@@ -337,10 +337,21 @@ def _numpy_node(value: Any, kind: type, numpy: Any) -> Node | None:
     dtype = value.dtype
     if not DTYPE.fullmatch(dtype.str) or numpy.dtype(dtype.str) != dtype:
         return None
-    node = {TAG: "ndarray" if is_array else "scalar", "dtype": dtype.str, "v": _base64(value.tobytes())}
+    node: Node = {TAG: "ndarray" if is_array else "scalar", "dtype": dtype.str}
+    texts = value.ravel().tolist() if dtype.kind in "SU" and has_secrets() else []
+    if any(map(_has_secret, texts)):
+        node["texts"] = texts
+    else:
+        node["v"] = _base64(value.tobytes())
     if is_array:
         node["shape"] = list(value.shape)
     return node
+
+
+def _has_secret(text: str | bytes) -> bool:
+    if isinstance(text, bytes):
+        return parts_of(text.decode("latin-1"), is_bytes=True) is not None
+    return parts_of(text) is not None
 
 
 DTYPE = re.compile(r"[<>|=][biufcmMSUV]\d+(\[\d*[A-Za-z]+(/\d+)?\])?")

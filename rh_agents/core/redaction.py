@@ -17,6 +17,7 @@ makes a new table, so that readers need no lock.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
@@ -34,6 +35,7 @@ __all__ = [
     "Reference",
     "Secret",
     "forget_secret",
+    "has_secrets",
     "is_credential_name",
     "logger",
     "parts_of",
@@ -186,6 +188,15 @@ def _base64(text: str) -> str:
     return b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
 
 
+def _json(text: str) -> str:
+    """As in a JSON text; a result may be one, and hold another one."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _json_ascii(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
 SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "": lambda text: text,
     "url": _percent,
@@ -193,8 +204,19 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "url-lower": lambda text: _percent(text, digits="%%%02x"),
     "base64": _base64,
     "base64url": lambda text: urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii"),
+    "json": _json,
+    "json-ascii": _json_ascii,
+    "json-json": lambda text: _json(_json(text)),
+    "json-ascii-json": lambda text: _json(_json_ascii(text)),
+    "repr": lambda text: repr(text)[1:-1],
+    "ascii": lambda text: ascii(text)[1:-1],
+    "url-url": lambda text: _percent(_percent(text)),
+    "form-url": lambda text: _percent(_percent(text, space="+")),
 }
-"""How a secret may stand in a value: by the name of the spelling, which is recorded, how it is made of the secret."""
+"""How a secret may stand in a value: by the name of the spelling, which is recorded, how it is made of the secret.
+
+What is in a store names them, so names are added and never changed.
+"""
 
 
 def _cores(text: str) -> Iterator[str]:
@@ -213,9 +235,6 @@ def _shown_forms(value: str) -> Iterator[str]:
     for spell in SPELLINGS.values():
         yield spell(value)
     yield from _cores(value)
-    yield to_json(value.encode("utf-8", "replace").decode())[1:-1].decode()
-    yield ascii(value)[1:-1]
-    yield repr(value)[1:-1]
 
 
 class Reference(NamedTuple):
@@ -272,6 +291,11 @@ def stored_needles() -> tuple[bytes, ...]:
     return _table.needles
 
 
+def has_secrets() -> bool:
+    """Whether anything is registered that is looked for in texts."""
+    return bool(_table.references)
+
+
 def parts_of(text: str, *, is_bytes: bool = False) -> list[str | Reference] | None:
     """The text with references for the secrets in it; None if there are none.
 
@@ -300,49 +324,95 @@ def registered_value(name: str) -> str | None:
 
 # -- in texts that people read -----------------------------------------------------------------------------------------
 
+_NAME_BEGINS = r"(?<![\w.-])"
+"""A name is tried once, from its beginning. From each of its parts (`\\b`), a long one would take quadratic time."""
 _NAMES = (
     r"(?:[\w.-]*[_.-])?(?:api[_-]?key|apikey|access[_-]?key|key|token|secret|password|passwd|pwd|signature|sig|credential"
     r"|auth|authorization|session[_-]?id|sas)"
 )
 _CREDENTIAL_NAME = re.compile(rf"(?i){_NAMES}|cookie")
-_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+_NAMED = ("key", "token", "secret", "passw", "pwd", "sig", "credential", "auth", "session", "sas")
+"""Something of this is in each of the names, in small letters."""
+
+
+class _Shape(NamedTuple):
+    """What credentials of one kind look like.
+
+    Attributes:
+        hints: for each group of these, one of it is in every text that the pattern fits, in small letters. To look for
+            them takes much less time than to try the pattern.
+        pattern: takes time in proportion to the text, whatever stands there: no part of a text is read again from
+            many beginnings.
+        replacement: what is left of it.
+    """
+
+    hints: tuple[tuple[str, ...], ...]
+    pattern: re.Pattern[str]
+    replacement: str
+
+
+_SHAPES: tuple[_Shape, ...] = (
     # scheme://user:password@host; of a user alone, where it is a token (as for https) and not a name (as for ssh)
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/@:?#'\"<>]*):[^\s/@'\"<>]+@"), r"\1:***@"),
-    (re.compile(r"(?i)(\bhttps?://)[^\s/@:?#'\"<>]+@"), r"\1***@"),
+    _Shape((("://",), ("@",)), re.compile(r"(://[^\s/@:?#'\"<>]*):[^\s/'\"<>]+@"), r"\1:***@"),
+    _Shape((("http",), ("@",)), re.compile(r"(?i)(\bhttps?://)[^\s/@:?#'\"<>]+@"), r"\1***@"),
     # ?token=..., &X-Amz-Signature=...
-    (re.compile(rf"(?i)([?&;]{_NAMES}=)[^\s&#;'\"<>)\]}}]+"), r"\1***"),
+    _Shape((("=",), _NAMED), re.compile(rf"(?i)([?&;]{_NAMES}=)[^\s&#;'\"<>)\]}}]+"), r"\1***"),
     # Authorization: Bearer ..., 'authorization': 'Basic ...', x-api-key: ...
-    (
+    _Shape(
+        (("authorization",),),
         re.compile(
             r"(?i)(\b(?:proxy-)?authorization\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?(?:(?:bearer|basic|token|digest|negotiate)\s+)?)"
             r"[^\s'\",;\\)}\]]+"
         ),
         r"\1***",
     ),
-    (re.compile(r"(?i)(\bx-api-key\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?)[^\s'\",;\\)}\]]+"), r"\1***"),
-    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{8,}=*"), r"\1***"),
+    _Shape(
+        (("x-api-key",),),
+        re.compile(r"(?i)(\bx-api-key\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?)[^\s'\",;\\)}\]]+"),
+        r"\1***",
+    ),
+    _Shape((("bearer", "basic"),), re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{8,}=*"), r"\1***"),
     # password='...', "api_key": "..."; without quotes only after an equals sign
-    (re.compile(rf"(?i)(\b{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])[^'\"\\]+"), r"\1***"),
-    (
+    _Shape(
+        ((":", "="), ("'", '"'), _NAMED),
+        re.compile(rf"(?i)({_NAME_BEGINS}{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])[^'\"\\]+"),
+        r"\1***",
+    ),
+    _Shape(
+        (("=",), _NAMED),
         re.compile(
-            r"(?i)(\b(?:[\w.-]*(?:password|passwd|pwd|secret)|(?:[\w.-]*[_.-])?(?:api[_-]?key|token))=)"
+            rf"(?i)({_NAME_BEGINS}(?:[\w.-]*(?:password|passwd|pwd|secret)|(?:[\w.-]*[_.-])?(?:api[_-]?key|token))=)"
             r"[^\s&#,;'\")\]}]+"
         ),
         r"\1***",
     ),
     # keys that tell by their beginning whose they are, and JSON Web Tokens
-    (
+    _Shape(
+        (
+            (
+                "sk-",
+                "gho_",
+                "ghp_",
+                "ghs_",
+                "ghu_",
+                "ghr_",
+                "github_pat_",
+                "glpat-",
+                "xox",
+                "hf_",
+                "aiza",
+                "akia",
+                "asia",
+            ),
+        ),
         re.compile(
             r"\b(?:sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
-            r"|hf_[A-Za-z0-9]{20,}|AIza[\w-]{30,}|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
+            r"|hf_[A-Za-z0-9]{20,}|AIza[\w-]{30,}|(?:AKIA|ASIA)[A-Z0-9]{16})"
         ),
         "***",
     ),
+    _Shape((("eyj",),), re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"), "***"),
 )
-_HINT = re.compile(
-    r"(?i)[@=]|key|token|secret|passw|auth|bearer|basic|sk-|gh[opsur]_|github_pat|glpat|xox|hf_|AIza|AKIA|ASIA|eyJ"
-)
-"""Something of this is in every text that a shape fits. Most texts have none of it."""
 
 
 def redact(text: str) -> str:
@@ -354,10 +424,10 @@ def redact(text: str) -> str:
     finder = _finder(marks, text)
     if finder is not None:
         text = finder.sub(lambda found: marks[found[0]], text)
-    if _HINT.search(text) is None:
-        return text
-    for shape, replacement in _SHAPES:
-        text = shape.sub(replacement, text)
+    small = text.lower()
+    for shape in _SHAPES:
+        if all(any(hint in small for hint in group) for group in shape.hints):
+            text = shape.pattern.sub(shape.replacement, text)
     return text
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import json
 import logging
 import pickle
+import time
 import urllib.parse
 from collections.abc import Iterator
 
@@ -45,7 +47,12 @@ SPELT = {
     "in base64": base64.b64encode(VALUE.encode()).decode(),
     "in base64 for URLs": base64.urlsafe_b64encode(VALUE.encode()).decode(),
     "in JSON": VALUE.replace("\\", "\\\\").replace('"', '\\"'),
+    "in JSON of ASCII": json.dumps(VALUE)[1:-1],
+    "in JSON within JSON": json.dumps(json.dumps(VALUE, ensure_ascii=False), ensure_ascii=False)[3:-3],
+    "in JSON of ASCII within JSON": json.dumps(json.dumps(VALUE))[3:-3],
     "as Python writes it": repr(VALUE)[1:-1],
+    "as Python writes it in ASCII": ascii(VALUE)[1:-1],
+    "in a URL within a URL": urllib.parse.quote(urllib.parse.quote(VALUE, safe=""), safe=""),
 }
 
 
@@ -105,6 +112,35 @@ def test_what_only_looks_a_little_like_one_stays(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a-",
+        "a.",
+        "key=",
+        "eyJ-",
+        "token_",
+        "secret-",
+        "a+",
+        "bearer ",
+        "://a:",
+        "http://",
+        "?a_",
+        "authorization: ",
+        "x",
+    ],
+)
+def test_a_long_text_takes_no_quadratic_time_whatever_stands_in_it(part: str) -> None:
+    text = "'=: key://@ eyj sk- \"" + part * (100_000 // len(part)) + ":"
+    begin = time.process_time()
+    redact(text)
+    assert time.process_time() - begin < 3, "it takes a tenth of a second, and quadratic time is most of a minute"
+
+
+def test_a_password_with_an_at_sign_is_taken_out_of_a_url_as_a_whole() -> None:
+    assert redact("no route to postgresql://app:p@ss@word@db/x") == "no route to postgresql://app:***@db/x"
+
+
 def test_a_short_secret_is_not_looked_for_in_texts() -> None:
     try:
         assert Secret("pin", "1234").reveal() == "1234"
@@ -155,6 +191,9 @@ VALUES = {
     "twice": VALUE + VALUE,
     "in a URL": f"https://x/?p={urllib.parse.quote(VALUE, safe='')}&q=1",
     "base64": base64.b64encode(VALUE.encode()).decode(),
+    "JSON within JSON": json.dumps({"body": json.dumps({"password": VALUE})}),
+    "text of an error": str(KeyError(VALUE)),
+    "a URL within a URL": urllib.parse.quote(f"https://x/?p={urllib.parse.quote(VALUE, safe='')}", safe=""),
     "bytes": b"\xff" + VALUE.encode() + b"\x00",
     "bytearray": bytearray(VALUE.encode()),
     "list": [1, [VALUE, float("inf")]],
@@ -177,6 +216,25 @@ def test_what_is_stored_has_the_name_of_a_secret_and_what_is_read_the_secret(nam
     assert b'"db"' in data
     assert decode(data) == value
     assert type(decode(data)) is type(value)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_in_an_array_have_the_names_of_secrets_and_make_room_for_longer_ones(order: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    for kind, encoding in (("U", "utf-32-le" if order == "<" else "utf-32-be"), ("S", "utf-8")):
+        texts = [["a", VALUE], ["b", f"x{VALUE}"]]
+        items = texts if kind == "U" else [[each.encode() for each in row] for row in texts]
+        array = numpy.array(items).astype(f"{order}{kind}30")
+        for value in (array, array[1, 1]):
+            data = encode(value)
+            assert base64.b64encode(VALUE.encode(encoding))[4:-4] not in data
+            assert decode(data).dtype == value.dtype
+            numpy.testing.assert_array_equal(decode(data), value)
+        data = encode(array)
+        Secret("db", "a-longer-one-" * 5)
+        found = decode(data)[1, 1]
+        assert (found if kind == "U" else found.decode()) == "x" + "a-longer-one-" * 5
+        Secret("db", VALUE)
 
 
 def test_a_changed_secret_is_put_back_as_it_is_now() -> None:
