@@ -7,9 +7,8 @@ when it is given. That is a little stricter than Pydantic is, which also takes `
 
 from __future__ import annotations
 
+import json
 from typing import Any
-
-from pydantic_core import from_json
 
 from rh_agents.core.errors import InputError
 
@@ -23,9 +22,15 @@ def expect_fitting(schema: str | None, answer: bytes) -> None:
     """Refuse an answer that does not fit the schema of its question. Both are JSON.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not, or it is no JSON.
     """
-    problem = None if schema is None else why_not_fitting(schema, from_json(answer))
+    if schema is None:
+        return
+    try:
+        value = json.loads(answer)  # also takes halves of surrogate pairs, which an answer may have in it
+    except ValueError as error:
+        raise InputError(f"the answer is no JSON: {error}") from error
+    problem = why_not_fitting(schema, value)
     if problem is not None:
         raise InputError(f"the answer does not fit: {problem}")
 
@@ -37,7 +42,7 @@ def why_not_fitting(schema: str, value: Any) -> str | None:
     from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
     try:
-        about = from_json(schema)
+        about = json.loads(schema)
         Draft202012Validator.check_schema(about)
         # An empty registry: nothing that a schema refers to is ever fetched.
         found = sorted(Draft202012Validator(about, registry=Registry()).iter_errors(value), key=lambda each: each.path)

@@ -190,6 +190,7 @@ class QuestionCall(Call[Any]):
             try:
                 self._adapter = TypeAdapter(schema)
             except PydanticSchemaGenerationError as error:
+                self.discard()
                 raise DefinitionError(f"ask({text!r}): no answer can be a {schema!r}: {error}") from error
 
     def canonical_input(self) -> bytes:

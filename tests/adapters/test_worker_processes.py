@@ -182,7 +182,7 @@ def test_a_call_knows_where_it_is_and_reports_what_it_used() -> None:
             assert known["group_id"]
             await far.report()
             assert state.spent.usage.requests == 2
-        with pytest.raises(RuntimeError, match="inside of a call"):
+        with pytest.raises(RuntimeError, match="inside a running call"):
             await ProcessExecutor(1).call(far.context.actor.handler, (), {})
 
     run_main(main)
