@@ -227,7 +227,8 @@ def _command(descriptors: Sequence[int]) -> list[str]:
     if not sys.executable:
         raise DefinitionError("engine='process' needs a Python to start, and sys.executable names none")
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    path = [each for each in sys.path if isinstance(each, str)]  # Python does not look at anything else either
+    entries: list[object] = [*sys.path]
+    path = [each for each in entries if isinstance(each, str)]  # Python does not look at anything else either
     return [sys.executable, *options, "-c", _COMMAND, *map(str, descriptors), os.pathsep.join(path)]
 
 
