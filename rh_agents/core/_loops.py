@@ -9,6 +9,7 @@ thread may wake.
 *The dead.* A loop that was closed runs no `finally`: what its calls held is never given back, and those that waited
 never leave. A loop says that it is closed; one that nobody refers to any more is as dead. Neither is told to anybody,
 so who waits for another loop looks from time to time. One that was only stopped may run again, so it is passed over.
+A forked child has copies of its parent's loops, which say that they run: for the child they are gone.
 
 *Time.* Loops of threads read the same monotonic clock. One with a clock of its own (in tests) may begin at zero after
 another one has come to a thousand: for what they share, time goes on from there instead of standing still that long.
@@ -17,6 +18,7 @@ another one has come to a thousand: for what they share, time goes on from there
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -32,10 +34,11 @@ class Home:
         thread: the thread in which it was seen running.
     """
 
-    __slots__ = ("_loop", "thread")
+    __slots__ = ("_loop", "_process", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
+        self._process = os.getpid()
         self.thread: int = threading.get_ident()
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -46,13 +49,13 @@ class Home:
     def is_gone(self) -> bool:
         """Whether it will never run again."""
         loop = self._loop()
-        return loop is None or loop.is_closed()
+        return loop is None or loop.is_closed() or self._process != os.getpid()
 
     @property
     def is_running(self) -> bool:
         """Whether some thread runs it now."""
         loop = self._loop()
-        return loop is not None and loop.is_running()
+        return loop is not None and loop.is_running() and not self.is_gone
 
     @property
     def cannot_run(self) -> bool:
@@ -68,7 +71,7 @@ class Home:
     def call(self, function: Callable[[], None]) -> bool:
         """Call a function on this loop: at once if it is the one that runs here. False if it is gone."""
         loop = self._loop()
-        if loop is None:
+        if loop is None or self.is_gone:
             return False
         if loop is _running_loop():
             function()

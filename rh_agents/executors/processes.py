@@ -74,7 +74,7 @@ class ProcessExecutor:
         reference = refer(function)
         name = getattr(function, "__qualname__", repr(function))
         context = _context()
-        async with self._slots:
+        async with self._slots.one():
             data, is_by_value = pickled_arguments(args, kwargs, name, is_by_value=isinstance(reference, ByValue))
             frame = await self._call(Order(reference, name, context, is_by_value), data)
         return await _outcome(frame, name)

@@ -346,7 +346,7 @@ def test_slots_are_given_in_order_to_event_loops_of_several_threads() -> None:
 
     async def member() -> None:
         nonlocal inside, peak
-        async with slots:
+        async with slots.one():
             with lock:
                 inside += 1
                 peak = max(peak, inside)
@@ -370,11 +370,11 @@ def test_a_slot_is_lost_neither_to_a_cancelled_waiter_nor_to_a_closed_loop() -> 
     slots = Slots(1)
 
     async def wait() -> None:
-        async with slots:
+        async with slots.one():
             pass
 
     async def give_up() -> None:
-        async with slots:
+        async with slots.one():
             waiting = [asyncio.ensure_future(wait()) for _ in range(3)]
             await asyncio.sleep(0)
             waiting[0].cancel()
@@ -384,22 +384,40 @@ def test_a_slot_is_lost_neither_to_a_cancelled_waiter_nor_to_a_closed_loop() -> 
 
     run_main(give_up)
     abandoned = asyncio.new_event_loop()
-    entered = slots.__aenter__()
-    abandoned.run_until_complete(entered)
+    abandoned.run_until_complete(slots.one().__aenter__())
     task = abandoned.create_task(wait())
     abandoned.run_until_complete(asyncio.sleep(0))
+    run_main(wait)  # passes over the one that waits there, and takes what is held there
     abandoned.close()
-
-    async def main() -> None:
-        waiting = asyncio.ensure_future(wait())
-        await asyncio.sleep(0)
-        await slots.__aexit__(None, None, None)
-        await waiting
-
-    run_main(main)
+    run_main(wait)
     with contextlib.suppress(RuntimeError):
         task.get_coro().close()  # type: ignore[union-attr, unused-ignore]
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_forked_child_waits_for_no_slot_that_its_parent_holds() -> None:
+    slots = Slots(1)
+
+    async def main() -> int:
+        async with slots.one():
+            return await asyncio.to_thread(fork_and_wait, slots)
+
+    assert run_main(main) == 0
+
+
+def fork_and_wait(slots: Slots) -> int:
+    """The exit code of a child that takes a slot; it is killed if it has to wait for long."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+
+        async def take() -> None:
+            async with slots.one():
+                pass
+
+        asyncio.run(take())
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 # -- whole programs ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from types import TracebackType
 
+from rh_agents.core._loops import Home, Place, home, reentrant_lock
 from rh_agents.executors._workers.worker import Worker
 
 __all__ = ["Slots", "pool", "processors"]
@@ -17,6 +18,8 @@ __all__ = ["Slots", "pool", "processors"]
 _LONGEST_IDLE = 300.0
 """Seconds after which an idle worker is not kept any more: what its functions have loaded may be large."""
 _TIME_AT_EXIT = 3.0
+_LOOK_AFTER_OTHERS = 0.2
+"""Seconds after which somebody who waits looks whether the event loops of the others are still there."""
 
 
 def processors() -> int:
@@ -26,63 +29,98 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-class _Waiter:
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
-        self.has_slot = False
-
-
 class Slots:
-    """So many may be inside at a time, first come, first served; from event loops of several threads."""
+    """So many may be inside at a time, first come, first served; from event loops of several threads.
+
+    An event loop may be gone, or left in the middle, and a forked child has copies of its parent's: see `_loops`. What
+    those hold is taken from them when it is needed, and those that wait there are passed over. (They may run again;
+    then for a while more are inside than should be, which is better than to wait for ever.)
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = count
-        self._waiting: deque[_Waiter] = deque()
-        self._lock = threading.Lock()
+        self._lock = reentrant_lock()
+        self._holders: dict[Slot, Home] = {}
+        self._queue: deque[Place] = deque()
+
+    def one(self) -> Slot:
+        """Be inside: `async with slots.one()`."""
+        return Slot(self)
+
+    async def take(self, slot: Slot) -> None:
+        """Wait until it is this one's turn."""
+        if self._admit(slot, None):
+            return
+        place = Place()
+        with self._lock:
+            self._queue.append(place)
+        try:
+            while not self._admit(slot, place):
+                await self._wait(place)
+        finally:
+            with self._lock:
+                if place in self._queue:
+                    self._queue.remove(place)
+                self._wake_next()
+
+    def release(self, slot: Slot) -> None:
+        """It is free for others, if it was not taken from this one meanwhile."""
+        with self._lock:
+            self._holders.pop(slot, None)
+            self._wake_next()
+
+    def _admit(self, slot: Slot, place: Place | None) -> bool:
+        with self._lock:
+            if len(self._holders) >= self.count:
+                self._holders = {
+                    each: home for each, home in self._holders.items() if not (home.is_gone or home.cannot_run)
+                }
+            if len(self._holders) >= self.count or not self._is_first(place):
+                return False
+            self._holders[slot] = home()
+            return True
+
+    def _is_first(self, place: Place | None) -> bool:
+        for other in self._queue:
+            if other is place:
+                return True
+            if other.home.is_running:
+                return False
+        return place is None
+
+    def _wake_next(self) -> None:
+        for place in list(self._queue):
+            if not place.wake():
+                self._queue.remove(place)
+            elif place.home.is_running:
+                return
+
+    async def _wait(self, place: Place) -> None:
+        timer = None
+        with self._lock:
+            homes = {*self._holders.values(), *(other.home for other in self._queue)}
+        if homes != {place.home}:  # nobody tells when the loop of somebody else is gone
+            timer = asyncio.get_running_loop().call_later(_LOOK_AFTER_OTHERS, place.wake)
+        try:
+            await place.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+class Slot:
+    """A context manager: inside of it, one of the slots is taken."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
 
     async def __aenter__(self) -> None:
-        with self._lock:
-            if self._free and not self._waiting:
-                self._free -= 1
-                return
-            waiter = _Waiter()
-            self._waiting.append(waiter)
-        try:
-            await waiter.future
-        except BaseException:
-            with self._lock:
-                if waiter.has_slot:
-                    self._pass_on()
-                else:
-                    self._waiting.remove(waiter)
-            raise
+        await self._slots.take(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            waiter.has_slot = True
-            try:
-                if waiter.loop is asyncio._get_running_loop():  # which need not be woken through a pipe
-                    _wake(waiter.future)
-                else:
-                    waiter.loop.call_soon_threadsafe(_wake, waiter.future)
-            except RuntimeError:  # its loop has been closed, and nobody waits there any more
-                continue
-            return
-        self._free += 1
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        self._slots.release(self)
 
 
 class Pool:
