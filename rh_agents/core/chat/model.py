@@ -313,6 +313,7 @@ class ModelCall(Call[T]):
 
     def with_options(self, *, key: str) -> ModelCall[T]:
         """The same call with another identity: `key` stands for the input when the run is executed again."""
+        self.discard()
         call: ModelCall[T] = ModelCall(self.model, self.request, self.answer, only_content=self.only_content)
         call.key = key
         return call
