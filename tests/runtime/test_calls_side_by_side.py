@@ -19,7 +19,8 @@ async def side_by_side(there: World, *chains: list[Any]) -> list[Any]:
     async def chain(pages: list[Any]) -> list[Any]:
         return [await fetch(page) for page in pages]
 
-    return await asyncio.gather(*(chain(pages) for pages in chains))
+    found: list[Any] = await asyncio.gather(*(chain(pages) for pages in chains))
+    return found
 
 
 def stop_after(seconds: float, state: ExecutionState, grace: float) -> None:
