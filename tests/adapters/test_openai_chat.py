@@ -85,8 +85,8 @@ def asked(reply: Reply, prompt: Any = "Hello?", **settings: Any) -> ChatResponse
     return run(main())
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(main, 60))
+def run(main: Coroutine[Any, Any, T], *, seconds: float = 60) -> T:
+    return asyncio.run(asyncio.wait_for(main, seconds))
 
 
 class Verdict(BaseModel):
@@ -449,7 +449,7 @@ def test_wherever_a_stream_of_four_kilobytes_breaks_it_is_no_success(reset: bool
                     successes.append(cuts[f"cut {result.index}"])
         return size, successes
 
-    size, successes = run(main())
+    size, successes = run(main(), seconds=600)
     assert size > 4_000
     assert all(at >= size - 1 for at in successes)
 
@@ -493,7 +493,7 @@ def test_five_thousand_calls_with_a_third_of_faults_come_to_their_end(is_streame
         assert server.most <= 40
         assert limit.in_use == 0
 
-    run(main())
+    run(main(), seconds=600)
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
