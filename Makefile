@@ -57,7 +57,7 @@ test-eager: setup ## run the tests of the core with eager tasks (Python 3.12 and
 test-uvloop: setup ## run the tests of the core and the store that make real event loops on uvloop
 	@$(PY) -m pytest $(PARALLEL) --loops=uvloop $(UVLOOP_TESTS) $(ARGS)
 
-test-all: test test-slow test-uvloop ## run all of them; `make stress` is not among them
+test-all: test test-slow test-uvloop test-eager ## run all of them; `make stress` is not among them
 
 stress: setup ## kill, cut the power, fill the disk, race: everything in full (minutes; as root on Linux nothing is skipped)
 	@$(PY) -m pytest --run-stress -o faulthandler_timeout=0 tests/stress $(ARGS)
