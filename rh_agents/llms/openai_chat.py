@@ -15,6 +15,7 @@ from rh_agents.core.errors import AccessDenied, IncompleteAnswer
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
 from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
+from rh_agents.llms._sse import server_events
 from rh_agents.llms.prices import price_of
 
 try:
@@ -144,12 +145,12 @@ class OpenAIChat(ChatModel):
     async def _read_stream(self, pieces: AsyncIterator[bytes], on_delta: OnDelta) -> ChatResponse:
         """Put the answer together. It is whole when the server has said so: both why it ended, and that it ended."""
         answer = AnswerInPieces()
-        async for data in _events(pieces):
+        async for kind, data in server_events(pieces):
             if data == _END:
                 return answer.whole()
             piece = read_json(data)
-            if piece.get("error"):
-                raise error_of_body(piece["error"], self.name)
+            if piece.get("error") or kind == "error":
+                raise error_of_body(piece.get("error") or piece, self.name)
             for delta in answer.add(piece):
                 await on_delta(delta)
         raise IncompleteAnswer(f"{self.name}: the stream broke off before its end")
@@ -211,16 +212,3 @@ async def _bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[byt
         if size > most:
             raise IncompleteAnswer(f"the answer is larger than max_bytes={most:,}")
         yield piece
-
-
-async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of the server-sent events in a stream of bytes (HTML Living Standard, 9.2.6), whole ones only."""
-    rest, lines = b"", list[bytes]()
-    async for piece in pieces:
-        *complete, rest = (rest + piece).replace(b"\r\n", b"\n").split(b"\n")
-        for line in complete:
-            if line.startswith(b"data:"):
-                lines.append(line[5:].removeprefix(b" "))
-            elif not line and lines:
-                yield b"\n".join(lines)
-                lines.clear()

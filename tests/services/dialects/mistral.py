@@ -1,0 +1,79 @@
+"""Mistral: refuses every field that it does not know, and has another name for the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rh_agents import Usage
+from tests.services.dialects.kit import COMMON, Dialect, Says, Wanted, in_pieces, recorded
+from tests.services.model_server import Reply
+
+_ABOUT = {"id": "cmpl-e5", "created": 1_764_000_000, "model": "mistral-medium-latest"}
+_USAGE = {"prompt_tokens": 82, "completion_tokens": 17, "total_tokens": 99, "num_cached_tokens": 0}
+_COUNTED = Usage(82, 17, 0, 0, 1)
+
+
+def says(text: str, finish: str | None = "stop") -> Says:
+    """The usage comes in the last piece, without being asked for."""
+    deltas = [{"content": piece} for piece in in_pieces(text)]
+    return recorded(
+        _ABOUT, {"content": text, "tool_calls": None}, deltas, finish, _USAGE, _COUNTED, usage_in="last piece"
+    )
+
+
+def calls(wanted: Sequence[Wanted]) -> Says:
+    """All calls come whole in one piece. Ids have nine letters or digits."""
+    made = [
+        {"id": f"D681Pe{number:03}", "function": {"name": call.name, "arguments": call.text}, "index": number}
+        for number, call in enumerate(wanted)
+    ]
+    return recorded(
+        _ABOUT,
+        {"content": "", "tool_calls": made},
+        [{"content": "", "tool_calls": made}],
+        "tool_calls",
+        _USAGE,
+        _COUNTED,
+        usage_in="last piece",
+    )
+
+
+def refusal(status: int, message: str) -> Reply:
+    """What its framework says about a field, in a body without an error object."""
+    place, _, said = message.partition(": ")
+    detail = [{"type": "extra_forbidden", "loc": ["body", *place.split(".")], "msg": said}]
+    return Reply(
+        {
+            "object": "error",
+            "message": {"detail": detail},
+            "type": "invalid_request_error",
+            "param": None,
+            "code": None,
+        },
+        422 if status == 400 else status,
+    )
+
+
+DIALECT = Dialect(
+    name="mistral",
+    base_url="https://api.mistral.ai/v1",
+    model="mistral-medium-latest",
+    says=says,
+    calls=calls,
+    sources=(
+        "the types of the package mistralai 3.7.0",
+        "anon-kode, issue 53 (stream_options); eca, issue 231 (max_completion_tokens)",
+        "crush, issue 1590 (reasoning_content)",
+    ),
+    fields=COMMON | {"max_tokens", "random_seed", "parallel_tool_calls", "n", "safe_prompt", "reasoning_effort"},
+    refuses_others=True,
+    assistant_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
+    endings={
+        "stop": "stop",
+        "tool_calls": "tool_calls",
+        "length": "length",
+        "model_length": "length",
+        "error": "broken",
+    },
+    refusal=refusal,
+)
