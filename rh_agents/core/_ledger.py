@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rh_agents.core.errors import StopRun, UsageError
@@ -214,7 +215,7 @@ async def reserve(
 
 
 def _without_cost(need: Usage) -> Usage:
-    return Usage(need.input_tokens, need.output_tokens, need.cached_tokens, need.reasoning_tokens, need.requests)
+    return replace(need, cost=0.0)
 
 
 def check_nesting(run: RunHandle, scope: Scope, name: str, is_agent: bool) -> None:

@@ -41,6 +41,7 @@ FIELDS: dict[str, str] = {
         "max_tokens stop seed extra"
     ),
     "rh_agents.core.chat.messages.ChatResponse": "text tool_calls finish_reason refusal model response_id usage output",
+    "rh_agents.core.chat.messages.DocumentPart": "type url name",
     "rh_agents.core.chat.messages.ImagePart": "type url detail",
     "rh_agents.core.chat.messages.Message": "role content tool_calls tool_call_id",
     "rh_agents.core.chat.messages.TextPart": "type text",
@@ -155,6 +156,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.UndefinedOrderError",
         "rh_agents.core.errors.UnknownOutcomeError",
         "rh_agents.core.errors.UnreadFailures",
+        "rh_agents.core.errors.UnreadableAnswer",
         "rh_agents.core.errors.UnstorableError",
         "rh_agents.core.errors.UsageError",
         "rh_agents.core.errors.WorkerLost",

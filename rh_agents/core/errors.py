@@ -32,6 +32,7 @@
     │       ├── ContextTooLong            the conversation does not fit into the model
     │       ├── ModelRefused              the model, or its provider, will not answer
     │       ├── AnswerTruncated           the answer is longer than it may be
+    │       ├── UnreadableAnswer          the answer came, and was paid, but has not the form of one
     │       └── InvalidAnswer             the answer does not fit the type, whatever the model was told
     ├── ToolError                         a tool that a model called failed
     ├── TooManyTurns                      an agent had no answer after all the turns that it has
@@ -57,7 +58,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
     from rh_agents.core.results import ExecutionResult
-    from rh_agents.core.usage import Spending
+    from rh_agents.core.usage import Spending, Usage
 
 __all__ = [
     "AccessDenied",
@@ -101,6 +102,7 @@ __all__ = [
     "UndefinedOrderWarning",
     "UnknownOutcomeError",
     "UnreadFailures",
+    "UnreadableAnswer",
     "UnstorableError",
     "UsageError",
     "WorkerLost",
@@ -258,7 +260,10 @@ class ModelError(RhAgentsError):
         code: the provider's own word for what is wrong.
         request_id: how the provider finds the request.
         retry_after: after so many seconds another attempt may succeed, if the provider says so.
+        usage: what the request used all the same; None if nothing, or if that is not known.
     """
+
+    usage: Usage | None = None
 
     def __init__(
         self,
@@ -268,8 +273,11 @@ class ModelError(RhAgentsError):
         code: str | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
+        if usage is not None:
+            self.usage = usage  # else nothing is recorded of it
         self.status = status
         self.code = code
         self.request_id = request_id
@@ -326,6 +334,14 @@ class ModelRefused(PermanentModelError):
 
 class AnswerTruncated(PermanentModelError):
     """An answer that must be an object, or arguments of a tool, ended at the greatest number of tokens."""
+
+
+class UnreadableAnswer(PermanentModelError):
+    """An answer came, and has to be paid, but it has not the form of one: the protocol of the provider is broken.
+
+    The model has been asked once more by then. Neither `retry` nor `output_retries` ask again: an endpoint that answers
+    so is likely to answer so always, and each of its answers has its price. `usage` says what they used together.
+    """
 
 
 class InvalidAnswer(PermanentModelError):

@@ -22,6 +22,8 @@ class Usage:
         reasoning_tokens: of the output tokens, those of its reasoning.
         requests: how many requests were made of providers.
         cost: in the currency of the price table, US dollars unless somebody has another one.
+        cache_write_tokens: of the input tokens, those that the provider was asked to keep in its cache.
+        estimates: how many of the requests did not say what they used, so that these numbers were estimated for them.
     """
 
     input_tokens: int = 0
@@ -30,6 +32,8 @@ class Usage:
     reasoning_tokens: int = 0
     requests: int = 0
     cost: float = 0.0
+    cache_write_tokens: int = 0
+    estimates: int = 0
 
     @property
     def tokens(self) -> int:
@@ -47,6 +51,8 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
             self.requests + other.requests,
             self.cost + other.cost,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.estimates + other.estimates,
         )
 
     def __sub__(self, other: Usage) -> Usage:
@@ -57,6 +63,8 @@ class Usage:
             self.reasoning_tokens - other.reasoning_tokens,
             self.requests - other.requests,
             self.cost - other.cost,
+            self.cache_write_tokens - other.cache_write_tokens,
+            self.estimates - other.estimates,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -78,11 +86,13 @@ class Price:
         input: for a million input tokens.
         output: for a million output tokens.
         cached_input: for a million input tokens that the provider had in its cache; None means the price of all others.
+        cache_write: for a million input tokens that it was asked to keep there; None means the price of all others.
     """
 
     input: float
     output: float
     cached_input: float | None = None
+    cache_write: float | None = None
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -93,8 +103,10 @@ class Price:
     def cost(self, usage: Usage) -> float:
         """What these tokens cost."""
         cached = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.input_tokens - usage.cached_tokens
-        return (fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output) / _PER
+        written = self.input if self.cache_write is None else self.cache_write
+        fresh = max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens)
+        read = fresh * self.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
+        return (read + usage.output_tokens * self.output) / _PER
 
 
 @dataclass(slots=True)
@@ -131,6 +143,10 @@ class Spending:
             parts.append(f"{self.usage.tokens:,} tokens")
         if self.usage.cost:
             parts.append(f"${self.usage.cost:,.4f}")
+        if self.usage.estimates:
+            parts.append(
+                f"{self.usage.estimates:,} of {max(self.usage.requests, self.usage.estimates):,} requests estimated"
+            )
         largest = sorted(self.by_actor.items(), key=lambda item: (-item[1].cost, -item[1].tokens, item[0]))
         shares = [f"{name} {_amount(usage)}" for name, usage in largest[:5]]
         return ", ".join(parts) + (f" ({'; '.join(shares)})" if shares else "")

@@ -10,8 +10,17 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from rh_agents.core.chat import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TextPart, ToolCall
-from rh_agents.core.errors import IncompleteAnswer
+from rh_agents.core.chat import (
+    ChatDelta,
+    ChatRequest,
+    ChatResponse,
+    DocumentPart,
+    FinishReason,
+    Message,
+    TextPart,
+    ToolCall,
+)
+from rh_agents.core.errors import IncompleteAnswer, InputError
 from rh_agents.core.usage import Usage
 
 __all__ = ["AnswerInPieces", "read_answer", "read_json", "request_body"]
@@ -69,8 +78,21 @@ def _message(message: Message) -> dict[str, Any]:
 def _part(part: Any) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
+    if isinstance(part, DocumentPart):
+        return _document(part)
     image = {"url": part.url} if part.detail is None else {"url": part.url, "detail": part.detail}
     return {"type": "image_url", "image_url": image}
+
+
+def _document(part: DocumentPart) -> dict[str, Any]:
+    """A text file as text, since the protocol takes no other; anything else as a file, whose bytes have to be there."""
+    data = part.data
+    if data is None:
+        raise InputError(f"a document is sent with its bytes: read {part.url!r}, and use DocumentPart.from_bytes")
+    if (part.media_type or "").startswith("text/"):
+        title = f"{part.name}:\n" if part.name else ""
+        return {"type": "text", "text": title + data.decode(errors="replace")}
+    return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": part.url}}
 
 
 def _tool(request: ChatRequest, index: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rh_agents.core.errors import AccessDenied, IncompleteAnswer
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
 from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
+from rh_agents.llms._providers import Provider, provider_at
 from rh_agents.llms._sse import server_events
 from rh_agents.llms.prices import price_of
 
@@ -60,7 +61,7 @@ class OpenAIChat(ChatModel):
     max_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     """Answers that are larger than this are not read to their end."""
     length_field: str | None = None
-    """What the server calls `max_tokens`: OpenAI calls it `max_completion_tokens`, which is the default there."""
+    """What the server calls `max_tokens`; by default what its provider does: OpenAI says `max_completion_tokens`."""
 
     _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = PrivateAttr(default_factory=WeakKeyDictionary)
 
@@ -107,9 +108,14 @@ class OpenAIChat(ChatModel):
         return self.price or price_of(self.model)
 
     @property
+    def provider(self) -> Provider:
+        """What is known of the provider at its address."""
+        return provider_at(self.base_url)
+
+    @property
     def length_name(self) -> str:
         """What the server calls the greatest number of tokens."""
-        return self.length_field or ("max_tokens" if self.base_url else "max_completion_tokens")
+        return self.length_field or self.provider.length_field
 
     async def sdk(self) -> openai.AsyncOpenAI:
         """The client that this event loop uses; for what is not a question to a model."""

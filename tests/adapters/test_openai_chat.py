@@ -31,13 +31,14 @@ from rh_agents import (
     redact,
     tool,
 )
-from rh_agents.core.chat import ChatRequest, ChatResponse, FinishReason, ImagePart, Message, ToolCall
+from rh_agents.core.chat import ChatRequest, ChatResponse, DocumentPart, FinishReason, ImagePart, Message, ToolCall
 from rh_agents.core.errors import (
     AccessDenied,
     AnswerTruncated,
     CallTimeout,
     ContextTooLong,
     IncompleteAnswer,
+    InputError,
     InvalidRequest,
     ModelError,
     ModelOverloaded,
@@ -64,6 +65,7 @@ openai = pytest.importorskip("openai", reason="openai is not installed: pip inst
 
 from rh_agents.llms import OpenAIChat  # noqa: E402
 from rh_agents.llms._openai_errors import ERRORS, NEVER_RAISED, advice_in, seconds_to_wait  # noqa: E402
+from rh_agents.llms._providers import PROVIDERS  # noqa: E402
 from rh_agents.llms.prices import price_of  # noqa: E402
 
 T = TypeVar("T")
@@ -128,6 +130,35 @@ def test_everything_that_a_request_can_say_is_sent() -> None:
     wanted = {"model": "stub", "temperature": 0.5, "max_tokens": 7, "seed": 3, "top_k": 4, "parallel_tool_calls": False}
     assert {name: body[name] for name in wanted} == wanted
     assert "stream" not in body
+
+
+def test_documents_are_sent_as_files_and_text_files_as_text() -> None:
+    async def main() -> Any:
+        async with model_server(answer()) as server:
+            pdf, text = (
+                DocumentPart.from_bytes(b"%PDF", name="a.pdf"),
+                DocumentPart.from_bytes(b"hi", "text/plain", "b"),
+            )
+            await chat(server)(Message.user("Read.", pdf, text))
+            with pytest.raises(InputError, match="from_bytes"):
+                await chat(server)(Message.user(DocumentPart(url="https://example.org/a.pdf")))
+            return [exchange.body["messages"][0]["content"] for exchange in server.exchanges]
+
+    ((_, file, text),) = run(main())
+    assert file == {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}}
+    assert text == {"type": "text", "text": "b:\nhi"}
+
+
+def test_the_provider_is_found_by_its_host_and_a_setting_stands_above_it() -> None:
+    def length(base_url: str | None, **settings: Any) -> str:
+        return OpenAIChat("m", base_url=base_url, api_key="k", **settings).length_name
+
+    assert length(None) == length("https://api.openai.com/v1") == "max_completion_tokens"
+    assert length("https://mine.openai.azure.com/openai/v1/") == "max_completion_tokens"
+    assert length("https://api.mistral.ai/v1") == length("http://127.0.0.1:8000/v1") == "max_tokens"
+    assert length("https://notapi.openai.com.example.org/v1") == "max_tokens"
+    assert length(None, length_field="n") == "n"
+    assert len({provider.name for provider in PROVIDERS}) == len(PROVIDERS)
 
 
 def test_the_key_is_never_shown() -> None:

@@ -42,10 +42,15 @@ def test_prices_are_for_a_million_tokens_and_cached_ones_have_their_own() -> Non
     assert Price(input=2.0, output=8.0).cost(usage) == pytest.approx(2.0 + 4.0)
     assert Price(input=2.0, output=8.0, cached_input=0.5).cost(usage) == pytest.approx(1.2 + 0.2 + 4.0)
     assert Price(input=2.0, output=8.0, cached_input=0.0).cost(usage) == pytest.approx(1.2 + 4.0)
+    written = Usage(input_tokens=1_000_000, cached_tokens=400_000, cache_write_tokens=200_000)
+    assert Price(input=2.0, output=8.0, cached_input=0.5).cost(written) == pytest.approx(0.8 + 0.2 + 0.4)
+    assert Price(input=2.0, output=8.0, cached_input=0.5, cache_write=2.5).cost(written) == pytest.approx(
+        0.8 + 0.2 + 0.5
+    )
 
 
 @pytest.mark.parametrize("number", [-1.0, math.inf, math.nan])
-@pytest.mark.parametrize("name", ["input", "output", "cached_input"])
+@pytest.mark.parametrize("name", ["input", "output", "cached_input", "cache_write"])
 def test_a_price_is_a_number_from_zero_on(name: str, number: float) -> None:
     numbers: dict[str, Any] = {"input": 1.0, "output": 1.0, name: number}
     with pytest.raises(ValueError, match=name):
@@ -74,6 +79,13 @@ def test_spending_says_what_most_of_it_went_to() -> None:
     spending.add("writer", Usage(input_tokens=2_000, cost=1.5), 1)
     assert str(spending) == "3 calls, 3,500 tokens, $1.7500 (writer $1.5000; planner $0.2500)"
     assert str(Spending()) == "0 calls"
+
+
+def test_spending_says_how_much_of_it_is_an_estimate() -> None:
+    spending = Spending()
+    spending.add("m", Usage(input_tokens=10, requests=3), 3)
+    spending.add("m", Usage(input_tokens=10, requests=1, estimates=1), 1)
+    assert str(spending) == "4 calls, 20 tokens, 1 of 4 requests estimated (m 20 tokens)"
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,7 @@ __all__ = [
     "ChatRequest",
     "ChatResponse",
     "Content",
+    "DocumentPart",
     "FinishReason",
     "ImagePart",
     "Message",
@@ -27,6 +29,9 @@ __all__ = [
     "messages_of",
     "text_of",
 ]
+
+
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 class _Data(BaseModel):
@@ -66,8 +71,56 @@ class ImagePart(_Data):
         return cls.from_bytes(Path(path).read_bytes(), kind)
 
 
-Content = str | tuple[TextPart | ImagePart, ...]
-"""What a message says: text, or pieces of text and images."""
+class DocumentPart(_Data):
+    """A document in a message, such as a PDF file or a text file: its URL, which may be a `data:` URL."""
+
+    type: Literal["document"] = "document"
+    url: str
+    name: str = ""
+    """Its file name, which the model may see."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str = "application/pdf", name: str = "") -> DocumentPart:
+        """A document that is sent with the message."""
+        return cls(url=f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}", name=name)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> DocumentPart:
+        """A file that is sent with the message, under its name.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: its name does not say what kind of document it is.
+        """
+        kind, _ = mimetypes.guess_type(str(path))
+        if kind is None or not kind.startswith(("application/", "text/")):
+            raise ValueError(f"{path}: the end of its name is not that of a document, such as .pdf or .txt")
+        return cls.from_bytes(Path(path).read_bytes(), kind, Path(path).name)
+
+    @property
+    def media_type(self) -> str | None:
+        """Its media type, such as `application/pdf`: of a `data:` URL what it states, else by the end of the URL."""
+        if self.url.startswith("data:"):
+            return self.url[5:].partition(",")[0].partition(";")[0] or "text/plain"
+        return mimetypes.guess_type(self.url.partition("?")[0])[0]
+
+    @property
+    def data(self) -> bytes | None:
+        """The bytes in a `data:` URL; None if the document has to be fetched.
+
+        Raises:
+            ValueError: they are not what the URL says they are.
+        """
+        if not self.url.startswith("data:"):
+            return None
+        head, _, body = self.url.partition(",")
+        if head.endswith(";base64"):
+            return base64.b64decode(body, validate=True)
+        return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), body.encode())
+
+
+Content = str | tuple[TextPart | ImagePart | DocumentPart, ...]
+"""What a message says: text, or pieces of text, images and documents."""
 
 
 class ToolCall(_Data):
@@ -78,6 +131,11 @@ class ToolCall(_Data):
     name: str
     arguments: str
     """JSON text, as the model wrote it: it may be wrong."""
+    provider: dict[str, Any] = Field(default_factory=dict)
+    """What the provider wants to get back with this call, such as a signature; see `ChatResponse.provider`."""
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.name, self.arguments))
 
 
 class Message(_Data):
@@ -89,6 +147,11 @@ class Message(_Data):
     """What the model wants to be called; only in messages of the assistant."""
     tool_call_id: str | None = None
     """Which of those this message answers; only in messages of tools."""
+    provider: dict[str, Any] = Field(default_factory=dict)
+    """What the provider wants to get back with it; see `ChatResponse.provider`."""
+
+    def __hash__(self) -> int:
+        return hash((self.role, self.content, self.tool_calls, self.tool_call_id))
 
     @classmethod
     def system(cls, content: Content) -> Message:
@@ -96,8 +159,8 @@ class Message(_Data):
         return cls(role="system", content=content)
 
     @classmethod
-    def user(cls, *content: str | TextPart | ImagePart) -> Message:
-        """What the user says; several pieces if there are images in it."""
+    def user(cls, *content: str | TextPart | ImagePart | DocumentPart) -> Message:
+        """What the user says; several pieces if there are images or documents in it."""
         if len(content) == 1 and isinstance(content[0], str):
             return cls(role="user", content=content[0])
         return cls(
@@ -105,9 +168,12 @@ class Message(_Data):
         )
 
     @classmethod
-    def assistant(cls, content: Content = "", tool_calls: Sequence[ToolCall] = ()) -> Message:
+    def assistant(
+        cls, content: Content = "", tool_calls: Sequence[ToolCall] = (), provider: Mapping[str, Any] | None = None
+    ) -> Message:
         """What the model said."""
-        return cls(role="assistant", content=content, tool_calls=tuple(tool_calls))
+        message = cls(role="assistant", content=content, tool_calls=tuple(tool_calls))
+        return message.model_copy(update={"provider": dict(provider)}) if provider else message
 
     @classmethod
     def tool(cls, tool_call_id: str, content: Content) -> Message:
@@ -116,7 +182,7 @@ class Message(_Data):
 
     @property
     def text(self) -> str:
-        """The text of it, without images."""
+        """The text of it, without images and documents."""
         return text_of(self.content)
 
     @model_validator(mode="after")
@@ -188,11 +254,19 @@ class ChatResponse(_Data):
     usage: Usage = Field(default_factory=Usage)
     output: Any = None
     """The answer as an object, if a type was asked for."""
+    reasoning: str = ""
+    """What the model thought before it answered, as far as the provider shows it. It is no part of the text."""
+    provider: dict[str, Any] = Field(default_factory=dict)
+    """What the provider wants to get back with this answer in the next request, untouched.
+
+    Each key is the name of the provider's own field, such as `reasoning_content`. So a model of another dialect, which
+    does not know the key, leaves it out of its requests.
+    """
 
     @property
     def message(self) -> Message:
-        """The answer as the next message of the conversation."""
-        return Message.assistant(self.text or self.refusal or "", self.tool_calls)
+        """The answer as the next message of the conversation, with all that the provider wants back."""
+        return Message.assistant(self.text or self.refusal or "", self.tool_calls, self.provider)
 
 
 class ChatDelta(_Data):
@@ -205,10 +279,16 @@ class ChatDelta(_Data):
     tool_name: str = ""
     arguments: str = ""
     """The next piece of that call's arguments."""
+    reasoning: str = ""
+    """The next piece of what the model thinks before it answers."""
+    void: bool = False
+    """Whether the pieces so far are of an answer that came to nothing: it is asked for again, and begins anew."""
+    replayed: bool = False
+    """Whether this is the whole of a recorded answer, given as one piece."""
 
 
 def text_of(content: Content) -> str:
-    """The text of a message, without images."""
+    """The text of a message, without images and documents."""
     if isinstance(content, str):
         return content
     return "".join(part.text for part in content if isinstance(part, TextPart))

@@ -17,8 +17,11 @@ from rh_agents.core.chat.messages import (
     ChatDelta,
     ChatRequest,
     ChatResponse,
+    DocumentPart,
     FinishReason,
+    ImagePart,
     Message,
+    TextPart,
     ToolSpec,
     messages_of,
     text_of,
@@ -282,14 +285,12 @@ class ChatModel(LLM):
         Its cost is not a number if nobody knows the price.
         """
         size = sum(len(each.model_dump_json()) for each in request.tools) + len(str(request.output_schema or ""))
-        images = 0
+        tokens = _TOKENS_PER_MESSAGE * len(request.messages)
         for message in request.messages:
             size += len(text_of(message.content)) + sum(len(call.arguments) for call in message.tool_calls)
             if not isinstance(message.content, str):
-                images += sum(part.type == "image" for part in message.content)
-        tokens = (
-            int(size / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(request.messages) + _TOKENS_PER_IMAGE * images
-        )
+                tokens += sum(_tokens_of(part) for part in message.content)
+        tokens += int(size / _CHARACTERS_PER_TOKEN)
         usage = Usage(input_tokens=tokens + 1, output_tokens=request.max_tokens or _EXPECTED_OUTPUT, requests=1)
         price = self.known_price
         return usage + Usage(cost=math.nan if price is None else price.cost(usage) * _discount_of(self))
@@ -371,6 +372,13 @@ def _read(response: ChatResponse, answer: AnswerType) -> Any:
     if response.finish_reason is FinishReason.LENGTH:
         raise AnswerTruncated(_TRUNCATED)
     return answer.read(response.text)
+
+
+def _tokens_of(part: TextPart | ImagePart | DocumentPart) -> int:
+    """Of an image or a document. A page of a PDF file has some kilobytes, and costs its text and an image of it."""
+    if isinstance(part, DocumentPart):
+        return max(_TOKENS_PER_IMAGE, int(len(part.url) / _CHARACTERS_PER_TOKEN))
+    return _TOKENS_PER_IMAGE if isinstance(part, ImagePart) else 0
 
 
 def _spec(tool: Any) -> ToolSpec:
