@@ -23,8 +23,20 @@ When a recorded ending binds (`RecordedCalls.binding_ending`, and `can_end_again
     - Unless somebody asked for one of its members to be made again (`resume_from`), or a fork has left out one of their
       outcomes, or has edited the failure that ended the group.
     - As long as the group can still end so: a timeout ends no group that has none any more.
+    - What its members are is found as it was then: failures that the execution which ended it had left behind, to be
+      made again, are left behind also where `retry_failed=False` repeats failures, and also if the ending came before
+      it got to them.
     - As long as it is the same group. When the block waits for members, at least as many of them must be known to the
       journal as had begun when the group ended. If there are fewer (another input), it is another group, and open.
+
+Between an ending that comes by itself (a failure, the timeout) and the moment when the block is told of it, the block
+goes on. What it adds then is taken, and never begins: `add` could not wait until the ending is on disk, and a refusal
+that a crash forgets would be another story afterwards. On replay such members are parked, like all that had not begun.
+So the block is told at the first `gather`, `stream` or end after the ending, in every execution.
+
+A timeout that would cut nothing off (all members have ended, or only their outcomes are on the way) is no ending yet.
+Work that comes later makes it one. When the recorded ending is a known one, the timeout of the group is not measured:
+it might pass earlier in the program than it did.
 
 An ending that is none: a shutdown, or a stop of the run. It is recorded as INTERRUPTED and never binds.
 

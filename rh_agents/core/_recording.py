@@ -150,23 +150,32 @@ class Recording:
             self._reused_places.add(outcome.base)
         return outcome
 
-    def is_tried_again(self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True) -> bool:
+    def is_tried_again(
+        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
+    ) -> bool:
         """Whether the recorded outcome is no longer to be used in this generation of the parent."""
-        if self._mode is ReplayMode.VALIDATION and again_key(key) not in self.recorded.finished:
-            return False  # it is the newest outcome that is compared
-        retry_failed = self._retry_failed
-        if not self.recorded.is_left_behind(key, generation, retry_failed=retry_failed, keeps_cut_off=keeps_cut_off):
+        recorded, retry_failed = self.recorded, self._retry_failed
+        if self._mode is ReplayMode.VALIDATION and again_key(key) not in recorded.finished:
+            if not recorded.is_older_than(key, ending):
+                return False  # it is the newest outcome that is compared
+        elif not recorded.is_left_behind(
+            key, generation, retry_failed=retry_failed, keeps_cut_off=keeps_cut_off, ending=ending
+        ):
             return False
         if self.is_resumed:
             self._used.add(key)
         return True
 
+    @property
+    def retries_failed(self) -> bool:
+        """Whether calls are made again that failed in an earlier epoch."""
+        return self._retry_failed and self._mode is not ReplayMode.VALIDATION
+
     def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
         """How a group has to end in this generation of the scope around it; None if it is open."""
         if not self.is_resumed and generation == (0, 0, 0):
             return None
-        retry_failed = self._retry_failed and self._mode is not ReplayMode.VALIDATION
-        return self.recorded.binding_ending(group_id, generation, retry_failed=retry_failed)
+        return self.recorded.binding_ending(group_id, generation, retry_failed=self.retries_failed)
 
     async def acknowledge(self) -> None:
         """Wait until what was noted is on disk, if that is what outcomes are waited for."""

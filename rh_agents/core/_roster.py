@@ -215,9 +215,11 @@ class Roster:
             occurrence = self._scope.count(self._group_prefix + same)
             if occurrence and self._scope.has_other_open_group(self._group, self):
                 report_undefined_order(self._scope, member.label, self._run)
-            member.base = child_key(self._scope.key, self._group, same, occurrence)
             sealed_by = self.sealed_by
-            member.key, member.tries = self._scope.resolve(member.base, keeps_cut_off=sealed_by is not None)
+            member.base = child_key(self._scope.key, self._group, same, occurrence)
+            member.key, member.tries = self._scope.resolve(
+                member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by
+            )
             if sealed_by is not None:
                 self.known += self._run.knows(member.key)
             self._order.enrolled(member.key, member.index)

@@ -378,6 +378,17 @@ class Scheduler:
         """How many members run whose key is such a one."""
         return sum(member.key is not None and is_such(member.key) for member in self._running.values())
 
+    def count_settling(self) -> int:
+        """How many members have finished, but for their outcome, which is on its way to the store."""
+        return sum(member.job is not None and member.job.is_settling for member in self._running.values())
+
+    @property
+    def has_more_to_do(self) -> bool:
+        """Whether an end now would cut anything off."""
+        if self._parked or self._feeder is not None or not self.roster.is_empty:
+            return True
+        return not all(member.job is not None and member.job.has_settled for member in self._running.values())
+
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the task is one of the members'."""
         return task is not None and any(member.task is task for member in self._running.values())
@@ -484,7 +495,7 @@ class Scheduler:
             for member in self._running.values():
                 if member.job is not None:
                     member.job.is_dismissed = True
-        self._discard()
+        self.discard()
         for member in self._running.values():
             if member.task is not None and cancels and not self._is_spared(member):
                 member.task.cancel()
@@ -494,13 +505,22 @@ class Scheduler:
             self._end_parked()
         self._wake()
 
+    def take_late(self, member: Member) -> None:
+        """The group has ended early: a member that comes now is recovered, if it can be, and else never begins."""
+        if not self._prepare(member).is_recorded:
+            close_unstarted(member.work)
+            return
+        self._recovers_on = True
+        self.roster.wait(member)
+        self.fill()
+
     def _is_spared(self, member: Member) -> bool:
         """Whether a member comes to its end though the group does: its outcome is recorded, or will be in a moment."""
         if member.is_recovering:
             return self._recovers_on
         return member.job is not None and member.job.is_settling
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
         """Forget what has not begun, but for what is recorded, if that is still to be recovered."""
         recovers = self._recovers_on
         keeps_sources = recovers and self._looks_for_members
@@ -518,7 +538,7 @@ class Scheduler:
         if is_reading and (self.roster.async_source is not None or not self._may_pull):
             return  # more may come, or the reader of the results has to make room
         self._recovers_on = False
-        self._discard()
+        self.discard()
         self._end_parked()
 
     def _end_parked(self) -> None:

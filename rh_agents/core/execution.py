@@ -599,9 +599,16 @@ class ExecutionState:
             decision = await self._asking.decide_unknown(actor, address, since)
         return decision
 
-    def is_tried_again(self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True) -> bool:
+    @property
+    def retries_failed(self) -> bool:
+        """Whether calls are made again that failed in an earlier epoch."""
+        return self._recording.retries_failed
+
+    def is_tried_again(
+        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
+    ) -> bool:
         """Whether the recorded outcome does not count any more."""
-        return self._recording.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off)
+        return self._recording.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off, ending=ending)
 
     def attempts_before(self, key: bytes) -> int:
         """How many attempts of a call without an outcome failed before."""

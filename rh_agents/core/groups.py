@@ -84,13 +84,15 @@ class GroupEnding(BaseModel):
     member: str | None = None
     """The key of the member whose failure ended the group, in hexadecimal."""
     message: str | None = None
-    """What the block that was left raised, or the text of `TooManyFailures`."""
+    """What the block that was left raised, or the text of `TooManyFailures` or `GroupTimeout`."""
     timeout: float | None = None
     """Seconds; the timeout that passed."""
     is_late: bool = False
-    """Whether all members had ended, so that only work that was to be added after that was refused."""
+    """Whether all members had ended, and `add` refused what came after that. Only earlier versions did so."""
     status: GroupStatus | None = None
     """Where the cause is unknown: how the group stood in the end."""
+    retries_failed: bool = True
+    """Whether that execution made calls again that had failed in earlier epochs of the run."""
 
 
 class ErrorStrategy(StrEnum):

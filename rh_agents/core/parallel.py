@@ -86,7 +86,7 @@ __all__ = [
 
 _UNNAMED = "parallel"
 _WITH_A_REASON = (EndingCause.FAILED_FAST, EndingCause.FAIL_AFTER, EndingCause.TIMED_OUT)
-"""What ends a group with an error, which work that is added after that is refused with."""
+"""What may end a group at any time, without its block's doing, so that the block has to be told of it."""
 
 
 class ParallelExecutionManager:
@@ -152,8 +152,6 @@ class ParallelExecutionManager:
         self._recovered_failures: dict[bytes, ExecutionResult[Any]] = {}
         self._stream: ResultStream | None = None
         self._expired = False
-        self._timeout_of: int | None = None
-        self._timeout_error: GroupTimeout | None = None
         self._reason = Reason(self.name)
 
     # -- the block ----------------------------------------------------------------------------------------------------
@@ -208,7 +206,7 @@ class ParallelExecutionManager:
         except BaseException:
             await self._close(GroupStatus.CANCELLED)
             raise
-        if self.timeout is not None:
+        if self.timeout is not None and self._replayed is None:  # else it ends as it did, when nothing else goes on
             self._set_timer(self.timeout)
         caller = scope.job
         if caller is not None and caller.passage is not None:  # whoever waits for members holds no slot meanwhile
@@ -336,7 +334,10 @@ class ParallelExecutionManager:
     def add(self, work: Work, name: str | None = None, *, key: str | None = None) -> int:
         """Enrol a call, a coroutine, or a callable without arguments that returns an awaitable.
 
-        It starts as soon as a slot is free, also while results are being streamed.
+        It starts as soon as a slot is free, also while results are being streamed. If the group has ended early, it
+        never begins. In a run that is recorded, the block is told so by the next `gather`, `stream` or its end, for
+        what it is told must be on disk before, and `add` cannot wait for that; after that, and in any other run,
+        `add` raises.
 
         Args:
             work: what to run. Only calls and callables can be run again by a retry.
@@ -349,7 +350,7 @@ class ParallelExecutionManager:
         Raises:
             DefinitionError: it is nothing that could run, or a bare coroutine in a group that retries.
             UsageError: the block has not been entered, or has ended.
-            BaseException: the group has been ended early; this is why.
+            BaseException: the group has ended early; this is why.
         """
         try:
             self._expect_open("add()")
@@ -360,8 +361,11 @@ class ParallelExecutionManager:
         except BaseException:
             close_unstarted(work)
             raise
-        self._roster.wait(member)
-        self._scheduler.fill()
+        if self._scheduler.is_halted:
+            self._scheduler.take_late(member)
+        else:
+            self._roster.wait(member)
+            self._start_what_came()
         return member.index
 
     def map(
@@ -389,6 +393,14 @@ class ParallelExecutionManager:
         if self._run.records:
             learn_types(source.function)
         self._roster.add_source(source)
+        if self._scheduler.is_halted:
+            self._scheduler.discard()
+        else:
+            self._start_what_came()
+
+    def _start_what_came(self) -> None:
+        if self._expired:
+            self._time_is_up()  # nothing was left to be cut off when it was; now there is
         self._scheduler.fill()
 
     def _expect_open(self, method: str) -> None:
@@ -397,14 +409,20 @@ class ParallelExecutionManager:
             raise UsageError(f"{method} belongs inside the block: async with parallel() as p: p.{method}")
         if status is not GroupStatus.RUNNING:
             raise UsageError(f"group {self.name!r} has ended: {method} belongs inside its `async with` block")
-        self._end_if_it_refused_here()
-        if self._expired and self._reason.error is None:
-            self._note_ending(EndingCause.TIMED_OUT, is_late=True)
+        if self._expired and not self._run.records:
             self._reason.note(self._timed_out())
-        self._raise_reason()
+        if not self._is_to_be_told:
+            self._raise_reason()
         self._run.expect_running()
-        if self._scheduler.is_halted:
+        if self._scheduler.is_halted and not self._is_to_be_told:
             raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
+
+    @property
+    def _is_to_be_told(self) -> bool:
+        """Whether the group has ended without its block's doing, and the block has to wait to be told of it."""
+        if not self._run.records or self._reason.was_raised or self._ending is None:
+            return False
+        return self._ending.cause in _WITH_A_REASON
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -608,7 +626,6 @@ class ParallelExecutionManager:
         outcome, and the ending is recorded: before anybody is told of it.
         """
         if not self._scheduler.is_halted:
-            self._timeout_of = self._roster.total()
             is_early = cause is not EndingCause.LEFT or not self._scheduler.is_idle  # else nothing is cut off
             if cause is not None and is_early:
                 self._note_ending(cause, member, message)
@@ -616,9 +633,7 @@ class ParallelExecutionManager:
             self._reason.note(reason)  # else what ended it before says why
         self._scheduler.halt(dismiss=cause is not None, insist=insist)
 
-    def _note_ending(
-        self, cause: EndingCause, member: bytes | None = None, message: str | None = None, *, is_late: bool = False
-    ) -> None:
+    def _note_ending(self, cause: EndingCause, member: bytes | None = None, message: str | None = None) -> None:
         """Record how the group ends, unless it only ends as is recorded."""
         run, roster = self._run, self._roster
         if self._replayed is not None:
@@ -638,7 +653,7 @@ class ParallelExecutionManager:
             member=None if member is None else member.hex(),
             message=message,
             timeout=self.timeout if cause is EndingCause.TIMED_OUT else None,
-            is_late=is_late,
+            retries_failed=run.retries_failed,
         )
         self._set_ending(ending)
         try:
@@ -679,7 +694,7 @@ class ParallelExecutionManager:
         ending = self._roster.sealed_by
         assert ending is not None
         self._judge()
-        if not self._scheduler.is_halted and self._roster.is_known and not ending.is_late:
+        if not self._scheduler.is_halted and self._roster.is_known:
             self._is_forced = True
             cause = ending.cause if ending.cause is not EndingCause.UNKNOWN else self._guessed_cause(ending)
             if cause is EndingCause.TIMED_OUT:
@@ -700,13 +715,6 @@ class ParallelExecutionManager:
         is_late = self._replayed is not None and self._replayed.is_late
         if self._scheduler.is_idle and self._ends_here and not is_late:
             self._is_forced = True
-            self._halt(cause=EndingCause.CANCELLED)
-
-    def _end_if_it_refused_here(self) -> None:
-        """In an earlier execution, what is to be added now came after the end, and was refused with its reason."""
-        ending = self._replayed
-        has_reason = ending is not None and ending.cause in _WITH_A_REASON
-        if has_reason and self._ends_here and not (self._scheduler.is_recovering or self._scheduler.is_draining):
             self._halt(cause=EndingCause.CANCELLED)
 
     @property
@@ -760,9 +768,8 @@ class ParallelExecutionManager:
         self._raise_stop()
 
     def _time_is_up(self) -> None:
-        if self._scheduler.is_idle:  # nothing was cut off; only what may still be added comes too late
+        if not self._scheduler.has_more_to_do:  # nothing is cut off; only what may still be added comes too late
             self._expired = True
-            self._timeout_of = self._roster.total()
             return
         if self._scheduler.is_halted or (
             self._replayed is not None and self._replayed.cause is not EndingCause.TIMED_OUT
@@ -770,22 +777,21 @@ class ParallelExecutionManager:
             return  # something else ended it
         if self._scheduler.is_draining:  # the program would not see it any more; what runs has the grace of the run
             return
-        self._halt(self._timed_out(), EndingCause.TIMED_OUT)
+        error = self._timed_out()
+        self._halt(error, EndingCause.TIMED_OUT, message=str(error))
 
     def _timed_out(self) -> GroupTimeout:
-        self._timeout_error = GroupTimeout(self._timeout_text(), group=self.name)
-        return self._timeout_error
-
-    def _timeout_text(self) -> str:
-        """How many had finished is known when nothing is on its way any more."""
-        tracker, total = self._tracker, self._timeout_of
-        timeout = self.timeout
-        if self._replayed is not None and self._replayed.cause is EndingCause.TIMED_OUT:
-            timeout, total = self._replayed.timeout, self._replayed.total
+        """Says how many had finished when the time was up; those whose outcome was on its way by then had."""
+        ending, timeout, total = self._replayed, self.timeout, self._roster.total()
+        if ending is not None and ending.cause is EndingCause.TIMED_OUT:
+            if ending.message is not None:
+                return GroupTimeout(ending.message, group=self.name)
+            timeout, total = ending.timeout, ending.total
+        finished = self._tracker.completed + self._tracker.failed + self._scheduler.count_settling()
         of = "" if total is None else f" of {total}"
-        return (
-            f"group {self.name!r} took longer than its timeout of {timeout:g} s: "
-            f"{tracker.completed + tracker.failed}{of} members had finished"
+        return GroupTimeout(
+            f"group {self.name!r} took longer than its timeout of {timeout:g} s: {finished}{of} members had finished",
+            group=self.name,
         )
 
     def _raise_reason(self) -> None:
@@ -795,8 +801,6 @@ class ParallelExecutionManager:
             return
         if not self._scheduler.is_run_by(asyncio.current_task()):
             self._reason.was_raised = True
-        if isinstance(error, GroupTimeout) and error is self._timeout_error:
-            error.args = (self._timeout_text(),)
         raise self._reason.explained(error, self.results)
 
     def _expect_begun(self, method: str) -> None:

@@ -171,7 +171,7 @@ class _Fold:
         self._entries: list[tuple[int, ExecutionStatus, bytes | None, int, str | None, GroupEnding | None]] = []
         self._ended_at: dict[bytes, int] = {}
         self._reached: dict[bytes, bool] = {}
-        self._sealed: dict[str, bool] = {}
+        self._sealed: dict[str, GroupEnding | None] = {}
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -283,24 +283,31 @@ class _Fold:
     def _is_tried_again(self, key: bytes, known: _Known) -> bool:
         """The rule of the runtime, see `Scope.resolve`."""
         generation, recorded = self._generation(known.parent), self._recorded
-        keeps_cut_off = key not in recorded.dismissed or known.group_id is None or self._is_sealed(known.group_id)
-        return recorded.is_left_behind(key, generation, retry_failed=self._retry_failed, keeps_cut_off=keeps_cut_off)
+        ending = None if known.group_id is None else self._sealing(known.group_id)
+        keeps_cut_off = key not in recorded.dismissed or known.group_id is None or ending is not None
+        return recorded.is_left_behind(
+            key, generation, retry_failed=self._retry_failed, keeps_cut_off=keeps_cut_off, ending=ending
+        )
 
     def _is_sealed(self, group_id: str) -> bool:
         """Whether a group ended early and will end so again, so that none of its members begins."""
-        found = self._sealed.get(group_id)
-        if found is None:
+        return self._sealing(group_id) is not None
+
+    def _sealing(self, group_id: str) -> GroupEnding | None:
+        """How a group ended early, if it will end so again."""
+        if group_id not in self._sealed:
             recorded = self._recorded
             ending, members = recorded.endings.get(group_id), recorded.orders.get(group_id)
             if ending is not None and ending.cause is not EndingCause.UNKNOWN:
                 scope: bytes | None = bytes.fromhex(ending.scope)
             else:
                 scope = self._outcomes[members[0]].parent if members else None
-            found = scope is not None and (
-                recorded.binding_ending(group_id, self._generation(scope), retry_failed=self._retry_failed) is not None
+            self._sealed[group_id] = (
+                None
+                if scope is None
+                else recorded.binding_ending(group_id, self._generation(scope), retry_failed=self._retry_failed)
             )
-            self._sealed[group_id] = found
-        return found
+        return self._sealed[group_id]
 
     def _generation(self, place: bytes) -> Generation:
         """In which execution of its body the call at a place makes its calls the next time."""

@@ -607,11 +607,18 @@ class RunHandle(Protocol):
         """Let what was written behind be on disk: a group has ended."""
         ...
 
-    def is_tried_again(self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True) -> bool:
+    @property
+    def retries_failed(self) -> bool:
+        """Whether calls are made again that failed in an earlier epoch of the run."""
+        ...
+
+    def is_tried_again(
+        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
+    ) -> bool:
         """Whether the outcome with this key does not count any more for this generation of the parent.
 
         It was a failure of an earlier one, or somebody asked for the call to be made again; or, unless `keeps_cut_off`,
-        its group had cut it off, and is open again.
+        its group had cut it off, and is open again. `ending` is how its group ends again.
         """
         ...
 

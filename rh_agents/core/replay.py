@@ -182,8 +182,26 @@ class RecordedCalls:
             return None
         return ending.model_copy(update={"known": len(counting)})
 
+    def is_older_than(self, key: bytes, ending: GroupEnding | None) -> bool:
+        """Whether a member's failure had been left behind already when its group ended as is recorded.
+
+        The execution that ended it had made the call again, or had not come to that yet: in any case the program did
+        not see the failure. That holds also where failures are repeated now.
+        """
+        failed_in = self.failed.get(key)
+        if failed_in is None or ending is None or ending.cause is EndingCause.UNKNOWN:
+            return False
+        is_older = failed_in < (ending.epoch, ending.tries, ending.attempt)
+        return is_older and (ending.retries_failed or failed_in[0] == ending.epoch)
+
     def is_left_behind(
-        self, key: bytes, generation: Generation, *, retry_failed: bool, keeps_cut_off: bool = True
+        self,
+        key: bytes,
+        generation: Generation,
+        *,
+        retry_failed: bool,
+        keeps_cut_off: bool = True,
+        ending: GroupEnding | None = None,
     ) -> bool:
         """Whether the outcome of a key does not count any more for the parent's execution `generation`, so that the
         next key of the call's chain decides (see `Scope.resolve`).
@@ -191,9 +209,10 @@ class RecordedCalls:
         The newest outcome of a chain counts, whichever epoch made it and however the run is started: what was made
         again is never given as it was before. A failure of an earlier attempt of the parent is always left behind, one
         of an earlier epoch if failures are tried again, and what somebody asked to be made again in any case; so is,
-        unless `keeps_cut_off`, what a group cut off that is open again.
+        unless `keeps_cut_off`, what a group cut off that is open again. In a group that ends again as `ending` says,
+        what that execution had left behind is.
         """
-        if key in self.superseded:
+        if key in self.superseded or self.is_older_than(key, ending):
             return True
         failed_in = self.failed.get(key)
         if failed_in is None:

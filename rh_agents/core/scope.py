@@ -11,6 +11,7 @@ from rh_agents.core.keys import again_key
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
     from rh_agents.core._runner import Job
+    from rh_agents.core.groups import GroupEnding
     from rh_agents.core.ports import RunHandle
 
 __all__ = ["ENDED", "Claim", "Claimant", "Generation", "Scope", "current_scope", "every_generation"]
@@ -120,18 +121,21 @@ class Scope:
         """Which execution of its body this is. Failures of earlier ones are not repeated to it."""
         return (self.run.epoch, self.tries, self.attempt)
 
-    def resolve(self, base: bytes, *, keeps_cut_off: bool = True) -> tuple[bytes, int]:
+    def resolve(
+        self, base: bytes, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
+    ) -> tuple[bytes, int]:
         """The key under which the call at the place `base` is made now, and how often it has been made before.
 
         The key is `base` itself, unless that call has failed for good in an earlier generation of this scope: in an
         earlier attempt, or in an earlier execution of a run that has ended. An outcome is never overwritten, so each
-        further try has a key of its own. `keeps_cut_off` is False for members of a group that is open again.
+        further try has a key of its own. `keeps_cut_off` is False for members of a group that is open again; `ending`
+        is given for those of one that ends again as it did.
         """
         key, tries = base, 0
         if not (self.tries or self.attempt > 1 or self.run.is_resumed):
             return base, 0  # there are no earlier generations
         generation = self.generation
-        while self.run.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off):
+        while self.run.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off, ending=ending):
             key, tries = again_key(key), tries + 1
         return key, tries
 

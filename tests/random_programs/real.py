@@ -33,7 +33,7 @@ from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line, read_ledger, written
 from tests.random_programs.oracle import findings
-from tests.random_programs.programs import Program, draw_program, may_be_tried_again
+from tests.random_programs.programs import Program, draw_program
 
 __all__ = ["RealMoment", "RealTrial", "draw_real_moments"]
 
@@ -98,7 +98,7 @@ class RealTrial:
         self.crashes = 0
         self._generosity = 1
         self._count = 0
-        self._has_second_stage = random.Random(f"stage {seed}").random() < 0.3 and may_be_tried_again(program)
+        self._has_second_stage = random.Random(f"stage {seed}").random() < 0.3
 
     def findings(self) -> list[str]:
         """What is wrong. The folder is left if anything is."""

@@ -28,7 +28,7 @@ from tests.random_programs.evidence import ENDED, STOPPED, Execution
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line
 from tests.random_programs.oracle import findings
-from tests.random_programs.programs import Program, may_be_tried_again
+from tests.random_programs.programs import Program
 
 __all__ = ["Moment", "VirtualTrial", "draw_moments"]
 
@@ -184,7 +184,7 @@ class VirtualTrial:
         chance = random.Random(f"trial {seed}")
         self._latencies: list[float] = chance.choice([[0.0], [0.25], [0.0, 0.0, 0.25, 1.5]])
         self._schedule: int | None = chance.choice([None, seed])
-        self._has_second_stage = chance.random() < 0.3 and may_be_tried_again(program)
+        self._has_second_stage = chance.random() < 0.3
 
     def findings(self) -> list[str]:
         """What is wrong."""

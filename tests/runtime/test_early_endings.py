@@ -599,7 +599,7 @@ def test_a_group_within_a_group_that_ended_early_is_not_entered_again(world: Wor
 
 
 def test_work_that_came_too_late_for_the_timeout_comes_too_late_again(world: World) -> None:
-    """Nothing was cut off, but what was to be added after the timeout was refused."""
+    """Nothing was cut off, but what was added after the timeout never began."""
     fetch = world.make_fetch()
     world.seconds = {"long": 20}
 
@@ -608,11 +608,11 @@ def test_work_that_came_too_late_for_the_timeout_comes_too_late_again(world: Wor
             p.add(fetch("a"))
             await p.gather()
             await fetch("long")
+            p.add(fetch("b"))
             try:
-                p.add(fetch("b"))
+                return str([result.result for result in await p.gather()])
             except GroupTimeout as error:
                 return str(error)
-            return str([result.result for result in await p.gather()])
 
     async def main() -> None:
         told: list[str] = []
@@ -622,8 +622,121 @@ def test_work_that_came_too_late_for_the_timeout_comes_too_late_again(world: Wor
 
         for _ in range(3):
             await crash(world.again(), see)
-        assert told == ["group 'pages' took longer than its timeout of 10 s: 1 of 1 members had finished"] * 3
+        assert told == ["group 'pages' took longer than its timeout of 10 s: 1 of 2 members had finished"] * 3
         assert world.calls == ["a", "long"]
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("source", ["add", "map", "async map"])
+def test_what_the_block_did_between_the_timeout_and_being_told_of_it_it_does_again(world: World, source: str) -> None:
+    """The time was up while the block did something else: before its source had given anything, or between two adds."""
+    fetch = world.make_fetch()
+    world.seconds = {"slow": 100, "inside": 5}
+
+    async def slowly() -> AsyncIterator[str]:
+        await asyncio.sleep(50)
+        yield "never"
+
+    async def work() -> list[str]:
+        told = []
+        try:
+            async with parallel(timeout=3, name="pages") as p:
+                if source == "add":
+                    p.add(fetch("slow"))
+                else:
+                    p.map(fetch, ["slow"] if source == "map" else slowly())
+                told.append(await fetch("inside"))
+                p.add(fetch("late"))
+                told.append(await fetch("more"))
+                await p.gather()
+        except GroupTimeout as error:
+            told.append(str(error))
+        return told
+
+    async def main() -> None:
+        told: list[list[str]] = []
+
+        async def see() -> None:
+            told.append(await work())
+
+        await crash(world.again(), see)
+        store = world.store
+        assert isinstance(store, KeepingStore)
+        assert told[0][:2] == ["inside", "more"]
+        assert "late" not in world.calls
+        for count in range(len(store.entries) + 1):
+            left = await left_after(store, count)
+            left.seconds = world.seconds
+            world.store = left.store
+            await crash(world.again(), see)
+            assert told[-1] == told[0], f"after {count} writes"
+            assert "late" not in world.calls
+
+    run_virtually(main)
+
+
+def test_a_failure_that_another_try_did_not_come_to_is_not_given_as_it_was_before(world: World) -> None:
+    """`b` has failed in the first execution. The second one ends before it is made again; so does what repeats that."""
+    fetch = world.make_fetch()
+    world.down = ["b"]
+
+    async def work() -> list[str | None]:
+        async with parallel(max_workers=1, name="pages") as p:
+            for what in ["a", "c", "b"] if world.down else ["a", "d", "c", "b"]:
+                p.add(fetch(what))
+            await asyncio.sleep(9.5)
+            p.cancel()
+            return [result.result or result.error_message for result in await p.gather()]
+
+    async def main() -> None:
+        told: list[Any] = []
+
+        async def see() -> None:
+            told.append(await work())
+
+        async with world.again():
+            await see()
+        assert told == [["a", "c", "ConnectionError: b is down"]]
+        world.down, world.seconds = [], {"d": 100.0}
+        await crash(world.again(), see)
+        assert told.pop() == ["a", "c"]
+        for retry_failed in (True, False):
+            await crash(world.again(retry_failed=retry_failed), see)
+            assert told.pop() == ["a", "c"]
+        async with world.again():
+            await see()
+        for _ in range(2):
+            async with world.again(retry_failed=False):
+                await see()
+            assert told.pop() == ["a", "c"]
+        assert world.forget() == ["a", "c", "b"]
+
+    run_virtually(main)
+
+
+def test_a_failure_that_was_repeated_when_a_group_ended_early_is_repeated_again(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down = ["b"]
+    is_changed = False
+
+    async def work() -> list[str | None]:
+        async with parallel(name="pages") as p:
+            p.map(fetch, ["a", "b", "slow"] if is_changed else ["a", "b"])
+            if is_changed:
+                await asyncio.sleep(5)
+                p.cancel()
+            return [result.result or result.error_message for result in await p.gather()]
+
+    async def main() -> None:
+        nonlocal is_changed
+        async with world.again():
+            await work()
+        is_changed = True
+        world.seconds = {"slow": 100.0}
+        for _ in range(3):
+            async with world.again(retry_failed=False):
+                assert await work() == ["a", "ConnectionError: b is down"]
 
     run_virtually(main)
 

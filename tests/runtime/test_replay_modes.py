@@ -1173,22 +1173,30 @@ def test_a_program_that_no_longer_cancels_its_group_calls_what_was_cut_off(world
     run_virtually(main)
 
 
-def test_work_that_was_refused_because_of_a_failure_is_refused_again(world: World) -> None:
+def test_work_that_comes_after_a_failure_never_begins_and_is_refused_when_the_block_has_been_told(world: World) -> None:
     fetch = world.make_fetch()
     world.down = ["a"]
 
-    async def work() -> str:
+    async def work() -> list[str]:
+        told: list[str] = []
         async with parallel(error_strategy="fail_fast", name="pages") as p:
             p.add(fetch("a"))
             await asyncio.sleep(5)
+            p.add(fetch("b"))
+            p.map(fetch, ["c", "d"])
             try:
-                p.add(fetch("b"))
-            except ConnectionError:
-                return "refused"
-        return "taken"
+                await p.gather()
+            except ConnectionError as error:
+                told.append(f"gather: {error}")
+            try:
+                p.add(fetch("e"))
+            except ConnectionError as error:
+                told.append(f"add: {error}")
+        return told
 
     async def main() -> None:
-        assert await expect_the_same_ending(world, work) == "refused"
+        assert await expect_the_same_ending(world, work) == ["gather: a is down", "add: a is down"]
+        assert world.calls == []
 
     run_virtually(main)
 

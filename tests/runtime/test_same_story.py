@@ -163,6 +163,55 @@ async def cut_after(world: World, seconds: float, work: Callable[[], Any]) -> No
             raise Crash
 
 
+def test_a_timeout_that_cuts_nothing_off_is_none(world: World) -> None:
+    """All members are done when the time is up, and the outcome of the last one is on its way to the store."""
+    world.store = CommittingStore()
+    fetch = world.make_fetch()
+    world.seconds = {"on its way": 3.5}
+
+    async def work() -> Any:
+        async with parallel(timeout=4.0, name="pages") as p:
+            p.map(fetch, ["a", "on its way"])
+            return [result.result for result in await p.gather()]
+
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again(retry_failed=False):
+                assert await ending_of(work) == ["a", "on its way"]
+        assert world.calls == ["a", "on its way"]
+
+    run_virtually(main)
+
+
+def test_a_crawler_is_given_what_was_on_its_way_to_the_store_before_it_is_told_of_the_failure(world: World) -> None:
+    """It gets the failure that ends its group, and adds more, before the outcome of the other one is recorded."""
+    world.store = CommittingStore()
+    fetch = world.make_fetch()
+    world.seconds = {"bad": 2.0, "worse": 2.5}
+    world.down = ["bad", "worse"]
+    given: list[str | None] = []
+
+    async def work() -> Any:
+        given.clear()
+        async with parallel(error_strategy="fail_fast", name="pages") as p:
+            p.map(fetch, ["bad", "worse"])
+            async for result in p.stream():
+                given.append(result.error_message)
+                p.add(fetch(f"after {result.index}"))
+
+    async def main() -> None:
+        async with world.again():
+            first = await ending_of(work), list(given)
+        assert first[0][:2] == (ConnectionError, "bad is down")
+        assert first[1] == ["ConnectionError: bad is down", "ConnectionError: worse is down"]
+        world.forget()
+        async with world.again(retry_failed=False):
+            assert (await ending_of(work), given) == first
+        assert world.begun == []
+
+    run_virtually(main)
+
+
 @pytest.mark.parametrize("how", ["cancel", "timeout", "fail_fast", "fail_after", "left"])
 def test_a_member_whose_outcome_is_on_its_way_to_the_store_is_waited_for(world: World, how: str) -> None:
     """It will be found there when the run is executed again, so the program must not be told that it was cancelled."""
