@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from rh_agents.cli.progress import say
 from rh_agents.cli.recorded import RunCommand
-from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, made_store, path_of_store
+from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, has_runs, kept_store
 from rh_agents.core.errors import RhAgentsError
 
 if TYPE_CHECKING:
@@ -52,18 +52,12 @@ async def located(options: RunOptions, near: Iterable[str]) -> RunOptions:
 
 async def _known(url: str, names: Iterable[str], command: RunCommand) -> str | None:
     """The first of the names that a store has; but one whose output is that of the command before all others."""
-    if not _may_be_there(url):
+    if not has_runs(url):  # looking for a run must not make a store
         return None
-    async with made_store(url) as store:
-        infos = [] if store is None else [info for name in names if (info := await store.find_run(name)) is not None]
+    async with kept_store(url, read_only=True) as store:
+        infos = [info for name in names if (info := await store.find_run(name)) is not None]
     found = next((info for info in infos if command.owns(info)), infos[0] if infos else None)
     return None if found is None else found.run_id
-
-
-def _may_be_there(url: str) -> bool:
-    """Looking for a run must not make a store."""
-    place = path_of_store(url)
-    return place is None or os.path.exists(place[0])
 
 
 def _usual_stores(near: Iterable[str]) -> Iterator[str]:

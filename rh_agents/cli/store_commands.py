@@ -62,11 +62,11 @@ def register(app: typer.Typer) -> None:
     app.command("check")(_check)
 
 
-def _with_store(url: str, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Do something with a store that must be there."""
+def _with_store(url: str, work: Callable[[Store], Awaitable[T]], *, writes: bool = False) -> T:
+    """Do something with a store that must be there. What only looks makes and changes no file."""
 
     async def do() -> T:
-        async with kept_store(url) as store:
+        async with kept_store(url, read_only=not writes) as store:
             return await work(store)
 
     return asyncio.run(do())
@@ -402,7 +402,7 @@ def _fork(
         await fork(opened, run, new, address=address, result=value)
         return await existing_run(opened, new)
 
-    info = _with_store(store, copy)
+    info = _with_store(store, copy, writes=True)
     go_on = ""
     if RunCommand.of(info) is not None:
         other = " -o OUT.jsonl" if _writes_file(info) else ""
@@ -449,7 +449,7 @@ def _cancel(run: _Run, store: _Store = DEFAULT_STORE) -> None:
             return f"{run}: asked to stop; `rh-agents show {run} --follow` shows when it has"
         return f"{run}: cancelled"
 
-    Page().paragraph(harmless(_with_store(store, stop), 500))
+    Page().paragraph(harmless(_with_store(store, stop, writes=True), 500))
 
 
 def _person() -> str | None:
@@ -494,7 +494,7 @@ def _answer(
             raise CommandError(f"{one_line(str(error))}{hint and f'; it is {hint}'}") from error
         return info, await opened.questions(run), chosen
 
-    info, questions, answered = _with_store(store, reply)
+    info, questions, answered = _with_store(store, reply, writes=answer is not None)
     page = Page()
     if answered is not None:
         page.paragraph(f"answered: {harmless(answered.text, 500)}")
@@ -578,7 +578,7 @@ def _gc(
             await opened.delete_run(info.run_id)
         return found, await opened.collect_garbage()
 
-    found, freed = _with_store(store, collect)
+    found, freed = _with_store(store, collect, writes=not dry_run)
     page = Page()
     verb = "would be deleted" if dry_run else "deleted"
     for info in found:

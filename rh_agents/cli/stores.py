@@ -8,17 +8,19 @@ import re
 import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from rh_agents.cli.errors import CommandError, close_names
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.stores import open_store
+from rh_agents.stores._naming import Kind, StoreName, read_name
 
 __all__ = [
     "DEFAULT_STORE",
     "NO_STORE",
     "absolute_url",
     "existing_run",
+    "has_runs",
     "kept_store",
     "made_store",
     "path_of_store",
@@ -28,7 +30,6 @@ __all__ = [
 
 DEFAULT_STORE = ".rh_agents/runs.db"
 NO_STORE = "none"
-_SQLITE = "sqlite:///"
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 
 
@@ -47,28 +48,51 @@ async def made_store(url: str) -> AsyncIterator[Store | None]:
 
 
 @contextlib.asynccontextmanager
-async def kept_store(url: str) -> AsyncIterator[Store]:
-    """The store that a command reads: it must be there, because looking at something must not make it.
+async def kept_store(url: str, *, read_only: bool) -> AsyncIterator[Store]:
+    """The store that must be there already: looking for something in it must not make it.
+
+    Args:
+        url: its name.
+        read_only: nothing is made or changed.
 
     Raises:
         CommandError: it is not there, or no store has this name.
     """
     if url == NO_STORE:
         raise CommandError(f"--store {NO_STORE} keeps nothing, so there is nothing to see")
-    path = _path_in(url)
-    if path is not None and not path.exists():
-        raise CommandError(
-            f"there is no store {path}: `rh-agents map` and `rh-agents run` make one; name another one with --store"
-        )
-    async with _closing(_open(url)) as store:
+    name = _read(url)
+    if name.kind is Kind.MEMORY:
+        raise CommandError(f"--store {url} keeps runs until a process ends, so there is nothing to see")
+    if name.kind is Kind.FILE:
+        _expect_runs(Path(name.path))
+    async with _closing(_open(url, read_only=read_only)) as store:
         yield store
 
 
-def _open(url: str) -> Store:
+def _expect_runs(path: Path) -> None:
+    is_there = path.exists()
+    if not is_there or (path.is_file() and not path.stat().st_size):
+        what = f"{path} is an empty file" if is_there else f"there is no store {path}"
+        raise CommandError(f"{what}: `rh-agents map` and `rh-agents run` make one; name another one with --store")
+
+
+def _read(url: str) -> StoreName:
     try:
-        return open_store(url)
+        return read_name(url)
+    except ValueError as error:
+        raise _no_store(url, error) from error
+
+
+def _open(url: str, *, read_only: bool = False) -> Store:
+    try:
+        return open_store(url, read_only=read_only)
     except (ValueError, ImportError) as error:
-        raise CommandError(f"--store {shown_url(url)}: {shown_url(str(error))}") from error
+        raise _no_store(url, error) from error
+
+
+def _no_store(url: str, error: Exception) -> CommandError:
+    why = shown_url(str(error)).replace("store=None records", "--store none records")
+    return CommandError(f"--store {shown_url(url) or repr(url)}: {why}")
 
 
 @contextlib.asynccontextmanager
@@ -106,32 +130,20 @@ def store_option(url: str) -> str:
 
 def absolute_url(url: str) -> str:
     """The same store seen from any directory."""
-    path = _path_in(url)
-    if path is None or path.is_absolute():
-        return url
-    if not url.startswith(_SQLITE):
-        return os.fspath(path.absolute())
-    _, mark, options = url.partition("?")
-    return f"{_SQLITE}{path.absolute()}{mark}{options}"
+    return url if url == NO_STORE else _read(url).absolute
 
 
 def path_of_store(url: str) -> tuple[str, str | None] | None:
     """The file of a store and the directory of its large results, if it has any; None if it is no file."""
-    path = _path_in(url)
-    if path is None:
+    name = None if url == NO_STORE else _read(url)
+    if name is None or name.kind is not Kind.FILE:
         return None
-    name, options = os.fspath(path), ""
-    if url.startswith(_SQLITE):
-        name, options = unquote(name), url.partition("?")[2]
-    artifacts = dict(parse_qsl(options)).get("artifacts", f"{os.path.abspath(name)}-artifacts")
+    artifacts = name.artifacts
     artifacts = unquote(artifacts.removeprefix("file://")) if artifacts.startswith("file://") else artifacts
-    return name, None if "://" in artifacts else artifacts
+    return name.path, None if "://" in artifacts else artifacts
 
 
-def _path_in(url: str) -> Path | None:
-    """The file of a store; None if it has none."""
-    if url.startswith(_SQLITE):
-        return Path(url.removeprefix(_SQLITE).partition("?")[0])
-    if "://" in url or url in (NO_STORE, "memory:"):
-        return None
-    return Path(url)
+def has_runs(url: str) -> bool:
+    """Whether there may be runs in a store: it is no file, or one that is there and not empty."""
+    place = path_of_store(url)
+    return place is None or (os.path.isfile(place[0]) and os.path.getsize(place[0]) > 0)

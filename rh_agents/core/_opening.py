@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from rh_agents.core.errors import DefinitionError
 from rh_agents.core.ports import Store
 
 __all__ = ["StoreLike", "opened_store", "set_store_opener", "using_store"]
@@ -31,10 +32,16 @@ def opened_store(store: StoreLike) -> Store:
     """The store itself; it connects when it is first used.
 
     Raises:
+        DefinitionError: it is neither a store nor a name.
         ValueError: no store has this URL.
         ModuleNotFoundError: it needs a package that is not installed.
     """
-    return _open(store) if isinstance(store, str | os.PathLike) else store
+    if isinstance(store, str | os.PathLike):
+        return _open(store)
+    if isinstance(store, type) or not hasattr(store, "open_run"):
+        shown = f"the class {store.__name__}" if isinstance(store, type) else f"{type(store).__name__} {store!r:.60}"
+        raise DefinitionError(f"store= takes a store, a path or a URL, such as 'runs.db', not {shown}")
+    return store
 
 
 @asynccontextmanager

@@ -449,6 +449,11 @@ class Backend(Protocol):
         """Where large values are kept."""
         ...
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is only looked at: then `writing` raises `StoreError`, and `reading` makes and changes nothing."""
+        ...
+
     def writing(self) -> Writing:
         """Connect, and bring the schema up to date.
 
@@ -458,5 +463,9 @@ class Backend(Protocol):
         ...
 
     def reading(self) -> Reading:
-        """Connect to read. `writing` has been called before, so the schema is there."""
+        """Connect to read. `writing` has been called before, so the schema is there, or the store is read-only.
+
+        Raises:
+            StoreError: it cannot be reached or opened, or, if it is read-only, is not there or of another version.
+        """
         ...

@@ -109,8 +109,9 @@ def make_directory(directory: Path, sync: Callable[[Path], None], file_mode: int
     for each in reversed(lacking):
         try:
             each.mkdir(mode)
-        except FileExistsError:  # another process was quicker
-            pass
+        except FileExistsError:
+            if not each.is_dir():  # else another process was quicker
+                raise NotADirectoryError(f"{each} is a file") from None
         else:
             with suppress(OSError):
                 each.chmod(mode)  # the umask may have taken something away

@@ -103,6 +103,7 @@ class PostgresqlBackend:
             tables are), `artifacts` (where large values are kept, if not in a table) and `mode` (the permissions of
             files that are made there, 0600 by default).
         schema, artifacts, file_mode: the same, instead of what the URL says.
+        is_read_only: whether nothing in the database is made or changed.
 
     Raises:
         StoreError: it is no such URL.
@@ -110,8 +111,15 @@ class PostgresqlBackend:
     """
 
     def __init__(
-        self, url: str, *, schema: str | None = None, artifacts: str | None = None, file_mode: int | None = None
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        artifacts: str | None = None,
+        file_mode: int | None = None,
+        is_read_only: bool = False,
     ) -> None:
+        self.is_read_only: bool = is_read_only
         self._database, options = read_url(url, schema)
         self._queries: dict[str, str] = read_queries("postgresql")
         self._lock = threading.Lock()
@@ -146,6 +154,8 @@ class PostgresqlBackend:
 
     def writing(self) -> PostgresqlWriting:
         """Connect, and bring the schema up to date."""
+        if self.is_read_only:
+            raise StoreError(f"{self.name}: it was opened to be looked at only, so nothing in it can be changed")
         connection = self._database.connect()
         try:
             if not self._is_checked:
@@ -159,6 +169,10 @@ class PostgresqlBackend:
 
     def reading(self) -> PostgresqlReading:
         """A session that has a connection only while it reads."""
+        if self.is_read_only and not self._is_checked:
+            with self.borrow("the schema could not be read") as connection:
+                expect_current(self._database, connection)
+            self._is_checked = True
         return PostgresqlReading(self, self._queries, self._news)
 
     @contextmanager
@@ -211,10 +225,33 @@ def migrate(database: Database, connection: Connection) -> None:
                     connection.execute(queries["add_migration"].encode(), facts)
                     version = step.number
     if version > known:
+        raise _newer(database, version, known)
+
+
+def expect_current(database: Database, connection: Connection) -> None:
+    """See to it that the schema is there and of this version, without making or changing it.
+
+    Raises:
+        StoreError: it is not.
+    """
+    version, known = _version(connection), read_migrations("postgresql")[-1].number
+    where = f"{database.place}: schema {database.schema!r}"
+    if version == 0:
+        raise StoreError(f"{where} has no tables of rh_agents, so no runs are recorded in it")
+    if version < known:
         raise StoreError(
-            f"{database.place}: schema {database.schema!r} was made by a newer version of rh_agents: "
-            f"schema {version}, this one knows {known}"
+            f"{where} was made by an earlier version of rh_agents (schema {version}, this one knows {known}): starting "
+            "or resuming a run brings it up to date, looking at it does not"
         )
+    if version > known:
+        raise _newer(database, version, known)
+
+
+def _newer(database: Database, version: int, known: int) -> StoreError:
+    return StoreError(
+        f"{database.place}: schema {database.schema!r} was made by a newer version of rh_agents: "
+        f"schema {version}, this one knows {known}"
+    )
 
 
 def _version(connection: Connection) -> int:

@@ -520,7 +520,10 @@ class SqlStore:
         if self._is_closed:
             raise StoreError(f"the store {self._backend.name} has been closed")
         if not self._is_ready:
-            await self.writer.done(_connect)
+            if self._backend.is_read_only:
+                await self.read(_nothing)
+            else:
+                await self.writer.done(_connect)
             self._is_ready = True
 
     async def _found(self, run_id: str) -> RunRow:
@@ -724,6 +727,10 @@ def _request_stop(number: int, reason: str, session: Writing) -> None:
 
 def _connect(_: Writing) -> None:
     """The writer connects before it does anything, which is all that is wanted."""
+
+
+def _nothing(_: VerifiedReading) -> None:
+    """Whoever reads connects before, which says whether there is anything to be read."""
 
 
 def _expect_json(answer: bytes) -> None:

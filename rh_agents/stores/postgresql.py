@@ -36,6 +36,7 @@ class PostgresqlStore(SqlStore):
             By default they are in a table of the same schema.
         file_mode: the permissions of files that are made in such a directory, 0600 unless the URL says something else
             (`mode=0640`).
+        read_only: make and change nothing in the database; whatever would raises `StoreError`.
         clock: the time of day in seconds since 1970.
 
     Raises:
@@ -50,9 +51,12 @@ class PostgresqlStore(SqlStore):
         schema: str | None = None,
         artifacts: str | None = None,
         file_mode: int | None = None,
+        read_only: bool = False,
         clock: Clock = time.time,
     ) -> None:
-        self._postgresql = PostgresqlBackend(url, schema=schema, artifacts=artifacts, file_mode=file_mode)
+        self._postgresql = PostgresqlBackend(
+            url, schema=schema, artifacts=artifacts, file_mode=file_mode, is_read_only=read_only
+        )
         super().__init__(self._postgresql, clock=clock)
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
@@ -38,7 +39,9 @@ from rh_agents.stores._checksums import (
     ticket_checksum,
 )
 from rh_agents.stores._files import FILE_MODE, Identity, checked_mode, create_file, identity_of, make_directory
+from rh_agents.stores._naming import expanded
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
+from rh_agents.stores._sqlite_looking import APPLICATION_ID, Looking, expect_database_file, expect_ours
 from rh_agents.stores._sqlite_migration import CHECKSUMS, Sealing, has_checksums
 from rh_agents.stores._sqlite_rows import (
     NOT_MADE,
@@ -75,8 +78,6 @@ __all__ = ["SqliteStore"]
 
 _LOG = logger("rh_agents.stores")
 
-_APPLICATION_ID = 0x72686167
-"""Marks the files of this library ("rhag"), so that another program's database is not taken for one."""
 _PAGE_SIZE = 1024
 """Small, because each outcome changes some page of the index of calls, and the journal of a commit has whole pages."""
 _MOST_ROWS = 256
@@ -101,10 +102,11 @@ class SqliteStore(SqlStore):
         page_size: bytes of a page, for a new file.
         file_mode: the permissions of files that are made, whatever the umask: the database, what SQLite keeps beside
             it, and artifacts. Directories that are made let enter who may read. What is there keeps its permissions.
+        read_only: make and change no file; whatever would change something raises `StoreError`.
         clock: the time of day in seconds since 1970.
 
     Raises:
-        ValueError: the mode is none for a data file.
+        ValueError: the path is none, the timeout no number of seconds, or the mode none for a data file.
         StoreError: the artifacts' URL cannot be used.
     """
 
@@ -117,15 +119,25 @@ class SqliteStore(SqlStore):
         wal_limit: int = 32 << 20,
         page_size: int = _PAGE_SIZE,
         file_mode: int = FILE_MODE,
+        read_only: bool = False,
         clock: Clock = time.time,
     ) -> None:
-        self.path: Path = Path(path)
-        place = Path(path).absolute()  # the working directory may be another one later
+        if not 0 <= busy_timeout < float("inf"):
+            raise ValueError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
+        self.path: Path = Path(expanded(os.fspath(path)))
+        place = self.path.absolute()  # the working directory may be another one later
         kept = f"{place}-artifacts" if artifacts is None else artifacts
         if isinstance(kept, str):
             kept = open_artifacts(kept, file_mode=checked_mode(file_mode))
-        database = _Database(place, str(path), kept, busy_timeout, wal_limit, page_size, checked_mode(file_mode))
-        super().__init__(database, clock=clock)
+        self._database = _Database(
+            place, str(path), kept, busy_timeout, wal_limit, page_size, checked_mode(file_mode), read_only
+        )
+        super().__init__(self._database, clock=clock)
+
+    async def aclose(self) -> None:
+        """Write what waits, and let go of all files."""
+        await super().aclose()
+        await asyncio.to_thread(self._database.close)
 
 
 class _Database:
@@ -140,6 +152,7 @@ class _Database:
         wal_limit: int,
         page_size: int,
         file_mode: int,
+        is_read_only: bool = False,
     ) -> None:
         self.path = path
         self.name = name
@@ -148,12 +161,17 @@ class _Database:
         self.wal_limit = wal_limit
         self.page_size = page_size
         self.file_mode = file_mode
+        self.is_read_only = is_read_only
+        self._looking = Looking(path, name, busy_timeout, self._upgrade) if is_read_only else None
         self._opened: Identity | None = None
         self._log: tuple[str, Identity | None] | None = None
 
     def writing(self) -> _Writing:
+        if self.is_read_only:
+            raise StoreError(f"{self.name}: it was opened to be looked at only, so nothing in it can be changed")
         with self.errors():
             if self._opened is None:
+                expect_database_file(self.path, self.name)
                 self._make()
             else:
                 self._expect_same(identity_of(self.path), self._opened)
@@ -166,6 +184,8 @@ class _Database:
 
     def reading(self) -> _Reading:
         with self.errors():
+            if self._looking is not None:
+                return _Reading(self, self._looking.connect())
             session = _Reading(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
             try:
                 self._expect_same(identity_of(self.path), self._opened)
@@ -173,6 +193,17 @@ class _Database:
                 session.close()
                 raise
             return session
+
+    def close(self) -> None:
+        """Let go of what a store keeps for itself."""
+        if self._looking is not None:
+            self._looking.close()
+
+    def _upgrade(self, copy: Path) -> None:
+        """Bring a copy up to date that nobody else uses."""
+        _Database(
+            copy, self.name, self.artifacts, self.busy_timeout, self.wal_limit, self.page_size, self.file_mode
+        ).writing().close()
 
     def _make(self) -> None:
         """Make the file, unless it is there. SQLite gives what it keeps beside it the same permissions."""
@@ -222,7 +253,7 @@ class _Database:
 _CAUSES: dict[type[Exception], str] = {
     apsw.FullError: "the disk is full",
     apsw.ReadOnlyError: "it cannot be written to",
-    apsw.NotADBError: "it is not an SQLite database",
+    apsw.NotADBError: "it is not an SQLite database, so no runs are recorded in it: name another file",
     apsw.CorruptError: "the file is damaged",
     apsw.CantOpenError: "it cannot be opened",
     apsw.PermissionsError: "it may not be used",
@@ -311,6 +342,8 @@ class _Writing(_Session):
         self._is_news = True
         try:
             with self._errors():
+                with connection:  # as it is at one moment; and before anything is set that stays in the file
+                    expect_ours(connection, database.name)
                 self._configure()
             self._migrate()
         except BaseException:
@@ -383,7 +416,7 @@ class _Writing(_Session):
             with self._transaction("begin_exclusive"):
                 if self._schema_version(known) < migration.number:  # not done by another process meanwhile
                     self._connection.execute(migration.text)
-                    self._connection.pragma("application_id", _APPLICATION_ID)
+                    self._connection.pragma("application_id", APPLICATION_ID)
                     self._connection.pragma("user_version", migration.number)
 
     def _migrate_to_checksums(self, migration: Migration) -> None:
@@ -407,14 +440,7 @@ class _Writing(_Session):
         Raises:
             StoreError: the file belongs to something else, or to a newer version of this library.
         """
-        connection, name = self._connection, self._database.name
-        application, version = connection.pragma("application_id"), connection.pragma("user_version")
-        assert isinstance(version, int)
-        if application != _APPLICATION_ID and connection.pragma("schema_version") != 0:
-            raise StoreError(f"{name}: it is a database of another program")
-        if version > known:
-            raise StoreError(f"{name}: made by a newer version of rh_agents: schema {version}, this one knows {known}")
-        return version
+        return expect_ours(self._connection, self._database.name, known)
 
     # -- batches and leases -------------------------------------------------------------------------------------------
 

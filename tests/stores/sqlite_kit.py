@@ -58,6 +58,7 @@ class Database:
         self._inner = store.writer._backend
         self.name = self._inner.name
         self.artifacts = self._inner.artifacts
+        self.is_read_only = False
         self.batches: list[list[int]] = []
         self.is_free = threading.Event()
         self.is_free.set()

@@ -198,7 +198,7 @@ def _damaged(path: Path) -> None:
     ("spoil", "says"),
     [
         (_no_database, r"it is not an SQLite database"),
-        (_directory, r"it cannot be opened \(.*Is a directory"),
+        (_directory, r"it is a directory: name a file in it"),
         (_damaged, r"the file is damaged"),
     ],
 )
