@@ -87,21 +87,25 @@ class Price:
         output: for a million output tokens.
         cached_input: for a million input tokens that the provider had in its cache; None means the price of all others.
         cache_write: for a million input tokens that it was asked to keep there; None means the price of all others.
+        above: with more input tokens in a request than the first number says, all of it costs what the second one says.
     """
 
     input: float
     output: float
     cached_input: float | None = None
     cache_write: float | None = None
+    above: tuple[int, Price] | None = None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name in ("input", "output", "cached_input", "cache_write"):
+            value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"{each.name}={value!r}: a price is a number from 0 on")
+                raise ValueError(f"{name}={value!r}: a price is a number from 0 on")
 
     def cost(self, usage: Usage) -> float:
-        """What these tokens cost."""
+        """What these tokens cost. Those of several requests are taken for equal shares of them."""
+        if self.above is not None and usage.input_tokens > self.above[0] * max(1, usage.requests):
+            return self.above[1].cost(usage)
         cached = self.input if self.cached_input is None else self.cached_input
         written = self.input if self.cache_write is None else self.cache_write
         fresh = max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens)

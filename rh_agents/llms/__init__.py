@@ -7,13 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rh_agents.llms.azure_chat import AzureChat
     from rh_agents.llms.openai_chat import OpenAIChat
 
-__all__ = ["OpenAIChat"]
+__all__ = ["AzureChat", "OpenAIChat"]
+
+_MODULES = {"AzureChat": "azure_chat", "OpenAIChat": "openai_chat"}
 
 
 def __getattr__(name: str) -> Any:
     """Load a provider when it is asked for: each needs a package of its own."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("rh_agents.llms.openai_chat"), name)
+    return getattr(importlib.import_module(f"rh_agents.llms.{_MODULES[name]}"), name)

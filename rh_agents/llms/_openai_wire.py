@@ -37,8 +37,17 @@ _REASONS = {
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
-def request_body(request: ChatRequest, *, length_field: str, stream: bool) -> dict[str, Any]:
-    """The fields of a request. `length_field` is what the server calls the greatest number of tokens."""
+def request_body(
+    request: ChatRequest, *, length_field: str, stream: bool, names: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
+    """The fields of a request.
+
+    Args:
+        request: what to ask.
+        length_field: what the server calls the greatest number of tokens.
+        stream: whether the answer shall come in pieces.
+        names: what the server calls other fields; None for those that it refuses.
+    """
     fields: dict[str, Any] = {
         "model": request.model,
         "messages": [_message(message) for message in request.messages],
@@ -55,8 +64,9 @@ def request_body(request: ChatRequest, *, length_field: str, stream: bool) -> di
     if stream:
         fields["stream"] = True
         fields["stream_options"] = {"include_usage": True}
-    body = {name: value for name, value in fields.items() if value is not None}
-    return {**body, **request.extra}
+    known = {name: name for name in fields} | dict(names or {})
+    body = {known[name]: value for name, value in fields.items() if value is not None}
+    return {**{name: value for name, value in body.items() if name is not None}, **request.extra}
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -144,14 +154,15 @@ def read_answer(data: Mapping[str, Any]) -> ChatResponse:
     """
     choice = _object(_first(data.get("choices")), "choices[0]")
     message = _object(choice.get("message"), "message")
+    filtered = _filtered(choice)
     calls = message.get("tool_calls") or ()
     if not isinstance(calls, list | tuple):
         raise IncompleteAnswer(f"tool_calls is {_kind(calls)}, not a list")
     return ChatResponse(
         text=_text(message.get("content"), "content"),
         tool_calls=tuple(_tool_call(call, index) for index, call in enumerate(calls)),
-        finish_reason=_finish_reason(choice.get("finish_reason")),
-        refusal=_text(message.get("refusal"), "refusal") or None,
+        finish_reason=FinishReason.CONTENT_FILTER if filtered else _finish_reason(choice.get("finish_reason")),
+        refusal=_text(message.get("refusal"), "refusal") or filtered or None,
         model=_text(data.get("model"), "model"),
         response_id=_text(data.get("id"), "id") or None,
         usage=_usage(data.get("usage")),
@@ -241,6 +252,7 @@ class AnswerInPieces:
         self._refusal: list[str] = []
         self._calls = _CallsInPieces()
         self._reason: FinishReason | None = None
+        self._filtered = ""
         self._usage = Usage()
         self._model = ""
         self._id = ""
@@ -261,6 +273,7 @@ class AnswerInPieces:
         choice = _object(_first(choices), "choices[0]")
         if choice.get("finish_reason") is not None:
             self._reason = _finish_reason(choice["finish_reason"])
+        self._filtered = self._filtered or _filtered(choice)
         return self._add_delta(_object(choice.get("delta") or {}, "delta"))
 
     def _add_delta(self, delta: Mapping[str, Any]) -> list[ChatDelta]:
@@ -287,8 +300,8 @@ class AnswerInPieces:
         return ChatResponse(
             text="".join(self._text),
             tool_calls=self._calls.whole(),
-            finish_reason=self._reason,
-            refusal="".join(self._refusal) or None,
+            finish_reason=FinishReason.CONTENT_FILTER if self._filtered else self._reason,
+            refusal="".join(self._refusal) or self._filtered or None,
             model=self._model,
             response_id=self._id or None,
             usage=self._usage,
@@ -314,6 +327,16 @@ def _named(name: str) -> str:
     if not name:
         raise IncompleteAnswer("a tool call names no tool")
     return name
+
+
+def _filtered(choice: Mapping[str, Any]) -> str:
+    """What Azure's content filter found in an answer; empty if it let it pass. A verdict may come after the reason for
+    which the answer ended, and takes it back."""
+    results = choice.get("content_filter_results")
+    if not isinstance(results, dict):
+        return ""
+    found = [kind for kind, each in results.items() if isinstance(each, dict) and each.get("filtered") is True]
+    return f"the content filter found {', '.join(found)}" if found else ""
 
 
 def _finish_reason(reason: Any) -> FinishReason:

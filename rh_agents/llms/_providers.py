@@ -7,10 +7,11 @@ llama.cpp, Ollama, LM Studio) have in common.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["OPENAI", "PROVIDERS", "UNKNOWN", "Provider", "provider_at"]
+__all__ = ["OPENAI", "PROVIDERS", "UNKNOWN", "Provider", "provider_at", "provider_named"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,14 +19,17 @@ class Provider:
     """One provider.
 
     Attributes:
-        name: for people and for tests.
-        hosts: the ends of the names of its hosts; "openai.azure.com" stands for all hosts below it as well.
+        name: by which a model can be told that its server speaks this dialect.
+        hosts: the ends of the names of its hosts; "openai.azure.com" stands for all hosts below it as well. What people
+            run themselves has none.
         length_field: what it calls the most tokens that an answer may have.
+        field_names: what it calls other fields of a request; None for one that it refuses.
     """
 
     name: str
     hosts: tuple[str, ...] = ()
     length_field: str = "max_tokens"
+    field_names: Mapping[str, str | None] = field(default_factory=dict)
 
 
 UNKNOWN = Provider(name="unknown")
@@ -37,9 +41,23 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(name="DeepSeek", hosts=("api.deepseek.com",)),
     Provider(name="Gemini", hosts=("generativelanguage.googleapis.com",)),
     Provider(name="Groq", hosts=("api.groq.com",), length_field="max_completion_tokens"),
-    Provider(name="Mistral", hosts=("api.mistral.ai",)),
+    Provider(
+        name="Mistral",
+        hosts=("api.mistral.ai",),
+        field_names={
+            "seed": "random_seed",
+            "stream_options": None,
+        },  # it tells the usage without being asked
+    ),
     Provider(name="OpenRouter", hosts=("openrouter.ai",)),
-    Provider(name="xAI", hosts=("api.x.ai",)),
+    Provider(name="xAI", hosts=("api.x.ai",), length_field="max_completion_tokens"),
+    Provider(name="Together", hosts=("api.together.xyz", "api.together.ai")),
+    Provider(name="Fireworks", hosts=("api.fireworks.ai",)),
+    Provider(name="vLLM"),
+    Provider(name="llama.cpp"),
+    Provider(name="Ollama", hosts=("ollama.com",)),
+    Provider(name="LM Studio"),
+    Provider(name="LiteLLM"),
 )
 
 
@@ -52,3 +70,19 @@ def provider_at(base_url: str | None) -> Provider:
         if any(host == end or host.endswith(f".{end}") for end in provider.hosts):
             return provider
     return UNKNOWN
+
+
+def provider_named(name: str) -> Provider:
+    """The provider of this name, however it is spelled: "LM Studio" and "lm_studio" are the same.
+
+    Raises:
+        ValueError: there is none; the message lists all names.
+    """
+    for provider in PROVIDERS:
+        if _letters(provider.name) == _letters(name):
+            return provider
+    raise ValueError(f"dialect={name!r}: known are {', '.join(provider.name for provider in PROVIDERS)}")
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

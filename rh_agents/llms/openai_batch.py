@@ -121,7 +121,7 @@ class OpenAIBatches:
 
     def takes(self, model: ChatModel) -> bool:
         """Whether the model's server has batches."""
-        return isinstance(model, OpenAIChat)
+        return isinstance(model, OpenAIChat) and model.has_batches
 
     async def complete(self, model: ChatModel, request: ChatRequest) -> ChatResponse:
         """The answer to a request, when its batch is done.
@@ -130,7 +130,8 @@ class OpenAIBatches:
             ModelError: by kind.
         """
         assert isinstance(model, OpenAIChat)
-        body = request_body(request, length_field=model.length_name, stream=False)
+        names = model.provider.field_names
+        body = request_body(request, length_field=model.length_name, stream=False, names=names)
         scope = current_scope.get()
         assert scope is not None
         place = await _Submission([body, scope.tries, scope.attempt], lambda: self._submitted(model, body))

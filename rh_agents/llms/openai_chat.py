@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
-from pydantic import Field, PrivateAttr, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
@@ -15,9 +15,9 @@ from rh_agents.core.errors import AccessDenied, IncompleteAnswer
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
 from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
-from rh_agents.llms._providers import Provider, provider_at
+from rh_agents.llms._providers import UNKNOWN, Provider, provider_at, provider_named
 from rh_agents.llms._sse import server_events
-from rh_agents.llms.prices import price_of
+from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
 try:
     import httpx2
@@ -60,8 +60,16 @@ class OpenAIChat(ChatModel):
     """Seconds to get a connection."""
     max_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     """Answers that are larger than this are not read to their end."""
+    dialect: str | None = None
+    """Whose dialect the server speaks, such as "vLLM" or "DeepSeek": for proxies and servers of your own. By default
+    that of its host."""
+    prices: PriceTable | None = None
+    """Prices by model in place of the library's: a mapping, or a file (see `rh_agents.llms.prices.load_prices`)."""
     length_field: str | None = None
     """What the server calls `max_tokens`; by default what its provider does: OpenAI says `max_completion_tokens`."""
+
+    has_batches: ClassVar[bool] = True
+    """Whether its requests can go through the Batch API of OpenAI."""
 
     _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = PrivateAttr(default_factory=WeakKeyDictionary)
 
@@ -76,6 +84,16 @@ class OpenAIChat(ChatModel):
         secret = SecretStr(key) if isinstance(key, str) else key
         super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
         self._register_secrets()
+
+    @field_validator("dialect")
+    @classmethod
+    def _is_known(cls, dialect: str | None) -> str | None:
+        return None if dialect is None else provider_named(dialect).name
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _loaded(cls, prices: Any) -> PriceTable | None:
+        return None if prices is None else load_prices(prices)
 
     def _register_secrets(self) -> None:
         """Keep the key out of everything that people read, and out of stores."""
@@ -100,17 +118,21 @@ class OpenAIChat(ChatModel):
 
     def price_of(self, response: ChatResponse) -> Price | None:
         """The given price, or that of the table for the model that answered."""
-        return self.price or price_of(response.model) or price_of(self.model)
+        return self.price or self._listed_price(response.model, self.model)
 
     @property
     def known_price(self) -> Price | None:
         """The given price, or that of the table."""
-        return self.price or price_of(self.model)
+        return self.price or self._listed_price(self.model)
+
+    def _listed_price(self, *models: str) -> Price | None:
+        provider = self.provider
+        return price_in(self.prices, None if provider is UNKNOWN else provider.name, *models)
 
     @property
     def provider(self) -> Provider:
-        """What is known of the provider at its address."""
-        return provider_at(self.base_url)
+        """What is known of the provider: the one that was named, or that at its address."""
+        return provider_at(self.base_url) if self.dialect is None else provider_named(self.dialect)
 
     @property
     def length_name(self) -> str:
@@ -128,7 +150,12 @@ class OpenAIChat(ChatModel):
             ModelError: by kind.
         """
         client = await self._client()
-        body = request_body(request, length_field=self.length_name, stream=on_delta is not None)
+        body = request_body(
+            request,
+            length_field=self.length_name,
+            stream=on_delta is not None,
+            names=self.provider.field_names,
+        )
         try:
             async with client.sdk.chat.completions.with_streaming_response.create(
                 model=request.model, messages=[], extra_body=body

@@ -194,7 +194,7 @@ def test_a_line_of_many_pieces_is_joined_once() -> None:
 
 
 def test_an_error_that_is_no_event_is_told_all_the_same(hear: Hear) -> None:
-    begin = DIALECTS["openai"].says(ANSWER).stream[:900].rpartition(b"\n\n")[0] + b"\n\n"
+    begin = DIALECTS["OpenAI"].says(ANSWER).stream[:900].rpartition(b"\n\n")[0] + b"\n\n"
     named, bare, in_the_event = hear(
         [
             [begin, b'event: error\ndata: {"error": {"message": "the engine died"}}\n\n'],

@@ -26,11 +26,15 @@ EMPTY = {"id": "", "object": "", "created": 0, "model": ""}
 """What stands in the pieces that only the filter writes."""
 
 
-def _verdict(end: int) -> dict[str, Any]:
-    """The asynchronous filter's piece: a choice without a delta, after the text that it is about."""
+def _verdict(end: int, filtered: str | None = None) -> dict[str, Any]:
     offsets = {"check_offset": end, "start_offset": 0, "end_offset": end}
-    choice = {"index": 0, "finish_reason": None, "content_filter_results": results(), "content_filter_offsets": offsets}
-    return {**EMPTY, "choices": [choice], "usage": None}
+    choice = {"index": 0, "finish_reason": None, "content_filter_results": results(filtered)}
+    return {**EMPTY, "choices": [{**choice, "content_filter_offsets": offsets}], "usage": None}
+
+
+def verdict(end: int, filtered: str | None = None) -> bytes:
+    """The asynchronous filter's piece: a choice without a delta, after the text that it is about."""
+    return lines([_verdict(end, filtered)], done=False)
 
 
 def _recorded(message: dict[str, Any], deltas: Sequence[dict[str, Any]], finish: str | None) -> Says:
@@ -60,6 +64,17 @@ def calls(wanted: Sequence[Wanted]) -> Says:
     return _recorded(message, deltas, "tool_calls")
 
 
+def filtered_answer(text: str) -> Says:
+    """An answer that was cut off: what was found stands in the choice, in a stream in the piece that ends it."""
+    found = {"content_filter_results": results("violence")}
+    begin = [
+        chunk(_ABOUT, {"content": piece}, choice={"content_filter_results": results()}) for piece in in_pieces(text)
+    ]
+    end = chunk(_ABOUT, {}, "content_filter", found)
+    stream = lines([*begin, end, chunk(_ABOUT, None, usage=_USAGE)])
+    return Says({**whole(_ABOUT, {"content": text}, "content_filter", _USAGE, **found), **PROMPT}, stream, _COUNTED)
+
+
 def refusal(status: int, message: str) -> Reply:
     """The codes are texts, also where they are numbers."""
     return Reply({"error": {"message": message, "type": None, "param": None, "code": str(status)}}, status)
@@ -85,7 +100,7 @@ def filtered_prompt() -> Reply:
 
 
 DIALECT = Dialect(
-    name="azure",
+    name="Azure",
     base_url="https://example.openai.azure.com",
     model="my-deployment",
     says=says,

@@ -68,7 +68,7 @@ def calls(wanted: Sequence[Wanted]) -> Says:
 
 
 DIALECT = Dialect(
-    name="deepseek",
+    name="DeepSeek",
     base_url="https://api.deepseek.com",
     model="deepseek-flash",
     says=says,

@@ -53,7 +53,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="fireworks",
+    name="Fireworks",
     base_url="https://api.fireworks.ai/inference/v1",
     model="accounts/fireworks/models/glm-4p7",
     says=says,

@@ -51,7 +51,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="gemini",
+    name="Gemini",
     base_url="https://generativelanguage.googleapis.com/v1beta/openai/",
     model="gemini-3-flash-preview",
     says=says,

@@ -59,7 +59,7 @@ def calls(wanted: Sequence[Wanted]) -> Says:
 
 
 DIALECT = Dialect(
-    name="groq",
+    name="Groq",
     base_url="https://api.groq.com/openai/v1",
     model="openai/gpt-oss-120b",
     says=says,

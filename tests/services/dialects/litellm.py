@@ -66,7 +66,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="litellm",
+    name="LiteLLM",
     base_url="http://127.0.0.1:4000/v1",
     model="claude-sonnet",
     says=says,

@@ -52,7 +52,7 @@ def fails_in_the_stream(message: str) -> bytes:
 
 
 DIALECT = Dialect(
-    name="lm_studio",
+    name="LM Studio",
     base_url="http://127.0.0.1:1234/v1",
     model="qwen3-8b",
     says=says,

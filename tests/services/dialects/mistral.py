@@ -55,7 +55,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="mistral",
+    name="Mistral",
     base_url="https://api.mistral.ai/v1",
     model="mistral-medium-latest",
     says=says,

@@ -56,7 +56,7 @@ def calls(wanted: Sequence[Wanted]) -> Says:
 
 
 DIALECT = Dialect(
-    name="ollama",
+    name="Ollama",
     base_url="http://127.0.0.1:11434/v1",
     model="qwen3:8b",
     says=says,

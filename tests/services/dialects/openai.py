@@ -47,7 +47,7 @@ def calls(wanted: Sequence[Wanted]) -> Says:
 
 
 DIALECT = Dialect(
-    name="openai",
+    name="OpenAI",
     base_url="https://api.openai.com/v1",
     model="gpt-4.1-mini",
     says=says,

@@ -84,7 +84,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="openrouter",
+    name="OpenRouter",
     base_url="https://openrouter.ai/api/v1",
     model="z-ai/glm-5",
     says=says,

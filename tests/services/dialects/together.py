@@ -51,7 +51,7 @@ def calls(wanted: Sequence[Wanted]) -> Says:
 
 
 DIALECT = Dialect(
-    name="together",
+    name="Together",
     base_url="https://api.together.xyz/v1",
     model="openai/gpt-oss-120b",
     says=says,

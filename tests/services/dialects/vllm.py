@@ -50,7 +50,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="vllm",
+    name="vLLM",
     base_url="http://127.0.0.1:8000/v1",
     model="Qwen/Qwen3-8B",
     says=says,

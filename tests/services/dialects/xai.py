@@ -50,7 +50,7 @@ def refusal(status: int, message: str) -> Reply:
 
 
 DIALECT = Dialect(
-    name="xai",
+    name="xAI",
     base_url="https://api.x.ai/v1",
     model="grok-4.3",
     says=says,

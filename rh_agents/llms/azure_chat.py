@@ -1,0 +1,100 @@
+"""OpenAI's models at Azure: behind deployments of a resource of your own, and behind its content filters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+from pydantic import Field, SecretStr
+
+from rh_agents.core.errors import AccessDenied, DefinitionError
+from rh_agents.core.redaction import Secret, register_found
+from rh_agents.core.usage import Price
+from rh_agents.llms.openai_chat import OpenAIChat
+
+try:
+    import httpx2
+    import openai
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f"AzureChat needs the package {_error.name}: pip install 'rh_agents[openai]'", name=_error.name
+    ) from _error
+
+__all__ = ["AzureChat"]
+
+TokenProvider = Callable[[], str | Awaitable[str]]
+
+
+class AzureChat(OpenAIChat):
+    """A deployment of a model of OpenAI in a resource at Azure.
+
+        model = AzureChat("my-deployment", "https://my-resource.openai.azure.com", api_version="2024-10-21")
+
+    Args:
+        deployment: its name, which stands in the path of requests. It is the `model` of this class.
+        endpoint: of the resource, without a path; by default what the environment variable AZURE_OPENAI_ENDPOINT says.
+        api_key: by default what AZURE_OPENAI_API_KEY says; sent as the header `api-key`.
+        settings: fields of `OpenAIChat`, and those below.
+
+    What the content filter does not let through is a `ModelRefused`, whether it is the prompt, the answer or the end of
+    an answer of which the beginning had been streamed (the asynchronous filter); the message names what was found.
+    Azure's newer addresses, which end in `/openai/v1`, need no version: there `OpenAIChat` does.
+
+    Raises:
+        DefinitionError: there is no endpoint.
+    """
+
+    dialect: str | None = "Azure"
+    api_version: str | None = None
+    """Such as "2024-10-21"; by default what the environment variable OPENAI_API_VERSION says."""
+    token: TokenProvider | None = Field(default=None, exclude=True, repr=False)
+    """In place of a key: a function, or one with `async`, that gives a token of Microsoft Entra ID. It is asked before
+    each request, so it should remember the token; those of the package azure-identity do."""
+    deployed_model: str | None = None
+    """The model behind the deployment, such as "gpt-4.1-mini": its price counts for budgets before it has answered."""
+
+    has_batches: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        deployment: str,
+        endpoint: str | None = None,
+        api_key: str | SecretStr | Secret | None = None,
+        **settings: Any,
+    ) -> None:
+        place = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
+        if not place:
+            raise DefinitionError(
+                f"AzureChat({deployment!r}) has no endpoint: pass it, or set AZURE_OPENAI_ENDPOINT, "
+                "for instance https://my-resource.openai.azure.com"
+            )
+        super().__init__(deployment, place, api_key, **settings)
+
+    @property
+    def known_price(self) -> Price | None:
+        """The given price, or that of the table for the model behind the deployment."""
+        return self.price or self._listed_price(*filter(None, (self.deployed_model, self.model)))
+
+    def _make_sdk(self) -> openai.AsyncOpenAI:
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        version = self.api_version or os.environ.get("OPENAI_API_VERSION")
+        if version is None:
+            raise AccessDenied(f"{self.name}: no version: set OPENAI_API_VERSION, or pass api_version=")
+        try:
+            sdk = openai.AsyncAzureOpenAI(
+                azure_endpoint=self.base_url or "",
+                api_version=version,
+                api_key=key,
+                azure_ad_token_provider=self.token,
+                timeout=httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None),
+                max_retries=0,
+                default_headers=dict(self.headers),
+            )
+        except openai.OpenAIError as error:
+            raise AccessDenied(
+                f"{self.name}: no key: set AZURE_OPENAI_API_KEY, or pass api_key= or token= ({error})"
+            ) from error
+        if key is None and self.token is None:
+            register_found("AZURE_OPENAI_API_KEY", sdk.api_key)
+        return sdk
