@@ -7,12 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rh_agents.llms._batches import Batches, in_batches
     from rh_agents.llms.azure_chat import AzureChat
     from rh_agents.llms.openai_chat import OpenAIChat
 
-__all__ = ["AzureChat", "OpenAIChat"]
+__all__ = ["AzureChat", "Batches", "OpenAIChat", "in_batches"]
 
-_MODULES = {"AzureChat": "azure_chat", "OpenAIChat": "openai_chat"}
+_MODULES = {
+    "AzureChat": "azure_chat",
+    "Batches": "_batches",
+    "OpenAIChat": "openai_chat",
+    "in_batches": "_batches",
+}
 
 
 def __getattr__(name: str) -> Any:

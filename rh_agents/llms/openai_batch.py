@@ -1,353 +1,197 @@
-"""Model calls through the Batch API of OpenAI, and of servers that have it: a day's patience for half the price.
-
-    with in_batches():
-        await run(job, store="runs.db", run_id="labels")
-
-Within the block, the requests of all `OpenAIChat` models are gathered, uploaded as one file, and answered when the
-provider has done them. A call is the same call as without, so what is recorded already is reused either way. The id of
-its batch is recorded below each call: a process that dies meanwhile, or is stopped, finds the batch again and submits
-nothing twice.
+"""The Batch API of OpenAI, and of servers that have it. How batches are used is told in `rh_agents.llms._batches`.
 
 (https://platform.openai.com/docs/guides/batch)
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from pydantic import SecretStr
-
-from rh_agents.core.actors import Tool
-from rh_agents.core.calls import Call
-from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
-from rh_agents.core.chat.model import batcher
-from rh_agents.core.codec import canonical
-from rh_agents.core.errors import IncompleteAnswer, InvalidRequest, ModelTimeout, TemporaryModelError
-from rh_agents.core.keys import idempotency_key
-from rh_agents.core.ports import RunHandle
-from rh_agents.core.scope import current_scope
+from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, PermanentModelError, UnreadableAnswer
+from rh_agents.llms._batch_api import BatchState, Marks
+from rh_agents.llms._batch_results import read_lines
+from rh_agents.llms._batches import Batches, in_batches
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_status
-from rh_agents.llms._openai_wire import read_answer, read_json, request_body
-from rh_agents.llms.openai_chat import OpenAIChat
+from rh_agents.llms._openai_wire import read_answer
 
-__all__ = ["OpenAIBatches", "in_batches"]
+__all__ = ["OpenAIBatchApi", "OpenAIBatches", "in_batches"]
+
+OpenAIBatches = Batches
+"""The name of `Batches` when OpenAI's were the only ones."""
 
 _CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
 _ENDED = ("completed", "expired", "cancelled", "failed")
-_LOST = ("cancelled", "cancelling", "expired", "failed")
-_MARK = "rh_agents"
+_CUT_OFF = ("expired", "cancelled", "failed", "cancelling")
 _URL = "/v1/chat/completions"
-_LINE_OVERHEAD = 150
-"""Bytes of a line that are not the body of its request."""
-_LOOKED_AT = 100
-"""Batches of the account that are looked at for one that was submitted just before a crash."""
-Tell = Callable[[str], None]
-_Whose = tuple[str | None, SecretStr | None, str]
-"""The server, the key and the model."""
+_MARK, _RUN = "rh_agents", "rh_agents_run"
+_PAGE = 100
+_CROWDED = ("token_limit_exceeded", "enqueued_token_limit_exceeded")
+_CROWDED_TEXT = "enqueued token limit"
+_NOT_TRIED = ("batch_expired", "batch_cancelled")
 
 
-async def _never() -> None:
-    """A submission is made by `_Submission`."""
-
-
-_SUBMIT = Tool(name="submit_to_batch", handler=_never, description="Hands a request over to the Batch API.")
-
-
-class _Request(NamedTuple):
-    """One request: whose it is, and what is asked."""
-
-    owner: str
-    body: dict[str, Any]
-
-
-@dataclass
-class _Gathering:
-    """Requests to one server that will be one batch."""
-
-    model: OpenAIChat
-    requests: list[_Request] = field(default_factory=list)
-    size: int = 0
-    """Bytes of the file that they will be, about."""
-    submission: asyncio.Future[list[dict[str, str]]] | None = None
-    """Gives the place of the answer to each request."""
-
-    def has_room(self, size: int, most: int, most_bytes: int) -> bool:
-        """Whether another request may come to it: it is neither full, nor sent, nor left over from an earlier loop."""
-        is_open = self.submission is not None and not self.submission.done()
-        return is_open and len(self.requests) < most and self.size + size <= most_bytes
-
-
-class OpenAIBatches:
-    """Sends requests as batches.
+class OpenAIBatchApi:
+    """The batches of one model.
 
     Args:
-        linger: seconds without a further request after which a batch is submitted.
-        most: the most requests in one batch; OpenAI takes 50,000.
-        most_bytes: the most bytes in the file of one batch; OpenAI takes 200 MB.
-        poll_every: seconds between two looks at a batch.
-        discount: what a request costs, as a share of its price.
-        tell: takes lines for people.
-        sleep: what waits.
+        name: the model's name, for errors.
+        account: the server, the key and the model.
+        sdk: gives the client that the event loop uses.
+        body: makes the fields of a request.
     """
+
+    most = 50_000
+    most_bytes = 200_000_000
+    keeps_marks = True
 
     def __init__(
         self,
-        *,
-        linger: float = 2.0,
-        most: int = 50_000,
-        most_bytes: int = 200_000_000,
-        poll_every: float = 30.0,
-        discount: float = 0.5,
-        tell: Tell | None = None,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        name: str,
+        account: object,
+        sdk: Callable[[], Awaitable[Any]],
+        body: Callable[[ChatRequest], dict[str, Any]],
     ) -> None:
-        self.discount = discount
-        self._linger = linger
-        self._most = most
-        self._most_bytes = most_bytes
-        self._poll_every = poll_every
-        self._tell: Tell = tell or (lambda _: None)
-        self._sleep = sleep
-        self._gathering: dict[_Whose, _Gathering] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._results: dict[str, asyncio.Task[dict[str, dict[str, Any]]]] = {}
+        self.name = name
+        self.account = account
+        self._sdk = sdk
+        self.body = body
 
-    def takes(self, model: ChatModel) -> bool:
-        """Whether the model's server has batches."""
-        return isinstance(model, OpenAIChat) and model.has_batches
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _CAUGHT as error:
+            raise error_of(error, self.name) from error
 
-    async def complete(self, model: ChatModel, request: ChatRequest) -> ChatResponse:
-        """The answer to a request, when its batch is done.
+    async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> str:
+        """Upload the requests; the id of the file."""
+        lines = [
+            json.dumps({"custom_id": each, "method": "POST", "url": _URL, "body": body})
+            for each, body in requests.items()
+        ]
+        sdk = await self._sdk()
+        with self._translated():
+            file = await sdk.files.create(file=("requests.jsonl", "\n".join(lines).encode()), purpose="batch")
+        return self._checked(file.id, "the file")
+
+    async def create(self, prepared: str, marks: Marks) -> BatchState:
+        """Make a batch of an uploaded file."""
+        metadata = {_MARK: marks.requests, **({_RUN: marks.run} if marks.run else {})}
+        sdk = await self._sdk()
+        with self._translated():
+            made = await sdk.batches.create(
+                input_file_id=prepared, endpoint=_URL, completion_window="24h", metadata=metadata
+            )
+        return self._state(made)
+
+    async def cancel(self, batch: str) -> None:
+        """End a batch."""
+        sdk = await self._sdk()
+        with self._translated():
+            await sdk.batches.cancel(batch)
+
+    async def retrieve(self, batch: str) -> BatchState:
+        """How a batch is getting on."""
+        sdk = await self._sdk()
+        with self._translated():
+            return self._state(await sdk.batches.retrieve(batch))
+
+    async def recent(self) -> AsyncIterator[BatchState]:
+        """All batches of the account, the newest first."""
+        after: dict[str, str] = {}
+        while True:
+            sdk = await self._sdk()
+            with self._translated():
+                page = await sdk.batches.list(limit=_PAGE, **after)
+            if not isinstance(page.data, list):
+                raise IncompleteAnswer(f"{self.name}: the list of batches is none")
+            states = [self._state(each) for each in page.data]
+            for state in states:
+                yield state
+            if not (states and getattr(page, "has_more", False)) or after == {"after": states[-1].id}:
+                return
+            after = {"after": states[-1].id}
+
+    async def requested(self, state: BatchState) -> Sequence[str] | None:
+        """The ids in the file that was uploaded for a batch; None if that cannot be had any more."""
+        try:
+            content = await self.content(state, state.source)
+        except PermanentModelError:
+            return None
+        return list(read_lines(content).good)
+
+    def is_answer(self, line: Mapping[str, Any]) -> bool:
+        """Whether the request was tried."""
+        error = line.get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        return isinstance(line.get("response"), dict) or code not in _NOT_TRIED
+
+    async def content(self, state: BatchState, file: str) -> bytes:
+        """A file of answers."""
+        sdk = await self._sdk()
+        with self._translated():
+            found = await sdk.files.content(file)
+            content: bytes = found.content
+        return content
+
+    def _checked(self, name: Any, what: str) -> str:
+        if not isinstance(name, str) or not name:
+            raise IncompleteAnswer(f"{self.name}: {what} has no id")
+        return name
+
+    def _state(self, batch: Any) -> BatchState:
+        """What the client gives, which checks nothing, as a state."""
+        status = str(batch.status)
+        counts = batch.request_counts
+        total, completed, failed = (_count(counts, name) for name in ("total", "completed", "failed"))
+        metadata = batch.metadata if isinstance(batch.metadata, dict) else {}
+        errors = getattr(batch.errors, "data", None) or []
+        expected = ((batch.output_file_id, completed), (batch.error_file_id, failed))
+        refusal = "; ".join(str(each.message or each.code) for each in errors)
+        return BatchState(
+            id=self._checked(batch.id, "the batch"),
+            status=f"{status} ({completed:,} of {total:,})" if counts is not None else status,
+            is_ended=status in _ENDED,
+            is_whole=status not in _CUT_OFF,
+            created_at=float(batch.created_at or 0),
+            files={file: count for file, count in expected if isinstance(file, str) and file},
+            source=str(batch.input_file_id or ""),
+            total=total,
+            marks=Marks(metadata.get(_RUN, ""), metadata[_MARK]) if _MARK in metadata else None,
+            refusal=(refusal or "it does not say why") if status == "failed" else "",
+            refused={each.line - 1: str(each.message or each.code) for each in errors if isinstance(each.line, int)}
+            if status == "failed"
+            else {},
+            is_crowded=status == "failed" and any(map(_is_crowded, errors)),
+        )
+
+    def read(self, line: Mapping[str, Any]) -> ChatResponse:
+        """The answer in a line.
 
         Raises:
             ModelError: by kind.
         """
-        assert isinstance(model, OpenAIChat)
-        names = model.provider.field_names
-        body = request_body(request, length_field=model.length_name, stream=False, names=names)
-        scope = current_scope.get()
-        assert scope is not None
-        place = await _Submission([body, scope.tries, scope.attempt], lambda: self._submitted(model, body))
-        lines = await _unless_stopped(scope.run, self._lines(model, place["batch"]))
-        line = lines.get(place["request"])
-        if line is None:
-            raise ModelTimeout(f"{model.name}: batch {place['batch']} ended without an answer to this request")
-        return _read(line, model.name)
-
-    # -- submitting ---------------------------------------------------------------------------------------------------
-
-    async def _submitted(self, model: OpenAIChat, body: dict[str, Any]) -> dict[str, str]:
-        """Where the answer will be: the ids of the batch, and of the request in it."""
-        scope = current_scope.get()
-        assert scope is not None
-        owner = idempotency_key(scope.run.run_id, scope.key)
-        size = len(json.dumps(body)) + _LINE_OVERHEAD
-        whose = (model.base_url, model.api_key, model.model)
-        gathering = self._gathering.get(whose)
-        if gathering is None or not gathering.has_room(size, self._most, self._most_bytes):
-            gathering = self._gathering[whose] = _Gathering(model)
-            gathering.submission = self._start(self._submit_later(whose, gathering))
-        index = len(gathering.requests)
-        gathering.requests.append(_Request(owner, body))
-        gathering.size += size
-        assert gathering.submission is not None
-        places: list[dict[str, str]] = await _unless_stopped(scope.run, gathering.submission)
-        return places[index]
-
-    def _start(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _submit_later(self, whose: _Whose, gathering: _Gathering) -> list[dict[str, str]]:
-        """When no more requests come, submit those that there are."""
-        count = -1
-        while count < len(gathering.requests) < self._most:
-            count = len(gathering.requests)
-            await self._sleep(self._linger)
-        if self._gathering.get(whose) is gathering:
-            del self._gathering[whose]
-        return await self._submit(gathering.model, gathering.requests)
-
-    async def _submit(self, model: OpenAIChat, requests: list[_Request]) -> list[dict[str, str]]:
-        ids = _ids(requests)
-        mark = sha256("".join(sorted(ids)).encode()).hexdigest()
-        sdk = await model.sdk()
-        try:
-            batch = await self._find(sdk, mark)
-            if batch is None:
-                batch = await self._create(sdk, requests, ids, mark)
-                self._tell(f"batch {batch.id}: {len(requests):,} requests submitted")
-            else:
-                self._tell(f"batch {batch.id}: found again, with {len(requests):,} requests")
-        except _CAUGHT as error:
-            raise error_of(error, model.name) from error
-        return [{"batch": batch.id, "request": each} for each in ids]
-
-    async def _create(self, sdk: Any, requests: list[_Request], ids: list[str], mark: str) -> Any:
-        lines = [
-            json.dumps({"custom_id": each, "method": "POST", "url": _URL, "body": request.body})
-            for each, request in zip(ids, requests, strict=True)
-        ]
-        file = await sdk.files.create(file=("requests.jsonl", "\n".join(lines).encode()), purpose="batch")
-        try:
-            return await sdk.batches.create(
-                input_file_id=file.id, endpoint=_URL, completion_window="24h", metadata={_MARK: mark}
-            )
-        except _CAUGHT as error:
-            batch = await self._find(sdk, mark) if isinstance(error_of(error, ""), TemporaryModelError) else None
-            if batch is None:
-                raise
-            return batch  # it was made, and only the answer was lost
-
-    async def _find(self, sdk: Any, mark: str) -> Any:
-        """The batch of just these requests, if a process submitted it and died before it could record that."""
-        page = await sdk.batches.list(limit=_LOOKED_AT)
-        for batch in page.data:
-            if (batch.metadata or {}).get(_MARK) == mark and batch.status not in _LOST:
-                return batch
-        return None
-
-    # -- waiting ------------------------------------------------------------------------------------------------------
-
-    def _lines(self, model: OpenAIChat, batch: str) -> asyncio.Future[dict[str, dict[str, Any]]]:
-        """The lines of the answer by the ids of the requests; one task waits for all who ask."""
-        task = self._results.get(batch)
-        if task is None or task.get_loop() is not asyncio.get_running_loop() or _has_failed(task):
-            task = self._results[batch] = self._start(self._wait(model, batch))
-        return task
-
-    async def _wait(self, model: OpenAIChat, batch_id: str) -> dict[str, dict[str, Any]]:
-        said = None
-        while True:
-            try:
-                sdk = await model.sdk()
-                batch = await sdk.batches.retrieve(batch_id)
-                counts = batch.request_counts
-                progress = f" ({counts.completed:,} of {counts.total:,})" if counts is not None else ""
-                if f"{batch.status}{progress}" != said:
-                    said = f"{batch.status}{progress}"
-                    self._tell(f"batch {batch_id}: {said}")
-                if batch.status in _ENDED:
-                    return await self._download(sdk, model.name, batch)
-            except _CAUGHT as error:
-                found = error_of(error, model.name)
-                if not isinstance(found, TemporaryModelError):
-                    raise found from error
-            await self._sleep(self._poll_every)
-
-    async def _download(self, sdk: Any, name: str, batch: Any) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        for file in (batch.output_file_id, batch.error_file_id):
-            if file is None:
-                continue
-            content = await sdk.files.content(file)
-            for text in content.content.splitlines():
-                if text.strip():
-                    line = read_json(text)
-                    found[str(line.get("custom_id"))] = line
-        if not found and batch.status == "failed":
-            errors = getattr(batch.errors, "data", None) or []
-            raise InvalidRequest(
-                f"{name}: batch {batch.id} was refused: "
-                + ("; ".join(str(each.message) for each in errors) or "no reason")
-            )
-        return found
+        response = line.get("response")
+        if not isinstance(response, dict):
+            error = line.get("error")
+            said = error.get("message") if isinstance(error, dict) else None
+            raise ModelTimeout(f"{self.name}: the batch has no answer to this request: {said or 'it does not say why'}")
+        status, body = response.get("status_code"), response.get("body")
+        if isinstance(status, int) and status >= 400:
+            raise error_of_status(status, body.get("error") if isinstance(body, dict) else body, self.name)
+        if not isinstance(status, int) or not isinstance(body, dict):
+            raise UnreadableAnswer(f"{self.name}: a line of the batch has no status and no body")
+        return read_answer(body)
 
 
-class _Submission(Call[dict[str, str]]):
-    """That a request was handed over, as a call below that of the model: recorded, it is not handed over again."""
-
-    __slots__ = ("_about", "_submit")
-
-    def __init__(self, about: list[Any], submit: Callable[[], Awaitable[dict[str, str]]]) -> None:
-        super().__init__(_SUBMIT)
-        self._about = about
-        self._submit = submit
-
-    def canonical_input(self) -> bytes:
-        """The request, and which attempt it is: another one is another request."""
-        return canonical(self._about)
-
-    def begin(self, run: RunHandle) -> Awaitable[dict[str, str]]:
-        """Hand it over."""
-        return self._submit()
+def _count(counts: Any, name: str) -> int:
+    value = getattr(counts, name, None)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
-def _has_failed(task: asyncio.Task[Any]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-def _ids(requests: list[_Request]) -> list[str]:
-    """An id for each request, the same whenever its call makes it. Runs that record nothing have no names for calls."""
-    digests = [sha256(request.owner.encode() + canonical(request.body)).hexdigest()[:32] for request in requests]
-    seen: Counter[str] = Counter()
-    found = []
-    for digest in digests:
-        found.append(f"{digest}-{seen[digest]}")
-        seen[digest] += 1
-    return found
-
-
-def _read(line: dict[str, Any], name: str) -> ChatResponse:
-    """The answer in a line of the output.
-
-    Raises:
-        ModelError: by kind.
-    """
-    response = line.get("response")
-    if not isinstance(response, dict):
-        error = line.get("error")
-        said = error.get("message") if isinstance(error, dict) else None
-        raise ModelTimeout(f"{name}: the batch has no answer to this request: {said or 'it does not say why'}")
-    status, body = response.get("status_code"), response.get("body")
-    if not isinstance(status, int) or not isinstance(body, dict):
-        raise IncompleteAnswer(f"{name}: a line of the batch has no status and no body")
-    if status >= 400:
-        raise error_of_status(status, body.get("error"), name)
-    return read_answer(body)
-
-
-async def _unless_stopped(run: RunHandle, future: asyncio.Future[Any]) -> Any:
-    """What a future gives, unless the run is stopped: the batch goes on all the same, and is found again.
-
-    Raises:
-        StopRun: it is.
-    """
-    stopped = asyncio.get_running_loop().create_future()
-
-    def stop() -> None:
-        if not stopped.done():
-            stopped.set_result(None)
-
-    run.watch_stop(stop)
-    try:
-        await asyncio.wait({future, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        run.unwatch_stop(stop)
-    if not future.done():
-        run.expect_running()
-    return await asyncio.shield(future)
-
-
-@contextlib.contextmanager
-def in_batches(batches: OpenAIBatches | None = None) -> Iterator[OpenAIBatches]:
-    """While the block lasts, the requests of all `OpenAIChat` models go through the Batch API.
-
-    Their timeouts and limits do not hold for it: a batch takes up to a day, and has limits of its own. A group should
-    have as many workers as a batch shall have requests.
-    """
-    chosen = batches or OpenAIBatches()
-    token = batcher.set(chosen)
-    try:
-        yield chosen
-    finally:
-        batcher.reset(token)
+def _is_crowded(error: Any) -> bool:
+    return error.code in _CROWDED or _CROWDED_TEXT in str(error.message).lower()

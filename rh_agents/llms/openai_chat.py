@@ -28,6 +28,7 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, advice_in, error_of, error_of_body
+from rh_agents.llms.openai_batch import OpenAIBatchApi
 
 __all__ = ["OpenAIChat"]
 
@@ -142,6 +143,17 @@ class OpenAIChat(ChatModel):
     async def sdk(self) -> openai.AsyncOpenAI:
         """The client that this event loop uses; for what is not a question to a model."""
         return (await self._client()).sdk
+
+    def batch_api(self) -> OpenAIBatchApi | None:
+        """The server's batches, for `in_batches`; None if it has none."""
+        if not self.has_batches:
+            return None
+
+        def body(request: ChatRequest) -> dict[str, Any]:
+            names = self.provider.field_names
+            return request_body(request, length_field=self.length_name, stream=False, names=names)
+
+        return OpenAIBatchApi(self.name, (self.base_url, self.api_key, self.model), self.sdk, body)
 
     async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
         """Ask once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from rh_agents import ExecutionState, MemoryStore, Price, RetryPolicy, RunStopped, Usage
-from rh_agents.core.errors import InvalidRequest, ModelOverloaded, ModelTimeout
+from rh_agents.core.errors import InvalidRequest, ModelOverloaded, ModelTimeout, UnreadableAnswer
 from tests.runtime.worlds import RUN, Crash, KeepingStore
 from tests.services.batch_server import BatchServer
 from tests.services.model_server import Exchange, Reply, answer, error, model_server
@@ -268,3 +269,104 @@ def test_a_budget_counts_on_half_the_price() -> None:
     whole = model.estimate(request).cost
     with in_batches(batches()):
         assert model.estimate(request).cost == whole / 2
+
+
+class Odd(BatchServer):
+    """Does something odd with a batch that is finished, or with what is asked of it."""
+
+    def __init__(self, **odd: Any) -> None:
+        super().__init__(echo)
+        self.odd = odd
+        self.failed = 0
+
+    def _finish(self, batch: dict[str, Any]) -> None:
+        super()._finish(batch)
+        batch.update(self.odd.get("fields", {}))
+        if "line" in self.odd and len(self.batches) == 1:
+            name = batch["output_file_id"]
+            lines = self.files[name].split(b"\n")
+            self.files[name] = b"\n".join([self.odd["line"](lines[0]), *lines[1:]])
+
+    def __call__(self, exchange: Exchange) -> Reply:
+        asked, times = self.odd.get("missing", ("nothing", 0))
+        if exchange.method == "GET" and asked in exchange.path and self.failed < times:
+            self.failed += 1
+            return error(404, "no such thing")
+        return super().__call__(exchange)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"fields": {"error_file_id": ""}},
+        {"fields": {"error_file_id": "file-gone"}, "missing": ("file-gone", 1_000)},
+        {"fields": {"request_counts": None}},
+        {"missing": ("/content", 1)},
+        {"missing": ("/batches/", 3)},
+        {"line": lambda line: json.dumps(json.loads(line), ensure_ascii=False).replace("A", "a\u2028b").encode()},
+    ],
+    ids=["no error file", "error file gone", "no counts", "answers not there yet", "batch not there yet", "U+2028"],
+)
+def test_one_fault_while_a_batch_is_read_costs_nothing(odd: dict[str, Any]) -> None:
+    server = Odd(**odd)
+    results, _ = run(server, ["a", "b", "c"])
+    assert all(result.ok for result in results), [result.error_message for result in results]
+    assert len(server.batches) == 1
+
+
+def test_an_answer_that_ends_with_half_a_character_is_read() -> None:
+    server = BatchServer(lambda body: (200, answer("half \ud83d").body))
+    results, _ = run(server, ["a"])
+    assert results[0].unwrap().text == "half \ufffd"
+
+
+def test_a_line_without_status_and_body_is_an_answer_that_cannot_be_read() -> None:
+    server = Odd(line=lambda line: json.dumps({**json.loads(line), "response": {"status_code": 200}}).encode())
+    results, _ = run(server, ["a"], retry=RetryPolicy(max_attempts=3))
+    assert isinstance(results[0].error, UnreadableAnswer)
+    assert len(server.batches) == 1
+
+
+class Crowded(BatchServer):
+    """Takes so many requests at a time, and refuses other batches in OpenAI's words."""
+
+    room = 2
+
+    def _look(self, name: str) -> Reply:
+        batch = self.batches[name]
+        size = batch["request_counts"]["total"]
+        if batch["status"] == "in_progress" and size > self.room:
+            what = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for m.", "line": None}
+            batch.update(status="failed", errors={"object": "list", "data": [{**what, "param": None}]})
+            batch["request_counts"] = {"total": 0, "completed": 0, "failed": 0}
+        return super()._look(name)
+
+
+def test_a_batch_beyond_the_enqueued_token_limit_is_submitted_again_in_smaller_ones() -> None:
+    server = Crowded(echo)
+    results, _ = run(server, ["a", "b", "c"])
+    assert [result.unwrap().text for result in results] == ["A", "B", "C"]
+    assert [batch["status"] for batch in server.batches.values()] == ["failed", "completed", "completed", "completed"]
+
+
+class Choosy(BatchServer):
+    """Refuses a batch because of one of its lines."""
+
+    def _look(self, name: str) -> Reply:
+        batch = self.batches[name]
+        lines = self.files[batch["input_file_id"]].splitlines()
+        bad = [number for number, line in enumerate(lines, 1) if b"bad" in line]
+        if batch["status"] == "in_progress" and bad:
+            errors = [
+                {"code": "invalid", "message": "a field is wrong", "line": number, "param": None} for number in bad
+            ]
+            batch.update(status="failed", errors={"object": "list", "data": errors})
+        return super()._look(name)
+
+
+def test_one_line_for_which_a_batch_is_refused_is_the_failure_of_that_line() -> None:
+    server = Choosy(echo)
+    results, _ = run(server, ["a", "bad", "c"])
+    assert [result.ok for result in results] == [True, False, True]
+    assert isinstance(results[1].error, InvalidRequest)
+    assert "a field is wrong" in str(results[1].error)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from rh_agents import ExecutionEvent, ExecutionState, MemoryStore, tool
-from rh_agents.core.ports import RunInfo
+from rh_agents.core.ports import Clock, RunInfo
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
 
@@ -25,8 +26,9 @@ class Crash(BaseException):
 class KeepingStore(HookedStore):
     """A store that can be taken back to what it was after any of its writes, as a `kill -9` there would leave it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, clock: Clock = time.time) -> None:
+        super().__init__(clock=clock)
+        self.clock = clock
         self.entries: list[tuple[ExecutionEvent[Any], Outcome | None]] = []
 
     def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
@@ -34,7 +36,7 @@ class KeepingStore(HookedStore):
 
     async def after_the_first(self, count: int) -> KeepingStore:
         """What a crash after so many writes leaves."""
-        left = KeepingStore()
+        left = KeepingStore(clock=self.clock)
         journal = await left.open_run(request(RUN))
         for event, outcome in self.entries[:count]:
             journal.note(event, outcome)

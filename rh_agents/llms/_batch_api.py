@@ -1,0 +1,137 @@
+"""What batches of requests are, whoever runs them: the shape through which `_batches` meets a provider's batch API.
+
+One file per provider implements `BatchApi`. It translates errors of its client into `ModelError`s, reads no answer
+before it is asked to, and decides nothing: when to look again, what to submit and what has failed is decided in one
+place for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from rh_agents.core.chat import ChatRequest, ChatResponse
+
+__all__ = ["BatchApi", "BatchState", "HasBatches", "Marks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a batch is found by again.
+
+    Attributes:
+        run: stands for the run whose requests it holds; "" for none that records anything.
+        requests: stands for exactly these requests.
+    """
+
+    run: str
+    requests: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """A batch as its provider describes it now.
+
+    Attributes:
+        id: its name there.
+        status: for people.
+        is_ended: whether nothing more will be done.
+        is_whole: whether all of its requests are done, or will be. Of one that failed, expired or was cancelled,
+            those are done that have an answer.
+        created_at: seconds since 1970, by the provider's clock.
+        files: where its answers are, once it has ended, and how many each has at least.
+        source: where what was submitted can be read, if the provider keeps it.
+        total: how many requests it was made of; 0 if it does not say.
+        marks: what it was made with; None if the provider keeps no marks or it was made by somebody else.
+        refusal: why none of it was done, if it was refused as a whole.
+        refused: the same for single requests, by their number in the batch, from 0.
+        is_crowded: whether it was refused because too much waits already: it can be submitted later.
+    """
+
+    id: str
+    status: str
+    is_ended: bool
+    is_whole: bool = True
+    created_at: float = 0.0
+    files: Mapping[str, int] = field(default_factory=dict)
+    source: str = ""
+    total: int = 0
+    marks: Marks | None = None
+    refusal: str = ""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    is_crowded: bool = False
+
+
+class BatchApi(Protocol):
+    """The batches of one provider, for one model. Every method that asks the provider raises `ModelError`s by kind."""
+
+    most: int
+    """The most requests in one batch."""
+    most_bytes: int
+    """The most bytes of one batch."""
+    keeps_marks: bool
+    """Whether batches can be found by `Marks`. Otherwise only their answers tell what was in them."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, for errors."""
+        ...
+
+    @property
+    def account(self) -> object:
+        """What requests of one batch have in common: the server, the key and the model."""
+        ...
+
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """The request as it is sent."""
+        ...
+
+    async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> Any:
+        """Whatever must be done before `create` and costs nothing, such as uploading a file. Bodies by id."""
+        ...
+
+    async def create(self, prepared: Any, marks: Marks) -> BatchState:
+        """Make the batch. An error that is none of the provider's answers leaves open whether it was made."""
+        ...
+
+    async def cancel(self, batch: str) -> None:
+        """End a batch; what it has done by then counts."""
+        ...
+
+    async def retrieve(self, batch: str) -> BatchState:
+        """How a batch is getting on."""
+        ...
+
+    def recent(self) -> AsyncIterator[BatchState]:
+        """All batches of the account, the newest first, fetched in pages as they are asked for."""
+        ...
+
+    async def requested(self, state: BatchState) -> Sequence[str] | None:
+        """The ids of the requests of which a batch was made, in their order; None if only its answers can tell."""
+        ...
+
+    def is_answer(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line tells what came of its request. False if the batch ended before it was tried."""
+        ...
+
+    async def content(self, state: BatchState, file: str) -> bytes:
+        """One of its `files`: a line of JSON for each request."""
+        ...
+
+    def read(self, line: Mapping[str, Any]) -> ChatResponse:
+        """The answer in a line.
+
+        Raises:
+            ModelError: by kind; with the usage, if the line says it.
+        """
+        ...
+
+
+@runtime_checkable
+class HasBatches(Protocol):
+    """A model whose requests can be sent as batches."""
+
+    def batch_api(self) -> BatchApi | None:
+        """The batches of its provider; None if it has none."""
+        ...
