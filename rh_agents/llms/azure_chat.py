@@ -21,6 +21,8 @@ except ModuleNotFoundError as _error:
         f"AzureChat needs the package {_error.name}: pip install 'rh_agents[openai]'", name=_error.name
     ) from _error
 
+from rh_agents.llms._http import http_client
+
 __all__ = ["AzureChat"]
 
 TokenProvider = Callable[[], str | Awaitable[str]]
@@ -81,15 +83,17 @@ class AzureChat(OpenAIChat):
         version = self.api_version or os.environ.get("OPENAI_API_VERSION")
         if version is None:
             raise AccessDenied(f"{self.name}: no version: set OPENAI_API_VERSION, or pass api_version=")
+        timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
         try:
             sdk = openai.AsyncAzureOpenAI(
                 azure_endpoint=self.base_url or "",
                 api_version=version,
                 api_key=key,
                 azure_ad_token_provider=self.token,
-                timeout=httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None),
+                timeout=timeout,
                 max_retries=0,
                 default_headers=dict(self.headers),
+                http_client=http_client(timeout),
             )
         except openai.OpenAIError as error:
             raise AccessDenied(

@@ -27,6 +27,7 @@ except ModuleNotFoundError as _error:
         f"OpenAIChat needs the package {_error.name}: pip install 'rh_agents[openai]'", name=_error.name
     ) from _error
 
+from rh_agents.llms._http import http_client
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, advice_in, error_of, error_of_body
 from rh_agents.llms.openai_batch import OpenAIBatchApi
 
@@ -214,7 +215,12 @@ class OpenAIChat(ChatModel):
         timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
         try:
             sdk = openai.AsyncOpenAI(
-                api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0, default_headers=dict(self.headers)
+                api_key=key,
+                base_url=self.base_url,
+                timeout=timeout,
+                max_retries=0,
+                default_headers=dict(self.headers),
+                http_client=http_client(timeout),
             )
         except openai.OpenAIError as error:
             raise AccessDenied(f"{self.name}: no key: set OPENAI_API_KEY, or pass api_key= ({error})") from error
