@@ -79,6 +79,7 @@ class ActorDecorator:
         ttl: after so many seconds a cached result is not used any more.
         limits: what each attempt waits for: a `RateLimit`, a `ConcurrencyLimit`, or several.
         budget: what one call may spend, with all that is called in it.
+        max_result: of tools and agents: how many characters of a tool's result a model is told.
 
     Raises:
         DefinitionError: the function cannot be called as the options say.
@@ -113,6 +114,7 @@ class ActorDecorator:
         ttl: float | None = None,
         limits: Limit | Sequence[Limit] | None = None,
         budget: Budget | None = None,
+        max_result: int | None = None,
     ) -> ActorDecorator: ...
     def __call__(self, function: Any = None, /, **options: Any) -> Any:
         if function is None:

@@ -19,7 +19,10 @@ from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknow
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import check_annotation, function_below, learn, learn_function, unresolved_in
 
-__all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
+__all__ = ["LLM", "MAX_RESULT", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
+
+MAX_RESULT = 50_000
+"""How many characters of the result of a tool a model is told, if nothing else is said; some 12,000 tokens."""
 
 
 class Injected:
@@ -227,7 +230,8 @@ class Tool(BaseActor):
 
     Models may call it, too. They are shown its name, its description and the JSON schema of its parameters: that of
     `parameters`, of `input_model`, or else of the handler's own parameters. The handler of a tool that has one of the
-    first two gets the arguments as its input, any other one gets them by name.
+    first two gets the arguments as its input, any other one gets them by name. So its parameters must have names:
+    `*args`, `**kwargs` and positional-only ones are a `DefinitionError`.
     """
 
     event_type: EventType = EventType.TOOL_CALL
@@ -237,6 +241,15 @@ class Tool(BaseActor):
     """What becomes of a failure when a model has called the tool: the model is told, or its agent fails."""
     needs_approval: bool | None = None
     """Whether a person has to allow each call by a model, with just its arguments. None: if its effect is external."""
+
+    max_result: int | None = Field(default=None, ge=100)
+    """How many characters of its result a model is told; a mark says what was cut. None: what its agent says."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse parameters for which a model can give no arguments."""
+        super().model_post_init(context)
+        if self.parameters is None and self.input_model is None and self.signature.is_known:
+            self.signature.expect_names(self.name)
 
     @property
     def is_approved_first(self) -> bool:
@@ -318,6 +331,8 @@ class Agent(BaseActor):
     """For the first turn: "auto", "required", "none" or the name of a tool. Later ones are left to the model."""
     max_workers: int = Field(default=8, ge=1)
     """How many tools run side by side."""
+    max_result: int = Field(default=MAX_RESULT, ge=100)
+    """How many characters of the result of each tool the model is told; a mark says what was cut."""
 
     def __init__(self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent] = (), **data: Any) -> None:
         super().__init__(**{"tools": tools, "handoffs": handoffs, **data})
@@ -401,8 +416,11 @@ class Signature:
     def __init__(self, handler: Callable[..., Any]) -> None:
         try:
             parameters = list(inspect.signature(handler).parameters.values())
+            self.is_known: bool = True
+            """Whether the handler says which parameters it has."""
         except (TypeError, ValueError):  # some callables of C extensions do not tell
             parameters = [inspect.Parameter("input_data", inspect.Parameter.POSITIONAL_ONLY)]
+            self.is_known = False
         self.parameters = parameters
         self.hints: dict[str, Any] = _hints(handler)
         self.injected: frozenset[str] = frozenset(
@@ -445,6 +463,20 @@ class Signature:
         bound.apply_defaults()
         return {name: value for name, value in bound.arguments.items() if name not in self.injected}
 
+    def expect_names(self, function: str) -> None:
+        """Refuse parameters that cannot be given by name.
+
+        Raises:
+            DefinitionError: there are such.
+        """
+        for each in self.parameters:
+            if each.kind in _NAMELESS and each.name not in self.injected:
+                raise DefinitionError(
+                    f"{function}: a model gives arguments by name, so a tool cannot have {_NAMELESS[each.kind]} "
+                    f"({str(each).partition(':')[0].partition('=')[0].strip()}); name its parameters, "
+                    "or state input_model="
+                )
+
     def input_model(self, name: str) -> type[BaseModel]:
         """A model with a field for each parameter that is data.
 
@@ -466,6 +498,11 @@ class Signature:
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMELESS = {
+    inspect.Parameter.POSITIONAL_ONLY: "positional-only parameters",
+    inspect.Parameter.VAR_POSITIONAL: "any number of positional arguments",
+    inspect.Parameter.VAR_KEYWORD: "any number of named arguments",
+}
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -22,6 +22,7 @@ from rh_agents.core.chat import (
 )
 from rh_agents.core.errors import IncompleteAnswer, InputError
 from rh_agents.core.usage import Usage
+from rh_agents.llms._tool_images import with_images_beside_tools
 
 __all__ = ["AnswerInPieces", "read_answer", "read_json", "request_body"]
 
@@ -38,7 +39,12 @@ _REASONS = {
 
 
 def request_body(
-    request: ChatRequest, *, length_field: str, stream: bool, names: Mapping[str, str | None] | None = None
+    request: ChatRequest,
+    *,
+    length_field: str,
+    stream: bool,
+    names: Mapping[str, str | None] | None = None,
+    assistant_after_tools: bool = False,
 ) -> dict[str, Any]:
     """The fields of a request.
 
@@ -47,10 +53,12 @@ def request_body(
         length_field: what the server calls the greatest number of tokens.
         stream: whether the answer shall come in pieces.
         names: what the server calls other fields; None for those that it refuses.
+        assistant_after_tools: whether no message of the user may follow one of a tool.
     """
+    messages = with_images_beside_tools(request.messages, needs_bridge=assistant_after_tools)
     fields: dict[str, Any] = {
         "model": request.model,
-        "messages": [_message(message) for message in request.messages],
+        "messages": [_message(message) for message in messages],
         "temperature": request.temperature,
         "top_p": request.top_p,
         "seed": request.seed,

@@ -24,12 +24,15 @@ class Provider:
             run themselves has none.
         length_field: what it calls the most tokens that an answer may have.
         field_names: what it calls other fields of a request; None for one that it refuses.
+        assistant_after_tools: whether it refuses a message of the user that follows one of a tool (Mistral's error
+            3230, "Unexpected role 'user' after role 'tool'"), so that the assistant has to say something between them.
     """
 
     name: str
     hosts: tuple[str, ...] = ()
     length_field: str = "max_tokens"
     field_names: Mapping[str, str | None] = field(default_factory=dict)
+    assistant_after_tools: bool = False
 
 
 UNKNOWN = Provider(name="unknown")
@@ -48,6 +51,7 @@ PROVIDERS: tuple[Provider, ...] = (
             "seed": "random_seed",
             "stream_options": None,
         },  # it tells the usage without being asked
+        assistant_after_tools=True,
     ),
     Provider(name="OpenRouter", hosts=("openrouter.ai",)),
     Provider(name="xAI", hosts=("api.x.ai",), length_field="max_completion_tokens"),

@@ -69,6 +69,9 @@ class OpenAIChat(ChatModel):
     """Prices by model in place of the library's: a mapping, or a file (see `rh_agents.llms.prices.load_prices`)."""
     length_field: str | None = None
     """What the server calls `max_tokens`; by default what its provider does: OpenAI says `max_completion_tokens`."""
+    assistant_after_tools: bool | None = None
+    """Whether the server refuses a message of the user that follows one of a tool, as those with models of Mistral do;
+    the images of a tool's result come in such a message. By default what its provider does."""
 
     has_batches: ClassVar[bool] = True
     """Whether its requests can go through the Batch API of OpenAI."""
@@ -141,6 +144,12 @@ class OpenAIChat(ChatModel):
         """What the server calls the greatest number of tokens."""
         return self.length_field or self.provider.length_field
 
+    @property
+    def says_something_after_tools(self) -> bool:
+        """Whether a message of the assistant is put between one of a tool and one of the user."""
+        given = self.assistant_after_tools
+        return self.provider.assistant_after_tools if given is None else given
+
     async def sdk(self) -> openai.AsyncOpenAI:
         """The client that this event loop uses; for what is not a question to a model."""
         return (await self._client()).sdk
@@ -149,12 +158,16 @@ class OpenAIChat(ChatModel):
         """The server's batches, for `in_batches`; None if it has none."""
         if not self.has_batches:
             return None
+        return OpenAIBatchApi(self.name, (self.base_url, self.api_key, self.model), self.sdk, self._body)
 
-        def body(request: ChatRequest) -> dict[str, Any]:
-            names = self.provider.field_names
-            return request_body(request, length_field=self.length_name, stream=False, names=names)
-
-        return OpenAIBatchApi(self.name, (self.base_url, self.api_key, self.model), self.sdk, body)
+    def _body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+        return request_body(
+            request,
+            length_field=self.length_name,
+            stream=stream,
+            names=self.provider.field_names,
+            assistant_after_tools=self.says_something_after_tools,
+        )
 
     async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
         """Ask once.
@@ -163,12 +176,7 @@ class OpenAIChat(ChatModel):
             ModelError: by kind.
         """
         client = await self._client()
-        body = request_body(
-            request,
-            length_field=self.length_name,
-            stream=on_delta is not None,
-            names=self.provider.field_names,
-        )
+        body = self._body(request, stream=on_delta is not None)
         try:
             async with client.sdk.chat.completions.with_streaming_response.create(
                 model=request.model, messages=[], extra_body=body

@@ -213,7 +213,7 @@ def test_a_result_that_does_not_fit_is_told_in_the_same_way() -> None:
 # -- decorated functions ----------------------------------------------------------------------------------------------
 
 
-@tool
+@agent
 async def fetch(
     url: str,
     client: Annotated[Client, Injected],

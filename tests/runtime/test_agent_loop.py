@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import functools
+import sys
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from rh_agents import (
     Agent,
@@ -24,7 +26,16 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.chat import ChatRequest, ChatResponse, FinishReason, Message, ToolCall
+from rh_agents.core.chat import (
+    ChatRequest,
+    ChatResponse,
+    FinishReason,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCall,
+    call_tools,
+)
 from rh_agents.core.errors import AnswerTruncated, DefinitionError, InvalidAnswer, ModelRefused, RateLimited
 from rh_agents.testing import ScriptedLLM, tool_call
 from tests.properties.virtual import run_virtually
@@ -385,3 +396,124 @@ def test_a_prompt_may_be_a_conversation() -> None:
     talk = [Message.user("Hi."), Message.assistant("Hello."), Message.user("How are you?")]
     echo = geographer(lambda request: request.messages[-1].text)
     assert run_virtually(lambda: run(echo, talk)) == "How are you?"
+
+
+def shown(tools: list[Any], **options: Any) -> list[Message]:
+    """What the model is told when it calls each of the tools with nothing."""
+    model = ScriptedLLM([[tool_call(each.actor.name) for each in tools], "done"])
+    assert run_virtually(lambda: run(Agent(name="a", llm=model, tools=tools, **options), "?", store=MemoryStore()))
+    return [message for message in model.requests[-1].messages if message.role == "tool"]
+
+
+def test_the_model_is_told_as_much_of_a_result_as_its_tool_or_else_its_agent_says() -> None:
+    @tool
+    async def much() -> str:
+        return "x" * 100_000
+
+    @tool(max_result=200)
+    async def little() -> str:
+        return "x" * 100_000
+
+    @tool
+    async def broken() -> str:
+        raise ValueError("x" * 100_000)
+
+    @tool(max_result=100_000)
+    async def all_of_it() -> str:
+        return "x" * 100_000
+
+    tools = [much, little, broken, all_of_it]
+    for options, limits in (({}, [50_000, 200, 50_000, 100_000]), ({"max_result": 1000}, [1000, 200, 1000, 100_000])):
+        told = [message.text for message in shown(tools, **options)]
+        assert [limit - 10 < len(text) <= limit for text, limit in zip(told, limits, strict=True)] == [True] * 4
+        assert ["are cut out here" in text for text in told] == [True, True, True, False]
+
+
+def test_images_reach_the_model_as_images_and_a_run_that_goes_on_shows_them_again() -> None:
+    done: list[str] = []
+
+    @tool
+    async def photo() -> Annotated[bytes, ImagePart]:
+        done.append("photo")
+        return b"\xff\xd8\xff"
+
+    @tool
+    async def chart() -> dict[str, Any]:
+        done.append("chart")
+        return {"title": "sales", "chart": ImagePart.from_bytes(b"c")}
+
+    store, told = MemoryStore(), []
+
+    def think(request: ChatRequest) -> object:
+        results = [message.content for message in request.messages if message.role == "tool"]
+        if not results:
+            return [tool_call("photo"), tool_call("chart")]
+        told.append(results)
+        if len(told) == 1:
+            raise Crash
+        return "seen"
+
+    looker = Agent(name="looker", llm=ScriptedLLM(think), tools=[photo, chart])
+    with pytest.raises(Crash):
+        run_virtually(lambda: run(looker, "?", store=store, run_id="r"))
+    assert run_virtually(lambda: run(looker, "?", store=store, run_id="r")) == "seen"
+    assert done == ["photo", "chart"]
+    assert told[0] == told[1]
+    assert told[0] == [
+        (ImagePart.from_bytes(b"\xff\xd8\xff", "image/jpeg"),),
+        (TextPart(text='{"title":"sales","chart":"[image 1]"}'), ImagePart.from_bytes(b"c")),
+    ]
+
+
+@pytest.mark.parametrize("nothing", ["", "  ", "null", "[]", "{}", '"{}"', '""'])
+def test_nothing_however_it_is_written_is_no_arguments(nothing: str) -> None:
+    @tool
+    async def now() -> str:
+        return "noon"
+
+    @tool
+    async def at(city: str = "Oslo") -> str:
+        return city
+
+    for each, told in ((now, "noon"), (at, "Oslo")):
+        wanted = [ToolCall(id="1", name=each.actor.name, arguments=nothing)]
+        (message,) = run_virtually(functools.partial(call_tools, wanted, [each.actor]))
+        assert message.text == told
+
+
+def _refuse(value: str) -> str:
+    raise SystemExit(2) if value == "exit" else KeyError(value)
+
+
+def test_a_validator_that_fails_in_its_own_way_is_told_to_the_model() -> None:
+    @tool
+    async def look(city: Annotated[str, AfterValidator(_refuse)]) -> str:
+        return city
+
+    for city, told in (("exit", "called sys.exit"), ("Oslo", "KeyError: 'Oslo'")):
+        wanted = [ToolCall(id="1", name="look", arguments=f'{{"city": "{city}"}}')]
+        (message,) = run_virtually(functools.partial(call_tools, wanted, [look.actor]))
+        assert message.text.startswith("Error: the arguments of look do not fit")
+        assert told in message.text
+
+
+def test_a_tool_that_exits_is_a_failure_that_the_model_is_told() -> None:
+    @tool
+    async def leave() -> str:
+        raise SystemExit(3)
+
+    @tool
+    def leave_in_a_thread() -> str:
+        sys.exit("done")
+
+    async def yes(_: Any) -> bool:
+        return True
+
+    for each in (leave.actor, Tool(name="asked", handler=leave.__wrapped__, needs_approval=True)):
+        options: Any = {"answerer": yes} if each.name == "asked" else {}
+        model = ScriptedLLM([tool_call(each.name), "done"])
+        assert asyncio.run(run(Agent(name="a", llm=model, tools=[each]), "?", **options)) == "done"
+        assert model.requests[-1].messages[-1].text == "Error: CalledExit: called sys.exit(3)"
+    model = ScriptedLLM([tool_call("leave_in_a_thread"), "done"])
+    assert asyncio.run(run(Agent(name="a", llm=model, tools=[leave_in_a_thread]), "?")) == "done"
+    assert "called sys.exit('done')" in model.requests[-1].messages[-1].text

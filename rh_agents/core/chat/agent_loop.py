@@ -94,7 +94,11 @@ class _Conversation:
         """Call the tools that the model wants, and let it know what came of it; returns who takes over, if anybody."""
         wanted = [call for call in calls if call.name not in self._heirs]
         agent = self._agent
-        replies = await call_tools(wanted, self._tools, max_workers=agent.max_workers) if wanted else []
+        replies = (
+            await call_tools(wanted, self._tools, max_workers=agent.max_workers, max_result=agent.max_result)
+            if wanted
+            else []
+        )
         heir: Agent | None = None
         answers = iter(replies)
         for call in calls:

@@ -54,6 +54,7 @@ def _parameters(actor: BaseActor) -> dict[str, Any]:
         return actor.parameters
     if actor.input_model is not None:
         return _object_schema(actor, TypeAdapter(actor.input_model))
+    actor.signature.expect_names(actor.name)
     model = actor.signature.input_model(f"{_NOT_IN_NAMES.sub('_', actor.name)}_input")
     schema = _object_schema(actor, TypeAdapter(model))
     described = parameter_descriptions(actor.description)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import from_json, to_json, to_jsonable_python
+from pydantic_core import from_json, to_json
 
-from rh_agents.core.actors import BaseActor, Tool
+from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core.actors import MAX_RESULT, BaseActor, Tool
 from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.chat.messages import Message, ToolCall
 from rh_agents.core.chat.schema import problems
+from rh_agents.core.chat.tool_results import content_of, cut, returns_images, without_lone_surrogates
 from rh_agents.core.errors import ToolError
 from rh_agents.core.parallel import ParallelExecutionManager
 from rh_agents.core.ports import RunHandle
@@ -27,7 +28,12 @@ _REFUSED = "A person did not allow this call."
 
 
 async def call_tools(
-    calls: Sequence[ToolCall], tools: Sequence[BaseActor], *, max_workers: int = 8, name: str = "tools"
+    calls: Sequence[ToolCall],
+    tools: Sequence[BaseActor],
+    *,
+    max_workers: int = 8,
+    name: str = "tools",
+    max_result: int = MAX_RESULT,
 ) -> list[Message]:
     """Call what a model wants to be called, side by side, and return what it is to be told, in the order of `calls`.
 
@@ -40,6 +46,7 @@ async def call_tools(
         tools: what it may want.
         max_workers: how many run at the same time.
         name: the name of the group, part of the identity and the address of its calls.
+        max_result: how many characters of each result the model is told, where the tool itself does not say.
 
     Raises:
         Exception: what a tool raised whose `on_error` is "raise": of several, the first in the order of `calls`.
@@ -54,13 +61,13 @@ async def call_tools(
             try:
                 work, key = _work(run, by_name, wanted)
             except ToolError as error:
-                answers[index] = Message.tool(wanted.id, f"Error: {error}")
+                answers[index] = Message.tool(wanted.id, cut(f"Error: {error}", max_result))
             else:
                 group.add(work, name=wanted.name, key=key)
                 indexes.append(index)
         results = await group.gather()
     for index, result in zip(indexes, results, strict=True):
-        answers[index] = _answer(calls[index], by_name[calls[index].name], result)
+        answers[index] = _answer(calls[index], by_name[calls[index].name], result, max_result)
     return [answers[index] for index in range(len(calls))]
 
 
@@ -86,10 +93,19 @@ def _work(
 
 
 def _arguments(wanted: ToolCall) -> dict[str, Any]:
+    """What the model gives the tool. Nothing, however it is written (``, `null`, `[]`), is an object without entries.
+
+    Raises:
+        ToolError: it is no JSON object. Some models write one into a JSON string, which can only mean the object.
+    """
     try:
-        arguments = from_json(wanted.arguments or "{}", allow_inf_nan=False)
+        arguments = from_json(wanted.arguments.strip() or "{}", allow_inf_nan=False)
+        if isinstance(arguments, str):
+            arguments = from_json(arguments.strip() or "{}", allow_inf_nan=False)
     except ValueError as error:
         raise ToolError(f"the arguments of {wanted.name} are no JSON: {error}") from error
+    if arguments is None or arguments == []:
+        return {}
     if not isinstance(arguments, dict):
         raise ToolError(f"the arguments of {wanted.name} must be a JSON object with an entry for each parameter")
     return arguments
@@ -118,6 +134,7 @@ def _started(run: RunHandle, tool: BaseActor, value: Any) -> Call[Any]:
 
 
 def _model_of(tool: BaseActor) -> type[BaseModel]:
+    tool.signature.expect_names(tool.name)
     return tool.signature.input_model(f"{tool.name}_input")
 
 
@@ -126,6 +143,9 @@ def _validated(tool: BaseActor, model: Any, arguments: dict[str, Any]) -> Any:
         return TypeAdapter(model).validate_python(arguments)
     except ValueError as error:
         raise ToolError(f"the arguments of {tool.name} do not fit:\n{problems(error)}") from error
+    except FAILURES as raised:  # a validator of the program's own
+        what = describe_error(failure_of(raised))
+        raise ToolError(f"the arguments of {tool.name} do not fit: {what}") from raised
 
 
 def _digest(tool: BaseActor, arguments: dict[str, Any]) -> str:
@@ -147,28 +167,13 @@ async def _call_if_allowed(run: RunHandle, tool: BaseActor, arguments: dict[str,
     return result.unwrap() if isinstance(result, ExecutionResult) else result
 
 
-def _answer(wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any]) -> Message:
+def _answer(wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any], max_result: int) -> Message:
     """What the model is told about a call."""
+    most = tool.max_result if isinstance(tool, Tool) and tool.max_result is not None else max_result
     if result.ok:
-        return Message.tool(wanted.id, _told(result.result))
+        return Message.tool(wanted.id, content_of(result.result, most, are_bytes_images=returns_images(tool)))
     if isinstance(tool, Tool) and tool.on_error == "raise":
         result.unwrap()
     error = result.error
     text = str(error) if isinstance(error, ToolError) else describe_error(error) if error else "it failed"
-    return Message.tool(wanted.id, f"Error: {_unicode(text)}")
-
-
-def _told(value: Any) -> str:
-    """The result of a tool as text: as JSON, or what Python shows of it if it is no data."""
-    if isinstance(value, str):
-        return _unicode(value)
-    try:
-        data = to_jsonable_python(value, fallback=str, bytes_mode="base64")
-        return _unicode(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-    except (ValueError, RecursionError):  # it contains itself, or is nested too deeply
-        return _unicode(repr(value))
-
-
-def _unicode(text: str) -> str:
-    """The same with a replacement character for each lone half of a surrogate pair, which no server takes."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return Message.tool(wanted.id, cut(f"Error: {without_lone_surrogates(text)}", most))
