@@ -22,6 +22,7 @@
     │   ├── TemporaryModelError           ... and may give one later; such calls are retried
     │   │   ├── RateLimited               too many requests, or tokens, for now
     │   │   ├── ModelOverloaded           it has too much to do, or trouble of its own (5xx)
+    │   │   │   └── ModelLoading          it is loading the model
     │   │   ├── ModelUnreachable          no connection, or it was lost
     │   │   ├── ModelTimeout (TimeoutError)   the answer did not come, or did not go on, in time
     │   │   └── IncompleteAnswer          the answer broke off, or is no answer at all
@@ -29,7 +30,8 @@
     │       ├── AccessDenied              the key is wrong, or may not do this
     │       ├── QuotaExhausted            the account has no money left
     │       ├── InvalidRequest            the provider does not take the request
-    │       ├── ContextTooLong            the conversation does not fit into the model
+    │       │   └── RequestTooLarge       it is larger than the provider, or a limit of the account, ever allows
+    │       │       └── ContextTooLong    the conversation does not fit into the model
     │       ├── ModelRefused              the model, or its provider, will not answer
     │       ├── AnswerTruncated           the answer is longer than it may be
     │       ├── UnreadableAnswer          the answer came, and was paid, but has not the form of one
@@ -78,6 +80,7 @@ __all__ = [
     "InvalidRequest",
     "LeaseLost",
     "ModelError",
+    "ModelLoading",
     "ModelOverloaded",
     "ModelRefused",
     "ModelTimeout",
@@ -87,6 +90,7 @@ __all__ = [
     "QuotaExhausted",
     "RateLimited",
     "RecordedError",
+    "RequestTooLarge",
     "RhAgentsError",
     "RunAwaiting",
     "RunIsLive",
@@ -296,6 +300,10 @@ class ModelOverloaded(TemporaryModelError):
     """The provider has too much to do, or trouble of its own (5xx)."""
 
 
+class ModelLoading(ModelOverloaded):
+    """The server is loading the model, and answers when that is done."""
+
+
 class ModelUnreachable(TemporaryModelError):
     """There is no connection to the provider, or it was lost."""
 
@@ -324,7 +332,11 @@ class InvalidRequest(PermanentModelError):
     """The provider does not take the request: there is no such model, or a field is wrong."""
 
 
-class ContextTooLong(InvalidRequest):
+class RequestTooLarge(InvalidRequest):
+    """The request is larger than the provider, or a limit of the account, allows: at no time will it be taken."""
+
+
+class ContextTooLong(RequestTooLarge):
     """The conversation does not fit into the model."""
 
 

@@ -17,6 +17,7 @@ from rh_agents.core.usage import Price
 from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
 from rh_agents.llms._providers import UNKNOWN, Provider, provider_at, provider_named
 from rh_agents.llms._sse import server_events
+from rh_agents.llms._waits import advice_in
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
 try:
@@ -28,7 +29,7 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from rh_agents.llms._http import http_client
-from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, advice_in, error_of, error_of_body
+from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_body
 from rh_agents.llms.openai_batch import OpenAIBatchApi
 
 __all__ = ["OpenAIChat"]

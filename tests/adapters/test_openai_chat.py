@@ -50,6 +50,7 @@ from rh_agents.core.errors import (
     PermanentModelError,
     QuotaExhausted,
     RateLimited,
+    RequestTooLarge,
 )
 from tests.services.model_server import (
     Exchange,
@@ -66,8 +67,9 @@ from tests.services.model_server import (
 openai = pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents.llms import OpenAIChat  # noqa: E402
-from rh_agents.llms._openai_errors import ERRORS, NEVER_RAISED, advice_in, seconds_to_wait  # noqa: E402
+from rh_agents.llms._openai_errors import ERRORS, NEVER_RAISED  # noqa: E402
 from rh_agents.llms._providers import PROVIDERS  # noqa: E402
+from rh_agents.llms._waits import advice_in, seconds_to_wait  # noqa: E402
 from rh_agents.llms.prices import price_of  # noqa: E402
 
 T = TypeVar("T")
@@ -389,7 +391,7 @@ BROKEN: dict[str, tuple[Reply, type[ModelError]]] = {
     "404": (error(404), InvalidRequest),
     "408": (error(408), ModelTimeout),
     "409": (error(409), ModelOverloaded),
-    "413": (error(413), ContextTooLong),
+    "413": (error(413), RequestTooLarge),
     "422": (error(422), InvalidRequest),
     "429": (error(429), RateLimited),
     "no money": (error(429, "pay", "insufficient_quota"), QuotaExhausted),
