@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from rh_agents.core._postponed import Postponed, until_it_is_done
 from rh_agents.core._validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import ExecutionEvent
@@ -225,10 +226,18 @@ class Recording:
             self.broken = self.broken or error
             raise
 
-    async def record(self, event: ExecutionEvent[Any], outcome: Outcome | None, *, is_urgent: bool) -> Outcome | None:
+    async def record(
+        self,
+        event: ExecutionEvent[Any],
+        outcome: Outcome | None,
+        *,
+        is_urgent: bool,
+        postponed: Postponed | None = None,
+    ) -> Outcome | None:
         """Record an event with its outcome; returns the outcome that counts.
 
-        Outcomes are on disk when this returns, if the durability says so; so is an urgent event.
+        Outcomes are on disk when this returns, if the durability says so; so is an urgent event. With `postponed` a
+        cancellation does not change that.
         """
         journal = self._expect_journal()
         if outcome is not None and self.is_resumed:
@@ -238,7 +247,7 @@ class Recording:
                 self._durability is Durability.SYNC or is_large(outcome.value)  # it is written in a thread
             )
             if is_urgent or is_waited_for:
-                return await journal.append(event, outcome)
+                return await self._appended(journal, event, outcome, postponed)
             if journal.waiting > _MOST_WAITING:  # before it is noted: whoever is noted first goes on first
                 await journal.flush()
                 journal = self._expect_journal()
@@ -247,6 +256,18 @@ class Recording:
             self.broken = self.broken or error
             raise
         return counts
+
+    async def _appended(
+        self, journal: Journal, event: ExecutionEvent[Any], outcome: Outcome | None, postponed: Postponed | None
+    ) -> Outcome | None:
+        if outcome is None or postponed is None:
+            return await journal.append(event, outcome)
+        is_first = outcome.key not in journal.recorded.finished
+        try:
+            return await journal.append(event, outcome)
+        except asyncio.CancelledError as error:
+            postponed.add(error)
+        return await until_it_is_done(_rest_of_append(journal, event, outcome, is_first=is_first), postponed)
 
     async def flush(self) -> None:
         """Wait until what was written behind is on disk; at the end of a group."""
@@ -285,6 +306,16 @@ class Recording:
         if self._journal is None:
             raise StoreError(f"run {self._request.run_id!r} is closed: nothing can be recorded after its end")
         return self._journal
+
+
+async def _rest_of_append(
+    journal: Journal, event: ExecutionEvent[Any], outcome: Outcome, *, is_first: bool
+) -> Outcome | None:
+    """Add an outcome and wait for it, or only wait, if it has been added before whoever waited was cancelled."""
+    if not is_first or outcome.key not in journal.recorded.finished:
+        return await journal.append(event, outcome)
+    await journal.flush()
+    return outcome
 
 
 def _expect_same(known: RunInfo, request: RunRequest) -> None:

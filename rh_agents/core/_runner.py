@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from rh_agents.core._breaking import attempt_under
@@ -13,6 +13,7 @@ from rh_agents.core._foreign import without_our_frames
 from rh_agents.core._gate import Passage
 from rh_agents.core._ledger import Ledger, Reservation, check_nesting, reserve
 from rh_agents.core._lost import after_loss
+from rh_agents.core._postponed import Postponed, until_it_is_done
 from rh_agents.core._unstarted import forgotten_await, is_unstarted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
@@ -67,6 +68,8 @@ class Job:
     """Whether it may have been done and is therefore not made: by no other attempt of its caller in this epoch."""
     has_settled: bool = False
     """Whether its outcome is on its way to the store, or there: nothing that comes later is its outcome."""
+    postponed: Postponed | None = None
+    """The cancellations that came when it had finished."""
     settled: Callable[[Job], None] | None = None
     """Told as soon as its outcome counts, in the order of the journal, before subscribers hear of it."""
     attempts: int = 0
@@ -267,20 +270,36 @@ async def _run(job: Job, scope: Scope) -> ExecutionResult[Any]:
     run = job.run
     if run.records:
         if job.is_recorded:
-            return await _recover(job)
+            return await _with_its_result(job, _recover(job))
         scope.owner = asyncio.current_task()
     run.expect_running()
     clock = asyncio.get_running_loop().time
     started = clock()
     run.call_began()
     try:
-        return await _make_or_refuse(job, scope)
+        return await _with_its_result(job, _make_or_refuse(job, scope))
     except asyncio.CancelledError:
         if job.is_told and not job.has_settled and (job.is_announced or job.is_dismissed):
             await _tell_cancelled(job, clock() - started)
         raise
     finally:
         run.call_ended()
+
+
+async def _with_its_result(job: Job, steps: Coroutine[Any, Any, ExecutionResult[Any]]) -> ExecutionResult[Any]:
+    """The result of a call. What cancels it when that is recorded, arrives when the caller has it."""
+    try:
+        result = await steps
+    except asyncio.CancelledError as error:
+        if job.result is None:
+            raise
+        if job.postponed is None:
+            job.postponed = Postponed()
+        job.postponed.add(error)
+        result = job.result
+    if job.postponed is not None:
+        job.postponed.deliver_soon()
+    return result
 
 
 async def _make_or_refuse(job: Job, scope: Scope) -> ExecutionResult[Any]:
@@ -475,10 +494,12 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
     )
     outcome = None if job.key is None else _outcome(job, job.key, result)
     job.has_settled = True
+    if outcome is not None and job.postponed is None:
+        job.postponed = Postponed()
     if job.settled is not None and _cancellations():
         await _absorb_cancellation()  # of a group that waits for this very outcome
     try:
-        counts = await job.run.record(event, outcome)
+        counts = await job.run.record(event, outcome, postponed=job.postponed)
     except UnstorableError as error:
         if not result.ok:
             raise
@@ -529,7 +550,12 @@ def recover_nowait(job: Job) -> bool:
 async def _recover(job: Job) -> ExecutionResult[Any]:
     """Return what an earlier execution recorded, without calling anything."""
     assert job.key is not None
-    outcome = await job.run.load(job.key)
+    try:
+        outcome = await job.run.load(job.key)
+    except asyncio.CancelledError as error:  # the program had its result: it gets it again
+        job.postponed = Postponed()
+        job.postponed.add(error)
+        outcome = await until_it_is_done(job.run.load(job.key), job.postponed)
     await job.run.recall(_recovered(job, outcome))
     assert job.result is not None
     return job.result

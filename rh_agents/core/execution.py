@@ -57,6 +57,7 @@ from rh_agents.core.values import encode
 
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
+    from rh_agents.core._postponed import Postponed
     from rh_agents.core._runner import Job
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.groups import GroupEnding, ParallelEventGroup
@@ -629,12 +630,17 @@ class ExecutionState:
         self.history.add(event)
 
     async def record(
-        self, event: ExecutionEvent[Any], outcome: Outcome | None = None, *, is_urgent: bool = False
+        self,
+        event: ExecutionEvent[Any],
+        outcome: Outcome | None = None,
+        *,
+        is_urgent: bool = False,
+        postponed: Postponed | None = None,
     ) -> Outcome | None:
         """Record an event with its outcome; returns the outcome that counts."""
         counts = None
         if self.records:
-            counts = await self._recording.record(event, outcome, is_urgent=is_urgent)
+            counts = await self._recording.record(event, outcome, is_urgent=is_urgent, postponed=postponed)
             if counts is not outcome:
                 return counts
         self.history.add(event)

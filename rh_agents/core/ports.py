@@ -12,6 +12,7 @@ from rh_agents.core.types import ExecutionStatus, OnUnknown
 
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
+    from rh_agents.core._postponed import Postponed
     from rh_agents.core._runner import Job
     from rh_agents.core.actors import BaseActor
     from rh_agents.core.errors import StopRun
@@ -643,9 +644,16 @@ class RunHandle(Protocol):
         ...
 
     async def record(
-        self, event: ExecutionEvent[Any], outcome: Outcome | None = None, *, is_urgent: bool = False
+        self,
+        event: ExecutionEvent[Any],
+        outcome: Outcome | None = None,
+        *,
+        is_urgent: bool = False,
+        postponed: Postponed | None = None,
     ) -> Outcome | None:
         """Record an event with the outcome that it reports, if the run records. An urgent one is on disk on return.
+
+        `postponed` takes the cancellations that come meanwhile, see `rh_agents.core._postponed`.
 
         Returns:
             The outcome that counts, see `Store.append`; None in a run that records nothing.

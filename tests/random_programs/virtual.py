@@ -72,7 +72,7 @@ class _Disk(MemoryStore):
         self.is_sync = is_sync
         self.operations: list[Operation] = []
         self.waited_for: int = 0
-        self._free_at = 0.0
+        self._free_at = -1.0
         self.when_added: Callable[[int], None] = lambda count: None
 
     @property
@@ -102,7 +102,7 @@ class _Disk(MemoryStore):
         count = len(self.operations)
         loop = asyncio.get_running_loop()
         latency = self.latency()
-        if latency or loop.time() < self._free_at:  # whoever came first gets it first
+        if latency or loop.time() <= self._free_at:  # whoever came first gets it first, also at the same moment
             self._free_at = max(loop.time() + latency, self._free_at + 1e-6)
             await asyncio.sleep(self._free_at - loop.time())
         self.waited_for = max(self.waited_for, count)

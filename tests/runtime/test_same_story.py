@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from rh_agents import (
@@ -136,12 +137,19 @@ class CommittingStore(KeepingStore):
         journal: Any = super()._make_journal(run, info)
         seconds = self.seconds
 
+        until = 0.0
+
         async def append(event: ExecutionEvent[Any], outcome: Any = None) -> Any:
+            nonlocal until
             counts = journal.note(event, outcome)
+            until = asyncio.get_running_loop().time() + seconds
             await asyncio.sleep(seconds)
             return counts
 
-        journal.append = append
+        async def flush() -> None:
+            await asyncio.sleep(until - asyncio.get_running_loop().time())
+
+        journal.append, journal.flush = append, flush
         return journal
 
 
@@ -161,6 +169,143 @@ async def cut_after(world: World, seconds: float, work: Callable[[], Any]) -> No
         async with state:
             await asyncio.wait([asyncio.ensure_future(work())], timeout=seconds)
             raise Crash
+
+
+async def _by_timeout(call: Any) -> Any:
+    async with asyncio.timeout(1.5):
+        return await call
+
+
+async def _by_wait_for(call: Any) -> Any:
+    return await asyncio.wait_for(call, 1.5)
+
+
+@pytest.mark.parametrize("within", [_by_timeout, _by_wait_for])
+@pytest.mark.parametrize("cache", [None, "store"])
+def test_a_call_that_has_finished_is_not_cut_off_while_it_is_recorded(
+    world: World, within: Callable[[Any], Any], cache: Any
+) -> None:
+    """Its function ends after 1 s and its commit after 3 s: the program's timeout of 1.5 s comes in between."""
+    world.store = CommittingStore()
+    pay = world.make_fetch(cache=cache)
+
+    async def work() -> Any:
+        paid = await within(pay("paid"))
+        await pay("refund" if paid is None else "thank")
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+        return paid
+
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again():
+                assert await ending_of(work) == "paid"
+        assert world.calls == ["paid", "thank"]
+
+    run_virtually(main)
+
+
+def test_a_cancellation_that_waits_for_a_commit_arrives_at_the_next_await(world: World) -> None:
+    world.store = CommittingStore()
+    fetch = world.make_fetch()
+    told: list[Any] = []
+
+    async def timed_out() -> None:
+        async with asyncio.timeout(1.5):
+            told.append(await fetch("a"))
+            await asyncio.sleep(0)
+            told.append("never")
+
+    async def cancelled() -> None:
+        asyncio.get_running_loop().call_later(1.5, asyncio.current_task().cancel, "enough")  # type: ignore[union-attr]
+        try:
+            told.append(await fetch("b"))
+            told.append(await fetch("never"))
+        except asyncio.CancelledError as error:
+            told.append(error.args)
+            raise
+
+    async def grouped() -> None:
+        async def fail() -> None:
+            await asyncio.sleep(1.5)
+            raise LookupError("a sibling")
+
+        async def forever() -> None:
+            told.append(await fetch("c"))
+            await asyncio.sleep(1000)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(forever())
+            group.create_task(fail())
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with world.again():
+            with pytest.raises(TimeoutError):
+                await timed_out()
+            assert loop.time() == 3
+            task = asyncio.create_task(cancelled())
+            await asyncio.wait([task])
+            assert task.cancelled()
+            with pytest.raises(ExceptionGroup, match="TaskGroup"):
+                await grouped()
+        assert told == ["a", "b", ("enough",), "c"]
+        assert await world.values() == ["a", "b", "c"]
+
+    run_virtually(main)
+
+
+def test_a_scope_of_anyio_cuts_off_no_call_that_has_finished(world: World) -> None:
+    """It cancels again and again until its block ends, at each turn of the event loop, so time goes on by itself."""
+
+    class Committing(CommittingStore):
+        seconds = 0.05
+
+    world.store = Committing()
+
+    @tool
+    async def pay() -> Any:
+        return world.see("paid")
+
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again():
+                with anyio.fail_after(0.01):
+                    assert await pay() == "paid"
+        world.store = Committing()
+        async with world.again():
+            with anyio.move_on_after(0.01) as scope:
+                await pay()
+                await asyncio.sleep(10)
+        assert scope.cancelled_caught
+        assert world.calls == ["paid", "paid"]
+
+    asyncio.run(main())
+
+
+def test_a_result_that_is_read_again_is_given_also_if_that_takes_longer_than_the_program_waits(world: World) -> None:
+    fetch = world.make_fetch()
+
+    class SlowlyRead(KeepingStore):
+        def _make_journal(self, run: Any, info: Any) -> Any:
+            journal: Any = super()._make_journal(run, info)
+            load = journal.load
+
+            async def slowly(key: bytes) -> Any:
+                await asyncio.sleep(5)
+                return await load(key)
+
+            journal.load, journal.load_nowait = slowly, lambda key: None
+            return journal
+
+    world.store = SlowlyRead()
+
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again(), asyncio.timeout(3):
+                assert await fetch("a") == "a"
+        assert world.calls == ["a"]
+
+    run_virtually(main)
 
 
 def test_a_timeout_that_cuts_nothing_off_is_none(world: World) -> None:

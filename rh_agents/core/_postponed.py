@@ -1,0 +1,66 @@
+"""A cancellation that comes when a call has finished: it waits until the caller has the result.
+
+A call that has finished is recorded, and whoever executes the run again gets its result. If the caller's task is
+cancelled meanwhile (by `asyncio.timeout`, a task group, a stop), two things would be wrong. To let the CancelledError
+through: the program would see a call that was cut off, refund a payment, say, and after a crash see one that had
+succeeded. To swallow it: a cancellation would be lost, and the task never end. So what happened in the other order is
+what is told: the call gives its result, and the cancellation arrives at the next await that follows it.
+
+Until then, whoever asked for it may have taken it back: `asyncio.timeout` does so (`Task.uncancel`) if its block ends
+with the call, and then no time was exceeded, as the call had finished in time. Otherwise the task is cancelled once
+more with the same message, without being counted once more, so that those who count (`asyncio.timeout`, `TaskGroup`,
+anyio) know it as theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+__all__ = ["Postponed", "until_it_is_done"]
+
+T = TypeVar("T")
+
+
+class Postponed:
+    """The cancellations that came while a call was being recorded, for the task that executes it."""
+
+    __slots__ = ("_count", "_is_due", "_message")
+
+    def __init__(self) -> None:
+        self._message: tuple[object, ...] = ()
+        self._count = 0
+        self._is_due = False
+
+    def add(self, error: asyncio.CancelledError) -> None:
+        """One has come."""
+        task = asyncio.current_task()
+        self._message = error.args[:1]
+        self._count = 0 if task is None else task.cancelling()
+        self._is_due = True
+
+    def deliver_soon(self) -> None:
+        """Let it arrive when the caller, who has the result by then, waits for something else."""
+        task = asyncio.current_task()
+        if self._is_due and task is not None:
+            self._is_due = False
+            asyncio.get_running_loop().call_soon(self._deliver, task)
+
+    def _deliver(self, task: asyncio.Task[object]) -> None:
+        if task.done() or task.cancelling() < max(1, self._count):
+            return
+        task.cancel(*self._message)
+        task.uncancel()
+
+
+async def until_it_is_done(step: Awaitable[T], postponed: Postponed) -> T:
+    """Wait for a step of the store to its end, whatever cancellations come meanwhile."""
+    done = asyncio.ensure_future(step)
+    while True:
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError as error:
+            if done.cancelled():
+                raise
+            postponed.add(error)
