@@ -25,10 +25,24 @@ class RecordedOrder:
         self._left_out: set[int] = set()
         self._indexes: dict[bytes, int] = {}
         self._passed: set[bytes] = set()
+        self._first_missing = 0
 
     def knows(self, key: bytes) -> bool:
         """Whether the member with this key has a place in the order."""
         return key in self._places
+
+    def place_of(self, key: bytes) -> int:
+        """The place of the member with this key; after all others, if it has none."""
+        return self._places.get(key, len(self._keys))
+
+    def misses_before(self, place: int) -> bool:
+        """Whether a member before this place has not been enrolled, and is not made again under another key either."""
+        while self._first_missing < len(self._keys):
+            key = self._keys[self._first_missing]
+            if key not in self._indexes and key not in self._passed:
+                break
+            self._first_missing += 1
+        return self._first_missing < place
 
     def enrolled(self, key: bytes, index: int) -> None:
         """The member with this key has been enrolled."""

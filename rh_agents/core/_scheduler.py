@@ -100,6 +100,10 @@ class Scheduler:
         self._dismissed = run.dismissed_keys()
         self.unjudged: bool = False
         """Whether recovered members failed, and it is not clear yet what that means for the group."""
+        self._held: deque[Member] = deque()
+        """Members that come too early, while those are sought that ended before the failure that is to be judged."""
+        self._first_failure = 0
+        """The first place of such a failure in the recorded order."""
         self._feeder: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -122,6 +126,8 @@ class Scheduler:
         self._fills_soon = False
         try:
             self._start_members()
+            if self._held and not self._seeks_recorded:
+                self._judge_soon()
             self._finish_recovery()
         except StopRun as stop:
             self._note(stop)  # an iterable makes calls itself; what runs comes to its end
@@ -161,6 +167,9 @@ class Scheduler:
         step = next_step(self._phase, member.recorded, is_clear=self._recovering == 0 and not self.unjudged)
         if step is Step.START and self._slots_taken >= self._max_workers:
             step = Step.WAIT
+        if step is Step.WAIT and self._seeks_recorded:
+            self._held.append(member)
+            return True
         if step is Step.WAIT:
             self.roster.wait_first(member)
             self._judge_soon()
@@ -190,6 +199,31 @@ class Scheduler:
             return Recorded.FINISHED
         return Recorded.COMPARED if self._run.is_validation and self._run.has_outcome(key) else Recorded.NOTHING
 
+    def note_failure(self, key: bytes) -> None:
+        """A recovered member has failed, and it is to be judged what that means for the group."""
+        place = self.order.place_of(key)
+        self._first_failure = min(place, self._first_failure) if self.unjudged else place
+        self.unjudged = True
+
+    @property
+    def _seeks_recorded(self) -> bool:
+        """Whether members are to come out of iterables that had ended before the first recorded failure.
+
+        It may end the group, which reads on no more then. What the program had of those members, it gets again.
+        """
+        if not self.unjudged or self._phase is not Phase.OPEN or not self.roster.has_sources:
+            return False
+        return len(self._held) < _LOOK_AHEAD and self.order.misses_before(self._first_failure)
+
+    def judged(self) -> None:
+        """It is clear what recovered failures mean for the group."""
+        self.unjudged = False
+        self._release_held()
+
+    def _release_held(self) -> None:
+        while self._held:
+            self.roster.wait_first(self._held.pop())
+
     def _judge_soon(self) -> None:
         """Not now: the block may be adding members, and is told when it waits for them."""
         if self.unjudged and not self._judges_soon:
@@ -198,7 +232,7 @@ class Scheduler:
 
     def _judge_and_fill(self) -> None:
         self._judges_soon = False
-        if not self.is_halted and self._recovering == 0 and not self._fills_soon:
+        if not self.is_halted and self._recovering == 0 and not self._fills_soon and not self._seeks_recorded:
             self._judge()
             self.fill()
             self._wake()
@@ -213,7 +247,7 @@ class Scheduler:
     @property
     def _may_pull(self) -> bool:
         """Whether more items may be pulled: the reader of the results keeps up, and the group is not to end again."""
-        has_room = len(self.finished) < self.buffer or self.order.waits_for_enrolment
+        has_room = len(self.finished) < self.buffer or self.order.waits_for_enrolment or self._seeks_recorded
         return has_room and (self._phase is Phase.OPEN or self._looks_for_members)
 
     @property
@@ -286,7 +320,7 @@ class Scheduler:
         if self.is_halted:
             return
         self.roster.sealed_by = None
-        self.unjudged = True
+        self.unjudged, self._first_failure = True, 0
         parked, self._parked = self._parked, {}
         for member in parked.values():
             if member.recorded is Recorded.CUT_OFF:
@@ -385,9 +419,12 @@ class Scheduler:
     @property
     def has_more_to_do(self) -> bool:
         """Whether an end now would cut anything off."""
-        if self._parked or self._feeder is not None or not self.roster.is_empty:
+        if self._parked or self._held or self._feeder is not None or not self.roster.is_empty:
             return True
-        return not all(member.job is not None and member.job.has_settled for member in self._running.values())
+        return not all(
+            member.is_recovering or (member.job is not None and member.job.has_settled)
+            for member in self._running.values()
+        )
 
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the task is one of the members'."""
@@ -460,7 +497,8 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._running and not self._parked and self._feeder is None and self.roster.is_empty
+        is_waiting = self._parked or self._held or not self.roster.is_empty
+        return not self._running and not is_waiting and self._feeder is None
 
     def _note(self, stop: StopRun) -> None:
         """A member cannot go on. If the program has given the group up, nobody waits for that."""
@@ -473,6 +511,7 @@ class Scheduler:
         self._recovers_on = False
         self._note(stop)
         self._end_parked()
+        self._release_held()
         for error in self.roster.discard():
             self._failed(error)
         if self._feeder is not None:
@@ -522,6 +561,7 @@ class Scheduler:
 
     def discard(self) -> None:
         """Forget what has not begun, but for what is recorded, if that is still to be recovered."""
+        self._release_held()
         recovers = self._recovers_on
         keeps_sources = recovers and self._looks_for_members
         keep = (lambda member: self._prepare(member).is_recorded) if recovers else None

@@ -206,18 +206,27 @@ class ParallelExecutionManager:
         except BaseException:
             await self._close(GroupStatus.CANCELLED)
             raise
-        if self.timeout is not None and self._replayed is None:  # else it ends as it did, when nothing else goes on
-            self._set_timer(self.timeout)
+        if self._replayed is None and not order.has_members:
+            self._start_timer()
         caller = scope.job
         if caller is not None and caller.passage is not None:  # whoever waits for members holds no slot meanwhile
             self._lent = caller.passage.lent()
             await self._lent.__aenter__()
         return self
 
-    def _set_timer(self, seconds: float) -> None:
+    def _start_timer(self) -> None:
+        """Measure the timeout from now on: from entering the block, or from the first call that is really made.
+
+        Until then, recorded outcomes are read, which takes other time than the calls took that were made before; and a
+        group that ends again as it did, when nothing else goes on, has no timeout.
+        """
+        if self.timeout is not None and self._timer is None:
+            self._timer = self._loop.call_later(self.timeout, self._time_is_up)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._time_is_up)
+            self._timer = None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -305,8 +314,7 @@ class ParallelExecutionManager:
         return self._task is not None and self._task.cancelling() > self._cancellations
 
     async def _close(self, status: GroupStatus) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         if self._ledger is not None:
             self._ledger.close(self._loop.time())
         self._run.unwatch_stop(self._drain)
@@ -527,6 +535,8 @@ class ParallelExecutionManager:
         return job
 
     def _member_started(self, member: Member, now: float) -> None:
+        if self._replayed is None:
+            self._start_timer()
         self._tracker.count_start(now, now - member.enrolled_at)
 
     def _member_ended(self, member: Member, error: BaseException | None) -> None:
@@ -562,7 +572,8 @@ class ParallelExecutionManager:
             return
         if member.key is not None and (job.is_recorded or self._replayed is not None):
             self._recovered_failures[member.key] = result
-            self._scheduler.unjudged = self._replayed is None
+            if self._replayed is None:
+                self._scheduler.note_failure(member.key)
         else:
             self._judge_one(member.key, result)
 
@@ -586,7 +597,7 @@ class ParallelExecutionManager:
         """See what recovered failures mean, in the order in which they happened: the first one ended the group."""
         if self._replayed is not None:
             return  # it is recorded what ended it
-        self._scheduler.unjudged = False
+        self._scheduler.judged()
         failures, self._recovered_failures = self._recovered_failures, {}
         if len(failures) > 1:
             order = {key: place for place, key in enumerate(self._run.recorded_order(self.group_id))}
@@ -701,8 +712,9 @@ class ParallelExecutionManager:
                 self._time_is_up()
             elif cause is not None:
                 self._halt(cause=cause)
-        if not self._scheduler.is_halted and self.timeout is not None:  # it is open again, and has all its time
-            self._set_timer(self.timeout)
+        if not self._scheduler.is_halted:  # it is open again, and has all its time
+            self._stop_timer()
+            self._start_timer()
 
     def _guessed_cause(self, ending: GroupEnding) -> EndingCause | None:
         """What a journal without causes says, when recorded failures have not ended the group."""

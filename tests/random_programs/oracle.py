@@ -177,7 +177,11 @@ def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str
 
 
 def _in_flight(program: Program, executions: Sequence[Execution]) -> Iterator[str]:
-    """After a crash no more calls are repeated than were in flight."""
+    """After a crash no more calls are repeated than were in flight.
+
+    What was cut off had not been done. An attempt of an agent that timed out may be lost in the crash, if nothing that
+    followed it was recorded; then what the timeout cut off is made again, besides what was in flight.
+    """
     width = width_of(program)
     begun: dict[tuple[Thread, str], set[int]] = defaultdict(set)
     for number, each in enumerate(executions):
@@ -188,6 +192,8 @@ def _in_flight(program: Program, executions: Sequence[Execution]) -> Iterator[st
                 if line.attempt in begun[place]:
                     repeated.add(line.key)
                 begun[place].add(line.attempt)
+            elif line.kind == "cut":
+                begun[place].discard(line.attempt)
         if len(repeated) > width * max(1, number):
             yield f"in flight: execution {number} repeats {len(repeated)} calls, and at most {width} were in flight"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -282,20 +282,90 @@ def test_a_scope_of_anyio_cuts_off_no_call_that_has_finished(world: World) -> No
     asyncio.run(main())
 
 
-def test_a_result_that_is_read_again_is_given_also_if_that_takes_longer_than_the_program_waits(world: World) -> None:
+class SlowlyRead(KeepingStore):
+    """Reading an outcome takes longer than making it."""
+
+    def _make_journal(self, run: Any, info: Any) -> Any:
+        journal: Any = super()._make_journal(run, info)
+        load = journal.load
+
+        async def slowly(key: bytes) -> Any:
+            await asyncio.sleep(5)
+            return await load(key)
+
+        journal.load, journal.load_nowait = slowly, lambda key: None
+        return journal
+
+
+def test_the_timeout_of_a_group_does_not_count_while_recorded_results_are_read(world: World) -> None:
+    world.store = SlowlyRead()
     fetch = world.make_fetch()
 
-    class SlowlyRead(KeepingStore):
-        def _make_journal(self, run: Any, info: Any) -> Any:
-            journal: Any = super()._make_journal(run, info)
-            load = journal.load
+    async def work(items: str) -> Any:
+        async with parallel(max_workers=1, timeout=4.5, name="pages") as p:
+            p.map(fetch, items)
+            return [result.result for result in await p.gather()]
 
-            async def slowly(key: bytes) -> Any:
-                await asyncio.sleep(5)
-                return await load(key)
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again(retry_failed=False):
+                assert await work("abc") == ["a", "b", "c"]
+        async with world.again():
+            assert await work("abcde") == ["a", "b", "c", "d", "e"]
+        assert world.forget() == ["a", "b", "c", "d", "e"]
+        async with world.again():
+            with pytest.raises(GroupTimeout, match="9 of 10 members"):
+                await work("abcdefghij")
+        assert world.begun == ["f", "g", "h", "i", "j"], "from the first call that is made, it does"
 
-            journal.load, journal.load_nowait = slowly, lambda key: None
-            return journal
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("source", ["map", "async map"])
+def test_what_a_stream_gave_before_a_failure_it_gives_again_though_the_ending_was_not_recorded(
+    world: World, source: str
+) -> None:
+    """The process dies when the program has got the failure that ends its group, and the ending is not on disk yet."""
+    fetch = world.make_fetch()
+    world.seconds = {"bad": 3.0, "slow": 100}
+    world.down = ["bad"]
+    given: list[Any] = []
+
+    async def slowly(items: list[str]) -> AsyncIterator[str]:
+        for item in items:
+            await asyncio.sleep(0.5)
+            yield item
+
+    async def work() -> Any:
+        given.clear()
+        items = ["bad", "slow", "good"]
+        async with parallel(error_strategy="fail_fast", name="pages") as p:
+            p.map(fetch, items if source == "map" else slowly(items))
+            async for result in p.stream():
+                given.append(result.result or result.error_message)  # noqa: PERF401 - until it raises
+
+    async def main() -> None:
+        async with world.again():
+            first = await ending_of(work), list(given)
+        assert first[1] == ["good", "ConnectionError: bad is down"]
+        store = world.store
+        assert isinstance(store, KeepingStore)
+        failed = next(count for count, (event, _) in enumerate(store.entries, 1) if event.message is not None)
+        for count in (failed, failed + 1):
+            world.store = await store.after_the_first(count)
+            world.forget()
+            for _ in range(2):
+                with pytest.raises(Crash):
+                    async with world.again():
+                        assert (await ending_of(work), given) == first
+                        raise Crash
+            assert world.begun == []
+
+    run_virtually(main)
+
+
+def test_a_result_that_is_read_again_is_given_also_if_that_takes_longer_than_the_program_waits(world: World) -> None:
+    fetch = world.make_fetch()
 
     world.store = SlowlyRead()
 
