@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from rh_agents import Agent, MemoryStore, RunAwaiting, Tool, forget_secret, redact, run
-from rh_agents.core.chat import Message, ToolCall, call_tools
+from rh_agents.core.chat import ImagePart, Message, TextPart, ToolCall, call_tools
 from rh_agents.core.errors import DefinitionError, ToolError
 from rh_agents.testing import ScriptedLLM, tool_call
 
@@ -29,6 +31,7 @@ from mcp.types import Tool as ServedTool
 from rh_agents.tools import mcp_tools
 
 SERVER = Path(__file__).parents[1] / "services" / "mcp_server.py"
+RAW = [sys.executable, str(SERVER.with_name("raw_mcp_server.py"))]
 COMMAND = [sys.executable, str(SERVER)]
 T = TypeVar("T")
 
@@ -43,6 +46,10 @@ def with_tools(use: Callable[[dict[str, Tool]], Awaitable[T]], server: Any = COM
     return asyncio.run(asyncio.wait_for(main(), 60))
 
 
+async def nothing(_: dict[str, Tool]) -> None:
+    raise AssertionError("there are no tools")
+
+
 async def told(tool: Tool, **arguments: Any) -> str:
     """What a model is told when it calls the tool."""
     wish = tool_call(tool.name, **arguments)
@@ -52,12 +59,11 @@ async def told(tool: Tool, **arguments: Any) -> str:
 
 def test_tools_have_their_names_descriptions_and_schemas_and_give_data() -> None:
     async def use(tools: dict[str, Tool]) -> None:
-        assert set(tools) == {"add", "fail", "remove", "draw", "die"}
+        assert {"add", "fail", "remove", "draw", "die"} <= set(tools)
         assert tools["add"].description == "Add two numbers."
         assert tools["add"].parameters is not None
         assert tools["add"].parameters["required"] == ["a", "b"]
         assert await told(tools["add"], a=1, b=2) == "3"
-        assert '"mimeType":"image/png"' in await told(tools["draw"])
 
     with_tools(use)
 
@@ -96,12 +102,125 @@ def test_tools_can_be_chosen_and_named_apart() -> None:
         with_tools(use, only=["subtract"])
 
 
-def test_a_server_that_dies_is_a_failure_of_the_call() -> None:
+def test_images_reach_the_model_as_images() -> None:
     async def use(tools: dict[str, Tool]) -> None:
-        assert (await told(tools["die"])).startswith("Error: ")
-        assert (await told(tools["add"], a=1, b=2)).startswith("Error: ")
+        model = ScriptedLLM([tool_call("draw"), "A dot."])
+        assert await run(Agent(name="a", llm=model, tools=[tools["draw"]]), "?", store=MemoryStore()) == "A dot."
+        assert model.requests[-1].messages[-1].content == (
+            TextPart(text="a dot"),
+            ImagePart(url="data:image/png;base64,AA=="),
+        )
 
-    with_tools(use, timeout=5.0)
+    with_tools(use)
+
+
+def test_a_model_is_told_as_much_of_a_result_as_is_said() -> None:
+    async def use(tools: dict[str, Tool]) -> None:
+        assert tools["add"].max_result == 1234
+
+    with_tools(use, max_result=1234)
+
+
+# -- servers that die -------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_ends_at_once_is_told_with_what_it_wrote() -> None:
+    with pytest.raises(ToolError, match=r"cannot be reached: .*; it wrote: .*no module named 'left_pad'"):
+        with_tools(nothing, [*RAW, "ends"])
+
+
+def test_a_server_that_does_not_answer_is_waited_for_as_long_as_is_said() -> None:
+    with pytest.raises(ToolError, match=r"cannot be reached: it did not answer within 0\.1 s"):
+        with_tools(nothing, [*RAW, "silent"], timeout=0.1)
+
+
+@pytest.mark.parametrize("timeout", [60.0, None])
+def test_a_server_that_died_is_started_again_and_the_call_in_flight_is_made_again(
+    tmp_path: Path, timeout: float | None
+) -> None:
+    async def use(tools: dict[str, Tool]) -> None:
+        assert await told(tools["once"], path=str(tmp_path / "a")) == "once"
+        assert await told(tools["add"], a=1, b=2) == "3"
+
+    with_tools(use, [*RAW, "mortal"], timeout=timeout)
+    assert (tmp_path / "a").read_text() == "called\ncalled\n"
+
+
+def test_what_must_not_be_done_twice_is_not_called_again_when_its_server_died(tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+
+    async def use(tools: dict[str, Tool]) -> None:
+        model = ScriptedLLM({"": [tool_call("once_only", path=path), tool_call("add", a=1, b=2), "Done."]})
+        agent = Agent(name="cleaner", llm=model, tools=[tools["once_only"], tools["add"]])
+        store = MemoryStore()
+        asked = []
+        for answer in (b"true", b'"fail"'):  # may it be called, and then: shall it be called again
+            with pytest.raises(RunAwaiting):
+                await run(agent, "Clean up.", store=store, run_id="r")
+            (question,) = await store.questions("r")
+            asked.append(question.text)
+            await store.answer("r", question.id, answer)
+        assert asked[0].startswith("May once_only be called")
+        assert "once_only" in asked[1]
+        assert await run(agent, "Clean up.", store=store, run_id="r") == "Done."
+        answers = [message.text for message in model.requests[-1].messages if message.role == "tool"]
+        assert "nothing tells whether it was done" in answers[0]
+        assert answers[1] == "3"
+
+    with_tools(use, [*RAW, "mortal"])
+    assert (tmp_path / "a").read_text() == "called\n"
+
+
+def test_a_server_that_dies_again_and_again_is_not_started_for_ever() -> None:
+    async def use(tools: dict[str, Tool]) -> None:
+        first = await told(tools["die"])  # three attempts, for which it is started again twice
+        assert "ended while die was called; it wrote: out of memory" in first
+        assert "unknown" in first
+        assert await told(tools["add"], a=1, b=2) == "3"
+        assert "has ended 4 times within 60 s" in await told(tools["die"])
+        assert "has ended 4 times within 60 s" in await told(tools["add"], a=1, b=2)
+
+    with_tools(use, [*RAW, "mortal"])
+
+
+def test_a_server_gets_of_the_environment_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-for-servers")
+
+    async def use(tools: dict[str, Tool]) -> None:
+        names = json.loads(await told(tools["environment"]))
+        assert set(names) - {"LC_CTYPE"} <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "FOLDER"}
+        assert {"PATH", "FOLDER"} <= set(names)
+
+    with_tools(use, [*RAW, "mortal"], env={"FOLDER": "/a"})
+
+
+# -- tools that are not what they should be ---------------------------------------------------------------------------
+
+
+def test_one_bad_tool_does_not_hide_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    async def use(tools: dict[str, Tool]) -> None:
+        assert await told(tools["read"], path="a") == "read"
+        assert {"no_schema", "list", ""}.isdisjoint(tools)
+
+    with_tools(use, [*RAW, "misshapen"])
+    said = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
+    assert len(said) >= 6
+    assert any("'no_schema'" in each and "inputSchema" in each for each in said)
+    with pytest.raises(DefinitionError, match=r"no tool no_schema \(no_schema: inputSchema: .*\); it has: read"):
+        with_tools(use, [*RAW, "misshapen"], only=["no_schema"])
+
+
+def test_names_that_models_would_not_tell_apart_differ_and_stay_the_same() -> None:
+    async def names(tools: dict[str, Tool]) -> list[str]:
+        for tool in tools.values():
+            assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool.name)
+        assert await told(tools["a_b"]) == "a_b"
+        assert await told(tools["y_z"]) == "y.z"
+        assert await told(tools["a_b_2e7336dc"]) == "a.b"
+        return list(tools)
+
+    found = with_tools(names, [*RAW, "misshapen"])
+    assert len(found) == len(set(found)) == 7
 
 
 @pytest.mark.parametrize("server", [["no-such-command"], "http://127.0.0.1:1/mcp"])
