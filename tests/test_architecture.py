@@ -18,7 +18,7 @@ import rh_agents
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rh_agents"
 OPTIONAL = {
-    "typer", "click", "openai", "httpx2", "xllamacpp", "psycopg", "psycopg_pool",
+    "typer", "click", "anthropic", "openai", "httpx2", "xllamacpp", "psycopg", "psycopg_pool",
     "fsspec", "mcp", "numpy", "agents", "langchain_core", "langgraph", "pydantic_ai", "pytest", "hypothesis",
 }  # fmt: skip
 LATE = {"rich", "anyio", "apsw", "jsonschema"}

@@ -42,6 +42,7 @@ from rh_agents.cli.summary import INTERRUPTED
 from rh_agents.cli.targets import file_of, load_actor, short_name
 from rh_agents.core.parallel import ErrorStrategy
 from rh_agents.decorators import agent, tool
+from rh_agents.llms import Batches, in_batches
 
 __all__ = ["app"]
 
@@ -215,8 +216,8 @@ def map_command(
         bool,
         typer.Option(
             "--batch",
-            help="Send the requests of OpenAIChat models through the Batch API: half the price, up to a day. Up to "
-            "10,000 items then run at the same time, unless --max-workers is given.",
+            help="Send the requests of OpenAIChat and AnthropicChat models as batches: half the price, up to a day. "
+            "Up to 10,000 items then run at the same time, unless --max-workers is given.",
         ),
     ] = False,
     grace: _Grace = 30.0,
@@ -332,13 +333,9 @@ def _places(ctx: typer.Context, *files: str | None) -> list[str]:
 
 
 def _batches() -> AbstractContextManager[Any]:
-    """While the block lasts, questions to models go through the Batch API."""
-    try:
-        from rh_agents.llms.openai_batch import OpenAIBatches, in_batches  # noqa: PLC0415 - an optional package
-    except ModuleNotFoundError as error:
-        raise CommandError(str(error)) from error
+    """While the block lasts, questions to models go through the batches of their providers."""
     poll_every = float(os.environ.get("RH_AGENTS_POLL_EVERY", "30"))
-    return in_batches(OpenAIBatches(tell=say, poll_every=poll_every))
+    return in_batches(Batches(tell=say, poll_every=poll_every))
 
 
 def _failure_limit(text: str | None, strategy: ErrorStrategy) -> float | None:

@@ -1,4 +1,4 @@
-"""Language models: behind any OpenAI-compatible endpoint, and a small one on this machine (`rh_agents.llms.local`).
+"""Language models: behind any OpenAI-compatible endpoint, Anthropic's, and a small one on this machine (`local`).
 
 A provider is one file: a class that derives from `rh_agents.core.chat.ChatModel` and writes `complete`.
 """
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rh_agents.llms._batches import Batches, in_batches
+    from rh_agents.llms.anthropic_chat import AnthropicChat
     from rh_agents.llms.azure_chat import AzureChat
     from rh_agents.llms.openai_chat import OpenAIChat
 
-__all__ = ["AzureChat", "Batches", "OpenAIChat", "in_batches"]
+__all__ = ["AnthropicChat", "AzureChat", "Batches", "OpenAIChat", "in_batches"]
 
 _MODULES = {
+    "AnthropicChat": "anthropic_chat",
     "AzureChat": "azure_chat",
     "Batches": "_batches",
     "OpenAIChat": "openai_chat",

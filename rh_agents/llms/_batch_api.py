@@ -119,8 +119,8 @@ class BatchApi(Protocol):
         """One of its `files`: a line of JSON for each request."""
         ...
 
-    def read(self, line: Mapping[str, Any]) -> ChatResponse:
-        """The answer in a line.
+    def read(self, line: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
+        """The answer to a request, in its line.
 
         Raises:
             ModelError: by kind; with the usage, if the line says it.

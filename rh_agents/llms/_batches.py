@@ -213,7 +213,7 @@ class Batches:
         while True:
             found = await _unless_stopped(scope.run, self._answers_of(api, place["batch"]).line(place["request"]))
             if isinstance(found, dict):
-                return api.read(found)
+                return api.read(found, request)
             if _is_not_to_blame(found, place["request"]):
                 await self._when_there_is_room(scope.run, api, found)
                 place = await self._enter(scope.run, _Handover(api, handover.body, place["request"], in_doubt=True))

@@ -1,4 +1,4 @@
-"""The HTTP clients of the official client: one for each model and event loop, all with the same certificates.
+"""The HTTP clients of official clients: one for each model and event loop, all with the same certificates.
 
 To read the certificates of the machine takes some 70 milliseconds, for which the event loop stands still. Each new
 client would read them again, for servers without TLS as well.
@@ -11,7 +11,6 @@ import ssl
 from functools import cache
 
 import httpx2
-import openai
 
 __all__ = ["http_client"]
 
@@ -19,9 +18,9 @@ _PLACES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables that say where certificates are."""
 
 
-def http_client(timeout: httpx2.Timeout) -> httpx2.AsyncClient:
-    """A new client with the official client's own settings."""
-    return openai.DefaultAsyncHttpxClient(timeout=timeout, verify=_certificates(*map(os.environ.get, _PLACES)))
+def http_client(kind: type[httpx2.AsyncClient], timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+    """A new client. Its kind is that of the official client, with settings of its own."""
+    return kind(timeout=timeout, verify=_certificates(*map(os.environ.get, _PLACES)))
 
 
 @cache

@@ -93,7 +93,7 @@ class AzureChat(OpenAIChat):
                 timeout=timeout,
                 max_retries=0,
                 default_headers=dict(self.headers),
-                http_client=http_client(timeout),
+                http_client=http_client(openai.DefaultAsyncHttpxClient, timeout),
             )
         except openai.OpenAIError as error:
             raise AccessDenied(

@@ -169,7 +169,7 @@ class OpenAIBatchApi:
             is_crowded=status == "failed" and any(map(_is_crowded, errors)),
         )
 
-    def read(self, line: Mapping[str, Any]) -> ChatResponse:
+    def read(self, line: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
         """The answer in a line.
 
         Raises:

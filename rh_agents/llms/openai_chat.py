@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Self
-from weakref import WeakKeyDictionary
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
@@ -14,6 +12,7 @@ from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.errors import AccessDenied, IncompleteAnswer
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
+from rh_agents.llms._clients import Clients, bounded
 from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
 from rh_agents.llms._providers import UNKNOWN, Provider, provider_at, provider_named
 from rh_agents.llms._sse import server_events
@@ -77,7 +76,7 @@ class OpenAIChat(ChatModel):
     has_batches: ClassVar[bool] = True
     """Whether its requests can go through the Batch API of OpenAI."""
 
-    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = PrivateAttr(default_factory=WeakKeyDictionary)
+    _clients: Clients = PrivateAttr(default_factory=Clients)
 
     def __init__(
         self,
@@ -118,9 +117,7 @@ class OpenAIChat(ChatModel):
 
     async def aclose(self) -> None:
         """Close the connections that this event loop uses. They are closed as well when `asyncio.run` ends."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        await self._clients.aclose()
 
     def price_of(self, response: ChatResponse) -> Price | None:
         """The given price, or that of the table for the model that answered."""
@@ -153,7 +150,8 @@ class OpenAIChat(ChatModel):
 
     async def sdk(self) -> openai.AsyncOpenAI:
         """The client that this event loop uses; for what is not a question to a model."""
-        return (await self._client()).sdk
+        client: openai.AsyncOpenAI = await self._clients.get(self._make_sdk)
+        return client
 
     def batch_api(self) -> OpenAIBatchApi | None:
         """The server's batches, for `in_batches`; None if it has none."""
@@ -176,16 +174,16 @@ class OpenAIChat(ChatModel):
         Raises:
             ModelError: by kind.
         """
-        client = await self._client()
+        client = await self.sdk()
         body = self._body(request, stream=on_delta is not None)
         try:
-            async with client.sdk.chat.completions.with_streaming_response.create(
+            async with client.chat.completions.with_streaming_response.create(
                 model=request.model, messages=[], extra_body=body
             ) as response:
                 advice = advice_in(response.headers)
                 if advice is not None:
                     self.heed(advice)
-                pieces = _bounded(response.iter_bytes(), self.max_bytes)
+                pieces = bounded(response.iter_bytes(), self.max_bytes)
                 if on_delta is None:
                     data = read_json(b"".join([piece async for piece in pieces]))
                     if data.get("error"):
@@ -210,15 +208,6 @@ class OpenAIChat(ChatModel):
                 await on_delta(delta)
         raise IncompleteAnswer(f"{self.name}: the stream broke off before its end")
 
-    async def _client(self) -> _Client:
-        """The client of this event loop. Connections belong to the loop on which they were made."""
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = _Client(self._make_sdk())
-            await client.open()
-        return client
-
     def _make_sdk(self) -> openai.AsyncOpenAI:
         key = None if self.api_key is None else self.api_key.get_secret_value()
         timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
@@ -229,46 +218,10 @@ class OpenAIChat(ChatModel):
                 timeout=timeout,
                 max_retries=0,
                 default_headers=dict(self.headers),
-                http_client=http_client(timeout),
+                http_client=http_client(openai.DefaultAsyncHttpxClient, timeout),
             )
         except openai.OpenAIError as error:
             raise AccessDenied(f"{self.name}: no key: set OPENAI_API_KEY, or pass api_key= ({error})") from error
         if key is None:
             register_found("OPENAI_API_KEY", sdk.api_key)
         return sdk
-
-
-class _Client:
-    """The client of one event loop, which closes with it: `asyncio.run` closes async generators that are left open."""
-
-    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
-        self.sdk = sdk
-        self._life: AsyncGenerator[None, None] = self._live()
-
-    async def _live(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.sdk.close()
-
-    async def open(self) -> None:
-        """From now on the event loop knows that there is something to be closed."""
-        await anext(self._life)
-
-    async def aclose(self) -> None:
-        """Close its connections."""
-        await self._life.aclose()
-
-
-async def _bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
-    """The same, up to so many bytes.
-
-    Raises:
-        IncompleteAnswer: there are more.
-    """
-    size = 0
-    async for piece in pieces:
-        size += len(piece)
-        if size > most:
-            raise IncompleteAnswer(f"the answer is larger than max_bytes={most:,}")
-        yield piece

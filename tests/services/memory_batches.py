@@ -180,7 +180,7 @@ class MemoryApi:
         content: bytes = await self._do("content", lambda: self._provider.batches[state.id].content)
         return self._provider.spoil(content)
 
-    def read(self, line: Mapping[str, Any]) -> ChatResponse:
+    def read(self, line: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
         return ChatResponse(text=line["text"], usage=Usage(10, 5, requests=1))
 
     async def _do(self, name: str, do: Callable[[], Any]) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.services.anthropic_server import AnthropicServer, message
+from tests.services.anthropic_server import text as block
 from tests.services.batch_server import BatchServer
 from tests.services.model_server import answer, model_server
 
@@ -102,5 +104,40 @@ def test_a_budget_stops_a_job_and_a_larger_one_lets_it_go_on(tmp_path: Path) -> 
         )  # fmt: skip
         shown, _ = await process.communicate()
         assert "spent: 10 calls, 100 tokens, $1.0000 (spend $1.0000)" in shown.decode()
+
+    asyncio.run(main())
+
+
+CLAUDE = """
+import os
+from rh_agents import tool
+from rh_agents.llms import AnthropicChat
+
+model = AnthropicChat("claude-test", os.environ["STUB_URL"], "k", retry=None)
+
+@tool
+async def shout(text: str) -> str:
+    return await model.ask(text)
+"""
+
+
+def test_models_of_anthropic_are_sent_as_message_batches(tmp_path: Path) -> None:
+    pytest.importorskip("anthropic", reason="anthropic is not installed: pip install 'rh_agents[anthropic]'")
+    write_input(tmp_path, 5)
+    (tmp_path / "actor.py").write_text(CLAUDE)
+
+    def echo(body: dict[str, Any]) -> dict[str, Any]:
+        return message(block(body["messages"][-1]["content"][0]["text"].upper()))
+
+    async def main() -> None:
+        server = AnthropicServer(echo)
+        words = ("map", "actor.py:shout", "in.jsonl", "-o", "out.jsonl", "--store", "runs.db", "--batch")
+        async with model_server(server) as served:
+            code, said = await rh_agents(tmp_path, served.base_url.removesuffix("/v1"), *words)
+            assert code == 0, said
+            assert "batch msgbatch_0: 5 requests submitted" in said
+        lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert {line["result"] for line in lines} == {f"T{number}" for number in range(5)}
+        assert len(server.batches) == 1
 
     asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from pydantic import Field, model_validator
@@ -262,7 +263,7 @@ class ChatModel(LLM):
         usage = response.usage
         if price is not None:
             cost = price.cost(usage) * _discount_of(self)
-            usage = Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens, 1, cost)
+            usage = replace(usage, requests=1, cost=cost)
         elif not usage.requests:
             usage = usage + Usage(requests=1)
         report_usage(usage)

@@ -1,0 +1,247 @@
+"""Requests as Anthropic's Messages API takes them, made of ours.
+
+The protocol is not OpenAI's: what the model is told before everything else is a field of its own, results of tools
+are blocks in a message of the user, all that answer one turn in the same one and before anything else, and empty
+texts are refused. What a model thought goes back to it untouched and in its place, since its signature is verified.
+
+(https://platform.claude.com/docs/en/api/messages; the shapes are those of the types in the official client.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import anthropic
+from pydantic_core import from_json
+
+from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
+from rh_agents.core.errors import InvalidRequest
+
+__all__ = ["BLOCKS", "Caching", "answer_tool", "request_body"]
+
+BLOCKS = "anthropic_content"
+"""The key in `Message.provider` under which blocks of an answer go back as they came."""
+Caching = Literal["5m", "1h"]
+_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+
+
+def request_body(
+    request: ChatRequest,
+    *,
+    default_length: int,
+    by_tool: bool = False,
+    caching: Caching | None = None,
+    stream: bool = False,
+) -> dict[str, Any]:
+    """The fields of a request.
+
+    Args:
+        request: what to ask.
+        default_length: the most tokens of the answer, if the request does not say it: the protocol requires it.
+        by_tool: whether an answer that must fit a schema is asked for as the arguments of a tool.
+        caching: how long what all requests have in common is kept in the provider's cache; None for not at all.
+        stream: whether the answer shall come in pieces.
+
+    Raises:
+        InvalidRequest: there is something in it for which the protocol has no form.
+    """
+    if request.seed is not None:
+        raise InvalidRequest(f"{request.model}: Anthropic's models take no seed")
+    system, messages = _conversation(request.messages)
+    tools = [_tool(tool) for tool in request.tools]
+    config: dict[str, Any] = {}
+    if request.output_schema is not None and by_tool:
+        tools.append(answer_tool(request))
+    elif request.output_schema is not None:
+        config["format"] = {"type": "json_schema", "schema": _plain(request.output_schema)}
+    if caching is not None:
+        _mark_for_cache(system, tools, messages, caching)
+    fields: dict[str, Any] = {
+        "model": request.model,
+        "max_tokens": request.max_tokens or default_length,
+        "system": system or None,
+        "messages": messages,
+        "tools": tools or None,
+        "tool_choice": _tool_choice(request, by_tool=by_tool) if tools else None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop_sequences": list(request.stop) or None,
+        "stream": stream or None,
+        "output_config": {**config, **request.extra.get("output_config", {})} or None,
+    }
+    extra = {name: value for name, value in request.extra.items() if name != "output_config"}
+    return {**{name: value for name, value in fields.items() if value is not None}, **extra}
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema in the part of JSON Schema that the API compiles; the rest becomes words in descriptions.
+
+    One that has no such form is sent as it is, and refused by the server in its own words.
+    """
+    try:
+        return anthropic.transform_schema(schema)
+    except (ValueError, TypeError, KeyError):
+        return schema
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _conversation(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What stands before the conversation, and the conversation in turns."""
+    start = next((index for index, each in enumerate(messages) if each.role != "system"), len(messages))
+    system = [block for each in messages[:start] for block in _blocks(each.content)]
+    turns: list[dict[str, Any]] = []
+    for message in messages[start:]:
+        role = "user" if message.role == "tool" else message.role
+        blocks = _turn(message)
+        if not blocks:
+            continue  # the API refuses empty messages
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] = _results_first([*turns[-1]["content"], *blocks])
+        else:
+            turns.append({"role": role, "content": blocks})
+    return system, turns
+
+
+def _results_first(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    results = [block for block in blocks if block["type"] == "tool_result"]
+    return [*results, *(block for block in blocks if block["type"] != "tool_result")]
+
+
+def _turn(message: Message) -> list[dict[str, Any]]:
+    if message.role == "tool":
+        blocks = _blocks(message.content)
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id}
+        return [{**result, "content": blocks} if blocks else result]
+    if message.role == "assistant":
+        kept = message.provider.get(BLOCKS)
+        if isinstance(kept, list) and _says(kept, message):
+            return [dict(block) for block in kept]
+        return [*_blocks(message.content), *map(_tool_use, message.tool_calls)]
+    return _blocks(message.content)
+
+
+def _says(blocks: Sequence[Any], message: Message) -> bool:
+    """Whether blocks are those of this message, and nobody has changed it since."""
+    texts = "".join(str(each.get("text", "")) for each in blocks if each.get("type") == "text")
+    calls = [each.get("id") for each in blocks if each.get("type") == "tool_use"]
+    return texts == message.text and calls == [call.id for call in message.tool_calls]
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    parts: Iterable[Any] = (TextPart(text=content),) if isinstance(content, str) else content
+    return [block for block in map(_block, parts) if block is not None]
+
+
+def _block(part: Any) -> dict[str, Any] | None:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text} if part.text else None
+    if isinstance(part, ImagePart):
+        return {"type": "image", "source": _source(part.url)}
+    return _document(part)
+
+
+def _source(url: str) -> dict[str, Any]:
+    """Where bytes are: at a URL, or in it."""
+    if not url.startswith("data:"):
+        return {"type": "url", "url": url}
+    head, _, data = url[5:].partition(",")
+    return {"type": "base64", "media_type": head.partition(";")[0], "data": data}
+
+
+def _document(part: DocumentPart) -> dict[str, Any]:
+    """PDF files as they are, text files as their text: there is no form for others.
+
+    Raises:
+        InvalidRequest: it is another kind of document.
+    """
+    title = {"title": part.name} if part.name else {}
+    kind = part.media_type or ""
+    if part.data is not None and kind.startswith("text/"):
+        text = part.data.decode("utf-8", "replace")
+        return {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}, **title}
+    if part.data is not None and kind != "application/pdf":
+        raise InvalidRequest(f"{part.name or 'a document'} is {kind}: Anthropic's models read PDF and text files")
+    return {"type": "document", "source": _source(part.url), **title}
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    """A call that the model has made. Its arguments must be an object there, whatever it wrote."""
+    try:
+        arguments = from_json(call.arguments or "{}")
+    except ValueError:
+        arguments = {}
+    return {
+        "type": "tool_use",
+        "id": call.id,
+        "name": call.name,
+        "input": arguments if isinstance(arguments, dict) else {},
+    }
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    written: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
+    if tool.description:
+        written["description"] = tool.description
+    if tool.strict:
+        written.update(strict=True, input_schema=_plain(tool.parameters))
+    return written
+
+
+def answer_tool(request: ChatRequest) -> dict[str, Any]:
+    """The tool whose arguments are the answer."""
+    return {
+        "name": request.output_name or "answer",
+        "description": "Gives the final answer.",
+        "input_schema": {"type": "object", **(request.output_schema or {})},
+    }
+
+
+def _tool_choice(request: ChatRequest, *, by_tool: bool) -> dict[str, Any] | None:
+    choice = request.tool_choice
+    found: dict[str, Any] | None
+    if choice in _CHOICES:
+        found = {"type": _CHOICES[choice]}
+    elif choice is not None:
+        found = {"type": "tool", "name": choice}
+    elif request.output_schema is not None and by_tool and not _thinks(request):
+        found = {"type": "any"}  # some tool, or the one that gives the answer
+    else:
+        found = None
+    if request.parallel_tool_calls is False and (found is None or found["type"] != "none"):
+        return {**(found or {"type": "auto"}), "disable_parallel_tool_use": True}
+    return found
+
+
+def _thinks(request: ChatRequest) -> bool:
+    """Whether the model thinks first: then it cannot be made to call a tool."""
+    thinking = request.extra.get("thinking")
+    return isinstance(thinking, Mapping) and thinking.get("type") != "disabled"
+
+
+# -- caching ----------------------------------------------------------------------------------------------------------
+
+
+def _mark_for_cache(
+    system: list[dict[str, Any]], tools: list[dict[str, Any]], messages: list[dict[str, Any]], caching: Caching
+) -> None:
+    """Mark the ends of what requests have in common: the tools and what the model is told first; and the conversation
+    so far.
+
+    A mark stands for everything before it, in the order tools, system, messages.
+    """
+    mark = {"type": "ephemeral"} if caching == "5m" else {"type": "ephemeral", "ttl": caching}
+    common = system or tools
+    for blocks in (common, messages[-1]["content"] if messages else []):
+        last = next((block for block in reversed(blocks) if block.get("type") not in _UNMARKED), None)
+        if last is not None:
+            last["cache_control"] = mark
+
+
+_UNMARKED = ("thinking", "redacted_thinking")
+"""Blocks that take no mark."""

@@ -1,0 +1,160 @@
+"""Anthropic's Message Batches. How batches are used is told in `rh_agents.llms._batches`.
+
+A batch keeps no marks and what was asked in it cannot be read: only its answers tell, when it has ended. There is no
+file to be uploaded.
+
+(https://platform.claude.com/docs/en/build-with-claude/batch-processing)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx2
+
+from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, UnreadableAnswer
+from rh_agents.llms._anthropic_errors import error_of_body, translated
+from rh_agents.llms._batch_api import BatchState, Marks
+
+__all__ = ["AnthropicBatchApi"]
+
+_PAGE = 100
+_NOT_TRIED = ("canceled", "expired")
+_COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
+
+
+class AnthropicBatchApi:
+    """The batches of one model.
+
+    Args:
+        name: the model's name, for errors.
+        account: the server, the key and the model.
+        sdk: gives the client that the event loop uses.
+        body: makes the fields of a request.
+        read: reads an answer.
+    """
+
+    most = 100_000
+    most_bytes = 256_000_000
+    keeps_marks = False
+
+    def __init__(
+        self,
+        name: str,
+        account: object,
+        sdk: Callable[[], Awaitable[Any]],
+        body: Callable[[ChatRequest], dict[str, Any]],
+        read: Callable[[Mapping[str, Any], ChatRequest], ChatResponse],
+    ) -> None:
+        self.name = name
+        self.account = account
+        self._sdk = sdk
+        self.body = body
+        self._read = read
+
+    async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Nothing needs to be done."""
+        return [{"custom_id": each, "params": body} for each, body in requests.items()]
+
+    async def create(self, prepared: list[dict[str, Any]], marks: Marks) -> BatchState:
+        """Make a batch."""
+        sdk = await self._sdk()
+        with translated(self.name):
+            return self._state(await sdk.messages.batches.create(requests=prepared))
+
+    async def cancel(self, batch: str) -> None:
+        """End a batch."""
+        sdk = await self._sdk()
+        with translated(self.name):
+            await sdk.messages.batches.cancel(batch)
+
+    async def retrieve(self, batch: str) -> BatchState:
+        """How a batch is getting on."""
+        sdk = await self._sdk()
+        with translated(self.name):
+            return self._state(await sdk.messages.batches.retrieve(batch))
+
+    async def recent(self) -> AsyncIterator[BatchState]:
+        """All batches of the workspace, the newest first."""
+        after: dict[str, str] = {}
+        while True:
+            sdk = await self._sdk()
+            with translated(self.name):
+                page = await sdk.messages.batches.list(limit=_PAGE, **after)
+            if not isinstance(page.data, list):
+                raise IncompleteAnswer(f"{self.name}: the list of batches is none")
+            states = [self._state(each) for each in page.data]
+            for state in states:
+                yield state
+            if not (states and page.has_more) or after == {"after_id": states[-1].id}:
+                return
+            after = {"after_id": states[-1].id}
+
+    async def requested(self, state: BatchState) -> Sequence[str] | None:
+        """Nothing tells that but the answers."""
+        return None
+
+    def is_answer(self, line: Mapping[str, Any]) -> bool:
+        """Whether the request was tried."""
+        result = line.get("result")
+        return not (isinstance(result, dict) and result.get("type") in _NOT_TRIED)
+
+    async def content(self, state: BatchState, file: str) -> bytes:
+        """The answers."""
+        sdk = await self._sdk()
+        with translated(self.name):
+            response: httpx2.Response = await sdk.get(file, cast_to=httpx2.Response)
+        return response.content
+
+    def _state(self, batch: Any) -> BatchState:
+        """What the client gives, which checks nothing, as a state."""
+        if not isinstance(batch.id, str) or not batch.id:
+            raise IncompleteAnswer(f"{self.name}: the batch has no id")
+        counts = {name: _count(batch.request_counts, name) for name in _COUNTS}
+        total, left = sum(counts.values()), counts["processing"]
+        has_ended = batch.processing_status == "ended"
+        has_results = has_ended and isinstance(batch.results_url, str) and batch.results_url
+        # Each has a line, also those that were not tried: so a batch that was cut off is told from what its lines say.
+        return BatchState(
+            id=batch.id,
+            status=f"{batch.processing_status} ({total - left:,} of {total:,})",
+            is_ended=has_ended,
+            is_whole=not (counts["canceled"] or counts["expired"] or batch.processing_status == "canceling"),
+            created_at=_moment(batch.created_at),
+            files={batch.results_url: total} if has_results else {},
+            total=total,
+        )
+
+    def read(self, line: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
+        """The answer in a line.
+
+        Raises:
+            ModelError: by kind.
+        """
+        result = line.get("result")
+        kind = result.get("type") if isinstance(result, dict) else None
+        if isinstance(result, dict) and kind == "succeeded" and isinstance(result.get("message"), dict):
+            return self._read(result["message"], request)
+        if isinstance(result, dict) and kind == "errored":
+            raise error_of_body(result.get("error"), self.name)
+        if kind in _NOT_TRIED:
+            raise ModelTimeout(f"{self.name}: the batch has no answer to this request: it is {kind}")
+        raise UnreadableAnswer(f"{self.name}: a line of the batch has no result")
+
+
+def _count(counts: Any, name: str) -> int:
+    value = getattr(counts, name, None)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _moment(value: Any) -> float:
+    """Seconds since 1970. The client reads moments, unless they are none."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    return value.timestamp() if isinstance(value, datetime) else 0.0

@@ -1,0 +1,253 @@
+"""Anthropic's models, through the official client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
+
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, FinishReason
+from rh_agents.core.chat.model import OnDelta
+from rh_agents.core.chat.schema import AnswerType
+from rh_agents.core.errors import AccessDenied, IncompleteAnswer
+from rh_agents.core.redaction import Secret, is_credential_name, register_found
+from rh_agents.core.usage import Price
+from rh_agents.llms._clients import Clients, bounded
+from rh_agents.llms._sse import server_events
+from rh_agents.llms.prices import PriceTable, load_prices, price_in
+
+try:
+    import anthropic
+    import httpx2
+except ModuleNotFoundError as _error:
+    raise ModuleNotFoundError(
+        f"AnthropicChat needs the package {_error.name}: pip install 'rh_agents[anthropic]'", name=_error.name
+    ) from _error
+
+from rh_agents.llms._anthropic_answer import AnswerInPieces, read_answer, read_json
+from rh_agents.llms._anthropic_errors import CAUGHT, error_of, error_of_body
+from rh_agents.llms._anthropic_request import Caching, answer_tool, request_body
+from rh_agents.llms._http import http_client
+from rh_agents.llms._waits import advice_in
+from rh_agents.llms.anthropic_batch import AnthropicBatchApi
+
+__all__ = ["AnthropicChat"]
+
+_LENGTH = 4096
+"""The most tokens of an answer if nobody says it; the protocol requires a number."""
+_LONG_CACHING = 2.0
+"""What it costs to put something into the cache for an hour, as a multiple of the price of input tokens
+(https://platform.claude.com/docs/en/build-with-claude/prompt-caching)."""
+
+
+class AnthropicChat(ChatModel):
+    """One of Anthropic's models.
+
+        model = AnthropicChat("claude-sonnet-4-5")
+        thinking = AnthropicChat("claude-sonnet-4-5", thinking=4_000, prompt_cache="5m")
+
+    Args:
+        model: its name.
+        base_url: where; by default what the environment variable ANTHROPIC_BASE_URL says, or else Anthropic.
+        api_key: by default what ANTHROPIC_API_KEY says.
+        settings: fields of `ChatModel`, and those below.
+
+    What the model thinks is `response.reasoning`. It goes back with the message, with its signature, as tools require.
+    Calls raise `ModelError`s by kind. The client's own retries are off: `retry` is the only layer.
+    """
+
+    base_url: str | None = None
+    api_key: SecretStr | None = Field(default=None, repr=False)
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Further headers of each request, such as `anthropic-beta`."""
+    connect_timeout: float = 10.0
+    """Seconds to get a connection."""
+    max_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    """Answers that are larger than this are not read to their end."""
+    prices: PriceTable | None = None
+    """Prices by model in place of the library's: a mapping, or a file (see `rh_agents.llms.prices.load_prices`)."""
+    thinking: int | Literal["adaptive"] | None = None
+    """The most tokens that the model thinks before it answers (1,024 or more, part of `max_tokens`), or "adaptive" to
+    leave it to the model. What it is, is part of the identity of calls."""
+    prompt_cache: Caching | None = None
+    """How long the provider keeps what requests have in common: "5m" or "1h". Marks the end of the tools and of what
+    the model is told first, and the end of the conversation. Changes no answer, and so no identity."""
+    answers_by_tool: bool = False
+    """Whether an object is asked for as the arguments of a tool: for models that have no structured outputs."""
+    finish_reasons: Mapping[str, FinishReason] = Field(default_factory=dict)
+    """What further reasons for the end of an answer mean."""
+
+    _clients: Clients = PrivateAttr(default_factory=Clients)
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | SecretStr | Secret | None = None,
+        **settings: Any,
+    ) -> None:
+        key = api_key.reveal() if isinstance(api_key, Secret) else api_key
+        secret = SecretStr(key) if isinstance(key, str) else key
+        super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
+        self._register_secrets()
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _loaded(cls, prices: Any) -> PriceTable | None:
+        return None if prices is None else load_prices(prices)
+
+    @field_validator("thinking")
+    @classmethod
+    def _is_enough(cls, thinking: Any) -> Any:
+        if isinstance(thinking, int) and thinking < 1024:
+            raise ValueError(f"thinking={thinking}: a number of tokens from 1024 on")
+        return thinking
+
+    def _register_secrets(self) -> None:
+        """Keep the key out of everything that people read, and out of stores."""
+        server = self.base_url or "Anthropic"
+        if self.api_key is not None:
+            register_found(f"api key for {server}", self.api_key.get_secret_value())
+        for name, value in self.headers.items():
+            if is_credential_name(name):
+                register_found(f"{name} for {server}", value.rpartition(" ")[2])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop uses. They are closed as well when `asyncio.run` ends."""
+        await self._clients.aclose()
+
+    # -- prices -------------------------------------------------------------------------------------------------------
+
+    def price_of(self, response: ChatResponse) -> Price | None:
+        """The given price, or that of the table for the model that answered."""
+        return self.price or self._listed_price(response.model, self.model)
+
+    @property
+    def known_price(self) -> Price | None:
+        """The given price, or that of the table."""
+        return self.price or self._listed_price(self.model)
+
+    def _listed_price(self, *models: str) -> Price | None:
+        price = price_in(self.prices, "Anthropic", *models)
+        if price is None or self.prompt_cache != "1h" or price.cache_write is None:
+            return price
+        return replace(price, cache_write=_LONG_CACHING * price.input)
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        prompt: Any,
+        system: str | None = None,
+        tools: Any = (),
+        tool_choice: str | None = None,
+        answer: AnswerType | None = None,
+        **settings: Any,
+    ) -> ChatRequest:
+        """As for every model. How much it thinks is a field of the request, since it decides what is answered."""
+        request = super().request(prompt, system, tools, tool_choice, answer, **settings)
+        if self.thinking is None or "thinking" in request.extra or isinstance(prompt, ChatRequest):
+            return request
+        thinking = (
+            {"type": self.thinking}
+            if isinstance(self.thinking, str)
+            else {"type": "enabled", "budget_tokens": self.thinking}
+        )
+        return request.model_copy(update={"extra": {**request.extra, "thinking": thinking}})
+
+    def _body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+        thinking = request.extra.get("thinking")
+        budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+        length = _LENGTH + (budget if isinstance(budget, int) else 0)
+        return request_body(
+            request, default_length=length, by_tool=self.answers_by_tool, caching=self.prompt_cache, stream=stream
+        )
+
+    def _tool_of_answer(self, request: ChatRequest) -> str | None:
+        """The name of the tool by which the answer is given, if it is."""
+        if request.output_schema is None or not self.answers_by_tool:
+            return None
+        return str(answer_tool(request)["name"])
+
+    def batch_api(self) -> AnthropicBatchApi:
+        """Anthropic's Message Batches, for `in_batches`."""
+
+        def read(data: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
+            return read_answer(data, reasons=self.finish_reasons, answer_tool=self._tool_of_answer(request))
+
+        return AnthropicBatchApi(self.name, (self.base_url, self.api_key, self.model), self.sdk, self._body, read)
+
+    async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+        """Ask once.
+
+        Raises:
+            ModelError: by kind.
+        """
+        client = await self.sdk()
+        body = self._body(request, stream=on_delta is not None)
+        tool = self._tool_of_answer(request)
+        try:
+            async with client.messages.with_streaming_response.create(
+                model=request.model, max_tokens=body["max_tokens"], messages=[], extra_body=body
+            ) as response:
+                advice = advice_in(response.headers)
+                if advice is not None:
+                    self.heed(advice)
+                pieces = bounded(response.iter_bytes(), self.max_bytes)
+                if on_delta is not None:
+                    return await self._read_stream(pieces, on_delta, tool)
+                data = read_json(b"".join([piece async for piece in pieces]))
+                if data.get("type") == "error":
+                    raise error_of_body(data, self.name)
+                return read_answer(data, reasons=self.finish_reasons, answer_tool=tool)
+        except CAUGHT as error:
+            raise error_of(error, self.name) from error
+        except RecursionError as error:
+            raise IncompleteAnswer(f"{self.name}: the answer is nested too deeply") from error
+
+    async def _read_stream(self, pieces: AsyncIterator[bytes], on_delta: OnDelta, tool: str | None) -> ChatResponse:
+        """Put the answer together. It is whole when the server has said so: both why it ended, and that it ended."""
+        answer = AnswerInPieces()
+        async for event in server_events(pieces):
+            data = read_json(event.data)
+            if data.get("type") == "error" or event.kind == "error":
+                raise error_of_body(data, self.name)
+            delta = answer.add(data)
+            if answer.is_whole:
+                return answer.whole(reasons=self.finish_reasons, answer_tool=tool)
+            if delta is not None:
+                await on_delta(delta)
+        raise IncompleteAnswer(f"{self.name}: the stream broke off before its end", usage=answer.usage or None)
+
+    # -- the client ---------------------------------------------------------------------------------------------------
+
+    async def sdk(self) -> anthropic.AsyncAnthropic:
+        """The client that this event loop uses."""
+        client: anthropic.AsyncAnthropic = await self._clients.get(self._make_sdk)
+        return client
+
+    def _make_sdk(self) -> anthropic.AsyncAnthropic:
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
+        try:
+            sdk = anthropic.AsyncAnthropic(
+                api_key=key,
+                base_url=self.base_url,
+                timeout=timeout,
+                max_retries=0,
+                default_headers=dict(self.headers),
+                http_client=http_client(anthropic.DefaultAsyncHttpxClient, timeout),
+            )
+        except anthropic.AnthropicError as error:
+            raise AccessDenied(f"{self.name}: no key: set ANTHROPIC_API_KEY, or pass api_key= ({error})") from error
+        if key is None and sdk.api_key:
+            register_found("ANTHROPIC_API_KEY", sdk.api_key)
+        return sdk

@@ -1,0 +1,588 @@
+"""Anthropic's models through the official client, against a server that refuses what is documented to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr
+
+from rh_agents import Agent, ExecutionEvent, ExecutionState, MemoryStore, Price, RetryPolicy, Usage, run, tool
+from rh_agents.core.chat import ChatResponse, DocumentPart, FinishReason, ImagePart, Message, ToolCall
+from rh_agents.core.errors import (
+    AccessDenied,
+    AnswerTruncated,
+    ContextTooLong,
+    IncompleteAnswer,
+    InvalidRequest,
+    ModelError,
+    ModelOverloaded,
+    ModelRefused,
+    ModelTimeout,
+    PermanentModelError,
+    QuotaExhausted,
+    RateLimited,
+    UnreadableAnswer,
+)
+from tests.services.anthropic_server import (
+    AnthropicServer,
+    events,
+    message,
+    problem,
+    signed,
+    stream,
+    text,
+    thinking,
+    tool_use,
+)
+from tests.services.model_server import Reply, model_server
+
+pytest.importorskip("anthropic", reason="anthropic is not installed: pip install 'rh_agents[anthropic]'")
+
+from rh_agents.llms import AnthropicChat
+
+BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+
+
+@asynccontextmanager
+async def served(server: AnthropicServer, **settings: Any) -> AsyncIterator[AnthropicChat]:
+    async with model_server(server) as running:
+        options = {"retry": None, "idle_timeout": 2.0, **settings}
+        yield AnthropicChat("claude-test", running.base_url.removesuffix("/v1"), "k", **options)
+
+
+def ask(server: AnthropicServer, prompt: Any = "Hello?", *, streamed: bool = False, **settings: Any) -> ChatResponse:
+    """What comes of one question. `call` are arguments of the call."""
+    call = settings.pop("call", {})
+
+    async def main() -> ChatResponse:
+        async with served(server, stream=streamed, **settings) as model:
+            return await model(prompt, **call)
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def says(*blocks: dict[str, Any], **fields: Any) -> AnthropicServer:
+    return AnthropicServer(lambda _: message(*blocks, **fields))
+
+
+@BOTH
+def test_a_question_gets_its_answer_with_its_usage(streamed: bool) -> None:
+    usage = {"input_tokens": 7, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 3, "output_tokens": 5}
+    server = says(text("It is "), text("blue."), usage={**usage, "output_tokens_details": {"thinking_tokens": 2}})
+    found = ask(server, streamed=streamed, price=Price(1.0, 10.0, 0.1, 2.0))
+    assert (found.text, found.finish_reason, found.model) == ("It is blue.", FinishReason.STOP, "claude-test")
+    used = found.usage
+    assert (used.input_tokens, used.cached_tokens, used.cache_write_tokens) == (30, 20, 3)
+    assert (used.output_tokens, used.requests) == (5, 1)
+    assert used.cost == pytest.approx((7 * 1.0 + 20 * 0.1 + 3 * 2.0 + 5 * 10.0) / 1e6)
+    assert server.bodies[0] == {
+        "model": "claude-test",
+        "max_tokens": 4096,
+        "messages": [{"role": "user", "content": [text("Hello?")]}],
+        **({"stream": True} if streamed else {}),
+    }
+
+
+@BOTH
+def test_an_agent_calls_its_tools_and_gives_what_the_model_thought_back_with_its_signature(streamed: bool) -> None:
+    def answering(body: dict[str, Any]) -> dict[str, Any]:
+        if len(body["messages"]) == 1:
+            return message(
+                thinking("Two cities, two calls."), text("Let me see."), tool_use("toolu_1", "weather", city="Oslo"),
+                tool_use("toolu_2", "weather", city="Rome"), tool_use("toolu_3", "clock"),
+            )  # fmt: skip
+        return message(thinking("Done."), text("Rome is warmer."))
+
+    server = AnthropicServer(answering)
+
+    @tool
+    async def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"{city}: {len(city)} degrees"
+
+    @tool
+    async def clock() -> str:
+        """The time."""
+        return "noon"
+
+    async def main() -> Any:
+        async with served(server, stream=streamed, thinking=2_000, max_tokens=3_000) as model:
+            agent = Agent(name="guide", llm=model, tools=[weather, clock], instructions="You know the weather.")
+
+            async def job() -> Any:
+                return await agent("Where is it warmer?")
+
+            return await run(job)
+
+    assert asyncio.run(main()) == "Rome is warmer."
+    first, second = server.bodies
+    assert first["system"] == [text("You know the weather.")]
+    assert first["thinking"] == {"type": "enabled", "budget_tokens": 2_000}
+    assert [each["name"] for each in first["tools"]] == ["weather", "clock"]
+    assert first["tools"][0]["input_schema"]["required"] == ["city"]
+    assert [each["role"] for each in second["messages"]] == ["user", "assistant", "user"]
+    assert second["messages"][1]["content"] == [
+        thinking("Two cities, two calls."), text("Let me see."), tool_use("toolu_1", "weather", city="Oslo"),
+        tool_use("toolu_2", "weather", city="Rome"), tool_use("toolu_3", "clock"),
+    ]  # fmt: skip
+    assert second["messages"][2]["content"] == [
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text("Oslo: 4 degrees")]},
+        {"type": "tool_result", "tool_use_id": "toolu_2", "content": [text("Rome: 4 degrees")]},
+        {"type": "tool_result", "tool_use_id": "toolu_3", "content": [text("noon")]},
+    ]
+
+
+def test_pieces_of_text_thoughts_and_calls_are_told_as_they_come() -> None:
+    server = says(thinking("Hm, let me think."), text("One word after the other."), tool_use("t", "clock", zone="UTC"))
+    told: list[Any] = []
+
+    async def listen(event: ExecutionEvent[Any]) -> None:
+        if event.progress is not None:
+            told.append(event.progress)
+
+    async def main() -> ChatResponse:
+        async with served(server, stream=True) as model:
+
+            async def job() -> ChatResponse:
+                return await model("Hello?")
+
+            return await run(job, subscribers=[listen])
+
+    found = asyncio.run(main())
+    assert "".join(each.reasoning for each in told) == found.reasoning == "Hm, let me think."
+    assert "".join(each.text for each in told) == found.text == "One word after the other."
+    assert json.loads("".join(each.arguments for each in told)) == {"zone": "UTC"}
+    assert {each.tool_index for each in told if each.arguments} == {0}
+
+
+def test_a_recorded_answer_is_replayed_with_all_that_the_provider_wants_back() -> None:
+    server, store = says(thinking("Hm."), text("Blue.")), MemoryStore()
+
+    async def main() -> ChatResponse:
+        async with served(server) as model, ExecutionState(store=store, run_id="r"):
+            return await model("Which colour?")
+
+    first, second = asyncio.run(main()), asyncio.run(main())
+    assert first == second
+    assert len(server.bodies) == 1
+    assert second.message.provider == {"anthropic_content": [thinking("Hm."), text("Blue.")]}
+
+
+def test_thoughts_that_were_blacked_out_and_blocks_that_are_not_known_go_back_as_they_came() -> None:
+    blocks = [{"type": "redacted_thinking", "data": "xyz"}, text("Found."), {"type": "server_thing", "x": 1}]
+    server = says(*blocks)
+    answer = ask(server)
+    ask(server, [Message.user("Hello?"), answer.message, Message.user("And?")])
+    assert server.bodies[1]["messages"][1]["content"] == blocks
+
+
+def test_a_message_that_was_changed_is_sent_as_it_is_now() -> None:
+    server = says(thinking("Hm."), text("Blue."))
+    answer = ask(server)
+    changed = answer.message.model_copy(update={"content": "Red."})
+    ask(server, [Message.user("Hello?"), changed, Message.user("And?")])
+    assert server.bodies[1]["messages"][1]["content"] == [text("Red.")]
+
+
+def test_histories_of_other_providers_and_odd_ones_are_sent_in_a_form_that_is_taken() -> None:
+    server = says(text("Yes."))
+    talk = [
+        Message.system("Be brief."),
+        Message.system("Be kind."),
+        Message.user("One."),
+        Message.user("Two."),
+        Message.assistant(
+            "", [ToolCall(id="a", name="f", arguments="{broken"), ToolCall(id="b", name="f", arguments="")]
+        ),
+        Message.tool("a", "Error: no JSON"),
+        Message.tool("b", ""),
+        Message.user("Go on."),
+        Message.assistant(""),
+        Message.user("Well?"),
+    ]
+    ask(server, talk)
+    body = server.bodies[0]
+    assert body["system"] == [text("Be brief."), text("Be kind.")]
+    assert body["messages"] == [
+        {"role": "user", "content": [text("One."), text("Two.")]},
+        {"role": "assistant", "content": [tool_use("a", "f"), tool_use("b", "f")]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "a", "content": [text("Error: no JSON")]},
+                {"type": "tool_result", "tool_use_id": "b"},
+                text("Go on."),
+                text("Well?"),
+            ],
+        },
+    ]
+
+
+def test_images_and_documents_are_sent_as_what_they_are() -> None:
+    server = says(text("A cat."))
+    said = Message.user(
+        "What is this?",
+        ImagePart.from_bytes(b"png", "image/png"),
+        ImagePart(url="https://example.org/a.png"),
+        DocumentPart.from_bytes(b"%PDF", name="a.pdf"),
+        DocumentPart.from_bytes("für".encode(), "text/markdown", name="b.md"),
+        DocumentPart(url="https://example.org/c.pdf"),
+    )
+    ask(server, said)
+    assert [block.get("source") for block in server.bodies[0]["messages"][0]["content"]] == [
+        None,
+        {"type": "base64", "media_type": "image/png", "data": "cG5n"},
+        {"type": "url", "url": "https://example.org/a.png"},
+        {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
+        {"type": "text", "media_type": "text/plain", "data": "für"},
+        {"type": "url", "url": "https://example.org/c.pdf"},
+    ]
+    with pytest.raises(InvalidRequest, match="PDF and text"):
+        ask(server, Message.user("This?", DocumentPart.from_bytes(b"PK", "application/zip", name="x.zip")))
+
+
+def test_images_that_tools_give_stand_in_their_results() -> None:
+    server = says(text("A cat."))
+    call = ToolCall(id="t", name="look", arguments="{}")
+    ask(
+        server,
+        [
+            Message.user("Look."),
+            Message.assistant("", [call]),
+            Message.tool("t", (ImagePart(url="https://e.org/a.png"),)),
+        ],
+    )
+    (result,) = server.bodies[0]["messages"][2]["content"]
+    assert result["content"] == [{"type": "image", "source": {"type": "url", "url": "https://e.org/a.png"}}]
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "sent"),
+    [
+        (None, None, None),
+        ("auto", None, {"type": "auto"}),
+        ("none", False, {"type": "none"}),
+        ("required", False, {"type": "any", "disable_parallel_tool_use": True}),
+        ("f", None, {"type": "tool", "name": "f"}),
+        (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
+    ],
+)
+def test_which_tool_is_to_be_called_is_said_in_the_words_of_the_protocol(choice: Any, parallel: Any, sent: Any) -> None:
+    @tool
+    async def f() -> str:
+        """Does something."""
+        return ""
+
+    server = says(text("Yes."))
+    ask(server, call={"tools": [f], "tool_choice": choice, "parallel_tool_calls": parallel, "stop": ("END",)})
+    assert server.bodies[0].get("tool_choice") == sent
+    assert server.bodies[0]["stop_sequences"] == ["END"]
+
+
+class Verdict(BaseModel):
+    mood: str
+    stars: int = Field(ge=1, le=5)
+
+
+def test_an_object_is_asked_for_in_the_part_of_json_schema_that_is_understood() -> None:
+    server = says(text('{"mood": "good", "stars": 4}'))
+    found = ask(server, call={"output": Verdict})
+    assert found.output == Verdict(mood="good", stars=4)
+    config = server.bodies[0]["output_config"]["format"]
+    assert config["type"] == "json_schema"
+    assert config["schema"]["additionalProperties"] is False
+    assert "minimum: 1" in config["schema"]["properties"]["stars"]["description"]
+
+
+@BOTH
+def test_an_object_can_be_asked_for_as_the_arguments_of_a_tool(streamed: bool) -> None:
+    server = says(text("Well:"), tool_use("t", "Verdict", mood="good", stars=4))
+    found = ask(server, call={"output": Verdict}, answers_by_tool=True, streamed=streamed)
+    assert found.output == Verdict(mood="good", stars=4)
+    assert found.finish_reason is FinishReason.STOP
+    assert not found.tool_calls
+    assert server.bodies[0]["tool_choice"] == {"type": "any"}
+    assert "output_config" not in server.bodies[0]
+
+
+def test_a_model_that_thinks_is_not_made_to_call_the_tool_that_gives_its_answer() -> None:
+    server = says(thinking("Hm."), tool_use("t", "Verdict", mood="good", stars=4))
+    found = ask(server, call={"output": Verdict}, answers_by_tool=True, thinking="adaptive")
+    assert found.output == Verdict(mood="good", stars=4)
+    assert "tool_choice" not in server.bodies[0]
+
+
+def test_what_requests_have_in_common_is_marked_for_the_cache_and_that_is_no_part_of_their_identity() -> None:
+    @tool
+    async def f() -> str:
+        """Does something."""
+        return ""
+
+    server = says(text("Yes."))
+    mark = {"type": "ephemeral", "ttl": "1h"}
+    ask(server, [Message.system("Long."), Message.user("One.", "Two.")], prompt_cache="1h", call={"tools": [f]})
+    body = server.bodies[0]
+    assert body["system"] == [{**text("Long."), "cache_control": mark}]
+    assert body["messages"][0]["content"] == [text("One."), {**text("Two."), "cache_control": mark}]
+    ask(server, "One.", prompt_cache="5m", call={"tools": [f]})
+    assert server.bodies[1]["tools"][0]["cache_control"] == {"type": "ephemeral"}
+    plain, cached = (AnthropicChat("m", api_key="k", prompt_cache=cache) for cache in (None, "5m"))
+    assert plain.request("x") == cached.request("x")
+    assert plain.request("x") != AnthropicChat("m", api_key="k", thinking=2_000).request("x")
+
+
+def test_an_hour_in_the_cache_costs_twice_the_price_of_the_tokens() -> None:
+    usage = Usage(input_tokens=1_000_000, cache_write_tokens=1_000_000)
+    for cache, times in ((None, 1.25), ("5m", 1.25), ("1h", 2.0)):
+        model = AnthropicChat("claude-opus-4-5", api_key="k", prompt_cache=cache)
+        assert model.known_price is not None
+        assert model.known_price.cost(usage) == pytest.approx(times * model.known_price.input)
+
+
+REASONS = [
+    ("end_turn", FinishReason.STOP),
+    ("stop_sequence", FinishReason.STOP),
+    ("max_tokens", FinishReason.LENGTH),
+    ("model_context_window_exceeded", FinishReason.LENGTH),
+    ("refusal", FinishReason.CONTENT_FILTER),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("reason", "means"), REASONS)
+def test_why_an_answer_ended_is_known_from_a_table(reason: str, means: FinishReason, streamed: bool) -> None:
+    assert ask(says(text("So"), stop_reason=reason), streamed=streamed).finish_reason is means
+
+
+@BOTH
+def test_a_reason_that_is_not_known_is_a_failure_that_quotes_it_unless_somebody_says_what_it_means(
+    streamed: bool,
+) -> None:
+    server = says(text("So"), stop_reason="pause_turn")
+    with pytest.raises(PermanentModelError, match="pause_turn") as caught:
+        ask(server, streamed=streamed, retry=RetryPolicy(max_attempts=3))
+    assert caught.value.usage == Usage(10, 5, requests=1)
+    assert len(server.bodies) == 1
+    extended = {"pause_turn": FinishReason.LENGTH}
+    assert ask(server, streamed=streamed, finish_reasons=extended).finish_reason is FinishReason.LENGTH
+
+
+@BOTH
+def test_a_refusal_says_why_and_an_answer_that_was_cut_off_is_none(streamed: bool) -> None:
+    refusal = says(
+        stop_reason="refusal", stop_details={"type": "refusal", "category": "bio", "explanation": "Too risky."}
+    )
+    cut = says(text("So"), stop_reason="max_tokens")
+
+    async def main(server: AnthropicServer) -> str:
+        async with served(server, stream=streamed) as model:
+            return await model.ask("How?")
+
+    with pytest.raises(ModelRefused, match="Too risky"):
+        asyncio.run(main(refusal))
+    with pytest.raises(AnswerTruncated):
+        asyncio.run(main(cut))
+
+
+BAD = [
+    {"content": "text"},
+    {"content": [{"type": "text", "text": 3}]},
+    {"content": [{"type": "tool_use", "id": "t", "input": {}}], "stop_reason": "tool_use"},
+    {"content": [text("I call it.")], "stop_reason": "tool_use"},
+    {"content": [text("?")], "stop_reason": None},
+    {"content": []},
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+def test_an_answer_that_has_not_the_form_of_one_fails_with_what_it_used(bad: dict[str, Any]) -> None:
+    server = AnthropicServer(lambda _: Reply({**message(text("")), **bad}))
+    with pytest.raises(UnreadableAnswer) as caught:
+        ask(server)
+    assert caught.value.usage is not None
+    assert caught.value.usage.output_tokens >= 5
+
+
+ERRORS: list[tuple[Reply, type[ModelError]]] = [
+    (problem(400, "invalid_request_error", "max_tokens: too large"), InvalidRequest),
+    (problem(400, "invalid_request_error", "prompt is too long: 201000 tokens > 200000 maximum"), ContextTooLong),
+    (
+        problem(400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API."),
+        QuotaExhausted,
+    ),
+    (problem(401, "authentication_error", "invalid x-api-key"), AccessDenied),
+    (problem(402, "billing_error", "no"), QuotaExhausted),
+    (problem(403, "permission_error", "no"), AccessDenied),
+    (problem(404, "not_found_error", "model: claude-x"), InvalidRequest),
+    (problem(413, "request_too_large", "Request exceeds the maximum size"), InvalidRequest),
+    (problem(429, "rate_limit_error", "no", retry_after="7"), RateLimited),
+    (problem(500, "api_error", "no"), ModelOverloaded),
+    (problem(504, "timeout_error", "no"), ModelTimeout),
+    (problem(529, "overloaded_error", "Overloaded"), ModelOverloaded),
+    (Reply(hang="headers"), ModelTimeout),
+    (Reply("<html>Bad gateway</html>", 502, kind="text/html"), ModelOverloaded),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("reply", "kind"), ERRORS, ids=range(len(ERRORS)))
+def test_errors_have_their_kinds_and_say_what_the_server_said(
+    reply: Reply, kind: type[ModelError], streamed: bool
+) -> None:
+    with pytest.raises(kind) as caught:
+        ask(AnthropicServer(lambda _: reply), streamed=streamed, idle_timeout=0.2)
+    if isinstance(reply.body, dict):
+        assert reply.body["error"]["message"][:20] in str(caught.value)
+        assert caught.value.request_id == "req_1"
+    assert caught.value.retry_after == (7.0 if reply.status == 429 else None)
+
+
+def test_an_error_in_the_middle_of_a_stream_has_its_kind() -> None:
+    begun = events(message(text("Hello")))[:4]
+    broken = [*begun, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}]
+    with pytest.raises(ModelOverloaded, match="Overloaded"):
+        ask(AnthropicServer(lambda _: stream(broken)), streamed=True)
+
+
+def test_a_request_that_failed_is_made_once_since_there_is_one_layer_of_retries() -> None:
+    seen: list[int] = []
+
+    def answering(_: dict[str, Any]) -> Any:
+        seen.append(1)
+        return problem(529, "overloaded_error") if len(seen) < 3 else message(text("Yes."))
+
+    with pytest.raises(ModelOverloaded):
+        ask(AnthropicServer(answering))
+    assert len(seen) == 1
+    assert ask(AnthropicServer(answering), retry=RetryPolicy(max_attempts=3, initial_delay=0.0)).text == "Yes."
+
+
+def test_limits_are_told_what_the_headers_say_is_left() -> None:
+    told: list[Any] = []
+
+    class Listening(AnthropicChat):
+        def heed(self, advice: Any) -> None:
+            told.append(advice)
+
+    headers = {
+        "anthropic-ratelimit-requests-remaining": "3",
+        "anthropic-ratelimit-requests-reset": (datetime.now(UTC) + timedelta(minutes=2)).isoformat(),
+    }
+
+    async def main() -> None:
+        async with model_server(Reply(message(text("Yes.")), headers=headers)) as running:
+            model = Listening(
+                model="m", base_url=running.base_url.removesuffix("/v1"), api_key=SecretStr("k"), retry=None
+            )
+            await model("Hello?")
+
+    asyncio.run(main())
+    (advice,) = told
+    assert advice.remaining == {"requests": 3.0}
+    assert 100 < advice.resets_in["requests"] <= 120
+
+
+def test_keys_are_kept_out_of_everything_that_people_read() -> None:
+    key = "sk-ant-api03-very-secret-key-0123456789"
+    server = AnthropicServer(lambda _: problem(400, "invalid_request_error", f"bad key {key}"))
+
+    async def main() -> str:
+        async with model_server(server) as running:
+            model = AnthropicChat("m", running.base_url.removesuffix("/v1"), key, retry=None)
+            async with ExecutionState(store=MemoryStore()) as state:
+                with pytest.raises(ModelError):
+                    await model("Hello?")
+                return "".join(str(event) for event in state.history)
+
+    shown = asyncio.run(main())
+    assert key not in shown
+    assert key not in repr(AnthropicChat("m", api_key=key))
+
+
+def test_without_a_key_a_call_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    async def main() -> None:
+        await AnthropicChat("m", "http://127.0.0.1:1", retry=None)("Hello?")
+
+    with pytest.raises(AccessDenied, match="ANTHROPIC_API_KEY"):
+        asyncio.run(main())
+
+
+def test_settings_for_which_the_protocol_has_no_form_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="no seed"):
+        ask(says(text("Yes.")), seed=3)
+    with pytest.raises(ValueError, match="1024"):
+        AnthropicChat("m", api_key="k", thinking=5)
+
+
+def test_the_length_of_an_answer_has_room_for_thoughts() -> None:
+    server = says(text("Yes."))
+    ask(server, thinking=10_000)
+    assert server.bodies[0]["max_tokens"] == 14_096
+
+
+def cut_anywhere(data: bytes, length: int) -> Reply:
+    return Reply(data[:length], kind="text/event-stream")
+
+
+def test_wherever_a_stream_breaks_off_it_is_no_success_and_in_whatever_pieces_it_comes_it_is_the_same() -> None:
+    whole = message(thinking("Hm."), text("Hello. \u2028 ü"), tool_use("t", "clock", zone="UTC", deep={"a": [1]}))
+    data = stream(events(whole)).data
+
+    async def main() -> None:
+        length = 0
+        server = AnthropicServer(lambda _: cut_anywhere(data, length))
+        async with served(server, stream=True) as model:
+            for length in [*range(0, len(data), 23), len(data) - 2, len(data)]:
+                is_over = b'"message_stop"}' in data[:length]
+                try:
+                    found = await model.complete(model.request("Hello?"), _nobody)
+                except IncompleteAnswer:
+                    assert not is_over, length
+                else:
+                    assert is_over, length
+                    assert found.tool_calls[0].arguments == '{"zone":"UTC","deep":{"a":[1]}}'
+
+    asyncio.run(main())
+
+
+async def _nobody(_: Any) -> None:
+    """Nobody wants the pieces."""
+
+
+def answered(pieces: list[dict[str, Any]]) -> Callable[[dict[str, Any]], Reply]:
+    return lambda _: stream(pieces)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_stream_that_misses_or_repeats_an_event_is_never_another_answer(number: int) -> None:
+    whole = message(text("Hello you."), tool_use("t", "clock", zone="UTC"))
+    sound = events(whole)
+    for broken in (sound[:number] + sound[number + 1 :], sound[: number + 1] + sound[number:]):
+        if sound[number]["type"] == "ping" or broken == sound:
+            continue
+        try:
+            found = ask(AnthropicServer(answered(broken)), streamed=True)
+        except ModelError:
+            continue
+        kind = sound[number]["type"]
+        is_undetectable = kind == "content_block_delta" or kind in ("message_start", "message_stop", "message_delta")
+        assert is_undetectable or (found.text, found.tool_calls[0].arguments) == ("Hello you.", '{"zone":"UTC"}')
+
+
+def test_the_signature_of_the_test_server_is_verified() -> None:
+    server = says(text("Yes."))
+    forged = {**thinking("Hm."), "signature": signed("Ha.")}
+    said = Message.assistant("Blue.", provider={"anthropic_content": [forged, text("Blue.")]})
+    with pytest.raises(InvalidRequest, match="signature"):
+        ask(server, [Message.user("Hello?"), said, Message.user("And?")])
