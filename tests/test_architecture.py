@@ -36,7 +36,7 @@ RULES = [
     "_reason", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry", "_write_values",
     "policies/__init__", "policies/_checks", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/failures", "policies/retry",
-    "_unstarted", "_large_values", "_pieces",
+    "_unstarted", "_large_values", "_pieces", "_key_table",
 ]  # fmt: skip
 
 IMPORT_PATHS = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from rh_agents.core._key_table import DigestTable
 from rh_agents.core._postponed import Postponed, until_it_is_done
 from rh_agents.core._validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
@@ -69,9 +71,10 @@ class Recording:
         self._resume_from = resume_from
         self._journal: Journal | None = None
         self._lock = asyncio.Lock()
-        self._used: set[bytes] = set()
-        self._reused_places: set[bytes] = set()
-        self._earlier: frozenset[bytes] = frozenset()
+        self._used = DigestTable()
+        self._reused_places = DigestTable()
+        self._earlier = 0
+        """How many entries the journal had when it was opened."""
         self.records: bool = store is not None
         self.is_open: bool = False
         self.broken: StoreError | None = None
@@ -115,7 +118,7 @@ class Recording:
         self.recorded = self._journal.recorded
         self.epoch = self._journal.info.epoch
         self.is_resumed = self.recorded.events > 0
-        self._earlier = frozenset(self.recorded.finished)
+        self._earlier = self.recorded.events
 
     # -- what happened before -----------------------------------------------------------------------------------------
 
@@ -124,7 +127,7 @@ class Recording:
         if key not in self.recorded.finished:
             return False
         if self.is_resumed:
-            self._used.add(key)
+            self._used.set(key, 1)
         return is_external or self._mode is not ReplayMode.VALIDATION
 
     async def load(self, key: bytes) -> Outcome:
@@ -136,7 +139,7 @@ class Recording:
             self.broken = self.broken or error
             raise
         if self.is_resumed:
-            self._reused_places.add(outcome.base)
+            self._reused_places.set(outcome.base, 1)
         return outcome
 
     def load_nowait(self, key: bytes) -> Outcome | None:
@@ -148,7 +151,7 @@ class Recording:
             self.broken = self.broken or error
             raise
         if outcome is not None and self.is_resumed:
-            self._reused_places.add(outcome.base)
+            self._reused_places.set(outcome.base, 1)
         return outcome
 
     def is_tried_again(
@@ -164,7 +167,7 @@ class Recording:
         ):
             return False
         if self.is_resumed:
-            self._used.add(key)
+            self._used.set(key, 1)
         return True
 
     @property
@@ -198,10 +201,10 @@ class Recording:
         parents: dict[bytes, bytes] = {}
         async for outcome in self._store.unread_outcomes(self._request.run_id):
             header = outcome.header
-            if header.key not in self._earlier:
+            if self.recorded.finished.get(header.key, math.inf) > self._earlier:
                 continue
             parents[header.base] = header.parent
-            if header.key not in self._used and header.key not in self.recorded.superseded:
+            if not self._used.get(header.key) and header.key not in self.recorded.superseded:
                 unused.append(outcome)
         for outcome in unused:
             if not self._is_below_a_reused_call(outcome.header, parents):
@@ -210,7 +213,7 @@ class Recording:
     def _is_below_a_reused_call(self, outcome: OutcomeHeader, parents: dict[bytes, bytes]) -> bool:
         place: bytes | None = outcome.parent
         while place:
-            if place in self._reused_places:
+            if self._reused_places.get(place):
                 return True
             place = parents.get(place)
         return False
@@ -241,7 +244,7 @@ class Recording:
         """
         journal = self._expect_journal()
         if outcome is not None and self.is_resumed:
-            self._used.add(outcome.key)
+            self._used.set(outcome.key, 1)
         try:
             is_waited_for = outcome is not None and (
                 self._durability is Durability.SYNC or is_large(outcome.value)  # it is written in a thread

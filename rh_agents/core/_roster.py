@@ -33,7 +33,6 @@ class Roster:
         self._scope = scope
         self._group = group
         self._group_id = group_id
-        self._group_prefix = group.encode("utf-8", "surrogatepass")
         self._order = order
         self._waiting: deque[Member] = deque()
         self._sources: deque[Source] = deque()
@@ -212,11 +211,12 @@ class Roster:
             work.use = Use.GIVEN
         if self._run.records:
             same = self._identity(member, key, origin)
-            occurrence = self._scope.count(self._group_prefix + same)
+            first = child_key(self._scope.key, self._group, same, 0)
+            occurrence = self._scope.count(first)
             if occurrence and self._scope.has_other_open_group(self._group, self):
                 report_undefined_order(self._scope, member.label, self._run)
             sealed_by = self.sealed_by
-            member.base = child_key(self._scope.key, self._group, same, occurrence)
+            member.base = child_key(self._scope.key, self._group, same, occurrence) if occurrence else first
             member.key, member.tries = self._scope.resolve(
                 member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by
             )

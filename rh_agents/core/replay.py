@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rh_agents.core._key_table import KeyList, KeyTable
 from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
@@ -72,10 +73,10 @@ class RecordedCalls:
         events: how many events the journal has.
     """
 
-    finished: dict[bytes, int] = field(default_factory=dict)
+    finished: KeyTable = field(default_factory=KeyTable)
     failed: dict[bytes, Generation] = field(default_factory=dict)
     dismissed: set[bytes] = field(default_factory=set)
-    orders: dict[str, list[bytes]] = field(default_factory=dict)
+    orders: dict[str, KeyList] = field(default_factory=dict)
     endings: dict[str, GroupEnding | None] = field(default_factory=dict)
     attempts: dict[bytes, int] = field(default_factory=dict)
     lost: dict[bytes, int] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class RecordedCalls:
                 self._note_ending(group_id, status, ending)
             return
         if has_outcome:
-            self.finished[key] = sequence
+            place = self.finished.add(key, sequence)
             if failed_in is not None:
                 self.failed[key] = failed_in
                 if status == ExecutionStatus.CANCELLED:
@@ -116,7 +117,10 @@ class RecordedCalls:
                     if attempt and key in self.unknown:
                         self.cut_off[key] = sequence
             if group_id is not None:
-                self.orders.setdefault(group_id, []).append(key)
+                order = self.orders.get(group_id)
+                if order is None:
+                    order = self.orders[group_id] = KeyList(self.finished)
+                order.append(place)
             self.unknown.pop(key, None)
             if self.attempts:
                 self.attempts.pop(key, None)

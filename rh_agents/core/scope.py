@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from rh_agents.core._key_table import DigestTable
 from rh_agents.core.keys import again_key
 
 if TYPE_CHECKING:
@@ -60,6 +62,35 @@ def _never(_: Claimant) -> bool:
     return False
 
 
+class _Others:
+    """Whoever makes calls beside the owner of a scope, numbered from 1, and forgotten when there is no such task any
+    more: a program may start one for each of its calls.
+    """
+
+    __slots__ = ("_by_number", "_last", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers: WeakKeyDictionary[Claimant, int] = WeakKeyDictionary()
+        self._by_number: WeakValueDictionary[int, Claimant] = WeakValueDictionary()
+        self._last = 0
+
+    def number_of(self, claimant: Claimant) -> int:
+        number = self._numbers.get(claimant)
+        if number is None:
+            number = self._last = self._last + 1
+            self._numbers[claimant] = number
+            self._by_number[number] = claimant
+        return number
+
+    def find(self, number: int) -> Claimant | None:
+        """Who has this number; None if that is over."""
+        return self._by_number.get(number)
+
+
+_CLAIMS = 2**32
+"""More calls with one identity than there will be in a scope."""
+
+
 class Scope:
     """One call as the place from which others are made.
 
@@ -87,8 +118,9 @@ class Scope:
     depth: int = 0
     ledgers: tuple[Ledger, ...] = ()
     own_calls: dict[str, OwnCalls] | None = None
-    _counts: dict[bytes, int] | None = None
-    _claimants: dict[bytes, Claimant] | None = None
+    _counts: DigestTable | None = None
+    """For each identity, how often it was counted; above that, the number of the claimant that did it last."""
+    _others: _Others | None = None
     _open_groups: dict[str, Claimant] | None = None
 
     def __init__(self, run: RunHandle, key: bytes, address: str, group_id: str | None = None) -> None:
@@ -114,7 +146,7 @@ class Scope:
         """Start to number anew: another attempt makes the same calls again, and gets their recorded outcomes."""
         self.attempt = attempt
         if attempt > 1:
-            self._counts = self._claimants = self._open_groups = None
+            self._counts = self._others = self._open_groups = None
 
     @property
     def generation(self) -> Generation:
@@ -143,9 +175,9 @@ class Scope:
         """The number of the next call with the identity `same`, from 0."""
         counts = self._counts
         if counts is None:
-            counts = self._counts = {}
-        occurrence = counts.get(same, 0)
-        counts[same] = occurrence + 1
+            counts = self._counts = DigestTable()
+        occurrence = counts.get(same)
+        counts.set(same, occurrence + 1)
         return occurrence
 
     def claim(self, same: bytes, claimant: Claimant, has_ended: Callable[[Claimant], bool] = _never) -> Claim:
@@ -155,20 +187,26 @@ class Scope:
         """
         if self.owner is None:
             self.owner = claimant
-        occurrence = self.count(same)
-        if claimant is self.owner and self._claimants is None:
-            return Claim(occurrence, True)
-        return Claim(occurrence, self._note_claimant(same, claimant, occurrence, has_ended))
+        if claimant is self.owner and self._others is None:
+            return Claim(self.count(same), True)
+        return self._claim_beside(same, claimant, has_ended)
 
-    def _note_claimant(
-        self, same: bytes, claimant: Claimant, occurrence: int, has_ended: Callable[[Claimant], bool]
-    ) -> bool:
-        """Whether all calls with this identity have been numbered for one claimant, or for one after the other."""
-        if self._claimants is None:
-            self._claimants = {}
-        before = self._claimants.get(same, self.owner if occurrence else claimant)
-        self._claimants[same] = claimant
-        return before is claimant or has_ended(before)
+    def _claim_beside(self, same: bytes, claimant: Claimant, has_ended: Callable[[Claimant], bool]) -> Claim:
+        """The same when others than the owner make calls as well: calls with this identity are in order if they have
+        been numbered for one claimant, or for one after the other.
+        """
+        others, counts = self._others, self._counts
+        if others is None:
+            others = self._others = _Others()
+        if counts is None:
+            counts = self._counts = DigestTable()
+        mine = 0 if claimant is self.owner else others.number_of(claimant)
+        before, occurrence = divmod(counts.get(same), _CLAIMS)
+        counts.set(same, mine * _CLAIMS + occurrence + 1)
+        if not occurrence or before == mine:
+            return Claim(occurrence, True)
+        earlier = others.find(before) if before else self.owner
+        return Claim(occurrence, earlier is None or has_ended(earlier))
 
     def group_began(self, name: str, group: Claimant) -> None:
         """A group of this name takes calls from now on."""

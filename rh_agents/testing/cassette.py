@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from rh_agents.core._key_table import KeyTable
 from rh_agents.core._validation import Difference, ValidationJournal
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.events import ExecutionEvent
@@ -247,7 +248,7 @@ class _Player(ValidationJournal):
             if entry.event.key is not None and entry.event.event_type in _PLAYED:
                 played.add(bytes.fromhex(entry.event.key))
         recorded = player.recorded
-        recorded.finished = {key: place for key, place in recorded.finished.items() if key in played}
+        recorded.finished = KeyTable({key: place for key, place in recorded.finished.items() if key in played})
         recorded.failed = {key: made_in for key, made_in in recorded.failed.items() if key in played}
         recorded.spent = {"": Spending()}  # a budget that was enough for the recording is enough for its replay
         return player

@@ -126,7 +126,7 @@ DATA: list[Any] = [
     RunInfo("r", ExecutionStatus.COMPLETED, tags=("t",), facts={"a": "b"}),
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
     Charge("n", Usage(1), {"p": 0.5}, is_free=True),
-    RecordedCalls({b"k": 1}, events=2),
+    RecordedCalls({b"k": 1}, events=2),  # type: ignore[arg-type]  # as it was when its form was fixed
     _RESULT,
     _OUTCOME,
     OutcomeHeader(b"k", "n", "a", True, 0.5, 1),

@@ -11,8 +11,13 @@ from rh_agents.core.results import Outcome
 from rh_agents.core.scope import Claim, Generation, Scope
 from tests.doubles import request
 
-OWNER, OTHER, THIRD = object(), object(), object()
-X, Y = b"x", b"y"
+
+class Task:
+    """Somebody who numbers calls."""
+
+
+OWNER, OTHER, THIRD = Task(), Task(), Task()
+X, Y = b"x" * 32, b"y" * 32
 
 
 @pytest.fixture
