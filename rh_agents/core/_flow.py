@@ -9,7 +9,7 @@ from rh_agents.core.policies.limits import Advice
 from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Usage
 
-__all__ = ["again", "report_advice", "report_usage", "tell_progress"]
+__all__ = ["again", "claim_further_try", "report_advice", "report_usage", "tell_progress"]
 
 
 def report_usage(usage: Usage) -> None:
@@ -44,3 +44,13 @@ async def again(estimate: Usage) -> None:
     scope = current_scope.get()
     if scope is not None and scope.job is not None:
         await scope.job.admit_again(estimate)
+
+
+def claim_further_try() -> bool:
+    """Whether the call under way may ask once more because an answer could not be read: once in all of its attempts."""
+    scope = current_scope.get()
+    job = None if scope is None else scope.job
+    if job is None:
+        return True
+    has_claimed, job.has_asked_again = job.has_asked_again, True
+    return not has_claimed

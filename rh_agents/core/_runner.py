@@ -93,6 +93,8 @@ class Job:
     """How many workers it has lost, in all executions of the run."""
     is_unknown: bool = False
     """Whether it has lost its worker, and nobody has decided yet what becomes of it."""
+    has_asked_again: bool = False
+    """Whether it has asked a model once more, because an answer could not be read."""
     marks: Mapping[str, Any] | None = None
     """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rh_agents.core.errors import IncompleteAnswer
+from rh_agents.core.errors import UnreadableAnswer
 
 __all__ = ["Clients", "bounded"]
 
@@ -60,11 +60,11 @@ async def bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[byte
     """The same, up to so many bytes.
 
     Raises:
-        IncompleteAnswer: there are more.
+        UnreadableAnswer: there are more.
     """
     size = 0
     async for piece in pieces:
         size += len(piece)
         if size > most:
-            raise IncompleteAnswer(f"the answer is larger than max_bytes={most:,}")
+            raise UnreadableAnswer(f"the answer is larger than max_bytes={most:,}")
         yield piece

@@ -12,13 +12,13 @@ import openai
 from rh_agents.core.errors import (
     AccessDenied,
     AnswerTruncated,
-    IncompleteAnswer,
     ModelError,
     ModelLoading,
     ModelOverloaded,
     ModelRefused,
     ModelTimeout,
     ModelUnreachable,
+    UnreadableAnswer,
 )
 from rh_agents.llms._error_bodies import code_in, kind_of, line, said_in, status_in
 from rh_agents.llms._waits import wait_asked_for
@@ -39,7 +39,7 @@ LOADING = 1.0
 ERRORS: dict[type[Exception], type[ModelError] | None] = {
     openai.APITimeoutError: ModelTimeout,
     openai.APIConnectionError: ModelUnreachable,
-    openai.APIResponseValidationError: IncompleteAnswer,
+    openai.APIResponseValidationError: UnreadableAnswer,
     openai.OAuthError: AccessDenied,
     openai.AuthenticationError: None,
     openai.PermissionDeniedError: None,
@@ -69,7 +69,7 @@ NEVER_RAISED = frozenset(
 
 TRANSPORT_ERRORS: dict[type[Exception], type[ModelError]] = {
     httpx2.TimeoutException: ModelTimeout,
-    httpx2.DecodingError: IncompleteAnswer,
+    httpx2.DecodingError: UnreadableAnswer,
     httpx2.RequestError: ModelUnreachable,
     httpx2.StreamError: ModelUnreachable,
 }

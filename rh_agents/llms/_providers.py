@@ -8,10 +8,15 @@ llama.cpp, Ollama, LM Studio) have in common.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 from urllib.parse import urlsplit
 
-__all__ = ["OPENAI", "PROVIDERS", "UNKNOWN", "Provider", "provider_at", "provider_named"]
+__all__ = ["OPENAI", "PROVIDERS", "UNKNOWN", "OutputMode", "Provider", "provider_at", "provider_named"]
+
+
+OutputMode = Literal["native", "tool", "prompt"]
+"""How an answer of a type is asked for; see `rh_agents.llms._openai_request`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,14 @@ class Provider:
         field_names: what it calls other fields of a request; None for one that it refuses.
         assistant_after_tools: whether it refuses a message of the user that follows one of a tool (Mistral's error
             3230, "Unexpected role 'user' after role 'tool'"), so that the assistant has to say something between them.
+        output: how an answer of a type is asked for.
+        output_with_tools: the same where there are tools as well.
+        shows_schema: whether the provider itself shows the schema of a native output to the model. Elsewhere it is only
+            a grammar, and the model is told in words.
+        thoughts: the fields of a message that may have the model's thoughts as text; the first one with some counts.
+        gives_back: the fields of a message with tool calls that it wants to get back.
+        gives_back_in_calls: the same of the tool calls in it.
+        finish_reasons: why an answer ended, in words that only this provider has.
     """
 
     name: str
@@ -33,35 +46,57 @@ class Provider:
     length_field: str = "max_tokens"
     field_names: Mapping[str, str | None] = field(default_factory=dict)
     assistant_after_tools: bool = False
+    output: OutputMode = "native"
+    output_with_tools: OutputMode = "tool"
+    shows_schema: bool = True
+    thoughts: tuple[str, ...] = ("reasoning_content", "reasoning")
+    gives_back: tuple[str, ...] = ()
+    gives_back_in_calls: tuple[str, ...] = ()
+    finish_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-UNKNOWN = Provider(name="unknown")
-OPENAI = Provider(name="OpenAI", hosts=("api.openai.com",), length_field="max_completion_tokens")
+UNKNOWN = Provider(
+    name="unknown",
+    shows_schema=False,
+    # What a server has sent is given back to the same server: proxies (LiteLLM) and open models want it.
+    gives_back=("reasoning_content", "reasoning_details", "thinking_blocks"),
+    gives_back_in_calls=("extra_content",),
+)
+OPENAI = Provider(
+    name="OpenAI", hosts=("api.openai.com",), length_field="max_completion_tokens", output_with_tools="native"
+)
 PROVIDERS: tuple[Provider, ...] = (
     OPENAI,
-    Provider(name="Azure", hosts=("openai.azure.com",), length_field="max_completion_tokens"),
-    Provider(name="Anthropic", hosts=("api.anthropic.com",)),
-    Provider(name="DeepSeek", hosts=("api.deepseek.com",)),
-    Provider(name="Gemini", hosts=("generativelanguage.googleapis.com",)),
+    Provider(
+        name="Azure",
+        hosts=("openai.azure.com",),
+        length_field="max_completion_tokens",
+        output_with_tools="native",
+    ),
+    Provider(name="Anthropic", hosts=("api.anthropic.com",), output="tool"),
+    Provider(name="DeepSeek", hosts=("api.deepseek.com",), output="prompt", gives_back=("reasoning_content",)),
+    Provider(
+        name="Gemini",
+        hosts=("generativelanguage.googleapis.com",),
+        gives_back=("extra_content",),
+        gives_back_in_calls=("extra_content",),
+    ),
     Provider(name="Groq", hosts=("api.groq.com",), length_field="max_completion_tokens"),
     Provider(
         name="Mistral",
         hosts=("api.mistral.ai",),
-        field_names={
-            "seed": "random_seed",
-            "stream_options": None,
-        },  # it tells the usage without being asked
+        field_names={"seed": "random_seed", "stream_options": None},  # it tells the usage without being asked
         assistant_after_tools=True,
     ),
-    Provider(name="OpenRouter", hosts=("openrouter.ai",)),
+    Provider(name="OpenRouter", hosts=("openrouter.ai",), gives_back=("reasoning_details",)),
     Provider(name="xAI", hosts=("api.x.ai",), length_field="max_completion_tokens"),
-    Provider(name="Together", hosts=("api.together.xyz", "api.together.ai")),
+    Provider(name="Together", hosts=("api.together.xyz", "api.together.ai"), finish_reasons={"eos": "stop"}),
     Provider(name="Fireworks", hosts=("api.fireworks.ai",)),
-    Provider(name="vLLM"),
-    Provider(name="llama.cpp"),
-    Provider(name="Ollama", hosts=("ollama.com",)),
-    Provider(name="LM Studio"),
-    Provider(name="LiteLLM"),
+    replace(UNKNOWN, name="vLLM"),
+    replace(UNKNOWN, name="llama.cpp"),
+    replace(UNKNOWN, name="Ollama", hosts=("ollama.com",)),
+    replace(UNKNOWN, name="LM Studio"),
+    replace(UNKNOWN, name="LiteLLM"),
 )
 
 

@@ -16,7 +16,6 @@ from rh_agents.llms._batch_api import BatchState, Marks
 from rh_agents.llms._batch_results import read_lines
 from rh_agents.llms._batches import Batches, in_batches
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_status
-from rh_agents.llms._openai_wire import read_answer
 
 __all__ = ["OpenAIBatchApi", "OpenAIBatches", "in_batches"]
 
@@ -42,6 +41,7 @@ class OpenAIBatchApi:
         account: the server, the key and the model.
         sdk: gives the client that the event loop uses.
         body: makes the fields of a request.
+        read: makes the answer to a request of the object that answers it.
     """
 
     most = 50_000
@@ -54,11 +54,13 @@ class OpenAIBatchApi:
         account: object,
         sdk: Callable[[], Awaitable[Any]],
         body: Callable[[ChatRequest], dict[str, Any]],
+        read: Callable[[ChatRequest, Mapping[str, Any]], ChatResponse],
     ) -> None:
         self.name = name
         self.account = account
         self._sdk = sdk
         self.body = body
+        self._read = read
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -185,7 +187,7 @@ class OpenAIBatchApi:
             raise error_of_status(status, body.get("error") if isinstance(body, dict) else body, self.name)
         if not isinstance(status, int) or not isinstance(body, dict):
             raise UnreadableAnswer(f"{self.name}: a line of the batch has no status and no body")
-        return read_answer(body)
+        return self._read(request, body)
 
 
 def _count(counts: Any, name: str) -> int:

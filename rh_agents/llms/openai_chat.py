@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
-from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, FinishReason
 from rh_agents.core.chat.model import OnDelta
-from rh_agents.core.errors import AccessDenied, IncompleteAnswer
+from rh_agents.core.errors import (
+    AccessDenied,
+    IncompleteAnswer,
+    ModelError,
+    ModelTimeout,
+    ModelUnreachable,
+    PermanentModelError,
+    UnreadableAnswer,
+)
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
 from rh_agents.llms._clients import Clients, bounded
-from rh_agents.llms._openai_wire import AnswerInPieces, read_answer, read_json, request_body
-from rh_agents.llms._providers import UNKNOWN, Provider, provider_at, provider_named
-from rh_agents.llms._sse import server_events
+from rh_agents.llms._openai_json import read_json
+from rh_agents.llms._openai_request import AnswerTool, answer_tool_of, mode_of, request_body
+from rh_agents.llms._openai_usage import salvaged_usage
+from rh_agents.llms._outputs import max_output_of
+from rh_agents.llms._providers import UNKNOWN, OutputMode, Provider, provider_at, provider_named
+from rh_agents.llms._sse import ServerEvent, server_events
 from rh_agents.llms._waits import advice_in
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
@@ -28,6 +41,7 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from rh_agents.llms._http import http_client
+from rh_agents.llms._openai_answer import BROKEN_OFF, AnswerInPieces, read_answer
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_body
 from rh_agents.llms.openai_batch import OpenAIBatchApi
 
@@ -35,6 +49,16 @@ __all__ = ["OpenAIChat"]
 
 _CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
 _END = b"[DONE]"
+_AFTER_THE_END = 0.5
+"""Seconds. Some servers say what was used after the end event, and some keep the connection open without a word."""
+_NOT_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+"""Errors after which nobody can have worked on the request."""
 
 
 class OpenAIChat(ChatModel):
@@ -67,6 +91,14 @@ class OpenAIChat(ChatModel):
     that of its host."""
     prices: PriceTable | None = None
     """Prices by model in place of the library's: a mapping, or a file (see `rh_agents.llms.prices.load_prices`)."""
+    output_mode: OutputMode | None = None
+    """How an answer of a type is asked for: "native" (`response_format`), "tool" (as the arguments of a further tool)
+    or "prompt" (in words). By default as the provider at the address takes it best, with tools and without."""
+    strict: bool = False
+    """Whether the provider is asked to hold answers to the schema, in a form of it in which every field is required."""
+    finish_reasons: Mapping[str, str] = Field(default_factory=dict)
+    """What the server says about why an answer ended, if that is not known here: `{"eos": "stop"}`. The meanings are
+    "stop", "tool_calls", "length", "content_filter", "broken off" (asked again if `retry` says so) and "other"."""
     length_field: str | None = None
     """What the server calls `max_tokens`; by default what its provider does: OpenAI says `max_completion_tokens`."""
     assistant_after_tools: bool | None = None
@@ -94,6 +126,15 @@ class OpenAIChat(ChatModel):
     @classmethod
     def _is_known(cls, dialect: str | None) -> str | None:
         return None if dialect is None else provider_named(dialect).name
+
+    @field_validator("finish_reasons")
+    @classmethod
+    def _mean_something(cls, reasons: Mapping[str, str]) -> Mapping[str, str]:
+        known = [BROKEN_OFF, *map(str, FinishReason)]
+        for reason, meaning in reasons.items():
+            if meaning not in known:
+                raise ValueError(f"{reason!r} cannot mean {meaning!r}; it can mean {', '.join(map(repr, known))}")
+        return reasons
 
     @field_validator("prices", mode="before")
     @classmethod
@@ -133,6 +174,11 @@ class OpenAIChat(ChatModel):
         return price_in(self.prices, None if provider is UNKNOWN else provider.name, *models)
 
     @property
+    def known_max_output(self) -> int | None:
+        """The given one, or that of the table."""
+        return self.max_output or max_output_of(self.model)
+
+    @property
     def provider(self) -> Provider:
         """What is known of the provider: the one that was named, or that at its address."""
         return provider_at(self.base_url) if self.dialect is None else provider_named(self.dialect)
@@ -157,25 +203,43 @@ class OpenAIChat(ChatModel):
         """The server's batches, for `in_batches`; None if it has none."""
         if not self.has_batches:
             return None
-        return OpenAIBatchApi(self.name, (self.base_url, self.api_key, self.model), self.sdk, self._body)
+        account = (self.base_url, self.api_key, self.model)
+        return OpenAIBatchApi(self.name, account, self.sdk, self.body, self.read)
 
-    def _body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+    def body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+        """The fields of a request, in the dialect of the provider."""
         return request_body(
             request,
+            self.provider,
             length_field=self.length_name,
             stream=stream,
-            names=self.provider.field_names,
             assistant_after_tools=self.says_something_after_tools,
+            mode=self.output_mode,
+            strict=self.strict,
         )
+
+    def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse:
+        """What a whole answer to a request says.
+
+        Raises:
+            ModelError: by kind; with what it used, as far as it says so.
+        """
+        response = read_answer(data, self.name, self.provider, self.finish_reasons)
+        return self._answer_tool(request).read(response)
+
+    def _answer_tool(self, request: ChatRequest) -> AnswerTool:
+        """What reads answers that come as a tool call."""
+        is_used = mode_of(request, self.provider, self.output_mode) == "tool"
+        return AnswerTool(answer_tool_of(request) if is_used else None)
 
     async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
         """Ask once.
 
         Raises:
-            ModelError: by kind.
+            ModelError: by kind; with what it used all the same.
         """
         client = await self.sdk()
-        body = self._body(request, stream=on_delta is not None)
+        body = self.body(request, stream=on_delta is not None)
         try:
             async with client.chat.completions.with_streaming_response.create(
                 model=request.model, messages=[], extra_body=body
@@ -185,28 +249,57 @@ class OpenAIChat(ChatModel):
                     self.heed(advice)
                 pieces = bounded(response.iter_bytes(), self.max_bytes)
                 if on_delta is None:
-                    data = read_json(b"".join([piece async for piece in pieces]))
-                    if data.get("error"):
-                        raise error_of_body(data["error"], self.name)
-                    return read_answer(data)
-                return await self._read_stream(pieces, on_delta)
+                    return self._read_whole(request, b"".join([piece async for piece in pieces]))
+                return await self._read_stream(request, pieces, on_delta)
         except _CAUGHT as error:
-            raise error_of(error, self.name) from error
-        except RecursionError as error:
-            raise IncompleteAnswer(f"{self.name}: the answer is nested too deeply") from error
+            found = error_of(error, self.name)
+            if found.status is None and not _was_not_sent(error):
+                self._count(found, request)
+            raise found from error
+        except ModelError as error:
+            self._count(error, request)
+            raise
 
-    async def _read_stream(self, pieces: AsyncIterator[bytes], on_delta: OnDelta) -> ChatResponse:
+    def _count(self, error: ModelError, request: ChatRequest) -> None:
+        """Say what a request used whose answer is of no use and does not say that itself."""
+        is_unsaid = isinstance(error, _UNSAID) or type(error) is PermanentModelError
+        if error.usage is None and is_unsaid:
+            error.usage = self.unanswered(request)
+
+    def _read_whole(self, request: ChatRequest, data: bytes) -> ChatResponse:
+        if not data.strip():
+            raise IncompleteAnswer(f"{self.name}: the answer ended before it began")
+        try:
+            answer = read_json(data)
+        except ModelError as error:
+            error.usage = salvaged_usage(data)
+            raise
+        return self.read(request, answer)
+
+    async def _read_stream(self, request: ChatRequest, pieces: AsyncIterator[bytes], on_delta: OnDelta) -> ChatResponse:
         """Put the answer together. It is whole when the server has said so: both why it ended, and that it ended."""
-        answer = AnswerInPieces()
-        async for kind, data in server_events(pieces):
-            if data == _END:
-                return answer.whole()
-            piece = read_json(data)
-            if piece.get("error") or kind == "error":
-                raise error_of_body(piece.get("error") or piece, self.name)
-            for delta in answer.add(piece):
-                await on_delta(delta)
-        raise IncompleteAnswer(f"{self.name}: the stream broke off before its end")
+        answer = AnswerInPieces(self.name, self.provider, self.finish_reasons)
+        tool = self._answer_tool(request)
+        events = server_events(pieces)
+        try:
+            async for kind, data in events:
+                if data == _END:
+                    if answer.usage is None:
+                        await _hear_out(events, answer)
+                    return tool.read(answer.whole())
+                piece = read_json(data)
+                if kind == "error" and not piece.get("error"):
+                    raise error_of_body(piece, self.name)
+                for delta in answer.add(piece):
+                    await on_delta(tool.delta(delta))
+            raise answer.broke_off()
+        except ModelError as error:
+            error.usage = error.usage or answer.usage
+            raise
+        except _CAUGHT as error:
+            found = error_of(error, self.name)
+            found.usage = answer.usage
+            raise found from error
 
     def _make_sdk(self) -> openai.AsyncOpenAI:
         key = None if self.api_key is None else self.api_key.get_secret_value()
@@ -225,3 +318,24 @@ class OpenAIChat(ChatModel):
         if key is None:
             register_found("OPENAI_API_KEY", sdk.api_key)
         return sdk
+
+
+_UNSAID = (ModelTimeout, ModelUnreachable, IncompleteAnswer, UnreadableAnswer)
+"""Errors after which the provider may have worked on the request, though no answer says so."""
+
+
+def _was_not_sent(error: BaseException | None) -> bool:
+    """Whether a request failed before anybody got it."""
+    while error is not None:
+        if isinstance(error, _NOT_SENT) or type(error) is openai.OpenAIError:
+            return True
+        error = error.__cause__
+    return False
+
+
+async def _hear_out(events: AsyncIterator[ServerEvent], answer: AnswerInPieces) -> None:
+    """Look at what comes after the end of an answer for its usage. Nothing that goes wrong there is wrong with it."""
+    with contextlib.suppress(TimeoutError, ModelError, *ERRORS, *TRANSPORT_ERRORS):
+        async with asyncio.timeout(_AFTER_THE_END):
+            async for _, data in events:
+                answer.add_usage(read_json(data))

@@ -51,6 +51,7 @@ from rh_agents.core.errors import (
     QuotaExhausted,
     RateLimited,
     RequestTooLarge,
+    UnreadableAnswer,
 )
 from tests.services.model_server import (
     Exchange,
@@ -143,9 +144,10 @@ def test_documents_are_sent_as_files_and_text_files_as_text() -> None:
                 DocumentPart.from_bytes(b"%PDF", name="a.pdf"),
                 DocumentPart.from_bytes(b"hi", "text/plain", "b"),
             )
-            await chat(server)(Message.user("Read.", pdf, text))
+            model = chat(server)
+            await model(Message.user("Read.", pdf, text))
             with pytest.raises(InputError, match="from_bytes"):
-                await chat(server)(Message.user(DocumentPart(url="https://example.org/a.pdf")))
+                await model(Message.user(DocumentPart(url="https://example.org/a.pdf")))
             return [exchange.body["messages"][0]["content"] for exchange in server.exchanges]
 
     ((_, file, text),) = run(main())
@@ -365,19 +367,18 @@ DEEP = "[" * 10_000 + "]" * 10_000
 BROKEN: dict[str, tuple[Reply, type[ModelError]]] = {
     "no JSON": (Reply("{broken"), IncompleteAnswer),
     "nothing": (Reply(b""), IncompleteAnswer),
-    "a list": (Reply([1]), IncompleteAnswer),
-    "another schema": (Reply({"choices": {"a": 1}}), IncompleteAnswer),
-    "no choices": (Reply({"choices": []}), IncompleteAnswer),
-    "no message": (Reply({"choices": [{"finish_reason": "stop"}]}), IncompleteAnswer),
-    "no reason": (answer("Hello", finish_reason=None), IncompleteAnswer),
-    "a number as text": (answer(7), IncompleteAnswer),  # type: ignore[arg-type]
-    "nested too deeply": (Reply(f'{{"choices": {DEEP}}}'), IncompleteAnswer),
-    "half a surrogate pair": (Reply(json.dumps(answer("x").body).replace('"x"', '"\\ud800"')), IncompleteAnswer),
+    "a list": (Reply([1]), UnreadableAnswer),
+    "another schema": (Reply({"choices": {"a": 1}}), UnreadableAnswer),
+    "no choices": (Reply({"choices": []}), UnreadableAnswer),
+    "no message": (Reply({"choices": [{"finish_reason": "stop"}]}), UnreadableAnswer),
+    "no reason": (answer("Hello", finish_reason=None), UnreadableAnswer),
+    "a number as text": (answer(7), UnreadableAnswer),  # type: ignore[arg-type]
+    "nested too deeply": (Reply(f'{{"choices": {DEEP}}}'), UnreadableAnswer),
     "no UTF-8": (Reply(b'{"choices": "\xff"}'), IncompleteAnswer),
     "a page": (Reply("<html>", kind="text/html"), IncompleteAnswer),
-    "bad compression": (Reply(b"no gzip", headers={"content-encoding": "gzip"}), IncompleteAnswer),
+    "bad compression": (Reply(b"no gzip", headers={"content-encoding": "gzip"}), UnreadableAnswer),
     "an error with status 200": (Reply({"error": {"message": "busy", "code": "server_error"}}), ModelOverloaded),
-    "too large": (Reply(b'{"a": "' + b"x" * 300_000 + b'"}'), IncompleteAnswer),
+    "too large": (Reply(b'{"a": "' + b"x" * 300_000 + b'"}'), UnreadableAnswer),
     "cut off": (Reply(answer().body, cut_at=50), ModelUnreachable),
     "reset": (Reply(answer().body, cut_at=50, reset=True), ModelUnreachable),
     "no headers ever": (Reply(hang="headers"), ModelTimeout),
@@ -415,21 +416,22 @@ def test_what_is_no_answer_is_an_error_by_kind(name: str) -> None:
 
 
 BROKEN_STREAMS: dict[str, tuple[Reply, type[ModelError]]] = {
-    "without its end": (streamed(end=False), IncompleteAnswer),
-    "without a reason": (streamed(chunks()[:2]), IncompleteAnswer),
+    "without its end": (streamed(end=False), UnreadableAnswer),
+    "without a reason": (streamed(chunks()[:2]), UnreadableAnswer),
     "empty": (streamed([], end=False), IncompleteAnswer),
-    "only its end": (streamed([]), IncompleteAnswer),
+    "only its end": (streamed([]), UnreadableAnswer),
     "broken JSON": (Reply("data: {\n\ndata: [DONE]\n\n"), IncompleteAnswer),
-    "another schema": (streamed([{"choices": [{"delta": {"content": 7}}]}]), IncompleteAnswer),
+    "another schema": (streamed([{"choices": [{"delta": {"content": 7}}]}]), UnreadableAnswer),
     "calls without names": (
         streamed([{"choices": [{"delta": {"tool_calls": [{}]}, "finish_reason": "stop"}]}]),
-        IncompleteAnswer,
+        UnreadableAnswer,
     ),
+    "broken off": (streamed([*chunks()[:2]], end=False), IncompleteAnswer),
     "an error in its middle": (streamed([*chunks()[:2], {"error": {"message": "busy"}}]), ModelOverloaded),
-    "nested too deeply": (Reply(f"data: {DEEP}\n\n"), IncompleteAnswer),
+    "nested too deeply": (Reply(f"data: {DEEP}\n\n"), UnreadableAnswer),
     "cut off": (streamed(cut_at=100), ModelUnreachable),
     "half": (streamed(hang="body"), ModelTimeout),
-    "too large": (streamed(chunks("x" * 300_000, 1000)), IncompleteAnswer),
+    "too large": (streamed(chunks("x" * 300_000, 1000)), UnreadableAnswer),
 }
 
 

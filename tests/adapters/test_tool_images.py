@@ -14,7 +14,6 @@ from tests.services.model_server import answer, model_server, tool_calls
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents.llms import OpenAIChat
-from rh_agents.llms._openai_wire import request_body
 from rh_agents.llms._providers import provider_at
 
 DOT = ImagePart.from_bytes(b"dot")
@@ -23,9 +22,8 @@ PAGE = DocumentPart.from_bytes(b"%PDF-", name="a.pdf")
 
 def sent(messages: list[Message], **options: Any) -> list[dict[str, Any]]:
     """The messages of a request."""
-    model = OpenAIChat("m", api_key="x")
-    body = request_body(model.request(messages), length_field="max_tokens", stream=False, **options)
-    found: list[dict[str, Any]] = body["messages"]
+    model = OpenAIChat("m", api_key="x", **options)
+    found: list[dict[str, Any]] = model.body(model.request(messages))["messages"]
     return found
 
 

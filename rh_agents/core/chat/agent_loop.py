@@ -16,7 +16,7 @@ from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, To
 from rh_agents.core.chat.model import ChatModel
 from rh_agents.core.chat.schema import spec_of
 from rh_agents.core.chat.tool_calls import call_tools
-from rh_agents.core.errors import AnswerTruncated, DefinitionError, ModelRefused, TooManyTurns
+from rh_agents.core.errors import AnswerTruncated, DefinitionError, IncompleteAnswer, ModelRefused, TooManyTurns
 
 __all__ = ["AgentCall"]
 
@@ -24,7 +24,8 @@ Prompt = str | Message | Sequence[Message]
 _TRANSFER = "transfer_to_"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _FREE_CHOICES = (None, "auto", "none")
-_CUT_OFF = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
+_WHOLE = (FinishReason.STOP, FinishReason.TOOL_CALLS)
+"""Why an answer ended whose tool calls are made: those of any other may be cut off."""
 
 
 class AgentCall(ActorCall[Any]):
@@ -58,7 +59,7 @@ class _Conversation:
         agent = self._agent
         for turn in range(agent.max_turns):
             response = await self._ask(agent.tool_choice if turn == 0 else None)
-            if not response.tool_calls or response.finish_reason in _CUT_OFF:
+            if not response.tool_calls or response.finish_reason not in _WHOLE:
                 return self._read(response)
             if turn + 1 == agent.max_turns and not any(call.name in self._heirs for call in response.tool_calls):
                 break  # nobody would see what came of the tools
@@ -88,6 +89,8 @@ class _Conversation:
             raise ModelRefused(f"{agent.name}: the model will not answer: {response.refusal or 'it was cut off'}")
         if response.finish_reason is FinishReason.LENGTH:
             raise AnswerTruncated(f"{agent.name}: the answer ended at the greatest number of tokens; raise max_tokens")
+        if response.tool_calls:
+            raise IncompleteAnswer(f"{agent.name}: a tool call was cut off ({response.finish_reason})")
         return response.text if agent.output is None else response.output
 
     async def _act(self, calls: Sequence[ToolCall]) -> Agent | None:

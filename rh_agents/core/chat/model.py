@@ -10,44 +10,39 @@ from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from pydantic import Field, model_validator
 
-from rh_agents.core._flow import again, report_advice, report_usage, tell_progress
+from rh_agents.core._flow import report_advice
 from rh_agents.core._runner import Job
 from rh_agents.core.actors import LLM, BaseActor
 from rh_agents.core.calls import Call
+from rh_agents.core.chat._asking import ask, begin_again
+from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, input_tokens
 from rh_agents.core.chat.messages import (
     ChatDelta,
     ChatRequest,
     ChatResponse,
-    DocumentPart,
     FinishReason,
-    ImagePart,
     Message,
-    TextPart,
     ToolSpec,
     messages_of,
-    text_of,
 )
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
 from rh_agents.core.codec import canonical
-from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused
+from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
-from rh_agents.core.scope import Scope
+from rh_agents.core.redaction import logger
+from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 
 __all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta"]
 
 T = TypeVar("T")
+_log = logger("rh_agents.models")
 Prompt = str | Message | Sequence[Message] | ChatRequest
 OnDelta = Callable[[ChatDelta], Awaitable[None]]
 
-_CHARACTERS_PER_TOKEN = 3.0
-"""Fewer than in most texts (about four in English), so that estimates are rather too high than too low."""
-_TOKENS_PER_MESSAGE = 4
-_TOKENS_PER_IMAGE = 1_000
-_EXPECTED_OUTPUT = 1_000
 _TRUNCATED = "the answer ended at the greatest number of tokens before it was whole; raise max_tokens"
 
 
@@ -102,6 +97,9 @@ class ChatModel(LLM):
     top_p: float | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     """The most tokens that an answer may have. It is also what is reserved in budgets and rate limits."""
+    max_output: int | None = Field(default=None, ge=1)
+    """The most tokens that the model can write: what is reserved where there is no `max_tokens`. By default what is
+    known of the model, or else 4,096. It is not sent, and no part of the identity of calls."""
     seed: int | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, as the provider names them."""
@@ -137,7 +135,9 @@ class ChatModel(LLM):
             on_delta: await it with each piece of the answer; None if nobody wants them, then the answer may come whole.
 
         Raises:
-            ModelError: by kind. An answer that is cut off without its end is an `IncompleteAnswer`.
+            ModelError: by kind. An answer that is cut off without its end is an `IncompleteAnswer`, one that came and
+                has not the form of an answer an `UnreadableAnswer`. Its `usage` is what the request used all the same
+                (see `unanswered` where nothing says so); None for nothing.
         """
         raise NotImplementedError
 
@@ -149,6 +149,11 @@ class ChatModel(LLM):
     def known_price(self) -> Price | None:
         """What this model costs, as far as is known before it answers."""
         return self.price
+
+    @property
+    def known_max_output(self) -> int | None:
+        """The most tokens that it can write, as far as is known."""
+        return self.max_output
 
     # -- calling it ---------------------------------------------------------------------------------------------------
 
@@ -235,7 +240,7 @@ class ChatModel(LLM):
         """
         left = self.output_retries
         while True:
-            response = await self._complete(request)
+            response = await ask(self, request)
             if answer is None or response.tool_calls:
                 return response
             try:
@@ -251,26 +256,19 @@ class ChatModel(LLM):
                 )
                 messages = (*request.messages, response.message, Message.user(complaint))
             request = request.model_copy(update={"messages": messages})
-            await again(self.estimate(request))
+            await begin_again(self, request)
 
-    async def _complete(self, request: ChatRequest) -> ChatResponse:
-        batches = _batcher_of(self)
-        if batches is None:
-            response = await self.complete(request, self._tell if self.stream else None)
-        else:
-            response = await batches.complete(self, request)
-        price = self.price_of(response)
-        usage = response.usage
-        if price is not None:
-            cost = price.cost(usage) * _discount_of(self)
-            usage = replace(usage, requests=1, cost=cost)
-        elif not usage.requests:
-            usage = usage + Usage(requests=1)
-        report_usage(usage)
-        return response.model_copy(update={"usage": usage})
+    @property
+    def batcher(self) -> Batcher | None:
+        """What sends its requests in its place now; None if it does that itself."""
+        chosen = batcher.get()
+        return chosen if chosen is not None and chosen.takes(self) else None
 
-    async def _tell(self, delta: ChatDelta) -> None:
-        await tell_progress(delta)
+    @property
+    def discount(self) -> float:
+        """What a request costs now, as a share of its price."""
+        chosen = self.batcher
+        return 1.0 if chosen is None else chosen.discount
 
     def heed(self, advice: Advice) -> None:
         """For providers: let the limits of the call that is under way know what was said about them."""
@@ -285,16 +283,14 @@ class ChatModel(LLM):
 
         Its cost is not a number if nobody knows the price.
         """
-        size = sum(len(each.model_dump_json()) for each in request.tools) + len(str(request.output_schema or ""))
-        tokens = _TOKENS_PER_MESSAGE * len(request.messages)
-        for message in request.messages:
-            size += len(text_of(message.content)) + sum(len(call.arguments) for call in message.tool_calls)
-            if not isinstance(message.content, str):
-                tokens += sum(_tokens_of(part) for part in message.content)
-        tokens += int(size / _CHARACTERS_PER_TOKEN)
-        usage = Usage(input_tokens=tokens + 1, output_tokens=request.max_tokens or _EXPECTED_OUTPUT, requests=1)
+        output = request.max_tokens or self.known_max_output or DEFAULT_OUTPUT
+        usage = Usage(input_tokens=input_tokens(request), output_tokens=output, requests=1)
         price = self.known_price
-        return usage + Usage(cost=math.nan if price is None else price.cost(usage) * _discount_of(self))
+        return usage + Usage(cost=math.nan if price is None else price.cost(usage) * self.discount)
+
+    def unanswered(self, request: ChatRequest) -> Usage:
+        """What counts for a request that was sent, and no answer says what it used: what was reserved for it."""
+        return replace(self.estimate(request), cost=0.0, estimates=1)
 
 
 class ModelCall(Call[T]):
@@ -326,12 +322,14 @@ class ModelCall(Call[T]):
 
     def estimate(self) -> Usage:
         """What the model says about this request."""
+        if self.request.max_tokens is None:
+            _report_unbounded(self.model)
         return self.model.estimate(self.request)
 
     def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
         """As for every call. What goes through a batch takes its time, and needs no limits."""
         job = super().job(run, scope, parent, name, key)
-        if _batcher_of(self.model) is not None:
+        if self.model.batcher is not None:
             job.timeout, job.limits = None, ()
         return job
 
@@ -340,6 +338,9 @@ class ModelCall(Call[T]):
         response = await self.model.answer(self.request, self.answer)
         if not self.only_content:
             return response
+        if response.tool_calls and not self.request.tools:
+            problem = f"{self.model.name} wants tools to be called, and was offered none"
+            raise UnreadableAnswer(problem, usage=response.usage)
         if self.answer is not None:
             return response.output
         if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
@@ -349,15 +350,25 @@ class ModelCall(Call[T]):
         return response.text
 
 
-def _batcher_of(model: ChatModel) -> Batcher | None:
-    chosen = batcher.get()
-    return chosen if chosen is not None and chosen.takes(model) else None
+_reported: set[str] = set()
+"""The models of which it was reported that nobody bounds their answers."""
 
 
-def _discount_of(model: ChatModel) -> float:
-    """What a request costs now, as a share of its price."""
-    chosen = _batcher_of(model)
-    return 1.0 if chosen is None else chosen.discount
+def _report_unbounded(model: ChatModel) -> None:
+    """Say once, where a budget is to be kept, how much of it is reserved for each answer, and how to need less."""
+    scope = current_scope.get()
+    ledgers = () if scope is None else scope.ledgers
+    if model.name in _reported or not any(each.budget.counts_tokens for each in ledgers):
+        return
+    _reported.add(model.name)
+    tokens = model.known_max_output
+    bound = f"as many as it can write, {tokens:,}" if tokens else f"{DEFAULT_OUTPUT:,}, since its limit is not known"
+    _log.warning(
+        "%s has no max_tokens, so the budget reserves output tokens for each of its calls: %s. Set max_tokens to what "
+        "an answer needs, or max_output to what the model can write.",
+        model.name,
+        bound,
+    )
 
 
 def _read(response: ChatResponse, answer: AnswerType) -> Any:
@@ -373,13 +384,6 @@ def _read(response: ChatResponse, answer: AnswerType) -> Any:
     if response.finish_reason is FinishReason.LENGTH:
         raise AnswerTruncated(_TRUNCATED)
     return answer.read(response.text)
-
-
-def _tokens_of(part: TextPart | ImagePart | DocumentPart) -> int:
-    """Of an image or a document. A page of a PDF file has some kilobytes, and costs its text and an image of it."""
-    if isinstance(part, DocumentPart):
-        return max(_TOKENS_PER_IMAGE, int(len(part.url) / _CHARACTERS_PER_TOKEN))
-    return _TOKENS_PER_IMAGE if isinstance(part, ImagePart) else 0
 
 
 def _spec(tool: Any) -> ToolSpec:

@@ -8,13 +8,14 @@ import weakref
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from rh_agents.core.actors import BaseActor, Tool
+from rh_agents.core.chat._json_in_text import read_json_in
 from rh_agents.core.chat.messages import ToolSpec
 from rh_agents.core.errors import DefinitionError
 
-__all__ = ["AnswerType", "parameter_descriptions", "problems", "spec_of", "summary_of"]
+__all__ = ["AnswerType", "parameter_descriptions", "problems", "spec_of", "strict_schema", "summary_of"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
@@ -132,14 +133,28 @@ class AnswerType:
         self.schema: dict[str, Any] = _closed(schema)
 
     def read(self, text: str) -> Any:
-        """The value that a model's text stands for.
+        """The value that a model's text stands for: its JSON, whatever stands around it.
 
         Raises:
-            ValueError: it is no JSON, or does not fit; a `ValidationError` tells the places.
+            ValueError: there is no JSON in it, it does not fit, or there are several values that do; a
+                `ValidationError` tells the places.
         """
+        return read_json_in(text, self._value, self.name)
+
+    def _value(self, text: str) -> Any:
+        try:
+            return self._validated(text)
+        except ValidationError as error:
+            try:
+                without = _without_nulls(from_json(text), error)
+                return self._validated(to_json(without).decode())
+            except ValueError:
+                raise error from None
+
+    def _validated(self, text: str) -> Any:
         if not self._is_wrapped:
-            return self._adapter.validate_json(_without_fence(text))
-        data = from_json(_without_fence(text))
+            return self._adapter.validate_json(text)
+        data = from_json(text)
         if not isinstance(data, dict) or "answer" not in data:
             raise ValueError('an object with the one field "answer" is wanted')
         return self._adapter.validate_python(data["answer"], strict=False)
@@ -163,12 +178,49 @@ def _is_object_ref(schema: dict[str, Any]) -> bool:
     return bool(definition.get("type") == "object")
 
 
-def _without_fence(text: str) -> str:
-    """Models that were not trained to answer in bare JSON put it into a Markdown block."""
-    stripped = text.strip()
-    if not (stripped.startswith("```") and stripped.endswith("```")):
-        return stripped
-    return stripped[3:-3].removeprefix("json").strip()
+def _without_nulls(data: Any, error: ValidationError) -> Any:
+    """The data without the nulls that do not fit: models write null where they have nothing to say."""
+    for item in error.errors(include_url=False, include_context=False):
+        if item["input"] is not None or not item["loc"]:
+            continue
+        *path, last = item["loc"]
+        place = data
+        try:
+            for step in path:
+                place = place[step]
+            del place[last]
+        except (KeyError, IndexError, TypeError):
+            continue  # the place names a type, not an entry
+    return data
+
+
+def strict_schema(schema: Any) -> Any:
+    """The schema in the form that providers want who hold answers to it: every property is required.
+
+    What could be left out may be null instead; `AnswerType.read` takes such a null for nothing.
+    (https://platform.openai.com/docs/guides/structured-outputs)
+    """
+    if isinstance(schema, list):
+        return [strict_schema(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {name: strict_schema(each) for name, each in schema.items() if name != "default"}
+    properties = strict.get("properties")
+    if isinstance(properties, dict) and strict.get("type") == "object":
+        required = strict.get("required", [])
+        strict["properties"] = {
+            name: each if name in required or _takes_null(each) else {"anyOf": [each, {"type": "null"}]}
+            for name, each in properties.items()
+        }
+        strict["required"] = list(properties)
+        strict["additionalProperties"] = False
+    return strict
+
+
+def _takes_null(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    return schema.get("type") == "null" or any(_takes_null(each) for each in schema.get("anyOf", ()))
 
 
 def problems(error: ValueError) -> str:

@@ -45,3 +45,8 @@ class Budget:
             value = getattr(self, each.name)
             if value is not None and not is_number(value, 0):
                 raise ValueError(f"Budget({each.name}={value!r}): a number from 0 on, or None for no limit")
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it counts what models read and write."""
+        return self.cost is not None or self.tokens is not None

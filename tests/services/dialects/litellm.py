@@ -19,7 +19,7 @@ _USAGE = {
     "cache_creation_input_tokens": 10,
     "cache_read_input_tokens": 64,
 }
-_COUNTED = Usage(82, 17, 64, 9, 1)
+_COUNTED = Usage(82, 17, 64, 9, 1, cache_write_tokens=10)
 _BLOCKS = [{"type": "thinking", "thinking": REASON, "signature": "c2ln"}]
 
 

@@ -1,0 +1,107 @@
+"""One question to a provider, and what it used, whatever becomes of it.
+
+What was used is counted before anything else is decided:
+
+- an answer that says what it used, counts as that; if it says what it cost, that is its cost;
+- an answer that does not, counts as an estimate from the text that was sent and received (`_estimates`);
+- an answer that cannot be used counts as its error says (`ModelError.usage`);
+- where no answer came though the request was sent, because it was cancelled or took too long, the provider may have
+  worked on it all the same, so what was reserved for it counts.
+
+An answer that cannot be *read* is asked for once more, and no more often, whatever attempts and complaints come after.
+In a batch it is not: the batch is there, and its other lines show that the provider keeps to the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rh_agents.core._flow import again, claim_further_try, report_usage, tell_progress
+from rh_agents.core.chat._estimates import estimated_usage
+from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse
+from rh_agents.core.errors import ModelError, UnreadableAnswer
+from rh_agents.core.usage import Price, Usage
+
+if TYPE_CHECKING:
+    from rh_agents.core.chat.model import ChatModel
+
+__all__ = ["ask", "begin_again"]
+
+
+async def ask(model: ChatModel, request: ChatRequest) -> ChatResponse:
+    """The answer to one request.
+
+    Raises:
+        UnreadableAnswer: what came is none, also when it was asked for once more.
+        ModelError: by kind.
+    """
+    try:
+        return await _ask_once(model, request)
+    except UnreadableAnswer as error:
+        if model.batcher is not None or not claim_further_try():
+            raise
+        used = error.usage
+    await begin_again(model, request)
+    try:
+        return await _ask_once(model, request)
+    except UnreadableAnswer as error:
+        if used is not None:
+            error.usage = used if error.usage is None else used + error.usage
+        raise
+
+
+async def begin_again(model: ChatModel, request: ChatRequest) -> None:
+    """Wait until a further request may be made within one attempt. The pieces so far come to nothing."""
+    if model.stream:
+        await tell_progress(ChatDelta(void=True))
+    await again(model.estimate(request))
+
+
+async def _ask_once(model: ChatModel, request: ChatRequest) -> ChatResponse:
+    batches = model.batcher
+    pieces = _Pieces()
+    try:
+        if batches is None:
+            response = await model.complete(request, pieces.tell if model.stream else None)
+        else:
+            response = await batches.complete(model, request)
+    except ModelError as error:
+        if error.usage is not None:
+            error.usage = _priced(model, error.usage, model.known_price)
+            report_usage(error.usage)
+        await pieces.come_to_nothing()
+        raise
+    except asyncio.CancelledError:
+        if batches is None:  # a batch goes on without us
+            report_usage(_priced(model, model.unanswered(request), model.known_price))
+        raise
+    usage = response.usage
+    if not usage.tokens:
+        usage = replace(estimated_usage(request, response), cost=usage.cost)
+    usage = _priced(model, usage, model.price_of(response))
+    report_usage(usage)
+    return response.model_copy(update={"usage": usage})
+
+
+def _priced(model: ChatModel, usage: Usage, price: Price | None) -> Usage:
+    """The same with what it cost. What the provider says about that counts."""
+    cost = usage.cost or (0.0 if price is None else price.cost(usage) * model.discount)
+    return replace(usage, requests=max(1, usage.requests), cost=cost)
+
+
+class _Pieces:
+    """The pieces of an answer, on their way to whoever listens."""
+
+    def __init__(self) -> None:
+        self._were_told = False
+
+    async def tell(self, delta: ChatDelta) -> None:
+        self._were_told = True
+        await tell_progress(delta)
+
+    async def come_to_nothing(self) -> None:
+        """What was told is not the answer."""
+        if self._were_told:
+            await tell_progress(ChatDelta(void=True))

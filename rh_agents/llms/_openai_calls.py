@@ -1,0 +1,129 @@
+"""The tool calls of an answer, whole and bit by bit. Where two calls could be mixed, an error is better.
+
+The protocol numbers the calls of a stream, and names each in its first piece. Servers differ: some number all of them 0
+or none at all, some repeat the name, some give no ids and send each call whole. To join two calls is to call a tool
+with the arguments of another one, so a piece begins a new call wherever it can: with an id that no call has yet, with a
+number that no call has yet, and, where there is no id, with a name and arguments though the call so far is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from rh_agents.core.chat import ChatDelta, ToolCall
+from rh_agents.llms._openai_json import kind_of, listed, object_at, text_at, unreadable
+
+__all__ = ["CallsInPieces", "tool_calls_in"]
+
+
+def tool_calls_in(message: Mapping[str, Any], gives_back: Sequence[str]) -> tuple[ToolCall, ...]:
+    """The tool calls of a whole message, with the fields of each that the provider wants to get back.
+
+    Raises:
+        UnreadableAnswer: one of them has not the form that the protocol asks for.
+    """
+    calls = listed(message.get("tool_calls"), "tool_calls")
+    if not calls and message.get("function_call"):  # as it was before there could be several
+        calls = [{"function": message["function_call"]}]
+    return tuple(_whole(object_at(call, "a tool call"), number, gives_back) for number, call in enumerate(calls))
+
+
+def _whole(call: Mapping[str, Any], number: int, gives_back: Sequence[str]) -> ToolCall:
+    function = object_at(call.get("function"), "function")
+    return _made(
+        text_at(call.get("id"), "id") or f"call_{number}",
+        text_at(function.get("name"), "name"),
+        _arguments(function.get("arguments")),
+        {name: call[name] for name in gives_back if call.get(name)},
+    )
+
+
+def _made(call_id: str, name: str, arguments: str, provider: dict[str, Any]) -> ToolCall:
+    if not name:
+        raise unreadable("a tool call names no tool")
+    call = ToolCall(id=call_id, name=name, arguments=arguments)
+    return call.model_copy(update={"provider": provider}) if provider else call
+
+
+def _arguments(value: Any) -> str:
+    """The arguments of a tool call, or a piece of them, as the text of JSON. Some servers have read them already."""
+    return to_json(value).decode() if isinstance(value, dict) else text_at(value, "arguments")
+
+
+class _CallInPieces:
+    """A tool call that comes bit by bit."""
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.arguments = ""
+        self.provider: dict[str, Any] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are complete, so that nothing can be added to them."""
+        try:
+            return isinstance(from_json(self.arguments), dict)
+        except ValueError:
+            return False
+
+
+class CallsInPieces:
+    """Which piece belongs to which tool call.
+
+    Args:
+        gives_back: the fields of a call that the provider wants to get back.
+    """
+
+    def __init__(self, gives_back: Sequence[str] = ()) -> None:
+        self._calls: list[_CallInPieces] = []
+        self._gives_back = gives_back
+
+    def add(self, call: Mapping[str, Any]) -> ChatDelta:
+        """Take in the next piece; what is new in it.
+
+        Raises:
+            UnreadableAnswer: it has not the form that the protocol asks for.
+        """
+        index = call.get("index")
+        if index is not None and type(index) is not int:
+            raise unreadable(f"the index of a tool call is {kind_of(index)}, not a number")
+        function = object_at(call.get("function") or {}, "function")
+        name, arguments = text_at(function.get("name"), "name"), _arguments(function.get("arguments"))
+        found = self._call_of(text_at(call.get("id"), "id"), index, name, arguments)
+        found.name = found.name or name
+        found.arguments += arguments
+        found.provider.update({field: call[field] for field in self._gives_back if call.get(field)})
+        return ChatDelta(tool_index=self._calls.index(found), tool_name=name, arguments=arguments)
+
+    def _call_of(self, call_id: str, index: int | None, name: str, arguments: str) -> _CallInPieces:
+        """The call to which such a piece belongs."""
+        same = self._calls if index is None else [call for call in self._calls if call.index == index]
+        if call_id:
+            late = same[-1:] if same and not same[-1].id and not name else []  # its id comes after its name
+            same = [call for call in self._calls if call.id == call_id] or late
+        elif same and name and arguments and same[-1].is_whole:
+            same = []
+        if same:
+            same[-1].id = same[-1].id or call_id
+            return same[-1]
+        new = _CallInPieces(index)
+        new.id = call_id
+        self._calls.append(new)
+        return new
+
+    def whole(self) -> tuple[ToolCall, ...]:
+        """All of them, in the order of their numbers, and of their beginnings where those are equal or missing.
+
+        Raises:
+            UnreadableAnswer: one of them has no name.
+        """
+        calls = sorted(self._calls, key=lambda call: call.index or 0)
+        return tuple(
+            _made(call.id or f"call_{number}", call.name, call.arguments, call.provider)
+            for number, call in enumerate(calls)
+        )

@@ -1,0 +1,135 @@
+"""What an answer used, wherever a server of the chat protocol says it, and under whatever name.
+
+The protocol has one place and three names for it. Servers differ: some count thoughts only in the total, or beside the
+answer; some name cache hits in their own words; some write numbers as floats, or the whole of it elsewhere. So places
+and names are tables. Where two numbers could be meant, the larger one counts: what is spent is never counted too low.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rh_agents.core.usage import Usage
+
+__all__ = ["larger", "salvaged_usage", "usage_in"]
+
+_Path = tuple[str | int, ...]
+
+PLACES: tuple[_Path, ...] = (
+    ("usage",),
+    ("x_groq", "usage"),  # Groq, in streams
+    ("choices", 0, "usage"),  # Moonshot, in streams
+)
+"""Where an answer, or a piece of one, has its usage."""
+
+NAMES: Mapping[str, tuple[_Path, ...]] = {
+    "input": (("prompt_tokens",), ("input_tokens",)),
+    "output": (("completion_tokens",), ("output_tokens",)),
+    "total": (("total_tokens",),),
+    "cached": (
+        ("prompt_tokens_details", "cached_tokens"),
+        ("input_tokens_details", "cached_tokens"),
+        ("prompt_cache_hit_tokens",),  # DeepSeek
+        ("cached_tokens",),  # Moonshot, Together
+        ("num_cached_tokens",),  # Mistral
+        ("cache_read_input_tokens",),  # LiteLLM in front of Anthropic
+    ),
+    "written": (
+        ("prompt_tokens_details", "cache_write_tokens"),  # OpenRouter
+        ("prompt_tokens_details", "cache_creation_tokens"),  # LiteLLM
+        ("cache_creation_input_tokens",),
+    ),
+    "reasoning": (
+        ("completion_tokens_details", "reasoning_tokens"),
+        ("output_tokens_details", "reasoning_tokens"),
+        ("reasoning_tokens",),
+    ),
+}
+"""Where the usage has each number. Of several the largest one counts."""
+
+COSTS: tuple[_Path, ...] = (
+    ("cost",),  # OpenRouter
+    ("cost", "total_cost"),  # Perplexity
+)
+"""Where the provider says what the answer cost, in US dollars."""
+
+_USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
+
+
+def usage_in(data: Mapping[str, Any]) -> Usage | None:
+    """What an answer, or a piece of one, says about its usage; None if it says nothing."""
+    for place in PLACES:
+        told = _at(data, place)
+        if isinstance(told, dict):
+            usage = _read(told)
+            if usage is not None:
+                return usage
+    return None
+
+
+def _read(told: Mapping[str, Any]) -> Usage | None:
+    count = {name: max((_count(_at(told, path)) for path in paths), default=0) for name, paths in NAMES.items()}
+    if not (count["input"] or count["output"] or count["total"]):
+        return None  # zeros: nothing is free of tokens, so it is not known
+    said = count["output"]
+    output = max(said, count["total"] - count["input"])
+    beside = output - said if said else 0  # what only the total has, are thoughts
+    return Usage(
+        input_tokens=count["input"],
+        output_tokens=output,
+        cached_tokens=min(count["cached"], count["input"]),
+        reasoning_tokens=min(max(count["reasoning"], beside), output),
+        requests=1,
+        cost=_cost(told),
+        cache_write_tokens=min(count["written"], max(0, count["input"] - count["cached"])),
+    )
+
+
+def _cost(told: Mapping[str, Any]) -> float:
+    """What it cost. With the user's own key for the provider behind it, that one's share is told apart."""
+    cost = max((_amount(_at(told, path)) for path in COSTS), default=0.0)
+    if told.get("is_byok") is True:
+        cost += _amount(_at(told, ("cost_details", "upstream_inference_cost")))
+    return cost
+
+
+def larger(one: Usage | None, other: Usage | None) -> Usage | None:
+    """Of two reports about one answer, the larger one of each number: servers repeat and complete them in a stream."""
+    if one is None or other is None:
+        return one or other
+    return Usage(*(max(getattr(one, name), getattr(other, name)) for name in Usage.__dataclass_fields__))
+
+
+def salvaged_usage(data: bytes) -> Usage | None:
+    """The usage in the bytes of an answer that cannot be read as a whole; None if it is not found there."""
+    text = data.decode("utf-8", "replace")
+    found = None
+    for match in _USAGE.finditer(text):
+        try:
+            told, _ = json.JSONDecoder().raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            continue
+        found = usage_in({"usage": told}) or found
+    return found
+
+
+def _at(data: Any, path: _Path) -> Any:
+    for step in path:
+        if isinstance(step, int):
+            data = data[step] if isinstance(data, list) and len(data) > step else None
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
+    return data
+
+
+def _amount(value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and value > 0 else 0.0
+
+
+def _count(value: Any) -> int:
+    return math.ceil(_amount(value))
