@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.random_programs.ledger import Line
 from tests.random_programs.programs import Group, Leaf, Program, everything_in, is_timeless, width_of
 from tests.random_programs.values import nonces_in, without_nonces
 
-__all__ = ["findings", "kind_of"]
+__all__ = ["findings", "findings_of_change", "kind_of"]
 
 Thread = tuple[int, str]
 """The stage of a run, and a thread of its program."""
@@ -30,6 +30,23 @@ def findings(program: Program, executions: Sequence[Execution], expected: Sequen
             *_in_flight(program, executions),
         ]
     return list(dict.fromkeys(found))
+
+
+def findings_of_change(before: Program, told: Execution, after: Program, now: Execution) -> list[str]:
+    """What is wrong with a run that had ended and was executed again, with its failures, by a changed program.
+
+    Only what is new is called. What has not changed comes to what it came to before.
+    """
+    if now.end != ENDED or told.value is None or now.value is None:
+        return [f"change: it came to {now.end}"]
+    begun = [line.label for line in now.lines if line.kind in ("begun", "entered") and not line.label.startswith("new")]
+    found = [f"change: {label} is called again" for label in begun]
+    known = {id(part): text for part, text in zip(before.body, told.value, strict=True)}
+    is_single = Counter(id(part) for part in before.body)  # of identical calls, any one may get the result of another
+    for part, text in zip(after.body, now.value, strict=True):
+        if is_single[id(part)] == 1 and known[id(part)] != text:
+            found.append(f"change: now comes {_difference(text, known[id(part)])}")
+    return found
 
 
 def kind_of(finding: str) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "Pause",
     "Plain",
     "Program",
+    "draw_change",
     "draw_program",
     "everything_in",
     "is_timeless",
@@ -247,6 +248,43 @@ def source_of(part: Any, indent: str = "") -> str:
 def draw_program(seed: int, size: int = 12) -> Program:
     """The program of this seed; `size` is about how many functions it calls."""
     return _Drawing(random.Random(f"program {seed}"), size).program()
+
+
+def draw_change(program: Program, chance: random.Random) -> Program:
+    """The program after somebody has worked at it: a step or an item more, one less, or in another order.
+
+    What is new has a label that begins with "new". Programs that look at time, and items that have no identity of their
+    own, are left as they are: what becomes of those is not promised. So are programs with chains, since a step that is
+    moved there may come to stand beside an identical one.
+    """
+    body = list(program.body)
+    if not is_timeless(program) or any(isinstance(part, Chains) for part in everything_in(program)):
+        return program
+    for number in range(chance.randint(1, 3)):
+        groups = [place for place, part in enumerate(body) if isinstance(part, Group) and _has_identities(part)]
+        if groups and chance.random() < 0.7:
+            place = chance.choice(groups)
+            group = body[place]
+            assert isinstance(group, Group)
+            body[place] = replace(group, members=tuple(_changed(list(group.members), number, chance)))
+        else:
+            body = _changed(body, number, chance)
+    return replace(program, body=tuple(body))
+
+
+def _has_identities(group: Group) -> bool:
+    return not any(isinstance(member, Plain) for member in group.members)
+
+
+def _changed(parts: list[Any], number: int, chance: random.Random) -> list[Any]:
+    how = chance.choice(["more", "less", "order"])
+    if how == "more":
+        parts.insert(chance.randint(0, len(parts)), Leaf(f"new{number}", seconds=0.0))
+    elif how == "less" and len(parts) > 1:
+        del parts[chance.randrange(len(parts))]
+    else:
+        chance.shuffle(parts)
+    return parts
 
 
 _MOST_NESTED = 3

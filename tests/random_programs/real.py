@@ -32,8 +32,8 @@ from rh_agents.core.keys import idempotency_key
 from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line, read_ledger, written
-from tests.random_programs.oracle import findings
-from tests.random_programs.programs import Program, draw_program
+from tests.random_programs.oracle import findings, findings_of_change
+from tests.random_programs.programs import Program, draw_change, draw_program
 
 __all__ = ["RealMoment", "RealTrial", "draw_real_moments"]
 
@@ -99,6 +99,7 @@ class RealTrial:
         self._generosity = 1
         self._count = 0
         self._has_second_stage = random.Random(f"stage {seed}").random() < 0.3
+        self._change = draw_change(program, random.Random(f"change {seed}"))
 
     def findings(self) -> list[str]:
         """What is wrong. The folder is left if anything is."""
@@ -111,11 +112,24 @@ class RealTrial:
         disturbed = self._lives(f"disturbed {self.seed}", self.moments, len(undisturbed[0].lines), seconds)
         expected = undisturbed[-1].value
         found = findings(self.program, undisturbed, expected) + findings(self.program, disturbed, expected)
+        found += self._changed(f"undisturbed {self.seed}", undisturbed[-1])
         if not self.is_shared:
             found += self.check()
         if not found:
             shutil.rmtree(self.folder)
         return found
+
+    def _changed(self, run_id: str, told: Execution) -> list[str]:
+        """Somebody works at the program when the run has ended, and executes it again."""
+        if self._change is self.program or told.end != ENDED:
+            return []
+        program, self.program = self.program, self._change
+        self._generosity = 1000  # what is new costs more
+        try:
+            now = self._execute(run_id)
+        finally:
+            self.program = program
+        return findings_of_change(program, told, self._change, now)
 
     def check(self) -> list[str]:
         """What the store says of itself."""

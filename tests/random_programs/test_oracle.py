@@ -9,7 +9,7 @@ import pytest
 
 from tests.random_programs.evidence import ENDED, KILLED, Execution
 from tests.random_programs.ledger import Line
-from tests.random_programs.oracle import findings, kind_of
+from tests.random_programs.oracle import findings, findings_of_change, kind_of
 from tests.random_programs.programs import Group, Leaf, Program
 
 PAY = Leaf("pay", external="fail")
@@ -89,6 +89,19 @@ def test_what_is_wrong_is_found(what: str) -> None:
 def test_another_value_than_that_of_the_undisturbed_run_is_found() -> None:
     assert findings(TIMELESS, good(), ["g: ~", "~9.pay~"]) == []
     assert {kind_of(line) for line in findings(TIMELESS, good(), ["g: 2", "~9.pay~"])} == {"value"}
+
+
+def test_a_changed_program_calls_only_what_is_new_and_gets_the_rest_as_it_was() -> None:
+    after = replace(TIMELESS, body=(Leaf("new0"), *TIMELESS.body[::-1]))
+    told = good()[-1]
+    now = Execution([begun("new0", 2), seen("pay gave ~1.pay~")], ENDED, ["~2.new0~", "~1.pay~", "g: ~"])
+    assert findings_of_change(TIMELESS, told, after, now) == []
+    for wrong in (
+        replace(now, end="StoreError: no"),
+        replace(now, lines=[*now.lines, begun("a", 2)]),
+        replace(now, value=["~2.new0~", "~2.pay~", "g: ~"]),
+    ):
+        assert {kind_of(line) for line in findings_of_change(TIMELESS, told, after, wrong)} == {"change"}
 
 
 def test_where_nothing_is_waited_for_a_call_may_be_made_again_after_a_crash() -> None:

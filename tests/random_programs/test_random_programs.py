@@ -19,6 +19,7 @@ from tests.random_programs.programs import (
     Pause,
     Plain,
     Program,
+    draw_change,
     draw_program,
     everything_in,
     is_timeless,
@@ -78,6 +79,22 @@ def test_the_programs_of_every_day_do_everything_that_is_not_known_to_fail() -> 
         for value in values:
             assert used[kind, option, value], f"no {kind} with {option}={value!r}"
     assert any(option == "budget" and value for (_, option, value) in used)
+
+
+def test_somebody_adds_removes_and_moves_steps_and_items_of_programs() -> None:
+    changes = Counter[str]()
+    for seed in range(PROGRAMS):
+        program = draw_program(seed, SIZE)
+        changed = draw_change(program, random.Random(f"change {seed}"))
+        if changed is program:
+            changes["as it was"] += 1
+            continue
+        before, now = Counter(map(id, program.body)), Counter(map(id, changed.body))
+        changes["removed"] += bool(before - now)
+        changes["added"] += any(isinstance(part, Leaf) and part.label.startswith("new") for part in changed.body)
+        changes["moved"] += before == now and program.body != changed.body
+        changes["items"] += any(isinstance(part, Group) and id(part) not in before for part in changed.body)
+    assert all(changes[what] for what in ("as it was", "removed", "added", "moved", "items")), changes
 
 
 def test_a_program_without_a_look_at_time_is_timeless() -> None:

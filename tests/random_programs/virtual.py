@@ -27,8 +27,8 @@ from rh_agents.stores.memory import MemoryJournal
 from tests.random_programs.evidence import ENDED, STOPPED, Execution
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line
-from tests.random_programs.oracle import findings
-from tests.random_programs.programs import Program
+from tests.random_programs.oracle import findings, findings_of_change
+from tests.random_programs.programs import Program, draw_change
 
 __all__ = ["Moment", "VirtualTrial", "draw_moments"]
 
@@ -185,6 +185,7 @@ class VirtualTrial:
         self._latencies: list[float] = chance.choice([[0.0], [0.25], [0.0, 0.0, 0.25, 1.5]])
         self._schedule: int | None = chance.choice([None, seed])
         self._has_second_stage = chance.random() < 0.3
+        self._change = draw_change(program, random.Random(f"change {seed}"))
 
     def findings(self) -> list[str]:
         """What is wrong."""
@@ -195,10 +196,23 @@ class VirtualTrial:
             self._execute_to_its_end(whole, undisturbed, stage=0)
             self._replay(whole, undisturbed, stage=0)
             self._disturb(whole, undisturbed[0], disturbed)
+            found = self._changed(whole, undisturbed)
         except _Hang as hang:
             return [str(hang)]
-        found = findings(self.program, undisturbed, undisturbed[-1].value)
+        found += findings(self.program, undisturbed, undisturbed[-1].value)
         return found + findings(self.program, disturbed, undisturbed[-1].value)
+
+    def _changed(self, store: _Disk, executions: list[Execution]) -> list[str]:
+        """Somebody works at the program when the run has ended, and executes it again."""
+        if self._change is self.program or executions[-1].end != ENDED:
+            return []
+        program, self.program = self.program, self._change
+        self.generosity = 1000  # what is new costs more
+        try:
+            now = self._execute(store, 0, None)
+        finally:
+            self.program = program
+        return findings_of_change(program, executions[-1], self._change, now)
 
     def _new_store(self) -> _Disk:
         chance = random.Random(f"store {self.seed}")
