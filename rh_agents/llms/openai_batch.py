@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import contextmanager
 from typing import Any
 
+from pydantic_core import from_json
+
 from rh_agents.core.chat import ChatRequest, ChatResponse
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, PermanentModelError, UnreadableAnswer
 from rh_agents.llms._batch_api import BatchState, Marks
@@ -182,12 +184,30 @@ class OpenAIBatchApi:
             error = line.get("error")
             said = error.get("message") if isinstance(error, dict) else None
             raise ModelTimeout(f"{self.name}: the batch has no answer to this request: {said or 'it does not say why'}")
-        status, body = response.get("status_code"), response.get("body")
-        if isinstance(status, int) and status >= 400:
+        status, body = _status(response.get("status_code")), _body(response.get("body"))
+        if status >= 400:
             raise error_of_status(status, body.get("error") if isinstance(body, dict) else body, self.name)
-        if not isinstance(status, int) or not isinstance(body, dict):
-            raise UnreadableAnswer(f"{self.name}: a line of the batch has no status and no body")
+        if not isinstance(body, dict):
+            raise UnreadableAnswer(f"{self.name}: a line of the batch has no answer in it")
         return self._read(request, body)
+
+
+def _status(value: Any) -> int:
+    """An HTTP status as servers write it. Where there is none, the body says by itself what it is: it was paid for."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 200
+
+
+def _body(value: Any) -> Any:
+    """A body; some servers put it in as the text that they got."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return from_json(value)
+    except ValueError:
+        return value
 
 
 def _count(counts: Any, name: str) -> int:

@@ -271,6 +271,12 @@ def test_a_budget_counts_on_half_the_price() -> None:
         assert model.estimate(request).cost == whole / 2
 
 
+def in_response(line: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    """A line of answers with a response that was changed."""
+    read = json.loads(line)
+    return json.dumps({**read, "response": change(read["response"])}).encode()
+
+
 class Odd(BatchServer):
     """Does something odd with a batch that is finished, or with what is asked of it."""
 
@@ -304,8 +310,21 @@ class Odd(BatchServer):
         {"missing": ("/content", 1)},
         {"missing": ("/batches/", 3)},
         {"line": lambda line: json.dumps(json.loads(line), ensure_ascii=False).replace("A", "a\u2028b").encode()},
+        {"line": lambda line: in_response(line, lambda response: {**response, "status_code": "200"})},
+        {"line": lambda line: in_response(line, lambda response: {"body": response["body"]})},
+        {"line": lambda line: in_response(line, lambda response: {**response, "body": json.dumps(response["body"])})},
     ],
-    ids=["no error file", "error file gone", "no counts", "answers not there yet", "batch not there yet", "U+2028"],
+    ids=[
+        "no error file",
+        "error file gone",
+        "no counts",
+        "answers not there yet",
+        "batch not there yet",
+        "U+2028",
+        "status as text",
+        "no status",
+        "body as text",
+    ],
 )
 def test_one_fault_while_a_batch_is_read_costs_nothing(odd: dict[str, Any]) -> None:
     server = Odd(**odd)
