@@ -15,7 +15,7 @@ from rh_agents.core.errors import IncompleteAnswer, ModelError, PermanentModelEr
 from rh_agents.core.usage import Usage
 from rh_agents.llms._openai_calls import CallsInPieces, tool_calls_in
 from rh_agents.llms._openai_errors import error_of_body
-from rh_agents.llms._openai_json import listed, object_at, text_at, unreadable
+from rh_agents.llms._openai_json import kind_of, listed, object_at, text_at, unreadable
 from rh_agents.llms._openai_usage import larger, usage_in
 from rh_agents.llms._providers import UNKNOWN, Provider
 
@@ -69,16 +69,15 @@ def read_answer(
     """
     usage = usage_in(data)
     try:
-        if data.get("error"):
-            raise error_of_body(data["error"], name)
+        _check_errors(data, name)
         choice = _choice(data.get("choices"))
         if choice is None:
             raise unreadable("the answer has no choices")
         if choice.get("error"):
             raise error_of_body(choice["error"], name)
+        said = _Said(provider)
         reason = _reason(choice.get("finish_reason"), name, provider, reasons)
         message = object_at(choice.get("message"), "message")
-        said = _Said(provider)
         said.add_verdict(choice)
         said.add_text(message)
         said.keep(message)
@@ -122,8 +121,7 @@ class AnswerInPieces:
             ModelError: it is an error, or has not the form that the protocol asks for.
         """
         self.add_usage(data)
-        if data.get("error"):
-            raise error_of_body(data["error"], self._name)
+        _check_errors(data, self._name)
         self._model = text_at(data.get("model"), "model") or self._model
         self._id = text_at(data.get("id"), "id") or self._id
         choice = _choice(data.get("choices"))
@@ -216,7 +214,12 @@ class _Said:
         """Keep the fields that the provider wants to get back."""
         for field in self._provider.gives_back:
             value = message.get(field)
-            if isinstance(value, str) and value:
+            if not value:
+                continue
+            kept = self._kept.get(field, value)
+            if type(value) is not type(kept):
+                raise unreadable(f"{field} is {kind_of(kept)} first, and then {kind_of(value)}")
+            if isinstance(value, str):
                 self._kept[field] = self._kept.get(field, "") + value
             elif isinstance(value, list):
                 _join(self._kept.setdefault(field, []), value)
@@ -265,6 +268,18 @@ def _continues(last: Mapping[str, Any], block: Mapping[str, Any]) -> bool:
     if last.get("type") != block.get("type") or last.get("index") != block.get("index"):
         return False
     return not last.get("signature") or not any(block.get(field) for field in _JOINED)
+
+
+def _check_errors(data: Mapping[str, Any], name: str) -> None:
+    """Raise what an answer, or a piece of one, says about an error, wherever it says so.
+
+    Raises:
+        ModelError: by kind.
+    """
+    beside = data.get("x_groq")
+    error = data.get("error") or (beside.get("error") if isinstance(beside, dict) else None)
+    if error:
+        raise error_of_body(error, name)
 
 
 def _choice(choices: Any) -> Mapping[str, Any] | None:

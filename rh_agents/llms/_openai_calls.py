@@ -3,11 +3,13 @@
 The protocol numbers the calls of a stream, and names each in its first piece. Servers differ: some number all of them 0
 or none at all, some repeat the name, some give no ids and send each call whole. To join two calls is to call a tool
 with the arguments of another one, so a piece begins a new call wherever it can: with an id that no call has yet, with a
-number that no call has yet, and, where there is no id, with a name and arguments though the call so far is whole.
+number that no call has yet, and with a name and arguments though the call so far is whole, where there is no id or
+(Gemini) the same id for all calls of an answer.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +55,15 @@ def _arguments(value: Any) -> str:
     return to_json(value).decode() if isinstance(value, dict) else text_at(value, "arguments")
 
 
+def _goes_on_behind_its_end(arguments: str) -> bool:
+    """Whether something follows a whole object: a piece of another call, then, which that one lacks."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(arguments.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(arguments.lstrip()[end:].strip())
+
+
 class _CallInPieces:
     """A tool call that comes bit by bit."""
 
@@ -94,11 +105,22 @@ class CallsInPieces:
             raise unreadable(f"the index of a tool call is {kind_of(index)}, not a number")
         function = object_at(call.get("function") or {}, "function")
         name, arguments = text_at(function.get("name"), "name"), _arguments(function.get("arguments"))
-        found = self._call_of(text_at(call.get("id"), "id"), index, name, arguments)
+        call_id = text_at(call.get("id"), "id")
+        again = self._said_before(call_id, name, arguments)
+        if again is not None:
+            return ChatDelta(tool_index=again)
+        found = self._call_of(call_id, index, name, arguments)
         found.name = found.name or name
         found.arguments += arguments
         found.provider.update({field: call[field] for field in self._gives_back if call.get(field)})
         return ChatDelta(tool_index=self._calls.index(found), tool_name=name, arguments=arguments)
+
+    def _said_before(self, call_id: str, name: str, arguments: str) -> int | None:
+        """Which call it is that a server says as a whole once more; to make it twice would be a deed too many."""
+        for index, call in enumerate(self._calls):
+            if call_id and arguments and (call.id, call.name, call.arguments) == (call_id, name, arguments):
+                return index if call.is_whole else None
+        return None
 
     def _call_of(self, call_id: str, index: int | None, name: str, arguments: str) -> _CallInPieces:
         """The call to which such a piece belongs."""
@@ -106,7 +128,7 @@ class CallsInPieces:
         if call_id:
             late = same[-1:] if same and not same[-1].id and not name else []  # its id comes after its name
             same = [call for call in self._calls if call.id == call_id] or late
-        elif same and name and arguments and same[-1].is_whole:
+        if same and name and arguments and same[-1].is_whole:
             same = []
         if same:
             same[-1].id = same[-1].id or call_id
@@ -122,6 +144,10 @@ class CallsInPieces:
         Raises:
             UnreadableAnswer: one of them has no name.
         """
+        if any(_goes_on_behind_its_end(call.arguments) for call in self._calls):
+            raise unreadable(
+                "a tool call goes on behind the end of its arguments: calls were mixed, none can be trusted"
+            )
         calls = sorted(self._calls, key=lambda call: call.index or 0)
         return tuple(
             _made(call.id or f"call_{number}", call.name, call.arguments, call.provider)

@@ -51,11 +51,12 @@ NAMES: Mapping[str, tuple[_Path, ...]] = {
 }
 """Where the usage has each number. Of several the largest one counts."""
 
-COSTS: tuple[_Path, ...] = (
-    ("cost",),  # OpenRouter
-    ("cost", "total_cost"),  # Perplexity
-)
-"""Where the provider says what the answer cost, in US dollars."""
+COSTS: Mapping[_Path, float] = {
+    ("cost",): 1.0,  # OpenRouter
+    ("cost", "total_cost"): 1.0,  # Perplexity
+    ("cost_in_usd_ticks",): 1e-10,  # xAI
+}
+"""Where the provider says what the answer cost, and how many US dollars its unit is."""
 
 _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 
@@ -91,7 +92,7 @@ def _read(told: Mapping[str, Any]) -> Usage | None:
 
 def _cost(told: Mapping[str, Any]) -> float:
     """What it cost. With the user's own key for the provider behind it, that one's share is told apart."""
-    cost = max((_amount(_at(told, path)) for path in COSTS), default=0.0)
+    cost = max((_amount(_at(told, path)) * unit for path, unit in COSTS.items()), default=0.0)
     if told.get("is_byok") is True:
         cost += _amount(_at(told, ("cost_details", "upstream_inference_cost")))
     return cost

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 __all__ = ["OPENAI", "PROVIDERS", "UNKNOWN", "OutputMode", "Provider", "provider_at", "provider_named"]
@@ -29,6 +29,9 @@ class Provider:
             run themselves has none.
         length_field: what it calls the most tokens that an answer may have.
         field_names: what it calls other fields of a request; None for one that it refuses.
+        call_stand_in: the fields that the first tool call of a message gets if another model made it, where it would be
+            refused without what only the provider's own models give.
+        call_ids: the form that it wants the ids of tool calls to have, as a regular expression; "" for any.
         assistant_after_tools: whether it refuses a message of the user that follows one of a tool (Mistral's error
             3230, "Unexpected role 'user' after role 'tool'"), so that the assistant has to say something between them.
         output: how an answer of a type is asked for.
@@ -45,6 +48,8 @@ class Provider:
     hosts: tuple[str, ...] = ()
     length_field: str = "max_tokens"
     field_names: Mapping[str, str | None] = field(default_factory=dict)
+    call_stand_in: Mapping[str, Any] = field(default_factory=dict)
+    call_ids: str = ""
     assistant_after_tools: bool = False
     output: OutputMode = "native"
     output_with_tools: OutputMode = "tool"
@@ -63,13 +68,18 @@ UNKNOWN = Provider(
     gives_back_in_calls=("extra_content",),
 )
 OPENAI = Provider(
-    name="OpenAI", hosts=("api.openai.com",), length_field="max_completion_tokens", output_with_tools="native"
+    name="OpenAI",
+    hosts=("api.openai.com",),
+    length_field="max_completion_tokens",
+    output_with_tools="native",
+    call_ids=r".{1,40}",
 )
 PROVIDERS: tuple[Provider, ...] = (
     OPENAI,
     Provider(
         name="Azure",
         hosts=("openai.azure.com",),
+        call_ids=r".{1,40}",
         length_field="max_completion_tokens",
         output_with_tools="native",
     ),
@@ -80,18 +90,21 @@ PROVIDERS: tuple[Provider, ...] = (
         hosts=("generativelanguage.googleapis.com",),
         gives_back=("extra_content",),
         gives_back_in_calls=("extra_content",),
+        # ai.google.dev/gemini-api/docs/thought-signatures, "transferring history from a different model"
+        call_stand_in={"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}},
     ),
     Provider(name="Groq", hosts=("api.groq.com",), length_field="max_completion_tokens"),
     Provider(
         name="Mistral",
         hosts=("api.mistral.ai",),
+        call_ids=r"[A-Za-z0-9]{9}",
         field_names={"seed": "random_seed", "stream_options": None},  # it tells the usage without being asked
         assistant_after_tools=True,
     ),
     Provider(name="OpenRouter", hosts=("openrouter.ai",), gives_back=("reasoning_details",)),
     Provider(name="xAI", hosts=("api.x.ai",), length_field="max_completion_tokens"),
     Provider(name="Together", hosts=("api.together.xyz", "api.together.ai"), finish_reasons={"eos": "stop"}),
-    Provider(name="Fireworks", hosts=("api.fireworks.ai",)),
+    Provider(name="Fireworks", hosts=("api.fireworks.ai",), gives_back=("reasoning_content",)),
     replace(UNKNOWN, name="vLLM"),
     replace(UNKNOWN, name="llama.cpp"),
     replace(UNKNOWN, name="Ollama", hosts=("ollama.com",)),

@@ -7,7 +7,9 @@ of a text is for TLS to find. So damage is done with bytes that no JSON has, and
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -146,6 +148,53 @@ def test_events_reordered_lost_or_doubled_give_no_tool_what_is_another_ones(hear
             assert name == "population"
             fits = json.dumps(arguments, sort_keys=True) in pieces or any(set(city) <= set(each) for each in CITIES)
             assert fits, (b"".join(form), arguments)
+
+
+# -- odd values -------------------------------------------------------------------------------------------------------
+
+ODD: list[Any] = [None, 0, -1, 1.5, True, "", "x", [], [None], ["x"], {}, {"a": 1}, [{}], 10**30, "stop"]
+GONE = object()
+
+
+def places_in(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a piece of JSON."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*place, key)
+        yield from places_in(each, (*place, key))
+
+
+def put(value: Any, place: tuple[Any, ...], odd: Any) -> Any:
+    """The same with something else at a place, or without what stands there."""
+    key, *rest = place
+    changed = copy.copy(value)
+    if rest:
+        changed[key] = put(value[key], tuple(rest), odd)
+    elif odd is GONE:
+        del changed[key]
+    else:
+        changed[key] = odd
+    return changed
+
+
+@ALL
+@pytest.mark.parametrize("count", [12, pytest.param(400, marks=pytest.mark.slow)])
+def test_an_odd_value_anywhere_is_an_error_by_kind_or_an_answer_with_its_usage(
+    hear: Hear, dialect: Dialect, count: int
+) -> None:
+    chance = random.Random(dialect.name)
+    for says in recordings(dialect):
+        whole_usage = whole(hear, says).usage
+        events = [json.loads(line[6:]) for line in says.stream.split(b"\n\n") if line.startswith(b"data: {")]
+        places = [place for place in places_in(events) if len(place) > 1 and not {"usage", "x_groq"} & set(place)]
+        chosen = chance.choices(places, k=count)
+        bodies = []
+        for place in chosen:
+            odd = put(events, place, chance.choice([*ODD, GONE]))
+            text = "".join(f"data: {json.dumps(event)}\n\n" for event in odd)
+            bodies.append([f"{text}data: [DONE]\n\n".encode()])
+        for place, outcome in zip(chosen, hear(bodies), strict=True):
+            if isinstance(outcome, ChatResponse):
+                assert outcome.usage == whole_usage, place
 
 
 # -- the events themselves --------------------------------------------------------------------------------------------

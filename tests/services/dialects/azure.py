@@ -112,6 +112,7 @@ DIALECT = Dialect(
     ),
     fields=COMMON | {"max_completion_tokens", "max_tokens", "seed", "parallel_tool_calls", "stream_options"},
     refuses_others=True,
+    call_ids=".{1,40}",
     length_field="max_completion_tokens",
     assistant_fields=frozenset({"role", "content", "tool_calls", "refusal", "name"}),
     endings={"stop": "stop", "tool_calls": "tool_calls", "length": "length", "content_filter": "content_filter"},

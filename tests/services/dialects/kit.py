@@ -13,6 +13,7 @@ running server of its kind says so (`is_observed`); all others rest on documenta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -101,6 +102,7 @@ class Dialect:
         refuses_others: whether a field that it does not document is an error.
         length_field: what it calls the greatest number of tokens.
         assistant_fields: which fields a message of the assistant may have.
+        call_ids: the form that ids of tool calls must have, as a regular expression.
         choices: what `tool_choice` may be; "named" stands for one function.
         output: what becomes of a JSON schema: both at once with tools ("native"), refused beside tools ("refused with
             tools"), a grammar that leaves no room for tool calls ("excludes tools"), or not known at all ("unknown").
@@ -123,6 +125,7 @@ class Dialect:
     refuses_others: bool = False
     length_field: str = "max_tokens"
     assistant_fields: frozenset[str] = frozenset({"role", "content", "tool_calls"})
+    call_ids: str = ".+"
     choices: frozenset[str] = frozenset({"auto", "none", "required", "named"})
     output: Literal["native", "refused with tools", "excludes tools", "unknown"] = "native"
     wants_back: Callable[[Sequence[Json]], str | None] = lambda messages: None
@@ -142,6 +145,9 @@ class Dialect:
             unknown = set(message) - self.assistant_fields if message["role"] == "assistant" else set()
             if unknown and self.refuses_others:
                 return self.refusal(400, f"messages.assistant.{min(unknown)}: Extra inputs are not permitted")
+            for call in message.get("tool_calls") or ():
+                if not re.fullmatch(self.call_ids, call["id"]):
+                    return self.refusal(400, f"Tool call id was {call['id']} but must be {self.call_ids}")
         if self.output == "refused with tools" and body.get("response_format") and body.get("tools"):
             return self.refusal(400, "json mode cannot be combined with tool/function calling")
         if self.output == "unknown" and (body.get("response_format") or {}).get("type") == "json_schema":

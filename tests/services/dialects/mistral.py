@@ -1,23 +1,33 @@
-"""Mistral: refuses every field that it does not know, and has another name for the seed."""
+"""Mistral: refuses every field that it does not know, names the seed otherwise, and thinks in parts of the content."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rh_agents import Usage
-from tests.services.dialects.kit import COMMON, Dialect, Says, Wanted, in_pieces, recorded
+from tests.services.dialects.kit import COMMON, REASON, Dialect, Says, Wanted, in_pieces, recorded
 from tests.services.model_server import Reply
 
-_ABOUT = {"id": "cmpl-e5", "created": 1_764_000_000, "model": "mistral-medium-latest"}
+_ABOUT = {"id": "cmpl-e5", "created": 1_764_000_000, "model": "magistral-medium-latest"}
 _USAGE = {"prompt_tokens": 82, "completion_tokens": 17, "total_tokens": 99, "num_cached_tokens": 0}
 _COUNTED = Usage(82, 17, 0, 0, 1)
 
 
 def says(text: str, finish: str | None = "stop") -> Says:
-    """The usage comes in the last piece, without being asked for."""
-    deltas = [{"content": piece} for piece in in_pieces(text)]
+    """The thoughts are a part of the content; the usage comes in the last piece, without being asked for."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": REASON}]}
+    content = [thought, {"type": "text", "text": text}]
+    deltas: list[dict[str, Any]] = [{"content": [thought]}, *({"content": piece} for piece in in_pieces(text))]
     return recorded(
-        _ABOUT, {"content": text, "tool_calls": None}, deltas, finish, _USAGE, _COUNTED, usage_in="last piece"
+        _ABOUT,
+        {"content": content, "tool_calls": None},
+        deltas,
+        finish,
+        _USAGE,
+        _COUNTED,
+        usage_in="last piece",
+        reasoning=REASON,
     )
 
 
@@ -63,10 +73,11 @@ DIALECT = Dialect(
     sources=(
         "the types of the package mistralai 3.7.0",
         "anon-kode, issue 53 (stream_options); eca, issue 231 (max_completion_tokens)",
-        "crush, issue 1590 (reasoning_content)",
+        "crush, issue 1590 (reasoning_content); opencode, issue 1680 (ids)",
     ),
     fields=COMMON | {"max_tokens", "random_seed", "parallel_tool_calls", "n", "safe_prompt", "reasoning_effort"},
     refuses_others=True,
+    call_ids="[a-zA-Z0-9]{9}",
     assistant_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
     endings={
         "stop": "stop",

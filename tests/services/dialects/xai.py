@@ -1,4 +1,4 @@
-"""xAI: counts its thoughts beside the answer, not in it, and reports errors as a plain text."""
+"""xAI: counts its thoughts beside the answer, says what it cost in ticks, and reports errors as a plain text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _USAGE = {
     "prompt_tokens_details": {"text_tokens": 82, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 64},
     "completion_tokens_details": {"reasoning_tokens": 43, "audio_tokens": 0},
     "num_sources_used": 0,
+    "cost_in_usd_ticks": 1_853_000,
 }
-_COUNTED = Usage(82, 60, 64, 43, 1)
+_COUNTED = Usage(82, 60, 64, 43, 1, 0.0001853)
 
 
 def says(text: str, finish: str | None = "stop") -> Says:
@@ -57,7 +58,7 @@ DIALECT = Dialect(
     calls=calls,
     sources=(
         "docs.x.ai/docs/api-reference",
-        "the module litellm.llms.xai of the package litellm 1.110.2 (usage)",
+        "the module litellm.llms.xai of the package litellm 1.110.2 (usage; 10,000,000,000 ticks are a dollar)",
         "docs.cloud.google.com, Grok guidance (thoughts are counted beside the answer)",
     ),
     fields=COMMON

@@ -1,0 +1,135 @@
+"""The table of providers in docs/how-to/models.md, made of what was sent and counted when each dialect was played.
+
+After a change of a dialect or of a provider's row: python -m tests.services.dialects.table
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rh_agents.llms import OpenAIChat
+from tests.services.dialects.all_of_them import DIALECTS
+from tests.services.dialects.kit import Dialect, play
+from tests.services.dialects.turn import Larger, Turn, model_of, run, turn
+from tests.services.model_server import model_server
+
+__all__ = ["PAGE", "marked", "table"]
+
+PAGE = Path(__file__).parents[3] / "docs/how-to/models.md"
+BEGIN, END = "<!-- providers -->\n", "<!-- end of providers -->\n"
+HEADS = (
+    "Provider",
+    "known by",
+    "`max_tokens` is",
+    "`seed` is",
+    "`tool_choice`",
+    "`parallel_tool_calls`",
+    "object",
+    "object and tools",
+    "thoughts",
+    "given back",
+    "usage of streams",
+    "cost",
+    "prices",
+    "seen",
+)
+NOTHING = "–"
+
+
+def table() -> str:
+    """The whole table."""
+    prices = json.loads((files("rh_agents.llms") / "prices.json").read_text(encoding="utf-8"))["providers"]
+    rows = [_row(dialect, len(prices.get(dialect.name, {}).get("models", {}))) for dialect in DIALECTS.values()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (HEADS, ["---"] * len(HEADS), *rows))
+
+
+def marked(page: str) -> tuple[str, str, str]:
+    """A page: what stands before the table, the table, and what stands behind it."""
+    before, _, rest = page.partition(BEGIN)
+    inside, _, after = rest.partition(END)
+    return before + BEGIN, inside, END + after
+
+
+def _row(dialect: Dialect, prices: int) -> list[str]:
+    plain = turn(dialect, tool_choice="required", seed=7, max_tokens=100)
+    streamed = turn(dialect, is_streamed=True)
+    first = plain.bodies[0]
+    return [
+        dialect.name,
+        _known_by(dialect),
+        _code(next(name for name in ("max_tokens", "max_completion_tokens") if name in first)),
+        _sent(dialect, first, "seed", "random_seed"),
+        _sent(dialect, first, "tool_choice"),
+        _sent(dialect, {"parallel_tool_calls": None}, "parallel_tool_calls"),
+        _mode(_alone(dialect)),
+        _mode(turn(dialect, output=Larger).bodies[0]),
+        _code(*_thoughts(dialect)),
+        _code(*_given_back(plain)),
+        "told" if streamed.spent.estimates == 0 else "estimated",
+        "told" if dialect.says("").usage.cost else NOTHING,
+        str(prices or NOTHING),
+        "a server" if dialect.is_observed else "its documents",
+    ]
+
+
+def _known_by(dialect: Dialect) -> str:
+    if dialect.name == "Azure":
+        return "`AzureChat`"
+    by_host = OpenAIChat("m", base_url=dialect.base_url, api_key="key").provider.name == dialect.name
+    return "its host" if by_host else f"`dialect={json.dumps(dialect.name)}`"
+
+
+def _sent(dialect: Dialect, body: dict[str, Any], *names: str) -> str:
+    """Under which name a setting is sent, and whether the provider takes it without effect."""
+    name = next((name for name in names if name in body), None)
+    if name is None:
+        return "not sent"
+    if name in dialect.ignored:
+        return "ignored"
+    return _code(name) if name != names[0] else "taken"
+
+
+def _alone(dialect: Dialect) -> dict[str, Any]:
+    """The request for an object without tools."""
+
+    async def main() -> dict[str, Any]:
+        async with model_server(play(dialect)) as server, model_of(dialect, server) as model:
+            await model.ask("Which is larger, Oslo or Bergen?", output=Larger)
+            return server.exchanges[0].body
+
+    return run(main())
+
+
+def _mode(body: dict[str, Any]) -> str:
+    """How a request asks for an object."""
+    if body.get("response_format"):
+        return "native"
+    names = [each["function"]["name"] for each in body.get("tools", ())]
+    return "tool" if any(name != "population" for name in names) else "prompt"
+
+
+def _thoughts(dialect: Dialect) -> list[str]:
+    """The fields in which thoughts stand."""
+    message = dialect.says("text").whole["choices"][0]["message"]
+    if isinstance(message.get("content"), list):
+        return ["content"]
+    return [name for name in ("reasoning_content", "reasoning") if message.get(name)][:1]
+
+
+def _given_back(made: Turn) -> list[str]:
+    said = made.bodies[1]["messages"][1]
+    names = set(said) - {"role", "content", "tool_calls"}
+    names |= {name for call in said["tool_calls"] for name in set(call) - {"id", "type", "function"}}
+    return sorted(names)
+
+
+def _code(*names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names) or NOTHING
+
+
+if __name__ == "__main__":
+    before, _, after = marked(PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(before + table() + after, encoding="utf-8")
