@@ -29,7 +29,7 @@ from tests.services.streams import transport
 Outcome = ChatResponse | ModelError
 REQUEST = ChatRequest(model="m", messages=(Message.user("Which is larger?"),))
 WANTED = [Wanted("population", {"city": city}) for city in CITIES]
-QUICK, EVERY_BYTE = 499, 1
+QUICK, EVERY_BYTE = 797, 1
 """How many bytes lie between two places that are tried."""
 
 
@@ -133,7 +133,10 @@ def test_neither_the_sizes_of_pieces_nor_line_ends_nor_comments_matter(hear: Hea
 
 
 @ALL
-def test_events_reordered_lost_or_doubled_give_no_tool_what_is_another_ones(hear: Hear, dialect: Dialect) -> None:
+@pytest.mark.parametrize("most", [24, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_events_reordered_lost_or_doubled_give_no_tool_what_is_another_ones(
+    hear: Hear, dialect: Dialect, most: int
+) -> None:
     """What is lost inside of a text cannot be seen; that two calls were mixed can."""
     events = [event + b"\n\n" for event in dialect.calls(WANTED).stream.split(b"\n\n") if event]
     forms = []
@@ -142,6 +145,7 @@ def test_events_reordered_lost_or_doubled_give_no_tool_what_is_another_ones(hear
         forms.append([*events[:at], events[at], *events[at:]])
         forms.append([*events[:at], *events[at : at + 2][::-1], *events[at + 2 :]])
     pieces = {json.dumps(dict(each.arguments), sort_keys=True) for each in WANTED}
+    forms = random.Random(dialect.name).sample(forms, min(most, len(forms)))
     for form, outcome in zip(forms, hear(forms), strict=True):
         for name, arguments in calls_in(outcome) if isinstance(outcome, ChatResponse) else ():
             city = str(arguments.get("city", ""))
@@ -177,7 +181,7 @@ def put(value: Any, place: tuple[Any, ...], odd: Any) -> Any:
 
 
 @ALL
-@pytest.mark.parametrize("count", [12, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(400, marks=pytest.mark.slow)])
 def test_an_odd_value_anywhere_is_an_error_by_kind_or_an_answer_with_its_usage(
     hear: Hear, dialect: Dialect, count: int
 ) -> None:
@@ -231,12 +235,12 @@ def test_events_are_the_same_wherever_their_bytes_are_split() -> None:
         ServerEvent("", b"[DONE]"),
     ]
     for first in range(len(STREAM) + 1):
-        for second in range(first, len(STREAM) + 1):
+        for second in range(first, len(STREAM) + 1, 3):
             assert events_in([STREAM[:first], STREAM[first:second], STREAM[second:]]) == expected
 
 
 def test_a_line_of_many_pieces_is_joined_once() -> None:
-    line = b"x" * 400_000
+    line = b"x" * 80_000
     assert events_in([b"data: ", *(line[at : at + 4] for at in range(0, len(line), 4)), b"\n\n"]) == [
         ServerEvent("", line)
     ]

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rh_agents.core.chat import ToolSpec
 from rh_agents.llms import OpenAIChat
 from tests.services.dialects.all_of_them import DIALECTS
 from tests.services.dialects.kit import Dialect, play
@@ -54,9 +55,9 @@ def marked(page: str) -> tuple[str, str, str]:
 
 
 def _row(dialect: Dialect, prices: int) -> list[str]:
-    plain = turn(dialect, tool_choice="required", seed=7, max_tokens=100)
-    streamed = turn(dialect, is_streamed=True)
+    plain = turn(dialect, is_streamed=True, tool_choice="required", seed=7, max_tokens=100)
     first = plain.bodies[0]
+    alone, beside_tools = _objects(dialect)
     return [
         dialect.name,
         _known_by(dialect),
@@ -64,11 +65,11 @@ def _row(dialect: Dialect, prices: int) -> list[str]:
         _sent(dialect, first, "seed", "random_seed"),
         _sent(dialect, first, "tool_choice"),
         _sent(dialect, {"parallel_tool_calls": None}, "parallel_tool_calls"),
-        _mode(_alone(dialect)),
-        _mode(turn(dialect, output=Larger).bodies[0]),
+        _mode(alone),
+        _mode(beside_tools),
         _code(*_thoughts(dialect)),
         _code(*_given_back(plain)),
-        "told" if streamed.spent.estimates == 0 else "estimated",
+        "told" if plain.spent.estimates == 0 else "estimated",
         "told" if dialect.says("").usage.cost else NOTHING,
         str(prices or NOTHING),
         "a server" if dialect.is_observed else "its documents",
@@ -92,13 +93,16 @@ def _sent(dialect: Dialect, body: dict[str, Any], *names: str) -> str:
     return _code(name) if name != names[0] else "taken"
 
 
-def _alone(dialect: Dialect) -> dict[str, Any]:
-    """The request for an object without tools."""
+def _objects(dialect: Dialect) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The requests for an object, without tools and with one."""
+    tool = ToolSpec(name="population")
 
-    async def main() -> dict[str, Any]:
+    async def main() -> tuple[dict[str, Any], dict[str, Any]]:
         async with model_server(play(dialect)) as server, model_of(dialect, server) as model:
-            await model.ask("Which is larger, Oslo or Bergen?", output=Larger)
-            return server.exchanges[0].body
+            await model("Which is larger?", output=Larger)
+            await model("Which is larger?", tools=[tool], output=Larger)
+            alone, beside_tools = server.exchanges
+            return alone.body, beside_tools.body
 
     return run(main())
 
