@@ -5,7 +5,9 @@ their timeouts, the printer. So the one who could say so must be outside, in a t
 the loop (a callback there would change the order of things, and a timer would keep a loop with a clock of its own
 from ever being idle). It looks at the stack of the loop's thread from time to time. asyncio runs each step of a task
 in a Python frame of its own, `Handle._run`: if it meets the very same frame in each of several looks, then that one
-step has lasted as long.
+step has lasted as long. The call to blame is the innermost one that was under way in all of them: a program that
+awaits thousands of short calls in a row, none of which has to wait for anything, blocks its loop too, but no single one
+of these calls does.
 
 Some things look like that and are not. A process that is suspended (a closed laptop, SIGSTOP), or gets no processor
 on a busy machine, makes the looks come late: what passes between two of them counts only as far as processor time was
@@ -25,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from rh_agents.core._runner import Job, run_job
 from rh_agents.core.redaction import logger
@@ -44,12 +47,22 @@ _DEBUGGERS = ("bdb.py", "pdb.py", "pydevd.py", "debugpy")
 _log = logger("rh_agents.calls")
 
 
+class _Step(NamedTuple):
+    """One step of a task, as seen in several looks."""
+
+    frame: FrameType
+    seconds: float
+    """For how long it has lasted."""
+    calls: list[FrameType]
+    """The calls that have been under way in it ever since, the innermost first."""
+
+
 class LagWatch:
     """What the looks at the stacks of event loops have shown so far."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, tuple[FrameType, float]] = {}
-        """By thread, the step in which it was seen last, and for how many seconds it has lasted."""
+        self._steps: dict[int, _Step] = {}
+        """By thread, the step in which it was seen last."""
         self._reported: set[str] = set()
         self._last: tuple[float, float] | None = None
 
@@ -62,17 +75,20 @@ class LagWatch:
             stacks: by thread, the innermost frame of each event loop's thread.
         """
         passed = self._passed(now, used)
-        steps: dict[int, tuple[FrameType, float]] = {}
+        steps: dict[int, _Step] = {}
         found: list[str] = []
         for thread, innermost in stacks.items():
             step = next((frame for frame in _outwards(innermost) if frame.f_code is _STEP), None)
             if step is None:
                 continue
+            seconds, calls = 0.0, [frame for frame in _outwards(innermost) if frame.f_code is _CALL]
             before = self._steps.get(thread)
-            seconds = before[1] + passed if before is not None and before[0] is step else 0.0
-            steps[thread] = (step, seconds)
-            if seconds >= _LONGEST:
-                found.extend(self._described(innermost, seconds))
+            if before is not None and before.frame is step:
+                seconds = before.seconds + passed
+                calls = [frame for frame in calls if any(frame is each for each in before.calls)]
+            steps[thread] = _Step(step, seconds, calls)
+            if seconds >= _LONGEST and calls:
+                found.extend(self._described(innermost, calls[0], seconds))
         self._steps = steps
         return found
 
@@ -89,13 +105,13 @@ class LagWatch:
         self._steps.clear()
         self._last = None
 
-    def _described(self, innermost: FrameType, seconds: float) -> Iterator[str]:
-        """What to say about the call that is under way there, once for each name."""
+    def _described(self, innermost: FrameType, call: FrameType, seconds: float) -> Iterator[str]:
+        """What to say about this call, which is under way there, once for each name."""
         inside: list[FrameType] = []
         for frame in _outwards(innermost):
             if frame.f_code.co_filename.endswith(_DEBUGGERS):
                 return
-            if frame.f_code is _CALL:
+            if frame is call:
                 job = frame.f_locals.get("job")
                 handler = next((each for each in inside[::-1] if not _is_ours(each)), None)
                 if isinstance(job, Job) and handler is not None and self._is_new(job):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents import parallel, run, tool
+from rh_agents import agent, parallel, run, tool
 from rh_agents.core._lag import LagWatch, watched_loops
 
 
@@ -132,6 +132,37 @@ def test_steps_that_follow_each_other_are_not_one_long_one() -> None:
         let_go[number].set()
     thread.join()
     assert said == []
+
+
+@pytest.mark.parametrize("is_agent", [False, True])
+def test_of_many_short_calls_in_one_step_none_is_blamed_but_the_agent_that_makes_them(is_agent: bool) -> None:
+    looks = 6
+    entered = [threading.Event() for _ in range(looks)]
+    let_go = [threading.Event() for _ in range(looks)]
+    threads: list[int] = []
+
+    @tool
+    async def fetch(number: int) -> None:
+        threads.append(threading.get_ident())
+        entered[number].set()
+        assert let_go[number].wait(60)
+
+    async def survey() -> None:
+        for number in range(looks):
+            await fetch(number)
+
+    async def main() -> None:
+        await (agent(survey)() if is_agent else survey())
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    watch, said = LagWatch(), []
+    for number in range(looks):
+        assert entered[number].wait(60)
+        said += watch.look(number / 4, 0.0, {threads[0]: sys._current_frames()[threads[0]]})
+        let_go[number].set()
+    thread.join()
+    assert [sentence.split()[0] for sentence in said] == ["survey"] * is_agent
 
 
 def test_a_loop_that_is_blocked_by_no_call_is_not_blamed_on_one() -> None:
