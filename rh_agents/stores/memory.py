@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import time
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from rh_agents.core._answers import expect_fitting
+from rh_agents.core._large_values import LARGE
 from rh_agents.core._loops import Home, Place, home
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
@@ -19,7 +21,7 @@ from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWind
 from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values import decode, decode_error, encode, encode_error
+from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large, is_large
 from rh_agents.stores._windows import Ticket, refusal
 
 __all__ = ["MemoryJournal", "MemoryStore"]
@@ -357,24 +359,27 @@ class MemoryJournal:
         stored = self._run.outcomes.get(key)
         if stored is None:
             raise StoreError(f"run {self.info.run_id!r} has no outcome for key {key.hex()}")
-        return _read(stored)
+        return await asyncio.to_thread(_read, stored) if _is_long(stored) else _read(stored)
 
     def load_nowait(self, key: bytes) -> Outcome | None:
-        """The same: memory has nothing to wait for."""
+        """The same: memory has nothing to wait for, but for large values, which are read beside the event loop."""
         self._expect_mine()
         stored = self._run.outcomes.get(key)
-        return None if stored is None else _read(stored)
+        return None if stored is None or _is_long(stored) else _read(stored)
 
     def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
         """Add an event with its outcome. Of two outcomes for one key the first counts; the second leaves no event."""
+        return self._add(event, outcome, None)
+
+    def _add(self, event: ExecutionEvent[Any], outcome: Outcome | None, stored: Outcome | None) -> Outcome | None:
+        """The same; `stored` is the outcome as it is kept, if that is known."""
         self._expect_mine()
         run = self._run
-        stored = None
         if outcome is not None:
             first = run.outcomes.get(outcome.key)
             if first is not None:
                 return _read(first)
-            stored = _written(outcome)
+            stored = stored or _written(outcome)
             if stored is not outcome and event.result is not None:
                 event = event.model_copy(update={"result": None})  # it may be changed from outside
         run.add(event, stored)
@@ -384,8 +389,13 @@ class MemoryJournal:
         return outcome
 
     async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """The same as `note`: memory has nothing to wait for."""
-        return self.note(event, outcome)
+        """The same as `note`: memory has nothing to wait for, but for large values, written beside the event loop."""
+        stored = None
+        if outcome is not None and outcome.error is None and _is_encoded(outcome.value) and is_large(outcome.value):
+            self._expect_mine()
+            data = await asyncio.to_thread(encode_large, outcome.value)
+            stored = outcome._replace(value=_Encoded(data))
+        return self._add(event, outcome, stored)
 
     async def flush(self) -> None:
         """Nothing waits."""
@@ -470,10 +480,20 @@ def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], out
 
 def _written(outcome: Outcome) -> Outcome:
     """The outcome as it is kept: what could be changed from outside is turned into text."""
-    if outcome.error is None and type(outcome.value) in _AS_THEY_ARE:
+    if outcome.error is None and not _is_encoded(outcome.value):
         return outcome
     error: Any = None if outcome.error is None else encode_error(outcome.error)
     return outcome._replace(value=_Encoded(encode(outcome.value)), error=error)
+
+
+def _is_encoded(value: object) -> bool:
+    """Whether a value is kept as text."""
+    return type(value) not in _AS_THEY_ARE
+
+
+def _is_long(stored: Outcome) -> bool:
+    """Whether an outcome is kept as text that is to be read in a thread."""
+    return isinstance(stored.value, _Encoded) and len(stored.value.data) > LARGE
 
 
 def _read(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:

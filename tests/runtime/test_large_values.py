@@ -17,6 +17,7 @@ from rh_agents.core._large_values import LARGE, value_in
 from rh_agents.core._pieces import PIECE, contains, spans
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.values import decode, encode, encode_large, is_large
+from rh_agents.testing._records import completed, outcome, request
 
 
 @storable
@@ -144,6 +145,30 @@ def test_the_event_loop_goes_on_while_a_large_result_is_written_and_read(
 
     asyncio.run(execute())
     asyncio.run(execute())
+
+
+@pytest.mark.parametrize("is_to_be_large", [False, True])
+def test_a_memory_store_writes_and_reads_what_is_large_beside_the_event_loop(is_to_be_large: bool) -> None:
+    """On the event loop it would be done in the first turn of its task; what a thread has done comes in a later one."""
+    value = ["x" * 100] * (10_000 if is_to_be_large else 10)
+    made = outcome(1, value)
+
+    async def main() -> None:
+        journal = await MemoryStore().open_run(request("monday"))
+        for work in (journal.append(completed("monday", made), made), journal.load(made.key)):
+            task = asyncio.ensure_future(work)
+            await asyncio.sleep(0)
+            assert task.done() is not is_to_be_large
+            found = await task
+            assert found is not None
+            assert found.value == value
+        assert (journal.load_nowait(made.key) is None) is is_to_be_large
+        second = outcome(1, ["another"] * 100_000)
+        counts = await journal.append(completed("monday", second), second)
+        assert counts is not None
+        assert counts.value == value, "of two outcomes for one key, the first counts"
+
+    asyncio.run(main())
 
 
 def test_what_is_changed_after_it_was_returned_is_recorded_as_it_was(tmp_path: Path) -> None:
