@@ -55,17 +55,13 @@ class KnownBatches:
         wanted, found, count = set(requests), dict[str, str](), 0
         async for state in self.recent(api, in_doubt=in_doubt):
             count += 1
-            if count > LOOKED_AT and (not in_doubt or state.created_at < since):
-                break
-            if api.keeps_marks:
-                if state.marks is None or (state.marks.run != marks.run and state.marks.requests != marks.requests):
-                    continue
-            elif state.created_at < since:
-                break
-            held = wanted.intersection(await self._held(api, state))
-            found.update(dict.fromkeys(held, state.id))
-            wanted -= held
-            if not wanted:
+            is_recent = state.created_at >= since
+            if _is_of(state, marks) if api.keeps_marks else is_recent:
+                held = wanted.intersection(await self._held(api, state))
+                found.update(dict.fromkeys(held, state.id))
+                wanted -= held
+            is_far_enough = count >= LOOKED_AT and not (in_doubt and is_recent)
+            if not wanted or is_far_enough or not (api.keeps_marks or is_recent):
                 break
         return found
 
@@ -156,3 +152,8 @@ class KnownBatches:
 
 def _may_hold(state: BatchState) -> bool:
     return state.is_whole or not state.is_ended
+
+
+def _is_of(state: BatchState, marks: Marks) -> bool:
+    """Whether a batch was made for this run, or of exactly these requests: earlier versions did not name the run."""
+    return state.marks is not None and (state.marks.run == marks.run or state.marks.requests == marks.requests)

@@ -35,8 +35,10 @@ from rh_agents.llms.anthropic_batch import AnthropicBatchApi
 
 __all__ = ["AnthropicChat"]
 
-_LENGTH = 4096
+_LENGTH = 4_096
 """The most tokens of an answer if nobody says it; the protocol requires a number."""
+_LENGTH_WITH_THOUGHTS = 16_384
+"""The same if the model decides how much it thinks before it answers: that counts as well."""
 _LONG_CACHING = 2.0
 """What it costs to put something into the cache for an hour, as a multiple of the price of input tokens
 (https://platform.claude.com/docs/en/build-with-claude/prompt-caching)."""
@@ -164,12 +166,20 @@ class AnthropicChat(ChatModel):
         return request.model_copy(update={"extra": {**request.extra, "thinking": thinking}})
 
     def _body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
-        thinking = request.extra.get("thinking")
-        budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-        length = _LENGTH + (budget if isinstance(budget, int) else 0)
         return request_body(
-            request, default_length=length, by_tool=self.answers_by_tool, caching=self.prompt_cache, stream=stream
+            request,
+            default_length=self.known_max_output,
+            by_tool=self.answers_by_tool,
+            caching=self.prompt_cache,
+            stream=stream,
         )
+
+    @property
+    def known_max_output(self) -> int:
+        """The most tokens of an answer where the request does not say it: what is sent then, and reserved."""
+        if self.thinking == "adaptive":
+            return _LENGTH_WITH_THOUGHTS
+        return _LENGTH + (self.thinking if isinstance(self.thinking, int) else 0)
 
     def _tool_of_answer(self, request: ChatRequest) -> str | None:
         """The name of the tool by which the answer is given, if it is."""

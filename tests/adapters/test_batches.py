@@ -20,7 +20,7 @@ from rh_agents.core.errors import (
     UnreadableAnswer,
 )
 from rh_agents.core.policies.budget import Budget
-from rh_agents.llms._batch_api import BatchApi
+from rh_agents.llms._batch_api import BatchApi, Marks
 from rh_agents.llms._batch_results import FETCHES, PATIENCE, read_lines
 from rh_agents.llms._batches import Batches, in_batches
 from rh_agents.testing import JumpingClock
@@ -177,6 +177,35 @@ def test_a_batch_that_got_no_answer_and_comes_into_the_list_late_is_not_paid_for
     assert world.run() == ["A", "B", "C"]
     assert Counter(world.provider.done) == Counter("abc")
     assert any("has the same requests" in line for line in world.told)
+
+
+def test_a_batch_that_was_looked_for_in_vain_is_looked_for_again_by_the_next_attempt() -> None:
+    world = World()
+    unlisted: list[Batch] = []
+    world.provider.before = always("create", lost, times=3)
+
+    def hide(_: int, name: str) -> None:
+        if name == "create":
+            unlisted.append(world.provider.batches.pop("batch_0"))
+            raise lost()
+
+    world.provider.after = hide
+    assert [type(each) for each in world.run()] == [ModelTimeout] * 3
+    world.provider.after = nothing
+    world.provider.batches["batch_0"] = unlisted[0]
+    assert world.run() == ["A", "B", "C"]
+    assert Counter(world.provider.done) == Counter("abc")
+
+
+def test_a_batch_that_may_have_been_made_is_looked_for_as_far_back_as_the_run_goes() -> None:
+    world = World()
+    world.provider.after = always("create", Crash)
+    world.crash()
+    world.provider.after = nothing
+    for number in range(250):
+        world.provider.create({f"x{number}": {"prompt": "x"}}, Marks("somebody", str(number)))
+    assert world.run() == ["A", "B", "C"]
+    assert Counter(world.provider.done) == Counter({"x": 250, "a": 1, "b": 1, "c": 1})
 
 
 @BOTH
