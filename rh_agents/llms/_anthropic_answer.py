@@ -67,15 +67,12 @@ def _count(data: Any, name: str) -> int:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15 else 0
 
 
-def read_answer(
-    data: Mapping[str, Any], *, reasons: Mapping[str, FinishReason] | None = None, answer_tool: str | None = None
-) -> ChatResponse:
+def read_answer(data: Mapping[str, Any], reasons: Mapping[str, FinishReason] | None = None) -> ChatResponse:
     """A whole answer.
 
     Args:
         data: as it came.
         reasons: what further reasons for its end mean.
-        answer_tool: the tool whose arguments are the text of the answer.
 
     Raises:
         UnreadableAnswer: it has not the form of one; with what it used.
@@ -83,7 +80,7 @@ def read_answer(
     """
     usage = usage_of(data.get("usage"))
     try:
-        return _read(data, usage, {**REASONS, **(reasons or {})}, answer_tool)
+        return _read(data, usage, {**REASONS, **(reasons or {})})
     except _WrongForm as wrong:
         raise UnreadableAnswer(f"the answer has not the form of one: {wrong}", usage=usage) from wrong
 
@@ -92,9 +89,7 @@ class _WrongForm(ValueError):
     """What does not fit the protocol."""
 
 
-def _read(
-    data: Mapping[str, Any], usage: Usage, reasons: Mapping[str, FinishReason], answer_tool: str | None
-) -> ChatResponse:
+def _read(data: Mapping[str, Any], usage: Usage, reasons: Mapping[str, FinishReason]) -> ChatResponse:
     blocks = data.get("content")
     if not isinstance(blocks, list) or not all(isinstance(each, dict) for each in blocks):
         raise _WrongForm("content is no list of blocks")
@@ -109,19 +104,13 @@ def _read(
     ended, refusal = reasons[reason], None
     texts = [_text(each, "text") for each in blocks if each.get("type") == "text"]
     calls = [_call(each) for each in blocks if each.get("type") == "tool_use"]
-    if answer_tool is not None and any(call.name == answer_tool for call in calls):
-        texts = [next(call.arguments for call in calls if call.name == answer_tool)]
-        calls = [call for call in calls if call.name != answer_tool]
-        ended = FinishReason.STOP if ended is FinishReason.TOOL_CALLS and not calls else ended
-    elif ended is FinishReason.TOOL_CALLS and not calls:
+    if ended is FinishReason.TOOL_CALLS and not calls:
         raise _WrongForm("it wants a tool to be called, and names none")
     if ended is FinishReason.CONTENT_FILTER:
         refusal = _refusal(data.get("stop_details"))
     if ended is FinishReason.STOP and not blocks:
         raise _WrongForm("it is empty")
-    is_kept = any(each.get("type") not in _PLAIN for each in blocks) and all(
-        each.get("name") != answer_tool for each in blocks if each.get("type") == "tool_use"
-    )
+    is_kept = any(each.get("type") not in _PLAIN for each in blocks)
     return ChatResponse(
         text="".join(texts),
         tool_calls=tuple(calls),
@@ -180,9 +169,9 @@ class AnswerInPieces:
         self.is_whole = False
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> Usage | None:
         """What it has used so far, as far as it says."""
-        return usage_of(self._usage) if self._usage else Usage()
+        return usage_of(self._usage) if self._usage else None
 
     def add(self, event: Mapping[str, Any]) -> ChatDelta | None:
         """Take in the next event; what is new in it.
@@ -254,9 +243,7 @@ class AnswerInPieces:
             raise IncompleteAnswer(f"block {index} ends, and is not open")
         self._closed.add(index)
 
-    def whole(
-        self, *, reasons: Mapping[str, FinishReason] | None = None, answer_tool: str | None = None
-    ) -> ChatResponse:
+    def whole(self, reasons: Mapping[str, FinishReason] | None = None) -> ChatResponse:
         """The answer, when the stream has come to its end.
 
         Raises:
@@ -264,11 +251,9 @@ class AnswerInPieces:
             UnreadableAnswer, PermanentModelError: as `read_answer`.
         """
         if not self.is_whole or self._closed != set(self._blocks):
-            raise IncompleteAnswer("the stream ended before the answer did", usage=self.usage or None)
+            raise IncompleteAnswer("the stream ended before the answer did")
         blocks = [self._finished(index) for index in sorted(self._blocks)]
-        return read_answer(
-            {**self._message, "content": blocks, "usage": self._usage}, reasons=reasons, answer_tool=answer_tool
-        )
+        return read_answer({**self._message, "content": blocks, "usage": self._usage}, reasons)
 
     def _finished(self, index: int) -> dict[str, Any]:
         block = self._blocks[index]

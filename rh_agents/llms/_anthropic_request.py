@@ -17,8 +17,10 @@ from pydantic_core import from_json
 
 from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
 from rh_agents.core.errors import InvalidRequest
+from rh_agents.llms._openai_request import ANSWER_TOOL, answer_tool_of, in_words
+from rh_agents.llms._providers import OutputMode
 
-__all__ = ["BLOCKS", "Caching", "answer_tool", "request_body"]
+__all__ = ["BLOCKS", "Caching", "request_body"]
 
 BLOCKS = "anthropic_content"
 """The key in `Message.provider` under which blocks of an answer go back as they came."""
@@ -30,7 +32,7 @@ def request_body(
     request: ChatRequest,
     *,
     default_length: int,
-    by_tool: bool = False,
+    mode: OutputMode | None = None,
     caching: Caching | None = None,
     stream: bool = False,
 ) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def request_body(
     Args:
         request: what to ask.
         default_length: the most tokens of the answer, if the request does not say it: the protocol requires it.
-        by_tool: whether an answer that must fit a schema is asked for as the arguments of a tool.
+        mode: how an answer that must fit a schema is asked for; None for any text.
         caching: how long what all requests have in common is kept in the provider's cache; None for not at all.
         stream: whether the answer shall come in pieces.
 
@@ -51,8 +53,10 @@ def request_body(
     system, messages = _conversation(request.messages)
     tools = [_tool(tool) for tool in request.tools]
     config: dict[str, Any] = {}
-    if request.output_schema is not None and by_tool:
-        tools.append(answer_tool(request))
+    if request.output_schema is not None and mode == "tool":
+        tools.append(_answer_tool(request))
+    elif request.output_schema is not None and mode == "prompt":
+        system.append({"type": "text", "text": in_words(request)})
     elif request.output_schema is not None:
         config["format"] = {"type": "json_schema", "schema": _plain(request.output_schema)}
     if caching is not None:
@@ -63,7 +67,7 @@ def request_body(
         "system": system or None,
         "messages": messages,
         "tools": tools or None,
-        "tool_choice": _tool_choice(request, by_tool=by_tool) if tools else None,
+        "tool_choice": _tool_choice(request, by_tool=mode == "tool") if tools else None,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "stop_sequences": list(request.stop) or None,
@@ -116,18 +120,26 @@ def _turn(message: Message) -> list[dict[str, Any]]:
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id}
         return [{**result, "content": blocks} if blocks else result]
     if message.role == "assistant":
-        kept = message.provider.get(BLOCKS)
-        if isinstance(kept, list) and _says(kept, message):
-            return [dict(block) for block in kept]
+        kept = _kept(message)
+        if kept is not None:
+            return kept
         return [*_blocks(message.content), *map(_tool_use, message.tool_calls)]
     return _blocks(message.content)
 
 
-def _says(blocks: Sequence[Any], message: Message) -> bool:
-    """Whether blocks are those of this message, and nobody has changed it since."""
+def _kept(message: Message) -> list[dict[str, Any]] | None:
+    """The blocks of which a message was made; None if there are none, or it was changed since.
+
+    Calls that nobody will answer, such as of the tool that gives the final answer, must not go back.
+    """
+    kept = message.provider.get(BLOCKS)
+    if not isinstance(kept, list):
+        return None
+    wanted = [call.id for call in message.tool_calls]
+    blocks = [dict(block) for block in kept if block.get("type") != "tool_use" or block.get("id") in wanted]
     texts = "".join(str(each.get("text", "")) for each in blocks if each.get("type") == "text")
-    calls = [each.get("id") for each in blocks if each.get("type") == "tool_use"]
-    return texts == message.text and calls == [call.id for call in message.tool_calls]
+    calls = [each["id"] for each in blocks if each.get("type") == "tool_use"]
+    return blocks if texts == message.text and calls == wanted else None
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:
@@ -193,11 +205,11 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     return written
 
 
-def answer_tool(request: ChatRequest) -> dict[str, Any]:
+def _answer_tool(request: ChatRequest) -> dict[str, Any]:
     """The tool whose arguments are the answer."""
     return {
-        "name": request.output_name or "answer",
-        "description": "Gives the final answer.",
+        "name": answer_tool_of(request),
+        "description": ANSWER_TOOL,
         "input_schema": {"type": "object", **(request.output_schema or {})},
     }
 

@@ -24,7 +24,7 @@ from rh_agents.core.errors import InputError
 from rh_agents.llms._providers import OutputMode, Provider
 from rh_agents.llms._tool_images import with_images_beside_tools
 
-__all__ = ["AnswerTool", "answer_tool_of", "mode_of", "request_body"]
+__all__ = ["ANSWER_TOOL", "AnswerTool", "answer_tool_of", "in_words", "mode_of", "request_body"]
 
 _CHOICES = ("auto", "none", "required")
 _LONGEST_NAME = 64
@@ -70,7 +70,7 @@ def request_body(
         schema = strict_schema(schema)
     if schema is not None and mode == "tool":
         name = answer_tool_of(request)
-        tools.append(_function(name, _ANSWER_TOOL, schema, strict))
+        tools.append(_function(name, ANSWER_TOOL, schema, strict))
         choice = choice if request.tools else _tool_choice(name)
     fields: dict[str, Any] = {
         "model": request.model,
@@ -101,11 +101,11 @@ def _messages(
 ) -> list[dict[str, Any]]:
     written = [_message(message, provider) for message in messages]
     if mode == "prompt" or (mode == "native" and not provider.shows_schema):
-        _tell(written, _in_words(request))
+        _tell(written, in_words(request))
     return written
 
 
-def _in_words(request: ChatRequest) -> str:
+def in_words(request: ChatRequest) -> str:
     """The schema for the eyes of the model."""
     when = "When you have called all the tools that you need, answer" if request.tools else "Answer"
     schema = json.dumps(request.output_schema, ensure_ascii=False, separators=(",", ":"))
@@ -181,7 +181,7 @@ def _document(part: DocumentPart) -> dict[str, Any]:
 
 # -- tools and types --------------------------------------------------------------------------------------------------
 
-_ANSWER_TOOL = "Give your answer. Call this, and no other tool beside it, when you know all that you need for it."
+ANSWER_TOOL = "Give your answer. Call this, and no other tool beside it, when you know all that you need for it."
 
 
 def _function(name: str, description: str, parameters: dict[str, Any], strict: bool) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class AnthropicBatchApi:
         account: the server, the key and the model.
         sdk: gives the client that the event loop uses.
         body: makes the fields of a request.
-        read: reads an answer.
+        read: makes the answer to a request of the object that answers it.
     """
 
     most = 100_000
@@ -47,7 +47,7 @@ class AnthropicBatchApi:
         account: object,
         sdk: Callable[[], Awaitable[Any]],
         body: Callable[[ChatRequest], dict[str, Any]],
-        read: Callable[[Mapping[str, Any], ChatRequest], ChatResponse],
+        read: Callable[[ChatRequest, Mapping[str, Any]], ChatResponse],
     ) -> None:
         self.name = name
         self.account = account
@@ -137,7 +137,7 @@ class AnthropicBatchApi:
         result = line.get("result")
         kind = result.get("type") if isinstance(result, dict) else None
         if isinstance(result, dict) and kind == "succeeded" and isinstance(result.get("message"), dict):
-            return self._read(result["message"], request)
+            return self._read(request, result["message"])
         if isinstance(result, dict) and kind == "errored":
             raise error_of_body(result.get("error"), self.name)
         if kind in _NOT_TRIED:

@@ -11,10 +11,12 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, FinishReason
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.chat.schema import AnswerType
-from rh_agents.core.errors import AccessDenied, IncompleteAnswer
+from rh_agents.core.errors import AccessDenied, IncompleteAnswer, ModelError
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
-from rh_agents.core.usage import Price
+from rh_agents.core.usage import Price, Usage
 from rh_agents.llms._clients import Clients, bounded
+from rh_agents.llms._openai_request import AnswerTool, answer_tool_of
+from rh_agents.llms._providers import OutputMode
 from rh_agents.llms._sse import server_events
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
@@ -28,8 +30,8 @@ except ModuleNotFoundError as _error:
 
 from rh_agents.llms._anthropic_answer import AnswerInPieces, read_answer, read_json
 from rh_agents.llms._anthropic_errors import CAUGHT, error_of, error_of_body
-from rh_agents.llms._anthropic_request import Caching, answer_tool, request_body
-from rh_agents.llms._http import http_client
+from rh_agents.llms._anthropic_request import Caching, request_body
+from rh_agents.llms._http import UNSAID, http_client, was_not_sent
 from rh_agents.llms._waits import advice_in
 from rh_agents.llms.anthropic_batch import AnthropicBatchApi
 
@@ -76,8 +78,9 @@ class AnthropicChat(ChatModel):
     prompt_cache: Caching | None = None
     """How long the provider keeps what requests have in common: "5m" or "1h". Marks the end of the tools and of what
     the model is told first, and the end of the conversation. Changes no answer, and so no identity."""
-    answers_by_tool: bool = False
-    """Whether an object is asked for as the arguments of a tool: for models that have no structured outputs."""
+    output_mode: OutputMode = "native"
+    """How an answer of a type is asked for: as a structured output ("native"), which goes together with tools; as the
+    arguments of a further tool ("tool") or in words ("prompt"), for models that have no structured outputs."""
     finish_reasons: Mapping[str, FinishReason] = Field(default_factory=dict)
     """What further reasons for the end of an answer mean."""
 
@@ -165,14 +168,24 @@ class AnthropicChat(ChatModel):
         )
         return request.model_copy(update={"extra": {**request.extra, "thinking": thinking}})
 
-    def _body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+    def body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+        """The fields of a request."""
         return request_body(
             request,
             default_length=self.known_max_output,
-            by_tool=self.answers_by_tool,
+            mode=self._mode_of(request),
             caching=self.prompt_cache,
             stream=stream,
         )
+
+    def _mode_of(self, request: ChatRequest) -> OutputMode | None:
+        if request.output_schema is None:
+            return None
+        return "prompt" if self.output_mode == "tool" and request.tool_choice == "none" else self.output_mode
+
+    def _answer_tool(self, request: ChatRequest) -> AnswerTool:
+        """What reads answers that come as a tool call."""
+        return AnswerTool(answer_tool_of(request) if self._mode_of(request) == "tool" else None)
 
     @property
     def known_max_output(self) -> int:
@@ -181,29 +194,27 @@ class AnthropicChat(ChatModel):
             return _LENGTH_WITH_THOUGHTS
         return _LENGTH + (self.thinking if isinstance(self.thinking, int) else 0)
 
-    def _tool_of_answer(self, request: ChatRequest) -> str | None:
-        """The name of the tool by which the answer is given, if it is."""
-        if request.output_schema is None or not self.answers_by_tool:
-            return None
-        return str(answer_tool(request)["name"])
+    def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse:
+        """What a whole answer to a request says.
+
+        Raises:
+            ModelError: by kind; with what it used.
+        """
+        return self._answer_tool(request).read(read_answer(data, self.finish_reasons))
 
     def batch_api(self) -> AnthropicBatchApi:
         """Anthropic's Message Batches, for `in_batches`."""
-
-        def read(data: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
-            return read_answer(data, reasons=self.finish_reasons, answer_tool=self._tool_of_answer(request))
-
-        return AnthropicBatchApi(self.name, (self.base_url, self.api_key, self.model), self.sdk, self._body, read)
+        account = (self.base_url, self.api_key, self.model)
+        return AnthropicBatchApi(self.name, account, self.sdk, self.body, self.read)
 
     async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
         """Ask once.
 
         Raises:
-            ModelError: by kind.
+            ModelError: by kind; with what it used all the same.
         """
         client = await self.sdk()
-        body = self._body(request, stream=on_delta is not None)
-        tool = self._tool_of_answer(request)
+        body = self.body(request, stream=on_delta is not None)
         try:
             async with client.messages.with_streaming_response.create(
                 model=request.model, max_tokens=body["max_tokens"], messages=[], extra_body=body
@@ -213,29 +224,56 @@ class AnthropicChat(ChatModel):
                     self.heed(advice)
                 pieces = bounded(response.iter_bytes(), self.max_bytes)
                 if on_delta is not None:
-                    return await self._read_stream(pieces, on_delta, tool)
+                    return await self._read_stream(request, pieces, on_delta)
                 data = read_json(b"".join([piece async for piece in pieces]))
                 if data.get("type") == "error":
                     raise error_of_body(data, self.name)
-                return read_answer(data, reasons=self.finish_reasons, answer_tool=tool)
+                return self.read(request, data)
         except CAUGHT as error:
-            raise error_of(error, self.name) from error
-        except RecursionError as error:
-            raise IncompleteAnswer(f"{self.name}: the answer is nested too deeply") from error
+            found = error_of(error, self.name)
+            if found.status is None and not was_not_sent(error, anthropic.AnthropicError):
+                self._count(found, request)
+            raise found from error
+        except ModelError as error:
+            self._count(error, request)
+            raise
 
-    async def _read_stream(self, pieces: AsyncIterator[bytes], on_delta: OnDelta, tool: str | None) -> ChatResponse:
-        """Put the answer together. It is whole when the server has said so: both why it ended, and that it ended."""
-        answer = AnswerInPieces()
-        async for event in server_events(pieces):
-            data = read_json(event.data)
-            if data.get("type") == "error" or event.kind == "error":
-                raise error_of_body(data, self.name)
-            delta = answer.add(data)
-            if answer.is_whole:
-                return answer.whole(reasons=self.finish_reasons, answer_tool=tool)
-            if delta is not None:
-                await on_delta(delta)
-        raise IncompleteAnswer(f"{self.name}: the stream broke off before its end", usage=answer.usage or None)
+    def _count(self, error: ModelError, request: ChatRequest) -> None:
+        """Say what a request used whose answer is of no use and does not say that itself."""
+        if error.usage is None and isinstance(error, UNSAID):
+            error.usage = self.unanswered(request)
+
+    async def _read_stream(self, request: ChatRequest, pieces: AsyncIterator[bytes], on_delta: OnDelta) -> ChatResponse:
+        """Put the answer together. It is whole when the server has said so: both why it ended, and that it ended.
+
+        Where it breaks off, the server has said what it read, and perhaps a part of what it wrote.
+        """
+        answer, tool = AnswerInPieces(), self._answer_tool(request)
+        try:
+            async for event in server_events(pieces):
+                data = read_json(event.data)
+                if data.get("type") == "error" or event.kind == "error":
+                    raise error_of_body(data, self.name)
+                delta = answer.add(data)
+                if answer.is_whole:
+                    return tool.read(answer.whole(self.finish_reasons))
+                if delta is not None:
+                    await on_delta(tool.delta(delta))
+            raise IncompleteAnswer(f"{self.name}: the stream broke off before its end")
+        except ModelError as error:
+            error.usage = error.usage or self._so_far(answer, request)
+            raise
+        except CAUGHT as error:
+            found = error_of(error, self.name)
+            found.usage = self._so_far(answer, request)
+            raise found from error
+
+    def _so_far(self, answer: AnswerInPieces, request: ChatRequest) -> Usage | None:
+        """What an answer used that broke off: its input as the server said, its output as it was reserved."""
+        if answer.usage is None:
+            return None
+        reserved = self.unanswered(request)
+        return replace(answer.usage, output_tokens=reserved.output_tokens, estimates=1)
 
     # -- the client ---------------------------------------------------------------------------------------------------
 

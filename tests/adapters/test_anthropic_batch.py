@@ -108,6 +108,25 @@ def test_a_batch_that_was_made_when_the_process_died_is_found_by_its_answers() -
     assert [len(server.requests[name]) for name in server.batches] == [2, 1]
 
 
+def test_requests_that_expired_before_anybody_knew_of_their_batch_are_submitted_again() -> None:
+    def answering(body: dict[str, Any]) -> Any:
+        return Reply("expired") if question(body) == "b" and len(server.batches) == 1 else echo(body)
+
+    server, store = AnthropicServer(answering), MemoryStore()
+    server.fails_before_answering = True
+
+    async def die() -> None:
+        while not server.batches:  # noqa: ASYNC110 - a server has no events
+            await asyncio.sleep(0.001)
+        raise Crash
+
+    with pytest.raises(Crash):
+        run(server, ["a", "b"], store, die)
+    results, _ = run(server, ["a", "b"], store)
+    assert [each.unwrap().text for each in results] == ["A", "B"]
+    assert [len(server.requests[name]) for name in server.batches] == [2, 1]
+
+
 def test_a_batch_that_was_made_though_the_answer_was_lost_is_looked_for() -> None:
     server = AnthropicServer(echo)
     server.fails_before_answering = True
@@ -136,7 +155,7 @@ class Verdict(BaseModel):
 
 def test_an_object_that_is_asked_for_by_a_tool_is_read_from_a_batch_as_well() -> None:
     server = AnthropicServer(lambda _: message(tool_use("t", "Verdict", mood="good")))
-    results, _ = run(server, ["a"], output=Verdict, answers_by_tool=True)
+    results, _ = run(server, ["a"], output=Verdict, output_mode="tool")
     assert results[0].unwrap().output == Verdict(mood="good")
 
 

@@ -303,7 +303,7 @@ def test_an_object_is_asked_for_in_the_part_of_json_schema_that_is_understood() 
 @BOTH
 def test_an_object_can_be_asked_for_as_the_arguments_of_a_tool(streamed: bool) -> None:
     server = says(text("Well:"), tool_use("t", "Verdict", mood="good", stars=4))
-    found = ask(server, call={"output": Verdict}, answers_by_tool=True, streamed=streamed)
+    found = ask(server, call={"output": Verdict}, output_mode="tool", streamed=streamed)
     assert found.output == Verdict(mood="good", stars=4)
     assert found.finish_reason is FinishReason.STOP
     assert not found.tool_calls
@@ -313,9 +313,28 @@ def test_an_object_can_be_asked_for_as_the_arguments_of_a_tool(streamed: bool) -
 
 def test_a_model_that_thinks_is_not_made_to_call_the_tool_that_gives_its_answer() -> None:
     server = says(thinking("Hm."), tool_use("t", "Verdict", mood="good", stars=4))
-    found = ask(server, call={"output": Verdict}, answers_by_tool=True, thinking="adaptive")
+    found = ask(server, call={"output": Verdict}, output_mode="tool", thinking="adaptive")
     assert found.output == Verdict(mood="good", stars=4)
     assert "tool_choice" not in server.bodies[0]
+
+
+def test_an_object_can_be_asked_for_in_words() -> None:
+    server = says(text('```json\n{"mood": "good", "stars": 4}\n```'))
+    found = ask(
+        server, [Message.system("Be fair."), Message.user("Well?")], call={"output": Verdict}, output_mode="prompt"
+    )
+    assert found.output == Verdict(mood="good", stars=4)
+    assert "JSON schema" in server.bodies[0]["system"][1]["text"]
+    assert "output_config" not in server.bodies[0]
+
+
+def test_an_answer_beside_calls_of_tools_is_none_yet_and_does_not_go_back() -> None:
+    server = says(thinking("Hm."), tool_use("a", "f"), tool_use("b", "Verdict", mood="good", stars=4))
+    found = ask(server, call={"output": Verdict}, output_mode="tool", thinking="adaptive")
+    assert [call.name for call in found.tool_calls] == ["f"]
+    server.answering = lambda _: message(text("Yes."))
+    ask(server, [Message.user("Hello?"), found.message, Message.tool("a", "done")], thinking="adaptive")
+    assert server.bodies[1]["messages"][1]["content"] == [thinking("Hm."), tool_use("a", "f")]
 
 
 def test_what_requests_have_in_common_is_marked_for_the_cache_and_that_is_no_part_of_their_identity() -> None:
@@ -448,6 +467,47 @@ def test_an_error_in_the_middle_of_a_stream_has_its_kind() -> None:
     broken = [*begun, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}]
     with pytest.raises(ModelOverloaded, match="Overloaded"):
         ask(AnthropicServer(lambda _: stream(broken)), streamed=True)
+
+
+def always(reply: Reply) -> Callable[[dict[str, Any]], Reply]:
+    return lambda _: reply
+
+
+def test_a_stream_that_breaks_off_counts_as_what_was_read_and_what_was_reserved_to_be_written() -> None:
+    begun = events(
+        message(text("Hello"), usage={"input_tokens": 70, "cache_read_input_tokens": 30, "output_tokens": 9})
+    )
+    for reply in (stream(begun[:5]), stream(begun[:5], cut_at=500, length=5_000), stream(begun, hang="body")):
+        with pytest.raises(ModelError) as caught:
+            ask(AnthropicServer(always(reply)), streamed=True, max_tokens=50, idle_timeout=0.2)
+        used = caught.value.usage
+        assert used is not None
+        assert (used.input_tokens, used.cached_tokens, used.output_tokens, used.estimates) == (100, 30, 50, 1)
+
+
+def test_an_answer_that_never_came_counts_as_what_was_reserved_and_a_refused_request_as_nothing() -> None:
+    with pytest.raises(ModelTimeout) as caught:
+        ask(AnthropicServer(lambda _: Reply(hang="headers")), max_tokens=50, idle_timeout=0.2)
+    assert caught.value.usage is not None
+    assert (caught.value.usage.output_tokens, caught.value.usage.estimates) == (50, 1)
+    with pytest.raises(InvalidRequest) as refused:
+        ask(AnthropicServer(lambda _: problem(400, "invalid_request_error", "no")))
+    assert refused.value.usage is None
+
+
+def test_what_is_sent_as_the_greatest_length_is_what_budgets_reserve() -> None:
+    cases: list[tuple[dict[str, Any], int]] = [({}, 4_096), ({"thinking": 10_000}, 14_096), ({"max_tokens": 100}, 100)]
+    for settings, tokens in cases:
+        model = AnthropicChat("m", api_key="k", **settings)
+        request = model.request("Hello?")
+        assert model.body(request)["max_tokens"] == model.estimate(request).output_tokens == tokens
+
+
+def test_more_of_a_block_that_has_ended_belongs_to_nothing() -> None:
+    sound = events(message(text("Hello"), text("you")))
+    late = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "!"}}
+    with pytest.raises(IncompleteAnswer, match="not open"):
+        ask(AnthropicServer(answered([*sound[:-2], late, *sound[-2:]])), streamed=True)
 
 
 def test_a_request_that_failed_is_made_once_since_there_is_one_layer_of_retries() -> None:
