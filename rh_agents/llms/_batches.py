@@ -54,6 +54,7 @@ from rh_agents.core.errors import (
 from rh_agents.core.keys import child_key, idempotency_key
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.usage import Usage
 from rh_agents.llms._batch_api import BatchApi, BatchState, HasBatches, Marks
 from rh_agents.llms._batch_finding import LOOKED_AT, KnownBatches
 from rh_agents.llms._batch_results import Absent, Answers, Sleep, Tell
@@ -213,7 +214,7 @@ class Batches:
         while True:
             found = await _unless_stopped(scope.run, self._answers_of(api, place["batch"]).line(place["request"]))
             if isinstance(found, dict):
-                return api.read(found, request)
+                return _read(api, found, model, request)
             if _is_not_to_blame(found, place["request"]):
                 await self._when_there_is_room(scope.run, api, found)
                 place = await self._enter(scope.run, _Handover(api, handover.body, place["request"], in_doubt=True))
@@ -224,7 +225,7 @@ class Batches:
                     place = await self._submitted(scope, replace(handover, id="", in_doubt=False))
                     continue
                 await _leave(scope, handover.body, place)
-            raise _error_of(found, place, api.name, lambda: model.estimate(request))
+            raise _error_of(found, place, api.name, lambda: model.unanswered(request))
 
     def _answers_of(self, api: BatchApi, batch: str) -> Answers:
         answers = self._answers.get(batch)
@@ -397,7 +398,17 @@ def _is_not_to_blame(found: Absent, request: str) -> bool:
     return found.state.is_crowded or bool(found.refusals and request not in found.refusals)
 
 
-def _error_of(found: Absent, place: dict[str, str], name: str, estimate: Callable[[], Any]) -> ModelError:
+def _read(api: BatchApi, line: dict[str, Any], model: ChatModel, request: ChatRequest) -> ChatResponse:
+    """The answer in a line. One that is none was paid for all the same."""
+    try:
+        return api.read(line, request)
+    except UnreadableAnswer as error:
+        if error.usage is None:
+            error.usage = model.unanswered(request)
+        raise
+
+
+def _error_of(found: Absent, place: dict[str, str], name: str, estimate: Callable[[], Usage]) -> ModelError:
     """Why there is no answer."""
     batch = place["batch"]
     if found.error is not None:
@@ -409,7 +420,7 @@ def _error_of(found: Absent, place: dict[str, str], name: str, estimate: Callabl
     if found.remains is not None or found.nameless:
         which = "its line" if found.remains is not None else f"{found.nameless:,} of its lines"
         text = f"{name}: batch {batch}: {which} cannot be read, so the answer is lost; it was paid for"
-        return UnreadableAnswer(text, usage=replace(estimate(), cost=0.0, requests=1, estimates=1))
+        return UnreadableAnswer(text, usage=estimate())
     return ModelTimeout(f"{name}: batch {batch} ended without an answer to this request")
 
 

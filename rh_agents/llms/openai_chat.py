@@ -15,10 +15,7 @@ from rh_agents.core.errors import (
     AccessDenied,
     IncompleteAnswer,
     ModelError,
-    ModelTimeout,
-    ModelUnreachable,
     PermanentModelError,
-    UnreadableAnswer,
 )
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
@@ -40,7 +37,7 @@ except ModuleNotFoundError as _error:
         f"OpenAIChat needs the package {_error.name}: pip install 'rh_agents[openai]'", name=_error.name
     ) from _error
 
-from rh_agents.llms._http import http_client
+from rh_agents.llms._http import UNSAID, http_client, was_not_sent
 from rh_agents.llms._openai_answer import BROKEN_OFF, AnswerInPieces, read_answer
 from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_body
 from rh_agents.llms.openai_batch import OpenAIBatchApi
@@ -51,14 +48,6 @@ _CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
 _END = b"[DONE]"
 _AFTER_THE_END = 0.5
 """Seconds. Some servers say what was used after the end event, and some keep the connection open without a word."""
-_NOT_SENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-)
-"""Errors after which nobody can have worked on the request."""
 
 
 class OpenAIChat(ChatModel):
@@ -253,7 +242,7 @@ class OpenAIChat(ChatModel):
                 return await self._read_stream(request, pieces, on_delta)
         except _CAUGHT as error:
             found = error_of(error, self.name)
-            if found.status is None and not _was_not_sent(error):
+            if found.status is None and not was_not_sent(error, openai.OpenAIError):
                 self._count(found, request)
             raise found from error
         except ModelError as error:
@@ -262,7 +251,7 @@ class OpenAIChat(ChatModel):
 
     def _count(self, error: ModelError, request: ChatRequest) -> None:
         """Say what a request used whose answer is of no use and does not say that itself."""
-        is_unsaid = isinstance(error, _UNSAID) or type(error) is PermanentModelError
+        is_unsaid = isinstance(error, UNSAID) or type(error) is PermanentModelError
         if error.usage is None and is_unsaid:
             error.usage = self.unanswered(request)
 
@@ -318,19 +307,6 @@ class OpenAIChat(ChatModel):
         if key is None:
             register_found("OPENAI_API_KEY", sdk.api_key)
         return sdk
-
-
-_UNSAID = (ModelTimeout, ModelUnreachable, IncompleteAnswer, UnreadableAnswer)
-"""Errors after which the provider may have worked on the request, though no answer says so."""
-
-
-def _was_not_sent(error: BaseException | None) -> bool:
-    """Whether a request failed before anybody got it."""
-    while error is not None:
-        if isinstance(error, _NOT_SENT) or type(error) is openai.OpenAIError:
-            return True
-        error = error.__cause__
-    return False
 
 
 async def _hear_out(events: AsyncIterator[ServerEvent], answer: AnswerInPieces) -> None:

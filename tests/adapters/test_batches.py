@@ -277,6 +277,7 @@ def test_a_line_that_cannot_be_read_is_the_failure_of_its_request_and_counts_as_
     assert isinstance(results[1], UnreadableAnswer)
     assert results[1].usage is not None
     assert results[1].usage.estimates == 1
+    assert world.spent > 2 * 15 / 1e6 / 2
     assert len(world.provider.batches) == 1
     assert world.provider.operations.count("content") == FETCHES
 

@@ -343,6 +343,7 @@ def test_a_line_without_status_and_body_is_an_answer_that_cannot_be_read() -> No
     server = Odd(line=lambda line: json.dumps({**json.loads(line), "response": {"status_code": 200}}).encode())
     results, _ = run(server, ["a"], retry=RetryPolicy(max_attempts=3))
     assert isinstance(results[0].error, UnreadableAnswer)
+    assert results[0].error.usage is not None
     assert len(server.batches) == 1
 
 
