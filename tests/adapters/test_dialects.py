@@ -14,8 +14,15 @@ import pytest
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents import Price, Usage
-from rh_agents.core.chat import ChatResponse, Message, ToolCall
-from rh_agents.core.errors import AnswerTruncated, IncompleteAnswer, ModelError, ModelOverloaded, ModelRefused
+from rh_agents.core.chat import ChatResponse, ImagePart, Message, ToolCall
+from rh_agents.core.errors import (
+    AnswerTruncated,
+    IncompleteAnswer,
+    ModelError,
+    ModelOverloaded,
+    ModelRefused,
+    UnreadableAnswer,
+)
 from rh_agents.llms import OpenAIChat
 from tests.services.dialects import llama_cpp, lm_studio, openrouter
 from tests.services.dialects.all_of_them import DIALECTS
@@ -121,6 +128,15 @@ def test_what_the_provider_wants_back_it_gets_back_and_nothing_else(dialect: Dia
 
 
 @ALL
+def test_images_that_tools_show_are_sent_in_an_order_of_messages_that_the_provider_takes(dialect: Dialect) -> None:
+    made = turn(dialect, shows=ImagePart.from_bytes(b"png"))
+    assert made.value == ANSWER
+    sent = json.dumps(made.bodies[-1]["messages"])
+    assert sent.count("data:image/png;base64,") == len(CITIES)
+    assert all(isinstance(each["content"], str) for each in made.bodies[-1]["messages"] if each["role"] == "tool")
+
+
+@ALL
 def test_a_conversation_of_another_provider_is_taken_with_its_ids(dialect: Dialect) -> None:
     """Such as those of vLLM, which are longer than OpenAI takes, and contain what Mistral does not."""
     calls = [
@@ -214,6 +230,27 @@ def test_two_calls_with_the_same_id_are_two_and_one_that_is_said_again_is_one() 
     said_again = replace(gemini.calls(wanted), stream=b"\n\n".join([first, second, second, first, *rest]))
     calls = asked(gemini, said_again, is_streamed=True).tool_calls
     assert [json.loads(call.arguments)["city"] for call in calls] == list(CITIES)
+
+
+def test_where_the_pieces_of_two_calls_were_mixed_none_is_made() -> None:
+    """What one call has too much, another one lacks: it would be made with half of its arguments."""
+    openai = DIALECTS["OpenAI"]
+    says = openai.calls([Wanted("population", {"city": city}) for city in CITIES])
+    mixed = says.stream.replace(
+        b'{"index": 1, "function": {"arguments": "rgen"}}', b'{"index": 0, "function": {"arguments": "rgen"}}'
+    )
+    assert mixed != says.stream
+    with pytest.raises(UnreadableAnswer, match="mixed"):
+        asked(openai, replace(says, stream=mixed), is_streamed=True)
+
+
+def test_a_field_to_give_back_that_changes_its_kind_is_an_answer_that_cannot_be_read() -> None:
+    says = DIALECTS["DeepSeek"].says(ANSWER)
+    for odd in (b'["x"]', b'{"a": 1}'):
+        changed = says.stream.replace(b'"reasoning_content": "I need bo"', b'"reasoning_content": ' + odd)
+        assert changed != says.stream
+        with pytest.raises(UnreadableAnswer, match="reasoning_content"):
+            asked(DIALECTS["DeepSeek"], replace(says, stream=changed), is_streamed=True)
 
 
 # -- whose dialect it is ----------------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ def events_in(pieces: Sequence[bytes]) -> list[ServerEvent]:
 
 
 STREAM = (
-    b"\xef\xbb\xbfdata: a\rdata:b\r\n\r\n: busy\n\nevent: error\ndata:  c\n\nid: 7\n\ndata\n\r"
+    b"\xef\xbb\xbfdata: a\r\ndata:b\r\n\r\n: busy\n\nevent: error\ndata:  c\n\nid: 7\n\ndata\n\r"
     b"data: \xc3\xa9\r\r\ndata: [DONE]"
 )
 

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from rh_agents import Usage
@@ -111,6 +112,7 @@ class Dialect:
         refusal: its error for a request, from the status and the message.
         key_header: where it wants the key.
         path: the end of the path, and its query.
+        user_after_tool: whether a message of the user may follow one of a tool.
         is_observed: whether this was compared with a running server.
     """
 
@@ -133,6 +135,7 @@ class Dialect:
     refusal: Callable[[int, str], Reply]
     key_header: tuple[str, str] = ("authorization", "Bearer key")
     path: str = "/chat/completions"
+    user_after_tool: bool = True
     is_observed: bool = False
 
     def refuse(self, exchange: Exchange) -> Reply | None:
@@ -148,6 +151,9 @@ class Dialect:
             for call in message.get("tool_calls") or ():
                 if not re.fullmatch(self.call_ids, call["id"]):
                     return self.refusal(400, f"Tool call id was {call['id']} but must be {self.call_ids}")
+        roles = [message["role"] for message in body["messages"]]
+        if not self.user_after_tool and ("tool", "user") in pairwise(roles):
+            return self.refusal(400, "Unexpected role 'user' after role 'tool'")
         if self.output == "refused with tools" and body.get("response_format") and body.get("tools"):
             return self.refusal(400, "json mode cannot be combined with tool/function calling")
         if self.output == "unknown" and (body.get("response_format") or {}).get("type") == "json_schema":

@@ -78,6 +78,7 @@ DIALECT = Dialect(
     fields=COMMON | {"max_tokens", "random_seed", "parallel_tool_calls", "n", "safe_prompt", "reasoning_effort"},
     refuses_others=True,
     call_ids="[a-zA-Z0-9]{9}",
+    user_after_tool=False,
     assistant_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
     endings={
         "stop": "stop",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from rh_agents import Agent, ExecutionState, ExecutionStatus, Usage, tool
-from rh_agents.core.chat import ChatDelta
+from rh_agents.core.chat import ChatDelta, ImagePart
 from rh_agents.llms import AzureChat, OpenAIChat
 from tests.services.dialects.kit import CITIES, Dialect, play
 from tests.services.model_server import Exchange, ModelServer, Reply, model_server
@@ -67,18 +67,19 @@ def turn(
     is_streamed: bool = False,
     output: Any = None,
     tool_choice: str | None = None,
+    shows: ImagePart | None = None,
     answering: Callable[[Exchange], Reply] | None = None,
     **settings: Any,
 ) -> Turn:
-    """Which of the two cities is larger, asked of an agent with one tool."""
+    """Which of the two cities is larger, asked of an agent with one tool, which may show an image beside a number."""
     called: list[str] = []
     deltas: list[ChatDelta] = []
 
     @tool
-    async def population(city: str) -> int:
+    async def population(city: str) -> Any:
         """How many people live there."""
         called.append(city)
-        return CITIES[city]
+        return CITIES[city] if shows is None else [str(CITIES[city]), shows]
 
     async def hear(event: Any) -> None:
         if event.execution_status is ExecutionStatus.PROGRESS:
