@@ -254,6 +254,23 @@ def test_a_cancellation_that_waits_for_a_commit_arrives_at_the_next_await(world:
     run_virtually(main)
 
 
+def test_a_call_that_is_recorded_gives_its_result_though_its_subscribers_take_their_time(world: World) -> None:
+    pay = world.make_fetch()
+
+    async def main() -> None:
+        state = world.again()
+        state.event_bus.subscribe(lambda event: asyncio.sleep(5))
+        async with state:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(8):  # STARTED until 5, the call until 6
+                    paid = await pay("paid")
+                    await asyncio.sleep(10)
+        assert paid == "paid"
+        assert await world.values() == ["paid"]
+
+    run_virtually(main)
+
+
 def test_a_scope_of_anyio_cuts_off_no_call_that_has_finished(world: World) -> None:
     """It cancels again and again until its block ends, at each turn of the event loop, so time goes on by itself."""
 
@@ -317,6 +334,33 @@ def test_the_timeout_of_a_group_does_not_count_while_recorded_results_are_read(w
             with pytest.raises(GroupTimeout, match="9 of 10 members"):
                 await work("abcdefghij")
         assert world.begun == ["f", "g", "h", "i", "j"], "from the first call that is made, it does"
+
+    run_virtually(main)
+
+
+def test_members_that_the_program_has_no_more_are_not_waited_for_when_failures_are_judged(world: World) -> None:
+    """The one that ended before the failure never comes, and what is new begins when the iterable has ended."""
+    fetch = world.make_fetch()
+    world.seconds, world.down = {"bad": 3.0}, ["bad"]
+
+    async def work(items: list[str]) -> list[Any]:
+        async def slowly() -> AsyncIterator[str]:
+            for item in items:
+                await asyncio.sleep(0.5)
+                yield item
+            await asyncio.sleep(5)
+
+        async with parallel(fail_after=9, name="pages") as p:
+            p.map(fetch, slowly())
+            return [result.result or result.error_message for result in await p.gather()]
+
+    async def main() -> None:
+        async with world.again():
+            assert await work(["good", "bad"]) == ["good", "ConnectionError: bad is down"]
+        world.forget()
+        async with world.again(retry_failed=False):
+            assert await work(["bad", "new"]) == ["ConnectionError: bad is down", "new"]
+        assert world.begun == ["new"]
 
     run_virtually(main)
 
