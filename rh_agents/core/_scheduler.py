@@ -500,6 +500,11 @@ class Scheduler:
         is_waiting = self._parked or self._held or not self.roster.is_empty
         return not self._running and not is_waiting and self._feeder is None
 
+    @property
+    def has_left_something(self) -> bool:
+        """Whether a member has no result yet, and may come to one: it runs, or waits, or cannot go on for now."""
+        return not self.is_idle or (self.stop is not None and not self.is_draining)
+
     def _note(self, stop: StopRun) -> None:
         """A member cannot go on. If the program has given the group up, nobody waits for that."""
         if self.is_draining or not self.is_halted:

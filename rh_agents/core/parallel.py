@@ -261,11 +261,8 @@ class ParallelExecutionManager:
     async def _end_block(self) -> None:
         """The block came to its end: wait for what it left running, and raise what it did not see."""
         self._judge()
-        if self._stream is not None and not self._stream.is_exhausted:
-            if self._scheduler.is_idle:
-                self._scheduler.forget_stop()
-            else:
-                self._halt(cause=EndingCause.LEFT)
+        if self._stream is not None and not self._stream.is_exhausted and self._scheduler.has_left_something:
+            self._halt(cause=EndingCause.LEFT)
         self._scheduler.buffer = float("inf")  # nobody reads any more, so there is nobody to wait for
         self._scheduler.fill()
         try:
@@ -637,7 +634,7 @@ class ParallelExecutionManager:
         outcome, and the ending is recorded: before anybody is told of it.
         """
         if not self._scheduler.is_halted:
-            is_early = cause is not EndingCause.LEFT or not self._scheduler.is_idle  # else nothing is cut off
+            is_early = cause is not EndingCause.LEFT or self._scheduler.has_left_something  # else nothing is cut off
             if cause is not None and is_early:
                 self._note_ending(cause, member, message)
         if cause is None or self._replayed is None:

@@ -338,6 +338,39 @@ def test_the_timeout_of_a_group_does_not_count_while_recorded_results_are_read(w
     run_virtually(main)
 
 
+@pytest.mark.parametrize("how", ["left", "raised"])
+def test_a_member_that_could_not_go_on_when_its_group_was_left_is_not_made_in_a_replay(world: World, how: str) -> None:
+    """Its budget was spent; the others went on, and the program had enough of them."""
+    fetch = world.make_fetch()
+
+    @agent
+    async def branch() -> Any:
+        async with parallel(name="inner", budget=Budget(calls=1)) as p:
+            p.map(fetch, ["x", "y"])
+            return len(await p.gather())
+
+    async def work() -> Any:
+        async with parallel(max_workers=1, name="pages") as p:
+            p.add(branch())
+            p.add(fetch("a"))
+            async for result in p.stream():
+                if how == "raised":
+                    raise LookupError(result.result)
+                return result.result
+        return None
+
+    async def main() -> None:
+        async with world.again():
+            first = await ending_of(work)
+        world.forget()
+        for _ in range(2):
+            async with world.again(retry_failed=False):
+                assert await ending_of(work) == first
+        assert world.begun == []
+
+    run_virtually(main)
+
+
 def test_members_that_the_program_has_no_more_are_not_waited_for_when_failures_are_judged(world: World) -> None:
     """The one that ended before the failure never comes, and what is new begins when the iterable has ended."""
     fetch = world.make_fetch()
