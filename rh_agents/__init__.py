@@ -52,7 +52,7 @@ from rh_agents.core.ports import Question, Store
 from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
 from rh_agents.core.rewind import fork
 from rh_agents.core.types import CacheScope, Durability, Effect, EventType, ExecutionStatus, OnUnknown, ReplayMode
-from rh_agents.core.usage import Price, Spending, Usage
+from rh_agents.core.usage import Listing, Price, Spending, Usage, set_listings
 from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
 from rh_agents.stores import MemoryStore, open_store
@@ -143,6 +143,17 @@ __all__ = [
     "tell_progress",
     "tool",
 ]
+
+
+def _listed(model: str) -> Listing:
+    """What the tables of the providers say about a model by its name alone."""
+    from rh_agents.llms._outputs import max_output_of  # noqa: PLC0415 - few programs ask
+    from rh_agents.llms.prices import price_of  # noqa: PLC0415
+
+    return Listing(price_of(model), max_output_of(model))
+
+
+set_listings(_listed)
 
 _SHOWING = frozenset({"EventPrinter", "EventStreamer", "ParallelEventPrinter"})
 

@@ -96,6 +96,7 @@ FIELDS: dict[str, str] = {
     "rh_agents.core.scope.Claim": "occurrence is_ordered",
     "rh_agents.core.statistics.LatencyHistogram": "buckets count total largest",
     "rh_agents.core.statistics.LatencySummary": "count mean p50 p90 p99 max",
+    "rh_agents.core.usage.Listing": "price max_output",
     "rh_agents.core.usage.Price": "input output cached_input",
     "rh_agents.core.usage.Spending": "usage calls seconds by_actor",
     "rh_agents.core.usage.Usage": "input_tokens output_tokens cached_tokens reasoning_tokens requests cost",

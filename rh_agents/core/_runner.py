@@ -121,6 +121,7 @@ class Job:
 
     def add_usage(self, usage: Usage) -> None:
         """The call has used something."""
+        usage = self.actor.priced(usage)
         self.usage = usage if self.usage is None else self.usage + usage
         self.run.spent.add(spender_of(self.actor, self.name), usage)
         if self.reservation is not None:

@@ -211,6 +211,10 @@ class BaseActor(BaseModel):
         """What a call with this input will use at most, for budgets and rate limits; None if that is not known."""
         return None
 
+    def priced(self, usage: Usage) -> Usage:
+        """What was used, with what it cost, if the actor knows that and whoever reports it does not."""
+        return usage
+
     def validate_output(self, value: Any) -> Any:
         """The result as the output model has it.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Price", "Spending", "Usage"]
+__all__ = ["Listing", "Price", "Spending", "Usage", "listing_of", "set_listings"]
 
 _PER = 1_000_000
 
@@ -111,6 +111,26 @@ class Price:
         fresh = max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens)
         read = fresh * self.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
         return (read + usage.output_tokens * self.output) / _PER
+
+
+class Listing(NamedTuple):
+    """What is known of a model by its name: its price, and the most tokens that it can write. None if it is not."""
+
+    price: Price | None = None
+    max_output: int | None = None
+
+
+_listings: list[Callable[[str], Listing]] = []
+
+
+def set_listings(find: Callable[[str], Listing]) -> None:
+    """Say where a model is looked up of which only the name is known: the tables are those of the adapters."""
+    _listings[:] = [find]
+
+
+def listing_of(model: str) -> Listing:
+    """What is known of a model by its name."""
+    return _listings[0](model) if _listings else Listing()
 
 
 @dataclass(slots=True)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import warnings
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
+from pydantic_core import to_json
+
+from rh_agents.core._flow import report_usage
 from rh_agents.core.actors import LLM, BaseActor, Tool
 from rh_agents.core.calls import Call
+from rh_agents.core.chat._asking import report_unbounded
+from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, tokens_in
 from rh_agents.core.codec import canonical
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import RunHandle
+from rh_agents.core.scope import current_scope
+from rh_agents.core.usage import Price, Usage, listing_of
 from rh_agents.core.values import encode
 
 __all__ = ["NotRecordedWarning", "Step", "is_storable", "model_actor", "plain", "tool_actor", "warn_not_recorded"]
@@ -34,9 +44,50 @@ async def _never() -> None:
     raise AssertionError("a step is called through its own code")
 
 
-def model_actor(name: str) -> BaseActor:
-    """What stands for a model of another framework in events and in keys."""
-    return LLM(name=name, handler=_never, description="A model of another framework.")
+class _ForeignModel(LLM):
+    """A model of another framework. What it costs is given, or looked up by its name."""
+
+    price: Price | None = None
+
+    @property
+    def known_price(self) -> Price | None:
+        """Its price, as far as is known."""
+        return self.price or listing_of(self.name).price
+
+    def priced(self, usage: Usage) -> Usage:
+        """What was used, with its cost."""
+        price = self.known_price
+        return usage if usage.cost or price is None else replace(usage, cost=price.cost(usage))
+
+    def estimate(self, about: Any) -> Usage:
+        """What a step that is about this will use at most. Its cost is not a number if nobody knows the price."""
+        bound, known = _max_tokens(about), listing_of(self.name).max_output
+        if bound is None:
+            report_unbounded(self.name, known)
+        usage = Usage(tokens_in(_text(about)), bound or known or DEFAULT_OUTPUT, requests=1)
+        price = self.known_price
+        return replace(usage, cost=math.nan if price is None else price.cost(usage))
+
+
+def model_actor(name: str, price: Price | None = None) -> BaseActor:
+    """What stands for a model of another framework in events, in keys and in budgets."""
+    return _ForeignModel(name=name, handler=_never, description="A model of another framework.", price=price)
+
+
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def _max_tokens(about: Any, depth: int = 2) -> int | None:
+    """How many tokens the answer may have, if one of the settings says so."""
+    if isinstance(about, dict):
+        return next((about[name] for name in _MAX_TOKENS if isinstance(about.get(name), int) and about[name] > 0), None)
+    if isinstance(about, list) and depth:
+        return next((found for each in about if (found := _max_tokens(each, depth - 1)) is not None), None)
+    return None
+
+
+def _text(data: Any) -> str:
+    return to_json(data, fallback=str, bytes_mode="base64", inf_nan_mode="constants").decode()
 
 
 def tool_actor(name: str) -> BaseActor:
@@ -65,9 +116,33 @@ class Step(Call[Any]):
         """The bytes that stand for what it is about."""
         return canonical(self._about)
 
+    def estimate(self) -> Usage | None:
+        """What a question to a model will use at most."""
+        return self.actor.estimate(self._about) if isinstance(self.actor, _ForeignModel) else None
+
     def begin(self, run: RunHandle) -> Awaitable[Any]:
         """Do it."""
-        return self._make()
+        return self._ask_and_count(self.actor) if isinstance(self.actor, _ForeignModel) else self._make()
+
+    async def _ask_and_count(self, model: _ForeignModel) -> Any:
+        """Ask the model. If nobody says what that used, an estimate counts: what came, or what was reserved for it."""
+        before = _tokens_so_far()
+        try:
+            value = await self._make()
+        except asyncio.CancelledError:
+            if _tokens_so_far() == before:
+                report_usage(replace(model.estimate(self._about), cost=0.0, estimates=1))
+            raise
+        if _tokens_so_far() == before:
+            report_usage(Usage(tokens_in(_text(self._about)), tokens_in(_text(value)), requests=1, estimates=1))
+        return value
+
+
+def _tokens_so_far() -> int:
+    """What the call under way has used so far."""
+    scope = current_scope.get()
+    job = None if scope is None else scope.job
+    return 0 if job is None or job.usage is None else job.usage.tokens
 
 
 def is_storable(value: Any) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
-from rh_agents.core.usage import Usage
+from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 
@@ -58,7 +58,7 @@ _LOCAL_TOOLS = frozenset({"ComputerTool", "LocalShellTool", "ShellTool", "ApplyP
 _RESPONSES: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 
 
-def durable(agent: Agent[ContextT]) -> Agent[ContextT]:
+def durable(agent: Agent[ContextT], *, price: Price | None = None) -> Agent[ContextT]:
     """The agent with recorded steps, and so for those to whom it hands over. The given one stays as it is.
 
     A stream is recorded as one step: what comes of it is its last event. Tools that the provider carries out are part
@@ -67,15 +67,17 @@ def durable(agent: Agent[ContextT]) -> Agent[ContextT]:
 
     What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine by themselves, MCP
     servers (use `rh_agents.tools.mcp_tools` for those), guardrails, and a model in the `RunConfig`.
+
+    `price` is what its models cost, for budgets of money; by default what the library's table says of their names.
     """
-    return _durable(agent, {})
+    return _durable(agent, {}, price)
 
 
 _Made = dict[int, tuple[Any, Any]]
 """The durable copies by the id of what they were made of, which is kept so that no other object gets its id."""
 
 
-def _durable(agent: Agent[ContextT], made: _Made) -> Agent[ContextT]:
+def _durable(agent: Agent[ContextT], made: _Made, price: Price | None = None) -> Agent[ContextT]:
     if isinstance(agent.model, _DurableModel):
         return agent
     if id(agent) in made:
@@ -88,22 +90,22 @@ def _durable(agent: Agent[ContextT], made: _Made) -> Agent[ContextT]:
             f"what the guardrails of agent {agent.name!r} do by themselves", "let them run durable(...) agents"
         )
     copy = agent.clone(
-        model=_DurableModel(agent.model), tools=[_durable_tool(agent.name, each) for each in agent.tools]
+        model=_DurableModel(agent.model, price), tools=[_durable_tool(agent.name, each) for each in agent.tools]
     )
     made[id(agent)] = (agent, copy)  # before the others: agents may hand over to each other
-    copy.handoffs = [_durable_handoff(agent.name, each, made) for each in agent.handoffs]
+    copy.handoffs = [_durable_handoff(agent.name, each, made, price) for each in agent.handoffs]
     return copy
 
 
-def _durable_handoff(name: str, handoff: Any, made: _Made) -> Any:
+def _durable_handoff(name: str, handoff: Any, made: _Made, price: Price | None) -> Any:
     if isinstance(handoff, Agent):
-        return _durable(handoff, made)
+        return _durable(handoff, made, price)
     if not isinstance(handoff, Handoff):
         return handoff
     invoke = handoff.on_invoke_handoff
 
     async def hand_over(context: Any, data: str) -> Any:
-        return _durable(await invoke(context, data), made)
+        return _durable(await invoke(context, data), made, price)
 
     return dataclasses.replace(handoff, on_invoke_handoff=hand_over)
 
@@ -139,10 +141,12 @@ def _read_arguments(arguments: str) -> Any:
 class _DurableModel(Model):
     """Each answer is a step, identified by the conversation, the instructions, the settings and the tools."""
 
-    def __init__(self, model: str | Model | None) -> None:
+    def __init__(self, model: str | Model | None, price: Price | None = None) -> None:
         self._given = model
         name = model if isinstance(model, str) else getattr(model, "model", None)
-        self._actor = model_actor(str(name or (type(model).__name__ if model is not None else get_default_model())))
+        self._actor = model_actor(
+            str(name or (type(model).__name__ if model is not None else get_default_model())), price
+        )
         self._model: Model | None = model if isinstance(model, Model) else None
 
     async def get_response(self, *args: Any, **options: Any) -> ModelResponse:

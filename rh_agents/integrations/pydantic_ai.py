@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
-from rh_agents.core.usage import Usage
+from rh_agents.core.usage import Price, Usage
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 
 try:
@@ -63,24 +63,28 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
 }
 
 
-def durable(agent: AbstractAgent[DepsT, OutputT]) -> WrapperAgent[DepsT, OutputT]:
+def durable(agent: AbstractAgent[DepsT, OutputT], *, price: Price | None = None) -> WrapperAgent[DepsT, OutputT]:
     """The agent with recorded steps. It is used like the one that is given, which stays as it is.
 
     A stream is recorded as one step; replayed, its parts come at once. What a tool returns that is no plain data, such
     as a model of yours, is recorded as the JSON that the model is told. Models and toolsets that are given to a single
     `run` are not recorded: a `NotRecordedWarning` says so.
 
+    Args:
+        agent: the agent.
+        price: what its model costs, for budgets of money; by default what the library's table says of its name.
+
     Raises:
         UserError: the agent has no model.
     """
-    return agent if isinstance(agent, _DurableAgent) else _DurableAgent(agent)
+    return agent if isinstance(agent, _DurableAgent) else _DurableAgent(agent, price)
 
 
 class _DurableAgent(WrapperAgent[DepsT, OutputT]):
-    def __init__(self, wrapped: AbstractAgent[DepsT, OutputT]) -> None:
+    def __init__(self, wrapped: AbstractAgent[DepsT, OutputT], price: Price | None = None) -> None:
         super().__init__(wrapped)
         model = wrapped.model
-        self._durable_model: Model | None = None if model is None else _DurableModel(infer_model(model))
+        self._durable_model: Model | None = None if model is None else _DurableModel(infer_model(model), price)
         self._durable_toolsets = [each.visit_and_replace(_DurableToolset) for each in wrapped.toolsets]
 
     @asynccontextmanager
@@ -100,9 +104,9 @@ class _DurableAgent(WrapperAgent[DepsT, OutputT]):
 class _DurableModel(WrapperModel):
     """Each request is a step, identified by the conversation, the settings and the tools."""
 
-    def __init__(self, wrapped: Model) -> None:
+    def __init__(self, wrapped: Model, price: Price | None = None) -> None:
         super().__init__(wrapped)
-        self._actor = model_actor(wrapped.model_name)
+        self._actor = model_actor(wrapped.model_name, price)
 
     async def request(
         self,

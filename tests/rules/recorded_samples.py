@@ -53,6 +53,7 @@ from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.scope import Claim
 from rh_agents.core.statistics import LatencyHistogram, LatencySummary
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.usage import Listing
 from rh_agents.core.values import decode_error, encode, encode_error, learn
 from rh_agents.display.counts import CallCounts, EventCounts
 from rh_agents.llms.local import LocalServer
@@ -134,6 +135,7 @@ DATA: list[Any] = [
     Claim(1, is_ordered=True),
     LatencyHistogram({3: 1}, 1, 0.5, 0.5),
     _LATENCY,
+    Listing(Price(1.0, 2.0), 3),
     Price(1.0, 2.0, 0.5),
     Spending(Usage(1), 2, 0.5, {"a": Usage(1)}),
     Usage(),

@@ -19,15 +19,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rh_agents.core._flow import again, claim_further_try, report_usage, tell_progress
-from rh_agents.core.chat._estimates import estimated_usage
+from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, estimated_usage
 from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse
 from rh_agents.core.errors import ModelError, UnreadableAnswer
+from rh_agents.core.redaction import logger
+from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Price, Usage
 
 if TYPE_CHECKING:
     from rh_agents.core.chat.model import ChatModel
 
-__all__ = ["ask", "begin_again"]
+__all__ = ["ask", "begin_again", "report_unbounded"]
+
+_log = logger("rh_agents.models")
+_reported: set[str] = set()
+"""The models of which it was reported that nobody bounds their answers."""
 
 
 async def ask(model: ChatModel, request: ChatRequest) -> ChatResponse:
@@ -105,3 +111,19 @@ class _Pieces:
         """What was told is not the answer."""
         if self._were_told:
             await tell_progress(ChatDelta(void=True))
+
+
+def report_unbounded(name: str, max_output: int | None) -> None:
+    """Say once, where a budget is to be kept, how much of it is reserved for each answer, and how to need less."""
+    scope = current_scope.get()
+    ledgers = () if scope is None else scope.ledgers
+    if name in _reported or not any(each.budget.counts_tokens for each in ledgers):
+        return
+    _reported.add(name)
+    known = f"as many as it can write, {max_output:,}" if max_output else f"{DEFAULT_OUTPUT:,}, as its limit is unknown"
+    _log.warning(
+        "%s has no max_tokens, so the budget reserves output tokens for each of its calls: %s. Set max_tokens to what "
+        "an answer needs, or max_output to what the model can write.",
+        name,
+        known,
+    )

@@ -14,7 +14,7 @@ from rh_agents.core._flow import report_advice
 from rh_agents.core._runner import Job
 from rh_agents.core.actors import LLM, BaseActor
 from rh_agents.core.calls import Call
-from rh_agents.core.chat._asking import ask, begin_again
+from rh_agents.core.chat._asking import ask, begin_again, report_unbounded
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, input_tokens
 from rh_agents.core.chat.messages import (
     ChatDelta,
@@ -31,15 +31,13 @@ from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, Mo
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
-from rh_agents.core.redaction import logger
-from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.scope import Scope
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 
 __all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta"]
 
 T = TypeVar("T")
-_log = logger("rh_agents.models")
 Prompt = str | Message | Sequence[Message] | ChatRequest
 OnDelta = Callable[[ChatDelta], Awaitable[None]]
 
@@ -323,7 +321,7 @@ class ModelCall(Call[T]):
     def estimate(self) -> Usage:
         """What the model says about this request."""
         if self.request.max_tokens is None:
-            _report_unbounded(self.model)
+            report_unbounded(self.model.name, self.model.known_max_output)
         return self.model.estimate(self.request)
 
     def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
@@ -348,27 +346,6 @@ class ModelCall(Call[T]):
         if response.finish_reason is FinishReason.LENGTH:
             raise AnswerTruncated(_TRUNCATED)
         return response.text
-
-
-_reported: set[str] = set()
-"""The models of which it was reported that nobody bounds their answers."""
-
-
-def _report_unbounded(model: ChatModel) -> None:
-    """Say once, where a budget is to be kept, how much of it is reserved for each answer, and how to need less."""
-    scope = current_scope.get()
-    ledgers = () if scope is None else scope.ledgers
-    if model.name in _reported or not any(each.budget.counts_tokens for each in ledgers):
-        return
-    _reported.add(model.name)
-    tokens = model.known_max_output
-    bound = f"as many as it can write, {tokens:,}" if tokens else f"{DEFAULT_OUTPUT:,}, since its limit is not known"
-    _log.warning(
-        "%s has no max_tokens, so the budget reserves output tokens for each of its calls: %s. Set max_tokens to what "
-        "an answer needs, or max_output to what the model can write.",
-        model.name,
-        bound,
-    )
 
 
 def _read(response: ChatResponse, answer: AnswerType) -> Any:
