@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
 from rh_agents.cli.errors import USAGE, CommandError, one_line
 from rh_agents.cli.recorded import Invocation
 from rh_agents.core.errors import RhAgentsError, RunMismatchError, UsageError
+from rh_agents.core.redaction import redact
 
 __all__ = ["main"]
 
@@ -30,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     try:
         about = Invocation(owns_process=argv is None)
-        app(args=None if argv is None else list(argv), prog_name="rh-agents", obj=about)
+        # Not standalone: the messages of Typer quote what was typed, which may be a credential.
+        code = app(args=None if argv is None else list(argv), prog_name="rh-agents", obj=about, standalone_mode=False)
     except CommandError as error:
         return _tell(error, error.exit_code)
     except (UsageError, RunMismatchError) as error:
@@ -41,7 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell("interrupted", _INTERRUPTED)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    return 0
+    except Exception as error:
+        if not (hasattr(error, "show") and hasattr(error, "exit_code")):  # Typer's own; where the class is, it hides
+            raise
+        shown = io.StringIO()
+        error.show(file=shown)
+        print(redact(shown.getvalue()), end="", file=sys.stderr)
+        return int(error.exit_code)
+    return code if isinstance(code, int) else 0
 
 
 def _tell(what: object, exit_code: int) -> int:

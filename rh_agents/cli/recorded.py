@@ -15,6 +15,7 @@ from typing import Any, Self
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.stores import store_option
 from rh_agents.core.ports import RunInfo
+from rh_agents.core.values import kept_text
 
 __all__ = [
     "STANDARD_STREAM",
@@ -86,9 +87,17 @@ class RunCommand:
     output: str = ""
 
     @classmethod
-    def of(cls, info: RunInfo) -> Self | None:
-        """The command of a run; None if none started it, or another version of this program wrote something else."""
-        facts = info.facts
+    def of(cls, info: RunInfo, *, unknown_ok: bool = True) -> Self | None:
+        """The command of a run; None if none started it, or another version of this program wrote something else.
+
+        Args:
+            info: the run.
+            unknown_ok: put the names of secrets that are not registered in their place.
+
+        Raises:
+            StoreError: there is such a secret, and that is not `unknown_ok`.
+        """
+        facts = {name: kept_text(text, unknown_ok=unknown_ok) for name, text in info.facts.items()}
         try:
             words = json.loads(facts["command"])
             return cls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import json
 import os
@@ -30,13 +31,15 @@ from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_o
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run, kept_store, store_option
 from rh_agents.cli.tree import RunTree, TreeView, record_of_node
 from rh_agents.cli.words import Standing, age, ago, counted, parse_age, size, standing_of, standing_words
-from rh_agents.core.errors import InputError
+from rh_agents.core.errors import InputError, StoreError
 from rh_agents.core.plan import plan_run
 from rh_agents.core.ports import Question, RunInfo, Store
+from rh_agents.core.redaction import redact
 from rh_agents.core.replay import spender_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Spending
+from rh_agents.core.values import kept_text, shown_value
 from rh_agents.display.text import harmless
 
 __all__ = ["register"]
@@ -148,7 +151,7 @@ def _record_of_run(info: RunInfo, open_questions: int) -> dict[str, Any]:
         "reason": info.reason,
         "tags": list(info.tags),
         "forked_from": info.forked_from,
-        "facts": dict(info.facts),
+        "facts": {name: redact(kept_text(text, unknown_ok=True)) for name, text in info.facts.items()},
     }
 
 
@@ -220,7 +223,7 @@ def _show_head(page: Page, info: RunInfo, open_questions: int) -> None:
     if command is not None:
         page.line(Part(harmless(f"$ rh-agents {shlex.join(command.words)}", 2000), "dim", is_elastic=True))
     elif info.workflow:
-        given = "" if info.input is None else info.input.decode("utf-8", "replace")
+        given = "" if info.input is None else shown_value(info.input)
         page.line(Part(harmless(info.workflow), "bold"), Part(harmless(given), "dim", 1, True))
     if info.reason and standing_of(info) is not Standing.WAITING:
         page.paragraph(harmless(info.reason, 500), "yellow")
@@ -275,7 +278,7 @@ def _resume(
 ) -> None:
     """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
     info = _with_store(store, lambda opened: existing_run(opened, run))
-    command = _command_of(info)
+    command = _with_secrets(ctx, info, _command_of(info))
     if output is not None and command.kind != "map":
         raise CommandError(f"-o is for the output of a map, and run {run!r} is a `{command.kind}`")
     budget = budget_options(budget_of(budget_cost, budget_tokens, budget_calls))
@@ -321,6 +324,19 @@ def _command_of(info: RunInfo) -> RunCommand:
             f"run_id={info.run_id!r}, as in `{called}`"
         )
     return command
+
+
+def _with_secrets(ctx: typer.Context, info: RunInfo, command: RunCommand) -> RunCommand:
+    """The command with the secrets that were on its command line. Its program makes them known."""
+    with contextlib.suppress(StoreError):
+        return RunCommand.of(info, unknown_ok=False) or command
+    if os.path.isdir(command.folder):
+        with contextlib.chdir(command.folder):
+            load_code(command, _parameters(ctx, command))
+    try:
+        return RunCommand.of(info, unknown_ok=False) or command
+    except StoreError as error:
+        raise CommandError(f"run {info.run_id!r}: {error}") from error
 
 
 def _plan(

@@ -11,8 +11,10 @@ import json
 from typing import Any
 
 from rh_agents.core.errors import InputError
+from rh_agents.core.redaction import stored_needles
+from rh_agents.core.values import decode, encode
 
-__all__ = ["expect_fitting", "why_not_fitting"]
+__all__ = ["expect_fitting", "given_answer", "kept_answer", "why_not_fitting"]
 
 _SHOWN = 3
 _LONGEST = 200
@@ -33,6 +35,30 @@ def expect_fitting(schema: str | None, answer: bytes) -> None:
     problem = why_not_fitting(schema, value)
     if problem is not None:
         raise InputError(f"the answer does not fit: {problem}")
+
+
+_TYPED = b'{"!":"answer","v":'
+"""How an answer begins that is kept as typed JSON (see `rh_agents.core.values`), and not as plain JSON."""
+
+
+def kept_answer(answer: bytes) -> bytes:
+    """An answer as a store keeps it: as it is, unless a registered secret stands in it.
+
+    What only looks like typed JSON is written so as well: nobody gets a secret by answering with a reference to it.
+    """
+    if not stored_needles() and b'"!"' not in answer:
+        return answer
+    data = encode(json.loads(answer))
+    return _TYPED + data + b"}" if b'"!"' in data else answer
+
+
+def given_answer(kept: bytes) -> bytes:
+    """The answer as it was given, with the secrets that this process has.
+
+    Raises:
+        StoreError: a secret in it is not registered here.
+    """
+    return json.dumps(decode(kept[len(_TYPED) : -1])).encode() if kept.startswith(_TYPED) else kept
 
 
 def why_not_fitting(schema: str, value: Any) -> str | None:

@@ -13,6 +13,7 @@ from rh_agents.core._loops import Home, Place, SharedClock, home, reentrant_lock
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import AdaptiveConcurrency, Advice, Limit, Permit, RateLimit, Refusal
 from rh_agents.core.ports import RateWindow
+from rh_agents.core.redaction import without_secrets
 
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
@@ -421,7 +422,7 @@ async def _settle_shared(
 
 
 def _window(limit: RateLimit) -> RateWindow:
-    return RateWindow(limit.name, limit.per, dict(limit.limits))
+    return RateWindow(without_secrets(limit.name), limit.per, dict(limit.limits))
 
 
 def _store(run: RunHandle, limit: RateLimit) -> Any:

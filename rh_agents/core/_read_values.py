@@ -8,6 +8,7 @@ import importlib
 import math
 import pathlib
 import types
+from base64 import b64encode, urlsafe_b64encode
 from binascii import a2b_base64
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Set
@@ -164,6 +165,12 @@ def _read_secret(node: Node, unknown_ok: bool) -> object:
             f"Secret({name!r}, value), before the run is started"
         )
     return SPELLINGS[_text(node, "spelling")](value) if "spelling" in node else Secret(name)
+
+
+def _read_base64(node: Node, unknown_ok: bool) -> str:
+    encode = urlsafe_b64encode if node.get("url") is True else b64encode
+    text = encode(_read_bytes(node, unknown_ok)).decode("ascii")
+    return text if node.get("padded") is True else text.rstrip("=")
 
 
 def _read_float(node: Node, _: bool) -> float:
@@ -525,6 +532,7 @@ _READERS: dict[str, Callable[[Node, bool], Any]] = {
     "bytearray": lambda node, unknown_ok: bytearray(_read_bytes(node, unknown_ok)),
     "secret": _read_secret,
     "with-secrets": lambda node, unknown_ok: "".join(_texts(node, unknown_ok)),
+    "base64": _read_base64,
     "complex": _read_complex,
     "Decimal": lambda node, _: Decimal(_text(node)),
     "Fraction": _read_fraction,

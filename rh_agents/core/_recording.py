@@ -18,13 +18,13 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.keys import again_key, tried_key
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
-from rh_agents.core.redaction import redact
+from rh_agents.core.redaction import expect_no_secret, redact
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
 from rh_agents.core.rewind import affected_by
 from rh_agents.core.scope import Generation
 from rh_agents.core.types import Durability, ExecutionStatus, ReplayMode
-from rh_agents.core.values import is_large
+from rh_agents.core.values import is_large, shown_value
 
 __all__ = ["Recording", "make_owner"]
 
@@ -106,7 +106,9 @@ class Recording:
     async def _open(self, store: Store) -> None:
         request = self._request
         known = await store.find_run(request.run_id)
-        if known is not None and not self._reuse:
+        if known is None:
+            expect_no_secret(request.run_id)
+        elif not self._reuse:
             _expect_same(known, request)
         if known is not None and self._resume_from is not None:
             affected = await affected_by(store, request.run_id, self._resume_from)
@@ -337,5 +339,5 @@ def _expect_same(known: RunInfo, request: RunRequest) -> None:
 
 
 def _short(data: bytes | None, length: int = 120) -> str:
-    text = "(not kept)" if data is None else redact(data.decode("utf-8", "replace"))
+    text = "(not kept)" if data is None else shown_value(data)
     return text if len(text) <= length else f"{text[: length - 1]}…"

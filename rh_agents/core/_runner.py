@@ -32,6 +32,7 @@ from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
+from rh_agents.core.redaction import without_secrets
 from rh_agents.core.replay import spender_of
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
 from rh_agents.core.scope import Scope, current_scope, every_generation
@@ -524,7 +525,7 @@ def _outcome(job: Job, key: bytes, result: ExecutionResult[Any]) -> Outcome:
     scope, parent, error = job.scope, job.parent, result.error
     return Outcome(
         key,
-        job.name,
+        without_secrets(job.name),
         scope.address,
         result.result,
         error if isinstance(error, Exception) else None,

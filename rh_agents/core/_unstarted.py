@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import sys
 import warnings
 from enum import StrEnum
@@ -10,7 +9,7 @@ from types import CoroutineType
 from typing import Any
 
 from rh_agents.core.errors import DefinitionError
-from rh_agents.core.redaction import redact
+from rh_agents.core.redaction import RedactingRepr
 
 __all__ = ["Unstarted", "Use", "forgotten_await", "is_unstarted", "short_repr"]
 
@@ -58,14 +57,14 @@ class Unstarted:
         self.use = Use.DISCARDED
 
 
-_short = reprlib.Repr()
+_short = RedactingRepr()
 _short.maxstring = _short.maxother = 40
 _short.maxlevel = 2
 
 
 def short_repr(value: object) -> str:
     """A value in one short line, without secrets, whatever its own `repr` does."""
-    text = redact(_short.repr(value))
+    text = _short.repr(value)
     return text if text.isprintable() else ascii(text)
 
 

@@ -34,7 +34,7 @@ from rh_agents.core._registry import (
 )
 from rh_agents.core._unstarted import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
-from rh_agents.core.redaction import Reference, Secret, has_secrets, parts_of
+from rh_agents.core.redaction import Encoded, Reference, Secret, has_secrets, parts_of
 
 __all__ = [
     "ADDRESSES",
@@ -290,6 +290,12 @@ _WRITERS: dict[type, Callable[[Any], Node]] = {
     bytes: lambda value: _bytes_node("bytes", value),
     bytearray: lambda value: _bytes_node("bytearray", value),
     Secret: lambda value: {TAG: "secret", "name": value.name},
+    Encoded: lambda value: {
+        TAG: "base64",
+        "parts": list(value.parts),
+        "url": value.is_url,
+        "padded": value.is_padded,
+    },
     Reference: lambda value: {TAG: "secret", "name": value.name, "spelling": value.spelling},
     complex: lambda value: {TAG: "complex", "v": [value.real, value.imag]},
     Decimal: lambda value: {TAG: "Decimal", "v": str(value)},

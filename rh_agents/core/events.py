@@ -14,7 +14,7 @@ from rh_agents.core._trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.groups import ParallelEventGroup
-from rh_agents.core.redaction import redact
+from rh_agents.core.redaction import redact, without_secrets
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.scope import current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -129,8 +129,16 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         """A short text of the result or of what went wrong, "" if there is neither."""
         if self.message is not None:
             return self.message
-        text = "" if self.result is None else repr(self.result)
+        text = "" if self.result is None else redact(repr(self.result))
         return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 1] + "…"
+
+    def __repr__(self) -> str:
+        """For people, so without secrets; the result itself has them."""
+        return redact(super().__repr__())
+
+    def __str__(self) -> str:
+        """The same without the name of the class."""
+        return redact(super().__str__())
 
     @field_serializer("actor")
     def _serialize_actor(self, actor: BaseActor) -> dict[str, str]:
@@ -194,7 +202,7 @@ def call_event(
     """An event about a call; `facts` are the fields that only some events have."""
     fields = {
         "actor": actor,
-        "name": name,
+        "name": without_secrets(name),
         "event_type": actor.event_type,
         "execution_status": status,
         "run_id": run_id,

@@ -49,11 +49,12 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
+from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.scope import Generation, Scope, current_scope
 from rh_agents.core.types import Durability, Engine, EventType, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Spending
-from rh_agents.core.values import encode
+from rh_agents.core.values import encode, keep_text
 
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
@@ -154,8 +155,10 @@ class ExecutionState:
         self.replay_mode: ReplayMode = ReplayMode(replay_mode)
         self.on_unknown: OnUnknown = OnUnknown(on_unknown)
         data, digest = _kept_input(input)
+        kept = {name: keep_text(text) for name, text in (facts or {}).items()}
+        tags_kept = tuple(map(without_secrets, self.tags))
         request = RunRequest(
-            self.run_id, make_owner(), workflow, data, digest, self.tags, dict(facts or {}), _positive(lease)
+            self.run_id, make_owner(), without_secrets(workflow), data, digest, tags_kept, kept, _positive(lease)
         )
         self._recording = Recording(
             opened,

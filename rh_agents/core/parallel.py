@@ -66,6 +66,7 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.failures import FailurePolicy
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, describe_error, failure
 from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -195,7 +196,7 @@ class ParallelExecutionManager:
         self._tracker.group_id = self.group_id
         self._tracker.about = ParallelEventGroup(
             group_id=self.group_id,
-            name=self.name,
+            name=without_secrets(self.name),
             address=child_address(scope.address, self.name, 0),
             parent_group_id=scope.group_id,
             error_strategy=self.error_strategy,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from rh_agents.core._answers import given_answer
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.codec import canonical
@@ -69,7 +70,7 @@ class Asking:
         problem = question.problem
         if question.answer is not None:
             try:
-                return await self._accept(question, scope, question.answer, adapter)
+                return await self._accept(question, scope, given_answer(question.answer), adapter)
             except InputError as error:
                 problem = str(error)
                 await self._reject(question, problem)
@@ -84,11 +85,11 @@ class Asking:
             await self._state.sleep(0)  # it may be always wrong, and others want the event loop as well
         if not self._state.records:
             raise UsageError(
-                f"nobody is there to answer {text!r}, and a run without a store cannot wait: give it a store, or "
-                "state.set_answerer(...)"
+                f"nobody is there to answer {redact(text)!r}, and a run without a store cannot wait: give it a store, "
+                "or state.set_answerer(...)"
             )
         self._open[question.id] = question
-        raise StopRun(f"waiting for an answer: {text}", [question.id])
+        raise StopRun(f"waiting for an answer: {redact(text)}", [question.id])
 
     async def _ask(self, scope: Scope, text: str, adapter: TypeAdapter[Any] | None) -> Question:
         state = self._state

@@ -20,9 +20,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import reprlib
 import traceback
-from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import core_schema, to_json
@@ -31,9 +32,12 @@ from rh_agents.core.errors import UsageError
 
 __all__ = [
     "SPELLINGS",
+    "Encoded",
     "RedactingFilter",
+    "RedactingRepr",
     "Reference",
     "Secret",
+    "expect_no_secret",
     "forget_secret",
     "has_secrets",
     "is_credential_name",
@@ -44,12 +48,14 @@ __all__ = [
     "register_secret",
     "registered_value",
     "stored_needles",
+    "without_secrets",
 ]
 
 SHORTEST = 6
 """Characters. A shorter secret is not looked for in texts: it would be found in many that have none in them."""
 
 _SHORTEST_FOUND = 12
+_MOST_NAMES = 10_000
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")
 
@@ -219,22 +225,40 @@ What is in a store names them, so names are added and never changed.
 """
 
 
-def _cores(text: str) -> Iterator[str]:
-    """What base64 makes of the text wherever it begins in longer data (`user:password`), without the shared edges."""
+class _Core(NamedTuple):
+    """What base64 makes of a secret somewhere in longer data, such as `user:password`, without the shared edges.
+
+    Attributes:
+        value: the secret as bytes.
+        offset: how many bytes stand before it in the group of three in which it begins.
+    """
+
+    value: bytes
+    offset: int
+
+    @property
+    def first(self) -> int:
+        """How many characters of that group stand before the core."""
+        return (0, 2, 3)[self.offset]
+
+
+def _cores(text: str) -> Iterator[tuple[str, _Core]]:
     data = text.encode("utf-8", "surrogatepass")
-    for offset, first in ((0, 0), (1, 2), (2, 3)):
+    for offset in range(3):
+        core = _Core(data, offset)
         bits = (offset + len(data)) * 8
         for encode in (b64encode, urlsafe_b64encode):
-            core = encode(b"\0" * offset + data)[first : bits // 6].decode("ascii")
-            if len(core) >= SHORTEST:
-                yield core
+            form = encode(b"\0" * offset + data)[core.first : bits // 6].decode("ascii")
+            if len(form) >= SHORTEST:
+                yield form, core
 
 
 def _shown_forms(value: str) -> Iterator[str]:
     """All spellings in which a person could read the secret."""
     for spell in SPELLINGS.values():
         yield spell(value)
-    yield from _cores(value)
+    for form, _ in _cores(value):
+        yield form
 
 
 class Reference(NamedTuple):
@@ -242,6 +266,26 @@ class Reference(NamedTuple):
 
     name: str
     spelling: str = ""
+
+
+class Encoded:
+    """The place of something in base64 that has secrets in it, such as the `user:password` of HTTP Basic.
+
+    Args:
+        parts: what is encoded, and where in it the secrets stand.
+        is_url: whether it is written with `-` and `_`, as in URLs.
+        is_padded: whether it has the equals signs that make its length a multiple of four.
+    """
+
+    __slots__ = ("is_padded", "is_url", "parts")
+
+    def __init__(self, parts: Sequence[bytes | Reference | Encoded], *, is_url: bool, is_padded: bool) -> None:
+        self.parts: Sequence[bytes | Reference | Encoded] = parts
+        self.is_url: bool = is_url
+        self.is_padded: bool = is_padded
+
+
+Part = str | Reference | Encoded
 
 
 class _Table:
@@ -257,13 +301,16 @@ class _Table:
                 self.references.setdefault(spell(value), Reference(name, spelling))
             for form in _shown_forms(value):
                 self.marks.setdefault(form, _mark(name))
-        self.in_bytes: dict[str, Reference] = {
-            form.encode("utf-8", "surrogatepass").decode("latin-1"): reference
-            for form, reference in self.references.items()
+        cores = {form: core for value in looked_for.values() for form, core in _cores(value)}
+        self.places: dict[str, Reference | _Core] = {**self.references, **cores}
+        self.places_in_bytes: dict[str, Reference | _Core] = {
+            form.encode("utf-8", "surrogatepass").decode("latin-1"): what for form, what in self.places.items()
         }
         self.needles: tuple[bytes, ...] = tuple(
-            to_json(form.encode("utf-8", "replace").decode())[1:-1] for form in self.references
+            to_json(form.encode("utf-8", "replace").decode())[1:-1] for form in self.places
         )
+        self.names: dict[str, str] = {}
+        """Names that were freed of secrets before: the same ones come again and again."""
 
 
 def _finder(forms: Mapping[str, object], text: str) -> re.Pattern[str] | None:
@@ -296,25 +343,103 @@ def has_secrets() -> bool:
     return bool(_table.references)
 
 
-def parts_of(text: str, *, is_bytes: bool = False) -> list[str | Reference] | None:
+def parts_of(text: str, *, is_bytes: bool = False) -> list[Part] | None:
     """The text with references for the secrets in it; None if there are none.
 
     `is_bytes`: each character of the text stands for a byte of UTF-8.
     """
-    references = _table.in_bytes if is_bytes else _table.references
-    finder = _finder(references, text)
+    table = _table
+    places, references = table.places_in_bytes if is_bytes else table.places, table.references
+    finder = _finder(places, text)
     if finder is None:
         return None
-    parts: list[str | Reference] = []
-    end = 0
-    for found in finder.finditer(text):
-        if found.start() > end:
-            parts.append(text[end : found.start()])
-        parts.append(references[found[0]])
-        end = found.end()
+    parts: list[Part] = []
+    end = at = 0
+    while found := finder.search(text, at):
+        what = places[found[0]]
+        if isinstance(what, _Core) and found[0] in references and not _RUN.match(text, found.end()):
+            what = references[found[0]]  # it stands there alone
+        start, at, part = (
+            (found.start(), found.end(), what)
+            if isinstance(what, Reference)
+            else _encoded(text, found.start(), found.end(), what, end)
+        )
+        if part is not None:
+            if start > end:
+                parts.append(text[end:start])
+            parts.append(part)
+            end = at
+    if not parts:
+        return None
     if end < len(text):
         parts.append(text[end:])
     return parts
+
+
+_RUN = re.compile(r"[A-Za-z0-9+/_-]+")
+_OTHER_SIGNS = {True: re.compile("[+/]"), False: re.compile("[-_]")}
+
+
+def _encoded(text: str, at: int, end: int, core: _Core, after: int) -> tuple[int, int, Encoded | None]:
+    """Where the base64 around a core begins and ends, and what it is; None if the secret is not in it as a whole.
+
+    It begins with the group of four characters in which the secret begins, since groups before it do not depend on
+    the secret, and reaches as far as there is base64, since all that follows does if the secret comes to be longer.
+    """
+    start = at - core.first
+    run = _RUN.match(text, start) if start >= after else None
+    if run is None or run.end() < end:
+        return at, at + 1, None
+    sign = next((letter for letter in run[0] if letter in "+/-_"), "+")
+    is_url = sign in "-_"
+    body = _OTHER_SIGNS[is_url].split(run[0], maxsplit=1)[0]
+    encode = urlsafe_b64encode if is_url else b64encode
+    for length in (len(body), len(body) // 4 * 4):
+        body = body[:length]
+        if len(body) % 4 == 1 or start + len(body) < end:
+            continue
+        data = b64decode(body + "=" * (-len(body) % 4), "-_" if is_url else None)
+        if encode(data).decode("ascii").rstrip("=") != body:  # some bits belong to nothing
+            continue
+        if not data.startswith(core.value, core.offset):
+            break
+        parts = parts_of(data.decode("latin-1"), is_bytes=True) or []
+        inner = [part.encode("latin-1") if isinstance(part, str) else part for part in parts]
+        padding = "=" * (-len(body) % 4)
+        is_padded = text.startswith(padding, start + len(body))
+        stop = start + len(body) + (len(padding) if is_padded else 0)
+        return start, stop, Encoded(inner, is_url=is_url, is_padded=is_padded) if inner else None
+    return at, at + 1, None
+
+
+def expect_no_secret(run_id: str) -> None:
+    """Refuse a secret in the name of a new run: the run is found by it, so no reference can stand in its place.
+
+    Raises:
+        UsageError: there is one, however it is spelt.
+    """
+    if without_secrets(run_id) != run_id:
+        raise UsageError(
+            f"the name of a run is stored and shown as it is, and {without_secrets(run_id)!r} has a secret in it: "
+            "choose another name"
+        )
+
+
+def without_secrets(text: str) -> str:
+    """The text with the names of registered secrets in their place, and otherwise as it is.
+
+    For names and addresses, which are shown as well as stored and are no part of a key.
+    """
+    table = _table
+    if not table.marks or not text:
+        return text
+    clean = table.names.get(text)
+    if clean is None:
+        finder = _finder(table.marks, text)
+        clean = text if finder is None else finder.sub(lambda found: table.marks[found[0]], text)
+        if len(table.names) < _MOST_NAMES:
+            table.names[text] = clean
+    return clean
 
 
 def registered_value(name: str) -> str | None:
@@ -429,6 +554,33 @@ def redact(text: str) -> str:
         if all(any(hint in small for hint in group) for group in shape.hints):
             text = shape.pattern.sub(shape.replacement, text)
     return text
+
+
+class RedactingRepr(reprlib.Repr):
+    """A short `repr` for people. Secrets are taken out before texts are cut: half of one would not be known as one."""
+
+    def repr_str(self, value: str, level: int) -> str:
+        """A text."""
+        return super().repr_str(redact(value[:_MOST_CUT]), level)
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        """Bytes; they are cut like other objects."""
+        return self.repr_instance(value[:_MOST_CUT], level)
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        """Any other object, by its own `repr`."""
+        try:
+            text = redact(repr(value)[:_MOST_CUT])
+        except Exception:  # noqa: BLE001 - it is the user's
+            return f"<{type(value).__name__} instance at {id(value):#x}>"
+        if len(text) <= self.maxother:
+            return text
+        half = max(0, (self.maxother - 3) // 2)
+        return f"{text[:half]}...{text[len(text) - half :]}"
+
+
+_MOST_CUT = 20_000
+"""Characters of a long text that are looked at if a few of them are to be shown."""
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------

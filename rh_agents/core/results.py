@@ -46,6 +46,14 @@ class ExecutionResult(BaseModel, Generic[T]):
     usage: Usage | None = None
     """What the call itself used, with all its attempts, not what calls below it did; None if it reported nothing."""
 
+    def __repr__(self) -> str:
+        """For people, so without secrets; the result itself has them."""
+        return redact(super().__repr__())
+
+    def __str__(self) -> str:
+        """The same without the name of the class."""
+        return redact(super().__str__())
+
     @property
     def erro_message(self) -> str | None:
         """Another name of `error_message`, which existing code uses."""

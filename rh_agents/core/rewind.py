@@ -7,6 +7,7 @@ from typing import Any
 from rh_agents.core._opening import StoreLike, using_store
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.ports import Store
+from rh_agents.core.redaction import expect_no_secret, without_secrets
 from rh_agents.core.replay import affected_calls
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType
@@ -30,7 +31,7 @@ async def affected_by(store: Store, run_id: str, target: str) -> list[OutcomeHea
         if entry.event.key is not None and entry.event.event_type is EventType.FUNCTION_CALL
     }
     headers = [outcome.header async for outcome in store.unread_outcomes(run_id)]
-    return affected_calls(headers, unseen, target, run_id)
+    return affected_calls(headers, unseen, without_secrets(target), run_id)
 
 
 async def fork(
@@ -47,10 +48,12 @@ async def fork(
         result: what that call is to have returned.
 
     Raises:
-        UsageError: there is no such call, more than one, or a result without a call.
+        UsageError: there is no such call, more than one, or a result without a call; or a registered secret is in the
+            new name.
         StoreError: there is no such run, or there is one of the new name.
         UnstorableError: the result is no data.
     """
+    expect_no_secret(new_run_id)
     async with using_store(store) as opened:
         await _fork(opened, run_id, new_run_id, address, result)
 

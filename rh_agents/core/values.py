@@ -29,7 +29,7 @@ from rh_agents.core._read_values import UnknownValue, revive
 from rh_agents.core._registry import function_below, learn, learn_function, name_of, storable, unresolved_in
 from rh_agents.core._write_values import Writing, brief, quick, text_of, too_deep
 from rh_agents.core.errors import StoreError, UnstorableError
-from rh_agents.core.redaction import stored_needles
+from rh_agents.core.redaction import parts_of, redact, stored_needles
 from rh_agents.core.results import ExecutionResult, describe_error
 
 __all__ = [
@@ -42,13 +42,17 @@ __all__ = [
     "encode_large",
     "function_below",
     "is_large",
+    "keep_text",
+    "kept_text",
     "learn",
     "learn_function",
+    "shown_value",
     "storable",
     "unresolved_in",
 ]
 
 _TAG_IN_BYTES = b'"!"'
+_TAGGED = '{"!":'
 _FAR_APART = 43
 _MANY_DIGITS = re.compile(rb"[0-9]{95}")
 """An integer that is too long to be read has so many digits in a row even if only each 43rd character is looked at."""
@@ -122,6 +126,53 @@ def decode(data: bytes, *, unknown_ok: bool = False) -> Any:
         raise
     except Exception as error:
         raise StoreError(f"a recorded value is damaged: {type(error).__name__}: {error}") from error
+
+
+def keep_text(text: str) -> str:
+    """A text of a run as a store keeps it: as it is, unless a registered secret stands in it. `kept_text` reads it."""
+    if not text.startswith(_TAGGED) and parts_of(text) is None:
+        return text
+    return to_json(
+        {"!": "with-secrets", "v": [text]} if parts_of(text) is None else Writing().write(text, "", 0)
+    ).decode()
+
+
+def kept_text(text: str, *, unknown_ok: bool = False) -> str:
+    """The text that was kept.
+
+    Args:
+        text: as the store has it.
+        unknown_ok: put the name of a secret that this process does not have in its place.
+
+    Raises:
+        StoreError: the text has such a secret in it, or is damaged.
+    """
+    if not text.startswith(_TAGGED):
+        return text
+    found = decode(text.encode(), unknown_ok=unknown_ok)
+    return found if isinstance(found, str) else text
+
+
+def shown_value(data: bytes) -> str:
+    """The typed JSON text of a value for people: what stands for a secret is its name."""
+    try:
+        text = to_json(_shown(from_json(data))).decode()
+    except ValueError:
+        text = data.decode("utf-8", "replace")
+    return redact(text)
+
+
+def _shown(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_shown(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    tag = tree.get("!")
+    if tag == "secret":
+        return f"<secret:{tree.get('name')}>"
+    if tag in ("with-secrets", "base64") or "parts" in tree:
+        return "".join(map(str, map(_shown, tree.get("v") or tree.get("parts") or [])))
+    return {name: _shown(item) for name, item in tree.items()}
 
 
 def encode_error(error: Exception) -> bytes:

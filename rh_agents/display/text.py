@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import reprlib
-
 from rich.cells import cell_len, set_cell_size
 
-from rh_agents.core.redaction import redact
+from rh_agents.core.redaction import RedactingRepr, redact
 from rh_agents.core.usage import Usage
 
 __all__ = ["amount", "brief", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
 
 LONGEST = 200
 """Characters of a foreign text that are shown, unless told otherwise."""
+
+_MOST_CUT = 4000
 
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -27,7 +27,7 @@ _UNSURE_WIDTH: dict[int, str | None] = {
     **dict.fromkeys(_SPACES, " "),
 }
 
-_brief = reprlib.Repr()
+_brief = RedactingRepr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = LONGEST
 _brief.maxlevel = 3
 
@@ -39,7 +39,8 @@ def harmless(text: str, limit: int = LONGEST) -> str:
     invisible characters, halves of surrogate pairs) is written as Python writes it: `\\x1b`, `\\n`, `\\u202e`. Of more
     than `limit` characters only the first are shown, and "…". Secrets are left out.
     """
-    text = redact(text if len(text) <= 2 * limit else text[: 2 * limit] + "…")
+    most = 2 * limit + _MOST_CUT  # a secret may be longer than what is shown
+    text = redact(text if len(text) <= most else text[:most] + "…")
     shown = text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
     if shown.isascii() and shown.isprintable():
         return shown

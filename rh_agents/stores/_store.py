@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from rh_agents.core._answers import expect_fitting
+from rh_agents.core._answers import expect_fitting, kept_answer
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.redaction import redact
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
@@ -400,6 +401,7 @@ class SqlStore:
     async def request_stop(self, run_id: str, reason: str) -> bool:
         """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
         await self._get_ready()
+        reason = redact(reason)
         while True:
             row = await self._found(run_id)
             if self._is_held(row):
@@ -444,7 +446,8 @@ class SqlStore:
         asked = await self.read(lambda session: session.question(number, run_id, question_id))
         if asked is not None and asked.answer is None:
             expect_fitting(asked.schema, answer)
-        is_accepted = await self.writer.done(lambda session: session.answer(number, question_id, answer, by, now))
+        kept = kept_answer(answer)
+        is_accepted = await self.writer.done(lambda session: session.answer(number, question_id, kept, by, now))
         found = await self.read(lambda session: session.question(number, run_id, question_id))
         if found is None:
             raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rh_agents.core._answers import expect_fitting
+from rh_agents.core._answers import expect_fitting, kept_answer
 from rh_agents.core._large_values import LARGE
 from rh_agents.core._loops import Home, Place, home
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
@@ -218,7 +218,7 @@ class MemoryStore:
         checked = _checked_json(answer)
         expect_fitting(question.schema, checked)
         answered = dataclasses.replace(
-            question, answer=checked, answered_at=self._clock(), answered_by=by, problem=None
+            question, answer=kept_answer(checked), answered_at=self._clock(), answered_by=by, problem=None
         )
         run.questions[question_id] = answered
         return answered

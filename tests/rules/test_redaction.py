@@ -10,17 +10,32 @@ import logging
 import pickle
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from rh_agents import Secret, StoreError, forget_secret, redact, register_secret, storable
+from rh_agents.core._answers import given_answer, kept_answer
+from rh_agents.core._unstarted import short_repr
+from rh_agents.core.actors import BaseActor
 from rh_agents.core.codec import canonical, canonical_arguments
 from rh_agents.core.errors import UsageError
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.redaction import RedactingFilter, is_credential_name, register_found, registered_value
-from rh_agents.core.results import describe_error
-from rh_agents.core.values import UnknownValue, decode, decode_error, encode, encode_error
+from rh_agents.core.results import ExecutionResult, describe_error
+from rh_agents.core.values import (
+    UnknownValue,
+    decode,
+    decode_error,
+    encode,
+    encode_error,
+    keep_text,
+    kept_text,
+    shown_value,
+)
+from rh_agents.display.text import brief, harmless
 
 VALUE = 'p@ss/wörd+"1\\x~?>?'
 
@@ -350,3 +365,108 @@ def test_names_of_credentials_are_known(name: str) -> None:
 @pytest.mark.parametrize("name", ["PATH", "HOME", "KEYBOARD", "max_tokens", "Accept"])
 def test_other_names_are_none(name: str) -> None:
     assert not is_credential_name(name)
+
+
+# -- base64 of more than the secret ------------------------------------------------------------------------------------
+
+TOKENS: dict[str, Callable[[str], str]] = {
+    "HTTP Basic": lambda secret: "Basic " + base64.b64encode(f"user:{secret}".encode()).decode(),
+    "no user": lambda secret: base64.b64encode(f":{secret}".encode()).decode(),
+    "no padding": lambda secret: base64.b64encode(f"ab:{secret}:c".encode()).decode().rstrip("="),
+    "for URLs": lambda secret: "x." + base64.urlsafe_b64encode(f"??>>{secret}~~".encode()).decode().rstrip("=") + ".y",
+    "in a path": lambda secret: "/a/" + base64.b64encode(f"u:{secret}".encode()).decode() + "?b",
+    "twice": lambda secret: base64.b64encode(f"u:{secret}:{secret}".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+@pytest.mark.parametrize("is_bytes", [False, True], ids=["text", "bytes"])
+def test_base64_with_a_secret_in_it_is_stored_by_reference_and_comes_back_with_the_secret_of_today(
+    kind: str, is_bytes: bool
+) -> None:
+    def token(secret: str) -> Any:
+        return TOKENS[kind](secret).encode() if is_bytes else TOKENS[kind](secret)
+
+    pad: Any = b"=" if is_bytes else "="
+    for length in range(6, 12):
+        secret = "s3cr+t/" * 3
+        secret = secret[:length] + "é"
+        Secret("db", secret)
+        data = encode({"a": [token(secret)]})
+        assert b'"db"' in data
+        for offset in range(3):
+            core = base64.b64encode(b"\0" * offset + secret.encode())[4:-4]
+            assert len(core) < 4 or core not in data
+        assert decode(data) == {"a": [token(secret)]}
+        for other in ("another one", "x" * 30 + "ü"):
+            Secret("db", other)
+            # Of a length that needs no padding, nothing tells whether there would have been any.
+            assert decode(data)["a"][0].replace(pad, pad[:0]) == token(other).replace(pad, pad[:0])
+
+
+@pytest.mark.parametrize(
+    "text", ["{form}", "{form}AAAA", "x{form}", "AA{form}/", "{form}=", "{form}_-", "{cut}", "a{cut}="]
+)
+def test_whatever_stands_around_it_a_text_comes_back_as_it_was(text: str) -> None:
+    form = base64.b64encode(f"me:{VALUE}".encode()).decode().rstrip("=")
+    value = text.format(form=form, cut=form[:-3])
+    assert decode(encode(value)) == value
+
+
+# -- answers, and texts about a run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [f'"{VALUE[:8]}"', "7", '{"a": [1.5, null]}', '"\\ud800"', ' {"!": "x"}'])
+def test_an_answer_comes_back_as_it_was_given(answer: str) -> None:
+    assert json.loads(given_answer(kept_answer(answer.encode()))) == json.loads(answer)
+
+
+def test_an_answer_is_kept_without_the_secret_in_it() -> None:
+    answer = json.dumps({"password": VALUE}).encode()
+    kept = kept_answer(answer)
+    assert not [spelling for spelling in SPELT.values() if spelling.encode() in kept]
+    assert json.loads(given_answer(kept)) == {"password": VALUE}
+
+
+def test_nobody_gets_a_secret_by_answering_with_a_reference_to_it() -> None:
+    for answer in ({"!": "secret", "name": "db", "spelling": ""}, {"!": "answer", "v": {"!": "secret", "name": "db"}}):
+        kept = kept_answer(json.dumps(answer, separators=(",", ":")).encode())
+        assert json.loads(given_answer(kept)) == answer
+
+
+@pytest.mark.parametrize("text", ["plain", VALUE, f"a {VALUE} b", '{"!":"secret","name":"db","spelling":""}', '{"!":1'])
+def test_a_text_about_a_run_comes_back_as_it_was(text: str) -> None:
+    kept = keep_text(text)
+    assert VALUE not in kept
+    assert kept_text(kept) == text
+    forget_secret("db")
+    assert kept_text(kept, unknown_ok=True) == text.replace(VALUE, "<secret:db>")
+
+
+def test_a_stored_value_is_shown_with_the_names_of_secrets() -> None:
+    value = {"a": Secret("db"), "b": f"x {VALUE}", "c": "Basic " + base64.b64encode(f"u:{VALUE}".encode()).decode()}
+    shown = shown_value(encode(value))
+    forget_secret("db")
+    assert shown_value(encode({"d": 1})) == '{"d":1}'
+    found = json.loads(shown)
+    assert (found["a"], found["b"]) == ("<secret:db>", "x <secret:db>")
+    assert "<secret:db>" in found["c"]
+
+
+def test_what_is_cut_has_no_part_of_a_secret_in_it() -> None:
+    secret = "Q" + "xyzw" * 12
+    Secret("db", secret)
+    event = ExecutionEvent(actor=BaseActor(name="a", handler=print), result="." * 180 + secret)
+    shown = [
+        event.detail,
+        repr(event),
+        str(event),
+        repr(ExecutionResult(result=secret)),
+        str(ExecutionResult(result=secret)),
+        short_repr("." * 20 + secret),
+        short_repr([secret + "." * 90, {secret: b"." * 10 + secret.encode()}]),
+        brief("." * 60 + secret * 20),
+        harmless("." * 180 + secret),
+        harmless(secret * 8 + "." * 3 + secret, 40),
+    ]
+    assert [text for text in shown if "xyzw" in text] == []

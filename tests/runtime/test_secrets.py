@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
+import json
 import logging
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -15,17 +17,23 @@ import pytest
 
 from rh_agents import (
     ExecutionEvent,
+    ExecutionState,
+    RateLimit,
+    RunAwaiting,
     RunMismatchError,
     Secret,
     StoreError,
     current,
     forget_secret,
+    fork,
     open_store,
     parallel,
     run,
     tool,
 )
 from rh_agents.bus_handlers import EventStreamer, ParallelEventPrinter
+from rh_agents.core._flow import tell_progress
+from rh_agents.core.errors import UsageError
 
 COUNT = 50
 NAMES = [f"canary-{number}" for number in range(COUNT)]
@@ -213,3 +221,111 @@ def test_a_mismatch_shows_no_credential_of_the_inputs(tmp_path: Path) -> None:
     assert "https://u:***@h" in text
     assert "pw1" not in text
     assert "pw2" not in text
+
+
+async def places(given: str) -> list[Any]:
+    """Secrets wherever a program can put text of its own."""
+    group, member, result, header = (canary(number) for number in (10, 11, 12, 13))
+    async with parallel(name=f"group {group}") as p:
+        p.add(echoed(1), name=f"member {member}")
+        first = await p.gather_dict()
+    second = await echoed(result).with_options(key=canary(14))
+    basic = await echoed("Basic " + base64.b64encode(f"me:{header}".encode()).decode())
+    answer = await current().run.ask(f"Which? {canary(15)}", str)
+    with contextlib.suppress(ValueError):
+        await failing(canary(16))
+    await cached(canary(17))
+    return [*first, second, basic, answer, given]
+
+
+@tool
+async def echoed(value: Any) -> Any:
+    calls.append(0)
+    return value
+
+
+async def limited() -> None:
+    @tool(limits=RateLimit(requests=9, name=canary(27), shared=True))
+    async def observed() -> None:
+        await tell_progress(canary(26))
+
+    await observed()
+
+
+@tool(cache="store")
+async def cached(text: str) -> dict[str, str]:
+    return {text: text}
+
+
+@tool
+async def failing(text: str) -> None:
+    error = KeyError(text)
+    error.add_note(f"a note about {text}")
+    raise ValueError(f"no {text}") from error
+
+
+def test_no_name_tag_question_answer_or_fact_of_a_run_brings_a_secret_into_its_store(
+    tmp_path: Path, secrets: list[Secret], caplog: pytest.LogCaptureFixture
+) -> None:
+    shown: list[str] = []
+
+    def listen(event: ExecutionEvent[Any]) -> None:
+        shown.append(f"{event!r} {event} {event.detail}")
+
+    async def answered() -> None:
+        store = open_store(f"{tmp_path}/runs.db")
+        with pytest.raises(RunAwaiting) as caught:
+            await run(places, canary(24), store=store, run_id="r", tags=[f"tag {canary(21)}"], subscribers=[listen])
+        shown.append(str(caught.value))
+        (question,) = await store.questions("r")
+        await store.answer("r", question.id, json.dumps(canary(25)).encode())
+        found = await run(places, canary(24), store=store, run_id="r", subscribers=[listen])
+        assert found == [
+            f"member {canary(11)}",
+            canary(12),
+            "Basic " + base64.b64encode(f"me:{canary(13)}".encode()).decode(),
+            canary(25),
+            canary(24),
+        ]
+        assert calls == [0, 0, 0]
+        (info,) = await store.runs(tag="tag <secret:canary-21>")
+        assert info.run_id == "r"
+        await store.aclose()
+
+    async def with_facts() -> None:
+        facts = {"command": f'["map", "--set", "x={canary(20)}"]'}
+        about: dict[str, Any] = {"workflow": f"flow {canary(22)}", "facts": facts, "input": canary(23)}
+        async with ExecutionState(store=f"{tmp_path}/runs.db", **about) as state:
+            state.event_bus.subscribe(listen)
+            await limited()
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(answered())
+        asyncio.run(with_facts())
+    seen = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    seen |= {"events": "\n".join(shown).encode(), "logs": caplog.text.encode()}
+    assert {name: found for name, data in seen.items() if (found := leaks(data))} == {}
+    assert "<secret:canary-10>" in "".join(shown)
+
+
+def test_a_secret_in_the_name_of_a_new_run_is_refused_in_a_sentence_without_it(
+    tmp_path: Path, secrets: list[Secret]
+) -> None:
+    async def main() -> None:
+        store = open_store(f"{tmp_path}/runs.db")
+        name = f"run {canary(1)}"
+        with pytest.raises(
+            UsageError, match="'run <secret:canary-1>' has a secret in it: choose another name"
+        ) as caught:
+            await run(echoed, 1, store=store, run_id=name)
+        assert leaks(str(caught.value).encode()) == []
+        forget_secret(NAMES[1])
+        await run(echoed, 1, store=store, run_id=name)
+        with pytest.raises(UsageError, match="has a secret in it"):
+            await fork(store, name, f"copy {canary(2)}")
+        Secret(NAMES[1], canary(1))
+        await run(echoed, 1, store=store, run_id=name)
+        assert calls == [0], "what is recorded already is not lost"
+        await store.aclose()
+
+    asyncio.run(main())
