@@ -500,7 +500,9 @@ _SHAPES: tuple[_Shape, ...] = (
     # password='...', "api_key": "..."; without quotes only after an equals sign
     _Shape(
         ((":", "="), ("'", '"'), _NAMED),
-        re.compile(rf"(?i)({_NAME_BEGINS}{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])[^'\"\\]+"),
+        re.compile(
+            rf"(?i)({_NAME_BEGINS}{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])(?!<secret:[^<>'\"\\]*>\\?['\"])[^'\"\\]+"
+        ),
         r"\1***",
     ),
     _Shape(

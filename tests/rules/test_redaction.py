@@ -85,6 +85,8 @@ def test_a_secret_is_found_in_base64_wherever_it_begins(user: str) -> None:
 
 
 SHAPES = {
+    '{"password": "<secret:db>"}': '{"password": "<secret:db>"}',
+    '{"password": "<secret:db> and more"}': '{"password": "***"}',
     "postgresql://me:hunter2@db.example/app": "postgresql://me:***@db.example/app",
     "redis://:hunter2@cache:6379": "redis://:***@cache:6379",
     "clone https://ghp_0123@github.com/x.git": "clone https://***@github.com/x.git",
