@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import pytest
 from rh_agents import ExecutionState, MemoryStore, WorkerLost, parallel
 from rh_agents.core.errors import DefinitionError, UnstorableError, UsageError
 from rh_agents.executors import ProcessExecutor
-from rh_agents.executors._workers.pool import Slots, pool
+from rh_agents.executors._workers.pool import Pool, Slots, pool
 from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header
 from tests.adapters import worker_functions as far
 
@@ -167,6 +167,101 @@ def test_what_is_printed_and_logged_arrives(
 async def _new_workers() -> None:
     """What stdout is, is decided when a worker is started."""
     await asyncio.to_thread(pool.close)
+
+
+class Heard(logging.Handler):
+    """Hears what a worker logs, in whatever thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[str] = []
+        self.is_there = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record.getMessage())
+        self.is_there.set()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    handler = Heard()
+    logging.getLogger("tests.worker").addHandler(handler)
+    yield handler
+    logging.getLogger("tests.worker").removeHandler(handler)
+
+
+def test_a_record_that_arrives_together_with_the_result_is_handled(heard: Heard, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    async def main() -> Any:
+        call = asyncio.ensure_future(ProcessExecutor().call(far.log_later, [str(begun), 0.05, 0.2], {}))
+        await asyncio.to_thread(wait_until_begun, begun)
+        asyncio.get_running_loop().call_soon(time.sleep, 0.6)  # so that both are there when it reads again
+        return await call
+
+    assert run_main(main) == "returned"
+    assert heard.is_there.wait(PATIENCE)
+    assert heard.records == ["said later"]
+
+
+def test_what_an_idle_worker_logs_arrives_without_another_call(heard: Heard, tmp_path: Path) -> None:
+    assert run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "begun"), 0.3], {})) == "returned"
+    assert heard.is_there.wait(PATIENCE)
+    assert heard.records == ["said later"]
+    assert run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "again"), 100], {})) == "returned"
+
+
+def test_a_handler_that_raises_costs_no_call(heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(record: logging.LogRecord) -> None:
+        heard.is_there.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(heard, "emit", fail)
+    for _ in range(2):
+        assert run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "a"), 0], {})) == "returned"
+        assert heard.is_there.wait(PATIENCE)
+        heard.is_there.clear()
+
+
+def open_descriptors() -> set[str]:
+    return {os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd") if is_open(int(each))}
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+def test_a_child_that_is_forked_while_a_worker_starts_has_none_of_its_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    start = subprocess.Popen
+
+    def held_up(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(PATIENCE)
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", held_up)
+    own = Pool()
+    os.register_at_fork(before=own.hold_still, after_in_parent=own.go_on, after_in_child=own.forget_after_fork)
+    before = open_descriptors()
+    starting = threading.Thread(target=own.take)
+    starting.start()
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.2, may_go_on.set).start()
+    child = os.fork()  # waits until the worker is there
+    if child == 0:
+        kept = {each for each in open_descriptors() - before if each.startswith(("socket:", "pipe:"))}
+        os._exit(len(kept))
+    starting.join(PATIENCE)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    own.close()
 
 
 def test_a_call_knows_where_it_is_and_reports_what_it_used() -> None:

@@ -318,3 +318,16 @@ def leave_the_wire_open(path: str) -> None:
         os._exit(0)
     Path(path).write_text(str(child))
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log_later(begun: str, seconds: float, pause: float = 0) -> str:
+    """Returns after a pause; a thread that it leaves behind logs so many seconds later."""
+
+    def later() -> None:
+        time.sleep(seconds)
+        logging.getLogger("tests.worker").warning("said later")
+
+    Path(begun).write_text(str(os.getpid()))
+    time.sleep(pause)
+    threading.Thread(target=later, daemon=True).start()
+    return "returned"

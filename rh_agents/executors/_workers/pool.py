@@ -11,6 +11,7 @@ from collections import deque
 from types import TracebackType
 
 from rh_agents.core._loops import Home, Place, home, reentrant_lock
+from rh_agents.executors._workers.idle import IdleReader
 from rh_agents.executors._workers.worker import Worker
 
 __all__ = ["Slots", "pool", "processors"]
@@ -130,13 +131,14 @@ class Pool:
         self._lock = threading.RLock()
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
+        self._reader = IdleReader()
 
     def take(self) -> Worker:
         """The worker that was used last, or a new one."""
         with self._lock:
             self._leave_old_ones()
             while self._idle:
-                worker = self._idle.pop()
+                worker = self._no_longer_idle(self._idle.pop())
                 if not worker.is_dead:
                     return worker
                 worker.let_go()
@@ -149,23 +151,32 @@ class Pool:
         with self._lock:
             worker.idle_since = time.monotonic()
             self._idle.append(worker)
+            with worker.reading:
+                worker.is_idle = True
+            self._reader.watch(worker)
             self._leave_old_ones()
             surplus = self._idle[: max(0, len(self._idle) - most)]
             del self._idle[: len(surplus)]
         for each in surplus:
-            each.retire()
+            self._no_longer_idle(each).retire()
+
+    def _no_longer_idle(self, worker: Worker) -> Worker:
+        with worker.reading:
+            worker.is_idle = False
+        self._reader.leave(worker)
+        return worker
 
     def _leave_old_ones(self) -> None:
         oldest = time.monotonic() - _LONGEST_IDLE
         while self._idle and self._idle[0].idle_since < oldest:
-            self._idle.pop(0).retire()
+            self._no_longer_idle(self._idle.pop(0)).retire()
 
     def _forget(self, worker: Worker) -> None:
         with self._lock:
             self._all.discard(worker)
             if worker in self._idle:
                 self._idle.remove(worker)
-                worker.let_go()
+                self._no_longer_idle(worker).let_go()
 
     @property
     def workers(self) -> list[Worker]:
@@ -178,6 +189,9 @@ class Pool:
         with self._lock:
             workers, idle = list(self._all), list(self._idle)
             self._idle.clear()
+            for worker in idle:
+                worker.read_while_idle()  # what it has sent before it is let go
+                self._no_longer_idle(worker)
         for worker in workers:
             worker.let_go() if worker in idle else worker.kill()  # no thread can be started at the end of a program
         deadline = time.monotonic() + _TIME_AT_EXIT
@@ -186,9 +200,21 @@ class Pool:
                 worker.kill()
                 worker.join(1.0)
 
+    def hold_still(self) -> None:
+        """Let no worker be made while this process forks: its descriptors would be nobody's in the child.
+
+        One of them tells the worker when its parent is gone, which it then would not learn before the child's end too.
+        """
+        self._lock.acquire()
+
+    def go_on(self) -> None:
+        """The fork has been made; in the parent."""
+        self._lock.release()
+
     def forget_after_fork(self) -> None:
         """In a forked child: the workers are those of its parent."""
         self._lock = threading.RLock()
+        self._reader.forget_after_fork()
         for worker in self._all:
             worker.forget_after_fork()
         self._all.clear()
@@ -198,4 +224,4 @@ class Pool:
 pool = Pool()
 atexit.register(pool.close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=pool.forget_after_fork)
+    os.register_at_fork(before=pool.hold_still, after_in_parent=pool.go_on, after_in_child=pool.forget_after_fork)

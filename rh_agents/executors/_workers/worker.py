@@ -19,12 +19,15 @@ from typing import Any
 
 from rh_agents.core._flow import report_usage
 from rh_agents.core.errors import DefinitionError, WorkerLost
+from rh_agents.core.redaction import logger
 from rh_agents.executors._workers.functions import Order, dumps
 from rh_agents.executors._workers.sessions import end_session, kill_group
 from rh_agents.executors._workers.settings import Settings
 from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece
 
 __all__ = ["Worker", "pickled_arguments"]
+
+_LOG = logger("rh_agents.executors")
 
 _COMMAND = (
     "import os, sys; sys.path[:] = sys.argv.pop().split(os.pathsep); "
@@ -71,6 +74,9 @@ class Worker:
         """How many it has been given."""
         self.idle_since: float = time.monotonic()
         self.is_dead: bool = False
+        self.is_idle: bool = False
+        """Whether it makes no call and belongs to nobody; set and read under `reading`."""
+        self.reading: threading.Lock = threading.Lock()  # the wire has one reader at a time
         self._inbox = Inbox()
         self._settings: Settings | None = None
         self._lock = threading.Lock()  # nobody signals a process whose id another one may have by now
@@ -168,15 +174,11 @@ class Worker:
         self._take_mark()
         try:
             await self._send_call(order, arguments)
-            while True:
-                for frame in await self._receive():
-                    kind, content = frame
-                    if kind is Kind.LOG:
-                        _log(pickle.loads(content))
-                    elif kind is Kind.USAGE:
-                        report_usage(pickle.loads(content))
-                    else:
-                        return frame
+            result: Frame | None = None
+            while result is None:
+                for frame in await self._receive():  # all of them: a thread may log beside the result
+                    result = frame if _is_result(frame) else result
+            return result
         except (ConnectionError, EOFError) as error:
             reason = await self._reason_of_its_end()
             raise WorkerLost(f"the worker process {reason}", has_begun=self._take_mark(), max_lost=max_lost) from error
@@ -202,6 +204,28 @@ class Worker:
         if not count:
             raise EOFError
         return list(self._inbox.received(count))
+
+    # -- between its calls ---------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """The descriptor of the wire; -1 if it is closed."""
+        return self._wire.fileno()
+
+    def read_while_idle(self) -> bool:
+        """Take in what threads of its functions have sent; False if it is not idle any more, or has ended."""
+        with self.reading:
+            if not self.is_idle:
+                return False
+            try:
+                count = self._wire.recv_into(self._inbox.space())
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            frames = list(self._inbox.received(count))
+        for frame in frames:
+            _is_result(frame)
+        return count > 0
 
     async def _reason_of_its_end(self) -> str:
         """Why the process has ended, in words."""
@@ -232,8 +256,23 @@ def _command(descriptors: Sequence[int]) -> list[str]:
     return [sys.executable, *options, "-c", _COMMAND, *map(str, descriptors), os.pathsep.join(path)]
 
 
+def _is_result(frame: Frame) -> bool:
+    """Whether it is what came of a call; anything else is taken in here."""
+    kind, content = frame
+    if kind is Kind.LOG:
+        _log(pickle.loads(content))
+    elif kind is Kind.USAGE:
+        report_usage(pickle.loads(content))  # counts for nothing while no call is under way
+    else:
+        return True
+    return False
+
+
 def _log(facts: dict[str, Any]) -> None:
     record = logging.makeLogRecord(facts)
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
+    target = logging.getLogger(record.name)
+    if target.isEnabledFor(record.levelno):
+        try:
+            target.handle(record)
+        except Exception:  # noqa: BLE001 - a handler of the user's that raises costs no call, whoever logs
+            _LOG.exception("a record of a worker process could not be handled")
