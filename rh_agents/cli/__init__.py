@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = Invocation(owns_process=argv is None)
         # Not standalone: the messages of Typer quote what was typed, which may be a credential.
         code = app(args=None if argv is None else list(argv), prog_name="rh-agents", obj=about, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # not at the end of the interpreter, where nobody can say that it did not work
     except CommandError as error:
         return _tell(error, error.exit_code)
     except (UsageError, RunMismatchError) as error:
@@ -44,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell("interrupted", _INTERRUPTED)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BrokenPipeError:  # nobody reads any more, as with `| head`
+        _close_standard_output()
+        return 1
+    except OSError as error:
+        _close_standard_output()
+        return _tell(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
     except Exception as error:
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):  # Typer's own; where the class is, it hides
             raise
@@ -52,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(redact(shown.getvalue()), end="", file=sys.stderr)
         return int(error.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def _close_standard_output() -> None:
+    """What it still holds cannot be written, and must not be tried again at the end of the interpreter."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _tell(what: object, exit_code: int) -> int:

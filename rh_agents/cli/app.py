@@ -24,6 +24,7 @@ from rh_agents.cli.leaving import leave_without_threads
 from rh_agents.cli.lines import Format
 from rh_agents.cli.looping import run_to_the_end
 from rh_agents.cli.mapping import Limits
+from rh_agents.cli.outputs import expect_output_name, expect_standard_output
 from rh_agents.cli.progress import Progress, say, shown
 from rh_agents.cli.recorded import (
     STANDARD_STREAM,
@@ -237,6 +238,7 @@ def map_command(
     """
     about = Invocation.of(ctx)
     output, force = about.output or output, about.force or force
+    expect_output_name(output)
     fixed = read_settings(settings or [])
     callee = make_callee(load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
     if batch and not about.asks_for(ctx, "max_workers"):
@@ -300,6 +302,7 @@ def run_command(
 
     Exit codes: 0 ok; 1 failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
     """
+    expect_standard_output()
     callee = make_callee(load_actor(flow, agent), knows_all_names=True)
     value = read_value(arguments)
     text = json.dumps(value)

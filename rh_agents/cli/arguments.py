@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import BaseModel, PydanticUserError, ValidationError
-from pydantic_core import from_json
 
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
+from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import InputError
@@ -212,7 +212,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """`name=JSON`. What is not JSON is text, so that `language=de` needs no quotes within quotes.
 
     Raises:
-        CommandError: one has no name.
+        CommandError: one has no name, or an object in it a key twice.
     """
     fixed: dict[str, Any] = {}
     for setting in settings:
@@ -220,7 +220,9 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals or not name:
             raise CommandError(f"--set {setting}: write NAME=JSON")
         try:
-            fixed[name] = from_json(text)
+            fixed[name] = read_json(text)
+        except RepeatedKey as error:
+            raise CommandError(f"--set {setting}: {error}") from error
         except ValueError:
             fixed[name] = text
     return fixed

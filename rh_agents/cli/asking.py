@@ -10,8 +10,10 @@ from typing import Any
 from pydantic_core import from_json
 
 from rh_agents.cli.errors import one_line
+from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.sources import DaemonThread
 from rh_agents.core._answers import why_not_fitting
+from rh_agents.core.errors import InputError
 from rh_agents.core.ports import Question
 
 __all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines"]
@@ -20,9 +22,15 @@ _LONGEST_HINT = 300
 
 
 def parse_answer(text: str, schema: str | None = None) -> Any:
-    """JSON; what is no JSON counts as text, and so does what only as text fits the schema of the question."""
+    """JSON; what is no JSON counts as text, and so does what only as text fits the schema of the question.
+
+    Raises:
+        InputError: an object in it has a key twice.
+    """
     try:
-        value = from_json(text)
+        value = read_json(text)
+    except RepeatedKey as error:
+        raise InputError(f"the answer does not fit: {error}") from error
     except ValueError:
         return text.strip()
     if schema is not None and why_not_fitting(schema, value) and not why_not_fitting(schema, text.strip()):

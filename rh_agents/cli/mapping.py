@@ -107,7 +107,7 @@ class MapJob:
         if self.subscriber is not None:
             state.event_bus.subscribe(self.subscriber)
         group = self.limits.group(state, self.callee.name)
-        with interrupt_on_signals(lambda _: self._ask(group), lambda _: self._insist()):
+        with interrupt_on_signals(lambda _: self._ask(group), lambda _: self._insist(), hangup=True):
             try:
                 await self._run_in_state(group)
             finally:

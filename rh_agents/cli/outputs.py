@@ -24,6 +24,8 @@ __all__ = [
     "LineWriter",
     "OutputClosed",
     "OutputFailed",
+    "expect_output_name",
+    "expect_standard_output",
     "open_output",
     "record_of",
     "refuse_to_overwrite",
@@ -142,6 +144,26 @@ class _Terminal(io.RawIOBase):
     def fileno(self) -> int:
         """The descriptor of the terminal."""
         return sys.stdout.fileno()
+
+
+def expect_output_name(path: str | None) -> None:
+    """Refuse a name that is none, as an empty variable of a shell gives it.
+
+    Raises:
+        CommandError: it is empty.
+    """
+    if path is not None and not path.strip():
+        raise CommandError(f"-o {path!r}: the name of a file is needed; leave -o out to write to standard output")
+
+
+def expect_standard_output() -> None:
+    """Refuse to do something whose result nobody could get.
+
+    Raises:
+        CommandError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise CommandError("standard output is closed, and there is nowhere else to write to")
 
 
 def open_output(path: str | None, *, force: bool, kept: Kept | None = None) -> LineWriter:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from pydantic_core import from_json
-
+from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.lines import Format, Item, Lines
 from rh_agents.cli.looking import looks_like_json
 from rh_agents.cli.tables import table_items
@@ -65,7 +64,9 @@ def _json_items(lines: Lines, id_field: str) -> Iterator[Item]:
         if not line:
             continue
         try:
-            value = from_json(line)
+            value = read_json(line)
+        except RepeatedKey as error:
+            yield lines.bad_item(lines.number, str(error))
         except ValueError as error:
             yield lines.bad_item(lines.number, f"not valid JSON: {_without_line(error)}")
         else:

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import from_json
-
 from rh_agents.cli.arguments import Callee
 from rh_agents.cli.asking import question_lines
 from rh_agents.cli.budgets import budget_field, more_of
 from rh_agents.cli.errors import BadInput, CommandError, one_line
+from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.outputs import OutputClosed, open_output, to_line
 from rh_agents.cli.summary import AWAITING, INTERRUPTED
 from rh_agents.cli.words import counted
@@ -47,7 +46,9 @@ def read_value(text: str | None) -> Any:
     except OSError as error:
         raise CommandError(f"cannot read {where}: {error.strerror}") from error
     try:
-        return from_json(data.removeprefix(b"\xef\xbb\xbf"))
+        return read_json(data.removeprefix(b"\xef\xbb\xbf"))
+    except RepeatedKey as error:
+        raise CommandError(f"{where}: {error}") from error
     except ValueError as error:
         hint = f"""; a text is written --input '"{text}"'""" if text.isalnum() else ""
         raise CommandError(f"{where}: not valid JSON: {error}{hint}") from error
@@ -115,7 +116,7 @@ class FlowJob:
         self.call.discard()  # if it is not made, something else says why
         await state.open()
         try:
-            with interrupt_on_signals(lambda _: self._ask(), lambda _: self._insist()):
+            with interrupt_on_signals(lambda _: self._ask(), lambda _: self._insist(), hangup=True):
                 async with state:
                     result = await self._outcome()
         except _FlowFailed as failed:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from rh_agents.bus_handlers import EventPrinter
 from rh_agents.cli.asking import hint_of, parse_answer, question_lines
@@ -25,6 +25,8 @@ from rh_agents.cli.budgets import BudgetCalls, BudgetCost, BudgetTokens, budget_
 from rh_agents.cli.errors import CommandError, close_names, describe_validation, one_line
 from rh_agents.cli.exporting import event_record, outcome_record, to_export_line
 from rh_agents.cli.inputs import is_stream
+from rh_agents.cli.json_text import RepeatedKey, read_json
+from rh_agents.cli.outputs import expect_output_name, expect_standard_output
 from rh_agents.cli.page import Page, Part, table_lines
 from rh_agents.cli.planning import Code, PlanView, load_code, plan_input, record_of_plan
 from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_on_line, is_untouched_fork
@@ -67,6 +69,7 @@ def register(app: typer.Typer) -> None:
 
 def _with_store(url: str, work: Callable[[Store], Awaitable[T]], *, writes: bool = False) -> T:
     """Do something with a store that must be there. What only looks makes and changes no file."""
+    expect_standard_output()
 
     async def do() -> T:
         async with kept_store(url, read_only=not writes) as store:
@@ -278,6 +281,7 @@ def _resume(
 ) -> None:
     """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
     info = _with_store(store, lambda opened: existing_run(opened, run))
+    expect_output_name(output)
     command = _with_secrets(ctx, info, _command_of(info))
     if output is not None and command.kind != "map":
         raise CommandError(f"-o is for the output of a map, and run {run!r} is a `{command.kind}`")
@@ -434,7 +438,9 @@ def _writes_file(info: RunInfo) -> bool:
 async def _edited(store: Store, run: str, address: str | None, text: str, code: Code) -> Any:
     """The result as the function that is called would return it, if its type is known; else as JSON has it."""
     try:
-        value = from_json(text)
+        value = read_json(text)
+    except RepeatedKey as error:
+        raise CommandError(f"--result: {error}") from error
     except ValueError as error:
         raise CommandError(f"""--result {text}: not valid JSON: {error}; a text is written '"{text}"'""") from error
     if address is None:

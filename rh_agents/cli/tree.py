@@ -13,6 +13,7 @@ from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.keys import again_key
 from rh_agents.core.ports import RecordedEvent
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, duration, harmless
 
 __all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "record_of_node"]
@@ -410,6 +411,6 @@ def _more(nodes: list[Node]) -> str:
     """`4,980 more completed, 12 more failed`."""
     counts: dict[str, int] = {}
     for node in nodes:
-        word = node.status.value
+        word = label_of(node.status)
         counts[word] = counts.get(word, 0) + 1
     return ", ".join(f"{count:,} more {word}" for word, count in counts.items())

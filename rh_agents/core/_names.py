@@ -113,6 +113,7 @@ OTHERS: frozenset[str] = frozenset(
     {
         "rh_agents.cli.errors.BadInput",
         "rh_agents.cli.errors.CommandError",
+        "rh_agents.cli.json_text.RepeatedKey",
         "rh_agents.cli.outputs.OutputClosed",
         "rh_agents.cli.outputs.OutputFailed",
         "rh_agents.core._write_values.NotQuick",

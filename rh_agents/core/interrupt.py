@@ -230,15 +230,19 @@ def _text(reason: object) -> str:
 
 
 @contextlib.contextmanager
-def interrupt_on_signals(*steps: Callable[[str], object]) -> Iterator[None]:
+def interrupt_on_signals(*steps: Callable[[str], object], hangup: bool = False) -> Iterator[None]:
     """While the block lasts, Ctrl-C and SIGTERM call `steps` on the event loop, each signal the next one, by its name.
 
+    With `hangup`, so does SIGHUP, which comes when the terminal is closed, unless `nohup` has it ignored.
     A signal after the last step ends the process as if nobody had listened. With `signal.signal` rather than
     `loop.add_signal_handler`, which does not exist on Windows and is not heard while code blocks the loop. Outside of
     the main thread, where Python allows no handlers, signals do what they did before.
     """
     loop = asyncio.get_running_loop()
     count = 0
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hangup and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal count
@@ -251,7 +255,7 @@ def interrupt_on_signals(*steps: Callable[[str], object]) -> Iterator[None]:
 
     previous: dict[signal.Signals, Any] = {}
     with contextlib.suppress(ValueError):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals:
             previous[number] = signal.signal(number, handle)
     try:
         yield

@@ -75,10 +75,10 @@ class Asking:
                 problem = str(error)
                 await self._reject(question, problem)
         while self.answerer is not None:
-            given = await self.answerer(_with_problem(question, problem))
-            if given is None:
-                break
             try:
+                given = await self.answerer(_with_problem(question, problem))
+                if given is None:
+                    break
                 return await self._accept(question, scope, _as_json(given), adapter)
             except InputError as error:
                 problem = str(error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.display.labels import label_of
 from rh_agents.display.text import amount, brief, duration, harmless
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None
     line.append(_name(event, how.address and room >= _ROOM_FOR_ADDRESS), "bold")
     if event.tag:
         line.append(f" #{harmless(event.tag, _TAG_LENGTH)}", "cyan")
-    line.append(f"  {event.execution_status.value}", style)
+    line.append(f"  {label_of(event.execution_status)}", style)
     _append_facts(line, event)
     if event.usage and (event.usage.tokens or event.usage.cost):
         line.append(f"  {amount(event.usage)}", "dim")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.surfaces.cli_kit import command
+from tests.surfaces.cli_kit import command, environment
 
 PROGRAM = """
 import asyncio, os, signal, sys
@@ -48,6 +51,21 @@ def twice(text: str) -> str:
     for number in signal.SIGINT, signal.SIGTERM:
         os.kill(os.getpid(), number)
     return text
+async def hangup(text: str) -> str:
+    if text == "b":
+        for number in HANGUPS:
+            signal.raise_signal(number)
+            await asyncio.sleep(0)
+    return text
+HANGUPS = [signal.SIGHUP]
+async def stopped(names: str) -> str:
+    for name in names.split(","):
+        signal.raise_signal(getattr(signal, name))
+        await asyncio.sleep(0)
+    await later()
+@tool
+async def later() -> None:
+    await asyncio.sleep(1000)
 class Unwritable:
     def __repr__(self):
         sys.exit(0)
@@ -101,7 +119,7 @@ def test_an_exit_in_the_repr_of_a_result_fails_its_item_only(ended: Ended) -> No
     assert "the result cannot be written as JSON" in out[0]
 
 
-@pytest.mark.parametrize(("function", "code"), [("keyboard", 130), ("by_signal", 1), ("twice", 130)])
+@pytest.mark.parametrize(("function", "code"), [("keyboard", 130), ("by_signal", 1), ("twice", 130), ("hangup", 130)])
 def test_what_ends_the_process_is_told_with_what_is_left_and_how_to_go_on(
     function: str, code: int, ended: Ended
 ) -> None:
@@ -129,3 +147,67 @@ def test_a_store_that_fails_is_told_with_what_is_done_and_how_to_go_on(folder: P
     code, out, err = ended("fill")
     assert (code, len(out)) == (0, 100)
     assert " reused, " in err[-1]
+
+
+def test_a_hangup_that_nohup_has_ignored_means_nothing(ended: Ended) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        code, out, _ = ended("hangup")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (code, len(out)) == (0, 4)
+
+
+@pytest.mark.parametrize("signals", [["SIGHUP"], ["SIGTERM"], ["SIGINT", "SIGINT"], ["SIGTERM", "SIGHUP"]])
+def test_a_flow_that_is_stopped_by_a_signal_says_how_to_go_on(
+    signals: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ",".join(signals)
+    assert command("run", "leaving.py:stopped", "-i", json.dumps(names), "--progress", "none") == 130
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-2] == "rh-agents: interrupted"
+    assert lines[-1].startswith("go on with: rh-agents resume stopped-")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["map", "leaving.py:fill", "in.txt"], "standard output is closed: name a file with -o"),
+        (["run", "leaving.py:fill", "-i", '"a"'], "standard output is closed, and there is nowhere else to write to"),
+        (["runs"], "standard output is closed, and there is nowhere else to write to"),
+    ],
+)
+def test_nothing_is_called_or_looked_for_if_standard_output_is_closed(
+    words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert command(*words) == 2
+    assert says in capfd.readouterr().err
+    assert "leaving" not in sys.modules or words[0] == "map"
+
+
+@pytest.mark.parametrize("words", [["runs"], ["show", "r"], ["export", "r"], ["run", "leaving.py:fill", "-i", '"a"']])
+def test_an_output_that_takes_nothing_is_told_in_a_sentence(words: list[str], folder: Path) -> None:
+    assert command("run", "leaving.py:fill", "-i", '"a"', "--run-id", "r", "--progress", "none") == 0
+    with open("/dev/full", "w") as full:
+        child = subprocess.run(
+            [sys.executable, "-m", "rh_agents", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert child.returncode == 1
+    assert "standard output: No space left on device" in child.stderr.splitlines()[-1]
+    assert "Traceback" not in child.stderr
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_output_without_a_name_is_refused_before_anything_is_called(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command("map", "leaving.py:fill", "in.txt", "-o", name) == 2
+    assert (
+        f"-o {name!r}: the name of a file is needed; leave -o out to write to standard output" in capfd.readouterr().err
+    )
+    assert not os.path.exists(".rh_agents")

@@ -1,0 +1,37 @@
+"""JSON as people write it: an object that has a key twice is refused, since nobody knows which of the two is meant."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import from_json
+
+__all__ = ["RepeatedKey", "read_json"]
+
+
+class RepeatedKey(ValueError):
+    """The text is JSON, and one of its objects has a key twice."""
+
+
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON.
+        RepeatedKey: one of its objects has a key twice, of which parsers take the last in silence.
+    """
+    value = from_json(text)
+    if isinstance(value, dict | list):
+        json.loads(text, object_pairs_hook=_without_repetition)
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise RepeatedKey(f"the key {name!r:.80} stands twice in one object, and which one is meant is unclear")
+        seen.add(name)
