@@ -19,7 +19,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -29,7 +29,7 @@ import apsw
 from rh_agents.core.errors import StoreError
 from rh_agents.stores._sql import read_migrations
 
-__all__ = ["APPLICATION_ID", "Looking", "expect_database_file", "expect_ours"]
+__all__ = ["APPLICATION_ID", "Looking", "at_one_moment", "expect_database_file", "expect_ours"]
 
 APPLICATION_ID: Final = 0x72686167
 """Marks the files of this library ("rhag"), so that another program's database is not taken for one."""
@@ -86,6 +86,17 @@ def expect_ours(connection: apsw.Connection, name: str, known: int | None = None
     if known is not None and version > known:
         raise StoreError(f"{name}: made by a newer version of rh_agents: schema {version}, this one knows {known}")
     return version
+
+
+@contextmanager
+def at_one_moment(connection: apsw.Connection) -> Iterator[None]:
+    """What is read in the block is of one moment: another process may be making the database."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        with suppress(apsw.Error):
+            connection.execute("ROLLBACK")
 
 
 class Looking:
@@ -152,7 +163,7 @@ class Looking:
 
     def _checked(self, connection: apsw.Connection) -> apsw.Connection | None:
         known = read_migrations("sqlite")[-1].number
-        with connection:  # as it is at one moment: another process may be making it
+        with at_one_moment(connection):
             version = expect_ours(connection, self._name, known)
         if version == 0:
             raise StoreError(f"{self._name}: the database is empty, so no runs are recorded in it")
@@ -204,6 +215,13 @@ class Looking:
             copy = Path(folder.name) / "runs.db"
             yield copy
             self._upgrade(copy)
+        except (apsw.FullError, apsw.IOError, OSError, StoreError) as error:
+            folder.cleanup()
+            why = "the system reported an error" if str(error) == "not an error" else error  # of the other connection
+            raise StoreError(
+                f"{self._name}: it can only be looked at in a copy, which could not be made in "
+                f"{tempfile.gettempdir()}: {why}; TMPDIR names another directory"
+            ) from error
         except BaseException:
             folder.cleanup()
             raise

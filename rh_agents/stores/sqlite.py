@@ -41,7 +41,7 @@ from rh_agents.stores._checksums import (
 from rh_agents.stores._files import FILE_MODE, Identity, checked_mode, create_file, identity_of, make_directory
 from rh_agents.stores._naming import expanded
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
-from rh_agents.stores._sqlite_looking import APPLICATION_ID, Looking, expect_database_file, expect_ours
+from rh_agents.stores._sqlite_looking import APPLICATION_ID, Looking, at_one_moment, expect_database_file, expect_ours
 from rh_agents.stores._sqlite_migration import CHECKSUMS, Sealing, has_checksums
 from rh_agents.stores._sqlite_rows import (
     NOT_MADE,
@@ -274,7 +274,8 @@ def _cause(error: Exception, database: _Database, connection: apsw.Connection | 
     reason = f"; {os.strerror(number)}" if number else ""
     if isinstance(error, apsw.CantOpenError) and not number:
         reason = _why_not_opened(database.path)
-    return f"{about} ({error}{reason})"
+    said = "" if str(error) == "not an error" else str(error)  # of some other connection
+    return f"{about} ({said}{reason})" if said or reason else about
 
 
 def _why_not_opened(path: Path) -> str:
@@ -342,7 +343,7 @@ class _Writing(_Session):
         self._is_news = True
         try:
             with self._errors():
-                with connection:  # as it is at one moment; and before anything is set that stays in the file
+                with at_one_moment(connection):  # before anything is set that stays in the file
                     expect_ours(connection, database.name)
                 self._configure()
             self._migrate()
@@ -395,8 +396,9 @@ class _Writing(_Session):
                 yield
                 connection.execute(queries["commit"])
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute(queries["rollback"])
+                with suppress(apsw.Error):  # a disk that is full or fails: what is wrong is said by the first error
+                    if connection.in_transaction:
+                        connection.execute(queries["rollback"])
                 raise
             self._database.expect_in_place()
 
