@@ -97,11 +97,13 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         """An event made by hand is named after its actor.
 
         Raises:
-            DefinitionError: there is no field of this name.
+            DefinitionError: there is no field of this name, or `actor` is neither an actor nor a decorated function.
         """
         if not data.keys() <= type(self).model_fields.keys():
             self._refuse_unknown(data)
         actor = data.get("actor")
+        if "actor" in data and not isinstance(actor, BaseActor):
+            actor = data["actor"] = _actor_of(actor)
         if isinstance(actor, BaseActor):
             data.setdefault("name", actor.name)
             data.setdefault("event_type", actor.event_type)
@@ -171,6 +173,20 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         if not self.tag and not self.metadata:
             return None
         return {"tag": redact(self.tag), "metadata": _redacted(dict(self.metadata))}
+
+
+def _actor_of(given: Any) -> BaseActor:
+    """The actor that a decorated function stands for."""
+    actor = getattr(given, "actor", None)
+    if isinstance(actor, BaseActor) and callable(given):  # a call has one as well, and arguments that would be lost
+        return actor
+    if callable(given) and not isinstance(given, type):
+        name = getattr(given, "__name__", None) or type(given).__name__
+        remedy = f"decorate {name} with @tool, @llm or @agent, or write Tool(name={name!r}, handler={name})"
+    else:
+        remedy = "write Tool(name=..., handler=...), or give a function that is decorated with @tool, @llm or @agent"
+    shown = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    raise DefinitionError(f"ExecutionEvent(actor=...) takes an actor or a decorated function, not {shown}: {remedy}")
 
 
 def _redacted(data: Any) -> Any:
