@@ -549,11 +549,11 @@ def test_limits_are_told_what_the_headers_say_is_left() -> None:
 
 
 def test_keys_are_kept_out_of_everything_that_people_read() -> None:
-    key = "sk-ant-api03-very-secret-key-0123456789"
-    server = AnthropicServer(lambda _: problem(400, "invalid_request_error", f"bad key {key}"))
+    key = "key-0918273645"
+    reply = problem(400, "invalid_request_error", f"bad key {key}")
 
     async def main() -> str:
-        async with model_server(server) as running:
+        async with model_server(reply) as running:
             model = AnthropicChat("m", running.base_url.removesuffix("/v1"), key, retry=None)
             async with ExecutionState(store=MemoryStore()) as state:
                 with pytest.raises(ModelError):
@@ -562,6 +562,7 @@ def test_keys_are_kept_out_of_everything_that_people_read() -> None:
 
     shown = asyncio.run(main())
     assert key not in shown
+    assert "bad key <secret" in shown
     assert key not in repr(AnthropicChat("m", api_key=key))
 
 
