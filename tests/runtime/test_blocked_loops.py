@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -163,6 +165,45 @@ def test_of_many_short_calls_in_one_step_none_is_blamed_but_the_agent_that_makes
         let_go[number].set()
     thread.join()
     assert [sentence.split()[0] for sentence in said] == ["survey"] * is_agent
+
+
+def test_a_program_that_a_debugger_has_stopped_is_not_blocked() -> None:
+    async def main(blocked: Blocked) -> None:
+        names: dict[str, Any] = {"blocked": blocked}
+        exec(compile("def stopped():\n    blocked.wait()", "/usr/lib/python3/pdb.py", "exec"), names)
+
+        @tool
+        async def fetch() -> None:
+            names["stopped"]()
+
+        await fetch()
+
+    with running(main) as blocked:
+        assert looks(LagWatch(), blocked, *every(0.25, 8)) == []
+
+
+_FORKS = """
+import asyncio, os, warnings
+from rh_agents import ExecutionState, MemoryStore
+from rh_agents.core._lag import watched_loops
+
+warnings.simplefilter("ignore")
+
+async def main():
+    async with ExecutionState(store=MemoryStore()):
+        assert watched_loops.threads
+        child = os.fork()
+        if not child:
+            os._exit(len(watched_loops.threads) or (watched_loops._thread is not None))
+        os._exit(os.waitpid(child, 0)[1] != 0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_does_not_look_at_loops_that_stayed_with_its_parent() -> None:
+    assert subprocess.run([sys.executable, "-c", _FORKS], check=False).returncode == 0
 
 
 def test_a_loop_that_is_blocked_by_no_call_is_not_blamed_on_one() -> None:

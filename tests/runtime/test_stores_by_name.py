@@ -86,6 +86,15 @@ def test_fork_takes_the_name_of_a_store(store: Any) -> None:
     asyncio.run(main())
 
 
+def test_fork_closes_what_it_opened(tmp_path: Path) -> None:
+    """The last connection that is closed takes SQLite's log along."""
+    path = tmp_path / "runs.db"
+    asyncio.run(ended(path))
+    asyncio.run(fork(path, "r", "copy"))
+    assert path.exists()
+    assert not Path(f"{path}-wal").exists()
+
+
 def test_the_testing_kit_takes_the_name_of_a_store(store: Any) -> None:
     async def main() -> None:
         assert await assert_no_paid_calls_on_resume(lambda: double(4), store=store) == 8

@@ -58,14 +58,21 @@ def test_a_call_that_nobody_awaited_tells_where_it_was_made_if_python_traces_tha
             tracemalloc.stop()
 
 
+LOOKUP = Tool(name="t", handler=fetch.actor.handler)
+
+
 @pytest.mark.parametrize(
     ("make", "shown"),
     [
         (lambda: fetch("x" * 500), "fetch('xxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxx')"),
+        (lambda: fetch("https://me:secret@host/"), "fetch('https://me:***@host/')"),
         (lambda: fetch([[["deep"]]]), "fetch([[[...]]])"),
         (lambda: fetch(Unshowable()), "fetch(<Unshowable instance at "),
         (lambda: ExecutionEvent(actor=fetch.actor)(3, None, ExecutionState()), "fetch(3)"),
-        (lambda: ExecutionEvent(actor=Tool(name="t", handler=print))({"a": 1}, None, ExecutionState()), "t({'a': 1})"),
+        (
+            lambda: ExecutionEvent(actor=LOOKUP)({"a": 1}, None, ExecutionState()),
+            "t({'a': 1})",
+        ),
         (lambda: fetch(1).with_options(key="k"), "fetch(1)"),
     ],
 )
