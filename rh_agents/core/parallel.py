@@ -634,13 +634,23 @@ class ParallelExecutionManager:
         `cause` is given if it is the program that has no more use for what runs, so that its cancellation is an
         outcome, and the ending is recorded: before anybody is told of it.
         """
-        if not self._scheduler.is_halted:
-            is_early = cause is not EndingCause.LEFT or self._scheduler.has_left_something  # else nothing is cut off
-            if cause is not None and is_early:
-                self._note_ending(cause, member, message)
+        is_early = cause is not EndingCause.LEFT or self._leaves_something  # else nothing is cut off
+        if cause is not None and is_early and not self._scheduler.is_halted:
+            self._note_ending(cause, member, message)
         if cause is None or self._replayed is None:
             self._reason.note(reason)  # else what ended it before says why
         self._scheduler.halt(dismiss=cause is not None, insist=insist)
+
+    @property
+    def _leaves_something(self) -> bool:
+        """Whether the program, which leaves the group, leaves members without a result that could still come to one."""
+        if not self._scheduler.is_idle or self._scheduler.stop is None:
+            return not self._scheduler.is_idle
+        try:
+            self._run.expect_running()
+        except StopRun:
+            return False  # they come to it when the run goes on
+        return True
 
     def _note_ending(self, cause: EndingCause, member: bytes | None = None, message: str | None = None) -> None:
         """Record how the group ends, unless it only ends as is recorded."""

@@ -26,6 +26,7 @@ from rh_agents import (
     parallel,
     tool,
 )
+from rh_agents.core.types import EventType
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, World
 
@@ -334,6 +335,28 @@ def test_the_timeout_of_a_group_does_not_count_while_recorded_results_are_read(w
             with pytest.raises(GroupTimeout, match="9 of 10 members"):
                 await work("abcdefghij")
         assert world.begun == ["f", "g", "h", "i", "j"], "from the first call that is made, it does"
+
+    run_virtually(main)
+
+
+def test_a_program_that_leaves_a_group_whose_budget_is_spent_leaves_it_so_again(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def work() -> Any:
+        async with parallel(max_workers=1, name="pages", budget=Budget(calls=2)) as p:
+            p.map(fetch, ["a", "b", "c"])
+            async for result in p.stream():
+                if result.index == 1:
+                    await asyncio.sleep(5)
+                    raise LookupError(result.result)
+
+    async def main() -> None:
+        for _ in range(2):
+            async with world.again():
+                assert (await ending_of(work))[:2] == (LookupError, "b")
+        assert world.forget() == ["a", "b"]
+        kinds = [entry.event.event_type async for entry in world.store.events(RUN)]
+        assert kinds.count(EventType.GROUP_ENDING) == 2, "once for each execution that asked for another try"
 
     run_virtually(main)
 
