@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["noted", "seconds_to_wait", "text_of", "without_our_frames"]
+__all__ = ["noted", "says_yes", "seconds_to_wait", "text_of", "without_our_frames"]
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 _OURS = frozenset({"_breaking", "_caching", "_members", "_runner", "_scheduler", "calls"})
@@ -38,6 +39,15 @@ def seconds_to_wait(error: BaseException) -> float | None:
     except (Exception, SystemExit):  # noqa: BLE001 - the error is the user's; a hint that cannot be read is none
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def says_yes(function: Callable[[ErrorT], object], error: ErrorT) -> bool:
+    """What a function of the program says of an error. One that fails says no, and the error has a note about that."""
+    try:
+        return bool(function(error))
+    except Exception as problem:  # noqa: BLE001 - the function is the user's; its failure must not hide the error
+        noted(error, f"{getattr(function, '__qualname__', function)} could not say anything of it: {problem!r}")
+        return False
 
 
 def without_our_frames(error: ErrorT) -> ErrorT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rh_agents.core._foreign import seconds_to_wait
 from rh_agents.core._loops import Home, Place, SharedClock, home, reentrant_lock
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
-from rh_agents.core.policies.limits import AdaptiveConcurrency, Advice, Limit, Permit, RateLimit, Refusal
+from rh_agents.core.policies.limits import Advice, Limit, Permit, RateLimit, Refusal
 from rh_agents.core.ports import RateWindow
 from rh_agents.core.redaction import without_secrets
 
@@ -128,7 +128,7 @@ class _Gate:
         with self._lock:
             now = self._clock.now()
             self.limit.heed(advice, now)
-            if advice.is_overloaded and isinstance(self.limit, AdaptiveConcurrency):
+            if advice.is_overloaded:
                 self.limit.refused(permit, now)
 
     def succeeded(self, permit: Permit) -> None:

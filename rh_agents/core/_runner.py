@@ -96,6 +96,12 @@ class Job:
     """Whether it has lost its worker, and nobody has decided yet what becomes of it."""
     has_asked_again: bool = False
     """Whether it has asked a model once more, because an answer could not be read."""
+    time_limit: asyncio.Timeout | None = None
+    """What ends the attempt under way when its time is over."""
+    waited: float = 0.0
+    """The seconds for which it has waited because a server that it asks wanted that."""
+    has_waited_enough: bool = False
+    """Whether the server has asked for more than it waits: then another attempt would only be refused as well."""
     marks: Mapping[str, Any] | None = None
     """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
 
@@ -601,7 +607,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
                 if isinstance(error, WorkerLost) and error.has_begun:
                     delay = await after_loss(job, error)
                     lost = job.lost
-                elif job.retry is not None:
+                elif job.retry is not None and not job.has_waited_enough:
                     delay = job.retry.delay_after(job.attempts, error, job.run.chance())
             if delay is None:
                 raise
@@ -673,7 +679,7 @@ async def _bounded(job: Job) -> Any:
 async def _within_timeout(job: Job) -> Any:
     if job.timeout is None:
         return await job.begin()
-    limit = asyncio.timeout(job.timeout)
+    limit = job.time_limit = asyncio.timeout(job.timeout)
     try:
         async with limit:
             return await job.begin()
@@ -682,3 +688,5 @@ async def _within_timeout(job: Job) -> Any:
             raise
         error.__traceback__ = None  # it leads to a frame of asyncio that holds this one, and with it the job
         raise CallTimeout(f"{job.name or job.actor.name} took longer than its timeout of {job.timeout:g} s") from error
+    finally:
+        job.time_limit = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
@@ -17,9 +18,11 @@ from rh_agents.core.errors import (
     ModelError,
     PermanentModelError,
 )
+from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price
 from rh_agents.llms._clients import Clients, bounded
+from rh_agents.llms._endpoints import endpoint_of, given_or_environment
 from rh_agents.llms._openai_json import read_json
 from rh_agents.llms._openai_request import AnswerTool, answer_tool_of, mode_of, request_body
 from rh_agents.llms._openai_usage import salvaged_usage
@@ -48,6 +51,8 @@ _CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
 _END = b"[DONE]"
 _AFTER_THE_END = 0.5
 """Seconds. Some servers say what was used after the end event, and some keep the connection open without a word."""
+_pauses: WeakValueDictionary[tuple[Any, ...], Pause] = WeakValueDictionary()
+"""By server, model and key: a limit belongs to an account, not to an object of this program."""
 
 
 class OpenAIChat(ChatModel):
@@ -171,6 +176,15 @@ class OpenAIChat(ChatModel):
     def provider(self) -> Provider:
         """What is known of the provider: the one that was named, or that at its address."""
         return provider_at(self.base_url) if self.dialect is None else provider_named(self.dialect)
+
+    @property
+    def pause(self) -> Pause:
+        """What all models share, however many objects there are, that ask with this key for this model there."""
+        if self._pause is None:
+            key = "" if self.api_key is None else self.api_key.get_secret_value()
+            whose = (type(self), endpoint_of(given_or_environment(self.base_url)), self.model, key)
+            self._pause = _pauses.setdefault(whose, Pause(self.name))
+        return self._pause
 
     @property
     def length_name(self) -> str:

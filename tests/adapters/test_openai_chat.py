@@ -626,6 +626,46 @@ def test_another_attempt_waits_as_long_as_the_server_says_and_so_do_all_who_shar
     assert run(main()) >= 0.3
 
 
+@pytest.mark.parametrize("per", [0.2, pytest.param(2.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("objects", [1, 3])
+def test_sixty_questions_to_a_server_that_takes_ten_at_a_time_are_answered_at_its_pace(
+    per: float, objects: int
+) -> None:
+    """Without any configuration, also with several objects for the same model, at 80 % of the server's pace.
+
+    What the machine needs for as many answers without a limit is not the server's to answer for.
+    """
+    taken: dict[int, int] = {}
+    is_limited = False
+
+    def take(_: Exchange) -> Reply:
+        now = asyncio.get_running_loop().time()
+        window = int(now // per)
+        if is_limited and taken.get(window, 0) >= 10:
+            return error(429, retry_after_ms=str(((window + 1) * per - now) * 1000))
+        taken[window] = taken.get(window, 0) + 1
+        return answer()
+
+    async def ask_all(models: list[OpenAIChat]) -> tuple[int, float]:
+        began = asyncio.get_running_loop().time()
+        async with parallel(max_workers=30) as p:
+            p.map(lambda number: models[number % objects](f"{number}"), range(60))
+            results = await p.gather()
+        return sum(result.ok for result in results), asyncio.get_running_loop().time() - began
+
+    async def main() -> tuple[int, float, float]:
+        nonlocal is_limited
+        async with model_server(take) as server:
+            models = [OpenAIChat("stub", base_url=server.base_url, api_key="key") for _ in range(objects)]
+            _, unlimited = await ask_all(models)
+            is_limited = True
+            return *(await ask_all(models)), unlimited
+
+    answered, took, unlimited = run(main(), seconds=60)
+    assert answered == 60
+    assert took <= 6 * per / 0.8 + 3 * unlimited
+
+
 def test_what_will_not_pass_is_not_tried_again() -> None:
     async def main() -> int:
         async with model_server(error(401)) as server:

@@ -24,7 +24,7 @@ from rh_agents import (
 
 Make = Callable[[Any], object]
 
-FILTERS: dict[str, Callable[[Any], tuple[type[Exception], ...]]] = {
+FILTERS: dict[str, Make] = {
     "retry_on": lambda given: RetryPolicy(retry_on=given).retry_on,
     "give_up_on": lambda given: RetryPolicy(give_up_on=given).give_up_on,
     "counts": lambda given: CircuitBreaker(counts=given).counts,
@@ -44,6 +44,7 @@ FROM_ZERO: dict[str, Make] = {
     "initial_delay": lambda given: RetryPolicy(initial_delay=given),
     "max_delay": lambda given: RetryPolicy(max_delay=given),
     "max_retry_after": lambda given: RetryPolicy(max_retry_after=given),
+    "max_wait": lambda given: RetryPolicy(max_wait=given),
     "reset_timeout": lambda given: CircuitBreaker(reset_timeout=given),
     "cost": lambda given: Budget(cost=given),
     "tokens": lambda given: Budget(tokens=given),
@@ -75,14 +76,20 @@ NO_NUMBERS: list[Any] = [math.nan, -1, -0.5, -math.inf, True, False, "3", [3], {
         ((cls for cls in (ValueError, OSError)), (ValueError, OSError)),
         ((), ()),
         (Exception, (Exception,)),
+        (callable, (callable,)),
+        ((ValueError, callable), (ValueError, callable)),
     ],
 )
 def test_filters_take_a_class_and_any_collection_of_classes(
-    make: Callable[[Any], tuple[type[Exception], ...]], given: Any, understood: tuple[type[Exception], ...]
+    make: Make, given: Any, understood: tuple[type[Exception], ...]
 ) -> None:
     if not isinstance(given, tuple | list | set | type):
         given = list(understood)  # a generator can be read once, and there are several filters
     assert make(given) == understood
+
+
+async def _says_later(_: Exception) -> bool:
+    return True
 
 
 @pytest.mark.parametrize(("name", "make"), FILTERS.items())
@@ -99,7 +106,7 @@ def test_filters_take_a_class_and_any_collection_of_classes(
         (BaseException, "only classes derived from Exception"),
         (int, "classes of exceptions are needed"),
         (3, "classes of exceptions are needed"),
-        (lambda error: True, "classes of exceptions are needed"),
+        (_says_later, "a function that says at once"),
     ],
 )
 def test_filters_refuse_everything_else_with_the_remedy(name: str, make: Make, given: Any, remedy: str) -> None:

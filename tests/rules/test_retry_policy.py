@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from rh_agents import CircuitOpenError, RetryPolicy
-from rh_agents.core.errors import CallCancelled, CallTimeout, DefinitionError, InputError, OutputError, StoreError
+from rh_agents.core.errors import (
+    CallCancelled,
+    CallTimeout,
+    DefinitionError,
+    InputError,
+    ModelError,
+    ModelOverloaded,
+    OutputError,
+    StoreError,
+)
 
 
 class RateLimited(Exception):
@@ -102,6 +111,24 @@ def test_errors_that_another_attempt_may_mend_are_retried(error: Exception) -> N
 def test_retry_on_and_give_up_on_choose_the_errors(error: Exception, is_retried: bool) -> None:
     policy = RetryPolicy(retry_on=(ConnectionError,), give_up_on=(ConnectionRefusedError,))
     assert (policy.delay_after(1, error, 0.5) is not None) is is_retried
+
+
+def test_functions_choose_the_errors_too() -> None:
+    def is_of_the_server(error: Exception) -> bool:
+        return isinstance(error, ModelError) and (error.status or 0) >= 500
+
+    policy = RetryPolicy(retry_on=(ConnectionError, is_of_the_server), give_up_on=lambda error: "never" in str(error))
+    assert policy.may_mend(ModelOverloaded("busy", status=503))
+    assert policy.may_mend(ConnectionError("gone"))
+    assert not policy.may_mend(ModelOverloaded("busy", status=404))
+    assert not policy.may_mend(ModelOverloaded("never", status=503))
+    assert not policy.may_mend(ValueError("no"))
+
+
+def test_a_function_that_fails_says_no_and_does_not_hide_the_error() -> None:
+    error = ValueError("no")
+    assert not RetryPolicy(retry_on=lambda error: error.status >= 500).may_mend(error)
+    assert "could not say anything of it: AttributeError" in error.__notes__[0]
 
 
 @pytest.mark.parametrize("attempts", [1, 3])

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rh_agents.core._flow import again, claim_further_try, report_usage, tell_progress
+from rh_agents.core._patience import ask_patiently
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, estimated_usage
 from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse
 from rh_agents.core.errors import ModelError, UnreadableAnswer
@@ -44,18 +45,25 @@ async def ask(model: ChatModel, request: ChatRequest) -> ChatResponse:
         ModelError: by kind.
     """
     try:
-        return await _ask_once(model, request)
+        return await _ask_in_time(model, request)
     except UnreadableAnswer as error:
         if model.batcher is not None or not claim_further_try():
             raise
         used = error.usage
     await begin_again(model, request)
     try:
-        return await _ask_once(model, request)
+        return await _ask_in_time(model, request)
     except UnreadableAnswer as error:
         if used is not None:
             error.usage = used if error.usage is None else used + error.usage
         raise
+
+
+async def _ask_in_time(model: ChatModel, request: ChatRequest) -> ChatResponse:
+    """The same when the server wants to be asked: what it refuses with a time is asked for again then."""
+    if model.batcher is not None:
+        return await _ask_once(model, request)
+    return await ask_patiently(model.pause, lambda: _ask_once(model, request), lambda: model.estimate(request))
 
 
 async def begin_again(model: ChatModel, request: ChatRequest) -> None:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from rh_agents.core._flow import report_advice
 from rh_agents.core._runner import Job
@@ -29,6 +29,7 @@ from rh_agents.core.chat.schema import AnswerType, problems, spec_of
 from rh_agents.core.codec import canonical
 from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
 from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.scope import Scope
@@ -103,6 +104,8 @@ class ChatModel(LLM):
     """Further fields of each request, as the provider names them."""
 
     is_chat_model: ClassVar[bool] = True
+
+    _pause: Pause | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -255,6 +258,13 @@ class ChatModel(LLM):
                 messages = (*request.messages, response.message, Message.user(complaint))
             request = request.model_copy(update={"messages": messages})
             await begin_again(self, request)
+
+    @property
+    def pause(self) -> Pause:
+        """What those share who ask this server, so that all wait when it wants that."""
+        if self._pause is None:
+            self._pause = Pause(self.name)
+        return self._pause
 
     @property
     def batcher(self) -> Batcher | None:

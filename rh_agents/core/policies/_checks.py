@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["at_least", "exception_classes", "is_number", "number", "yes_or_no"]
+from rh_agents.core._foreign import says_yes
+
+__all__ = ["Failure", "at_least", "failures", "is_meant", "is_number", "number", "yes_or_no"]
+
+Failure: TypeAlias = type[Exception] | Callable[[Any], object]
+"""A class of exceptions, or a function that says of an exception whether it is meant."""
 
 
 def at_least(least: int, name: str, value: Any) -> int:
@@ -64,17 +70,26 @@ def yes_or_no(name: str, value: Any) -> bool:
     return value
 
 
-def exception_classes(name: str, value: Any) -> tuple[type[Exception], ...]:
-    """Classes of exceptions, as `isinstance` takes them. One alone, a list, a set or a nested tuple will do.
+def failures(name: str, value: Any) -> tuple[Failure, ...]:
+    """Classes of exceptions, and functions that say of an exception whether it is meant.
+
+    One alone, a list, a set or a nested tuple will do.
 
     Raises:
-        TypeError: something else is among them, for instance an instance or the name of a class.
+        TypeError: something else is among them, for instance an instance, the name of a class, or a coroutine function.
     """
     if isinstance(value, type) and issubclass(value, Exception):
         return (value,)
+    if callable(value) and not isinstance(value, type) and not inspect.iscoroutinefunction(value):
+        return (value,)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | type):
-        return tuple(each for part in value for each in exception_classes(name, part))
+        return tuple(each for part in value for each in failures(name, part))
     raise TypeError(f"{name}={value!r}: {_remedy(name, value)}")
+
+
+def is_meant(error: BaseException, chosen: Sequence[Failure]) -> bool:
+    """Whether one of the classes or functions means this error."""
+    return any(isinstance(error, each) if isinstance(each, type) else says_yes(each, error) for each in chosen)
 
 
 def _remedy(name: str, value: Any) -> str:
@@ -86,4 +101,7 @@ def _remedy(name: str, value: Any) -> str:
         return f"the class is needed, not an exception of it: {name}=({type(value).__name__},)"
     if isinstance(value, type) and issubclass(value, BaseException):
         return "only classes derived from Exception can be meant; the others end the program or the task"
-    return f"classes of exceptions are needed, for instance {name}=(ConnectionError, TimeoutError)"
+    if inspect.iscoroutinefunction(value):
+        return "a function that says at once whether an error is meant is needed, not a coroutine function"
+    example = f"{name}=(ConnectionError, TimeoutError)"
+    return f"classes of exceptions are needed, or functions that take one, for instance {example}"

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from rh_agents.core.errors import CircuitOpenError
-from rh_agents.core.policies._checks import at_least, exception_classes, number
+from rh_agents.core.policies._checks import Failure, at_least, failures, is_meant, number
 
 __all__ = ["Admission", "BreakerState", "CircuitBreaker"]
 
@@ -45,11 +45,12 @@ class CircuitBreaker:
         reset_timeout: seconds for which it then refuses every attempt.
         probes: how many attempts it lets through when that time is over; all of them must succeed to close it.
         name: shown in its errors.
-        counts: the exceptions that count as failures of the thing behind the breaker.
+        counts: the exceptions that count as failures of the thing behind the breaker: classes, or functions that say of
+            an exception whether it counts.
 
     Raises:
         ValueError: a number is none, or out of its range.
-        TypeError: `counts` has something else than classes of exceptions in it.
+        TypeError: `counts` has something else than classes of exceptions and functions in it.
 
     Times are seconds of one monotonic clock, passed in by the caller. All methods return at once.
     """
@@ -61,13 +62,13 @@ class CircuitBreaker:
         *,
         probes: int = 1,
         name: str = "",
-        counts: type[Exception] | Iterable[type[Exception]] = (Exception,),
+        counts: Failure | Iterable[Failure] = (Exception,),
     ) -> None:
         self.failure_threshold: int = at_least(1, "failure_threshold", failure_threshold)
         self.reset_timeout: float = number("reset_timeout", reset_timeout, "seconds from 0 on")
         self.probes: int = at_least(1, "probes", probes)
         self.name = name
-        self.counts: tuple[type[Exception], ...] = exception_classes("counts", counts)
+        self.counts: tuple[Failure, ...] = failures("counts", counts)
         self._state = BreakerState.CLOSED
         self._era = 0
         self._failures = 0
@@ -124,7 +125,7 @@ class CircuitBreaker:
 
     def failed(self, admission: Admission, error: Exception, now: float) -> None:
         """Report that an admitted attempt failed. An error outside `counts` says the thing behind works."""
-        if not isinstance(error, self.counts):
+        if not is_meant(error, self.counts):
             return self.succeeded(admission)
         if admission.era != self._era:
             return None

@@ -113,6 +113,9 @@ class Limit:
     def heed(self, advice: Advice, now: float) -> None:
         """A provider has said something."""
 
+    def refused(self, permit: Permit, now: float) -> None:
+        """The provider could not take an attempt."""
+
     def succeeded(self, permit: Permit, now: float) -> None:
         """An attempt has succeeded."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from rh_agents.core._foreign import seconds_to_wait
 from rh_agents.core.errors import (
@@ -13,7 +15,7 @@ from rh_agents.core.errors import (
     PermanentModelError,
     StoreError,
 )
-from rh_agents.core.policies._checks import at_least, exception_classes, number, yes_or_no
+from rh_agents.core.policies._checks import Failure, at_least, failures, is_meant, number, yes_or_no
 
 __all__ = ["RetryPolicy"]
 
@@ -34,11 +36,17 @@ class RetryPolicy:
     as rate-limit errors do, is honoured: the wait is then at least that long, and no attempt follows if it is longer
     than `max_retry_after`.
 
-    `retry_on` and `give_up_on` may also be one class, or a list of them.
+    A model's server that refuses a request and says when to come again is waited for: such a wait is no attempt, and
+    `max_wait` bounds what one call waits so in all.
+
+    `retry_on` and `give_up_on` are classes of exceptions, functions that say of an exception whether it is meant, or a
+    list of both:
+
+        RetryPolicy(retry_on=lambda error: getattr(error, "status", 0) >= 500)
 
     Raises:
         ValueError: a number is none, or out of its range.
-        TypeError: a filter has something else than classes of exceptions in it.
+        TypeError: a filter has something else than classes of exceptions and functions in it.
 
     Attributes:
         max_attempts: how often the function may be called in all, the first time included.
@@ -49,6 +57,8 @@ class RetryPolicy:
         retry_on: the exceptions that another attempt may mend.
         give_up_on: exceptions among `retry_on` that another attempt cannot mend.
         max_retry_after: the longest `retry_after`, in seconds, that is worth waiting for.
+        max_wait: the seconds that one call waits in all because the model's server asks for it; with 0, each refusal is
+            a failed attempt.
     """
 
     max_attempts: int = 3
@@ -56,9 +66,10 @@ class RetryPolicy:
     multiplier: float = 2.0
     max_delay: float = 30.0
     jitter: bool = True
-    retry_on: tuple[type[Exception], ...] = (Exception,)
-    give_up_on: tuple[type[Exception], ...] = ()
+    retry_on: Failure | Iterable[Failure] = (Exception,)
+    give_up_on: Failure | Iterable[Failure] = ()
     max_retry_after: float = 300.0
+    max_wait: float = 600.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_attempts", at_least(1, "max_attempts", self.max_attempts))
@@ -66,12 +77,13 @@ class RetryPolicy:
         number("initial_delay", self.initial_delay, f"{seconds}, and not without end", infinity=False)
         number("max_delay", self.max_delay, seconds)
         number("max_retry_after", self.max_retry_after, seconds)
+        number("max_wait", self.max_wait, seconds)
         why = "a number from 1 on, or the waits would shrink"
         if number("multiplier", self.multiplier, why, infinity=False) < 1:
             raise ValueError(f"multiplier={self.multiplier!r}: {why}")
         yes_or_no("jitter", self.jitter)
         for name in ("retry_on", "give_up_on"):
-            object.__setattr__(self, name, exception_classes(name, getattr(self, name)))
+            object.__setattr__(self, name, failures(name, getattr(self, name)))
 
     @classmethod
     def of(cls, retry: RetryPolicy | int | None) -> RetryPolicy | None:
@@ -85,7 +97,7 @@ class RetryPolicy:
 
         `chance` is a number in [0, 1) drawn by the caller.
         """
-        if attempt >= self.max_attempts or not self._may_mend(error):
+        if attempt >= self.max_attempts or not self.may_mend(error):
             return None
         bound = self._bound(attempt)
         delay = bound * chance if self.jitter else bound
@@ -103,5 +115,12 @@ class RetryPolicy:
         except OverflowError:
             return longest
 
-    def _may_mend(self, error: Exception) -> bool:
-        return isinstance(error, self.retry_on) and not isinstance(error, (*_NEVER_RETRIED, *self.give_up_on))
+    def may_mend(self, error: Exception) -> bool:
+        """Whether another attempt may succeed where one failed with this error."""
+        if isinstance(error, _NEVER_RETRIED):
+            return False
+        return is_meant(error, self._chosen("retry_on")) and not is_meant(error, self._chosen("give_up_on"))
+
+    def _chosen(self, name: str) -> tuple[Failure, ...]:
+        """A filter as it was put into its shape."""
+        return cast("tuple[Failure, ...]", getattr(self, name))

@@ -1,0 +1,159 @@
+"""Requests to a server that may ask to wait. Such a wait is no failed attempt, and happens within the attempt.
+
+A refused request has done nothing and cost nothing. Were it a failure, the whole attempt would be made again, and with
+it the requests before it that were answered and paid for; a call that is refused a few times would fail though nothing
+is wrong. So only the request is made again, when the server wants it. Meanwhile the time of the attempt stands still,
+its slots are lent to others, and subscribers see that it waits. What bounds the wait: the retry policy's `max_wait` and
+`max_retry_after`, the time of the budgets around it, and the timeouts of the groups and calls around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rh_agents.core._foreign import noted, seconds_to_wait
+from rh_agents.core._gate import Passage
+from rh_agents.core._runner import Job
+from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
+from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
+from rh_agents.core.scope import current_scope
+from rh_agents.core.usage import Usage
+
+__all__ = ["ask_patiently", "asks_to_wait"]
+
+T = TypeVar("T")
+_REFUSALS = frozenset({None, 425, 429, 498, 503, 529})
+"""The statuses of requests that a server did not begin with. After others (500) nobody knows what it has done."""
+_LEAST = 0.05
+"""Seconds that a refusal counts at least, so that one which asks for no wait has an end as well."""
+
+
+def asks_to_wait(error: BaseException) -> bool:
+    """Whether a server has refused a request and said when to come again."""
+    if not isinstance(error, RateLimited | ModelOverloaded):
+        return False
+    return error.status in _REFUSALS and seconds_to_wait(error) is not None
+
+
+async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate: Callable[[], Usage]) -> T:
+    """Make a request within the call that is under way, and make it again when the server asks to wait.
+
+    Args:
+        pause: what those share who ask this server.
+        ask: makes the request.
+        estimate: what it will use at most.
+
+    Raises:
+        ModelError: as `ask` does; a refusal if the call has waited enough, or has no retry policy.
+        StopRun: the run is being stopped, or a budget of time is over before the wait is.
+    """
+    scope = current_scope.get()
+    if scope is None or scope.job is None:
+        return await ask()
+    job = scope.job
+    while True:
+        passage = Passage(job.run, (pause,), job.tell_waiting)
+        await _enter(job, pause, passage)
+        try:
+            answer = await ask()
+        except BaseException as error:
+            refusal = error if asks_to_wait(error) else None
+            await passage.leave({}, refusal, has_ended=False)
+            if refusal is None or not _is_patient(job, pause, error):
+                raise
+            seconds = seconds_to_wait(error) or 0.0
+        else:
+            await passage.leave({}, None)
+            return answer
+        job.heed(Advice(retry_after=seconds, is_overloaded=True))
+        if seconds > LONGEST_PAUSE:
+            await _wait_alone(job, seconds)
+        async with _Waiting(job):
+            await job.admit_again(estimate())
+
+
+def _is_patient(job: Job, pause: Pause, error: BaseException) -> bool:
+    """Whether the call waits as long as the server asks.
+
+    Raises:
+        StopRun: a budget of time is over by then.
+    """
+    policy = job.retry
+    asked = seconds_to_wait(error)
+    if policy is None or asked is None or not isinstance(error, ModelError) or not policy.may_mend(error):
+        return False
+    if error.usage is not None:  # it had begun, so this is no refusal
+        return False
+    wait = max(asked, _LEAST, 0.0 if asked > LONGEST_PAUSE else pause.hold)
+    if asked > policy.max_retry_after or job.waited + wait > policy.max_wait:
+        if policy.max_wait:
+            job.has_waited_enough = True
+            noted(error, f"the call had waited {job.waited:.3g} s for the server, and max_wait={policy.max_wait:g}")
+        return False
+    _expect_time(job, wait)
+    job.waited += wait
+    return True
+
+
+def _expect_time(job: Job, wait: float) -> None:
+    """See that budgets of time last beyond the wait.
+
+    Raises:
+        StopRun: one does not.
+    """
+    later = asyncio.get_running_loop().time() + wait
+    for ledger in job.scope.ledgers:
+        seconds = ledger.budget.seconds
+        if seconds is not None and ledger.seconds(later) >= seconds:
+            stop = ledger.stop(f"seconds={seconds:g}", job.name)
+            job.run.budget_spent(stop)
+            raise stop
+
+
+async def _enter(job: Job, pause: Pause, passage: Passage) -> None:
+    if pause.is_idle:
+        await passage.enter({})
+        return
+    async with _Waiting(job):
+        await passage.enter({})
+
+
+async def _wait_alone(job: Job, seconds: float) -> None:
+    """Longer than others are held up."""
+    async with _Waiting(job):
+        await job.tell_waiting("the server asked to wait", seconds)
+        await job.run.sleep(seconds)
+        await job.tell_waiting("waited as long as the server asked", 0.0)
+
+
+class _Waiting:
+    """While the block lasts, the time of the attempt stands still, and others may have its slots."""
+
+    __slots__ = ("_job", "_left", "_lent")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._left: float | None = None
+        self._lent = None if job.passage is None else job.passage.lent()
+
+    async def __aenter__(self) -> None:
+        limit = self._job.time_limit
+        if limit is not None and not limit.expired() and (when := limit.when()) is not None:
+            self._left = max(0.0, when - asyncio.get_running_loop().time())
+            limit.reschedule(None)
+        if self._lent is not None:
+            await self._lent.__aenter__()
+
+    async def __aexit__(self, *about: object) -> None:
+        try:
+            if self._lent is not None:
+                await self._lent.__aexit__(*about)  # type: ignore[arg-type]
+        finally:
+            limit = self._job.time_limit
+            if self._left is not None and limit is not None:
+                with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                    limit.reschedule(asyncio.get_running_loop().time() + self._left)

@@ -1,0 +1,130 @@
+"""Leaving a server alone that has refused a request, together, and coming back in numbers that it takes.
+
+A server that says "too many requests, come again in 2 s" says it to one call, but means everybody who asks it. So
+whoever shares a model shares its `Pause`: after a refusal nobody asks until the time that the server named is over.
+
+If all who wait came back at once, most of them would be refused again, and those that were unlucky often enough would
+fail. A pause therefore counts how many requests were taken since it was open last. That many are let in at once when
+it opens again. Then the next ones follow in the same measure: half as many in half of the time, and soon more, since
+the server may take more by now. It is a limit per period that is found out, from refusals alone. Where no refusal has
+come for `_FORGOTTEN` such periods, the bound is forgotten.
+
+A server may know its own times badly, or not say the truth: "come again in 0 s" is common. If nothing at all was taken
+when a pause opened, it opens for a single request the next time, and each fruitless opening doubles the least time
+until the next one. A refusal that names no time is none of this: it is a failure, which the retry policy sees to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from rh_agents.core.policies.limits import Advice, Limit, Permit, Refusal
+
+__all__ = ["LONGEST_PAUSE", "Pause"]
+
+LONGEST_PAUSE = 300.0
+"""Seconds. What a server wants beyond this holds nobody but the call that it was said to."""
+_FIRST_FLOOR = 0.1
+_LONGEST_FLOOR = 15.0
+"""Seconds. The least time until the next opening, after one that was fruitless and after many."""
+_SHORTEST_SPAN = 0.01
+_FORGOTTEN = 4.0
+_NEVER = -math.inf
+
+
+class Pause(Limit):
+    """What everybody who asks the same model waits for after it has refused a request.
+
+    Attributes:
+        hold: the seconds for which it was closed last.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.hold: float = 0.0
+        self._held_until = _NEVER
+        self._is_closed = False
+        self._in_flight = 0
+        self._opened_at = _NEVER
+        """Since when the period lasts that is looked at; permits from before it tell nothing about it."""
+        self._began_at = 0.0
+        """The same as the time from which its length counts."""
+        self._sent = 0
+        self._refused = 0
+        self._burst: int | None = None
+        """How many are let in at once; None if there is no bound."""
+        self._span = _SHORTEST_SPAN
+        """The seconds for which that many are enough."""
+        self._fruitless = 0
+
+    def __repr__(self) -> str:
+        return f"Pause({self.name!r}, {'closed' if self._is_closed else 'open'})"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is known that would make anybody wait."""
+        return not self._is_closed and self._burst is None
+
+    def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
+        """Let a request go, unless the server wants to be left alone, or has taken as many as it takes at a time."""
+        if now < self._held_until:
+            return Refusal(self._held_until - now, "the server asked to wait")
+        if self._is_closed:
+            self._reopen(now)
+        wait = self._wait_for_turn(now)
+        if wait > 0:
+            return Refusal(wait, f"the server takes about {self._burst} requests in {self._span:.3g} s")
+        self._sent += 1
+        self._in_flight += 1
+        return Permit(now)
+
+    def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
+        """A request has been answered, or refused."""
+        self._in_flight -= 1
+
+    def heed(self, advice: Advice, now: float) -> None:
+        """The server has refused a request and named a time."""
+        asked = advice.retry_after
+        if not advice.is_overloaded or asked is None or asked > LONGEST_PAUSE:
+            return
+        if not self._is_closed:
+            self._close(now)
+        floor = min(_LONGEST_FLOOR, _FIRST_FLOOR * 2.0 ** min(self._fruitless - 1, 20)) if self._fruitless else 0.0
+        self._held_until = max(self._held_until, now + max(asked, floor))
+        self.hold = self._held_until - now
+
+    def refused(self, permit: Permit, now: float) -> None:
+        """This one was refused; comes after `heed`."""
+        if self._is_closed and permit.granted_at >= self._opened_at:
+            self._refused += 1
+
+    def _close(self, now: float) -> None:
+        self._is_closed = True
+        if self._burst is None:  # nothing was counted until now: what is under way is what may have been taken
+            self._opened_at, self._began_at = _NEVER, now
+            self._sent, self._refused = self._in_flight, 0
+
+    def _reopen(self, now: float) -> None:
+        taken = self._sent - self._refused
+        self._is_closed = False
+        self._fruitless = 0 if taken > 0 else self._fruitless + 1
+        self._span = max(self._held_until - self._began_at, _SHORTEST_SPAN)
+        self._burst = max(1, taken)
+        self._opened_at = self._began_at = now
+        self._sent = self._refused = 0
+
+    def _wait_for_turn(self, now: float) -> float:
+        """Seconds until another one may follow: after x spans, 1 + x + x² times as many as are let in at once."""
+        if self._burst is None:
+            return 0.0
+        age = (now - self._began_at) / self._span
+        if age > _FORGOTTEN:
+            self._burst = None
+            self._fruitless = 0
+            return 0.0
+        share = (self._sent + 1) / self._burst
+        if share <= 1 + age + age * age:
+            return 0.0
+        due = (math.sqrt(4 * share - 3) - 1) / 2
+        return max((due - age) * self._span, 1e-3)

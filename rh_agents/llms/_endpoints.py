@@ -1,0 +1,40 @@
+"""Which server a model asks, as part of what the model is: two servers may call different models by the same name.
+
+The identity of an endpoint is its URL in one form (RFC 3986, section 6.2): scheme, host, port and path. Letters of
+scheme and host are small, a default port and a trailing slash are left out, and so is everything that says who asks
+rather than who is asked: user, password, query, fragment. OpenAI's own endpoint has none, since it is what everybody
+means who says nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit
+
+__all__ = ["endpoint_of", "given_or_environment"]
+
+_PORTS = {"http": 80, "https": 443}
+_OPENAI = re.compile(r"https://api\.openai\.com(/v1)?")
+
+
+def given_or_environment(base_url: str | None) -> str | None:
+    """The URL that the client of OpenAI will ask; None for OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+
+def endpoint_of(base_url: str | None) -> str:
+    """The identity of the endpoint at a URL; "" for OpenAI's own."""
+    if base_url is None:
+        return ""
+    parts = urlsplit(base_url if "://" in base_url else f"//{base_url}")
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower().rstrip(".")
+    try:
+        port = parts.port
+    except ValueError:  # it is none; whoever asks there will say so
+        port = None
+    host = f"[{host}]" if ":" in host else host
+    place = host if port is None or port == _PORTS.get(scheme) else f"{host}:{port}"
+    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
+    found = f"{scheme}://{place}{path}"
+    return "" if _OPENAI.fullmatch(found) else found
