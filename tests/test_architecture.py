@@ -32,7 +32,7 @@ MODULES = sorted(
 
 RULES = [
     "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
-    "scope", "statistics", "metrics", "_decision", "_order", "_foreign", "_names", "redaction", "_answers",
+    "scope", "statistics", "metrics", "_decision", "_order", "_foreign", "_former", "_names", "redaction", "_answers",
     "_reason", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry", "_write_values",
     "policies/__init__", "policies/_checks", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/failures", "policies/pause", "policies/retry",

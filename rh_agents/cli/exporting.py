@@ -24,7 +24,7 @@ def event_record(recorded: RecordedEvent) -> dict[str, Any]:
         "kind": event.event_type.value,
         "name": event.name,
         "actor": event.actor.name,
-        "version": event.actor.version,
+        "version": event.actor.recorded_version,
         "address": event.address,
         "key": event.key,
         "group_id": event.group_id,

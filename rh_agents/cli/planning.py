@@ -44,10 +44,12 @@ class Code:
     Attributes:
         actors: by name.
         problem: why it cannot be loaded.
+        has_former_keys: whether the run was recorded by a version whose keys held less.
     """
 
     actors: dict[str, BaseActor] = field(default_factory=dict)
     problem: str | None = None
+    has_former_keys: bool = False
 
     def changed(self, plan: Plan) -> list[str]:
         """Which actors had another version when the calls were recorded, one sentence for each."""
@@ -55,10 +57,9 @@ class Code:
         for call in plan.calls:
             recorded.setdefault(call.name, set()).add(call.version)
         return [
-            f"{name} is recorded with version {', '.join(sorted(versions))}, and has version "
-            f"{self.actors[name].version} now: its calls are made again"
+            sentence
             for name, versions in recorded.items()
-            if name in self.actors and self.actors[name].version not in versions
+            if name in self.actors and (sentence := _change(self.actors[name], versions, self.has_former_keys))
         ]
 
     def asks_about(self, call: PlannedCall) -> bool:
@@ -83,6 +84,21 @@ def load_code(command: RunCommand | None, parameters: dict[str, Any]) -> Code:
     except (CommandError, OSError) as error:
         return Code(problem=str(error))
     return Code(known_actors())
+
+
+def _change(actor: BaseActor, recorded: set[str], has_former_keys: bool) -> str | None:
+    """What is different about an actor since its calls were recorded, in a sentence."""
+    now = actor.recorded_version
+    if now in recorded:
+        return None
+    before = ", ".join(sorted(recorded))
+    if has_former_keys and not recorded.isdisjoint(actor.former_versions):
+        return f"{actor.name} is recorded without its server: its answers are used again, whichever server gave them"
+    if now != actor.version or any(each.startswith(f"{actor.version} at ") for each in recorded):
+        return (
+            f"{actor.name}: endpoint changed; recorded is version {before}, now it is {now}: its calls are made again"
+        )
+    return f"{actor.name} is recorded with version {before}, and has version {now} now: its calls are made again"
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ class CallCache:
         """
         key = self._key(job, same)
         while True:
-            entry = await self._find(key)
+            entry = await self._find(key) or await self._find_former(job)
             if entry is not None:
                 return await use(decode(entry.value))
             other = self._under_way.get(key)
@@ -74,6 +74,15 @@ class CallCache:
             return None
         return entry
 
+    async def _find_former(self, job: Job) -> CacheEntry | None:
+        """What an earlier version kept under a key that said less; not what today's has under that of another actor."""
+        for same in job.formerly_cached_as:
+            entry = await self._find(self._key(job, same))
+            if entry is not None and entry.actor == job.actor.name:
+                self._run.report_former_key(job.actor.name)
+                return entry
+        return None
+
     async def _keep(self, job: Job, key: bytes, value: Any) -> None:
         actor = job.actor
         try:
@@ -84,7 +93,7 @@ class CallCache:
         entry = CacheEntry(
             key,
             data,
-            actor.name,
+            actor.cache_label,
             created_at=now,
             expires_at=None if actor.ttl is None else now + actor.ttl,
             run_id=self._run.run_id if actor.cache is CacheScope.RUN else None,

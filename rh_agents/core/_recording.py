@@ -8,8 +8,10 @@ import os
 import platform
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
+from rh_agents.core._former import KEYS, has_former_keys
 from rh_agents.core._key_table import DigestTable
 from rh_agents.core._postponed import Postponed, until_it_is_done
 from rh_agents.core._validation import ValidationJournal
@@ -18,7 +20,7 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.keys import again_key, tried_key
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
-from rh_agents.core.redaction import expect_no_secret, redact
+from rh_agents.core.redaction import expect_no_secret, logger, redact
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
 from rh_agents.core.rewind import affected_by
@@ -31,6 +33,7 @@ __all__ = ["Recording", "make_owner"]
 _MOST_WAITING = 10_000
 """Entries that may wait to be written behind, before whoever adds another one has to wait for them."""
 _NOTHING = RecordedCalls()
+_log = logger("rh_agents.replay")
 
 
 def make_owner() -> str:
@@ -81,6 +84,9 @@ class Recording:
         self.recorded: RecordedCalls = _NOTHING
         self.epoch: int = 0
         self.is_resumed: bool = False
+        self.has_former_keys: bool = False
+        """Whether it was made by a version whose keys held less."""
+        self._has_reported_former = False
 
     async def open(self, opened: Callable[[], Awaitable[None]]) -> None:
         """Open the journal, if that has not been done, and let `opened` see to it; others who ask meanwhile wait.
@@ -106,6 +112,9 @@ class Recording:
     async def _open(self, store: Store) -> None:
         request = self._request
         known = await store.find_run(request.run_id)
+        self.has_former_keys = has_former_keys(known)
+        if not self.has_former_keys and (known is None or request.facts):
+            request = replace(request, facts={**request.facts, **KEYS})
         if known is None:
             expect_no_secret(request.run_id)
         elif not self._reuse:
@@ -121,6 +130,18 @@ class Recording:
         self.epoch = self._journal.info.epoch
         self.is_resumed = self.recorded.events > 0
         self._earlier = self.recorded.events
+
+    def report_former_key(self, name: str) -> None:
+        """A call is found under the key that it had before, in a journal that does not say everything about it."""
+        if self._has_reported_former:
+            return
+        self._has_reported_former = True
+        _log.warning(
+            "run %r uses answers of %s again that were recorded when the server was no part of a model's identity, "
+            "whichever server gave them",
+            self._request.run_id,
+            name,
+        )
 
     # -- what happened before -----------------------------------------------------------------------------------------
 

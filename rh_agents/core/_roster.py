@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core._former import known_place
 from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._unstarted import Use
@@ -217,6 +218,8 @@ class Roster:
                 report_undefined_order(self._scope, member.label, self._run)
             sealed_by = self.sealed_by
             member.base = child_key(self._scope.key, self._group, same, occurrence) if occurrence else first
+            if isinstance(work, Call) and (former := work.former_identities(key)):
+                member.base = known_place(self._scope, work.actor.name, self._group, member.base, former)
             member.key, member.tries = self._scope.resolve(
                 member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by
             )

@@ -82,6 +82,8 @@ class Job:
     """Tells what it will use at most."""
     cached_as: bytes | None = None
     """What it has in common with all calls whose result it may share."""
+    formerly_cached_as: tuple[bytes, ...] = ()
+    """The same in caches that earlier versions filled."""
     usage: Usage | None = None
     """What it has used so far."""
     told_usage: Usage | None = None

@@ -86,6 +86,21 @@ class BaseActor(BaseModel):
     budget: Budget | None = None
     """What one call may spend, with all that is called in it."""
 
+    @property
+    def recorded_version(self) -> str:
+        """The version as keys and events have it."""
+        return self.version
+
+    @property
+    def cache_label(self) -> str:
+        """What stands for it in caches, for people; an actor with former versions has another one than it had then."""
+        return self.name
+
+    @property
+    def former_versions(self) -> tuple[str, ...]:
+        """What stood in place of it in keys of earlier versions of this library (see `rh_agents.core._former`)."""
+        return ()
+
     @field_validator("limits", mode="before")
     @classmethod
     def _read_single_limit(cls, limits: Limit | Sequence[Limit]) -> tuple[Limit, ...]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Generic, Self, TypeVar
 
+from rh_agents.core._former import known_place
 from rh_agents.core._runner import Job, run_job
 from rh_agents.core._unstarted import Unstarted, Use, short_repr
 from rh_agents.core.actors import BaseActor
@@ -66,6 +67,8 @@ class Call(Unstarted, Generic[T]):
             same = self.identity()
             claim = claim_in_order(scope, same, asyncio.current_task(), self.actor.name, run)
             base = child_key(scope.key, "", same, claim.occurrence)
+            if self.actor.former_versions:
+                base = known_place(scope, self.actor.name, None, base, self.former_identities())
             key, tries = scope.resolve(base)
             if not self.actor.is_stored:
                 key = None
@@ -111,6 +114,8 @@ class Call(Unstarted, Generic[T]):
             job.estimate = self.estimate
         if actor.cache is not None and not run.is_validation:
             job.cached_as = self.identity_of_equal_calls()
+            if actor.former_versions:
+                job.formerly_cached_as = self.former_identities_of_equal_calls()
         return job
 
     def estimate(self) -> Usage | None:
@@ -123,7 +128,12 @@ class Call(Unstarted, Generic[T]):
         Raises:
             DefinitionError: its input is not data.
         """
-        return identity(self.actor.name, self.actor.version, self.canonical_input(), None)
+        return identity(self.actor.name, self.actor.recorded_version, self.canonical_input(), None)
+
+    def former_identities_of_equal_calls(self) -> tuple[bytes, ...]:
+        """The same in caches that earlier versions filled, if it was something else then."""
+        actor, data = self.actor, self.canonical_input()
+        return tuple(identity(actor.name, version, data, None) for version in actor.former_versions)
 
     def identity(self) -> bytes:
         """What it has in common with identical calls.
@@ -131,12 +141,19 @@ class Call(Unstarted, Generic[T]):
         Raises:
             DefinitionError: its input is not data, and it has no `key`.
         """
-        data = b"" if self.key is not None else self.canonical_input()
-        return identity(self.actor.name, self.actor.version, data, self.key)
+        return self._identity(self.actor.recorded_version, self.key)
 
     def identity_for(self, key: str) -> bytes:
         """The same with `key` in place of its input."""
-        return identity(self.actor.name, self.actor.version, b"", key)
+        return self._identity(self.actor.recorded_version, key)
+
+    def former_identities(self, key: str | None = None) -> list[bytes]:
+        """What it had in common with identical calls in journals of earlier versions, if that was something else."""
+        return [self._identity(version, self.key if key is None else key) for version in self.actor.former_versions]
+
+    def _identity(self, version: str, key: str | None) -> bytes:
+        data = b"" if key is not None else self.canonical_input()
+        return identity(self.actor.name, version, data, key)
 
     def canonical_input(self) -> bytes:
         """The bytes that stand for its input."""

@@ -145,7 +145,7 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     @field_serializer("actor")
     def _serialize_actor(self, actor: BaseActor) -> dict[str, str]:
         """Who was called, without the code behind it."""
-        return {"name": actor.name, "version": actor.version, "event_type": actor.event_type.value}
+        return {"name": actor.name, "version": actor.recorded_version, "event_type": actor.event_type.value}
 
     def __call__(
         self, input_data: Any = None, extra_context: Any = None, execution_state: RunHandle | None = None

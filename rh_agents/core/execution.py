@@ -581,6 +581,15 @@ class ExecutionState:
         """How a group has to end that ended early before; None if it is open."""
         return self._recording.recorded_ending(group_id, generation)
 
+    @property
+    def has_former_keys(self) -> bool:
+        """Whether it was recorded by a version of this library whose keys held less."""
+        return self._recording.has_former_keys
+
+    def report_former_key(self, name: str) -> None:
+        """A call is found under the key that it had then. Said once."""
+        self._recording.report_former_key(name)
+
     def knows(self, key: bytes) -> bool:
         """Whether the call with this key had begun before, or has an outcome."""
         return self._recording.recorded.knows(key)

@@ -192,7 +192,7 @@ class _Fold:
         call = self._calls.get(key)
         if call is None:
             actor = event.actor
-            call = _Call(event.address, actor.name, actor.version, event.event_type, event.group_id)
+            call = _Call(event.address, actor.name, actor.recorded_version, event.event_type, event.group_id)
             self._calls[key] = call
             self._at.setdefault(event.address, []).append(key)
         call.attempts = max(call.attempts, event.attempt)

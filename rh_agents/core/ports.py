@@ -555,6 +555,15 @@ class RunHandle(Protocol):
         """
         ...
 
+    @property
+    def has_former_keys(self) -> bool:
+        """Whether it was recorded by a version of this library whose keys held less."""
+        ...
+
+    def report_former_key(self, name: str) -> None:
+        """A call is found under the key that it had then."""
+        ...
+
     def knows(self, key: bytes) -> bool:
         """Whether the call with this key had begun before, or has an outcome."""
         ...

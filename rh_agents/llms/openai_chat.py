@@ -66,7 +66,8 @@ class OpenAIChat(ChatModel):
         base_url: where; by default what the environment variable OPENAI_BASE_URL says, or else OpenAI.
         api_key: by default what OPENAI_API_KEY says.
         settings: fields of `ChatModel`, such as `temperature=0`, `limits=RateLimit(requests=500)` or `stream=True`, and
-            those below. None of them are part of the identity of calls, but for what is sent with each request.
+            those below. None of them are part of the identity of calls, but for what is sent with each request, and
+            for the server: `endpoint="my vLLM"`, or else the URL (scheme, host, port, path; nothing for OpenAI's own).
 
     Calls raise `ModelError`s by kind. Their `timeout` is for a whole attempt, `idle_timeout` for the time in which
     nothing comes. The client's own retries are off: `retry` is the only layer.
@@ -178,11 +179,20 @@ class OpenAIChat(ChatModel):
         return provider_at(self.base_url) if self.dialect is None else provider_named(self.dialect)
 
     @property
+    def endpoint_identity(self) -> str:
+        """The given name of its server, or its URL in one form; "" for OpenAI's own."""
+        return self._url_identity if self.endpoint is None else self.endpoint
+
+    @property
+    def _url_identity(self) -> str:
+        return endpoint_of(given_or_environment(self.base_url))
+
+    @property
     def pause(self) -> Pause:
         """What all models share, however many objects there are, that ask with this key for this model there."""
         if self._pause is None:
             key = "" if self.api_key is None else self.api_key.get_secret_value()
-            whose = (type(self), endpoint_of(given_or_environment(self.base_url)), self.model, key)
+            whose = (type(self), self._url_identity, self.model, key)
             self._pause = _pauses.setdefault(whose, Pause(self.name))
         return self._pause
 

@@ -90,7 +90,7 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
         and not facts["tag"]
         and not facts["metadata"]
         and facts["group"] is None
-        and actor.version == "1"
+        and actor.recorded_version == "1"
         and actor.name == facts["name"]
         and actor.event_type is facts["event_type"]
         and facts["is_replayed"] is facts["from_cache"] is is_recovered
@@ -99,7 +99,7 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
         return None
     pairs = (
         ("actor", actor.name, facts["name"]),
-        ("version", actor.version, "1"),
+        ("version", actor.recorded_version, "1"),
         ("kind", actor.event_type.value, facts["event_type"].value),
         ("retry_delay", facts["retry_delay"], None),
         ("is_replayed", facts["is_replayed"], is_recovered),

@@ -56,6 +56,7 @@ def run(
     async def main() -> tuple[list[Any], ExecutionState]:
         async with model_server(server, port) as served:
             settings.setdefault("retry", None)
+            settings.setdefault("endpoint", "batches")  # its port is another one each time
             model = OpenAIChat("stub", base_url=served.base_url, api_key="k", idle_timeout=0.5, **settings)
             with in_batches(sends or batches()):
                 async with ExecutionState(store=store or MemoryStore(), run_id=run_id) as state:

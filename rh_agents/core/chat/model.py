@@ -103,6 +103,10 @@ class ChatModel(LLM):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, as the provider names them."""
 
+    endpoint: str | None = None
+    """Which server it is, as part of what the model is: two servers may call different models by the same name. For
+    `OpenAIChat` it is the URL by default. Give a name of your own to a server whose address changes."""
+
     is_chat_model: ClassVar[bool] = True
 
     _pause: Pause | None = PrivateAttr(default=None)
@@ -258,6 +262,27 @@ class ChatModel(LLM):
                 messages = (*request.messages, response.message, Message.user(complaint))
             request = request.model_copy(update={"messages": messages})
             await begin_again(self, request)
+
+    @property
+    def endpoint_identity(self) -> str:
+        """What stands for its server in keys and in caches; "" for nothing."""
+        return self.endpoint or ""
+
+    @property
+    def recorded_version(self) -> str:
+        """Its version, and its server if that is part of its identity."""
+        server = self.endpoint_identity
+        return f"{self.version} at {server}" if server else self.version
+
+    @property
+    def cache_label(self) -> str:
+        """Its name and version, also if its server is not part of it: earlier versions kept answers by its name."""
+        return f"{self.name} {self.recorded_version}"
+
+    @property
+    def former_versions(self) -> tuple[str, ...]:
+        """The server was no part of keys once."""
+        return (self.version,) if self.endpoint_identity else ()
 
     @property
     def pause(self) -> Pause:

@@ -1,0 +1,205 @@
+"""Models at two servers are two models; what was recorded before servers were part of keys is found all the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rh_agents import ExecutionEvent, MemoryStore, parallel, run
+from rh_agents.cli.planning import Code
+from rh_agents.core._former import has_former_keys
+from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
+from rh_agents.core.ports import RunRequest
+from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.testing import ScriptedLLM
+from tests.properties.virtual import run_virtually
+
+RUN = "r"
+
+
+def model(server: str | None, **settings: Any) -> ScriptedLLM:
+    """A model of the same name everywhere, which says where it is."""
+    return ScriptedLLM(lambda request: f"I am at {server}", endpoint=server, **settings)
+
+
+async def answers(*models: ScriptedLLM) -> list[str]:
+    return [await each.ask("Who are you?") for each in models]
+
+
+async def answers_side_by_side(*models: ScriptedLLM) -> list[str]:
+    async with parallel(max_workers=1) as p:
+        for each in models:
+            p.add(each.ask("Who are you?"))
+        return [result.unwrap() for result in await p.gather()]
+
+
+async def as_of_before(store: MemoryStore) -> None:
+    """Let the run be one of a version that said nothing about its keys."""
+    journal = await store.open_run(RunRequest(RUN, "before", facts={"made by": "an earlier version"}))
+    await journal.close(ExecutionStatus.COMPLETED)
+
+
+def calls(*models: ScriptedLLM) -> int:
+    return sum(len(each.requests) for each in models)
+
+
+PROGRAMS = pytest.mark.parametrize("program", [answers, answers_side_by_side])
+
+
+@PROGRAMS
+@pytest.mark.parametrize("cache", [None, "run", "store"])
+def test_two_servers_with_models_of_one_name_answer_each_for_itself(program: Callable[..., Any], cache: Any) -> None:
+    a, b, here = model("a", cache=cache), model("b", cache=cache), model(None, cache=cache)
+    store = MemoryStore()
+
+    async def main() -> None:
+        said = ["I am at a", "I am at b", "I am at None"]
+        assert await run(program, a, b, here, store=store, run_id=RUN) == said
+        assert await run(program, a, b, here, store=store, run_id=RUN, reuse=True) == said
+        assert await run(program, here, b, a, store=store, run_id=RUN, reuse=True) == said[::-1]
+        assert calls(a, b, here) == 3
+        assert await run(program, a, b, here, store=store, run_id="other") == said
+
+    run_virtually(main)
+    assert calls(a, b, here) == (3 if cache == "store" else 6)
+
+
+@PROGRAMS
+def test_a_journal_of_before_is_replayed_without_a_call_and_says_so_once(
+    program: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    a, b = model("a"), model("b")
+
+    async def main() -> None:
+        first = await run(program, model(None), model(None), store=store, run_id=RUN)
+        await as_of_before(store)
+        for _ in range(2):
+            with caplog.at_level(logging.WARNING, logger="rh_agents"):
+                assert await run(program, a, b, store=store, run_id=RUN, reuse=True) == first
+            said = [record.getMessage() for record in caplog.records]
+            assert len(said) == 1
+            assert "no part of a model's identity" in said[0]
+            caplog.clear()
+
+    run_virtually(main)
+    assert calls(a, b) == 0
+
+
+@PROGRAMS
+def test_what_such_a_run_adds_has_the_keys_of_today(program: Callable[..., Any]) -> None:
+    store = MemoryStore()
+    a, b = model("a"), model("b")
+
+    async def main() -> None:
+        await run(program, model(None), store=store, run_id=RUN)
+        await as_of_before(store)
+        assert await run(program, a, b, store=store, run_id=RUN, reuse=True) == ["I am at None", "I am at b"]
+        assert await run(program, a, b, store=store, run_id=RUN, reuse=True) == ["I am at None", "I am at b"]
+
+    run_virtually(main)
+    assert (calls(a), calls(b)) == (0, 1)
+
+
+@PROGRAMS
+def test_in_a_journal_of_today_another_server_is_asked_anew(program: Callable[..., Any]) -> None:
+    store = MemoryStore()
+    a = model("a")
+
+    async def main() -> None:
+        await run(program, model(None), store=store, run_id=RUN)
+        assert await run(program, a, store=store, run_id=RUN, reuse=True) == ["I am at a"]
+
+    run_virtually(main)
+    assert calls(a) == 1
+
+
+def test_a_failed_call_of_before_is_tried_again_at_its_own_place() -> None:
+    store = MemoryStore()
+    a = model("a")
+    fails = ScriptedLLM(lambda request: (_ for _ in ()).throw(ValueError("no")), retry=None)
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="no"):
+            await run(answers, fails, store=store, run_id=RUN)
+        await as_of_before(store)
+        for _ in range(2):
+            assert await run(answers, a, store=store, run_id=RUN, reuse=True) == ["I am at a"]
+
+    run_virtually(main)
+    assert calls(a) == 1
+
+
+def test_what_an_earlier_version_had_in_a_cache_is_used_and_what_another_server_said_is_not() -> None:
+    class Earlier(ScriptedLLM):
+        """As it was before servers were part of a model."""
+
+        @property
+        def cache_label(self) -> str:
+            return self.name
+
+    async def main(before: ScriptedLLM) -> list[str]:
+        store = MemoryStore()
+        await run(answers, before, store=store)
+        return await run(answers, model("a", cache="store"), store=store)  # type: ignore[no-any-return]
+
+    earlier = Earlier(["said before"], cache="store")
+    assert run_virtually(lambda: main(earlier)) == ["said before"]
+    assert run_virtually(lambda: main(model(None, cache="store"))) == ["I am at a"]
+
+
+def test_a_key_of_the_programs_own_stands_for_the_input_and_not_for_the_server() -> None:
+    async def keyed(*models: ScriptedLLM) -> list[Any]:
+        return [(await each("Who?").with_options(key="who")).text for each in models]
+
+    async def main() -> list[Any]:
+        return await run(keyed, model("a"), model("b"), store=MemoryStore(), run_id=RUN)
+
+    assert run_virtually(main) == ["I am at a", "I am at b"]
+
+
+def test_events_say_which_server_was_asked() -> None:
+    events: list[ExecutionEvent[Any]] = []
+    run_virtually(lambda: run(answers, model("a"), model(None), store=MemoryStore(), subscribers=[events.append]))
+    versions = {event.model_dump()["actor"]["version"] for event in events if event.name == "scripted"}
+    assert versions == {"1 at a", "1"}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "server", "is_former", "says"),
+    [
+        ("1 at a", "b", False, "endpoint changed; recorded is version 1 at a, now it is 1 at b"),
+        ("1 at a", None, False, "endpoint changed; recorded is version 1 at a, now it is 1"),
+        ("1", "b", False, "endpoint changed; recorded is version 1, now it is 1 at b"),
+        ("1", "b", True, "recorded without its server: its answers are used again"),
+        ("1 at b", "b", False, None),
+        ("1", None, True, None),
+        ("0", None, False, "is recorded with version 0, and has version 1 now"),
+    ],
+)
+def test_a_plan_says_that_an_endpoint_has_changed(
+    recorded: str, server: str | None, is_former: bool, says: str | None
+) -> None:
+    call = PlannedCall(b"k", b"k", "scripted", "scripted", recorded, EventType.LLM_CALL, Fate.REUSED)
+    code = Code({"scripted": model(server)}, has_former_keys=is_former)
+    found = code.changed(Plan((call,)))
+    assert len(found) == (says is not None)
+    assert says is None or says in found[0]
+
+
+def test_a_plan_finds_the_recorded_endpoint_in_the_journal() -> None:
+    store = MemoryStore()
+
+    async def main() -> list[str]:
+        await run(answers, model("a"), store=store, run_id=RUN)
+        info = await store.find_run(RUN)
+        assert info is not None
+        events = [each async for each in store.events(RUN)]
+        outcomes = [each.header async for each in store.unread_outcomes(RUN)]
+        plan = plan_run(info, outcomes, events)
+        return Code({"scripted": model("b")}, has_former_keys=has_former_keys(info)).changed(plan)
+
+    assert "endpoint changed" in run_virtually(main)[0]
