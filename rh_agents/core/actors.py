@@ -350,6 +350,11 @@ class Agent(BaseActor):
     """For the first turn: "auto", "required", "none" or the name of a tool. Later ones are left to the model."""
     max_workers: int = Field(default=8, ge=1)
     """How many tools run side by side."""
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+    """How much its model shall think, such as "low" or "high"."""
+    parallel_tool_calls: bool | None = None
+    """Whether its model may want several tools at a time. None leaves these to the model's own settings."""
     max_result: int = Field(default=MAX_RESULT, ge=100)
     """How many characters of the result of each tool the model is told; a mark says what was cut."""
 

@@ -76,6 +76,7 @@ def request_body(
         "model": request.model,
         "messages": _messages(request, messages, mode, provider),
         "temperature": request.temperature,
+        "reasoning_effort": request.reasoning_effort,
         "top_p": request.top_p,
         "seed": request.seed,
         length_field: request.max_tokens,

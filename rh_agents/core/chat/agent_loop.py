@@ -12,7 +12,7 @@ from typing import Any
 
 from rh_agents.core.actors import Agent, Tool, set_agent_loop
 from rh_agents.core.calls import ActorCall
-from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, ToolCall, ToolSpec, messages_of
+from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, Said, ToolCall, ToolSpec, messages_of
 from rh_agents.core.chat.model import ChatModel
 from rh_agents.core.chat.schema import spec_of
 from rh_agents.core.chat.tool_calls import call_tools
@@ -20,9 +20,10 @@ from rh_agents.core.errors import AnswerTruncated, DefinitionError, IncompleteAn
 
 __all__ = ["AgentCall"]
 
-Prompt = str | Message | Sequence[Message]
 _TRANSFER = "transfer_to_"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+_SETTINGS = ("temperature", "reasoning_effort", "parallel_tool_calls")
+"""What an agent says in place of its model's own settings."""
 _FREE_CHOICES = (None, "auto", "none")
 _WHOLE = (FinishReason.STOP, FinishReason.TOOL_CALLS)
 """Why an answer ended whose tool calls are made: those of any other may be cut off."""
@@ -41,7 +42,7 @@ class AgentCall(ActorCall[Any]):
 class _Conversation:
     """One call of an agent, turn by turn."""
 
-    def __init__(self, agent: Agent, model: ChatModel, prompt: Prompt) -> None:
+    def __init__(self, agent: Agent, model: ChatModel, prompt: Said) -> None:
         self._agent = agent
         self._model = model
         self._messages: list[Message] = list(messages_of(prompt))
@@ -81,6 +82,7 @@ class _Conversation:
             tools=self._specs,
             tool_choice=choice if self._specs else None,
             output=agent.output if choice in _FREE_CHOICES else None,
+            **{name: value for name in _SETTINGS if (value := getattr(agent, name)) is not None},
         )
 
     def _read(self, response: ChatResponse) -> Any:

@@ -10,8 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rh_agents.core._unstarted import short_repr
+from rh_agents.core.chat.histories import own_form
+from rh_agents.core.errors import InputError
 from rh_agents.core.usage import Usage
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "FinishReason",
     "ImagePart",
     "Message",
+    "Said",
     "TextPart",
     "ToolCall",
     "ToolSpec",
@@ -185,6 +189,11 @@ class Message(_Data):
         """The text of it, without images and documents."""
         return text_of(self.content)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_other_forms(cls, data: Any) -> Any:
+        return own_form(data)
+
     @model_validator(mode="after")
     def _fields_fit_the_role(self) -> Message:
         if self.tool_calls and self.role != "assistant":
@@ -218,6 +227,8 @@ class ChatRequest(_Data):
     output_schema: dict[str, Any] | None = None
     """The JSON schema that the text of the answer must fit."""
     temperature: float | None = None
+    reasoning_effort: str | None = None
+    """How much the model shall think: "minimal", "low", "medium" or "high", as far as it knows them."""
     top_p: float | None = None
     max_tokens: int | None = None
     """The most tokens that the answer may have."""
@@ -294,12 +305,31 @@ def text_of(content: Content) -> str:
     return "".join(part.text for part in content if isinstance(part, TextPart))
 
 
-def messages_of(prompt: str | Message | Sequence[Message], system: str | None = None) -> tuple[Message, ...]:
-    """A conversation from a prompt, a message or a list of them; `system` comes before it."""
+Said = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
+"""What a conversation can be made of: a text of the user, a message, or a list of messages; also in OpenAI's form."""
+
+
+def messages_of(prompt: Said, system: str | None = None) -> tuple[Message, ...]:
+    """A conversation from a prompt, a message or a list of them; `system` comes before it.
+
+    Raises:
+        InputError: a message is none.
+    """
     if isinstance(prompt, str):
         said: tuple[Message, ...] = (Message.user(prompt),)
-    elif isinstance(prompt, Message):
-        said = (prompt,)
+    elif isinstance(prompt, Message | Mapping):
+        said = (_message(prompt),)
     else:
-        said = tuple(prompt)
+        said = tuple(map(_message, prompt))
     return said if system is None else (Message.system(system), *said)
+
+
+def _message(given: Any) -> Message:
+    if isinstance(given, Message):
+        return given
+    data = given.model_dump(exclude_none=True) if isinstance(given, BaseModel) else given  # what an SDK answered
+    try:
+        return Message.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(str(each["msg"]) for each in error.errors(include_url=False))
+        raise InputError(f"{short_repr(data)} is no message: {problems}") from error

@@ -22,6 +22,7 @@ from rh_agents.core.chat.messages import (
     ChatResponse,
     FinishReason,
     Message,
+    Said,
     ToolSpec,
     messages_of,
 )
@@ -39,7 +40,7 @@ from rh_agents.core.values import learn
 __all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta"]
 
 T = TypeVar("T")
-Prompt = str | Message | Sequence[Message] | ChatRequest
+Prompt = Said | ChatRequest
 OnDelta = Callable[[ChatDelta], Awaitable[None]]
 
 _TRUNCATED = "the answer ended at the greatest number of tokens before it was whole; raise max_tokens"
@@ -93,6 +94,8 @@ class ChatModel(LLM):
     output_retries: int = Field(default=2, ge=0)
     """How often the model is told what is wrong with an answer that does not fit the type that was asked for."""
     temperature: float | None = None
+    reasoning_effort: str | None = None
+    """How much it shall think, such as "low" or "high", as far as it can."""
     top_p: float | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     """The most tokens that an answer may have. It is also what is reserved in budgets and rate limits."""
@@ -218,6 +221,7 @@ class ChatModel(LLM):
         fields: dict[str, Any] = {
             "model": self.model,
             "temperature": self.temperature,
+            "reasoning_effort": self.reasoning_effort,
             "top_p": self.top_p,
             "max_tokens": self.max_tokens,
             "seed": self.seed,
