@@ -12,13 +12,14 @@ from rh_agents.core._foreign import seconds_to_wait
 from rh_agents.core._loops import Home, Place, SharedClock, home, reentrant_lock
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Advice, Limit, Permit, RateLimit, Refusal
+from rh_agents.core.policies.pause import Pause
 from rh_agents.core.ports import RateWindow
 from rh_agents.core.redaction import without_secrets
 
 if TYPE_CHECKING:
     from rh_agents.core.ports import RunHandle
 
-__all__ = ["Passage"]
+__all__ = ["Passage", "seconds_held"]
 
 _TOLD_FROM = 0.05
 """Seconds. Shorter waits are not worth an event."""
@@ -76,6 +77,11 @@ class _Gate:
             elif answer.wait == _FOREVER:
                 self._expect_an_end()
             return answer
+
+    def seconds_held(self, pause: Pause) -> float:
+        """For how long nobody is let in."""
+        with self._lock:
+            return pause.seconds_held(self._clock.now())
 
     def take(self) -> Permit:
         """A slot even if none is free."""
@@ -260,6 +266,11 @@ def _gate_of(limit: Limit) -> _Gate:
             gate = _Gate(limit)
             limit.when_changed = gate.changed
         return gate
+
+
+def seconds_held(pause: Pause) -> float:
+    """For how long nobody asks, by the clock of those who wait."""
+    return _gate_of(pause).seconds_held(pause)
 
 
 class Passage:

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rh_agents.core._foreign import noted, seconds_to_wait
-from rh_agents.core._gate import Passage
+from rh_agents.core._gate import Passage, seconds_held
 from rh_agents.core._runner import Job
 from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
-from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies._checks import Failure, is_meant
+from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
 from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Usage
 
-__all__ = ["ask_patiently", "asks_to_wait"]
+__all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits"]
 
 T = TypeVar("T")
 _REFUSALS = frozenset({None, 425, 429, 498, 503, 529})
@@ -51,10 +52,9 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
         ModelError: as `ask` does; a refusal if the call has waited enough, or has no retry policy.
         StopRun: the run is being stopped, or a budget of time is over before the wait is.
     """
-    scope = current_scope.get()
-    if scope is None or scope.job is None:
+    job = _job()
+    if job is None:
         return await ask()
-    job = scope.job
     while True:
         passage = Passage(job.run, (pause,), job.tell_waiting)
         await _enter(job, pause, passage)
@@ -76,6 +76,54 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
             await job.admit_again(estimate())
 
 
+async def under_limits(limits: Sequence[Limit], ask: Callable[[], Awaitable[T]], estimate: Callable[[], Usage]) -> T:
+    """Make requests within the call that is under way under limits of their own, in place of those of the call."""
+    job = _job()
+    if job is None or not limits:
+        return await ask()
+    outer, before = job.passage, job.usage
+    passage = Passage(job.run, limits, job.tell_waiting)
+    async with _Waiting(job):
+        await passage.enter(need_of(estimate()))
+    job.passage = passage
+    error: BaseException | None = None
+    try:
+        return await ask()
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        job.passage = outer
+        used = job.usage if before is None or job.usage is None else job.usage - before
+        try:
+            await passage.leave(None if used is None else need_of(used), error)
+        finally:
+            error = None  # by its traceback, which holds this frame, it would hold itself
+
+
+@contextlib.contextmanager
+def among_others(on: Sequence[Failure]) -> Iterator[Callable[[], bool]]:
+    """While the block lasts, another server is asked if this one fails so: then nobody waits for it.
+
+    Gives a function that says whether a piece of an answer was delivered since then.
+    """
+    job = _job()
+    if job is None:
+        yield lambda: False
+        return
+    before, told = job.falls_back_on, job.pieces_told
+    job.falls_back_on = on
+    try:
+        yield lambda: job.pieces_told != told
+    finally:
+        job.falls_back_on = before
+
+
+def _job() -> Job | None:
+    scope = current_scope.get()
+    return None if scope is None else scope.job
+
+
 def _is_patient(job: Job, pause: Pause, error: BaseException) -> bool:
     """Whether the call waits as long as the server asks.
 
@@ -86,7 +134,7 @@ def _is_patient(job: Job, pause: Pause, error: BaseException) -> bool:
     asked = seconds_to_wait(error)
     if policy is None or asked is None or not isinstance(error, ModelError) or not policy.may_mend(error):
         return False
-    if error.usage is not None:  # it had begun, so this is no refusal
+    if error.usage is not None or is_meant(error, job.falls_back_on):  # it had begun, or somebody else is asked
         return False
     wait = max(asked, _LEAST, 0.0 if asked > LONGEST_PAUSE else pause.hold)
     if asked > policy.max_retry_after or job.waited + wait > policy.max_wait:
@@ -118,6 +166,11 @@ async def _enter(job: Job, pause: Pause, passage: Passage) -> None:
     if pause.is_idle:
         await passage.enter({})
         return
+    left = seconds_held(pause)
+    if left and job.falls_back_on:
+        paused = RateLimited(f"{pause.name}: the server asked to wait", retry_after=left)
+        if is_meant(paused, job.falls_back_on):
+            raise paused
     async with _Waiting(job):
         await passage.enter({})
 

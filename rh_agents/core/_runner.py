@@ -28,6 +28,7 @@ from rh_agents.core.errors import (
 )
 from rh_agents.core.events import ExecutionEvent, call_event
 from rh_agents.core.keys import idempotency_key
+from rh_agents.core.policies._checks import Failure
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.retry import RetryPolicy
@@ -102,6 +103,10 @@ class Job:
     """What ends the attempt under way when its time is over."""
     waited: float = 0.0
     """The seconds for which it has waited because a server that it asks wanted that."""
+    falls_back_on: Sequence[Failure] = ()
+    """On which failures of the server that is asked now another one is asked, so that it is not waited for."""
+    pieces_told: int = 0
+    """How many pieces of answers subscribers were told."""
     has_waited_enough: bool = False
     """Whether the server has asked for more than it waits: then another attempt would only be refused as well."""
     marks: Mapping[str, Any] | None = None
@@ -161,6 +166,7 @@ class Job:
 
     async def tell_progress(self, progress: Any) -> None:
         """Let subscribers know how the call gets on."""
+        self.pieces_told += 1
         await self.run.publish(self.event(ExecutionStatus.PROGRESS, {"progress": progress, "attempt": self.attempts}))
 
     async def tell_waiting(self, why: str, seconds: float | None) -> None:

@@ -1,6 +1,7 @@
 """Conversations with models, whoever provides them: messages, models as actors, their tools, and the loop of agents."""
 
 from rh_agents.core.chat.agent_loop import AgentCall
+from rh_agents.core.chat.fallback import Fallback
 from rh_agents.core.chat.messages import (
     ChatDelta,
     ChatRequest,
@@ -25,6 +26,7 @@ __all__ = [
     "ChatResponse",
     "Content",
     "DocumentPart",
+    "Fallback",
     "FinishReason",
     "ImagePart",
     "Message",

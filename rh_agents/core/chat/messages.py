@@ -265,6 +265,8 @@ class ChatResponse(_Data):
     usage: Usage = Field(default_factory=Usage)
     output: Any = None
     """The answer as an object, if a type was asked for."""
+    answered_by: str = ""
+    """Which of several models answered, and where, if a `Fallback` was asked."""
     reasoning: str = ""
     """What the model thought before it answered, as far as the provider shows it. It is no part of the text."""
     provider: dict[str, Any] = Field(default_factory=dict)

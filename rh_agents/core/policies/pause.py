@@ -66,6 +66,10 @@ class Pause(Limit):
         """Whether nothing is known that would make anybody wait."""
         return not self._is_closed and self._burst is None
 
+    def seconds_held(self, now: float) -> float:
+        """For how long it is closed."""
+        return max(0.0, self._held_until - now)
+
     def admit(self, need: Mapping[str, float], now: float) -> Permit | Refusal:
         """Let a request go, unless the server wants to be left alone, or has taken as many as it takes at a time."""
         if now < self._held_until:

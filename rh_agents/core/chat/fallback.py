@@ -1,0 +1,139 @@
+"""A model in front of others: the first one is asked, and where it fails as stated, the next one.
+
+To programs, keys and caches it is one model; its answer says who gave it (`ChatResponse.answered_by`). Each model is
+asked under its own limits, its own pause and its own price, with its own settings where the request says nothing.
+
+Three rules keep that honest. A server that asks to wait is not waited for while there is another model to ask. Once a
+piece of an answer was delivered, nobody else is asked: the reader would get two answers in one. And what a failed model
+used is counted like everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from rh_agents.core._flow import again
+from rh_agents.core._patience import among_others, under_limits
+from rh_agents.core.chat.messages import ChatRequest, ChatResponse
+from rh_agents.core.chat.model import ChatModel
+from rh_agents.core.chat.schema import AnswerType
+from rh_agents.core.errors import AccessDenied, DefinitionError, ModelError, QuotaExhausted, TemporaryModelError
+from rh_agents.core.policies._checks import Failure, failures, is_meant
+from rh_agents.core.usage import Usage
+
+__all__ = ["Fallback"]
+
+_SETTINGS = ("temperature", "reasoning_effort", "top_p", "max_tokens", "seed")
+
+
+class Fallback(ChatModel):
+    """Several models as one: each is asked if those before it failed.
+
+        model = Fallback(OpenAIChat("gpt-4.1"), OpenAIChat("qwen3", base_url=..., endpoint="my vLLM"))
+
+    Args:
+        models: in the order in which they are asked.
+        on: on which failures the next one is asked: classes of errors, functions that say of an error whether it is
+            meant, or a list of both. By default those that may pass, and a key or a quota that is of no use.
+        settings: fields of `ChatModel`. `retry` is for the whole: each of its attempts begins with the first model.
+
+    Its calls have keys of their own, of which the models and their settings are part.
+
+    Raises:
+        DefinitionError: there are fewer than two models.
+    """
+
+    _models: tuple[ChatModel, ...] = PrivateAttr(default=())
+    _on: tuple[Failure, ...] = PrivateAttr(default=())
+
+    def __init__(
+        self,
+        *models: ChatModel,
+        on: Failure | Iterable[Failure] = (TemporaryModelError, QuotaExhausted, AccessDenied),
+        **settings: Any,
+    ) -> None:
+        if len(models) < 2 or not all(isinstance(model, ChatModel) for model in models):
+            raise DefinitionError("a fallback has two models or more: Fallback(OpenAIChat(...), OpenAIChat(...))")
+        settings.setdefault("model", " else ".join(model.model for model in models))
+        settings.setdefault("name", " else ".join(model.name for model in models))
+        super().__init__(**settings)
+        self._models = models
+        self._on = failures("on", on)
+
+    def __repr__(self) -> str:
+        return f"Fallback({', '.join(map(repr, self._models))})"
+
+    @property
+    def models(self) -> tuple[ChatModel, ...]:
+        """Those behind it, in the order in which they are asked."""
+        return self._models
+
+    @property
+    def recorded_version(self) -> str:
+        """Its version, and everything about the models behind it that decides what they answer."""
+        return f"{super().recorded_version} of {json.dumps([_described(model) for model in self._models])}"
+
+    @property
+    def former_versions(self) -> tuple[str, ...]:
+        """There was none before."""
+        return ()
+
+    def estimate(self, request: ChatRequest) -> Usage:
+        """The most that one of its models will use. Where nobody knows the price of one, nobody knows this one's."""
+        found = [model.estimate(_for(model, request)) for model in self._models]
+        return Usage(
+            input_tokens=max(each.input_tokens for each in found),
+            output_tokens=max(each.output_tokens for each in found),
+            requests=1,
+            cost=math.nan if any(math.isnan(each.cost) for each in found) else max(each.cost for each in found),
+        )
+
+    async def answer(self, request: ChatRequest, answer: AnswerType | None) -> ChatResponse:
+        """One attempt: ask one after the other, until one answers.
+
+        Raises:
+            ModelError: that of the last one that was asked. What those before it said are notes on it.
+        """
+        said: list[str] = []
+        for model in self._models[:-1]:
+            with among_others(self._on) as has_delivered:
+                try:
+                    return await self._ask(model, request, answer)
+                except ModelError as error:
+                    if has_delivered() or not is_meant(error, self._on):
+                        raise _noted(error, said) from error.__cause__
+                    said.append(f"{model.name} was asked before: {type(error).__name__}: {error}")
+            await again(self.estimate(request))
+        try:
+            return await self._ask(self._models[-1], request, answer)
+        except ModelError as error:
+            raise _noted(error, said) from error.__cause__
+
+    async def _ask(self, model: ChatModel, request: ChatRequest, answer: AnswerType | None) -> ChatResponse:
+        own = _for(model, request)
+        response = await under_limits(model.limits, lambda: model.answer(own, answer), lambda: model.estimate(own))
+        name = f"{model.name} at {model.endpoint_identity}" if model.endpoint_identity else model.name
+        return response.model_copy(update={"answered_by": response.answered_by or name})
+
+
+def _noted(error: ModelError, said: Iterable[str]) -> ModelError:
+    for each in said:
+        error.add_note(each)
+    return error
+
+
+def _for(model: ChatModel, request: ChatRequest) -> ChatRequest:
+    """The request as one model gets it, with that model's own settings where it says nothing."""
+    own = {name: getattr(model, name) for name in _SETTINGS if getattr(request, name) is None}
+    return request.model_copy(update={**own, "model": model.model, "extra": {**model.extra, **request.extra}})
+
+
+def _described(model: ChatModel) -> dict[str, Any]:
+    """What of a model decides its answers."""
+    settings = {name: value for name in (*_SETTINGS, "extra") if (value := getattr(model, name)) not in (None, {})}
+    return {"model": model.model, "version": model.recorded_version, **settings}
