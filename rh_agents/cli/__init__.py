@@ -55,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _close_standard_output()
         return _tell(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
     except Exception as error:
-        if not (hasattr(error, "show") and hasattr(error, "exit_code")):  # Typer's own; where the class is, it hides
+        show, exit_code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or exit_code is None:  # not of Typer, which hides the class of its own
             raise
         shown = io.StringIO()
-        error.show(file=shown)
+        show(file=shown)
         print(redact(shown.getvalue()), end="", file=sys.stderr)
-        return int(error.exit_code)
+        return int(exit_code)
     return code if isinstance(code, int) else 0
 
 

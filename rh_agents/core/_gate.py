@@ -279,7 +279,7 @@ class Passage:
     Args:
         run: the run of the call.
         limits: what the attempt needs permits of. Slots are taken first, so that nothing is used up while waiting, and
-            in one order by everybody, so that nobody waits in a circle.
+            in one order by everybody, so that there is no deadlock.
         tell: is awaited with why a call waits, and for how many seconds as far as that is known.
     """
 

@@ -561,20 +561,20 @@ def redact(text: str) -> str:
 class RedactingRepr(reprlib.Repr):
     """A short `repr` for people. Secrets are taken out before texts are cut: half of one would not be known as one."""
 
-    def repr_str(self, value: str, level: int) -> str:
+    def repr_str(self, x: str, level: int) -> str:
         """A text."""
-        return super().repr_str(redact(value[:_MOST_CUT]), level)
+        return super().repr_str(redact(x[:_MOST_CUT]), level)
 
     def repr_bytes(self, value: bytes, level: int) -> str:
         """Bytes; they are cut like other objects."""
         return self.repr_instance(value[:_MOST_CUT], level)
 
-    def repr_instance(self, value: Any, level: int) -> str:
+    def repr_instance(self, x: Any, level: int) -> str:
         """Any other object, by its own `repr`."""
         try:
-            text = redact(repr(value)[:_MOST_CUT])
+            text = redact(repr(x)[:_MOST_CUT])
         except Exception:  # noqa: BLE001 - it is the user's
-            return f"<{type(value).__name__} instance at {id(value):#x}>"
+            return f"<{type(x).__name__} instance at {id(x):#x}>"
         if len(text) <= self.maxother:
             return text
         half = max(0, (self.maxother - 3) // 2)

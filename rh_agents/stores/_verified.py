@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import CacheEntry, Question
@@ -85,6 +86,55 @@ def fits(checksum: Callable[[Any], Any], kept: Kept[Any]) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Span(Generic[R]):
+    """Rows of one run that are read together: at most `limit` from after a sequence.
+
+    Attributes:
+        read: reads rows of the run with this number, from after a sequence, at most so many.
+        checksum: what a row must have.
+    """
+
+    read: Callable[[int, int, int], list[Kept[R]]]
+    checksum: Callable[[R], int]
+    number: int
+    run_id: str
+    after: int
+    limit: int
+
+    def rows(self, place: str) -> list[R]:
+        """The rows, if each has its checksum.
+
+        Raises:
+            StoreError: it names the database (`place`), and the first row that is damaged.
+        """
+        try:
+            found = self.read(self.number, self.after, self.limit)
+            rows = [row for row, kept in found if self.checksum(row) == kept]
+            if len(rows) == len(found):
+                return rows
+        except StoreError:
+            raise
+        except Exception as error:
+            raise self._damage(place, error) from error
+        raise self._damage(place, None)
+
+    def _damage(self, place: str, error: Exception | None) -> StoreError:
+        """The error that names the row, found by reading one at a time what could not be read at once."""
+        after = self.after
+        for _ in range(self.limit):
+            try:
+                found = self.read(self.number, after, 1)
+            except Exception as its:  # noqa: BLE001 - as above
+                return damaged(place, f"event {after + 1} of run {self.run_id!r}, or its outcome,", its)
+            if not found:
+                break
+            after = found[0].row.sequence
+            if not fits(self.checksum, found[0]):
+                return damaged(place, f"event {after} of run {self.run_id!r}, or its outcome,")
+        return damaged(place, f"the journal of run {self.run_id!r}", error or "its rows do not fit their checksums")
+
+
 class VerifiedReading:
     """A session that gives rows only if they are as they were written.
 
@@ -123,19 +173,19 @@ class VerifiedReading:
 
     def calls(self, number: int, run_id: str, after: int, limit: int) -> list[CallRow]:
         """What the fold needs of events, in their order from after a sequence; fewer than `limit` if these are all."""
-        rows = self._rows(self.inner.calls, call_checksum, number, run_id, after, limit)
+        rows = _Span(self.inner.calls, call_checksum, number, run_id, after, limit).rows(self.place)
         self._expect_no_gap([row.sequence for row in rows], run_id, after)
         return rows
 
     def events(self, number: int, run_id: str, after: int, limit: int) -> list[EventRow]:
         """Events in their order from after a sequence, at most `limit`."""
-        rows = self._rows(self.inner.events, event_checksum, number, run_id, after, limit)
+        rows = _Span(self.inner.events, event_checksum, number, run_id, after, limit).rows(self.place)
         self._expect_no_gap([row.sequence for row in rows], run_id, after)
         return rows
 
     def outcomes(self, number: int, run_id: str, after: int, limit: int) -> list[StoredOutcome]:
         """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
-        return self._rows(self.inner.outcomes, outcome_checksum, number, run_id, after, limit)
+        return _Span(self.inner.outcomes, outcome_checksum, number, run_id, after, limit).rows(self.place)
 
     def outcome(self, number: int, run_id: str, sequence: int) -> StoredOutcome:
         """The outcome with this sequence."""
@@ -147,49 +197,6 @@ class VerifiedReading:
     def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
         """Where the outcomes of these keys are recorded; those that have none are left out."""
         return self.inner.sequences(number, keys)
-
-    def _rows(
-        self,
-        read: Callable[[int, int, int], list[Kept[R]]],
-        checksum: Callable[[R], int],
-        number: int,
-        run_id: str,
-        after: int,
-        limit: int,
-    ) -> list[R]:
-        try:
-            found = read(number, after, limit)
-            rows = [row for row, kept in found if checksum(row) == kept]
-            if len(rows) == len(found):
-                return rows
-        except StoreError:
-            raise
-        except Exception as error:
-            raise self._first_damaged(read, checksum, number, run_id, after, limit, error) from error
-        raise self._first_damaged(read, checksum, number, run_id, after, limit, None)
-
-    def _first_damaged(
-        self,
-        read: Callable[[int, int, int], list[Kept[R]]],
-        checksum: Callable[[R], int],
-        number: int,
-        run_id: str,
-        after: int,
-        limit: int,
-        error: Exception | None,
-    ) -> StoreError:
-        """The error that names the row, found by reading one at a time what could not be read at once."""
-        for _ in range(limit):
-            try:
-                found = read(number, after, 1)
-            except Exception as its:  # noqa: BLE001 - as above
-                return damaged(self.place, f"event {after + 1} of run {run_id!r}, or its outcome,", its)
-            if not found:
-                break
-            after = found[0].row.sequence
-            if not fits(checksum, found[0]):
-                return damaged(self.place, f"event {after} of run {run_id!r}, or its outcome,")
-        return damaged(self.place, f"the journal of run {run_id!r}", error or "its rows do not fit their checksums")
 
     def _expect_no_gap(self, sequences: Sequence[int], run_id: str, after: int) -> None:
         expected = range(after + 1, after + 1 + len(sequences))

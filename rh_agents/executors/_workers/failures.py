@@ -244,7 +244,7 @@ def _class_of(failure: Failure) -> type[BaseException]:
     for name in failure.names:
         found = _found(name)
         if found is not None and failure.members is None and issubclass(found, BaseExceptionGroup):
-            found = None  # it lies so deep that its members were left behind, and no group is without any
+            found = None  # it is so deep that its members were left behind, and no group is without any
         if found is not None:
             return found if missing is None else _derived(found, failure.names[0], {})
         missing = missing or name
