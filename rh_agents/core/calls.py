@@ -47,6 +47,11 @@ class Call(Unstarted, Generic[T]):
         """The call as its user wrote it, in short."""
         return f"{self.actor.name}(...)"
 
+    @property
+    def claimant(self) -> Claimant | None:
+        """The task in whose order the call is numbered among identical ones: the one that awaits it."""
+        return asyncio.current_task()
+
     def __await__(self) -> Generator[Any, None, T]:
         self.use = _AWAITED
         return self._value().__await__()
@@ -65,7 +70,7 @@ class Call(Unstarted, Generic[T]):
         if run.records:
             _ = self.actor.has_known_types
             same = self.identity()
-            claim = claim_in_order(scope, same, asyncio.current_task(), self.actor.name, run)
+            claim = claim_in_order(scope, same, self.claimant, self.actor.name, run)
             base = child_key(scope.key, "", same, claim.occurrence)
             if self.actor.former_versions:
                 base = known_place(scope, self.actor.name, None, base, self.former_identities())

@@ -9,5 +9,6 @@ is then a recorded step: started again, the run gets their results from its jour
 """
 
 from rh_agents.integrations._steps import NotRecordedWarning
+from rh_agents.integrations._streams import NotStreamedWarning
 
-__all__ = ["NotRecordedWarning"]
+__all__ = ["NotRecordedWarning", "NotStreamedWarning"]

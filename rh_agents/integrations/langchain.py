@@ -15,17 +15,27 @@ Only the asynchronous methods (`ainvoke`, `astream`, …) are recorded: calls of
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from rh_agents.core._flow import report_usage
+from rh_agents.core.chat import ChatDelta
 from rh_agents.core.usage import Price, Usage
 from rh_agents.integrations._steps import Step, model_actor, plain, tool_actor, warn_not_recorded
+from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
 try:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessageChunk, BaseMessage, message_to_dict, messages_from_dict
+    from langchain_core.messages import (
+        AIMessageChunk,
+        BaseMessage,
+        message_chunk_to_message,
+        message_to_dict,
+        messages_from_dict,
+    )
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
     from langchain_core.tools import BaseTool
@@ -45,6 +55,9 @@ _VOLATILE = frozenset({"id", "run_id", "response_metadata", "usage_metadata"})
 
 def durable(runnable: RunnableT, *, price: Price | None = None) -> RunnableT:
     """The same with recorded steps: a chat model, a tool, or a chain (`prompt | model | parser`) of such things.
+
+    A stream gives its chunks as they come, and is recorded as one step; replayed, it is one chunk with
+    `rh_agents_replayed` in its `response_metadata`.
 
     What cannot be seen through, such as a graph that is compiled already, is given back as it is with a
     `NotRecordedWarning`: build it of durable models and tools instead.
@@ -137,40 +150,48 @@ class _DurableChatModel(BaseChatModel):
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
     ) -> ChatResult:
-        async def ask() -> Any:
-            result = await self.inner._agenerate(messages, stop=stop, **given)
-            for generation in result.generations:
-                _report(generation.message)
-            return [message_to_dict(generation.message) for generation in result.generations]
-
-        try:
+        ask = functools.partial(self._asked, messages, stop, given)
+        with _stops_kept():
             found = await Step(self._actor, self._about(messages, stop, given), ask)
-        except Exception:
-            raise
-        except BaseException as stopped:
-            stops = _stops.get()
-            if stops is not None:
-                stops.append(stopped)
-            raise
         return ChatResult(generations=[ChatGeneration(message=_read(each)) for each in found])
+
+    async def _asked(self, messages: list[BaseMessage], stop: Any, given: dict[str, Any]) -> Any:
+        result = await self.inner._agenerate(messages, stop=stop, **given)
+        for generation in result.generations:
+            _report(generation.message)
+        return [message_to_dict(generation.message) for generation in result.generations]
 
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """One step for the whole stream, whose pieces come at once."""
-        result = await self._agenerate(messages, stop, None, **given)
-        message = result.generations[0].message
-        yield ChatGenerationChunk(
-            message=AIMessageChunk(
-                content=message.content,
-                id=message.id,
-                additional_kwargs=message.additional_kwargs,
-                response_metadata=message.response_metadata,
-                usage_metadata=getattr(message, "usage_metadata", None),
-                tool_calls=getattr(message, "tool_calls", []),
-                chunk_position="last",
-            )
-        )
+        """The chunks as they come, in one step for the whole stream; replayed, it is one chunk."""
+
+        async def produce(pieces: Pieces) -> Any:
+            if not _can_stream(self.inner):
+                warn_not_streamed(self._actor.name)
+                return await self._asked(messages, stop, given)
+            chunks: list[ChatGenerationChunk] = []
+            try:
+                async for chunk in self.inner._astream(messages, stop=stop, **given):
+                    chunks.append(chunk.model_copy(update={"message": chunk.message.model_copy()}))
+                    await pieces.give(chunk)
+            finally:
+                pieces.usage_so_far = _used(_joined(chunks)) if chunks else None
+            if not chunks:
+                raise RuntimeError("the stream of the model ended before it had begun")
+            if pieces.usage_so_far is not None:
+                pieces.count(pieces.usage_so_far)
+            return [message_to_dict(_joined(chunks))]
+
+        about = self._about(messages, stop, given)
+        with _stops_kept():
+            async with streamed(self._actor, about, produce, _told) as pieces:
+                has_pieces = False
+                async for chunk in pieces:
+                    has_pieces = True
+                    yield chunk
+                if not has_pieces:
+                    yield _whole(_read(pieces.value[0]), is_replayed=pieces.is_replayed)
 
     def _about(self, messages: list[BaseMessage], stop: Any, given: dict[str, Any]) -> Any:
         return [
@@ -205,16 +226,76 @@ def _read(data: Any) -> Any:
     return messages_from_dict([data])[0]
 
 
+@contextlib.contextmanager
+def _stops_kept() -> Iterator[None]:
+    """Remember what stops a run, for `agenerate`."""
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as stop:
+        stops = _stops.get()
+        if stops is not None:
+            stops.append(stop)
+        raise
+
+
+def _can_stream(model: BaseChatModel) -> bool:
+    """Whether a model has a stream of its own, as LangChain itself finds out."""
+    kind = type(model)
+    if getattr(model, "disable_streaming", False) is True:
+        return False
+    return kind._astream is not BaseChatModel._astream or kind._stream is not BaseChatModel._stream
+
+
+def _joined(chunks: list[ChatGenerationChunk]) -> BaseMessage:
+    """The message that the chunks make."""
+    first, *others = chunks
+    whole = functools.reduce(lambda before, chunk: before + chunk, others, first).message
+    return message_chunk_to_message(whole)
+
+
+def _whole(message: BaseMessage, *, is_replayed: bool = False) -> ChatGenerationChunk:
+    """A message as the only chunk of a stream."""
+    metadata = {**message.response_metadata, REPLAYED: True} if is_replayed else message.response_metadata
+    return ChatGenerationChunk(
+        message=AIMessageChunk(
+            content=message.content,
+            id=message.id,
+            additional_kwargs=message.additional_kwargs,
+            response_metadata=metadata,
+            usage_metadata=getattr(message, "usage_metadata", None),
+            tool_calls=getattr(message, "tool_calls", []),
+            chunk_position="last",
+        )
+    )
+
+
+def _told(chunk: Any) -> ChatDelta | None:
+    """What subscribers are told of a chunk."""
+    calls = getattr(chunk.message, "tool_call_chunks", None)
+    if calls:
+        first = calls[0]
+        name, arguments = first.get("name") or "", first.get("args") or ""
+        return ChatDelta(text=chunk.text, tool_index=first.get("index"), tool_name=name, arguments=arguments)
+    return ChatDelta(text=chunk.text) if chunk.text else None
+
+
 def _report(message: Any) -> None:
+    used = _used(message)
+    if used is not None:
+        report_usage(used)
+
+
+def _used(message: Any) -> Usage | None:
+    """What a message says that was used for it."""
     used = getattr(message, "usage_metadata", None)
     if not used:
-        return
+        return None
     cached = (used.get("input_token_details") or {}).get("cache_read", 0)
-    report_usage(
-        Usage(
-            input_tokens=used.get("input_tokens", 0),
-            output_tokens=used.get("output_tokens", 0),
-            cached_tokens=cached or 0,
-            requests=1,
-        )
+    return Usage(
+        input_tokens=used.get("input_tokens", 0),
+        output_tokens=used.get("output_tokens", 0),
+        cached_tokens=cached or 0,
+        requests=1,
     )

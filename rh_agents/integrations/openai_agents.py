@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
+from rh_agents.core.chat import ChatDelta
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
+from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
 try:
     from agents import (
@@ -38,7 +40,15 @@ try:
     )
     from agents.models.default_models import get_default_model
     from agents.models.multi_provider import MultiProvider
-    from openai.types.responses import Response, ResponseCompletedEvent
+    from openai.types.responses import (
+        Response,
+        ResponseCompletedEvent,
+        ResponseFunctionCallArgumentsDeltaEvent,
+        ResponseReasoningSummaryTextDeltaEvent,
+        ResponseReasoningTextDeltaEvent,
+        ResponseRefusalDeltaEvent,
+        ResponseTextDeltaEvent,
+    )
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
         f"durable agents of the OpenAI Agents SDK need the package {_error.name}: "
@@ -61,7 +71,8 @@ _RESPONSES: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 def durable(agent: Agent[ContextT], *, price: Price | None = None) -> Agent[ContextT]:
     """The agent with recorded steps, and so for those to whom it hands over. The given one stays as it is.
 
-    A stream is recorded as one step: what comes of it is its last event. Tools that the provider carries out are part
+    A stream gives its events as they come, and is recorded as one step; replayed, it is its last event, whose response
+    has `rh_agents_replayed` in its `metadata`. Tools that the provider carries out are part
     of the model's answer. What a tool returns that is no data is recorded as the text that the model is told. The name
     of a model is looked up by the SDK's own providers; for others, give the agent a `Model`.
 
@@ -158,20 +169,58 @@ class _DurableModel(Model):
         return _RESPONSES.validate_python(await Step(self._actor, _about(args, options), ask))
 
     async def stream_response(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        """The last event of the stream, which has all of the answer."""
+        """The events of the stream as they come. The last one, which has all of the answer, comes when it is recorded;
+        a replayed stream has only that one.
+        """
+        last: ResponseCompletedEvent | None = None
 
-        async def ask() -> Any:
-            last: Response | None = None
-            async for event in self._inner().stream_response(*args, **options):
-                if isinstance(event, ResponseCompletedEvent):
-                    last = event.response
+        async def produce(pieces: Pieces) -> Any:
+            nonlocal last
+            has_begun = False
+            try:
+                async for event in self._inner().stream_response(*args, **options):
+                    has_begun = True
+                    if isinstance(event, ResponseCompletedEvent):
+                        last = event
+                    else:
+                        await pieces.give(event)
+            except NotImplementedError:
+                if has_begun:
+                    raise
+                warn_not_streamed(self._actor.name)
+                return await self._whole(pieces, args, options)
             if last is None:
                 raise RuntimeError("the stream of the model ended before its answer did")
-            _report(last.usage)
-            return last.model_dump(mode="json")
+            if last.response.usage is not None:
+                pieces.count(_usage(last.response.usage))
+            return last.response.model_dump(mode="json")
 
-        response = Response.model_validate(await Step(self._actor, ["stream", _about(args, options)], ask))
-        yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
+        async with streamed(self._actor, ["stream", _about(args, options)], produce, _told) as pieces:
+            async for event in pieces:
+                yield event
+            if last is None:
+                response = Response.model_validate(pieces.value)
+                if pieces.is_replayed:
+                    response.metadata = {**(response.metadata or {}), REPLAYED: "true"}
+                last = ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
+            yield last
+
+    async def _whole(self, pieces: Pieces, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The answer of a model that cannot stream, in the form of the end of a stream."""
+        found = await self._inner().get_response(*args, **options)
+        pieces.count(_usage(found.usage))
+        response = Response.model_construct(
+            id=found.response_id or "",
+            created_at=0.0,
+            model=self._actor.name,
+            object="response",
+            output=found.output,
+            parallel_tool_calls=True,
+            tool_choice="auto",
+            tools=[],
+            usage=None,  # it is counted; the details that belong there differ between versions of the SDK
+        )
+        return response.model_dump(mode="json")
 
     def _inner(self) -> Model:
         if self._model is None:
@@ -196,20 +245,29 @@ def _about(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     ]
 
 
+def _told(event: Any) -> ChatDelta | None:
+    """What subscribers are told of an event of a stream."""
+    if isinstance(event, ResponseTextDeltaEvent):
+        return ChatDelta(text=event.delta)
+    if isinstance(event, ResponseReasoningTextDeltaEvent | ResponseReasoningSummaryTextDeltaEvent):
+        return ChatDelta(reasoning=event.delta)
+    if isinstance(event, ResponseRefusalDeltaEvent):
+        return ChatDelta(refusal=event.delta)
+    if isinstance(event, ResponseFunctionCallArgumentsDeltaEvent):
+        return ChatDelta(tool_index=event.output_index, arguments=event.delta)
+    return None
+
+
 def _written(response: ModelResponse) -> Any:
-    _report(response.usage)
+    report_usage(_usage(response.usage))
     return _RESPONSES.dump_python(response, mode="json")
 
 
-def _report(used: Any) -> None:
-    if used is None:
-        return
+def _usage(used: Any) -> Usage:
     details = getattr(used, "input_tokens_details", None)
-    report_usage(
-        Usage(
-            input_tokens=used.input_tokens,
-            output_tokens=used.output_tokens,
-            cached_tokens=getattr(details, "cached_tokens", 0) or 0,
-            requests=1,
-        )
+    return Usage(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cached_tokens=getattr(details, "cached_tokens", 0) or 0,
+        requests=1,
     )

@@ -13,23 +13,37 @@ await run(research, "…", store="runs.db", run_id="r")
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
+from rh_agents.core.chat import ChatDelta
 from rh_agents.core.usage import Price, Usage
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
+from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
 try:
     from pydantic_ai import ModelRetry
     from pydantic_ai.agent import AbstractAgent, WrapperAgent
     from pydantic_ai.messages import (
+        FinalResultEvent,
         ModelMessage,
         ModelMessagesTypeAdapter,
         ModelResponse,
+        ModelResponseStreamEvent,
+        PartDeltaEvent,
+        PartStartEvent,
+        TextPart,
+        TextPartDelta,
+        ThinkingPart,
+        ThinkingPartDelta,
+        ToolCallPart,
+        ToolCallPartDelta,
         ToolReturn,
         ToolReturnContent,
     )
@@ -45,6 +59,7 @@ try:
     from pydantic_ai.tools import RunContext
     from pydantic_ai.toolsets import ToolsetTool
     from pydantic_ai.toolsets.wrapper import WrapperToolset
+    from pydantic_ai.usage import RequestUsage
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
         f"durable Pydantic AI agents need the package {_error.name}: pip install 'rh_agents[pydantic-ai]'",
@@ -66,7 +81,8 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
 def durable(agent: AbstractAgent[DepsT, OutputT], *, price: Price | None = None) -> WrapperAgent[DepsT, OutputT]:
     """The agent with recorded steps. It is used like the one that is given, which stays as it is.
 
-    A stream is recorded as one step; replayed, its parts come at once. What a tool returns that is no plain data, such
+    A stream gives its events as they come, and is recorded as one step; replayed, its parts come at once, and the
+    `metadata` of the response has `rh_agents_replayed`. What a tool returns that is no plain data, such
     as a model of yours, is recorded as the JSON that the model is told. Models and toolsets that are given to a single
     `run` are not recorded: a `NotRecordedWarning` says so.
 
@@ -130,19 +146,128 @@ class _DurableModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse, None]:
-        """The same for a stream, which is read to its end before anybody gets a part of it."""
+        """The same for a stream, whose pieces are given as they come."""
 
-        async def ask() -> Any:
-            async with super(_DurableModel, self).request_stream(
+        async def produce(pieces: Pieces) -> Any:
+            opened = super(_DurableModel, self).request_stream(
                 messages, model_settings, model_request_parameters, run_context
-            ) as stream:
-                async for _ in stream:
-                    pass
-            return _written(stream.get())
+            )
+            try:
+                inner = await opened.__aenter__()
+            except NotImplementedError:
+                warn_not_streamed(self.model_name)
+                response = await super(_DurableModel, self).request(messages, model_settings, model_request_parameters)
+                return _written(response, pieces.count)
+            raised: tuple[Any, ...] = (None, None, None)
+            try:
+                await pieces.give(inner)
+                async for event in inner:
+                    await pieces.give(event)
+                return _written(inner.get(), pieces.count)
+            except BaseException as error:
+                raised = (type(error), error, error.__traceback__)
+                pieces.usage_so_far = _usage(inner.usage)
+                raise
+            finally:
+                await opened.__aexit__(*raised)
 
         about = _about(messages, model_settings, model_request_parameters)
-        response = _read(await Step(self._actor, about, ask))
-        yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters, replay_events=True)
+        async with streamed(self._actor, about, produce, _told) as pieces:
+            inner = await anext(pieces, None)
+            if inner is not None:
+                yield _LiveResponse(inner, pieces, model_request_parameters)
+                return
+            response = _read(pieces.value)
+            if pieces.is_replayed:
+                response.metadata = {**(response.metadata or {}), REPLAYED: True}
+            yield CompletedStreamedResponse(
+                response, model_request_parameters=model_request_parameters, replay_events=True
+            )
+
+
+class _LiveResponse(StreamedResponse):
+    """What the model is writing, as the program reads it."""
+
+    def __init__(self, inner: StreamedResponse, pieces: Pieces, parameters: ModelRequestParameters) -> None:
+        super().__init__(parameters)
+        self._inner = inner
+        self._pieces = pieces
+        self._response: ModelResponse | None = None
+
+    def __aiter__(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        # Those of the inner stream are complete; the base class would add the ends of parts once more.
+        if self._event_iterator is None:
+            self._event_iterator = self._get_event_iterator()
+        return self._event_iterator
+
+    async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        async for event in self._pieces:
+            if isinstance(event, FinalResultEvent):
+                self.final_result_event = event
+            else:
+                self._parts_manager.apply_event(event)
+            yield event
+        if self._cancelled:
+            return
+        self._finished = True
+        self._response = _read(self._pieces.value)
+
+    async def close_stream(self) -> None:
+        """The program wants no more of it."""
+        await self._pieces.leave()
+
+    def get(self) -> ModelResponse:
+        """What there is of the answer."""
+        return super().get() if self._response is None else self._response
+
+    @property
+    def usage(self) -> RequestUsage:
+        """What it has used so far."""
+        return self._inner.usage if self._response is None else self._response.usage
+
+    @property
+    def model_name(self) -> str:
+        """As the model's own."""
+        return self._inner.model_name
+
+    @property
+    def provider_name(self) -> str | None:
+        """As the model's own."""
+        return self._inner.provider_name
+
+    @property
+    def provider_url(self) -> str | None:
+        """As the model's own."""
+        return self._inner.provider_url
+
+    @property
+    def timestamp(self) -> datetime:
+        """As the model's own."""
+        return self._inner.timestamp
+
+
+def _told(event: Any) -> ChatDelta | None:
+    """What subscribers are told of an event of a stream."""
+    if isinstance(event, PartStartEvent):
+        return _told_of(event.index, event.part)
+    return _told_of(event.index, event.delta) if isinstance(event, PartDeltaEvent) else None
+
+
+def _told_of(index: int, part: Any) -> ChatDelta | None:
+    if isinstance(part, TextPart | TextPartDelta):
+        return ChatDelta(text=part.content if isinstance(part, TextPart) else part.content_delta)
+    if isinstance(part, ThinkingPart | ThinkingPartDelta):
+        return ChatDelta(reasoning=(part.content if isinstance(part, ThinkingPart) else part.content_delta) or "")
+    if isinstance(part, ToolCallPart):
+        return ChatDelta(tool_index=index, tool_name=part.tool_name, arguments=_arguments(part.args))
+    if isinstance(part, ToolCallPartDelta):
+        name, arguments = part.tool_name_delta or "", _arguments(part.args_delta)
+        return ChatDelta(tool_index=index, tool_name=name, arguments=arguments)
+    return None
+
+
+def _arguments(given: str | dict[str, Any] | None) -> str:
+    return given if isinstance(given, str) else json.dumps(given, default=str) if given else ""
 
 
 @dataclasses.dataclass
@@ -178,7 +303,7 @@ def _returned(value: Any) -> dict[str, Any]:
 
 
 def _about(messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters) -> Any:
-    conversation = ModelMessagesTypeAdapter.dump_python(messages, mode="json")
+    conversation = [_unmarked(each) for each in ModelMessagesTypeAdapter.dump_python(messages, mode="json")]
     tools = [
         [tool.name, tool.description, plain(tool.parameters_json_schema)]
         for tool in (*parameters.function_tools, *parameters.output_tools)
@@ -186,17 +311,26 @@ def _about(messages: list[ModelMessage], settings: ModelSettings | None, paramet
     return [plain(conversation, _VOLATILE), plain(dict(settings or {})), tools, parameters.output_mode]
 
 
-def _written(response: ModelResponse) -> Any:
-    used = response.usage
-    report_usage(
-        Usage(
-            input_tokens=used.input_tokens,
-            output_tokens=used.output_tokens,
-            cached_tokens=used.cache_read_tokens,
-            requests=1,
-        )
-    )
+def _unmarked(message: Any) -> Any:
+    """A message of the conversation as it was when it was new, whether it comes from a journal or not."""
+    metadata = message.get("metadata")
+    if not isinstance(metadata, dict) or REPLAYED not in metadata:
+        return message
+    return {**message, "metadata": {name: each for name, each in metadata.items() if name != REPLAYED} or None}
+
+
+def _written(response: ModelResponse, count: Callable[[Usage], None] = report_usage) -> Any:
+    count(_usage(response.usage))
     return ModelMessagesTypeAdapter.dump_python([response], mode="json")[0]
+
+
+def _usage(used: RequestUsage) -> Usage:
+    return Usage(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cached_tokens=used.cache_read_tokens,
+        requests=1,
+    )
 
 
 def _read(data: Any) -> ModelResponse:

@@ -129,6 +129,7 @@ def test_the_model_in_a_chain_is_recorded() -> None:
     assert world.done == ["model 0"]
 
 
+@pytest.mark.filterwarnings("ignore:the model script cannot stream")
 def test_a_stream_is_one_step() -> None:
     world, store = World(), MemoryStore()
     model = durable(Script(world=world))
