@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -166,7 +167,7 @@ def _marked(name: str, whole: str) -> str:
 class _ServedTool(Tool):
     """A tool whose server is another process, so that it may be lost while it is called."""
 
-    @property
+    @cached_property
     def may_lose_workers(self) -> bool:
         """Its server may die."""
         return True
