@@ -11,6 +11,11 @@ a call and its key:
 - A key of today that the journal knows wins. Else, if it knows the former one, the call takes that as its place: its
   further tries, and the calls below it, continue what is recorded there.
 
+Keys of questions to a model hold what it was told before. Where that is made in another way than it was, such as what
+is told of the results of tools, there is nothing to look up: each further question has it, too. There, a run of before
+goes on as it was begun, to its end (`RunHandle.has_former_keys`; see `rh_agents.core.chat.tool_calls`). It is not
+reported, since nothing about the reuse is uncertain. What the program states itself is a changed setting and counts.
+
 A cache has no facts. There, an entry says by its label whether it is an earlier version's (`BaseActor.cache_label`).
 
 What was recorded under a former key does not say what was left out of it, so the reuse is reported, once in a run.

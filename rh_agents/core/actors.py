@@ -19,10 +19,7 @@ from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknow
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import check_annotation, function_below, learn, learn_function, unresolved_in
 
-__all__ = ["LLM", "MAX_RESULT", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
-
-MAX_RESULT = 50_000
-"""How many characters of the result of a tool a model is told, if nothing else is said; some 12,000 tokens."""
+__all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
 
 
 class Injected:
@@ -355,8 +352,8 @@ class Agent(BaseActor):
     """How much its model shall think, such as "low" or "high"."""
     parallel_tool_calls: bool | None = None
     """Whether its model may want several tools at a time. None leaves these to the model's own settings."""
-    max_result: int = Field(default=MAX_RESULT, ge=100)
-    """How many characters of the result of each tool the model is told; a mark says what was cut."""
+    max_result: int | None = Field(default=None, ge=100)
+    """How many characters of the result of each tool the model is told; a mark says what was cut. None: 50,000."""
 
     def __init__(self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent] = (), **data: Any) -> None:
         super().__init__(**{"tools": tools, "handoffs": handoffs, **data})

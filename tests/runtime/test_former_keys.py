@@ -1,22 +1,23 @@
-"""Models at two servers are two models; what was recorded before servers were part of keys is found all the same."""
+"""What earlier versions recorded is found: keys held less then, and models were told of tools in another way."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from rh_agents import ExecutionEvent, MemoryStore, parallel, run
+from rh_agents import Agent, ExecutionEvent, MemoryStore, Tool, parallel, run, tool
 from rh_agents.cli.planning import Code
 from rh_agents.core._former import has_former_keys
-from rh_agents.core.chat import ChatModel
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, FinishReason, ImagePart, ToolCall
 from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
 from rh_agents.core.ports import RunRequest
 from rh_agents.core.types import EventType, ExecutionStatus
-from rh_agents.testing import ScriptedLLM
+from rh_agents.testing import ScriptedLLM, tool_call
 from tests.properties.virtual import run_virtually
+from tests.runtime.worlds import Crash
 
 RUN = "r"
 
@@ -37,10 +38,10 @@ async def answers_side_by_side(*models: ScriptedLLM) -> list[str]:
         return [result.unwrap() for result in await p.gather()]
 
 
-async def as_of_before(store: MemoryStore) -> None:
+async def as_of_before(store: MemoryStore, status: ExecutionStatus = ExecutionStatus.COMPLETED) -> None:
     """Let the run be one of a version that said nothing about its keys."""
     journal = await store.open_run(RunRequest(RUN, "before", facts={"made by": "an earlier version"}))
-    await journal.close(ExecutionStatus.COMPLETED)
+    await journal.close(status)
 
 
 def calls(*models: ScriptedLLM) -> int:
@@ -199,3 +200,115 @@ def test_a_plan_finds_the_recorded_endpoint_in_the_journal() -> None:
         return Code({"scripted": model("b")}, has_former_keys=has_former_keys(info)).changed(plan)
 
     assert "endpoint changed" in run_virtually(main)[0]
+
+
+# -- what models were told of tools -----------------------------------------------------------------------------------
+
+LONG = "x" * 30_000 + "y" * 30_000
+WRITTEN = {"dump": "", "draw": "{}", "paint": "{}", "odd": "null", "fail": "{}"}
+WHOLE = {
+    "dump": LONG,
+    "draw": '{"type":"image","url":"data:image/png;base64,ZG90","detail":null}',
+    "paint": '"ZG90"',
+    "odd": "Error: the arguments of odd must be a JSON object with an entry for each parameter",
+    "fail": f"Error: ValueError: {LONG}",
+}
+"""What the version before `max_result` told a model, word for word."""
+
+
+@tool
+async def dump() -> str:
+    return LONG
+
+
+@tool
+async def draw() -> ImagePart:
+    return ImagePart.from_bytes(b"dot")
+
+
+@tool
+async def paint() -> Annotated[bytes, ImagePart]:
+    return b"dot"
+
+
+@tool
+async def odd() -> str:
+    return "called"
+
+
+@tool
+async def fail() -> str:
+    raise ValueError(LONG)
+
+
+TOOLS = [dump, draw, paint, odd, fail]
+
+
+def script() -> ScriptedLLM:
+    wanted = [ToolCall(id=name, name=name, arguments=arguments) for name, arguments in WRITTEN.items()]
+    return ScriptedLLM([ChatResponse(tool_calls=tuple(wanted), finish_reason=FinishReason.TOOL_CALLS), "done"])
+
+
+def told(llm: ScriptedLLM) -> dict[str | None, Any]:
+    return {each.tool_call_id: each.content for each in llm.requests[-1].messages if each.role == "tool"}
+
+
+def test_a_run_of_before_goes_on_with_what_its_model_was_told_then() -> None:
+    store, llm = MemoryStore(), script()
+
+    async def main() -> None:
+        await as_of_before(store, ExecutionStatus.STARTED)
+        assert await run(Agent(name="a", llm=llm, tools=TOOLS), "?", store=store, run_id=RUN, reuse=True) == "done"
+
+    run_virtually(main)
+    assert told(llm) == WHOLE
+
+
+@pytest.mark.parametrize("is_of_before", [True, False])
+def test_a_result_of_60000_characters_is_not_asked_about_again_if_a_model_was_told_it_whole_then(
+    is_of_before: bool,
+) -> None:
+    store, crashes = MemoryStore(), [Crash()]
+
+    @tool
+    async def look() -> str:
+        if crashes:
+            raise crashes.pop()
+        return "fine"
+
+    def answer(request: ChatRequest) -> Any:
+        turn = sum(message.role == "assistant" for message in request.messages)
+        return [tool_call("dump"), tool_call("look"), "done"][turn]
+
+    before, now = ScriptedLLM(answer), ScriptedLLM(answer)
+
+    async def converse(agent: Agent) -> str:
+        return await run(agent, "?", store=store, run_id=RUN)
+
+    async def main() -> None:
+        with pytest.raises(Crash):
+            await converse(Agent(name="a", llm=before, tools=[dump, look], max_result=1_000_000))
+        if is_of_before:
+            await as_of_before(store, ExecutionStatus.STARTED)
+        assert await converse(Agent(name="a", llm=now, tools=[dump, look])) == "done"
+
+    run_virtually(main)
+    assert [message.text for message in before.requests[1].messages if message.role == "tool"] == [LONG]
+    assert calls(now) == (1 if is_of_before else 2)
+
+
+@pytest.mark.parametrize("stated_by", ["agent", "tool"])
+def test_what_a_program_states_itself_counts_in_a_run_of_before_as_well(stated_by: str) -> None:
+    store, llm = MemoryStore(), ScriptedLLM([[tool_call("long"), tool_call("draw")], "done"])
+    long = Tool(name="long", handler=dump.actor.handler, max_result=1000 if stated_by == "tool" else None)
+    limit = 1000 if stated_by == "agent" else None
+
+    async def main() -> None:
+        await as_of_before(store, ExecutionStatus.STARTED)
+        agent = Agent(name="a", llm=llm, tools=[long, draw], max_result=limit)
+        assert await run(agent, "?", store=store, run_id=RUN, reuse=True) == "done"
+
+    run_virtually(main)
+    text, image = told(llm).values()
+    assert len(text) <= 1000
+    assert image == (WHOLE["draw"] if limit is None else (ImagePart.from_bytes(b"dot"),))

@@ -11,11 +11,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
 from rh_agents.core._exits import FAILURES, failure_of
-from rh_agents.core.actors import MAX_RESULT, BaseActor, Tool
+from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.chat.messages import Message, ToolCall
 from rh_agents.core.chat.schema import problems
-from rh_agents.core.chat.tool_results import content_of, cut, returns_images, without_lone_surrogates
+from rh_agents.core.chat.tool_results import MAX_RESULT, content_of, cut, returns_images, without_lone_surrogates
 from rh_agents.core.errors import ToolError
 from rh_agents.core.parallel import ParallelExecutionManager
 from rh_agents.core.ports import RunHandle
@@ -33,7 +33,7 @@ async def call_tools(
     *,
     max_workers: int = 8,
     name: str = "tools",
-    max_result: int = MAX_RESULT,
+    max_result: int | None = None,
 ) -> list[Message]:
     """Call what a model wants to be called, side by side, and return what it is to be told, in the order of `calls`.
 
@@ -46,7 +46,7 @@ async def call_tools(
         tools: what it may want.
         max_workers: how many run at the same time.
         name: the name of the group, part of the identity and the address of its calls.
-        max_result: how many characters of each result the model is told, where the tool itself does not say.
+        max_result: how many characters of each result the model is told, where the tool itself does not say (50,000).
 
     Raises:
         Exception: what a tool raised whose `on_error` is "raise": of several, the first in the order of `calls`.
@@ -61,13 +61,13 @@ async def call_tools(
             try:
                 work, key = _work(run, by_name, wanted)
             except ToolError as error:
-                answers[index] = Message.tool(wanted.id, cut(f"Error: {error}", max_result))
+                answers[index] = Message.tool(wanted.id, cut(f"Error: {error}", _limit(run, max_result)))
             else:
                 group.add(work, name=wanted.name, key=key)
                 indexes.append(index)
         results = await group.gather()
     for index, result in zip(indexes, results, strict=True):
-        answers[index] = _answer(calls[index], by_name[calls[index].name], result, max_result)
+        answers[index] = _answer(run, calls[index], by_name[calls[index].name], result, max_result)
     return [answers[index] for index in range(len(calls))]
 
 
@@ -83,7 +83,7 @@ def _work(
     if tool is None:
         known = ", ".join(sorted(tools)) or "there are none"
         raise ToolError(f"there is no tool named {wanted.name!r}; the tools are: {known}")
-    arguments = _arguments(wanted)
+    arguments = _arguments(wanted, _as_written if run.has_former_keys else _as_meant)
     call = _call(run, tool, arguments)
     if not (isinstance(tool, Tool) and tool.is_approved_first):
         return call, None
@@ -92,23 +92,35 @@ def _work(
     return functools.partial(_call_if_allowed, run, tool, arguments, digest), digest
 
 
-def _arguments(wanted: ToolCall) -> dict[str, Any]:
-    """What the model gives the tool. Nothing, however it is written (``, `null`, `[]`), is an object without entries.
+def _arguments(wanted: ToolCall, read: Callable[[str], Any]) -> dict[str, Any]:
+    """What the model gives the tool.
 
     Raises:
-        ToolError: it is no JSON object. Some models write one into a JSON string, which can only mean the object.
+        ToolError: it is no JSON object.
     """
     try:
-        arguments = from_json(wanted.arguments.strip() or "{}", allow_inf_nan=False)
-        if isinstance(arguments, str):
-            arguments = from_json(arguments.strip() or "{}", allow_inf_nan=False)
+        arguments = read(wanted.arguments)
     except ValueError as error:
         raise ToolError(f"the arguments of {wanted.name} are no JSON: {error}") from error
-    if arguments is None or arguments == []:
-        return {}
     if not isinstance(arguments, dict):
         raise ToolError(f"the arguments of {wanted.name} must be a JSON object with an entry for each parameter")
     return arguments
+
+
+def _as_meant(text: str) -> Any:
+    """Nothing, however it is written (``, `null`, `[]`), is an object without entries.
+
+    Some models write an object into a JSON string, which can only mean the object.
+    """
+    arguments = from_json(text.strip() or "{}", allow_inf_nan=False)
+    if isinstance(arguments, str):
+        arguments = from_json(arguments.strip() or "{}", allow_inf_nan=False)
+    return {} if arguments is None or arguments == [] else arguments
+
+
+def _as_written(text: str) -> Any:
+    """How earlier versions read arguments, which told the model what is wrong with any other form."""
+    return from_json(text or "{}", allow_inf_nan=False)
 
 
 def _call(run: RunHandle, tool: BaseActor, arguments: dict[str, Any]) -> Call[Any]:
@@ -167,9 +179,19 @@ async def _call_if_allowed(run: RunHandle, tool: BaseActor, arguments: dict[str,
     return result.unwrap() if isinstance(result, ExecutionResult) else result
 
 
-def _answer(wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any], max_result: int) -> Message:
+def _limit(run: RunHandle, stated: int | None) -> int | None:
+    """How many characters a model is told: as many as is stated; else None, which is all, in a run of before."""
+    if stated is None and not run.has_former_keys:
+        return MAX_RESULT
+    return stated
+
+
+def _answer(
+    run: RunHandle, wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any], max_result: int | None
+) -> Message:
     """What the model is told about a call."""
-    most = tool.max_result if isinstance(tool, Tool) and tool.max_result is not None else max_result
+    own = tool.max_result if isinstance(tool, Tool) else None
+    most = _limit(run, max_result if own is None else own)
     if result.ok:
         return Message.tool(wanted.id, content_of(result.result, most, are_bytes_images=returns_images(tool)))
     if isinstance(tool, Tool) and tool.on_error == "raise":

@@ -8,6 +8,9 @@ each, such as `[image 1]`, and they come behind it in their order. A list of tex
 The text is cut at `max_result` characters, in the middle, since both ends of a result matter: a list names its
 columns at its beginning, and a program its error at its end. A mark says how much was cut. Images cannot be cut: all
 those of a result together may have `MAX_MEDIA` characters, since a request that is too large is refused as a whole.
+
+Earlier versions cut nothing, and made text of everything. What they told models is in the keys of what models were
+asked next, so runs that were begun then go on like that; see `rh_agents.core._former`.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.chat.messages import Content, DocumentPart, ImagePart, TextPart
 from rh_agents.core.values import learn
 
-__all__ = ["MAX_MEDIA", "content_of", "cut", "returns_images", "without_lone_surrogates"]
+__all__ = ["MAX_MEDIA", "MAX_RESULT", "content_of", "cut", "returns_images", "without_lone_surrogates"]
 
+MAX_RESULT = 50_000
+"""How many characters of the result of a tool a model is told, if nothing else is said; some 12,000 tokens."""
 MAX_MEDIA = 20_000_000
 """The characters that the images and documents of one result may have together, as they are sent."""
 MIN_RESULT = 100
@@ -50,16 +55,16 @@ for _kind in (TextPart, ImagePart, DocumentPart):
     learn(_kind)  # a tool may return them whatever its annotations say
 
 
-def content_of(value: Any, max_result: int, *, are_bytes_images: bool = False) -> Content:
+def content_of(value: Any, max_result: int | None, *, are_bytes_images: bool = False) -> Content:
     """The content of the message that answers a tool call: text, or parts if there are images in the value.
 
     Args:
         value: what the tool returned.
-        max_result: the most characters of its text.
+        max_result: the most characters of its text; None for all of it, with images as text, as it was once.
         are_bytes_images: whether `bytes` in it are images.
     """
-    parts = _parts(value, are_bytes_images)
-    if parts is None:
+    parts = None if max_result is None else _parts(value, are_bytes_images)
+    if max_result is None or parts is None:
         return cut(without_lone_surrogates(_text(value)), max_result)
     return _limited(parts, max_result)
 
@@ -75,9 +80,9 @@ def _is_marked(hint: Any) -> bool:
     return any(_is_marked(part) for part in typing.get_args(hint))
 
 
-def cut(text: str, most: int) -> str:
+def cut(text: str, most: int | None) -> str:
     """The text with at most so many characters (at least 100): a mark in its middle says what is not there."""
-    if len(text) <= most:
+    if most is None or len(text) <= most:
         return text
     left = max(most - len(_mark(len(text), len(text))), 0)
     tail = left // 4
