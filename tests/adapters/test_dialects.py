@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents import Price, Usage
-from rh_agents.core.chat import ChatResponse, ImagePart, Message, ToolCall
+from rh_agents.core.chat import ChatResponse, ImagePart, Message, TextPart, ToolCall, ToolSpec
+from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.errors import (
     AnswerTruncated,
     IncompleteAnswer,
@@ -55,6 +57,41 @@ def asked(dialect: Dialect, says: Says, *, is_streamed: bool, **settings: Any) -
 
 
 # -- what is sent -----------------------------------------------------------------------------------------------------
+
+
+@ALL
+@STREAMED
+@pytest.mark.parametrize("output", [None, Larger], ids=["text", "object"])
+def test_a_request_in_a_batch_is_the_one_that_is_sent_alone(dialect: Dialect, is_streamed: bool, output: Any) -> None:
+    """A message of the user follows an image that a tool returned, which Mistral takes only with one in between."""
+    calls = [ToolCall(id="abcdefgh1", name="population", arguments='{"city": "Oslo"}')]
+    said = [
+        Message.user("Which is larger?"),
+        Message.assistant("", calls, {"reasoning_content": REASON}),
+        Message.tool("abcdefgh1", (TextPart(text="717,710"), ImagePart.from_bytes(b"dot"))),
+        Message.user("And now?"),
+    ]
+    settings: dict[str, Any] = {"seed": 7, "max_tokens": 100, "top_p": 0.9}
+    answer = None if output is None else AnswerType(output)
+
+    async def main() -> None:
+        async with (
+            model_server(play(dialect)) as server,
+            model_of(dialect, server, stream=is_streamed, **settings) as model,
+        ):
+            request = model.request(said, tools=[ToolSpec(name="population")], answer=answer)
+            await model(request)
+            api = model.batch_api()
+            assert (api is None) is (dialect.name == "Azure")
+            alone = server.exchanges[0].body
+            assert alone.pop("stream", False) is is_streamed
+            alone.pop("stream_options", None)
+            in_batch = model.body if api is None else api.body
+            assert json.loads(json.dumps(in_batch(request))) == alone
+            roles = [message["role"] for message in alone["messages"]]
+            assert (("tool", "user") in pairwise(roles)) is dialect.user_after_tool
+
+    run(main())
 
 
 @ALL
