@@ -277,7 +277,7 @@ def test_a_crash_at_any_write_of_another_try_changes_nothing_of_what_the_program
         told = repr(story.told)
         for count in range(ended, len(store.entries) + 1):
             left = World()
-            left.store = await second_epoch(store, ended, count)
+            left.store = await store.after_its_end(ended, count)
             kinds = [event.event_type for event, _ in store.entries[ended:count]]
             story = Story(left, way)
             left.seconds, left.down = {"d": 100, "slow": 1.2}, []
@@ -291,22 +291,6 @@ def test_a_crash_at_any_write_of_another_try_changes_nothing_of_what_the_program
             assert (repr(story.told), left.begun) == (again, [])
 
     run_virtually(main)
-
-
-async def second_epoch(store: KeepingStore, ended: int, count: int) -> KeepingStore:
-    """What is left of a run that ended after so many writes and was started again, and crashed after so many in all."""
-    left = await store.after_the_first(ended)
-    state = ExecutionState(store=left, run_id=RUN)
-    await state.open()
-    await state.end()
-    state = ExecutionState(store=left, run_id=RUN)
-    await state.open()
-    journal = state.journal
-    assert journal is not None
-    for event, outcome in store.entries[ended:count]:
-        journal.note(event, outcome)
-    await state.end(ExecutionStatus.STARTED)
-    return left
 
 
 # -- other ways to execute it again -----------------------------------------------------------------------------------

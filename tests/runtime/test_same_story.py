@@ -94,7 +94,7 @@ def test_after_a_crash_in_the_second_epoch_the_newest_outcome_counts_without_ano
         ended = len(store.entries)
         async with world.again():
             assert await work() == ["a", "b"]
-        world.store = await _ended_after(store, ended, ended + 1 + has_outcome)
+        world.store = await store.after_its_end(ended, ended + 1 + has_outcome)
         world.forget()
         for _ in range(2):
             with pytest.raises(Crash):
@@ -108,22 +108,6 @@ def test_after_a_crash_in_the_second_epoch_the_newest_outcome_counts_without_ano
         assert world.forget() == (["b"] if has_outcome else ["a", "b"])
 
     run_virtually(main)
-
-
-async def _ended_after(store: KeepingStore, ended: int, crashed: int) -> KeepingStore:
-    """What is left of a run that ended after so many writes, and whose next execution crashed after so many."""
-    left: KeepingStore = await store.after_the_first(ended)
-    state = ExecutionState(store=left, run_id=RUN)
-    await state.open()
-    await state.end()
-    state = ExecutionState(store=left, run_id=RUN)
-    await state.open()
-    journal = state.journal
-    assert journal is not None
-    for event, outcome in store.entries[ended:crashed]:
-        journal.note(event, outcome)
-    await state.end(ExecutionStatus.STARTED)
-    return left
 
 
 # -- what is on its way to the store ----------------------------------------------------------------------------------

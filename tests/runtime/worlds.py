@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionEvent, ExecutionState, MemoryStore, tool
+from rh_agents import ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore, tool
 from rh_agents.core.ports import Clock, RunInfo
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
@@ -40,6 +40,21 @@ class KeepingStore(HookedStore):
         journal = await left.open_run(request(RUN))
         for event, outcome in self.entries[:count]:
             journal.note(event, outcome)
+        return left
+
+    async def after_its_end(self, ended: int, count: int) -> KeepingStore:
+        """What a crash after `count` writes leaves of a run that had ended after so many, and was started again."""
+        left = await self.after_the_first(ended)
+        state = ExecutionState(store=left, run_id=RUN)
+        await state.open()
+        await state.end()
+        state = ExecutionState(store=left, run_id=RUN)
+        await state.open()
+        journal = state.journal
+        assert journal is not None
+        for event, outcome in self.entries[ended:count]:
+            journal.note(event, outcome)
+        await state.end(ExecutionStatus.STARTED)
         return left
 
 
