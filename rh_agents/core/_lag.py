@@ -14,12 +14,19 @@ on a busy machine, makes the looks come late: what passes between two of them co
 used, as it is by code in C that holds the interpreter's lock and lets nobody look. And a debugger that has stopped
 the program has its own frames on the stack.
 
+Python 3.11 collects garbage in the middle of making an object, also of making the objects that stand for frames. What a
+collection calls lets other threads go on, and then a look is deadly: `sys._current_frames` holds a lock of the
+interpreter meanwhile, and a thread that begins or ends waits for it with the interpreter's other lock in its hand, so
+that the process stands still for ever (https://github.com/python/cpython/issues/106883); or the frame is gone that the
+new object is to stand for. So nothing is collected during a look. Later versions collect between two instructions only.
+
 A loop that is not made of asyncio's handles (uvloop) is not seen into.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -146,6 +153,30 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+class _NoCollection:
+    """While its block lasts, no garbage is collected where that would be in the middle of a look.
+
+    Somebody who switches collections off in the very moment of a look finds them switched on after it.
+    """
+
+    def __init__(self) -> None:
+        self._is_ours = False
+
+    def __enter__(self) -> None:
+        self._is_ours = sys.version_info < (3, 12) and gc.isenabled()
+        if self._is_ours:
+            gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Switch collections on again, if this has switched them off; also in a child that was forked meanwhile."""
+        if self._is_ours:
+            gc.enable()
+            self._is_ours = False
+
+
 class _WatchedLoops:
     """The threads whose event loops have runs under way, and the thread that looks at them while there are any."""
 
@@ -153,6 +184,7 @@ class _WatchedLoops:
         self._lock = threading.Lock()
         self._runs: dict[int, int] = {}
         self._watch = LagWatch()
+        self._no_collection = _NoCollection()
         self._thread: threading.Thread | None = None
 
     def add(self) -> int:
@@ -195,15 +227,18 @@ class _WatchedLoops:
             if not threads:
                 self._watch.forget()
                 continue
-            frames = sys._current_frames()
-            stacks = {thread: frames[thread] for thread in threads if thread in frames}
-            del frames
-            for sentence in self._watch.look(now, time.process_time(), stacks):
+            with self._no_collection:
+                frames = sys._current_frames()
+                stacks = {thread: frames[thread] for thread in threads if thread in frames}
+                del frames
+                found = self._watch.look(now, time.process_time(), stacks)
+                stacks.clear()
+            for sentence in found:
                 _log.warning("%s", sentence)
-            stacks.clear()
 
     def forget_after_fork(self) -> None:
         """In a forked child: the thread is the parent's, and so were the loops."""
+        self._no_collection.end()
         self._lock = threading.Lock()
         self._runs.clear()
         self._watch = LagWatch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from rh_agents import agent, parallel, run, tool
-from rh_agents.core._lag import LagWatch, watched_loops
+from rh_agents.core._lag import LagWatch, _NoCollection, watched_loops
 
 
 class Blocked:
@@ -204,6 +205,42 @@ asyncio.run(main())
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_does_not_look_at_loops_that_stayed_with_its_parent() -> None:
     assert subprocess.run([sys.executable, "-c", _FORKS], check=False).returncode == 0
+
+
+LOOKS_AND_COLLECTIONS = """
+import gc, os, sys, threading, time
+from rh_agents.core import _lag
+
+_lag._BETWEEN_LOOKS = 0.001
+gc.set_threshold(2)
+gc.callbacks.append(lambda phase, facts: time.sleep(0))  # lets other threads go on, as many finalizers do
+_lag.watched_loops.add()
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    thread = threading.Thread(target=time.sleep, args=(0.0005,))
+    thread.start()
+    thread.join()
+"""
+
+
+def test_threads_begin_and_end_while_garbage_is_collected_and_the_stacks_are_looked_at() -> None:
+    subprocess.run([sys.executable, "-c", LOOKS_AND_COLLECTIONS], check=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="nothing is collected in the middle of a look there")
+def test_collections_are_switched_on_again_after_a_look_also_in_a_child_but_not_if_they_were_off() -> None:
+    block = _NoCollection()
+    with block:
+        assert not gc.isenabled()
+        block.end()  # as in a child that is forked meanwhile
+        assert gc.isenabled()
+    gc.disable()
+    try:
+        with block:
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_loop_that_is_blocked_by_no_call_is_not_blamed_on_one() -> None:
