@@ -24,7 +24,22 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-__all__ = ["Home", "Place", "SharedClock", "home", "reentrant_lock"]
+__all__ = ["CallsBegun", "Home", "Place", "SharedClock", "home", "reentrant_lock"]
+
+
+class CallsBegun:
+    """How many calls have begun on an event loop. Another thread may look, so these are numbers and nothing else.
+
+    Attributes:
+        calls: all of them.
+        outermost: those that no other call of the same task awaits.
+    """
+
+    __slots__ = ("calls", "outermost")
+
+    def __init__(self) -> None:
+        self.calls: int = 0
+        self.outermost: int = 0
 
 
 class Home:
@@ -32,14 +47,16 @@ class Home:
 
     Attributes:
         thread: the thread in which it was seen running.
+        begun: how many calls have begun on it.
     """
 
-    __slots__ = ("_loop", "_process", "thread")
+    __slots__ = ("_loop", "_process", "begun", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._process = os.getpid()
         self.thread: int = threading.get_ident()
+        self.begun: CallsBegun = CallsBegun()
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether it is that one."""
@@ -67,6 +84,16 @@ class Home:
         if not here and any(thread.ident == self.thread for thread in threading.enumerate()):
             return False
         return not self.is_running and not self.is_gone
+
+    @property
+    def task(self) -> int | None:
+        """Which task makes a step on it now, as a number, since a task that is held cannot be freed.
+
+        Any thread may ask, and the number may be another one's when that task has ended.
+        """
+        loop = self._loop()
+        task = None if loop is None else asyncio.current_task(loop)
+        return None if task is None else id(task)
 
     def call(self, function: Callable[[], None]) -> bool:
         """Call a function on this loop: at once if it is the one that runs here. False if it is gone."""

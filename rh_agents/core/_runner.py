@@ -276,6 +276,10 @@ async def run_job(job: Job) -> ExecutionResult[Any]:
     scope = job.scope
     scope.job = job
     current_scope.set(scope)
+    begun = job.run.begun
+    begun.calls += 1
+    if job.group_id is not None or job.parent.job is None:
+        begun.outermost += 1
     try:
         return await _run(job, scope)
     finally:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from rh_agents.core._accounts import Accounts
 from rh_agents.core._caching import CallCache
 from rh_agents.core._lag import watched_loops
-from rh_agents.core._loops import Home, home
+from rh_agents.core._loops import CallsBegun, Home, home
 from rh_agents.core._opening import StoreLike, opened_store
 from rh_agents.core._recording import Recording, make_owner
 from rh_agents.core._validation import Difference, ValidationJournal
@@ -180,6 +180,7 @@ class ExecutionState:
         self._counter = RunCounter()
         self._token: Token[Scope | None] | None = None
         self._home: Home | None = None
+        self.begun: CallsBegun = CallsBegun()
         self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0
         self._has_cut_off = False
@@ -301,6 +302,7 @@ class ExecutionState:
             )
         self.event_bus.attach()
         self._home = here
+        self.begun = here.begun
 
     async def _opened(self) -> None:
         recording = self._recording

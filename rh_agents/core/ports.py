@@ -12,6 +12,7 @@ from rh_agents.core.types import ExecutionStatus, OnUnknown
 
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
+    from rh_agents.core._loops import CallsBegun
     from rh_agents.core._postponed import Postponed
     from rh_agents.core._runner import Job
     from rh_agents.core.actors import BaseActor
@@ -438,6 +439,11 @@ class RunHandle(Protocol):
     @property
     def run_id(self) -> str:
         """The name of the run."""
+        ...
+
+    @property
+    def begun(self) -> CallsBegun:
+        """Counts the calls that begin on its event loop."""
         ...
 
     @property
