@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from rh_agents.cli.errors import CommandError, close_names, one_line, place_of
@@ -84,9 +86,17 @@ def _as_actor(found: Any, spec: str, decorator: ActorDecorator) -> ActorFunction
             f"{spec} is a generator function, which has no single result: write a function that returns one"
         )
     try:
-        made: ActorFunction[..., Any] = decorator(found)
+        return _decorated(found, decorator)
     except DefinitionError as error:
         raise CommandError(f"{spec} cannot be called: {error}") from error
+
+
+def _decorated(function: Callable[..., Any], decorator: ActorDecorator) -> ActorFunction[..., Any]:
+    """An actor of a plain function. It is shown to no model, so it need not have a name for each parameter."""
+    if isinstance(function, FunctionType) and function.__code__.co_posonlyargcount:
+        decorator = decorator(name=function.__name__, description=inspect.getdoc(function))
+        function = functools.partial(function)
+    made: ActorFunction[..., Any] = decorator(function)
     return made
 
 

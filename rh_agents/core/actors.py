@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import FunctionType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
@@ -247,7 +248,8 @@ class Tool(BaseActor):
     Models may call it, too. They are shown its name, its description and the JSON schema of its parameters: that of
     `parameters`, of `input_model`, or else of the handler's own parameters. The handler of a tool that has one of the
     first two gets the arguments as its input, any other one gets them by name. So its parameters must have names:
-    `*args`, `**kwargs` and positional-only ones are a `DefinitionError`.
+    `*args`, `**kwargs` and positional-only ones are a `DefinitionError`. (What is not written in
+    Python, such as `len`, is refused only when a model is to be shown it.)
     """
 
     event_type: EventType = EventType.TOOL_CALL
@@ -264,7 +266,8 @@ class Tool(BaseActor):
     def model_post_init(self, context: Any, /) -> None:
         """Refuse parameters for which a model can give no arguments."""
         super().model_post_init(context)
-        if self.parameters is None and self.input_model is None and self.signature.is_known:
+        is_written_here = isinstance(self.handler, FunctionType)
+        if is_written_here and self.parameters is None and self.input_model is None and self.signature.is_known:
             self.signature.expect_names(self.name)
 
     @property

@@ -27,6 +27,7 @@ async def plain(text: str) -> str: return text
 def sync(text: str) -> str: return text
 async def several(text: str):
     yield text
+def first(text: str, /, stars: int = 3) -> str: return text
 measure = Tool(name="measure", handler=len)
 class Holder:
     inner = staticmethod(plain)
@@ -80,7 +81,7 @@ def test_a_file_may_have_the_name_of_a_module_that_is_loaded(folder: Path) -> No
         ("flows_of_a_test.x:classify", "there is no module 'flows_of_a_test.x'"),
         ("flows_of_a_tset.py:classify", "there is no file flows_of_a_tset.py; did you mean 'flows_of_a_test.py'?"),
         ("flows_of_a_test:clasify", "flows_of_a_test has no 'clasify'; did you mean 'classify'?"),
-        ("flows_of_a_test:zzz", "flows_of_a_test has no 'zzz'; it has classify, plain, sync, several, measure"),
+        ("flows_of_a_test:zzz", "flows_of_a_test has no 'zzz'; it has classify, plain, sync, several, first, measure"),
         ("flows_of_a_test:NUMBER", "is a int, which cannot be called"),
         ("flows_of_a_test:Holder", "is a class"),
         ("flows_of_a_test:several", "is a generator function"),
@@ -147,7 +148,6 @@ async def same_name(text: Text) -> None: ...
 async def row(row: Row) -> None: ...
 async def point(point: Point | None) -> None: ...
 async def anything(value): ...  # type: ignore[no-untyped-def]
-async def positional(text: str, /, stars: int = 3) -> None: ...
 async def nothing() -> None: ...
 
 
@@ -174,8 +174,11 @@ def test_a_value_becomes_arguments(function: Any, value: Any, expected: dict[str
     assert arguments(function, value) == ((), expected)
 
 
-def test_positional_only_parameters_are_filled() -> None:
-    assert arguments(positional, {"text": "a", "stars": 1}) == (("a",), {"stars": 1})
+def test_positional_only_parameters_of_a_plain_function_are_filled(folder: Path) -> None:
+    call = make_callee(load_actor("flows_of_a_test:first", tool)).call({"text": "a", "stars": 1}, ExecutionState())
+    assert isinstance(call, FunctionCall)
+    call.discard()
+    assert (call.actor.name, call.args, dict(call.kwargs)) == ("first", ("a",), {"stars": 1})
 
 
 @pytest.mark.parametrize(
