@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
@@ -28,7 +28,7 @@ class Place(BaseModel):
 
 
 @tool
-async def look_up(word: str) -> str:
+async def look_up(word: Literal["tree", "wood"]) -> str:
     """Look up a word."""
     return f"{word} is a word"
 
