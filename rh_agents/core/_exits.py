@@ -87,6 +87,8 @@ def _signal_handlers() -> set[CodeType]:
     found: set[CodeType] = set()
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)
+        if not callable(handler):
+            continue  # SIG_DFL and SIG_IGN are members of an enumeration, whose class can be called
         while isinstance(handler, functools.partial):
             handler = handler.func
         function = getattr(handler, "__func__", handler)  # of a method

@@ -7,6 +7,7 @@ import functools
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from enum import Enum
 from types import FrameType
 from typing import Any
 
@@ -34,6 +35,18 @@ def leave(_: object = None) -> Any:
     sys.exit(0)
 
 
+class Colour(Enum):
+    RED = "red"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        leave()
+
+
+async def leave_in_an_enumeration(number: int) -> int:
+    return number if number else Colour("blue")  # type: ignore[return-value]
+
+
 @tool
 async def leave_in_a_coroutine(number: int) -> int:
     return number if number else leave()
@@ -54,7 +67,8 @@ async def leave_in_plain_code(number: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "function", [leave_in_a_coroutine, leave_in_a_thread, leave_under_a_timeout, leave_in_plain_code]
+    "function",
+    [leave_in_a_coroutine, leave_in_a_thread, leave_under_a_timeout, leave_in_plain_code, leave_in_an_enumeration],
 )
 @pytest.mark.parametrize("is_recorded", [False, True])
 def test_an_exit_is_the_failure_of_its_call_and_costs_its_siblings_nothing(
