@@ -40,6 +40,9 @@ def expect_fitting(schema: str | None, answer: bytes) -> None:
 _TYPED = b'{"!":"answer","v":'
 """How an answer begins that is kept as typed JSON (see `rh_agents.core.values`), and not as plain JSON."""
 
+_REFERENCE = b'{"!":"secret"'
+"""What typed JSON has in the place of a secret. It stands in no text, where quotes would be escaped."""
+
 
 def kept_answer(answer: bytes) -> bytes:
     """An answer as a store keeps it: as it is, unless a registered secret stands in it.
@@ -49,7 +52,7 @@ def kept_answer(answer: bytes) -> bytes:
     if not stored_needles() and b'"!"' not in answer:
         return answer
     data = encode(json.loads(answer))
-    return _TYPED + data + b"}" if b'"!"' in data else answer
+    return _TYPED + data + b"}" if _REFERENCE in data or b'"!"' in answer else answer
 
 
 def given_answer(kept: bytes) -> bytes:

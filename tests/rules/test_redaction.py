@@ -423,6 +423,11 @@ def test_an_answer_comes_back_as_it_was_given(answer: str) -> None:
     assert json.loads(given_answer(kept_answer(answer.encode()))) == json.loads(answer)
 
 
+@pytest.mark.parametrize("answer", [b'"\\ud800"', b'{"a": "\\u0000"}', b"1e400"])
+def test_an_answer_without_a_secret_is_kept_as_it_was_written(answer: bytes) -> None:
+    assert kept_answer(answer) == answer
+
+
 def test_an_answer_is_kept_without_the_secret_in_it() -> None:
     answer = json.dumps({"password": VALUE}).encode()
     kept = kept_answer(answer)

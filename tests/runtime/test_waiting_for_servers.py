@@ -346,7 +346,7 @@ def test_on_replay_nobody_waits() -> None:
 
 
 def test_a_limit_that_processes_share_knows_of_the_wait() -> None:
-    store = MemoryStore()
+    store = MemoryStore(clock=now)
     limit = RateLimit(requests=1000, per=60.0, name="ours", shared=True)
     other = RateLimit(requests=1000, per=60.0, name="ours", shared=True)
     refused, free = Served(refusing(1, 20.0), limits=limit), Served(refusing(0), limits=other)
