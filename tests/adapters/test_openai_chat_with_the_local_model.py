@@ -22,6 +22,22 @@ pytestmark = pytest.mark.skipif(
 T = TypeVar("T")
 
 
+class Oak(BaseModel):
+    tree: Literal["oak"]
+
+
+class Elm(BaseModel):
+    tree: Literal["elm"]
+
+
+class Ash(BaseModel):
+    tree: Literal["ash"]
+
+
+class Fir(BaseModel):
+    tree: Literal["fir"]
+
+
 class Place(BaseModel):
     name: str = Field(max_length=30)
     people: int = Field(ge=0, le=100_000_000)
@@ -64,13 +80,14 @@ def test_it_answers_with_usage_and_with_an_object_of_the_type_that_was_asked_for
     with_the_model(server, main)
 
 
-def test_equal_questions_side_by_side_get_equal_answers_at_temperature_0(server: LocalServer) -> None:
+def test_questions_side_by_side_get_the_answers_to_themselves(server: LocalServer) -> None:
+    # What the model says may depend on what shares its batch, even at temperature 0. What it cannot say, may not.
     async def main(model: Any) -> None:
-        async with parallel(max_workers=8) as p:
-            for number in range(8):
-                p.add(model(f"Write {number % 2} about trees.", max_tokens=12), key=str(number))
-            texts = [result.unwrap().text for result in await p.gather()]
-        assert len(set(texts[::2])) == len(set(texts[1::2])) == 1
+        async with parallel(max_workers=4) as p:
+            for tree in (Oak, Elm, Ash, Fir):
+                p.add(model.ask("Choose a tree.", output=tree), key=tree.__name__)
+            answers = [result.unwrap() for result in await p.gather()]
+        assert answers == [Oak(tree="oak"), Elm(tree="elm"), Ash(tree="ash"), Fir(tree="fir")]
 
     with_the_model(server, main)
 
