@@ -20,6 +20,7 @@ from rh_agents.cli.recorded import RunCommand
 from rh_agents.cli.targets import known_actors, load_actor
 from rh_agents.cli.tree import SHORT_KEY
 from rh_agents.cli.words import counted
+from rh_agents.core._former import EVERY_ENDPOINT
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
@@ -44,12 +45,12 @@ class Code:
     Attributes:
         actors: by name.
         problem: why it cannot be loaded.
-        has_former_keys: whether the run was recorded by a version whose keys held less.
+        keys_generation: which keys the run has, see `rh_agents.core._former`.
     """
 
     actors: dict[str, BaseActor] = field(default_factory=dict)
     problem: str | None = None
-    has_former_keys: bool = False
+    keys_generation: int = EVERY_ENDPOINT
 
     def changed(self, plan: Plan) -> list[str]:
         """Which actors had another version when the calls were recorded, one sentence for each."""
@@ -59,7 +60,7 @@ class Code:
         return [
             sentence
             for name, versions in recorded.items()
-            if name in self.actors and (sentence := _change(self.actors[name], versions, self.has_former_keys))
+            if name in self.actors and (sentence := _change(self.actors[name], versions, self.keys_generation))
         ]
 
     def asks_about(self, call: PlannedCall) -> bool:
@@ -86,13 +87,13 @@ def load_code(command: RunCommand | None, parameters: dict[str, Any]) -> Code:
     return Code(known_actors())
 
 
-def _change(actor: BaseActor, recorded: set[str], has_former_keys: bool) -> str | None:
+def _change(actor: BaseActor, recorded: set[str], keys_generation: int) -> str | None:
     """What is different about an actor since its calls were recorded, in a sentence."""
     now = actor.recorded_version
     if now in recorded:
         return None
     before = ", ".join(sorted(recorded))
-    if has_former_keys and not recorded.isdisjoint(actor.former_versions):
+    if keys_generation < actor.keys_since and not recorded.isdisjoint(actor.former_versions):
         return f"{actor.name} is recorded without its server: its answers are used again, whichever server gave them"
     if now != actor.version or any(each.startswith(f"{actor.version} at ") for each in recorded):
         return (

@@ -33,7 +33,7 @@ from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_o
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run, kept_store, store_option
 from rh_agents.cli.tree import RunTree, TreeView, record_of_node
 from rh_agents.cli.words import Standing, age, ago, counted, parse_age, size, standing_of, standing_words
-from rh_agents.core._former import has_former_keys
+from rh_agents.core._former import generation_of_keys
 from rh_agents.core.errors import InputError, StoreError
 from rh_agents.core.plan import plan_run
 from rh_agents.core.ports import Question, RunInfo, Store
@@ -365,7 +365,7 @@ def _plan(
         command = RunCommand.of(info)
         parameters = {} if command is None else _parameters(ctx, command)
         code = load_code(command, parameters)
-        code.has_former_keys = has_former_keys(info)
+        code.keys_generation = generation_of_keys(info)
         outcomes = [outcome.header async for outcome in opened.unread_outcomes(run)]
         events = [recorded async for recorded in opened.events(run, values=False)]
         found = plan_run(info, outcomes, events, retry_failed=not no_retry_failed)

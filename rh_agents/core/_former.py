@@ -5,16 +5,17 @@ keys if they had the same name. What was left out is part of the key from then o
 before, the call is looked for under its former key as well. That is all decided here, in one step between the number of
 a call and its key:
 
-- A run that was made by this version, or a later one, says so in its facts (`KEYS`). No former key is looked up in it:
-  there, the former key of one call may be today's key of another one.
-- In any other run each call is numbered under its former identity, too, since that is how it was numbered then.
+- A run says in its facts which generation of keys it has; without that fact, it is the first one. An actor says since
+  which one its keys are today's (`BaseActor.keys_since`). From then on no former key of it is looked up: there, the
+  former key of one call may be today's key of another one.
+- In a run of an earlier generation each call is numbered under its former identity, too, as it was numbered then.
 - A key of today that the journal knows wins. Else, if it knows the former one, the call takes that as its place: its
   further tries, and the calls below it, continue what is recorded there.
 
 Keys of questions to a model hold what it was told before. Where that is made in another way than it was, such as what
-is told of the results of tools, there is nothing to look up: each further question has it, too. There, a run of before
-goes on as it was begun, to its end (`RunHandle.has_former_keys`; see `rh_agents.core.chat.tool_calls`). It is not
-reported, since nothing about the reuse is uncertain. What the program states itself is a changed setting and counts.
+is told of the results of tools, there is nothing to look up: each further question has it, too. There, a run of the
+first generation goes on as it was begun, to its end (see `rh_agents.core.chat.tool_calls`). It is not reported,
+since nothing about the reuse is uncertain. What the program states itself is a changed setting and counts.
 
 A cache has no facts. There, an entry says by its label whether it is an earlier version's (`BaseActor.cache_label`).
 
@@ -32,18 +33,29 @@ if TYPE_CHECKING:
     from rh_agents.core.ports import RunInfo
     from rh_agents.core.scope import Scope
 
-__all__ = ["KEYS", "has_former_keys", "known_place"]
+__all__ = ["ENDPOINTS", "EVERY_ENDPOINT", "fact_of_keys", "generation_of_keys", "known_place"]
 
-KEYS = {"keys": "with endpoints"}
-"""The fact about a run that says what its keys hold."""
+ENDPOINTS = 1
+"""From this generation on, keys hold the servers of models as far as they were known then: all but Anthropic's."""
+EVERY_ENDPOINT = 2
+"""From this generation on, keys hold the servers of all models."""
+_FACT = "keys"
+_GENERATIONS = {"with endpoints": ENDPOINTS, "with every endpoint": EVERY_ENDPOINT}
+"""What a run says about its keys, and which generation that is."""
 
 
-def has_former_keys(known: RunInfo | None) -> bool:
-    """Whether a run was made by a version whose keys held less."""
-    return known is not None and any(known.facts.get(name) != value for name, value in KEYS.items())
+def generation_of_keys(known: RunInfo | None) -> int:
+    """The generation of the keys of a run; the latest one for a run that is not known, or is a later version's."""
+    said = _FACT if known is None else known.facts.get(_FACT)
+    return 0 if said is None else _GENERATIONS.get(str(said), EVERY_ENDPOINT)
 
 
-def known_place(scope: Scope, name: str, group: str | None, base: bytes, former: Sequence[bytes]) -> bytes:
+def fact_of_keys(generation: int) -> dict[str, str]:
+    """The fact about a run that says so; the first generation had none."""
+    return next(({_FACT: said} for said, each in _GENERATIONS.items() if each == generation), {})
+
+
+def known_place(scope: Scope, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
     """The place of a call: `base`, or the one that a former version recorded it at.
 
     Args:
@@ -52,9 +64,10 @@ def known_place(scope: Scope, name: str, group: str | None, base: bytes, former:
         group: the name of its group; None outside of one.
         base: its place by today's identity.
         former: its former identities.
+        since: the generation of keys from which on they are former.
     """
     run = scope.run
-    if not former or not run.has_former_keys:
+    if not former or run.keys_generation >= since:
         return base
     places = [_next_place(scope, group, same) for same in former]
     if run.knows(base):

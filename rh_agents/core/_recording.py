@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from rh_agents.core._former import KEYS, has_former_keys
+from rh_agents.core._former import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core._key_table import DigestTable
 from rh_agents.core._postponed import Postponed, until_it_is_done
 from rh_agents.core._validation import ValidationJournal
@@ -84,8 +84,8 @@ class Recording:
         self.recorded: RecordedCalls = _NOTHING
         self.epoch: int = 0
         self.is_resumed: bool = False
-        self.has_former_keys: bool = False
-        """Whether it was made by a version whose keys held less."""
+        self.keys_generation: int = EVERY_ENDPOINT
+        """Which generation of keys it has; see `rh_agents.core._former`."""
         self._has_reported_former = False
 
     async def open(self, opened: Callable[[], Awaitable[None]]) -> None:
@@ -112,9 +112,9 @@ class Recording:
     async def _open(self, store: Store) -> None:
         request = self._request
         known = await store.find_run(request.run_id)
-        self.has_former_keys = has_former_keys(known)
-        if not self.has_former_keys and (known is None or request.facts):
-            request = replace(request, facts={**request.facts, **KEYS})
+        self.keys_generation = generation_of_keys(known)
+        if known is None or request.facts:
+            request = replace(request, facts={**request.facts, **fact_of_keys(self.keys_generation)})
         if known is None:
             expect_no_secret(request.run_id)
         elif not self._reuse:

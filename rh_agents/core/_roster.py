@@ -219,7 +219,8 @@ class Roster:
             sealed_by = self.sealed_by
             member.base = child_key(self._scope.key, self._group, same, occurrence) if occurrence else first
             if isinstance(work, Call) and (former := work.former_identities(key)):
-                member.base = known_place(self._scope, work.actor.name, self._group, member.base, former)
+                actor = work.actor
+                member.base = known_place(self._scope, actor.name, self._group, member.base, former, actor.keys_since)
             member.key, member.tries = self._scope.resolve(
                 member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
 
+from rh_agents.core._former import ENDPOINTS
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
@@ -98,6 +99,11 @@ class BaseActor(BaseModel):
     def former_versions(self) -> tuple[str, ...]:
         """What stood in place of it in keys of earlier versions of this library (see `rh_agents.core._former`)."""
         return ()
+
+    @property
+    def keys_since(self) -> int:
+        """The generation of keys since which its `former_versions` are former."""
+        return ENDPOINTS
 
     @field_validator("limits", mode="before")
     @classmethod

@@ -73,7 +73,8 @@ class Call(Unstarted, Generic[T]):
             claim = claim_in_order(scope, same, self.claimant, self.actor.name, run)
             base = child_key(scope.key, "", same, claim.occurrence)
             if self.actor.former_versions:
-                base = known_place(scope, self.actor.name, None, base, self.former_identities())
+                former = self.former_identities()
+                base = known_place(scope, self.actor.name, None, base, former, self.actor.keys_since)
             key, tries = scope.resolve(base)
             if not self.actor.is_stored:
                 key = None

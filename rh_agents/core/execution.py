@@ -584,9 +584,9 @@ class ExecutionState:
         return self._recording.recorded_ending(group_id, generation)
 
     @property
-    def has_former_keys(self) -> bool:
-        """Whether it was recorded by a version of this library whose keys held less."""
-        return self._recording.has_former_keys
+    def keys_generation(self) -> int:
+        """Which generation of keys it has: that of the version of this library that recorded it."""
+        return self._recording.keys_generation
 
     def report_former_key(self, name: str) -> None:
         """A call is found under the key that it had then. Said once."""

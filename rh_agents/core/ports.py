@@ -562,8 +562,8 @@ class RunHandle(Protocol):
         ...
 
     @property
-    def has_former_keys(self) -> bool:
-        """Whether it was recorded by a version of this library whose keys held less."""
+    def keys_generation(self) -> int:
+        """Which generation of keys it has: that of the version of this library that recorded it."""
         ...
 
     def report_former_key(self, name: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from rh_agents import Agent, ExecutionEvent, MemoryStore, Tool, parallel, run, tool
 from rh_agents.cli.planning import Code
-from rh_agents.core._former import has_former_keys
-from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, FinishReason, ImagePart, ToolCall
+from rh_agents.core._former import ENDPOINTS, EVERY_ENDPOINT, fact_of_keys, generation_of_keys
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, Fallback, FinishReason, ImagePart, ToolCall
 from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
 from rh_agents.core.ports import RunRequest
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -38,9 +38,12 @@ async def answers_side_by_side(*models: ScriptedLLM) -> list[str]:
         return [result.unwrap() for result in await p.gather()]
 
 
-async def as_of_before(store: MemoryStore, status: ExecutionStatus = ExecutionStatus.COMPLETED) -> None:
-    """Let the run be one of a version that said nothing about its keys."""
-    journal = await store.open_run(RunRequest(RUN, "before", facts={"made by": "an earlier version"}))
+async def as_of_before(
+    store: MemoryStore, status: ExecutionStatus = ExecutionStatus.COMPLETED, generation: int = 0
+) -> None:
+    """Let the run be one of a version that said something else about its keys, or nothing."""
+    facts = {"made by": "an earlier version", **fact_of_keys(generation)}
+    journal = await store.open_run(RunRequest(RUN, "before", facts=facts))
     await journal.close(status)
 
 
@@ -89,6 +92,77 @@ def test_a_journal_of_before_is_replayed_without_a_call_and_says_so_once(
 
     run_virtually(main)
     assert calls(a, b) == 0
+
+
+class LateLLM(ScriptedLLM):
+    """A model whose server is a part of its keys since later than that of others."""
+
+    @property
+    def keys_since(self) -> int:
+        return EVERY_ENDPOINT
+
+
+@PROGRAMS
+@pytest.mark.parametrize("generation", [0, ENDPOINTS, EVERY_ENDPOINT])
+def test_each_model_is_looked_up_in_the_journals_that_said_less_of_it(
+    program: Callable[..., Any], generation: int
+) -> None:
+    """In others, the key without a server is that of a model that has none."""
+    store = MemoryStore()
+    early, late = model("a"), LateLLM(lambda request: "I am at b", name="late", endpoint="b")
+
+    async def main() -> None:
+        before = [model(None), LateLLM(lambda request: "I am late", name="late")]
+        await run(program, *before, store=store, run_id=RUN)
+        await as_of_before(store, generation=generation)
+        for _ in range(2):
+            said = await run(program, early, late, store=store, run_id=RUN, reuse=True)
+            assert said == [
+                "I am at None" if generation < ENDPOINTS else "I am at a",
+                "I am late" if generation < EVERY_ENDPOINT else "I am at b",
+            ]
+        info = await store.find_run(RUN)
+        assert generation_of_keys(info) == generation
+
+    run_virtually(main)
+    assert (calls(early), calls(late)) == (int(generation >= ENDPOINTS), int(generation >= EVERY_ENDPOINT))
+
+
+def test_a_run_of_a_later_version_has_the_latest_keys_that_are_known() -> None:
+    async def main() -> int:
+        store = MemoryStore()
+        journal = await store.open_run(RunRequest(RUN, "later", facts={"keys": "with everything"}))
+        await journal.close(ExecutionStatus.COMPLETED)
+        return generation_of_keys(await store.find_run(RUN))
+
+    assert run_virtually(main) == EVERY_ENDPOINT
+    assert fact_of_keys(0) == {}
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_fallback_is_found_under_what_it_was_called_when_less_was_known_of_its_models(is_set: bool) -> None:
+    """What a model of one class adds to requests was no part of what a fallback is, and was not sent then."""
+
+    class OwnLLM(LateLLM):
+        @property
+        def own_fields(self) -> dict[str, Any]:
+            return {"thinking": True} if is_set else {}
+
+    store = MemoryStore()
+    models = [OwnLLM(lambda request: "Hello.", endpoint="b"), ScriptedLLM(lambda request: "Never.")]
+    both = Fallback(*models)
+    assert len(both.former_versions) == 1
+    before = Fallback(ScriptedLLM(lambda request: "Hello of before."), models[1])
+    assert before.recorded_version == both.former_versions[0]
+
+    async def main() -> None:
+        assert await run(both.ask, "Hi?", store=MemoryStore()) == "Hello."
+        await run(before.ask, "Hi?", store=store, run_id=RUN)
+        await as_of_before(store, generation=ENDPOINTS)
+        assert await run(both.ask, "Hi?", store=store, run_id=RUN, reuse=True) == "Hello of before."
+
+    run_virtually(main)
+    assert [request.extra for request in models[0].requests] == ([{"thinking": True}] if is_set else [{}])
 
 
 @PROGRAMS
@@ -181,7 +255,7 @@ def test_a_plan_says_that_an_endpoint_has_changed(
     recorded: str, server: str | None, is_former: bool, says: str | None
 ) -> None:
     call = PlannedCall(b"k", b"k", "scripted", "scripted", recorded, EventType.LLM_CALL, Fate.REUSED)
-    code = Code({"scripted": model(server)}, has_former_keys=is_former)
+    code = Code({"scripted": model(server)}, keys_generation=0 if is_former else EVERY_ENDPOINT)
     found = code.changed(Plan((call,)))
     assert len(found) == (says is not None)
     assert says is None or says in found[0]
@@ -197,7 +271,7 @@ def test_a_plan_finds_the_recorded_endpoint_in_the_journal() -> None:
         events = [each async for each in store.events(RUN)]
         outcomes = [each.header async for each in store.unread_outcomes(RUN)]
         plan = plan_run(info, outcomes, events)
-        return Code({"scripted": model("b")}, has_former_keys=has_former_keys(info)).changed(plan)
+        return Code({"scripted": model("b")}, keys_generation=generation_of_keys(info)).changed(plan)
 
     assert "endpoint changed" in run_virtually(main)[0]
 

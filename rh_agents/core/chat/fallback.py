@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from rh_agents.core._flow import again
+from rh_agents.core._former import ENDPOINTS, EVERY_ENDPOINT
 from rh_agents.core._patience import among_others, under_limits
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.chat.model import ChatModel
@@ -76,12 +77,21 @@ class Fallback(ChatModel):
     @property
     def recorded_version(self) -> str:
         """Its version, and everything about the models behind it that decides what they answer."""
-        return f"{super().recorded_version} of {json.dumps([_described(model) for model in self._models])}"
+        return self._version_of([_described(model) for model in self._models])
 
     @property
     def former_versions(self) -> tuple[str, ...]:
-        """There was none before."""
-        return ()
+        """There was none when keys held no endpoints at all. Then they held those of some models."""
+        former = self._version_of([_formerly_described(model) for model in self._models])
+        return () if former == self.recorded_version else (former,)
+
+    @property
+    def keys_since(self) -> int:
+        """The generation of keys that holds the endpoints of all models behind it."""
+        return EVERY_ENDPOINT
+
+    def _version_of(self, described: list[dict[str, Any]]) -> str:
+        return f"{super().recorded_version} of {json.dumps(described)}"
 
     def estimate(self, request: ChatRequest) -> Usage:
         """The most that one of its models will use. Where nobody knows the price of one, nobody knows this one's."""
@@ -130,10 +140,26 @@ def _noted(error: ModelError, said: Iterable[str]) -> ModelError:
 def _for(model: ChatModel, request: ChatRequest) -> ChatRequest:
     """The request as one model gets it, with that model's own settings where it says nothing."""
     own = {name: getattr(model, name) for name in _SETTINGS if getattr(request, name) is None}
-    return request.model_copy(update={**own, "model": model.model, "extra": {**model.extra, **request.extra}})
+    extra = {**model.own_fields, **model.extra, **request.extra}
+    return request.model_copy(update={**own, "model": model.model, "extra": extra})
 
 
 def _described(model: ChatModel) -> dict[str, Any]:
     """What of a model decides its answers."""
-    settings = {name: value for name in (*_SETTINGS, "extra") if (value := getattr(model, name)) not in (None, {})}
-    return {"model": model.model, "version": model.recorded_version, **settings}
+    return {
+        **_formerly_described(model),
+        "version": model.recorded_version,
+        **_extra({**model.own_fields, **model.extra}),
+    }
+
+
+def _formerly_described(model: ChatModel) -> dict[str, Any]:
+    """The same as keys had it when they held the endpoints of some models only, and nothing that only some have."""
+    settings = {name: value for name in _SETTINGS if (value := getattr(model, name)) is not None}
+    is_new = model.keys_since > ENDPOINTS and model.former_versions
+    version = model.former_versions[0] if is_new else model.recorded_version
+    return {"model": model.model, "version": version, **settings, **_extra(model.extra)}
+
+
+def _extra(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"extra": fields} if fields else {}

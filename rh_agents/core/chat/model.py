@@ -154,6 +154,11 @@ class ChatModel(LLM):
         return self.price
 
     @property
+    def own_fields(self) -> dict[str, Any]:
+        """Further fields of each request that follow from settings which only models of this class have."""
+        return {}
+
+    @property
     def known_price(self) -> Price | None:
         """What this model costs, as far as is known before it answers."""
         return self.price

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
 from rh_agents.core._exits import FAILURES, failure_of
+from rh_agents.core._former import ENDPOINTS
 from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.chat.messages import Message, ToolCall
@@ -83,7 +84,7 @@ def _work(
     if tool is None:
         known = ", ".join(sorted(tools)) or "there are none"
         raise ToolError(f"there is no tool named {wanted.name!r}; the tools are: {known}")
-    arguments = _arguments(wanted, _as_written if run.has_former_keys else _as_meant)
+    arguments = _arguments(wanted, _as_written if run.keys_generation < ENDPOINTS else _as_meant)
     call = _call(run, tool, arguments)
     if not (isinstance(tool, Tool) and tool.is_approved_first):
         return call, None
@@ -181,7 +182,7 @@ async def _call_if_allowed(run: RunHandle, tool: BaseActor, arguments: dict[str,
 
 def _limit(run: RunHandle, stated: int | None) -> int | None:
     """How many characters a model is told: as many as is stated; else None, which is all, in a run of before."""
-    if stated is None and not run.has_former_keys:
+    if stated is None and run.keys_generation >= ENDPOINTS:
         return MAX_RESULT
     return stated
 
