@@ -17,8 +17,8 @@ from pydantic_core import from_json
 
 from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
 from rh_agents.core.errors import InvalidRequest
-from rh_agents.llms._openai_request import ANSWER_TOOL, answer_tool_of, in_words
-from rh_agents.llms._providers import OutputMode
+from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_grammar, in_words, mode_of
+from rh_agents.llms._providers import OutputMode, Provider
 
 __all__ = ["BLOCKS", "Caching", "request_body"]
 
@@ -26,10 +26,16 @@ BLOCKS = "anthropic_content"
 """The key in `Message.provider` under which blocks of an answer go back as they came."""
 Caching = Literal["5m", "1h"]
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+_EFFORTS = {"minimal": "low"}
+"""What is called otherwise elsewhere, in the nearest word of the protocol. Which efforts a model knows, its provider
+says when it is asked."""
+_NO_EFFORT = "none"
+"""The effort at which other models do not think at all."""
 
 
 def request_body(
     request: ChatRequest,
+    provider: Provider,
     *,
     default_length: int,
     mode: OutputMode | None = None,
@@ -40,25 +46,32 @@ def request_body(
 
     Args:
         request: what to ask.
+        provider: whom.
         default_length: the most tokens of the answer, if the request does not say it: the protocol requires it.
-        mode: how an answer that must fit a schema is asked for; None for any text.
+        mode: how the answer's type is asked for; by default as the provider likes it.
         caching: how long what all requests have in common is kept in the provider's cache; None for not at all.
         stream: whether the answer shall come in pieces.
 
     Raises:
-        InvalidRequest: there is something in it for which the protocol has no form.
+        InvalidRequest: there is something in it for which the protocol has no form, or the program asks for a form of
+            all answers beside tools, where that rules the tools out.
     """
+    with_tools = mode or provider.output_with_tools
+    mode = mode_of(request, provider, mode)
     if request.seed is not None:
         raise InvalidRequest(f"{request.model}: Anthropic's models take no seed")
     system, messages = _conversation(request.messages)
     tools = [_tool(tool) for tool in request.tools]
-    config: dict[str, Any] = {}
+    config, thinking = _efforts(request)
     if request.output_schema is not None and mode == "tool":
         tools.append(_answer_tool(request))
     elif request.output_schema is not None and mode == "prompt":
         system.append({"type": "text", "text": in_words(request)})
     elif request.output_schema is not None:
         config["format"] = {"type": "json_schema", "schema": _plain(request.output_schema)}
+    own_config = request.extra.get("output_config") or {}
+    if tools:
+        expect_no_grammar(request, own_config, ("format",), with_tools)
     if caching is not None:
         _mark_for_cache(system, tools, messages, caching)
     fields: dict[str, Any] = {
@@ -72,10 +85,21 @@ def request_body(
         "top_p": request.top_p,
         "stop_sequences": list(request.stop) or None,
         "stream": stream or None,
-        "output_config": {**config, **request.extra.get("output_config", {})} or None,
+        "output_config": {**config, **own_config} or None,
+        "thinking": thinking,
     }
     extra = {name: value for name, value in request.extra.items() if name != "output_config"}
     return {**{name: value for name, value in fields.items() if value is not None}, **extra}
+
+
+def _efforts(request: ChatRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """How much effort the model shall put into the answer, as a part of `output_config`, and as `thinking`."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return {}, None
+    if effort == _NO_EFFORT:
+        return {}, {"type": "disabled"}
+    return {"effort": _EFFORTS.get(effort, effort)}, None
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ place for all of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from rh_agents.core.chat import ChatRequest, ChatResponse
 
-__all__ = ["BatchApi", "BatchState", "HasBatches", "Marks"]
+__all__ = ["BatchApi", "BatchState", "ClientBatches", "HasBatches", "Marks", "count_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,50 @@ class BatchApi(Protocol):
             ModelError: by kind; with the usage, if the line says it.
         """
         ...
+
+
+class _Errors(Protocol):
+    def translated(self, name: str) -> AbstractContextManager[None]: ...
+
+
+class _Model(Protocol):
+    """What a model says of itself for its batches: a model behind an official client does."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def account(self) -> object: ...
+    @property
+    def client_errors(self) -> _Errors: ...
+    async def sdk(self) -> Any: ...
+    def body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]: ...
+    def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse: ...
+
+
+class ClientBatches:
+    """What the `BatchApi`s of official clients have in common.
+
+    Args:
+        model: whose requests are sent.
+    """
+
+    def __init__(self, model: _Model) -> None:
+        self.name: str = model.name
+        self.account: object = model.account
+        self.body: Callable[[ChatRequest], dict[str, Any]] = model.body
+        self._sdk: Callable[[], Awaitable[Any]] = model.sdk
+        self._read = model.read
+        self._errors = model.client_errors
+
+    def _translated(self) -> AbstractContextManager[None]:
+        """Errors of the client that are raised in the block, as errors of ours."""
+        return self._errors.translated(self.name)
+
+
+def count_of(counts: Any, name: str) -> int:
+    """A number that the client gives, which checks nothing; 0 for anything else."""
+    value = getattr(counts, name, None)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 @runtime_checkable

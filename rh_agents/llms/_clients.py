@@ -1,15 +1,42 @@
-"""Clients of providers: one for each event loop, since connections belong to the loop on which they were made."""
+"""Models behind the official client of a provider: what they have in common, whoever it is.
+
+Clients are one for each event loop, since connections belong to the loop on which they were made.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
-from weakref import WeakKeyDictionary
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from rh_agents.core.errors import UnreadableAnswer
+import httpx2
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
-__all__ = ["Clients", "bounded"]
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
+from rh_agents.core.chat.model import OnDelta
+from rh_agents.core.errors import AccessDenied, IncompleteAnswer, ModelError, PermanentModelError, UnreadableAnswer
+from rh_agents.core.policies.pause import Pause
+from rh_agents.core.redaction import Secret, is_credential_name, register_found
+from rh_agents.core.usage import Price, Usage
+from rh_agents.llms._client_errors import ClientErrors
+from rh_agents.llms._endpoints import endpoint_of, given_or_environment
+from rh_agents.llms._finish_reasons import checked_reasons
+from rh_agents.llms._http import UNSAID, was_not_sent
+from rh_agents.llms._openai_usage import cost_in_headers, salvaged_usage
+from rh_agents.llms._output_modes import AnswerTool, answer_tool_of, mode_of
+from rh_agents.llms._providers import OutputMode, Provider, WireProtocol
+from rh_agents.llms._server_json import read_json
+from rh_agents.llms._waits import advice_in
+from rh_agents.llms.prices import PriceTable, load_prices, price_in
+
+__all__ = ["ClientModel", "Clients", "bounded"]
+
+_pauses: WeakValueDictionary[tuple[Any, ...], Pause] = WeakValueDictionary()
+"""By server, model and key: a limit belongs to an account, not to an object of this program."""
 
 
 class Clients:
@@ -68,3 +95,249 @@ async def bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[byte
         if size > most:
             raise UnreadableAnswer(f"the answer is larger than max_bytes={most:,}")
         yield piece
+
+
+class ClientModel(ChatModel):
+    """A model behind the official client of a provider. A subclass says how a request is written and an answer read.
+
+    Args:
+        model: its name there.
+        base_url: where; by default what the environment says, or else the provider whose client it is.
+        api_key: by default what the environment says.
+        settings: fields of `ChatModel`, and those below.
+    """
+
+    base_url: str | None = None
+    api_key: SecretStr | None = Field(default=None, repr=False)
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Further headers of each request."""
+    connect_timeout: float = 10.0
+    """Seconds to get a connection."""
+    max_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    """Answers that are larger than this are not read to their end."""
+    dialect: str | None = None
+    """Whose dialect the server speaks, such as "vLLM" or "DeepSeek": for proxies and servers of your own. By default
+    that of its host."""
+    prices: PriceTable | None = None
+    """Prices by model in place of the library's: a mapping, or a file (see `rh_agents.llms.prices.load_prices`)."""
+    output_mode: OutputMode | None = None
+    """How an answer of a type is asked for: "native" (in a field made for it), "tool" (as the arguments of a further
+    tool) or "prompt" (in words). By default as the provider at the address takes it best, with tools and without."""
+    finish_reasons: Mapping[str, str] = Field(default_factory=dict)
+    """What the server says about why an answer ended, if that is not known here: `{"eos": "stop"}`. The meanings are
+    "stop", "tool_calls", "length", "content_filter", "broken off" (asked again if `retry` says so) and "other"."""
+
+    protocol: ClassVar[WireProtocol]
+    client_errors: ClassVar[ClientErrors]
+    key_advice: ClassVar[str]
+    """How a key is given, for the error that says that there is none."""
+
+    _clients: Clients = PrivateAttr(default_factory=Clients)
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | SecretStr | Secret | None = None,
+        **settings: Any,
+    ) -> None:
+        key = api_key.reveal() if isinstance(api_key, Secret) else api_key
+        secret = SecretStr(key) if isinstance(key, str) else key
+        super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
+        self._register_secrets()
+
+    @field_validator("dialect")
+    @classmethod
+    def _is_known(cls, dialect: str | None) -> str | None:
+        return None if dialect is None else cls.protocol.named(dialect).name
+
+    @field_validator("finish_reasons")
+    @classmethod
+    def _mean_something(cls, reasons: Mapping[str, str]) -> Mapping[str, str]:
+        return checked_reasons(reasons)
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _loaded(cls, prices: Any) -> PriceTable | None:
+        return None if prices is None else load_prices(prices)
+
+    def _register_secrets(self) -> None:
+        """Keep the key out of everything that people read, and out of stores."""
+        server = self.base_url or self.protocol.own.name
+        if self.api_key is not None:
+            register_found(f"api key for {server}", self.api_key.get_secret_value())
+        for name, value in self.headers.items():
+            if is_credential_name(name):
+                register_found(f"{name} for {server}", value.rpartition(" ")[2])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop uses. They are closed as well when `asyncio.run` ends."""
+        await self._clients.aclose()
+
+    # -- whom it asks -------------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str | None:
+        """The URL that it asks; None for that of the provider whose client it is."""
+        return given_or_environment(self.base_url, self.protocol.url_variable)
+
+    @property
+    def provider(self) -> Provider:
+        """What is known of the provider: the one that was named, or that at its address."""
+        return self.protocol.at(self.address) if self.dialect is None else self.protocol.named(self.dialect)
+
+    @property
+    def endpoint_identity(self) -> str:
+        """The given name of its server, or its URL in one form; "" for that of the provider whose client it is."""
+        return self._url_identity if self.endpoint is None else self.endpoint
+
+    @property
+    def _url_identity(self) -> str:
+        return endpoint_of(self.address, self.protocol.endpoint)
+
+    @property
+    def pause(self) -> Pause:
+        """What all models share, however many objects there are, that ask with this key for this model there."""
+        if self._pause is None:
+            key = "" if self.api_key is None else self.api_key.get_secret_value()
+            whose = (type(self), self._url_identity, self.model, key)
+            self._pause = _pauses.setdefault(whose, Pause(self.name))
+        return self._pause
+
+    @property
+    def account(self) -> object:
+        """What requests of one batch have in common: the server, the key and the model."""
+        return self.base_url, self.api_key, self.model
+
+    # -- prices -------------------------------------------------------------------------------------------------------
+
+    def price_of(self, response: ChatResponse) -> Price | None:
+        """The given price, or that of the table for the model that answered."""
+        return self.price or self._listed_price(response.model, self.model)
+
+    @property
+    def known_price(self) -> Price | None:
+        """The given price, or that of the table."""
+        return self.price or self._listed_price(self.model)
+
+    def _listed_price(self, *models: str) -> Price | None:
+        provider = self.provider
+        return price_in(self.prices, None if provider is self.protocol.unknown else provider.name, *models)
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]:
+        """The fields of a request, in the dialect of the provider.
+
+        Raises:
+            InvalidRequest: there is something in it for which the protocol has no form.
+        """
+
+    @abstractmethod
+    def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse:
+        """What a whole answer to a request says.
+
+        Raises:
+            ModelError: by kind; with what it used, as far as it says so.
+        """
+
+    @abstractmethod
+    def _send(self, client: Any, request: ChatRequest, body: dict[str, Any]) -> AbstractAsyncContextManager[Any]:
+        """The answer of the client to a request, of which nothing is read yet."""
+
+    @abstractmethod
+    def _usage_in(self, answer: Mapping[str, Any]) -> Usage | None:
+        """What an answer says that it used, in which nothing else may be sound."""
+
+    @abstractmethod
+    async def _read_stream(self, request: ChatRequest, pieces: AsyncIterator[bytes], on_delta: OnDelta) -> ChatResponse:
+        """Put an answer together that comes in pieces."""
+
+    @abstractmethod
+    def _new_client(self, **common: Any) -> Any:
+        """A client, with what all clients take: key, timeout, retries, headers, HTTP client."""
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def _answer_tool(self, request: ChatRequest) -> AnswerTool:
+        """What reads answers that come as a tool call."""
+        is_used = mode_of(request, self.provider, self.output_mode) == "tool"
+        return AnswerTool(answer_tool_of(request) if is_used else None)
+
+    async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+        """Ask once.
+
+        Raises:
+            ModelError: by kind; with what it used all the same.
+        """
+        client = await self.sdk()
+        body = self.body(request, stream=on_delta is not None)
+        cost = 0.0
+        try:
+            async with self._send(client, request, body) as response:
+                advice = advice_in(response.headers)
+                if advice is not None:
+                    self.heed(advice)
+                pieces = bounded(response.iter_bytes(), self.max_bytes)
+                if on_delta is not None:
+                    return await self._read_stream(request, pieces, on_delta)
+                cost = cost_in_headers(response.headers)
+                found = self._read_whole(request, b"".join([piece async for piece in pieces]))
+                usage = replace(found.usage, cost=max(found.usage.cost, cost))
+                return found.model_copy(update={"usage": usage})
+        except self.client_errors.caught as error:
+            translated = self.client_errors.translate(error, self.name)
+            if not was_not_sent(error, self.client_errors.no_key):
+                self._count(translated, request, cost)
+            raise translated from error
+        except ModelError as error:
+            self._count(error, request, cost)
+            raise
+
+    def _read_whole(self, request: ChatRequest, data: bytes) -> ChatResponse:
+        """What the bytes of an answer say that came at once."""
+        if not data.strip():
+            raise IncompleteAnswer(f"{self.name}: the answer ended before it began")
+        try:
+            answer = read_json(data)
+        except ModelError as error:
+            error.usage = salvaged_usage(data, self._usage_in)
+            raise
+        return self.read(request, answer)
+
+    def _count(self, error: ModelError, request: ChatRequest, cost: float) -> None:
+        """Say what a request used whose answer is of no use and does not say that itself."""
+        is_unsaid = isinstance(error, UNSAID) or type(error) is PermanentModelError
+        if error.usage is None and is_unsaid:
+            error.usage = self.unanswered(request)
+        if error.usage is not None:
+            error.usage = replace(error.usage, cost=max(error.usage.cost, cost))
+
+    # -- the client ---------------------------------------------------------------------------------------------------
+
+    async def sdk(self) -> Any:
+        """The client that this event loop uses; for what is not a question to a model."""
+        return await self._clients.get(self._make_sdk)
+
+    def _make_sdk(self) -> Any:
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
+        try:
+            sdk = self._new_client(api_key=key, timeout=timeout, max_retries=0, default_headers=dict(self.headers))
+        except self.client_errors.no_key as error:
+            raise AccessDenied(f"{self.name}: no key: {self.key_advice} ({error})") from error
+        if key is None:
+            self._register_found_key(sdk)
+        return sdk
+
+    def _register_found_key(self, sdk: Any) -> None:
+        """Keep the key that the client has found by itself out of everything that people read."""
+        if sdk.api_key:
+            register_found(self.protocol.key_variable, sdk.api_key)

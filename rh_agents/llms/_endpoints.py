@@ -2,8 +2,8 @@
 
 The identity of an endpoint is its URL in one form (RFC 3986, section 6.2): scheme, host, port and path. Letters of
 scheme and host are small, a default port and a trailing slash are left out, and so is everything that says who asks
-rather than who is asked: user, password, query, fragment. OpenAI's own endpoint has none, since it is what everybody
-means who says nothing else.
+rather than who is asked: user, password, query, fragment. The endpoint of the provider whose protocol it is has none,
+since it is what everybody means who says nothing else.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from urllib.parse import urlsplit
 __all__ = ["endpoint_of", "given_or_environment"]
 
 _PORTS = {"http": 80, "https": 443}
-_OPENAI = re.compile(r"https://api\.openai\.com(/v1)?")
 
 
-def given_or_environment(base_url: str | None) -> str | None:
-    """The URL that the client of OpenAI will ask; None for OpenAI's own."""
-    return base_url or os.environ.get("OPENAI_BASE_URL") or None
+def given_or_environment(base_url: str | None, variable: str) -> str | None:
+    """The URL that a client will ask, which reads this variable; None for its provider's own."""
+    return base_url or os.environ.get(variable) or None
 
 
-def endpoint_of(base_url: str | None) -> str:
-    """The identity of the endpoint at a URL; "" for OpenAI's own."""
+def endpoint_of(base_url: str | None, own: str) -> str:
+    """The identity of the endpoint at a URL.
+
+    Args:
+        base_url: the URL; None for the provider's own.
+        own: what matches the provider's own, which has none, as a regular expression.
+    """
     if base_url is None:
         return ""
     parts = urlsplit(base_url if "://" in base_url else f"//{base_url}")
@@ -37,4 +41,4 @@ def endpoint_of(base_url: str | None) -> str:
     place = host if port is None or port == _PORTS.get(scheme) else f"{host}:{port}"
     path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
     found = f"{scheme}://{place}{path}"
-    return "" if _OPENAI.fullmatch(found) else found
+    return "" if re.fullmatch(own, found) else found

@@ -42,7 +42,9 @@ _MOST = 200
 """Nor is what comes after so many values."""
 _WORDS = ("message", "error", "detail", "msg", "error_message", "error_description", "errors", "title", "reason")
 """Where servers put what they say, the most telling first."""
-_CODE_NAMES = ("code", "type", "status", "reason", "error")
+_CODE_NAMES = ("code", "error_code", "type", "status", "reason", "error")
+_NO_CODES = frozenset({"error"})
+"""What stands in the place of a code, and says no more than that it is an error."""
 _MARK = re.compile(r"^[A-Za-z][A-Za-z0-9_.]*$")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -56,12 +58,16 @@ CODES: dict[str, type[ModelError]] = {
     "contextwindowexceedederror": ContextTooLong,
     "model_context_window_exceeded": ContextTooLong,
     "request_too_large": RequestTooLarge,
+    "request_body_too_large_after_decoding": RequestTooLarge,
     "insufficient_quota": QuotaExhausted,
     "billing_hard_limit_reached": QuotaExhausted,
     "billing_error": QuotaExhausted,
     "billing_not_active": QuotaExhausted,
     "insufficient_balance": QuotaExhausted,
     "budgetexceedederror": QuotaExhausted,
+    "enforced_spend_limit_reached": QuotaExhausted,
+    "contract_spend_limit_reached": QuotaExhausted,
+    "linked_organization_spend_limit_reached": QuotaExhausted,
     "content_filter": ModelRefused,
     "content_policy_violation": ModelRefused,
     "contentpolicyviolationerror": ModelRefused,
@@ -74,10 +80,12 @@ CODES: dict[str, type[ModelError]] = {
     "permission_error": AccessDenied,
     "permission_denied": AccessDenied,
     "unauthenticated": AccessDenied,
+    "organization_on_hold": AccessDenied,
     "rate_limit_exceeded": RateLimited,
     "rate_limit_error": RateLimited,
     "resource_exhausted": RateLimited,
     "throttling": RateLimited,
+    "ramp_limit_exceeded": RateLimited,
     "server_error": ModelOverloaded,
     "overloaded_error": ModelOverloaded,
     "engine_overloaded": ModelOverloaded,
@@ -137,9 +145,23 @@ STATUSES: dict[int, type[ModelError]] = {
     425: ModelOverloaded,
     429: RateLimited,
     498: ModelOverloaded,
+    504: ModelTimeout,
     524: ModelTimeout,
 }
-"""What statuses mean; 498 is Groq's for "no capacity", 524 a proxy's that did not get an answer in time."""
+"""What statuses mean; 498 is Groq's for "no capacity". 504 and 524 are those of a proxy that did not get an answer in
+time: the server behind it may have worked on the request, so it counts as what was reserved for it."""
+
+STATUSES_OF_CODES = {
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "not_found_error": 404,
+    "not_found": 404,
+    "conflict_error": 409,
+    "api_error": 500,
+    "internal": 500,
+}
+"""The status with which these codes come, for errors that have none: in streams, and in lines of batches."""
 
 _DECIDED_BY_WORDS = (InvalidRequest, ModelOverloaded, RateLimited)
 """Kinds that servers give to much else, too: words that say more win over such a code or status."""
@@ -157,7 +179,7 @@ def kind_of(status: int | None, body: Any, *, waits: bool = False) -> type[Model
     by_code = next((CODES[code] for code in map(str.lower, _codes(body)) if code in CODES), None)
     if by_code is not None and by_code not in _DECIDED_BY_WORDS:
         return by_code
-    number = status_in(body) or status
+    number = status_in(body) or status or _status_of_code(body)
     by_status = None if number is None else _of_status(number)
     words = said_in(body, whole=True)
     for pattern, kind in TEXTS:
@@ -177,6 +199,10 @@ def _may_be(kind: type[ModelError], status: int | None, *, waits: bool) -> bool:
     if kind is AccessDenied:
         return status is None or status in (400, 401, 403)
     return True
+
+
+def _status_of_code(body: Any) -> int | None:
+    return next((STATUSES_OF_CODES[code] for code in map(str.lower, _codes(body)) if code in STATUSES_OF_CODES), None)
 
 
 def _of_status(status: int) -> type[ModelError]:
@@ -205,7 +231,7 @@ def _codes(body: Any) -> Iterator[str]:
     facts = [(name, value) for name, value in facts_in(body) if isinstance(value, str)]
     for wanted in _CODE_NAMES:
         for name, value in facts:
-            if name == wanted and value and (wanted == "code" or _MARK.match(value)):
+            if name == wanted and value and value not in _NO_CODES and (wanted == "code" or _MARK.match(value)):
                 yield value
 
 

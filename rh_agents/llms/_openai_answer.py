@@ -11,39 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rh_agents.core.chat import ChatDelta, ChatResponse, FinishReason
-from rh_agents.core.errors import IncompleteAnswer, ModelError, PermanentModelError
+from rh_agents.core.errors import IncompleteAnswer, ModelError
 from rh_agents.core.usage import Usage
+from rh_agents.llms._client_errors import error_of_body
+from rh_agents.llms._finish_reasons import reason_of
 from rh_agents.llms._openai_calls import CallsInPieces, tool_calls_in
-from rh_agents.llms._openai_errors import error_of_body
-from rh_agents.llms._openai_json import kind_of, listed, object_at, text_at, unreadable
 from rh_agents.llms._openai_usage import larger, usage_in
 from rh_agents.llms._providers import UNKNOWN, Provider
+from rh_agents.llms._server_json import kind_of, listed, object_at, text_at, unreadable
 
-__all__ = ["BROKEN_OFF", "FINISH_REASONS", "AnswerInPieces", "read_answer"]
-
-BROKEN_OFF = "broken off"
-FINISH_REASONS: Mapping[str, str] = {
-    **dict.fromkeys(("stop", "end_turn", "stop_sequence"), "stop"),
-    **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
-    **dict.fromkeys(
-        ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"), "length"
-    ),
-    **dict.fromkeys(
-        (
-            "content_filter", "content_filtered", "safety", "sensitive", "refusal", "recitation", "blocklist",
-            "prohibited_content", "spii", "image_safety", "guardrail_intervened",
-        ),
-        "content_filter",
-    ),
-    **dict.fromkeys(
-        (
-            "error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource", "timeout",
-            "malformed_function_call",
-        ),
-        BROKEN_OFF,
-    ),
-}  # fmt: skip
-"""What providers say about why an answer ended, in small letters, and what it means."""
+__all__ = ["AnswerInPieces", "read_answer"]
 
 _TEXTS = ("text", "output_text")
 _THOUGHTS = ("thinking", "reasoning", "reasoning_text")
@@ -76,7 +53,7 @@ def read_answer(
         if choice.get("error"):
             raise error_of_body(choice["error"], name)
         said = _Said(provider)
-        reason = _reason(choice.get("finish_reason"), name, provider, reasons)
+        reason = reason_of(choice.get("finish_reason"), name, {**provider.finish_reasons, **(reasons or {})})
         message = object_at(choice.get("message"), "message")
         said.add_verdict(choice)
         said.add_text(message)
@@ -161,7 +138,7 @@ class AnswerInPieces:
             ModelError: it did not end as an answer ends.
         """
         return self._said.response(
-            _reason(self._ended, self._name, self._provider, self._reasons),
+            reason_of(self._ended, self._name, {**self._provider.finish_reasons, **(self._reasons or {})}),
             self._calls.whole(),
             model=self._model,
             response_id=self._id or None,
@@ -303,25 +280,3 @@ def _content(content: Any) -> tuple[str, str]:
             inner = part.get(kind, part.get("text"))
             thoughts.append("".join(_content(inner)) if isinstance(inner, list) else text_at(inner, str(kind)))
     return "".join(texts), "".join(thoughts)
-
-
-def _reason(reason: Any, name: str, provider: Provider, extended: Mapping[str, str] | None) -> FinishReason:
-    """Why an answer ended.
-
-    Raises:
-        UnreadableAnswer: it does not say.
-        IncompleteAnswer: it was broken off.
-        PermanentModelError: nobody knows what the reason means.
-    """
-    if not isinstance(reason, str) or not reason:
-        raise unreadable("the answer does not say why it ended")
-    own = {**provider.finish_reasons, **(extended or {})}
-    meaning = own.get(reason) or own.get(reason.lower()) or FINISH_REASONS.get(reason.lower())
-    if meaning is None:
-        raise PermanentModelError(
-            f"{name}: the answer ended with the reason {reason[:100]!r}, which is not known; say what it means with "
-            f'finish_reasons={{{reason[:100]!r}: "stop"}} (or "length", "content_filter", "{BROKEN_OFF}")'
-        )
-    if meaning == BROKEN_OFF:
-        raise IncompleteAnswer(f"{name}: the provider broke the answer off ({reason})")
-    return FinishReason(meaning)

@@ -1,43 +1,28 @@
-"""Requests of the chat protocol of OpenAI as JSON, in the dialect of the provider.
-
-An answer of a type can be asked for in three ways, the *output modes*:
-
-- `native`: as `response_format`, which OpenAI and some others hold answers to. Some providers refuse it beside tools.
-  In others the schema is a grammar for every answer, so that no tool can be called and the model has to invent one.
-- `tool`: as a further tool, whose arguments are the answer. Wherever there are tools, this works.
-- `prompt`: in words, and what comes is read. This works with every model that can write JSON.
-
-In every mode the model is told the schema: by the provider, or else in words.
-"""
+"""Requests of the chat protocol of OpenAI as JSON, in the dialect of the provider."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from rh_agents.core.chat import ChatDelta, ChatRequest, ChatResponse, DocumentPart, FinishReason, Message, TextPart
+from rh_agents.core.chat import ChatRequest, DocumentPart, Message, TextPart
 from rh_agents.core.chat.schema import strict_schema
 from rh_agents.core.errors import InputError
+from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_grammar, in_words, mode_of
 from rh_agents.llms._providers import OutputMode, Provider
 from rh_agents.llms._tool_images import with_images_beside_tools
 
-__all__ = ["ANSWER_TOOL", "AnswerTool", "answer_tool_of", "in_words", "mode_of", "request_body"]
+__all__ = ["request_body"]
 
 _CHOICES = ("auto", "none", "required")
-_LONGEST_NAME = 64
-
-
-def mode_of(request: ChatRequest, provider: Provider, chosen: OutputMode | None) -> OutputMode | None:
-    """How a request asks for an answer of its type; None if any text will do."""
-    if request.output_schema is None:
-        return None
-    mode = chosen or (provider.output_with_tools if request.tools else provider.output)
-    if mode == "tool" and request.tool_choice == "none":
-        return "prompt"  # it must not call anything
-    return mode
+GRAMMARS = (
+    "response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",  # vLLM
+    "grammar", "json_schema",  # llama.cpp
+    "regex", "ebnf",  # SGLang
+)  # fmt: skip
+"""The fields that hold every answer to a form."""
 
 
 def request_body(
@@ -60,7 +45,11 @@ def request_body(
         assistant_after_tools: whether no message of the user may follow one of a tool.
         mode: how the answer's type is asked for; by default as the provider likes it.
         strict: whether the provider is to hold the answer to the schema, in a form of it that allows that.
+
+    Raises:
+        InvalidRequest: the program asks for a form of all answers beside tools, where that rules the tools out.
     """
+    with_tools = mode or provider.output_with_tools
     mode = mode_of(request, provider, mode)
     messages = with_images_beside_tools(request.messages, needs_bridge=assistant_after_tools)
     tools = [_function(tool.name, tool.description, tool.parameters, tool.strict) for tool in request.tools]
@@ -72,6 +61,8 @@ def request_body(
         name = answer_tool_of(request)
         tools.append(_function(name, ANSWER_TOOL, schema, strict))
         choice = choice if request.tools else _tool_choice(name)
+    if tools:
+        expect_no_grammar(request, request.extra, GRAMMARS, with_tools)
     fields: dict[str, Any] = {
         "model": request.model,
         "messages": _messages(request, messages, mode, provider),
@@ -104,13 +95,6 @@ def _messages(
     if mode == "prompt" or (mode == "native" and not provider.shows_schema):
         _tell(written, in_words(request))
     return written
-
-
-def in_words(request: ChatRequest) -> str:
-    """The schema for the eyes of the model."""
-    when = "When you have called all the tools that you need, answer" if request.tools else "Answer"
-    schema = json.dumps(request.output_schema, ensure_ascii=False, separators=(",", ":"))
-    return f"{when} with one JSON value and nothing else. It must fit this JSON schema:\n{schema}"
 
 
 def _tell(messages: list[dict[str, Any]], text: str) -> None:
@@ -182,8 +166,6 @@ def _document(part: DocumentPart) -> dict[str, Any]:
 
 # -- tools and types --------------------------------------------------------------------------------------------------
 
-ANSWER_TOOL = "Give your answer. Call this, and no other tool beside it, when you know all that you need for it."
-
 
 def _function(name: str, description: str, parameters: dict[str, Any], strict: bool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": name, "parameters": parameters}
@@ -207,47 +189,3 @@ def _response_format(request: ChatRequest, schema: dict[str, Any] | None, strict
     if strict:
         about["strict"] = True
     return {"type": "json_schema", "json_schema": about}
-
-
-def answer_tool_of(request: ChatRequest) -> str:
-    """The name of the tool whose arguments are the answer: none of the request's tools has it."""
-    taken = {tool.name for tool in request.tools}
-    name = request.output_name or "answer"
-    while name in taken:
-        name = f"answer_{name}"[:_LONGEST_NAME] if len(name) < _LONGEST_NAME else f"answer_{len(taken)}"
-    return name
-
-
-class AnswerTool:
-    """Reads answers that came as the arguments of a tool.
-
-    Args:
-        name: the name of that tool; None if there is none, so that answers are what they are.
-    """
-
-    def __init__(self, name: str | None) -> None:
-        self._name = name
-        self._index: int | None = None
-
-    def read(self, response: ChatResponse) -> ChatResponse:
-        """The answer as text. Beside other calls it is no answer: the model has not seen yet what comes of those."""
-        answers = [call for call in response.tool_calls if call.name == self._name]
-        if not answers:
-            return response
-        others = tuple(call for call in response.tool_calls if call.name != self._name)
-        if others:
-            return response.model_copy(update={"tool_calls": others})
-        reason = response.finish_reason
-        if reason is FinishReason.TOOL_CALLS:
-            reason = FinishReason.STOP
-        return response.model_copy(
-            update={"text": answers[0].arguments, "tool_calls": (), "finish_reason": reason, "provider": {}}
-        )
-
-    def delta(self, delta: ChatDelta) -> ChatDelta:
-        """A piece of such arguments, as a piece of the text."""
-        if delta.tool_index is None:
-            return delta
-        if delta.tool_name == self._name:
-            self._index = delta.tool_index
-        return ChatDelta(text=delta.arguments) if delta.tool_index == self._index else delta

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rh_agents.core.usage import Usage
 
-__all__ = ["larger", "salvaged_usage", "usage_in"]
+__all__ = ["cost_in_headers", "cost_of", "larger", "salvaged_usage", "usage_in"]
 
 _Path = tuple[str | int, ...]
 
@@ -58,6 +58,12 @@ COSTS: Mapping[_Path, float] = {
 }
 """Where the provider says what the answer cost, and how many US dollars its unit is."""
 
+COST_HEADERS: Mapping[str, float] = {
+    "x-litellm-response-cost": 1.0,  # docs.litellm.ai/docs/proxy/response_headers
+}
+"""Headers in which a proxy says what a whole answer cost, and how many US dollars their unit is. At the beginning of a
+stream nobody knows that yet, so what such a header says there does not count."""
+
 _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 
 
@@ -85,13 +91,28 @@ def _read(told: Mapping[str, Any]) -> Usage | None:
         cached_tokens=min(count["cached"], count["input"]),
         reasoning_tokens=min(max(count["reasoning"], beside), output),
         requests=1,
-        cost=_cost(told),
+        cost=cost_of(told),
         cache_write_tokens=min(count["written"], max(0, count["input"] - count["cached"])),
     )
 
 
-def _cost(told: Mapping[str, Any]) -> float:
-    """What it cost. With the user's own key for the provider behind it, that one's share is told apart."""
+def cost_in_headers(headers: Mapping[str, str]) -> float:
+    """What a whole answer cost, in US dollars, by what the headers say; 0 if they say nothing."""
+    return max((_amount(_number(headers.get(name))) * unit for name, unit in COST_HEADERS.items()), default=0.0)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def cost_of(told: Mapping[str, Any]) -> float:
+    """What it cost, by what the usage says; 0 if it says nothing.
+
+    With the user's own key for the provider behind it, that one's share is told apart.
+    """
     cost = max((_amount(_at(told, path)) * unit for path, unit in COSTS.items()), default=0.0)
     if told.get("is_byok") is True:
         cost += _amount(_at(told, ("cost_details", "upstream_inference_cost")))
@@ -105,8 +126,13 @@ def larger(one: Usage | None, other: Usage | None) -> Usage | None:
     return Usage(*(max(getattr(one, name), getattr(other, name)) for name in Usage.__dataclass_fields__))
 
 
-def salvaged_usage(data: bytes) -> Usage | None:
-    """The usage in the bytes of an answer that cannot be read as a whole; None if it is not found there."""
+def salvaged_usage(data: bytes, read: Callable[[Mapping[str, Any]], Usage | None]) -> Usage | None:
+    """The usage in the bytes of an answer that cannot be read as a whole; None if it is not found there.
+
+    Args:
+        data: the bytes.
+        read: what reads it where it has the form of a usage.
+    """
     text = data.decode("utf-8", "replace")
     found = None
     for match in _USAGE.finditer(text):
@@ -114,7 +140,7 @@ def salvaged_usage(data: bytes) -> Usage | None:
             told, _ = json.JSONDecoder().raw_decode(text, match.end())
         except (ValueError, RecursionError):
             continue
-        found = usage_in({"usage": told}) or found
+        found = read({"usage": told}) or found
     return found
 
 

@@ -1,4 +1,5 @@
-"""What providers of the chat protocol of OpenAI do differently, as a table: a row for each, found by the host.
+"""What providers of the chat protocol of OpenAI do differently, as a table: a row for each, found by the host. And the
+same for the Messages API of Anthropic, of which only its own provider is known.
 
 What is here is data. Code asks a `Provider` for a property and never for its name; a model's own settings stand above
 it. A server that no row knows is `UNKNOWN`: its properties are what the servers that people run themselves (vLLM,
@@ -12,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-__all__ = ["OPENAI", "PROVIDERS", "UNKNOWN", "OutputMode", "Provider", "provider_at", "provider_named"]
+__all__ = ["CHAT", "MESSAGES", "OPENAI", "PROVIDERS", "UNKNOWN", "OutputMode", "Provider", "WireProtocol"]
 
 
 OutputMode = Literal["native", "tool", "prompt"]
-"""How an answer of a type is asked for; see `rh_agents.llms._openai_request`."""
+"""How an answer of a type is asked for; see `rh_agents.llms._output_modes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,28 +114,70 @@ PROVIDERS: tuple[Provider, ...] = (
 )
 
 
-def provider_at(base_url: str | None) -> Provider:
-    """The provider whose host is in a base URL. None is OpenAI, which the client takes where nothing else is said."""
-    if base_url is None:
-        return OPENAI
-    host = (urlsplit(base_url).hostname or "").lower()
-    for provider in PROVIDERS:
-        if any(host == end or host.endswith(f".{end}") for end in provider.hosts):
-            return provider
-    return UNKNOWN
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireProtocol:
+    """A protocol in which models are asked, and who speaks it.
 
-
-def provider_named(name: str) -> Provider:
-    """The provider of this name, however it is spelled: "LM Studio" and "lm_studio" are the same.
-
-    Raises:
-        ValueError: there is none; the message lists all names.
+    Attributes:
+        own: the provider whose protocol it is, which its client asks where nothing else is said.
+        providers: all that are known, `own` among them.
+        unknown: what other servers have in common.
+        endpoint: the URLs of `own`, as a regular expression.
+        key_variable: the environment variable in which the client looks for a key.
+        url_variable: the same for another URL.
     """
-    for provider in PROVIDERS:
-        if _letters(provider.name) == _letters(name):
-            return provider
-    raise ValueError(f"dialect={name!r}: known are {', '.join(provider.name for provider in PROVIDERS)}")
+
+    own: Provider
+    providers: tuple[Provider, ...]
+    unknown: Provider
+    endpoint: str
+    key_variable: str
+    url_variable: str
+
+    def at(self, base_url: str | None) -> Provider:
+        """The provider whose host is in a base URL. None is the one whose protocol it is."""
+        if base_url is None:
+            return self.own
+        host = (urlsplit(base_url).hostname or "").lower()
+        for provider in self.providers:
+            if any(host == end or host.endswith(f".{end}") for end in provider.hosts):
+                return provider
+        return self.unknown
+
+    def named(self, name: str) -> Provider:
+        """The provider of this name, however it is spelled: "LM Studio" and "lm_studio" are the same.
+
+        Raises:
+            ValueError: there is none; the message lists all names.
+        """
+        for provider in self.providers:
+            if _letters(provider.name) == _letters(name):
+                return provider
+        raise ValueError(f"dialect={name!r}: known are {', '.join(provider.name for provider in self.providers)}")
 
 
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+CHAT = WireProtocol(
+    own=OPENAI,
+    providers=PROVIDERS,
+    unknown=UNKNOWN,
+    endpoint=r"https://api\.openai\.com(/v1)?",
+    key_variable="OPENAI_API_KEY",
+    url_variable="OPENAI_BASE_URL",
+)
+"""The chat protocol of OpenAI."""
+
+ANTHROPIC = Provider(name="Anthropic", hosts=("api.anthropic.com",), output_with_tools="native")
+MESSAGES = WireProtocol(
+    own=ANTHROPIC,
+    providers=(ANTHROPIC,),
+    # Others that speak it (proxies, vLLM, llama.cpp) know tools, and pass over the field for structured outputs.
+    unknown=Provider(name="unknown", output="tool"),
+    endpoint=r"https://api\.anthropic\.com(/v1)?",
+    key_variable="ANTHROPIC_API_KEY",
+    url_variable="ANTHROPIC_BASE_URL",
+)
+"""The Messages API of Anthropic."""

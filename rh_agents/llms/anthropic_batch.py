@@ -8,7 +8,7 @@ file to be uploaded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +16,8 @@ import httpx2
 
 from rh_agents.core.chat import ChatRequest, ChatResponse
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, UnreadableAnswer
-from rh_agents.llms._anthropic_errors import error_of_body, translated
-from rh_agents.llms._batch_api import BatchState, Marks
+from rh_agents.llms._batch_api import BatchState, ClientBatches, Marks, count_of
+from rh_agents.llms._client_errors import error_of_body
 
 __all__ = ["AnthropicBatchApi"]
 
@@ -26,34 +26,16 @@ _NOT_TRIED = ("canceled", "expired")
 _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 
 
-class AnthropicBatchApi:
+class AnthropicBatchApi(ClientBatches):
     """The batches of one model.
 
     Args:
-        name: the model's name, for errors.
-        account: the server, the key and the model.
-        sdk: gives the client that the event loop uses.
-        body: makes the fields of a request.
-        read: makes the answer to a request of the object that answers it.
+        model: the model.
     """
 
     most = 100_000
     most_bytes = 256_000_000
     keeps_marks = False
-
-    def __init__(
-        self,
-        name: str,
-        account: object,
-        sdk: Callable[[], Awaitable[Any]],
-        body: Callable[[ChatRequest], dict[str, Any]],
-        read: Callable[[ChatRequest, Mapping[str, Any]], ChatResponse],
-    ) -> None:
-        self.name = name
-        self.account = account
-        self._sdk = sdk
-        self.body = body
-        self._read = read
 
     async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Nothing needs to be done."""
@@ -62,19 +44,19 @@ class AnthropicBatchApi:
     async def create(self, prepared: list[dict[str, Any]], marks: Marks) -> BatchState:
         """Make a batch."""
         sdk = await self._sdk()
-        with translated(self.name):
+        with self._translated():
             return self._state(await sdk.messages.batches.create(requests=prepared))
 
     async def cancel(self, batch: str) -> None:
         """End a batch."""
         sdk = await self._sdk()
-        with translated(self.name):
+        with self._translated():
             await sdk.messages.batches.cancel(batch)
 
     async def retrieve(self, batch: str) -> BatchState:
         """How a batch is getting on."""
         sdk = await self._sdk()
-        with translated(self.name):
+        with self._translated():
             return self._state(await sdk.messages.batches.retrieve(batch))
 
     async def recent(self) -> AsyncIterator[BatchState]:
@@ -82,7 +64,7 @@ class AnthropicBatchApi:
         after: dict[str, str] = {}
         while True:
             sdk = await self._sdk()
-            with translated(self.name):
+            with self._translated():
                 page = await sdk.messages.batches.list(limit=_PAGE, **after)
             if not isinstance(page.data, list):
                 raise IncompleteAnswer(f"{self.name}: the list of batches is none")
@@ -105,7 +87,7 @@ class AnthropicBatchApi:
     async def content(self, state: BatchState, file: str) -> bytes:
         """The answers."""
         sdk = await self._sdk()
-        with translated(self.name):
+        with self._translated():
             response: httpx2.Response = await sdk.get(file, cast_to=httpx2.Response)
         return response.content
 
@@ -113,7 +95,7 @@ class AnthropicBatchApi:
         """What the client gives, which checks nothing, as a state."""
         if not isinstance(batch.id, str) or not batch.id:
             raise IncompleteAnswer(f"{self.name}: the batch has no id")
-        counts = {name: _count(batch.request_counts, name) for name in _COUNTS}
+        counts = {name: count_of(batch.request_counts, name) for name in _COUNTS}
         total, left = sum(counts.values()), counts["processing"]
         has_ended = batch.processing_status == "ended"
         has_results = has_ended and isinstance(batch.results_url, str) and batch.results_url
@@ -143,11 +125,6 @@ class AnthropicBatchApi:
         if kind in _NOT_TRIED:
             raise ModelTimeout(f"{self.name}: the batch has no answer to this request: it is {kind}")
         raise UnreadableAnswer(f"{self.name}: a line of the batch has no result")
-
-
-def _count(counts: Any, name: str) -> int:
-    value = getattr(counts, name, None)
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _moment(value: Any) -> float:

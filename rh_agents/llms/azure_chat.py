@@ -14,7 +14,6 @@ from rh_agents.core.usage import Price
 from rh_agents.llms.openai_chat import OpenAIChat
 
 try:
-    import httpx2
     import openai
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
@@ -57,6 +56,7 @@ class AzureChat(OpenAIChat):
     """The model behind the deployment, such as "gpt-4.1-mini": its price counts for budgets before it has answered."""
 
     has_batches: ClassVar[bool] = False
+    key_advice: ClassVar[str] = "set AZURE_OPENAI_API_KEY, or pass api_key= or token="
 
     def __init__(
         self,
@@ -78,27 +78,18 @@ class AzureChat(OpenAIChat):
         """The given price, or that of the table for the model behind the deployment."""
         return self.price or self._listed_price(*filter(None, (self.deployed_model, self.model)))
 
-    def _make_sdk(self) -> openai.AsyncOpenAI:
-        key = None if self.api_key is None else self.api_key.get_secret_value()
+    def _new_client(self, **common: Any) -> openai.AsyncOpenAI:
         version = self.api_version or os.environ.get("OPENAI_API_VERSION")
         if version is None:
             raise AccessDenied(f"{self.name}: no version: set OPENAI_API_VERSION, or pass api_version=")
-        timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
-        try:
-            sdk = openai.AsyncAzureOpenAI(
-                azure_endpoint=self.base_url or "",
-                api_version=version,
-                api_key=key,
-                azure_ad_token_provider=self.token,
-                timeout=timeout,
-                max_retries=0,
-                default_headers=dict(self.headers),
-                http_client=http_client(openai.DefaultAsyncHttpxClient, timeout),
-            )
-        except openai.OpenAIError as error:
-            raise AccessDenied(
-                f"{self.name}: no key: set AZURE_OPENAI_API_KEY, or pass api_key= or token= ({error})"
-            ) from error
-        if key is None and self.token is None:
+        return openai.AsyncAzureOpenAI(
+            azure_endpoint=self.base_url or "",
+            api_version=version,
+            azure_ad_token_provider=self.token,
+            http_client=http_client(openai.DefaultAsyncHttpxClient, common["timeout"]),
+            **common,
+        )
+
+    def _register_found_key(self, sdk: Any) -> None:
+        if self.token is None:
             register_found("AZURE_OPENAI_API_KEY", sdk.api_key)
-        return sdk

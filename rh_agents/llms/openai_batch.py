@@ -6,25 +6,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
 
 from rh_agents.core.chat import ChatRequest, ChatResponse
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, PermanentModelError, UnreadableAnswer
-from rh_agents.llms._batch_api import BatchState, Marks
+from rh_agents.llms._batch_api import BatchState, ClientBatches, Marks, count_of
 from rh_agents.llms._batch_results import read_lines
 from rh_agents.llms._batches import Batches, in_batches
-from rh_agents.llms._openai_errors import ERRORS, TRANSPORT_ERRORS, error_of, error_of_status
+from rh_agents.llms._client_errors import error_of_status
 
 __all__ = ["OpenAIBatchApi", "OpenAIBatches", "in_batches"]
 
 OpenAIBatches = Batches
 """The name of `Batches` when OpenAI's were the only ones."""
 
-_CAUGHT = (*ERRORS, *TRANSPORT_ERRORS)
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _CUT_OFF = ("expired", "cancelled", "failed", "cancelling")
 _URL = "/v1/chat/completions"
@@ -35,41 +33,16 @@ _CROWDED_TEXT = "enqueued token limit"
 _NOT_TRIED = ("batch_expired", "batch_cancelled")
 
 
-class OpenAIBatchApi:
+class OpenAIBatchApi(ClientBatches):
     """The batches of one model.
 
     Args:
-        name: the model's name, for errors.
-        account: the server, the key and the model.
-        sdk: gives the client that the event loop uses.
-        body: makes the fields of a request.
-        read: makes the answer to a request of the object that answers it.
+        model: the model.
     """
 
     most = 50_000
     most_bytes = 200_000_000
     keeps_marks = True
-
-    def __init__(
-        self,
-        name: str,
-        account: object,
-        sdk: Callable[[], Awaitable[Any]],
-        body: Callable[[ChatRequest], dict[str, Any]],
-        read: Callable[[ChatRequest, Mapping[str, Any]], ChatResponse],
-    ) -> None:
-        self.name = name
-        self.account = account
-        self._sdk = sdk
-        self.body = body
-        self._read = read
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except _CAUGHT as error:
-            raise error_of(error, self.name) from error
 
     async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> str:
         """Upload the requests; the id of the file."""
@@ -151,7 +124,7 @@ class OpenAIBatchApi:
         """What the client gives, which checks nothing, as a state."""
         status = str(batch.status)
         counts = batch.request_counts
-        total, completed, failed = (_count(counts, name) for name in ("total", "completed", "failed"))
+        total, completed, failed = (count_of(counts, name) for name in ("total", "completed", "failed"))
         metadata = batch.metadata if isinstance(batch.metadata, dict) else {}
         errors = getattr(batch.errors, "data", None) or []
         expected = ((batch.output_file_id, completed), (batch.error_file_id, failed))
@@ -208,11 +181,6 @@ def _body(value: Any) -> Any:
         return from_json(value)
     except ValueError:
         return value
-
-
-def _count(counts: Any, name: str) -> int:
-    value = getattr(counts, name, None)
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _is_crowded(error: Any) -> bool:

@@ -40,7 +40,7 @@ def run(
 
     async def main() -> tuple[list[Any], ExecutionState]:
         async with model_server(server) as served:
-            options = {"retry": None, "idle_timeout": 0.5, **settings}
+            options = {"retry": None, "idle_timeout": 0.5, "endpoint": "here", **settings}
             model = AnthropicChat("claude-test", served.base_url.removesuffix("/v1"), "k", **options)
             state = ExecutionState(store=store or MemoryStore(), run_id="r")
             with in_batches(Batches(linger=0.02, poll_every=0.01)):

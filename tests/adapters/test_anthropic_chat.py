@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,8 +14,31 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
-from rh_agents import Agent, ExecutionEvent, ExecutionState, MemoryStore, Price, RetryPolicy, Usage, run, tool
-from rh_agents.core.chat import ChatResponse, DocumentPart, FinishReason, ImagePart, Message, ToolCall
+from rh_agents import (
+    Agent,
+    ExecutionEvent,
+    ExecutionState,
+    ExecutionStatus,
+    MemoryStore,
+    Price,
+    RetryPolicy,
+    Tool,
+    Usage,
+    run,
+    tool,
+)
+from rh_agents.core._former import ENDPOINTS, fact_of_keys
+from rh_agents.core.chat import (
+    ChatDelta,
+    ChatResponse,
+    DocumentPart,
+    Fallback,
+    FinishReason,
+    ImagePart,
+    Message,
+    ToolCall,
+    ToolSpec,
+)
 from rh_agents.core.errors import (
     AccessDenied,
     AnswerTruncated,
@@ -27,8 +52,10 @@ from rh_agents.core.errors import (
     PermanentModelError,
     QuotaExhausted,
     RateLimited,
+    RequestTooLarge,
     UnreadableAnswer,
 )
+from rh_agents.core.ports import RunRequest
 from tests.services.anthropic_server import (
     AnthropicServer,
     events,
@@ -44,7 +71,10 @@ from tests.services.model_server import Reply, model_server
 
 pytest.importorskip("anthropic", reason="anthropic is not installed: pip install 'rh_agents[anthropic]'")
 
+import anthropic
+
 from rh_agents.llms import AnthropicChat
+from rh_agents.llms._anthropic_errors import CLIENT_ERRORS
 
 BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
@@ -52,7 +82,7 @@ BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streame
 @asynccontextmanager
 async def served(server: AnthropicServer, **settings: Any) -> AsyncIterator[AnthropicChat]:
     async with model_server(server) as running:
-        options = {"retry": None, "idle_timeout": 2.0, **settings}
+        options = {"retry": None, "idle_timeout": 2.0, "dialect": "Anthropic", **settings}
         yield AnthropicChat("claude-test", running.base_url.removesuffix("/v1"), "k", **options)
 
 
@@ -165,7 +195,7 @@ def test_a_recorded_answer_is_replayed_with_all_that_the_provider_wants_back() -
     server, store = says(thinking("Hm."), text("Blue.")), MemoryStore()
 
     async def main() -> ChatResponse:
-        async with served(server) as model, ExecutionState(store=store, run_id="r"):
+        async with served(server, endpoint="here") as model, ExecutionState(store=store, run_id="r"):
             return await model("Which colour?")
 
     first, second = asyncio.run(main()), asyncio.run(main())
@@ -428,6 +458,13 @@ def test_an_answer_that_has_not_the_form_of_one_fails_with_what_it_used(bad: dic
     assert caught.value.usage.output_tokens >= 5
 
 
+def limit(status: int, kind: str, said: str, code: str, **headers: str) -> Reply:
+    """An error with a code that names its cause."""
+    reply = problem(status, kind, said, **headers)
+    reply.body["error"]["details"] = {"error_code": code}
+    return reply
+
+
 ERRORS: list[tuple[Reply, type[ModelError]]] = [
     (problem(400, "invalid_request_error", "max_tokens: too large"), InvalidRequest),
     (problem(400, "invalid_request_error", "prompt is too long: 201000 tokens > 200000 maximum"), ContextTooLong),
@@ -437,15 +474,20 @@ ERRORS: list[tuple[Reply, type[ModelError]]] = [
     ),
     (problem(401, "authentication_error", "invalid x-api-key"), AccessDenied),
     (problem(402, "billing_error", "no"), QuotaExhausted),
+    (limit(400, "invalid_request_error", "Not this month.", "enforced_spend_limit_reached"), QuotaExhausted),
+    (limit(403, "permission_error", "Disabled.", "organization_on_hold"), AccessDenied),
+    (limit(429, "rate_limit_error", "Not so quickly.", "ramp_limit_exceeded", retry_after="7"), RateLimited),
     (problem(403, "permission_error", "no"), AccessDenied),
     (problem(404, "not_found_error", "model: claude-x"), InvalidRequest),
-    (problem(413, "request_too_large", "Request exceeds the maximum size"), InvalidRequest),
+    (problem(413, "request_too_large", "Request exceeds the maximum size"), RequestTooLarge),
+    (problem(400, "invalid_request_error", "This model does not support the effort parameter."), InvalidRequest),
     (problem(429, "rate_limit_error", "no", retry_after="7"), RateLimited),
     (problem(500, "api_error", "no"), ModelOverloaded),
     (problem(504, "timeout_error", "no"), ModelTimeout),
     (problem(529, "overloaded_error", "Overloaded"), ModelOverloaded),
     (Reply(hang="headers"), ModelTimeout),
     (Reply("<html>Bad gateway</html>", 502, kind="text/html"), ModelOverloaded),
+    (Reply("<html><title>524: A timeout occurred</title></html>", 524, kind="text/html"), ModelTimeout),
 ]
 
 
@@ -459,14 +501,333 @@ def test_errors_have_their_kinds_and_say_what_the_server_said(
     if isinstance(reply.body, dict):
         assert reply.body["error"]["message"][:20] in str(caught.value)
         assert caught.value.request_id == "req_1"
+        assert caught.value.code in (reply.body["error"]["type"], *reply.body["error"].get("details", {}).values())
     assert caught.value.retry_after == (7.0 if reply.status == 429 else None)
 
 
-def test_an_error_in_the_middle_of_a_stream_has_its_kind() -> None:
+IN_ANSWERS = [
+    ("overloaded_error", ModelOverloaded),
+    ("api_error", ModelOverloaded),
+    ("invalid_request_error", InvalidRequest),
+    ("not_found_error", InvalidRequest),
+    ("rate_limit_error", RateLimited),
+    ("timeout_error", ModelTimeout),
+    ("billing_error", QuotaExhausted),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("kind", "expected"), IN_ANSWERS)
+def test_an_error_in_an_answer_that_began_well_has_its_kind(
+    kind: str, expected: type[ModelError], streamed: bool
+) -> None:
+    error = {"type": "error", "error": {"type": kind, "message": "It is so."}}
     begun = events(message(text("Hello")))[:4]
-    broken = [*begun, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}]
-    with pytest.raises(ModelOverloaded, match="Overloaded"):
-        ask(AnthropicServer(lambda _: stream(broken)), streamed=True)
+    reply = stream([*begun, error]) if streamed else Reply(error)
+    with pytest.raises(expected, match="It is so") as caught:
+        ask(AnthropicServer(lambda _: reply), streamed=streamed)
+    assert type(caught.value) is expected
+
+
+def test_every_error_of_the_client_is_one_of_ours() -> None:
+    theirs = {
+        name: each for name, each in vars(anthropic).items() if inspect.isclass(each) and issubclass(each, Exception)
+    }
+    unmapped = {
+        name
+        for name, each in theirs.items()
+        if next(kind for kind in CLIENT_ERRORS.kinds if issubclass(each, kind)) is anthropic.AnthropicError
+    }
+    about_keys = {"AnthropicError", "CredentialsError", "IdentityTokenFileError", "WorkloadIdentityError"}
+    assert unmapped == about_keys
+    kinds = list(CLIENT_ERRORS.kinds)
+    for place, kind in enumerate(kinds):
+        assert not any(issubclass(later, kind) for later in kinds[place + 1 :]), kind
+
+
+@BOTH
+@pytest.mark.parametrize("status", [408, 504, 524])
+def test_a_proxy_that_has_waited_in_vain_does_not_say_that_nothing_was_done(status: int, streamed: bool) -> None:
+    with pytest.raises(ModelTimeout) as caught:
+        ask(AnthropicServer(lambda _: Reply("", status)), streamed=streamed, max_tokens=50)
+    assert caught.value.usage is not None
+    assert (caught.value.usage.output_tokens, caught.value.usage.estimates) == (50, 1)
+
+
+# -- who is asked -----------------------------------------------------------------------------------------------------
+
+
+def test_two_servers_that_call_a_model_by_the_same_name_answer_each_for_itself() -> None:
+    store = MemoryStore()
+
+    async def main() -> list[str]:
+        async with model_server(says(text("A."))) as a, model_server(says(text("B."))) as b:
+            models = [
+                AnthropicChat("claude-test", each.base_url.removesuffix("/v1"), "k", retry=None, cache="store")
+                for each in (a, b, a)
+            ]
+            async with ExecutionState(store=store, run_id="r"):
+                return [await model.ask("Who?") for model in models]
+
+    assert asyncio.run(main()) == ["A.", "B.", "A."]
+
+
+def test_a_server_is_known_by_its_url_or_a_name_that_it_was_given_and_anthropics_own_by_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+    own = [AnthropicChat("m", url, "k") for url in (None, "https://api.anthropic.com", "https://api.anthropic.com/v1/")]
+    assert {(model.recorded_version, model.former_versions) for model in own} == {("1", ())}
+    proxy = AnthropicChat("m", "https://user:secret@gate.example.com/claude/?key=secret", "k")
+    assert (proxy.recorded_version, proxy.former_versions) == ("1 at https://gate.example.com/claude", ("1",))
+    named = AnthropicChat("m", "http://127.0.0.1:1", "k", endpoint="my proxy")
+    assert (named.recorded_version, named.keys_since) == ("1 at my proxy", 1)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")
+    assert AnthropicChat("m", None, "k").endpoint_identity == "http://127.0.0.1:1"
+
+
+def test_what_was_recorded_before_its_server_was_a_part_of_keys_is_found() -> None:
+    """Versions before kept the servers of other models in keys, and that of this one not, unless it had a name."""
+    server, store = says(text("Yes.")), MemoryStore()
+
+    async def main(**settings: Any) -> str:
+        async with served(server, **settings) as model, ExecutionState(store=store, run_id="r", reuse=True):
+            return await model.ask("Hello?")
+
+    async def before() -> None:
+        journal = await store.open_run(RunRequest("r", "before", facts=fact_of_keys(ENDPOINTS)))
+        await journal.close(ExecutionStatus.COMPLETED)
+
+    for settings, requests in (({}, 1), ({"endpoint": "another"}, 2)):
+        store = MemoryStore()
+        server.bodies.clear()
+        asyncio.run(main(endpoint=""))
+        asyncio.run(before())
+        assert asyncio.run(main(**settings)) == "Yes."
+        assert len(server.bodies) == requests
+
+
+def test_objects_that_ask_one_server_with_one_key_wait_together() -> None:
+    first = AnthropicChat("m", "http://127.0.0.1:1", "k")
+    assert first.pause is AnthropicChat("m", "http://127.0.0.1:1/", "k", thinking=2_000).pause
+    others = [("m", "http://127.0.0.1:2", "k"), ("m", "http://127.0.0.1:1", "other"), ("n", "http://127.0.0.1:1", "k")]
+    assert all(first.pause is not AnthropicChat(*other).pause for other in others)
+
+
+@pytest.mark.parametrize("told", ["reset", "retry-after"])
+def test_a_limit_that_is_spent_is_waited_for_by_all_and_is_no_failed_attempt(told: str) -> None:
+    asked: list[float] = []
+    refused = asyncio.Event()
+
+    def answering(_: dict[str, Any]) -> Any:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            return message(text("Yes."))
+        refused.set()
+        later = (datetime.now(UTC) + timedelta(seconds=0.3)).isoformat().replace("+00:00", "Z")
+        reset = {"anthropic_ratelimit_requests_remaining": "0", "anthropic_ratelimit_requests_reset": later}
+        return problem(429, "rate_limit_error", "no", **(reset if told == "reset" else {"retry_after": "0.3"}))
+
+    async def main() -> list[str]:
+        async with model_server(AnthropicServer(answering)) as running, ExecutionState():
+            place = running.base_url.removesuffix("/v1")
+            models = [AnthropicChat("m", place, "k", retry=RetryPolicy(max_attempts=1)) for _ in range(3)]
+            first = asyncio.ensure_future(models[0].ask("0"))
+            await refused.wait()
+            await asyncio.sleep(0.05)  # its answer has come by now
+            return list(await asyncio.gather(first, *(model.ask("?") for model in models[1:])))
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == ["Yes."] * 3
+    assert len(asked) == 4
+    assert min(asked[1:]) - asked[0] >= 0.25
+
+
+# -- how it is asked --------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_not_known_is_asked_for_objects_by_a_tool_since_others_pass_over_the_field_for_them() -> None:
+    server = says(tool_use("t", "Verdict", mood="good", stars=4))
+    found = ask(server, call={"output": Verdict}, dialect=None)
+    assert found.output == Verdict(mood="good", stars=4)
+    assert "output_config" not in server.bodies[0]
+    assert AnthropicChat("m", api_key="k").provider.output == "native"
+    assert AnthropicChat("m", "https://api.anthropic.com", api_key="k").provider.output_with_tools == "native"
+    with pytest.raises(ValueError, match="known are Anthropic"):
+        AnthropicChat("m", api_key="k", dialect="vLLM")
+
+
+def test_a_form_of_all_answers_is_refused_beside_tools_where_it_may_win_over_them() -> None:
+    extra = {"output_config": {"format": {"type": "json_schema", "schema": {}}}}
+    spec = ToolSpec(name="f")
+    for dialect, tools, is_refused in ((None, (spec,), True), (None, (), False), ("Anthropic", (spec,), False)):
+        model = AnthropicChat("m", "http://127.0.0.1:1", "k", extra=extra, dialect=dialect)
+        request = model.request("q", tools=tools)
+        if is_refused:
+            with pytest.raises(InvalidRequest, match="beside tools"):
+                model.body(request)
+        else:
+            assert model.body(request)["output_config"] == extra["output_config"]
+
+
+@pytest.mark.parametrize(
+    ("effort", "sent"),
+    [
+        ("high", {"output_config": {"effort": "high"}}),
+        ("minimal", {"output_config": {"effort": "low"}}),
+        ("none", {"thinking": {"type": "disabled"}}),
+        (None, {}),
+    ],
+)
+def test_how_much_it_shall_think_is_said_in_the_words_of_the_protocol(effort: str | None, sent: dict[str, Any]) -> None:
+    server = says(text("Yes."))
+    ask(server, reasoning_effort=effort)
+    names = ("output_config", "thinking")
+    assert {name: server.bodies[0][name] for name in names if name in server.bodies[0]} == sent
+
+
+def test_an_agent_says_how_much_its_model_shall_think_and_more() -> None:
+    server = says(text('{"mood": "good", "stars": 4}'))
+
+    async def main() -> Any:
+        async with served(server, temperature=0.1, thinking="adaptive") as model:
+            agent = Agent(
+                name="judge", llm=model, output=Verdict, reasoning_effort="low", temperature=1.0,
+                parallel_tool_calls=False, tools=[Tool(name="f", handler=_nothing)],
+            )  # fmt: skip
+            return await run(agent, "Well?")
+
+    assert asyncio.run(main()) == Verdict(mood="good", stars=4)
+    body = server.bodies[0]
+    assert body["temperature"] == 1.0
+    assert body["thinking"] == {"type": "adaptive"}
+    assert body["output_config"]["effort"] == "low"
+    assert body["output_config"]["format"]["type"] == "json_schema"
+    assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+async def _nothing(city: str) -> str:
+    """Nothing."""
+    return ""
+
+
+def test_a_model_behind_others_thinks_as_much_as_it_is_told() -> None:
+    server = says(text("Yes."))
+
+    async def main() -> str:
+        async with served(server, thinking=2_000) as model:
+            both = Fallback(model, AnthropicChat("other", api_key="k"))
+            return await both.ask("Hello?")
+
+    assert asyncio.run(main()) == "Yes."
+    assert server.bodies[0]["thinking"] == {"type": "enabled", "budget_tokens": 2_000}
+    assert server.bodies[0]["max_tokens"] == 6_096
+
+
+def test_a_model_that_writes_less_than_is_asked_for_by_default_is_asked_for_that() -> None:
+    for limit_, tokens in ((1_000, 1_000), (64_000, 4_096)):
+        model = AnthropicChat("m", api_key="k", max_output=limit_)
+        request = model.request("Hello?")
+        assert model.body(request)["max_tokens"] == model.estimate(request).output_tokens == tokens
+
+
+# -- what is made of answers ------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_an_answer_that_cannot_be_read_is_asked_for_once_more_and_its_usage_counts(streamed: bool) -> None:
+    bad = {**message(text("?")), "stop_reason": "tool_use"}
+    server = AnthropicServer(lambda _: stream(events(bad)) if streamed else Reply(bad))
+    spent: list[Usage] = []
+
+    async def main() -> None:
+        policy = RetryPolicy(max_attempts=3)
+        async with served(server, stream=streamed, retry=policy) as model, ExecutionState() as state:
+            with pytest.raises(UnreadableAnswer):
+                await model.ask("Hello?")
+            spent.append(state.spent.usage)
+
+    asyncio.run(main())
+    assert len(server.bodies) == 2
+    assert spent == [Usage(20, 10, requests=2)]
+
+
+def test_thoughts_without_a_word_are_no_answer() -> None:
+    for blocks in ((), (thinking("Hm."),), (text(""), {"type": "redacted_thinking", "data": "x"})):
+        with pytest.raises(UnreadableAnswer, match="empty"):
+            ask(says(*blocks))
+
+
+def test_the_usage_is_found_in_an_answer_that_is_damaged_behind_it() -> None:
+    usage = {"input_tokens": 7, "cache_read_input_tokens": 20, "output_tokens": 5}
+    damaged = json.dumps({"usage": usage, **message(text("Yes."), usage=usage)})[:-20]
+    with pytest.raises(IncompleteAnswer) as caught:
+        ask(AnthropicServer(lambda _: Reply(damaged)))
+    assert caught.value.usage == Usage(27, 5, cached_tokens=20, requests=1)
+
+
+def test_an_answer_that_says_no_usage_is_estimated_and_of_two_reports_the_larger_one_counts() -> None:
+    for usage in ({}, {"input_tokens": 0, "output_tokens": 0}):
+        used = ask(AnthropicServer(lambda _, usage=usage: Reply(message(text("Yes."), usage=usage)))).usage
+        assert used.estimates == 1
+        assert used.output_tokens > 0
+    sound = events(message(text("Yes."), usage={"input_tokens": 70, "output_tokens": 9}))
+    sound[-2]["usage"] = {"input_tokens": 0, "output_tokens": 9}
+    assert ask(AnthropicServer(answered(sound)), streamed=True).usage == Usage(70, 9, requests=1)
+
+
+@pytest.mark.parametrize("place", ["usage", "header"])
+def test_what_a_proxy_says_about_the_cost_stands_above_the_price(place: str) -> None:
+    usage = {"input_tokens": 7, "output_tokens": 5, **({"cost": 0.5} if place == "usage" else {})}
+    headers = {"x-litellm-response-cost": "0.5"} if place == "header" else {}
+    server = AnthropicServer(lambda _: Reply(message(text("Yes."), usage=usage), headers=headers))
+    assert ask(server, price=Price(1.0, 1.0)).usage.cost == 0.5
+
+
+CUT_OFF = ["max_tokens", "model_context_window_exceeded", "refusal", "pause_turn", None]
+
+
+@BOTH
+@pytest.mark.parametrize("reason", CUT_OFF)
+def test_a_tool_call_that_was_cut_off_by_whatever_is_not_made(reason: str | None, streamed: bool) -> None:
+    called: list[str] = []
+
+    @tool
+    async def drop(folder: str = "all") -> str:
+        """Drop it."""
+        called.append(folder)
+        return "done"
+
+    cut = {**message(tool_use("t", "drop")), "stop_reason": reason}
+    server = AnthropicServer(lambda _: stream(events(cut)) if streamed else Reply(cut))
+
+    async def main() -> None:
+        async with served(server, stream=streamed) as model:
+            await run(Agent(name="a", llm=model, tools=[drop]), "Tidy up.")
+
+    with pytest.raises(ModelError):
+        asyncio.run(main())
+    assert called == []
+
+
+def test_the_pieces_of_an_answer_that_comes_to_nothing_are_void() -> None:
+    told: list[ChatDelta] = []
+    sound = events(message(text("Hello you.")))
+
+    def answering(_: dict[str, Any]) -> Reply:
+        return stream(sound if told else sound[:5])
+
+    async def listen(event: ExecutionEvent[Any]) -> None:
+        if event.progress is not None:
+            told.append(event.progress)
+
+    async def main() -> str:
+        async with served(AnthropicServer(answering), stream=True, retry=RetryPolicy(initial_delay=0.0)) as model:
+            return await run(lambda: model.ask("Hello?"), subscribers=[listen])
+
+    assert asyncio.run(main()) == "Hello you."
+    void = [number for number, each in enumerate(told) if each.void]
+    assert len(void) == 1
+    assert "".join(each.text for each in told[void[0] :]) == "Hello you."
 
 
 def always(reply: Reply) -> Callable[[dict[str, Any]], Reply]:
@@ -506,7 +867,7 @@ def test_what_is_sent_as_the_greatest_length_is_what_budgets_reserve() -> None:
 def test_more_of_a_block_that_has_ended_belongs_to_nothing() -> None:
     sound = events(message(text("Hello"), text("you")))
     late = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "!"}}
-    with pytest.raises(IncompleteAnswer, match="not open"):
+    with pytest.raises(UnreadableAnswer, match="not open"):
         ask(AnthropicServer(answered([*sound[:-2], late, *sound[-2:]])), streamed=True)
 
 

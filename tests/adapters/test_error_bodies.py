@@ -25,7 +25,7 @@ from rh_agents.core.errors import (
     RateLimited,
     RequestTooLarge,
 )
-from rh_agents.llms._openai_errors import LOADING, error_of_body, error_of_status
+from rh_agents.llms._client_errors import LOADING, error_of_body, error_of_status
 from rh_agents.llms._waits import advice_in, wait_asked_for
 
 NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
@@ -367,6 +367,20 @@ BODIES: dict[str, tuple[int, Any, type[ModelError], str]] = {
         ModelTimeout,
         "A timeout occurred",
     ),
+    "a proxy that got no answer in time": (504, "upstream request timeout", ModelTimeout, "upstream request timeout"),
+    "Anthropic, spend": (
+        400,
+        {
+            "type": "error",
+            "error": {
+                "type": "invalid_request_error",
+                "message": "Not this month.",
+                "details": {"error_code": "enforced_spend_limit_reached"},
+            },
+        },
+        QuotaExhausted,
+        "Not this month.",
+    ),
     "a plain text": (404, "404 page not found", InvalidRequest, "404 page not found"),
     "nothing": (500, "", ModelOverloaded, "the server does not say why"),
     "a list of texts": (400, {"errors": ["a is wrong", "b is wrong"]}, InvalidRequest, "a is wrong; b is wrong"),
@@ -393,6 +407,8 @@ def test_an_error_with_status_200_has_the_kind_that_its_body_says() -> None:
     assert (type(limited), limited.status, str(limited)) == (RateLimited, 429, "m: slow down")
     assert type(error_of_body({"message": "internal", "code": 500}, "m")) is ModelOverloaded
     assert type(error_of_body("busy", "m")) is ModelOverloaded
+    assert type(error_of_body({"message": "no such field", "type": "invalid_request_error"}, "m")) is InvalidRequest
+    assert type(error_of_body({"message": "x", "status": "INVALID_ARGUMENT"}, "m")) is InvalidRequest
     assert type(error_of_body({"message": "Incorrect API key provided"}, "m")) is AccessDenied
 
 

@@ -14,13 +14,21 @@ from rh_agents import Agent, ExecutionState, ExecutionStatus, MemoryStore, Retry
 from rh_agents import run as run_workflow
 from rh_agents.core.chat import ChatRequest, FinishReason, Message, ToolCall, ToolSpec
 from rh_agents.core.codec import canonical
-from rh_agents.core.errors import AnswerTruncated, IncompleteAnswer, ModelError, ModelOverloaded, PermanentModelError
+from rh_agents.core.errors import (
+    AnswerTruncated,
+    IncompleteAnswer,
+    InvalidRequest,
+    ModelError,
+    ModelOverloaded,
+    PermanentModelError,
+)
 from tests.services.model_server import Exchange, Reply, answer, error, model_server, streamed, tool_calls
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents.llms import OpenAIChat
-from rh_agents.llms._openai_answer import FINISH_REASONS
+from rh_agents.llms._finish_reasons import FINISH_REASONS
+from rh_agents.llms._openai_request import GRAMMARS
 from rh_agents.llms._providers import PROVIDERS
 
 T = TypeVar("T")
@@ -136,9 +144,9 @@ def conversed(
 ) -> tuple[Any, list[Json]]:
     async def main() -> tuple[Any, list[Json]]:
         async with model_server(answering) as server:
-            choice = options.pop("tool_choice", None)
+            choice, output = options.pop("tool_choice", None), options.pop("output", Larger)
             model = OpenAIChat("m", base_url=server.base_url, api_key="x", **options)
-            agent = Agent(name="a", llm=model, tools=list(tools), output=Larger, tool_choice=choice)
+            agent = Agent(name="a", llm=model, tools=list(tools), output=output, tool_choice=choice)
             found = await run_workflow(agent, "Which is larger?")
             await model.aclose()
             return found, [exchange.body for exchange in server.exchanges]
@@ -188,6 +196,32 @@ def test_a_grammar_that_would_win_over_the_tools_is_not_asked_for() -> None:
         return answer('{"larger": "Bergen"}') if exchange.body.get("response_format") else model_of(exchange)
 
     assert conversed(grammar)[0] == RIGHT
+
+
+JSON_MODE = {"type": "json_object"}
+
+
+@pytest.mark.parametrize("output", [Larger, None])
+@pytest.mark.parametrize("field", GRAMMARS)
+def test_a_grammar_of_the_programs_own_that_would_win_over_the_tools_is_refused_with_the_remedy(
+    field: str, output: Any
+) -> None:
+    with pytest.raises(InvalidRequest, match=rf'{field} in extra= beside tools.*output=.*output_mode="native"'):
+        conversed(model_of, output=output, extra={field: JSON_MODE})
+
+
+def test_a_grammar_of_the_programs_own_is_sent_where_it_keeps_the_model_from_nothing() -> None:
+    def sent(*tools: Any, choice: str | None = None, **settings: Any) -> Any:
+        model = OpenAIChat("m", base_url="http://127.0.0.1/v1", api_key="x", extra={"response_format": JSON_MODE})
+        model = model.model_copy(update=settings)
+        return model.body(model.request("q", tools=tools, tool_choice=choice))["response_format"]
+
+    assert sent() == JSON_MODE
+    assert sent(population, choice="none") == JSON_MODE
+    assert sent(population, output_mode="native") == JSON_MODE
+    assert sent(population, dialect="OpenAI") == JSON_MODE
+    for harmless in (None, {"type": "text"}):
+        assert sent(population, extra={"response_format": harmless}) == harmless
 
 
 def test_an_answer_beside_other_calls_is_a_guess_and_not_taken() -> None:

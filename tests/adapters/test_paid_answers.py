@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -301,12 +302,36 @@ def test_usage_is_found_wherever_it_stands(name: str) -> None:
     data, expected = USAGES[name]
     assert usage_in(data) == expected
     if expected is not None and data.get("usage"):
-        assert salvaged_usage(b'{"choices": [' + json.dumps(data).encode() + b", ...") == expected
+        assert salvaged_usage(b'{"choices": [' + json.dumps(data).encode() + b", ...", usage_in) == expected
 
 
 def test_what_the_provider_says_about_the_cost_stands_above_the_price() -> None:
     found, usage, _ = spent_on(answer("x", usage={**TOLD, "cost": 0.5}))
     assert found.usage.cost == usage.cost == 0.5
+
+
+def test_what_a_proxy_says_about_the_cost_in_a_header_counts_for_whole_answers() -> None:
+    """At the beginning of a stream nobody knows it: there, what comes in the answer counts."""
+    for told, cost in (("0.5", 0.5), ("0.0", PAID.cost), ("None", PAID.cost), ("-1", PAID.cost), ("nan", PAID.cost)):
+        headers = {"x-litellm-response-cost": told}
+        found, usage, _ = spent_on(replace(answer("x", usage=TOLD), headers=headers))
+        assert found.usage.cost == usage.cost == pytest.approx(cost)
+    reply = replace(streamed(PIECES), headers={"x-litellm-response-cost": "0.5"})
+    _, usage, _ = spent_on(reply, stream=True)
+    assert usage.cost == pytest.approx(PAID.cost)
+
+
+def test_what_a_proxy_says_about_the_cost_of_an_answer_that_cannot_be_read_counts() -> None:
+    reply = replace(answer("x", usage=TOLD, finish_reason="odd"), headers={"x-litellm-response-cost": "0.5"})
+    _, usage, _ = spent_on(reply)
+    assert (usage.cost, usage.output_tokens) == (0.5, PAID.output_tokens)
+
+
+@pytest.mark.parametrize("status", [408, 504, 524])
+def test_a_proxy_that_has_waited_in_vain_does_not_say_that_nothing_was_done(status: int) -> None:
+    failure, usage, requests = spent_on(Reply("<html>", status, kind="text/html"), max_tokens=50, retry=None)
+    assert isinstance(failure, ModelTimeout)
+    assert (requests, usage.requests, usage.estimates, usage.output_tokens) == (1, 1, 1, 50)
 
 
 # -- streams that begin anew ------------------------------------------------------------------------------------------

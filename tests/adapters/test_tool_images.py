@@ -14,7 +14,7 @@ from tests.services.model_server import answer, model_server, tool_calls
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents.llms import OpenAIChat
-from rh_agents.llms._providers import provider_at
+from rh_agents.llms._providers import CHAT
 
 DOT = ImagePart.from_bytes(b"dot")
 PAGE = DocumentPart.from_bytes(b"%PDF-", name="a.pdf")
@@ -67,7 +67,7 @@ def test_a_server_that_insists_gets_words_of_the_assistant_between_tools_and_the
         assert roles[-3:] == ["tool", "assistant", "user"]
     plain = [Message.user("Look."), asking("a"), Message.tool("a", "x")]
     assert [message["role"] for message in sent(plain, assistant_after_tools=True)] == ["user", "assistant", "tool"]
-    assert provider_at("https://api.mistral.ai/v1").assistant_after_tools
+    assert CHAT.at("https://api.mistral.ai/v1").assistant_after_tools
     assert OpenAIChat("m", base_url="http://127.0.0.1:1/v1", assistant_after_tools=True).says_something_after_tools
     assert not OpenAIChat("m", api_key="x").says_something_after_tools
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents.core.chat import ChatResponse
-from rh_agents.core.errors import ModelError
+from rh_agents.core.errors import IncompleteAnswer, ModelError
 from tests.services.anthropic_server import events, message, stream, text, thinking, tool_use
 
 pytest.importorskip("anthropic", reason="anthropic is not installed: pip install 'rh_agents[anthropic]'")
 
-from rh_agents.llms._anthropic_answer import AnswerInPieces, read_json
+from rh_agents.llms._anthropic_answer import AnswerInPieces
+from rh_agents.llms._server_json import read_json
 from rh_agents.llms._sse import server_events
 
 ANSWER = message(
@@ -38,12 +39,12 @@ async def reading(pieces: list[bytes]) -> ChatResponse:
         for piece in pieces:
             yield piece
 
-    answer = AnswerInPieces()
+    answer = AnswerInPieces("claude")
     async for event in server_events(sent()):
         answer.add(read_json(event.data))
         if answer.is_whole:
-            break
-    return answer.whole()
+            return answer.whole()
+    raise IncompleteAnswer("the stream broke off")
 
 
 def read(pieces: list[bytes]) -> ChatResponse:
