@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from rh_agents.core._breaking import attempt_under
+from rh_agents.core._cut_off import cancellations, is_cut_off
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._foreign import without_our_frames
 from rh_agents.core._gate import Passage
@@ -62,6 +63,8 @@ class Job:
     """Whether its outcome is there already, so that nothing is called."""
     is_dismissed: bool = False
     """Whether its group has no more use for it. Its cancellation is then an outcome; that of a shutdown is none."""
+    is_cancelled: bool = False
+    """Whether its group has cancelled it, for whatever reason."""
     is_announced: bool = False
     """Whether events have told of its start."""
     may_be_done: bool = False
@@ -295,6 +298,8 @@ async def _run(job: Job, scope: Scope) -> ExecutionResult[Any]:
             return await _with_its_result(job, _recover(job))
         scope.owner = asyncio.current_task()
     run.expect_running()
+    if job.parent.stop is not None:
+        job.parent.expect_no_stop(asyncio.current_task())
     clock = asyncio.get_running_loop().time
     started = clock()
     run.call_began()
@@ -393,7 +398,7 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
     told, scope = job.is_told, job.scope
     clock = asyncio.get_running_loop().time
     started = clock()
-    cancellations = _cancellations()
+    before = cancellations()
     try:
         if job.is_simple:
             job.attempts = 1
@@ -409,12 +414,27 @@ async def _execute(job: Job) -> ExecutionResult[Any]:
     except StoreError:
         raise
     except FAILURES as raised:
-        if not job.is_dismissed and _cancellations() > cancellations:
+        if not job.is_dismissed and is_cut_off(job, raised, before):
             raise _cut_off(job, failure_of(raised)) from raised
+        if not job.is_dismissed and scope.stop is not None:
+            raise await _hidden_stop(job, scope.stop) from raised
         job.result = _failed(job, failure_of(raised), started)
+    except BaseExceptionGroup as raised:  # of several tasks, see `rh_agents.core._stops`
+        if scope.stop is None:
+            raise
+        raise await _hidden_stop(job, scope.stop) from raised
     else:
+        if scope.stop is not None:
+            raise await _hidden_stop(job, scope.stop)
         job.result = _succeeded(job, value, started)
     return await _conclude(job)
+
+
+async def _hidden_stop(job: Job, stop: StopRun) -> StopRun:
+    """Why a call cannot go on, though its body has come to a value or an error all the same."""
+    if job.is_told:
+        await _tell_stopped(job, stop)
+    return stop | stop
 
 
 # The frames from here up to the caller may not hold the result or its error when they have ended, see `Job.let_go`.
@@ -518,7 +538,7 @@ async def _settle(job: Job, result: ExecutionResult[Any]) -> ExecutionResult[Any
     job.has_settled = True
     if outcome is not None and job.postponed is None:
         job.postponed = Postponed()
-    if job.settled is not None and _cancellations():
+    if job.settled is not None and cancellations():
         await _absorb_cancellation()  # of a group that waits for this very outcome
     try:
         counts = await job.run.record(event, outcome, postponed=job.postponed)
@@ -607,7 +627,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
     if job.key is not None:
         job.attempts = job.run.attempts_before(job.key)
         job.lost = job.run.lost_before(job.key)
-    cancellations = _cancellations()
+    before = cancellations()
     while True:
         try:
             return await _attempt(job)
@@ -615,7 +635,7 @@ async def _attempt_until_done(job: Job, clock: Callable[[], float], told: bool) 
             raise
         except Exception as error:
             delay, lost = None, 0
-            if _cancellations() == cancellations:
+            if job.scope.stop is None and not is_cut_off(job, error, before):
                 if isinstance(error, WorkerLost) and error.has_begun:
                     delay = await after_loss(job, error)
                     lost = job.lost
@@ -636,12 +656,6 @@ async def _absorb_cancellation() -> None:
         await asyncio.sleep(0)
     except asyncio.CancelledError:
         return
-
-
-def _cancellations() -> int:
-    """How often the task has been told to end: an error of its cleanup is no reason to start anew."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
 
 
 async def _attempt(job: Job) -> Any:

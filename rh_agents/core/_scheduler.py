@@ -542,6 +542,8 @@ class Scheduler:
         self.discard()
         for member in self._running.values():
             if member.task is not None and cancels and not self._is_spared(member):
+                if member.job is not None:
+                    member.job.is_cancelled = True
                 member.task.cancel()
         if self._recovers_on:
             self.fill()

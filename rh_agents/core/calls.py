@@ -14,7 +14,7 @@ from rh_agents.core._unstarted import Unstarted, Use, short_repr
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address
 from rh_agents.core.codec import canonical, canonical_arguments
-from rh_agents.core.errors import UndefinedOrderError, UndefinedOrderWarning
+from rh_agents.core.errors import StopRun, UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.keys import child_key, identity
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult
@@ -90,6 +90,9 @@ class Call(Unstarted, Generic[T]):
                 return self._counted(run, await run_job(job))
             async with caller.passage.lent():
                 return self._counted(run, await run_job(job))
+        except StopRun as stop:
+            scope.tell_stop(stop)
+            raise
         finally:
             current_scope.reset(token)
             job.let_go()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-import operator
 import random
 import time
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping, Sequence
 from contextvars import Token
 from hashlib import sha256
 from types import TracebackType
@@ -22,6 +21,7 @@ from rh_agents.core._lag import watched_loops
 from rh_agents.core._loops import CallsBegun, Home, home
 from rh_agents.core._opening import StoreLike, opened_store
 from rh_agents.core._recording import Recording, make_owner
+from rh_agents.core._stops import stop_in
 from rh_agents.core._validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
@@ -392,9 +392,11 @@ class ExecutionState:
             current_scope.reset(self._token)
             self._token = None
         was_cut_off = self._let_go_of_the_task()
-        stop = _stop_in(error)
+        stop = stop_in(error)
         if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):
             stop = self._interruption.stop
+        if stop is None and (error is None or isinstance(error, Exception)):
+            stop = self.root.stop  # the program has hidden it
         if stop is not None:
             await self._stopped(stop)
         elif error is None:
@@ -744,26 +746,6 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
-
-
-def _stop_in(error: BaseException | None) -> StopRun | None:
-    """Why the program could not go on, if that is all that is wrong; several tasks may say so in a group."""
-    if isinstance(error, StopRun):
-        return error
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    stops, rest = error.split(StopRun)
-    if stops is None or rest is not None:
-        return None
-    return functools.reduce(operator.or_, _leaves(stops))
-
-
-def _leaves(error: BaseException) -> Iterator[StopRun]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    elif isinstance(error, StopRun):
-        yield error
 
 
 def _call(function: Callable[[str], None] | None, reason: str) -> None:

@@ -18,6 +18,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rh_agents.core._cut_off import cancellations, is_cut_off
 from rh_agents.core._decision import can_end_again
 from rh_agents.core._members import (
     FUNCTION_ACTOR,
@@ -35,6 +36,7 @@ from rh_agents.core._reason import Reason, add_failures
 from rh_agents.core._roster import Roster
 from rh_agents.core._runner import Job
 from rh_agents.core._scheduler import Scheduler
+from rh_agents.core._stops import stop_behind
 from rh_agents.core._stream import ResultStream
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address, member_address
@@ -143,7 +145,6 @@ class ParallelExecutionManager:
         self._told_ending = False
         self._is_forced = False
         self._recorded_reason: BaseException | None = None
-        self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0
         self._tracker = ParallelGroupTracker(group_id="", name=self.name)
         self._timer: asyncio.TimerHandle | None = None
@@ -166,8 +167,8 @@ class ParallelExecutionManager:
         scope = current if current is not None and current.run is run else run.root
         self._scope = scope
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._cancellations = 0 if self._task is None else self._task.cancelling()
+        scope.expect_no_stop(asyncio.current_task())
+        self._cancellations = cancellations()
         if run.records:
             number = scope.count(b"group:" + self.name.encode("utf-8", "surrogatepass"))
             self.group_id: str = group_key(scope.key, self.name, number).hex()[:32]
@@ -296,20 +297,16 @@ class ParallelExecutionManager:
 
     async def _abandon(self, error: BaseException) -> None:
         """The block raised, or was cancelled: nothing of the group goes on, and what it had is not hidden."""
-        if isinstance(error, StopRun):  # nobody is to blame: what runs comes to its end
-            self._scheduler.drain(error)
+        stop = None if isinstance(error, asyncio.CancelledError) else stop_behind(error)
+        if stop is not None:  # nobody is to blame: what runs comes to its end
+            self._scheduler.drain(stop)
         else:
-            is_left = isinstance(error, Exception) and not self._is_cancelled_from_outside
+            is_left = isinstance(error, Exception) and not is_cut_off(self._scope.job, error, self._cancellations)
             self._halt(cause=EndingCause.LEFT if is_left else None, message=describe_error(error))
         await self._scheduler.join()
         self._find_reason()
         if error is not self._reason.error:
             add_failures(error, self.name, self._unread)
-
-    @property
-    def _is_cancelled_from_outside(self) -> bool:
-        """Whether the task of the block is told to end, whatever error it makes of that."""
-        return self._task is not None and self._task.cancelling() > self._cancellations
 
     async def _close(self, status: GroupStatus) -> None:
         self._stop_timer()
@@ -419,7 +416,11 @@ class ParallelExecutionManager:
             self._reason.note(self._timed_out())
         if not self._is_to_be_told:
             self._raise_reason()
-        self._run.expect_running()
+        try:
+            self._run.expect_running()
+        except StopRun as stop:
+            self._scope.tell_stop(stop)
+            raise
         if self._scheduler.is_halted and not self._is_to_be_told:
             raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
 
@@ -768,6 +769,7 @@ class ParallelExecutionManager:
     def _raise_stop(self) -> None:
         """Some members have no result because the run is being stopped, or waits for somebody."""
         if self._scheduler.stop is not None:
+            self._scope.tell_stop(self._scheduler.stop)
             raise self._scheduler.stop
 
     def _raise_end(self) -> None:

@@ -13,6 +13,7 @@ from rh_agents.core.keys import again_key
 if TYPE_CHECKING:
     from rh_agents.core._ledger import Ledger
     from rh_agents.core._runner import Job
+    from rh_agents.core.errors import StopRun
     from rh_agents.core.groups import GroupEnding
     from rh_agents.core.ports import RunHandle
 
@@ -108,6 +109,7 @@ class Scope:
         depth: how many calls there are around it.
         ledgers: the budgets that count what is spent here, the innermost last.
         own_calls: for each agent that is under way here, how often it was called by itself, directly or not.
+        stop: why the call cannot go on for now, if something that it called has told its body so.
     """
 
     owner: Claimant | None = None
@@ -118,6 +120,7 @@ class Scope:
     depth: int = 0
     ledgers: tuple[Ledger, ...] = ()
     own_calls: dict[str, OwnCalls] | None = None
+    stop: StopRun | None = None
     _counts: DigestTable | None = None
     """For each identity, how often it was counted; above that, the number of the claimant that did it last."""
     _others: _Others | None = None
@@ -147,6 +150,15 @@ class Scope:
         self.attempt = attempt
         if attempt > 1:
             self._counts = self._others = self._open_groups = None
+
+    def tell_stop(self, stop: StopRun) -> None:
+        """The body of the call is told that it cannot go on. What it makes of that is no outcome."""
+        self.stop = (self.stop or stop) | stop  # a new one: this one will lead to the frames that it has passed
+
+    def expect_no_stop(self, task: Claimant | None) -> None:
+        """Raise `StopRun` if the task executes the call, and has been told that the call cannot go on."""
+        if self.stop is not None and task is self.owner:
+            raise self.stop | self.stop
 
     @property
     def generation(self) -> Generation:

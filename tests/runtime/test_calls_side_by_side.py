@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, RunAwaiting, RunStopped
+from rh_agents import ExecutionState, RetryPolicy, RunAwaiting, RunStopped, agent, parallel
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import World
 
@@ -96,5 +96,77 @@ def test_a_cancellation_meanwhile_ends_it_and_leaves_the_run_to_be_gone_on_with(
         assert task.cancelled()
         assert (await there.info()).owner is None
         await asyncio.sleep(10)
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("where", ["alone", "in a group"])
+def test_a_task_group_that_fails_in_an_agent_is_the_failure_of_that_agent(where: str) -> None:
+    """Up to Python 3.12 it leaves a cancellation of its own behind, which was meant for nobody else."""
+    there = World()
+    there.down = ["b"]
+    fetch = there.make_fetch()
+
+    async def one(page: str) -> Any:
+        return await fetch(page)
+
+    @agent(retry=RetryPolicy(max_attempts=2, initial_delay=1))
+    async def survey() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for page in "ab":
+                tasks.create_task(one(page))
+
+    @agent
+    async def report() -> None:
+        failures: list[BaseException] = []
+        try:
+            await survey()
+        except ExceptionGroup as error:
+            failures += error.exceptions
+        if failures:
+            raise LookupError(f"no report: {failures}")
+
+    async def work() -> Any:
+        with pytest.raises(LookupError, match="b is down"):
+            if where == "alone":
+                await report()
+            else:
+                async with parallel() as p:
+                    p.add(report())
+                    [result] = await p.gather()
+                    result.unwrap()
+        return await fetch("c")
+
+    async def main() -> None:
+        for _ in range(2):
+            async with there.again(retry_failed=False):
+                assert await work() == "c"
+        assert there.calls == ["a", "b", "b", "c"], "the second attempt gets what the first one paid for"
+
+    run_virtually(main)
+
+
+def test_a_block_that_a_task_group_has_ended_has_left_its_group() -> None:
+    there = World()
+    there.down, there.seconds = ["b"], {"y": 0.2}
+    fetch = there.make_fetch()
+
+    async def one(page: str) -> Any:
+        return await fetch(page)
+
+    async def work() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with parallel(max_workers=1) as p:
+                p.map(fetch, ["x", "y", "z"])
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(one("b"))
+
+    async def main() -> None:
+        async with there.again():
+            await work()
+        assert there.forget() == ["x", "b"]
+        async with there.again(retry_failed=False):
+            await work()
+        assert there.begun == [], "nothing that had not begun begins"
 
     run_virtually(main)
