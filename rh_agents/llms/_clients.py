@@ -23,7 +23,7 @@ from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price, Usage
 from rh_agents.llms._client_errors import ClientErrors
-from rh_agents.llms._endpoints import endpoint_of, given_or_environment
+from rh_agents.llms._endpoints import credentials_in, endpoint_of, given_or_environment
 from rh_agents.llms._finish_reasons import checked_reasons
 from rh_agents.llms._http import UNSAID, was_not_sent
 from rh_agents.llms._openai_usage import cost_in_headers, salvaged_usage
@@ -163,12 +163,15 @@ class ClientModel(ChatModel):
 
     def _register_secrets(self) -> None:
         """Keep the key out of everything that people read, and out of stores."""
-        server = self.base_url or self.protocol.own.name
+        credentials = list(credentials_in(self.address))
+        server = self._url_identity if credentials else self.base_url or self.protocol.own.name
         if self.api_key is not None:
             register_found(f"api key for {server}", self.api_key.get_secret_value())
         for name, value in self.headers.items():
             if is_credential_name(name):
                 register_found(f"{name} for {server}", value.rpartition(" ")[2])
+        for name, value in credentials:
+            register_found(f"{name} for {server}", value)
 
     async def __aenter__(self) -> Self:
         return self

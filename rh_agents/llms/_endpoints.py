@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["endpoint_of", "given_or_environment"]
+from rh_agents.core.redaction import is_credential_name
+
+__all__ = ["credentials_in", "endpoint_of", "given_or_environment"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -42,3 +45,11 @@ def endpoint_of(base_url: str | None, own: str) -> str:
     path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
     found = f"{scheme}://{place}{path}"
     return "" if re.fullmatch(own, found) else found
+
+
+def credentials_in(base_url: str | None) -> Iterator[tuple[str, str]]:
+    """What in a URL says who asks, and is nobody else's business: each with its name."""
+    parts = urlsplit(base_url or "")
+    if parts.password:
+        yield "password", unquote(parts.password)
+    yield from ((name, value) for name, value in parse_qsl(parts.query) if is_credential_name(name))

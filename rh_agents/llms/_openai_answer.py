@@ -88,6 +88,7 @@ class AnswerInPieces:
         self._ended: Any = None
         self._model = ""
         self._id = ""
+        self._choice: Any = None
         self.usage: Usage | None = None
         """What it has used, as far as it has said so."""
 
@@ -101,14 +102,29 @@ class AnswerInPieces:
         _check_errors(data, self._name)
         self._model = text_at(data.get("model"), "model") or self._model
         self._id = text_at(data.get("id"), "id") or self._id
-        choice = _choice(data.get("choices"))
+        choice = self._choice_in(data.get("choices"))
         if choice is None:
-            return []  # the piece that tells the usage
+            return []  # the piece that tells the usage, or one of another answer
         if choice.get("error"):
             raise error_of_body(choice["error"], self._name)
         self._ended = choice.get("finish_reason") or self._ended
         self._said.add_verdict(choice)
         return self._add_delta(object_at(choice.get("delta") or {}, "delta"))
+
+    def _choice_in(self, choices: Any) -> Mapping[str, Any] | None:
+        """Of several answers to one question, which come in turns, the piece of the first: texts are not mixed."""
+        for each in listed(choices, "choices"):
+            choice = object_at(each, "choices[0]")
+            if self._choice is None:
+                self._choice = choice.get("index")
+            if choice.get("index") in (None, self._choice):
+                return choice
+        return None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has come of it, so that somebody has worked on it."""
+        return self._ended is not None or self._said.anything or bool(self._calls)
 
     def add_usage(self, data: Mapping[str, Any]) -> None:
         """Look at nothing but what a piece says about usage."""
@@ -156,6 +172,11 @@ class _Said:
         self._thoughts: list[str] = []
         self._filtered: set[str] = set()
         self._kept: dict[str, Any] = {}
+
+    @property
+    def anything(self) -> bool:
+        """Whether it says anything so far."""
+        return any(self._texts) or any(self._refusals) or bool(self._thoughts)
 
     def add_text(self, message: Mapping[str, Any]) -> list[ChatDelta]:
         """Take in a message, or a piece of one; what is new in it."""

@@ -154,8 +154,11 @@ def _at(data: Any, path: _Path) -> Any:
 
 
 def _amount(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number and value > 0 else 0.0
+    try:
+        number = 0.0 if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # JSON has no bound for numbers
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
 
 
 def _count(value: Any) -> int:

@@ -143,7 +143,7 @@ class OpenAIChat(ClientModel):
         events = server_events(pieces)
         try:
             async for kind, data in events:
-                if data == _END:
+                if data.strip() == _END:
                     if answer.usage is None:
                         await _hear_out(events, answer)
                     return tool.read(answer.whole())
@@ -154,12 +154,18 @@ class OpenAIChat(ClientModel):
                     await on_delta(tool.delta(delta))
             raise answer.broke_off()
         except ModelError as error:
-            error.usage = error.usage or answer.usage
+            error.usage = error.usage or self._used(request, answer)
             raise
         except self.client_errors.caught as error:
             found = self.client_errors.translate(error, self.name)
-            found.usage = answer.usage
+            found.usage = self._used(request, answer)
             raise found from error
+
+    def _used(self, request: ChatRequest, answer: AnswerInPieces) -> Usage | None:
+        """What a stream used that broke off: as it says, or what was reserved if somebody had begun to answer."""
+        if answer.usage is None and answer.has_begun:
+            return self.unanswered(request)
+        return answer.usage
 
     def _new_client(self, **common: Any) -> openai.AsyncOpenAI:
         client = http_client(openai.DefaultAsyncHttpxClient, common["timeout"])

@@ -734,6 +734,19 @@ def test_keys_are_registered_as_secrets() -> None:
             forget_secret(name)
 
 
+def test_what_a_url_says_about_who_asks_is_registered_as_a_secret() -> None:
+    url = "https://me:pass-0123456789@proxy.example/v1?api-version=1&api_key=query-0123456789"
+    OpenAIChat("m", base_url=url, api_key="key-0123456789")
+    server = "https://proxy.example/v1"
+    try:
+        assert redact("pass-0123456789") == f"<secret:password for {server}>"
+        assert redact("query-0123456789") == f"<secret:api_key for {server}>"
+        assert redact("key-0123456789") == f"<secret:api key for {server}>"
+    finally:
+        for name in ("password", "api_key", "api key"):
+            forget_secret(f"{name} for {server}")
+
+
 def test_the_key_of_the_environment_is_registered_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "env-0123456789")
 

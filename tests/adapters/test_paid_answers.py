@@ -69,6 +69,22 @@ def spent_on(reply: Reply | Answering, prompt: Any = "Hello?", **settings: Any) 
     return run(main())
 
 
+def test_of_several_answers_in_one_stream_the_first_is_the_answer() -> None:
+    one = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in ("one ", "is ", "whole")]
+    other = [{"choices": [{"index": 1, "delta": {"content": word}}]} for word in ("another ", "answer ", "")]
+    other[2]["choices"][0]["delta"] = {"tool_calls": call(index=0)}
+    ends = [
+        {"choices": [{"index": index, "delta": {}, "finish_reason": why}]}
+        for index, why in ((1, "length"), (0, "stop"))
+    ]
+    mixed = [piece for pair in zip(one, other, strict=True) for piece in pair]
+    found, _, _ = spent_on(streamed([*mixed, *ends, PIECES[-1]]), stream=True)
+    assert (found.text, found.finish_reason, found.tool_calls) == ("one is whole", "stop", ())
+    together = {"choices": [other[0]["choices"][0], {"index": 0, "delta": {"content": "!"}}]}
+    found, _, _ = spent_on(streamed([*mixed, together, *ends, PIECES[-1]]), stream=True)
+    assert found.text == "one is whole!"
+
+
 # -- what cannot be read ----------------------------------------------------------------------------------------------
 
 
@@ -243,6 +259,26 @@ def test_a_stream_that_breaks_counts_as_what_it_has_said_so_far() -> None:
     pieces = [{**PIECES[0], "usage": TOLD}, {"error": {"message": "busy", "code": "server_error"}}]
     _, usage, _ = spent_on(streamed(pieces), stream=True, retry=None)
     assert usage == PAID
+
+
+def test_a_stream_that_breaks_without_a_word_about_usage_counts_as_reserved_if_it_had_begun() -> None:
+    failed = {"error": {"message": "busy", "code": "server_error"}}
+    for begun in (chunks()[:2], [{"choices": [{"delta": {"tool_calls": call(index=0)}}]}]):
+        _, usage, _ = spent_on(streamed([*begun, failed]), stream=True, retry=None, max_tokens=50)
+        assert (usage.requests, usage.estimates, usage.output_tokens) == (1, 1, 50)
+    _, usage, _ = spent_on(streamed([chunks()[0], failed]), stream=True, retry=None)
+    assert usage == Usage()
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e400", "-7", "NaN", '"7"', "[7]", "true"])
+def test_numbers_that_no_usage_can_be_are_none(number: str, is_streamed: bool) -> None:
+    whole = answer("x").data.replace(b'"prompt_tokens": 10', b'"prompt_tokens": ' + number.encode())
+    whole = whole.replace(b'"total_tokens": 15', b'"cost": ' + number.encode())
+    stream = b"data: " + whole.replace(b'"message"', b'"delta"') + b"\n\ndata: [DONE] \n\n"
+    found, usage, requests = spent_on(Reply(stream if is_streamed else whole), stream=is_streamed)
+    assert (found.text, requests) == ("x", 1)
+    assert (usage.input_tokens, usage.output_tokens, usage.cost) == (0, 5, 10e-6)
 
 
 @pytest.mark.parametrize("reply", [error(401), error(500), error(429), Reply({"error": {"message": "no"}})])
