@@ -17,6 +17,7 @@ import html
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from rh_agents.core.errors import (
@@ -39,7 +40,12 @@ _SHOWN = 300
 _DEEPEST = 8
 """Nothing that is further down is looked at. What servers say is at most five levels down."""
 _MOST = 200
-"""Nor is what comes after so many values."""
+"""Nor is what comes after so many values, or after so many names of one value."""
+_READ = 64 * 1024
+"""Nor what comes after so many characters."""
+_SEARCHED = 8_000
+"""The characters that are searched for words. A whole prompt may stand behind them, which takes its time and says
+nothing about the error."""
 _WORDS = ("message", "error", "detail", "msg", "error_message", "error_description", "errors", "title", "reason")
 """Where servers put what they say, the most telling first."""
 _CODE_NAMES = ("code", "error_code", "type", "status", "reason", "error")
@@ -47,7 +53,7 @@ _NO_CODES = frozenset({"error"})
 """What stands in the place of a code, and says no more than that it is an error."""
 _MARK = re.compile(r"^[A-Za-z][A-Za-z0-9_.]*$")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 _EMPTY_WORDS = frozenset({"provider returned error", "error", "internal", "bad request"})
 """What says nothing if something else is said as well."""
 
@@ -243,9 +249,9 @@ def said_in(body: Any, *, whole: bool = False) -> str:
     if isinstance(parsed_body, str):
         found = [_text_of_page(parsed_body)]
     else:
-        found = list(dict.fromkeys(_sayings(parsed_body, 0)))
+        found = list(dict.fromkeys(islice(_sayings(parsed_body, 0), _MOST)))
     telling = [each for each in found if each.lower().rstrip(".") not in _EMPTY_WORDS] or found
-    text = "; ".join(telling)
+    text = "; ".join(telling)[:_SEARCHED]
     return " ".join(text.split()) if whole else line(text)
 
 
@@ -292,7 +298,7 @@ def facts_in(body: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, list):
             todo += [(each, depth + 1) for each in value[:10] if depth < _DEEPEST]
         elif isinstance(value, dict):
-            for name, each in value.items():
+            for name, each in islice(value.items(), _MOST):
                 yield str(name).lower(), each
                 inner = parsed(each) if isinstance(each, str) and each.lstrip()[:1] in ("{", "[") else each
                 if isinstance(inner, dict | list) and depth < _DEEPEST:
@@ -303,6 +309,8 @@ def parsed(body: Any) -> Any:
     """A body as data, if it is JSON; else as a text."""
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
+    if isinstance(body, str):
+        body = body[:_READ]
     if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(body)
@@ -315,8 +323,8 @@ def _text_of_page(text: str) -> str:
     """What a page of HTML is called, or else says; any other text is what it is."""
     if not re.match(r"\s*<(!doctype|html|\?xml|head|body)", text, re.IGNORECASE):
         return text
-    title = _TITLE.search(text[:20_000])
-    return html.unescape(title.group(1) if title else _TAG.sub(" ", text[:20_000])).strip()
+    title = _TITLE.search(text[:_SEARCHED])
+    return html.unescape(title.group(1) if title else _TAG.sub(" ", text[:_SEARCHED])).strip()
 
 
 def line(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import AsyncIterator
 from functools import cache
 
 import httpx2
@@ -27,13 +28,40 @@ _NOT_SENT = (
     httpx2.UnsupportedProtocol,
 )
 """Errors after which nobody can have worked on the request."""
+_MOST = 64 * 1024
+"""Bytes of the body of an error that are read. Official clients read all of it, however much comes."""
 _PLACES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables that say where certificates are."""
 
 
 def http_client(kind: type[httpx2.AsyncClient], timeout: httpx2.Timeout) -> httpx2.AsyncClient:
     """A new client. Its kind is that of the official client, with settings of its own."""
-    return kind(timeout=timeout, verify=_certificates(*map(os.environ.get, _PLACES)))
+    hooks = {"response": [_bound_errors]}
+    return kind(timeout=timeout, verify=_certificates(*map(os.environ.get, _PLACES)), event_hooks=hooks)
+
+
+class _Beginning(httpx2.AsyncByteStream):
+    """The first bytes of a body."""
+
+    def __init__(self, body: httpx2.AsyncByteStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = _MOST
+        async for piece in self._body:
+            yield piece[:left]
+            left -= len(piece)
+            if left <= 0:
+                return
+
+    async def aclose(self) -> None:
+        """Close the connection, if anything is left."""
+        await self._body.aclose()
+
+
+async def _bound_errors(response: httpx2.Response) -> None:
+    if response.status_code >= 300 and isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Beginning(response.stream)
 
 
 @cache

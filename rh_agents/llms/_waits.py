@@ -32,7 +32,7 @@ _IN_WORDS = re.compile(
     r"\b(?:try(?:ing)?(?: your request)? again|retry(?:ing)?(?: your request)?|come back|available again|wait)"
     r"(?: \w+){0,2}?"
     r"(?: in| after| for| another)?:? (?:about |approximately |at least )?"
-    r"(?P<time>\d+(?:\.\d+)?\s?[a-z]+(?:\s?\d+(?:\.\d+)?\s?(?:ms|h|m|s)\b)*)",
+    r"(?P<time>\d+(?:\.\d+)?\s?[a-z]+(?:\s?\d+(?:\.\d+)?\s?(?:ms|h|m|s)(?![a-z]))*)",
     re.IGNORECASE,
 )
 _EPOCH = 1e9

@@ -5,6 +5,9 @@ The bodies have the shapes that the providers document or that their users repor
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +28,7 @@ from rh_agents.core.errors import (
     RateLimited,
     RequestTooLarge,
 )
+from rh_agents.llms import OpenAIChat
 from rh_agents.llms._client_errors import LOADING, error_of_body, error_of_status
 from rh_agents.llms._waits import advice_in, wait_asked_for
 
@@ -428,11 +432,45 @@ def test_a_body_of_any_depth_or_size_is_read_in_no_time() -> None:
     assert len(str(error_of_status(400, {"message": "x" * 1_000_000}, "m"))) < 500
 
 
+@pytest.mark.parametrize("body", ["model " * 500_000, "<html>" + "<" * 500_000, {"message": "prompt " * 500_000}])
+def test_a_prompt_that_stands_in_an_error_does_not_hold_up_the_program(body: Any) -> None:
+    began = time.thread_time()
+    assert type(error_of_status(400, body, "m")) is InvalidRequest
+    assert time.thread_time() - began < 1.0  # some 20 ms; it was many seconds
+
+
+def test_no_more_than_the_beginning_of_an_error_is_read() -> None:
+    sent = 0
+
+    async def main() -> ModelError:
+        async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 500 No\r\ncontent-type: text/plain\r\n\r\nout of order")
+            with contextlib.suppress(ConnectionError):
+                while sent < 2**26:
+                    writer.write(b" " * 2**16)
+                    await writer.drain()
+                    sent += 2**16
+            writer.close()
+
+        server = await asyncio.start_server(endless, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with server, OpenAIChat("m", base_url=url, api_key="k", retry=None) as model:
+            with pytest.raises(ModelOverloaded) as raised:
+                await model("Hello?")
+            return raised.value
+
+    assert str(asyncio.run(asyncio.wait_for(main(), 60))) == "m: 500: out of order"
+    assert sent < 2**25
+
+
 EPOCH = NOW.timestamp()
 WAITS: dict[str, tuple[dict[str, str], Any, float | None]] = {
     "seconds": ({"retry-after": "3"}, None, 3.0),
     "milliseconds": ({"retry-after-ms": "1500", "retry-after": "2"}, None, 1.5),
     "a duration": ({"retry-after": "1m2s"}, None, 62.0),
+    "in words, in three units": ({}, {"error": {"message": "Please try again in 0h2m3.5s."}}, 123.5),
     "a date": ({"retry-after": "Sat, 28 Nov 2026 12:00:20 GMT"}, None, 20.0),
     "spent requests": (
         {
