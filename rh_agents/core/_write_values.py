@@ -34,7 +34,7 @@ from rh_agents.core._registry import (
 )
 from rh_agents.core._unstarted import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
-from rh_agents.core.redaction import Encoded, Reference, Secret, has_secrets, parts_of
+from rh_agents.core.redaction import Encoded, Reference, Secret, has_secrets, parts_of, redact
 
 __all__ = [
     "ADDRESSES",
@@ -488,9 +488,15 @@ def text_of(error: BaseException) -> str:
 
 
 def brief(error: Exception) -> Node:
+    """An error of which only the text can be kept, for instance because of what it carries; without its secrets."""
     module, name = recorded_place(type(error))
     names = {"module": module, "class": name, "text": text_of(error)}
-    return {TAG: "error", **{name: text if _is_plain(text) else ascii(text) for name, text in names.items()}}
+    return {TAG: "error", **{name: _plain(text) for name, text in names.items()}}
+
+
+def _plain(text: str) -> str:
+    text = text if _is_plain(text) else redact(text)
+    return text if _is_plain(text) else ascii(text)
 
 
 def _state_of_error(error: BaseException) -> Iterator[tuple[str, Any]]:

@@ -300,6 +300,23 @@ def test_an_error_is_stored_with_references_and_read_with_its_own_text() -> None
     assert again.__notes__ == error.__notes__
 
 
+class Locked(Exception):
+    """Its attributes cannot be read, so only its text can be kept."""
+
+    @property
+    def __dict__(self) -> dict[str, object]:  # type: ignore[override]
+        raise ValueError
+
+
+def test_an_error_of_which_only_the_text_can_be_kept_is_stored_without_secrets() -> None:
+    register_secret("plain", "plain-0123456789")
+    try:
+        data = encode_error(Locked("bad login plain-0123456789"))
+    finally:
+        forget_secret("plain")
+    assert str(decode_error(data)) == "bad login <secret:plain>"
+
+
 # -- keys --------------------------------------------------------------------------------------------------------------
 
 
