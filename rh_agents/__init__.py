@@ -44,9 +44,13 @@ from rh_agents.core.policies import (
     AdaptiveConcurrency,
     Budget,
     CircuitBreaker,
+    ClearToolResults,
+    Compaction,
     ConcurrencyLimit,
+    DropTurns,
     RateLimit,
     RetryPolicy,
+    Summarize,
 )
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
@@ -78,7 +82,10 @@ __all__ = [
     "ChatModel",
     "CircuitBreaker",
     "CircuitOpenError",
+    "ClearToolResults",
+    "Compaction",
     "ConcurrencyLimit",
+    "DropTurns",
     "Durability",
     "Effect",
     "ErrorStrategy",
@@ -116,6 +123,7 @@ __all__ = [
     "Spending",
     "Store",
     "StoreError",
+    "Summarize",
     "TooManyFailures",
     "TooManyTurns",
     "Tool",

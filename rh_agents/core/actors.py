@@ -15,6 +15,7 @@ from rh_agents.core._former import ENDPOINTS
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.compaction import Compaction
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
@@ -363,6 +364,8 @@ class Agent(BaseActor):
     """Whether its model may want several tools at a time. None leaves these to the model's own settings."""
     max_result: int | None = Field(default=None, ge=100)
     """How many characters of the result of each tool the model is told; a mark says what was cut. None: 50,000."""
+    compact: Compaction | None = None
+    """When its conversation is made shorter, and how; `compact=Summarize()` or a function will do. None: never."""
 
     def __init__(self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent] = (), **data: Any) -> None:
         super().__init__(**{"tools": tools, "handoffs": handoffs, **data})
@@ -377,6 +380,11 @@ class Agent(BaseActor):
     def _read_handoffs(cls, handoffs: Sequence[Agent]) -> tuple[Agent, ...]:
         return tuple(handoffs)
 
+    @field_validator("compact", mode="before")
+    @classmethod
+    def _read_short_compaction(cls, compact: Any) -> Any:
+        return Compaction.of(compact)
+
     def _learn_types(self) -> None:
         super()._learn_types()
         if self.output is not None:
@@ -386,6 +394,8 @@ class Agent(BaseActor):
         """Without a handler, the model decides."""
         if self.__dict__.get("handler") is None:
             object.__setattr__(self, "handler", _loop_of(self))
+        elif self.compact is not None:
+            raise DefinitionError(f"{self.name} has a handler, which has to shorten its conversations: remove compact=")
         super().model_post_init(context)
 
     def __repr__(self) -> str:

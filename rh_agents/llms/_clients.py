@@ -31,6 +31,7 @@ from rh_agents.llms._output_modes import AnswerTool, answer_tool_of, mode_of
 from rh_agents.llms._providers import OutputMode, Provider, WireProtocol
 from rh_agents.llms._server_json import read_json
 from rh_agents.llms._waits import advice_in
+from rh_agents.llms._windows import window_of
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
 __all__ = ["ClientModel", "Clients", "bounded"]
@@ -228,6 +229,13 @@ class ClientModel(ChatModel):
     def known_price(self) -> Price | None:
         """The given price, or that of the table."""
         return self.price or self._listed_price(self.model)
+
+    @property
+    def known_context(self) -> int | None:
+        """The given one, or that of the table."""
+        provider = self.provider
+        listed = window_of(self.model, None if provider is self.protocol.unknown else provider.name)
+        return self.max_context or listed
 
     def _listed_price(self, *models: str) -> Price | None:
         provider = self.provider

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from rh_agents.core.errors import AccessDenied, DefinitionError
 from rh_agents.core.redaction import Secret, register_found
 from rh_agents.core.usage import Price
+from rh_agents.llms._windows import window_of
 from rh_agents.llms.openai_chat import OpenAIChat
 
 try:
@@ -77,6 +78,12 @@ class AzureChat(OpenAIChat):
     def known_price(self) -> Price | None:
         """The given price, or that of the table for the model behind the deployment."""
         return self.price or self._listed_price(*filter(None, (self.deployed_model, self.model)))
+
+    @property
+    def known_context(self) -> int | None:
+        """The given one, or that of the table for the model behind the deployment."""
+        model = self.deployed_model or self.model
+        return self.max_context or window_of(model, "Azure") or window_of(model, "OpenAI")
 
     def _new_client(self, **common: Any) -> openai.AsyncOpenAI:
         version = self.api_version or os.environ.get("OPENAI_API_VERSION")

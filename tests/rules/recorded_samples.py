@@ -45,6 +45,7 @@ from rh_agents.core.groups import (
 from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.plan import Fate, Plan, PlannedCall, PlannedGroup
 from rh_agents.core.policies.breaker import Admission, BreakerState
+from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import Advice, Permit, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.redaction import Reference
@@ -115,6 +116,10 @@ DATA: list[Any] = [
     PlannedGroup("g", "n", "a", 3),
     Admission(1),
     Budget(cost=1.5, tokens=10),
+    ClearToolResults(exclude=("read",), placeholder="gone"),
+    Compaction([DropTurns()], 100, 2),
+    DropTurns(),
+    Summarize(instructions="i", max_tokens=3, attachments=False),
     Advice({"tokens": 1.0}, {"tokens": 2.0}, 3.0, is_overloaded=True),
     Permit(0.5, {"tokens": 1.0}, is_counted=True, ticket="t"),
     Refusal(0.5, "w"),

@@ -1,9 +1,10 @@
-"""Makes `rh_agents/llms/prices.json` anew: python -m tests.services.prices_table FILE, with the price list of litellm.
+"""Makes `prices.json` and `windows.json` in `rh_agents/llms` anew: python -m tests.services.prices_table FILE.
 
-A price gets into the table only if two lists that were made independently of each other, and that both name the
-provider's own page as their source, say the same on the day when the table is made: that of the package `genai-prices`,
-and `model_prices_and_context_window_backup.json` of the package `litellm`. Where they differ, or only one of them has a
-model, it is left out.
+FILE is the list of litellm. A price gets into the table only if two lists that were made independently of each other,
+and that both name the provider's own page as their source, say the same on the day when the table is made: that of the
+package `genai-prices`, and `model_prices_and_context_window_backup.json` of the package `litellm`. Where they differ,
+or only one of them has a model, it is left out. Of the sizes of windows, which they round in different ways, the
+smaller one gets into the table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from genai_prices import types as listed
 from genai_prices.data import providers as known
 
-__all__ = ["PROVIDERS", "current", "names_of", "row_of"]
+__all__ = ["PROVIDERS", "current", "names_of", "row_of", "windows"]
 
 PROVIDERS = {
     "OpenAI": ("openai", ""),
@@ -39,6 +40,12 @@ ABOUT = (
     "agree that were made independently of each other and name the provider's page as their source: those of the "
     "packages genai-prices 0.2.3 and litellm 1.110.2. Prices change: give price= or prices= where money matters. "
     "`above`: what the whole request costs with more input tokens than that. `from`: what it will cost from then on."
+)
+ABOUT_WINDOWS = (
+    "The most tokens that a conversation with a model may have. Only models of which two lists say it that were made "
+    "independently of each other and name the provider's page as their source, those of the packages genai-prices "
+    "0.2.3 and litellm 1.110.2; where they differ (one of them leaves room for the answer, or rounds), the smaller "
+    "number. State max_context= of a model where it has another one."
 )
 FIELDS = {
     "input": "input_mtok",
@@ -140,6 +147,21 @@ def table(others: Mapping[str, Any], day: date) -> dict[str, Any]:
     }
 
 
+def windows(others: Mapping[str, Any], day: date) -> dict[str, Any]:
+    """The whole table of windows."""
+    by_id = {provider.id: provider for provider in known}
+    rows: dict[str, Any] = {}
+    for name, (mine, prefix) in PROVIDERS.items():
+        models: dict[str, int] = {}
+        for model in by_id[mine].models:
+            for each in names_of(model) if model.context_window and not model.deprecated else ():
+                other = others.get(f"{prefix}{each}", {})
+                if other.get("mode") in ("chat", "responses") and isinstance(other.get("max_input_tokens"), int):
+                    models[each] = min(model.context_window, other["max_input_tokens"])
+        rows[name] = {"sources": list(by_id[mine].pricing_urls or ())[:2], "models": dict(sorted(models.items()))}
+    return {"about": ABOUT_WINDOWS, "read": day.isoformat(), "providers": rows}
+
+
 def _written(made: Mapping[str, Any]) -> str:
     """As JSON with a line for each model, so that a change can be read."""
     text = json.dumps(made, indent=2)
@@ -154,4 +176,6 @@ if __name__ == "__main__":
     listing = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     made = table(listing, date.today())  # noqa: DTZ011 - the day on which somebody reads prices is theirs
     Path("rh_agents/llms/prices.json").write_text(_written(made), encoding="utf-8")
+    sizes = windows(listing, date.today())  # noqa: DTZ011 - as above
+    Path("rh_agents/llms/windows.json").write_text(f"{json.dumps(sizes, indent=2)}\n", encoding="utf-8")
     print({name: len(row["models"]) for name, row in made["providers"].items()})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse, DocumentPart, ImagePart, Message, TextPart
 from rh_agents.core.usage import Usage
 
-__all__ = ["DEFAULT_OUTPUT", "estimated_usage", "input_tokens", "tokens_in"]
+__all__ = ["DEFAULT_OUTPUT", "estimated_usage", "input_tokens", "tokens_in", "tokens_in_message", "tokens_in_part"]
 
 DEFAULT_OUTPUT = 4_096
 """Tokens that are reserved for an answer if neither the request nor anything that is known of the model bounds it."""
@@ -29,7 +29,7 @@ def tokens_in(text: str) -> int:
 
 def input_tokens(request: ChatRequest) -> int:
     """How many tokens a request has at most."""
-    tokens = 1 + sum(map(_of_message, request.messages))
+    tokens = 1 + sum(map(tokens_in_message, request.messages))
     tokens += sum(tokens_in(tool.model_dump_json()) for tool in request.tools)
     return tokens + (0 if request.output_schema is None else tokens_in(str(request.output_schema)))
 
@@ -41,15 +41,16 @@ def estimated_usage(request: ChatRequest, response: ChatResponse) -> Usage:
     return Usage(input_tokens(request), written + calls, requests=1, estimates=1)
 
 
-def _of_message(message: Message) -> int:
+def tokens_in_message(message: Message) -> int:
+    """How many tokens a message has at most."""
     tokens = _TOKENS_PER_MESSAGE + sum(tokens_in(call.name) + tokens_in(call.arguments) for call in message.tool_calls)
     if isinstance(message.content, str):
         return tokens + tokens_in(message.content)
-    return tokens + sum(map(_of_part, message.content))
+    return tokens + sum(map(tokens_in_part, message.content))
 
 
-def _of_part(part: TextPart | ImagePart | DocumentPart) -> int:
-    """A page of a PDF file has some kilobytes, and costs its text and an image of it."""
+def tokens_in_part(part: TextPart | ImagePart | DocumentPart) -> int:
+    """How many a part of a message has: a page of a PDF file has some kilobytes, and costs its text and an image."""
     if isinstance(part, TextPart):
         return tokens_in(part.text)
     if isinstance(part, ImagePart):

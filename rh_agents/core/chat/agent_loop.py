@@ -6,14 +6,16 @@ is started again gets the turns that are over from its journal, and goes on with
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from rh_agents.core.actors import Agent, Tool, set_agent_loop
 from rh_agents.core.calls import ActorCall
+from rh_agents.core.chat._compacting import Compactor, check_policy
 from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, Said, ToolCall, ToolSpec, messages_of
-from rh_agents.core.chat.model import ChatModel
+from rh_agents.core.chat.model import ChatModel, ModelCall
 from rh_agents.core.chat.schema import spec_of
 from rh_agents.core.chat.tool_calls import call_tools
 from rh_agents.core.errors import AnswerTruncated, DefinitionError, IncompleteAnswer, ModelRefused, TooManyTurns
@@ -46,6 +48,7 @@ class _Conversation:
         self._agent = agent
         self._model = model
         self._messages: list[Message] = list(messages_of(prompt))
+        self._compactor = None if agent.compact is None else Compactor(agent.name, model, agent.compact)
         self._tools: list[Tool] = agent.tools.get_tool_list()
         self._heirs = {_transfer_name(heir): heir for heir in agent.handoffs}
         self._specs = [*map(spec_of, self._tools), *map(_transfer_spec, agent.handoffs)]
@@ -74,10 +77,19 @@ class _Conversation:
         )
 
     async def _ask(self, choice: str | None) -> ChatResponse:
-        """One question to the model. When it has to call a tool, it is not told what type the answer has."""
+        """One question to the model, with a conversation that is short enough."""
+        if self._compactor is None:
+            return await self._question(self._messages, choice)
+        question = functools.partial(self._question, choice=choice)
+        response, messages = await self._compactor.ask(self._messages, question)
+        self._messages = list(messages)
+        return response
+
+    def _question(self, messages: Sequence[Message], choice: str | None) -> ModelCall[ChatResponse]:
+        """The call. When the model has to call a tool, it is not told what type the answer has."""
         agent = self._agent
-        return await self._model(
-            self._messages,
+        return self._model(
+            messages,
             system=agent.instructions or None,
             tools=self._specs,
             tool_choice=choice if self._specs else None,
@@ -139,6 +151,8 @@ def _loop_of(agent: Agent) -> Callable[..., Any]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DefinitionError(f"{agent.name}: two of its tools and handoffs have the same name: {', '.join(twice)}")
+    if agent.compact is not None:
+        check_policy(agent.name, agent.compact, model)
 
     async def converse(prompt: Any) -> Any:
         return await _Conversation(agent, model, prompt).answer()

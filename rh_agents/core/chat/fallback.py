@@ -93,6 +93,12 @@ class Fallback(ChatModel):
     def _version_of(self, described: list[dict[str, Any]]) -> str:
         return f"{super().recorded_version} of {json.dumps(described)}"
 
+    @property
+    def known_context(self) -> int | None:
+        """The given one, or the smallest of its models: any of them may be asked. None if one is not known."""
+        known = [model.known_context for model in self._models]
+        return self.max_context or (None if None in known else min(filter(None, known)))
+
     def estimate(self, request: ChatRequest) -> Usage:
         """The most that one of its models will use. Where nobody knows the price of one, nobody knows this one's."""
         found = [model.estimate(_for(model, request)) for model in self._models]

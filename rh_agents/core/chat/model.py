@@ -102,6 +102,9 @@ class ChatModel(LLM):
     max_output: int | None = Field(default=None, ge=1)
     """The most tokens that the model can write: what is reserved where there is no `max_tokens`. By default what is
     known of the model, or else 4,096. It is not sent, and no part of the identity of calls."""
+    max_context: int | None = Field(default=None, ge=1)
+    """The most tokens that a conversation with it may have (its window), for agents that make theirs shorter in time.
+    By default what is known of the model. It is not sent, and no part of the identity of calls."""
     seed: int | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, as the provider names them."""
@@ -167,6 +170,11 @@ class ChatModel(LLM):
     def known_max_output(self) -> int | None:
         """The most tokens that it can write, as far as is known."""
         return self.max_output
+
+    @property
+    def known_context(self) -> int | None:
+        """The most tokens that a conversation with it may have, as far as is known."""
+        return self.max_context
 
     # -- calling it ---------------------------------------------------------------------------------------------------
 

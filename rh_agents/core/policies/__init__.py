@@ -2,6 +2,7 @@
 
 from rh_agents.core.policies.breaker import BreakerState, CircuitBreaker
 from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import AdaptiveConcurrency, ConcurrencyLimit, Limit, RateLimit
 from rh_agents.core.policies.retry import RetryPolicy
 
@@ -10,8 +11,12 @@ __all__ = [
     "BreakerState",
     "Budget",
     "CircuitBreaker",
+    "ClearToolResults",
+    "Compaction",
     "ConcurrencyLimit",
+    "DropTurns",
     "Limit",
     "RateLimit",
     "RetryPolicy",
+    "Summarize",
 ]
