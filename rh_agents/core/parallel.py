@@ -635,23 +635,11 @@ class ParallelExecutionManager:
         `cause` is given if it is the program that has no more use for what runs, so that its cancellation is an
         outcome, and the ending is recorded: before anybody is told of it.
         """
-        is_early = cause is not EndingCause.LEFT or self._leaves_something  # else nothing is cut off
-        if cause is not None and is_early and not self._scheduler.is_halted:
+        if cause is not None and not self._scheduler.is_halted:
             self._note_ending(cause, member, message)
         if cause is None or self._replayed is None:
             self._reason.note(reason)  # else what ended it before says why
         self._scheduler.halt(dismiss=cause is not None, insist=insist)
-
-    @property
-    def _leaves_something(self) -> bool:
-        """Whether the program, which leaves the group, leaves members without a result that could still come to one."""
-        if not self._scheduler.is_idle or self._scheduler.stop is None:
-            return not self._scheduler.is_idle
-        try:
-            self._run.expect_running()
-        except StopRun:
-            return False  # they come to it when the run goes on
-        return True
 
     def _note_ending(self, cause: EndingCause, member: bytes | None = None, message: str | None = None) -> None:
         """Record how the group ends, unless it only ends as is recorded."""
@@ -714,7 +702,7 @@ class ParallelExecutionManager:
         ending = self._roster.sealed_by
         assert ending is not None
         self._judge()
-        if not self._scheduler.is_halted and self._roster.is_known:
+        if not self._scheduler.is_halted and self._roster.is_known and not self._was_left_whole(ending):
             self._is_forced = True
             cause = ending.cause if ending.cause is not EndingCause.UNKNOWN else self._guessed_cause(ending)
             if cause is EndingCause.TIMED_OUT:
@@ -725,6 +713,10 @@ class ParallelExecutionManager:
             self._stop_timer()
             self._start_timer()
 
+    def _was_left_whole(self, ending: GroupEnding) -> bool:
+        """Whether all members had finished when the program left the group, so that what it waits for now is new."""
+        return ending.cause is EndingCause.LEFT and self._known_results >= ending.enrolled == ending.total
+
     def _guessed_cause(self, ending: GroupEnding) -> EndingCause | None:
         """What a journal without causes says, when recorded failures have not ended the group."""
         if ending.status is GroupStatus.CANCELLED:
@@ -732,18 +724,16 @@ class ParallelExecutionManager:
         return None if self.timeout is None else EndingCause.TIMED_OUT
 
     def _end_if_it_ended_here(self) -> None:
-        """Nothing is left to be cut off: end the group again if all that had been enrolled by then is there."""
-        is_late = self._replayed is not None and self._replayed.is_late
-        if self._scheduler.is_idle and self._ends_here and not is_late:
+        """Nothing is left to be cut off: end the group again if all that had been enrolled by then is there.
+
+        Not where the program left it: it does that itself, and if it does not any more, then nothing is missing.
+        """
+        ending = self._replayed
+        if ending is None or ending.is_late or ending.cause is EndingCause.LEFT:
+            return
+        if self._scheduler.is_idle and not self._scheduler.is_halted and self._roster.is_full:
             self._is_forced = True
             self._halt(cause=EndingCause.CANCELLED)
-
-    @property
-    def _ends_here(self) -> bool:
-        roster, ending = self._roster, self._replayed
-        if ending is None or self._scheduler.is_halted:
-            return False
-        return roster.is_full
 
     def _find_reason(self) -> None:
         """The reason of a group that has ended as it did before, when all that is recorded has been recovered."""

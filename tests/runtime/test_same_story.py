@@ -345,6 +345,93 @@ def test_a_program_that_leaves_a_group_whose_budget_is_spent_leaves_it_so_again(
     run_virtually(main)
 
 
+def test_a_block_that_raises_while_the_run_cannot_go_on_has_left_its_group(world: World) -> None:
+    """The run's own budget was spent. What the program made of that is the end of the group, also with a larger one."""
+    fetch = world.make_fetch()
+    world.seconds = {"a": 2.0}
+
+    @agent
+    async def branch() -> Any:
+        return [await fetch("x"), await fetch("y")]
+
+    async def work() -> Any:
+        async with parallel(name="pages") as p:
+            p.add(branch())
+            p.add(fetch("a"))
+            async for result in p.stream():
+                await asyncio.sleep(0.5)
+                raise LookupError(result.result)
+
+    async def main() -> None:
+        async with world.again(budget=Budget(calls=3)):
+            first = await ending_of(work)
+            assert first[:2] == (LookupError, "a")
+        assert sorted(world.forget()) == ["a", "x"]
+        for calls in (3, 30):
+            async with world.again(budget=Budget(calls=calls), retry_failed=False):
+                assert await ending_of(work) == first
+        assert world.begun == []
+
+    run_virtually(main)
+
+
+def test_what_an_error_says_of_its_group_it_says_again_though_items_are_read_slowly(world: World) -> None:
+    """All members had ended when the program left the group. In a replay it would have left before the last came."""
+    fetch = world.make_fetch()
+    world.seconds, world.down = {"bad": 0.7}, ["bad"]
+
+    async def slowly() -> AsyncIterator[str]:
+        for item in ("a", "bad"):
+            yield item
+            await asyncio.sleep(0.5)
+
+    async def work() -> Any:
+        async with parallel(name="pages") as p:
+            p.map(fetch, slowly())
+            async for result in p.stream():
+                await asyncio.sleep(0.3)
+                raise LookupError(result.result)
+
+    async def main() -> None:
+        async with world.again():
+            first = await ending_of(work)
+            assert "bad is down" in str(first)
+        for _ in range(2):
+            async with world.again(retry_failed=False):
+                assert await ending_of(work) == first
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("items", ["ab", "abc"])
+def test_a_group_that_was_left_when_all_had_ended_is_whole_for_a_program_that_does_not_leave_it_any_more(
+    world: World, items: str
+) -> None:
+    """Nothing was cut off, so nothing is missing, and what is new is called."""
+    fetch = world.make_fetch()
+
+    async def work(items: str, *, is_mended: bool) -> Any:
+        async with parallel(name="pages") as p:
+            p.map(fetch, items)
+            results = [result.result for result in await p.gather()]
+            if not is_mended:
+                raise LookupError("a mistake in the program")
+            return results
+
+    async def main() -> None:
+        with pytest.raises(Crash):
+            async with world.again():
+                with pytest.raises(LookupError):
+                    await work("ab", is_mended=False)
+                raise Crash
+        assert world.forget() == ["a", "b"]
+        async with world.again():
+            assert await work(items, is_mended=True) == list(items)
+        assert world.calls == list(items[2:])
+
+    run_virtually(main)
+
+
 @pytest.mark.parametrize("how", ["left", "raised"])
 def test_a_member_that_could_not_go_on_when_its_group_was_left_is_not_made_in_a_replay(world: World, how: str) -> None:
     """Its budget was spent; the others went on, and the program had enough of them."""
