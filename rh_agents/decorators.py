@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from rh_agents.core._opening import StoreLike, set_store_opener
+from rh_agents.core._unstarted import short_repr
 from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
-from rh_agents.core.calls import FunctionCall, default_run
+from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState, set_executors
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
@@ -196,11 +197,13 @@ async def run(
     `ExecutionState`; `subscribers` are told of every event, and `answerer` is asked what a person has to answer.
 
     Raises:
+        DefinitionError: `workflow` is a call that was made already, or nothing that can be awaited comes of calling it.
         RunStopped: the run was stopped before its end; `RunAwaiting`: it waits for answers; `BudgetExceeded`: a budget
             is spent.
         RunMismatchError: a run of this name was started with another workflow or other arguments.
         StoreError: the store failed; `RunIsLive`: somebody else executes the run.
     """
+    _expect_function(workflow)
     state = ExecutionState(
         store=store,
         run_id=run_id,
@@ -221,7 +224,30 @@ async def run(
     for subscriber in subscribers:
         state.event_bus.subscribe(subscriber)
     async with state:
-        return await workflow(*args, **kwargs)
+        call = workflow(*args, **kwargs)
+        if not inspect.isawaitable(call):
+            raise DefinitionError(
+                f"run takes an `async def`, and {name_of(workflow) or 'this'} gave {short_repr(call)}"
+            )
+        return await call
+
+
+def _expect_function(workflow: object) -> None:
+    """Refuse what a newcomer gives in place of a function.
+
+    Raises:
+        DefinitionError: it is a call that was made already, or nothing that can be called.
+    """
+    if inspect.isawaitable(workflow):
+        if inspect.iscoroutine(workflow):
+            workflow.close()
+        if isinstance(workflow, Call):
+            workflow.discard()
+        raise DefinitionError("run takes the function and its arguments, not a call: run(survey, urls)")
+    if not callable(workflow):
+        raise DefinitionError(
+            f"run takes a function and its arguments, as in run(survey, urls), not {short_repr(workflow)}"
+        )
 
 
 def name_of(workflow: Callable[..., Any]) -> str:

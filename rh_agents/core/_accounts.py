@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from rh_agents.core._ledger import Ledger
-from rh_agents.core.policies.budget import DEFAULT_DEPTH, DEFAULT_RECURSION, Budget
+from rh_agents.core.policies.budget import DEFAULT_DEPTH, DEFAULT_RECURSION, Budget, expect_budget
 from rh_agents.core.usage import Spending
 
 __all__ = ["Accounts"]
@@ -21,7 +21,7 @@ class Accounts:
     """
 
     def __init__(self, budget: Budget | None) -> None:
-        budget = budget or Budget()
+        budget = expect_budget(budget) or Budget()
         self.deepest: float = DEFAULT_DEPTH if budget.depth is None else budget.depth
         self.most_recursion: float = DEFAULT_RECURSION if budget.recursion is None else budget.recursion
         self.spent: Spending = Spending()

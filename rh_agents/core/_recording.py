@@ -354,11 +354,25 @@ def _expect_same(known: RunInfo, request: RunRequest) -> None:
     digests = known.input_digest, request.input_digest
     if None not in digests and digests[0] != digests[1]:
         raise RunMismatchError(
-            f"run {known.run_id!r} was started with the input {_short(known.input)}, and this is "
-            f"{_short(request.input)}: name another run, or go on with what still fits by reuse=True"
+            f"run {known.run_id!r} was started with {_difference(known.input, request.input)}: name another run, or go "
+            "on with what still fits by reuse=True"
         )
 
 
-def _short(data: bytes | None, length: int = 120) -> str:
-    text = "(not kept)" if data is None else shown_value(data)
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _difference(before: bytes | None, now: bytes | None, length: int = 120) -> str:
+    """Two inputs that differ, or the places where long ones begin to: their beginnings may well be the same."""
+    texts = ["(not kept)" if data is None else shown_value(data) for data in (before, now)]
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((place for place, (first, second) in pairs if first != second), min(map(len, texts)))
+    start = max(0, same - length // 4)
+    if start == 0 or same == max(map(len, texts)):
+        start, where = 0, "the input"
+    else:
+        where = f"an input that differs from character {same + 1:,} on:"
+    first, second = (_excerpt(text, start, length) for text in texts)
+    return f"{where} {first}, and this is {second}"
+
+
+def _excerpt(text: str, start: int, length: int) -> str:
+    end = start + length
+    return f"{'…' if start else ''}{text[start : end if len(text) <= end else end - 1]}{'…' if len(text) > end else ''}"

@@ -9,12 +9,23 @@ from functools import cached_property
 from types import FunctionType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from rh_agents.core._former import ENDPOINTS
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
+from rh_agents.core.policies._checks import expect_known
 from rh_agents.core.policies.breaker import CircuitBreaker
-from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.compaction import Compaction
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
@@ -106,10 +117,24 @@ class BaseActor(BaseModel):
         """The generation of keys since which its `former_versions` are former."""
         return ENDPOINTS
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expect_known_options(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            expect_known(cls.__name__, data.get("name") or data.get("model") or "…", data, cls.model_fields)
+        return data
+
     @field_validator("limits", mode="before")
     @classmethod
-    def _read_single_limit(cls, limits: Limit | Sequence[Limit]) -> tuple[Limit, ...]:
+    def _read_single_limit(cls, limits: Limit | Iterable[Limit]) -> tuple[Limit, ...]:
+        if not isinstance(limits, Limit | Iterable):
+            raise DefinitionError(f"limits= takes limits, such as RateLimit(requests=500), not {limits!r}")
         return (limits,) if isinstance(limits, Limit) else tuple(limits)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _read_budget(cls, budget: Any) -> Budget | None:
+        return expect_budget(budget)
 
     @field_validator("retry", mode="before")
     @classmethod
@@ -374,6 +399,14 @@ class Agent(BaseActor):
     @classmethod
     def _read_tools(cls, tools: Any) -> Any:
         return tools if isinstance(tools, ToolSet) else ToolSet([_as_tool(each) for each in tools])
+
+    @field_validator("llm", "output", mode="before")
+    @classmethod
+    def _expect_no_name(cls, given: Any, info: ValidationInfo) -> Any:
+        if isinstance(given, str):
+            what = "the model itself" if info.field_name == "llm" else "the type itself"
+            raise DefinitionError(f"{info.field_name}= takes {what}, not its name {given!r}")
+        return given
 
     @field_validator("handoffs", mode="before")
     @classmethod

@@ -64,7 +64,7 @@ from rh_agents.core.groups import (
 from rh_agents.core.keys import group_key
 from rh_agents.core.policies._checks import at_least, number
 from rh_agents.core.policies.breaker import CircuitBreaker
-from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.failures import FailurePolicy
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
@@ -135,7 +135,7 @@ class ParallelExecutionManager:
         self.retry: RetryPolicy | None = RetryPolicy.of(retry)
         self.breaker = breaker
         self.limits: tuple[Limit, ...] = (limits,) if isinstance(limits, Limit) else tuple(limits)
-        self.budget = budget
+        self.budget = expect_budget(budget)
         self._ledger: Ledger | None = None
         self._lent: AbstractAsyncContextManager[None] | None = None
         self._has_defaults = not (retry is None and item_timeout is None and breaker is None)

@@ -18,6 +18,7 @@ import httpx2
 
 from rh_agents.core.errors import ModelError, ModelLoading, ModelTimeout, ModelUnreachable, UnreadableAnswer
 from rh_agents.llms._error_bodies import code_in, kind_of, line, said_in, status_in
+from rh_agents.llms._http import asked, is_not_connected, not_connected, remedy_of_status
 from rh_agents.llms._waits import wait_asked_for
 
 __all__ = ["LOADING", "TRANSPORT_ERRORS", "ClientErrors", "error_of_body", "error_of_status"]
@@ -60,14 +61,23 @@ class ClientErrors:
             return error.__cause__
         if isinstance(error, self.of_status):
             found: Any = error
-            made = error_of_status(found.status_code, _body(found), name, found.response.headers, now)
+            where = remedy_of_status(found.status_code, asked(error))
+            made = error_of_status(found.status_code, _body(found), name, found.response.headers, now, where)
             made.request_id = found.request_id
             return made
         known = (*self.kinds.items(), *TRANSPORT_ERRORS.items())
         kind = next((mine for theirs, mine in known if isinstance(error, theirs)), None) or ModelUnreachable
+        if is_not_connected(error):
+            return kind(f"{name}: {not_connected(error)}")
         cause = error.__cause__
         because = f" ({type(cause).__name__}: {line(str(cause))})" if cause is not None and str(cause) else ""
         return kind(f"{name}: {line(str(error)) or type(error).__name__}{because}")
+
+    def shown_cause(self, error: Exception) -> Exception | None:
+        """The cause of the error that stands for this one; None where that quotes everything: a traceback of a hundred
+        lines through the client and its HTTP library would hide the one line that says what to do.
+        """
+        return None if isinstance(error, self.of_status) or is_not_connected(error) else error
 
     @contextmanager
     def translated(self, name: str) -> Iterator[None]:
@@ -75,17 +85,23 @@ class ClientErrors:
         try:
             yield
         except self.caught as error:
-            raise self.translate(error, name) from error
+            raise self.translate(error, name) from self.shown_cause(error)
 
 
 def error_of_status(
-    status: int, body: Any, name: str, headers: Mapping[str, str] | None = None, now: datetime | None = None
+    status: int,
+    body: Any,
+    name: str,
+    headers: Mapping[str, str] | None = None,
+    now: datetime | None = None,
+    where: str = "",
 ) -> ModelError:
-    """The error that a status and a body, or its error object, stand for."""
+    """The error that a status and a body, or its error object, stand for. `where` comes after what the server says."""
     wait = wait_asked_for(headers or {}, body, now)
     kind = kind_of(status, body, waits=wait is not None)
     said = said_in(body) or "the server does not say why"
-    return kind(f"{name}: {status}: {said}", status=status, code=code_in(body), retry_after=_or_default(kind, wait))
+    text = f"{name}: {status}: {said}{where}"
+    return kind(text, status=status, code=code_in(body), retry_after=_or_default(kind, wait))
 
 
 def error_of_body(body: Any, name: str) -> ModelError:

@@ -23,7 +23,7 @@ from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price, Usage
 from rh_agents.llms._client_errors import ClientErrors
-from rh_agents.llms._endpoints import credentials_in, endpoint_of, given_or_environment
+from rh_agents.llms._endpoints import credentials_in, endpoint_of, expect_url, given_or_environment
 from rh_agents.llms._finish_reasons import checked_reasons
 from rh_agents.llms._http import UNSAID, was_not_sent
 from rh_agents.llms._openai_usage import cost_in_headers, salvaged_usage
@@ -106,13 +106,16 @@ class ClientModel(ChatModel):
         base_url: where; by default what the environment says, or else the provider whose client it is.
         api_key: by default what the environment says.
         settings: fields of `ChatModel`, and those below.
+
+    Raises:
+        DefinitionError: the address is no http or https URL.
     """
 
     base_url: str | None = None
     api_key: SecretStr | None = Field(default=None, repr=False)
     headers: Mapping[str, str] = Field(default_factory=dict)
     """Further headers of each request."""
-    connect_timeout: float = 10.0
+    connect_timeout: float = Field(default=10.0, gt=0)
     """Seconds to get a connection."""
     max_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     """Answers that are larger than this are not read to their end."""
@@ -144,6 +147,7 @@ class ClientModel(ChatModel):
     ) -> None:
         key = api_key.reveal() if isinstance(api_key, Secret) else api_key
         secret = SecretStr(key) if isinstance(key, str) else key
+        expect_url(base_url, f"{type(self).__name__}({model!r}): the address")
         super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
         self._register_secrets()
 
@@ -307,7 +311,7 @@ class ClientModel(ChatModel):
             translated = self.client_errors.translate(error, self.name)
             if not was_not_sent(error, self.client_errors.no_key):
                 self._count(translated, request, cost)
-            raise translated from error
+            raise translated from self.client_errors.shown_cause(error)
         except ModelError as error:
             self._count(error, request, cost)
             raise
@@ -338,6 +342,7 @@ class ClientModel(ChatModel):
         return await self._clients.get(self._make_sdk)
 
     def _make_sdk(self) -> Any:
+        expect_url(self.address, f"{self.name}: {self.protocol.url_variable}")
         key = None if self.api_key is None else self.api_key.get_secret_value()
         timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
         try:

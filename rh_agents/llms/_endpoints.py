@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from rh_agents.core.errors import DefinitionError
 from rh_agents.core.redaction import is_credential_name
 
-__all__ = ["credentials_in", "endpoint_of", "given_or_environment"]
+__all__ = ["credentials_in", "endpoint_of", "expect_url", "given_or_environment"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -23,6 +24,24 @@ _PORTS = {"http": 80, "https": 443}
 def given_or_environment(base_url: str | None, variable: str) -> str | None:
     """The URL that a client will ask, which reads this variable; None for its provider's own."""
     return base_url or os.environ.get(variable) or None
+
+
+def expect_url(base_url: str | None, where: str) -> None:
+    """Refuse what no request can be sent to, before a call fails again and again because of it.
+
+    Raises:
+        DefinitionError: it is no http or https URL with a host.
+    """
+    if base_url is None:
+        return
+    try:
+        parts = urlsplit(base_url)
+        is_url = parts.scheme.lower() in _PORTS and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        rest = base_url.rpartition("://")[2].rpartition("@")[2].partition("?")[0].lstrip("/")  # credentials are not shown
+        raise DefinitionError(f"{where} must be a URL with its scheme, such as http://{rest} or https://{rest}")
 
 
 def endpoint_of(base_url: str | None, own: str) -> str:

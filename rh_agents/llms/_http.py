@@ -1,5 +1,5 @@
-"""The HTTP clients of official clients: one for each model and event loop, all with the same certificates; and which of
-their errors mean that a request may have been paid.
+"""The HTTP clients of official clients: one for each model and event loop, all with the same certificates; which of
+their errors mean that a request may have been paid; and what people are told about a server that cannot be asked.
 
 To read the certificates of the machine takes some 70 milliseconds, for which the event loop stands still. Each new
 client would read them again, for servers without TLS as well.
@@ -16,7 +16,7 @@ import httpx2
 
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, ModelUnreachable, UnreadableAnswer
 
-__all__ = ["UNSAID", "http_client", "was_not_sent"]
+__all__ = ["UNSAID", "asked", "http_client", "is_not_connected", "not_connected", "remedy_of_status", "was_not_sent"]
 
 UNSAID = (ModelTimeout, ModelUnreachable, IncompleteAnswer, UnreadableAnswer)
 """Errors after which the provider may have worked on the request, though no answer says so."""
@@ -30,6 +30,14 @@ _NOT_SENT = (
 """Errors after which nobody can have worked on the request."""
 _MOST = 64 * 1024
 """Bytes of the body of an error that are read. Official clients read all of it, however much comes."""
+_NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+_REMEDIES = {
+    401: "the key (api_key=) and the server (base_url=)",
+    403: "the key (api_key=) and the server (base_url=)",
+    404: "the model's name and the server (base_url=)",
+    405: "the server (base_url=)",
+}
+"""What to check when a server says so: these are mostly mistakes in what it was asked with."""
 _PLACES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables that say where certificates are."""
 
@@ -77,3 +85,30 @@ def was_not_sent(error: BaseException | None, no_key: type[Exception]) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def asked(error: Exception) -> str:
+    """The URL that was asked, without user, password and query; "" if the error does not know it."""
+    try:
+        url = error.request.url  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx raises the latter where there is none
+        return ""
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}"
+
+
+def is_not_connected(error: Exception) -> bool:
+    """Whether there was no connection to the server at all."""
+    return isinstance(error, _NOT_CONNECTED) or isinstance(error.__cause__, _NOT_CONNECTED)
+
+
+def not_connected(error: Exception) -> str:
+    """The sentence about it: which server, why, and what to do."""
+    cause = error.__cause__ if isinstance(error.__cause__, _NOT_CONNECTED) else error
+    why = " ".join(str(cause).split()) or type(cause).__name__
+    return f"cannot connect to {asked(error) or 'the server'} ({why}): is the server running, and is base_url= right?"
+
+
+def remedy_of_status(status: int, url: str) -> str:
+    """What to check after a status, and where it came from; "" where what the server says is enough."""
+    remedy = _REMEDIES.get(status)
+    return f" (asked {url}: check {remedy})" if remedy and url else ""

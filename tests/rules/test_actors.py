@@ -129,7 +129,7 @@ def test_options_of_a_decorator_add_up() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"timeout": 0}, {"timeout": -1}, {"timeout": math.nan}, {"engine": "moon"}, {"retries": 3}, {"handler": 3}],
+    [{"timeout": 0}, {"timeout": -1}, {"timeout": math.nan}, {"engine": "moon"}, {"handler": 3}],
 )
 def test_options_that_make_no_sense_are_refused_where_the_actor_is_made(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -315,14 +315,16 @@ def messages_of(prompt: Said, system: str | None = None) -> tuple[Message, ...]:
     """A conversation from a prompt, a message or a list of them; `system` comes before it.
 
     Raises:
-        InputError: a message is none.
+        InputError: it is none of these, or a message is none; this says where and why.
     """
     if isinstance(prompt, str):
         said: tuple[Message, ...] = (Message.user(prompt),)
     elif isinstance(prompt, Message | Mapping):
         said = (_message(prompt),)
-    else:
+    elif isinstance(prompt, Iterable):
         said = tuple(map(_message, prompt))
+    else:
+        raise InputError(f"{short_repr(prompt)} is no prompt: give a text, a message or a list of messages")
     return said if system is None else (Message.system(system), *said)
 
 
@@ -333,5 +335,12 @@ def _message(given: Any) -> Message:
     try:
         return Message.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(str(each["msg"]) for each in error.errors(include_url=False))
+        problems = "; ".join(map(_problem, error.errors(include_url=False)))
         raise InputError(f"{short_repr(data)} is no message: {problems}") from error
+
+
+def _problem(found: Any) -> str:
+    """One thing that is wrong with a message, and in which field."""
+    place = ".".join(map(str, found["loc"]))
+    what = str(found["msg"]).removeprefix("Value error, ")
+    return f"{place}: {what}" if place else what

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, TypeVar, overload
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, overload
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -85,9 +85,9 @@ class ChatModel(LLM):
     """What it costs; None if that is not known. Then calls cost nothing, and a budget of money refuses them."""
     retry: RetryPolicy | None = RetryPolicy(max_attempts=4)
     """One layer of retries: those of a provider's own client are off. Only errors that may pass are retried."""
-    timeout: float | None = 600.0
+    timeout: Annotated[float, Field(gt=0)] | None = 600.0
     """Seconds for one attempt, from the request to the end of the answer."""
-    idle_timeout: float | None = 120.0
+    idle_timeout: Annotated[float, Field(gt=0)] | None = 120.0
     """Seconds for which an answer may stand still: until it begins, and between two pieces of it."""
     stream: bool = False
     """Whether answers are told in pieces while they are written, as PROGRESS events with a `ChatDelta`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import operator
@@ -10,8 +11,9 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 from rh_agents.core._foreign import says_yes
+from rh_agents.core.errors import DefinitionError
 
-__all__ = ["Failure", "at_least", "failures", "is_meant", "is_number", "number", "yes_or_no"]
+__all__ = ["Failure", "at_least", "expect_known", "failures", "is_meant", "is_number", "number", "yes_or_no"]
 
 Failure: TypeAlias = type[Exception] | Callable[[Any], object]
 """A class of exceptions, or a function that says of an exception whether it is meant."""
@@ -105,3 +107,17 @@ def _remedy(name: str, value: Any) -> str:
         return "a function that says at once whether an error is meant is needed, not a coroutine function"
     example = f"{name}=(ConnectionError, TimeoutError)"
     return f"classes of exceptions are needed, or functions that take one, for instance {example}"
+
+
+def expect_known(kind: str, name: object, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that there are not, and name the one that was probably meant.
+
+    Raises:
+        DefinitionError: one of them is unknown; there is one sentence for it, and not a page for each.
+    """
+    options = sorted(known)
+    for option in given:
+        if option not in options:
+            near = difflib.get_close_matches(option, options, n=1)
+            meant = f"did you mean {near[0]}=?" if near else f"there are {', '.join(options)}"
+            raise DefinitionError(f"{kind}({name!r}) has no option {option}=: {meant}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from rh_agents.core.errors import DefinitionError
 from rh_agents.core.policies._checks import is_number
 
-__all__ = ["DEFAULT_DEPTH", "DEFAULT_RECURSION", "Budget"]
+__all__ = ["DEFAULT_DEPTH", "DEFAULT_RECURSION", "Budget", "expect_budget"]
 
 DEFAULT_DEPTH = 60
 """Python itself gives up somewhere above 70 calls that await each other directly, with a `RecursionError`."""
@@ -50,3 +51,14 @@ class Budget:
     def counts_tokens(self) -> bool:
         """Whether it counts what models read and write."""
         return self.cost is not None or self.tokens is not None
+
+
+def expect_budget(given: object) -> Budget | None:
+    """What is given as a budget, if it is one or none.
+
+    Raises:
+        DefinitionError: it is something else, such as an amount of money.
+    """
+    if given is None or isinstance(given, Budget):
+        return given
+    raise DefinitionError(f"budget= takes a Budget, such as Budget(cost=2.0), not {given!r}")
