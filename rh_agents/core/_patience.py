@@ -21,14 +21,20 @@ from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
 from rh_agents.core.policies._checks import Failure, is_meant
 from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
+from rh_agents.core.redaction import logger
 from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Usage
 
 __all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits"]
 
 T = TypeVar("T")
+_log = logger("rh_agents.models")
+_reported: set[str] = set()
+"""The models of whose servers it was reported that they ask to wait."""
 _REFUSALS = frozenset({None, 425, 429, 498, 503, 529})
 """The statuses of requests that a server did not begin with. After others (500) nobody knows what it has done."""
+_LONG = 5.0
+"""Seconds without a word that make people wonder."""
 _LEAST = 0.05
 """Seconds that a refusal counts at least, so that one which asks for no wait has an end as well."""
 
@@ -69,6 +75,7 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
         else:
             await passage.leave({}, None)
             return answer
+        _report_wait(job, pause.name, seconds)
         job.heed(Advice(retry_after=seconds, is_overloaded=True))
         if seconds > LONGEST_PAUSE:
             await _wait_alone(job, seconds)
@@ -122,6 +129,18 @@ def among_others(on: Sequence[Failure]) -> Iterator[Callable[[], bool]]:
 def _job() -> Job | None:
     scope = current_scope.get()
     return None if scope is None else scope.job
+
+
+def _report_wait(job: Job, name: str, seconds: float) -> None:
+    """Say once for each model that a long wait is no hanging program, where nobody subscribes to what happens."""
+    if seconds >= _LONG and name not in _reported and not job.run.is_observed:
+        _reported.add(name)
+        _log.warning(
+            "%s: the server asked to wait %.0f s, and calls wait as it asks: each up to RetryPolicy(max_wait=600). "
+            "Subscribers, such as ParallelEventPrinter(), see which ones do.",
+            name,
+            seconds,
+        )
 
 
 def _is_patient(job: Job, pause: Pause, error: BaseException) -> bool:

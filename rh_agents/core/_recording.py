@@ -32,6 +32,8 @@ __all__ = ["Recording", "make_owner"]
 
 _MOST_WAITING = 10_000
 """Entries that may wait to be written behind, before whoever adds another one has to wait for them."""
+_MOST_COMPARED = 500
+"""Entries of a journal in which the servers of models are looked up."""
 _NOTHING = RecordedCalls()
 _log = logger("rh_agents.replay")
 
@@ -87,6 +89,8 @@ class Recording:
         self.keys_generation: int = EVERY_ENDPOINT
         """Which generation of keys it has; see `rh_agents.core._former`."""
         self._has_reported_former = False
+        self._compared: set[str] = set()
+        """Models whose server was compared with those in the journal."""
 
     async def open(self, opened: Callable[[], Awaitable[None]]) -> None:
         """Open the journal, if that has not been done, and let `opened` see to it; others who ask meanwhile wait.
@@ -142,6 +146,40 @@ class Recording:
             self._request.run_id,
             name,
         )
+
+    async def report_other_server(self, name: str, version: str, server: str) -> None:
+        """A model is asked whose answers in the journal may all come from another server. Said once for each model.
+
+        They are not used, since two servers may call different models by one name. But who has moved a server, or has
+        given it a name, wants to know before everything is paid for again. Only the beginning of the journal is looked
+        at: it is enough, and a long run does not wait for it.
+
+        Args:
+            name: of the model.
+            version: of the model, without its server.
+            server: what stands for its server now.
+        """
+        if self._store is None or name in self._compared or self.keys_generation < EVERY_ENDPOINT:
+            return
+        self._compared.add(name)
+        found: set[str] = set()
+        async for recorded in self._store.events(self._request.run_id, values=False):
+            if recorded.sequence > min(self._earlier, _MOST_COMPARED):
+                break
+            actor = recorded.event.actor
+            if actor.name == name:
+                known = _server_in(actor.recorded_version, version)
+                found.update(() if known is None else (known,))
+        if found and server not in found:
+            _log.warning(
+                "%s is asked at %s, and run %r has its answers from %s: they are not used, and its calls are made and "
+                "paid for again. If it is the same model, say so with endpoint=%r.",
+                name,
+                _named(server),
+                self._request.run_id,
+                " and ".join(sorted(map(_named, found))),
+                min(found),
+            )
 
     # -- what happened before -----------------------------------------------------------------------------------------
 
@@ -357,6 +395,18 @@ def _expect_same(known: RunInfo, request: RunRequest) -> None:
             f"run {known.run_id!r} was started with {_difference(known.input, request.input)}: name another run, or go "
             "on with what still fits by reuse=True"
         )
+
+
+def _server_in(recorded: str, version: str) -> str | None:
+    """The server in the recorded version of a model; None if the version itself or something else has changed."""
+    if recorded == version:
+        return ""
+    start = f"{version} at "
+    return recorded.removeprefix(start) if recorded.startswith(start) else None
+
+
+def _named(server: str) -> str:
+    return server or "its provider's own server"
 
 
 def _difference(before: bytes | None, now: bytes | None, length: int = 120) -> str:

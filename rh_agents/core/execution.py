@@ -594,6 +594,10 @@ class ExecutionState:
         """A call is found under the key that it had then. Said once."""
         self._recording.report_former_key(name)
 
+    async def report_other_server(self, name: str, version: str, server: str) -> None:
+        """A model is asked at a server that may not be the one whose answers are recorded. Said once."""
+        await self._recording.report_other_server(name, version, server)
+
     def knows(self, key: bytes) -> bool:
         """Whether the call with this key had begun before, or has an outcome."""
         return self._recording.recorded.knows(key)

@@ -570,6 +570,10 @@ class RunHandle(Protocol):
         """A call is found under the key that it had then."""
         ...
 
+    async def report_other_server(self, name: str, version: str, server: str) -> None:
+        """A model is asked at a server that may not be the one whose answers are recorded."""
+        ...
+
     def knows(self, key: bytes) -> bool:
         """Whether the call with this key had begun before, or has an outcome."""
         ...

@@ -25,6 +25,7 @@ from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, Fallback, 
 from rh_agents.core.chat.messages import ChatDelta
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.errors import (
+    AccessDenied,
     ContextTooLong,
     DefinitionError,
     InvalidRequest,
@@ -162,3 +163,20 @@ def test_an_agent_can_have_one() -> None:
 def test_one_model_is_no_fallback() -> None:
     with pytest.raises(DefinitionError, match="two models or more"):
         Fallback(ScriptedLLM([]))
+
+
+def test_a_model_that_is_passed_over_is_reported_once_for_each_kind_of_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = ScriptedLLM([AccessDenied("a: 401: no"), AccessDenied("a: 401: no"), ModelOverloaded("a: busy")], name="a")
+    model = Fallback(first, ScriptedLLM(["1", "2", "3"], name="b"))
+
+    async def questions() -> None:
+        for number in range(3):
+            await model(f"question {number}")
+
+    run_virtually(lambda: run(questions))
+    assert [record.getMessage() for record in caplog.records if record.name == "rh_agents.models"] == [
+        "AccessDenied: a: 401: no; the next model of the fallback is asked",
+        "ModelOverloaded: a: busy; the next model of the fallback is asked",
+    ]

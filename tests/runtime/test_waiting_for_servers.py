@@ -383,3 +383,28 @@ def test_an_agent_waits_in_its_turn() -> None:
         return await Agent(name="a", llm=model)("?")
 
     assert run_virtually(lambda: run(main)) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "is_observed", "said"),
+    [
+        ("busy", 30.0, False, 1),  # once, though two calls wait
+        ("busy and seen", 30.0, True, 0),  # subscribers see who waits
+        ("hardly busy", 1.0, False, 0),
+    ],
+)
+def test_a_long_wait_is_reported_where_nobody_subscribes(
+    name: str, seconds: float, is_observed: bool, said: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Served(sliding_window(1, seconds), name=name)
+
+    async def questions() -> None:
+        async with parallel(max_workers=3) as p:
+            for number in range(3):
+                p.add(model.ask(f"question {number}"))
+            assert all(result.ok for result in await p.gather())
+
+    run_virtually(lambda: run(questions, subscribers=[lambda event: None] if is_observed else []))
+    told = [record.getMessage() for record in caplog.records if record.name == "rh_agents.models"]
+    assert len(told) == said
+    assert all(each.startswith(f"{name}: the server asked to wait 30 s") for each in told)

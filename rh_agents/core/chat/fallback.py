@@ -25,9 +25,12 @@ from rh_agents.core.chat.model import ChatModel
 from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.errors import AccessDenied, DefinitionError, ModelError, QuotaExhausted, TemporaryModelError
 from rh_agents.core.policies._checks import Failure, failures, is_meant
+from rh_agents.core.redaction import logger
 from rh_agents.core.usage import Usage
 
 __all__ = ["Fallback"]
+
+_log = logger("rh_agents.models")
 
 _SETTINGS = ("temperature", "reasoning_effort", "top_p", "max_tokens", "seed")
 
@@ -43,7 +46,8 @@ class Fallback(ChatModel):
             meant, or a list of both. By default those that may pass, and a key or a quota that is of no use.
         settings: fields of `ChatModel`. `retry` is for the whole: each of its attempts begins with the first model.
 
-    Its calls have keys of their own, of which the models and their settings are part.
+    Its calls have keys of their own, of which the models and their settings are part. When a model fails and the next
+    one is asked, the logger `rh_agents.models` warns, once for each kind of error.
 
     Raises:
         DefinitionError: there are fewer than two models.
@@ -51,6 +55,8 @@ class Fallback(ChatModel):
 
     _models: tuple[ChatModel, ...] = PrivateAttr(default=())
     _on: tuple[Failure, ...] = PrivateAttr(default=())
+    _reported: set[tuple[int, type[ModelError]]] = PrivateAttr(default_factory=set)
+    """Which of its models failed how, as far as that was reported."""
 
     def __init__(
         self,
@@ -124,11 +130,19 @@ class Fallback(ChatModel):
                     if has_delivered() or not is_meant(error, self._on):
                         raise _noted(error, said) from error.__cause__
                     said.append(f"{model.name} was asked before: {type(error).__name__}: {error}")
+                    self._report(model, error)
             await again(self.estimate(request))
         try:
             return await self._ask(self._models[-1], request, answer)
         except ModelError as error:
             raise _noted(error, said) from error.__cause__
+
+    def _report(self, model: ChatModel, error: ModelError) -> None:
+        """Say once for each kind of failure that another model answers: a wrong key is else noticed on the bill."""
+        what = (id(model), type(error))
+        if what not in self._reported:
+            self._reported.add(what)
+            _log.warning("%s: %s; the next model of the fallback is asked", type(error).__name__, error)
 
     async def _ask(self, model: ChatModel, request: ChatRequest, answer: AnswerType | None) -> ChatResponse:
         own = _for(model, request)

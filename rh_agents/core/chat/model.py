@@ -385,6 +385,8 @@ class ModelCall(Call[T]):
 
     async def begin(self, run: RunHandle) -> Any:
         """One attempt."""
+        if run.is_resumed:
+            await run.report_other_server(self.model.name, self.model.version, self.model.endpoint_identity)
         response = await self.model.answer(self.request, self.answer)
         if not self.only_content:
             return response
