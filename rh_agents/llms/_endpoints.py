@@ -39,8 +39,8 @@ def expect_url(base_url: str | None, where: str) -> None:
         is_url = parts.scheme.lower() in _PORTS and bool(parts.hostname)
     except ValueError:
         is_url = False
-    if not is_url:
-        rest = base_url.rpartition("://")[2].rpartition("@")[2].partition("?")[0].lstrip("/")  # credentials are not shown
+    if not is_url:  # credentials in it are not shown
+        rest = base_url.rpartition("://")[2].rpartition("@")[2].partition("?")[0].lstrip("/")
         raise DefinitionError(f"{where} must be a URL with its scheme, such as http://{rest} or https://{rest}")
 
 
