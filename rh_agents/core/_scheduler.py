@@ -71,6 +71,8 @@ class Scheduler:
         self.buffer: float = max(16, 2 * max_workers)
         """How many of them there may be before items are no longer pulled for want of a reader."""
         self.is_halted: bool = False
+        self.has_ended_early: bool = False
+        """Whether it was halted because the program has no more use for it."""
         self.is_draining: bool = False
         """Whether the run is being stopped, so that what runs comes to its end, and nothing more is started."""
         self.stop: StopRun | None = None
@@ -505,6 +507,11 @@ class Scheduler:
         """Whether a member has no result yet, and may come to one: it runs, or waits, or cannot go on for now."""
         return not self.is_idle or (self.stop is not None and not self.is_draining)
 
+    @property
+    def has_more_later(self) -> bool:
+        """Whether members without a result come to one when the run goes on, with their places before others."""
+        return self.stop is not None and not self.has_ended_early
+
     def _note(self, stop: StopRun) -> None:
         """A member cannot go on. If the program has given the group up, nobody waits for that."""
         if self.is_draining or not self.is_halted:
@@ -533,6 +540,7 @@ class Scheduler:
         """
         cancels = insist or not self.is_halted
         self._recovers_on = dismiss and self.order.has_members and (self._recovers_on or not self.is_halted)
+        self.has_ended_early = self.has_ended_early or (dismiss and not self.is_halted)
         self.is_halted = True
         if dismiss:
             self.forget_stop()

@@ -22,6 +22,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     def __init__(
         self,
         scheduler: Scheduler,
+        conclude: Callable[[], None],
         raise_reason: Callable[[], None],
         acknowledge: Callable[[], Awaitable[None]],
         *,
@@ -29,6 +30,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     ) -> None:
         self._scheduler = scheduler
         self._acknowledge = acknowledge
+        self._conclude = conclude
         self._raise_reason = raise_reason
         self._take = self._next_enrolled if ordered else scheduler.take_completed
         self._next_index = 0
@@ -42,9 +44,9 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         while (result := self._take()) is None:
             if not scheduler.is_idle:
                 await scheduler.change()
-            elif scheduler.finished and scheduler.stop is None:
+            elif scheduler.finished and not scheduler.has_more_later:
                 scheduler.order.skip_unfinished()
-            else:
+            elif not self._ends_early():
                 await self._acknowledge()
                 self._raise_reason()
                 self.is_exhausted = True
@@ -55,12 +57,18 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
             await scheduler.breathe()
         return result
 
+    def _ends_early(self) -> bool:
+        """Whether it turns out now that the group has ended early: then what it has is given, whatever is missing."""
+        had_ended = self._scheduler.has_ended_early
+        self._conclude()
+        return self._scheduler.has_ended_early and not had_ended
+
     def _next_enrolled(self) -> ExecutionResult[Any] | None:
         scheduler = self._scheduler
         index = self._next_index
         if index not in scheduler.finished:
             # When the run goes on, what its stop left without a result is there, and comes before all later ones.
-            if not scheduler.is_idle or scheduler.stop is not None:
+            if not scheduler.is_idle or scheduler.has_more_later:
                 return None
             # What was cancelled has no result; what was added after this stream had passed its place comes last.
             index = min(scheduler.finished, default=index)

@@ -274,8 +274,7 @@ class ParallelExecutionManager:
             await self._scheduler.join()
             raise
         await self._acknowledge()
-        self._end_if_it_ended_here()
-        self._judge()
+        self._conclude()
         if not self._reason.was_raised:
             self._raise_reason()
         self._raise_stop()
@@ -475,7 +474,9 @@ class ParallelExecutionManager:
         What it has given is not kept. Leaving the loop early and then the block cancels the rest.
         """
         self._expect_begun("stream()")
-        self._stream = ResultStream(self._scheduler, self._raise_end, self._acknowledge, ordered=ordered)
+        self._stream = ResultStream(
+            self._scheduler, self._conclude, self._raise_end, self._acknowledge, ordered=ordered
+        )
         return self._stream
 
     @property
@@ -772,10 +773,14 @@ class ParallelExecutionManager:
             self._scope.tell_stop(self._scheduler.stop)
             raise self._scheduler.stop
 
-    def _raise_end(self) -> None:
-        """Nothing runs any more: say what became of the group, if that is not just its results."""
+    def _conclude(self) -> None:
+        """Nothing runs any more: see whether the group has ended early by that."""
         self._end_if_it_ended_here()
         self._judge()
+
+    def _raise_end(self) -> None:
+        """Nothing runs any more: say what became of the group, if that is not just its results."""
+        self._conclude()
         self._raise_reason()
         self._raise_stop()
 

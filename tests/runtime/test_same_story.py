@@ -28,7 +28,7 @@ from rh_agents import (
 )
 from rh_agents.core.types import EventType
 from tests.properties.virtual import run_virtually
-from tests.runtime.worlds import RUN, Crash, KeepingStore, World
+from tests.runtime.worlds import RUN, Crash, KeepingStore, SlowlyRead, World
 
 
 @pytest.fixture
@@ -282,21 +282,6 @@ def test_a_scope_of_anyio_cuts_off_no_call_that_has_finished(world: World) -> No
         assert world.calls == ["paid", "paid"]
 
     asyncio.run(main())
-
-
-class SlowlyRead(KeepingStore):
-    """Reading an outcome takes longer than making it."""
-
-    def _make_journal(self, run: Any, info: Any) -> Any:
-        journal: Any = super()._make_journal(run, info)
-        load = journal.load
-
-        async def slowly(key: bytes) -> Any:
-            await asyncio.sleep(5)
-            return await load(key)
-
-        journal.load, journal.load_nowait = slowly, lambda key: None
-        return journal
 
 
 def test_the_timeout_of_a_group_does_not_count_while_recorded_results_are_read(world: World) -> None:

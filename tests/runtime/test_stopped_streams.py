@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 from collections.abc import AsyncIterator
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, RetryPolicy, RunStopped, agent, current, parallel
+from rh_agents import Budget, ExecutionState, RetryPolicy, RunStopped, agent, current, parallel
 from tests.properties.virtual import run_virtually
-from tests.runtime.worlds import KeepingStore, World, crash
+from tests.runtime.worlds import KeepingStore, SlowlyRead, World, crash
 
 
 def test_an_ordered_stream_skips_no_member_that_was_stopped() -> None:
@@ -106,5 +107,68 @@ def test_a_crawler_that_is_executed_again_gets_new_and_reused_results_in_the_sam
         async with there.again():
             await crawl()
         assert seen[2:] == [[0, 2, 3, 1]]
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_stream_whose_group_fails_while_its_run_is_stopped_gives_what_there_is_in_every_execution(
+    is_ordered: bool,
+) -> None:
+    """The failure has ended the group, so nothing is missing any more that a larger budget would bring."""
+    there = World()
+    there.seconds, there.down = {"bad": 2.0}, ["bad"]
+    fetch = there.make_fetch()
+
+    @agent
+    async def two(first: str, second: str) -> list[Any]:
+        return [await fetch(first), await fetch(second)]
+
+    async def execute(budget: Budget) -> list[Any]:
+        given: list[Any] = []
+        async with there.again(budget=budget, retry_failed=False):
+            with pytest.raises(ConnectionError):
+                async with parallel(error_strategy="fail_fast") as p:
+                    p.add(two("a", "b"))
+                    p.add(fetch("c"))
+                    p.add(fetch("bad"))
+                    async for result in p.stream(ordered=is_ordered):
+                        given.append(result.result or result.error_message)  # noqa: PERF401 - then it raises
+        return given
+
+    async def main() -> None:
+        first = await execute(Budget(calls=4))
+        assert first == ["c", "ConnectionError: bad is down"]
+        for calls in (4, 40):
+            assert await execute(Budget(calls=calls)) == first
+
+    run_virtually(main)
+
+
+def test_a_stream_that_is_stopped_before_its_recorded_ending_gives_all_or_nothing_of_it() -> None:
+    there = World()
+    there.store = SlowlyRead()
+    there.seconds, there.down = {"a": 5.0}, ["bad"]
+    fetch = there.make_fetch()
+    stories: list[list[Any]] = []
+
+    async def execute(state: ExecutionState) -> None:
+        stories.append([])
+        async with state:
+            with pytest.raises(ConnectionError):
+                async with parallel(error_strategy="fail_fast") as p:
+                    p.map(fetch, ["a", "b", "bad"])
+                    async for result in p.stream(ordered=True):
+                        stories[-1].append(result.index)
+            stories[-1].append("failed")
+
+    async def main() -> None:
+        await execute(there.again())
+        state = there.again(retry_failed=False)
+        asyncio.get_running_loop().call_later(2, state.request_interrupt)
+        with contextlib.suppress(RunStopped):
+            await execute(state)
+        assert stories[0] == [1, 2, "failed"]
+        assert stories[1] in ([], stories[0])
 
     run_virtually(main)

@@ -14,7 +14,7 @@ from rh_agents.core.ports import Clock, RunInfo
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
 
-__all__ = ["RUN", "Crash", "KeepingStore", "World", "crash", "statuses"]
+__all__ = ["RUN", "Crash", "KeepingStore", "SlowlyRead", "World", "crash", "statuses"]
 
 RUN = "monday"
 
@@ -56,6 +56,21 @@ class KeepingStore(HookedStore):
             journal.note(event, outcome)
         await state.end(ExecutionStatus.STARTED)
         return left
+
+
+class SlowlyRead(KeepingStore):
+    """Reading an outcome takes longer than making it."""
+
+    def _make_journal(self, run: Any, info: Any) -> Any:
+        journal: Any = super()._make_journal(run, info)
+        load = journal.load
+
+        async def slowly(key: bytes) -> Any:
+            await asyncio.sleep(5)
+            return await load(key)
+
+        journal.load, journal.load_nowait = slowly, lambda key: None
+        return journal
 
 
 class World:
