@@ -161,6 +161,7 @@ class AnswerInPieces:
         self._name = name
         self._reasons = reasons
         self._message: dict[str, Any] = {}
+        self._has_begun = False
         self._blocks: dict[int, dict[str, Any]] = {}
         self._inputs: dict[int, list[str]] = {}
         self._closed: set[int] = set()
@@ -199,8 +200,9 @@ class AnswerInPieces:
         return None
 
     def _start(self, message: Mapping[str, Any]) -> None:
-        if self._message:
+        if self._has_begun:
             raise unreadable("a second message begins in the middle of the first")
+        self._has_begun = True
         self._message = dict(message)
         self._count(message.get("usage"))
 
@@ -252,6 +254,8 @@ class AnswerInPieces:
         Raises:
             ModelError: it has not the form of one, or did not end as an answer ends.
         """
+        if not self._has_begun:
+            raise unreadable("the answer has no beginning")
         still_open = set(self._blocks) - self._closed
         if still_open:
             raise unreadable(f"the answer ended, and block {min(still_open)} did not")

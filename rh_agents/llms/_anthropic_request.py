@@ -25,6 +25,8 @@ __all__ = ["BLOCKS", "Caching", "request_body"]
 BLOCKS = "anthropic_content"
 """The key in `Message.provider` under which blocks of an answer go back as they came."""
 Caching = Literal["5m", "1h"]
+_THOUGHTS = ("thinking", "redacted_thinking")
+"""Blocks of thoughts. They take no mark for the cache."""
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 _EFFORTS = {"minimal": "low"}
 """What is called otherwise elsewhere, in the nearest word of the protocol. Which efforts a model knows, its provider
@@ -60,7 +62,7 @@ def request_body(
     mode = mode_of(request, provider, mode)
     if request.seed is not None:
         raise InvalidRequest(f"{request.model}: Anthropic's models take no seed")
-    system, messages = _conversation(request.messages)
+    system, messages = _conversation(request.messages, provider)
     tools = [_tool(tool) for tool in request.tools]
     config, thinking = _efforts(request)
     if request.output_schema is not None and mode == "tool":
@@ -89,6 +91,8 @@ def request_body(
         "thinking": thinking,
     }
     extra = {name: value for name, value in request.extra.items() if name != "output_config"}
+    if _has_a_budget(extra.get("thinking")) and _goes_on_without_thoughts(messages):
+        del extra["thinking"]
     return {**{name: value for name, value in fields.items() if value is not None}, **extra}
 
 
@@ -100,6 +104,21 @@ def _efforts(request: ChatRequest) -> tuple[dict[str, Any], dict[str, Any] | Non
     if effort == _NO_EFFORT:
         return {}, {"type": "disabled"}
     return {"effort": _EFFORTS.get(effort, effort)}, None
+
+
+def _has_a_budget(thinking: Any) -> bool:
+    return isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
+
+
+def _goes_on_without_thoughts(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the results of tools go back which were called without a thought: by another model, or before this one
+    was told to think. A turn goes on as it was begun: with a budget for thoughts, that would be refused.
+
+    (https://platform.claude.com/docs/en/build-with-claude/thinking-tool-workflows)
+    """
+    if len(messages) < 2 or not any(block["type"] == "tool_result" for block in messages[-1]["content"]):
+        return False
+    return all(block["type"] not in _THOUGHTS for block in messages[-2]["content"])
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
@@ -116,14 +135,14 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _conversation(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _conversation(messages: Sequence[Message], provider: Provider) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What stands before the conversation, and the conversation in turns."""
     start = next((index for index, each in enumerate(messages) if each.role != "system"), len(messages))
     system = [block for each in messages[:start] for block in _blocks(each.content)]
     turns: list[dict[str, Any]] = []
     for message in messages[start:]:
         role = "user" if message.role == "tool" else message.role
-        blocks = _turn(message)
+        blocks = _turn(message, provider)
         if not blocks:
             continue  # the API refuses empty messages
         if turns and turns[-1]["role"] == role:
@@ -138,16 +157,16 @@ def _results_first(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*results, *(block for block in blocks if block["type"] != "tool_result")]
 
 
-def _turn(message: Message) -> list[dict[str, Any]]:
+def _turn(message: Message, provider: Provider) -> list[dict[str, Any]]:
     if message.role == "tool":
         blocks = _blocks(message.content)
-        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id}
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": provider.call_id(message.tool_call_id or "")}
         return [{**result, "content": blocks} if blocks else result]
     if message.role == "assistant":
         kept = _kept(message)
         if kept is not None:
             return kept
-        return [*_blocks(message.content), *map(_tool_use, message.tool_calls)]
+        return [*_blocks(message.content), *(_tool_use(call, provider) for call in message.tool_calls)]
     return _blocks(message.content)
 
 
@@ -203,7 +222,7 @@ def _document(part: DocumentPart) -> dict[str, Any]:
     return {"type": "document", "source": _source(part.url), **title}
 
 
-def _tool_use(call: ToolCall) -> dict[str, Any]:
+def _tool_use(call: ToolCall, provider: Provider) -> dict[str, Any]:
     """A call that the model has made. Its arguments must be an object there, whatever it wrote."""
     try:
         arguments = from_json(call.arguments or "{}")
@@ -211,7 +230,7 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
         arguments = {}
     return {
         "type": "tool_use",
-        "id": call.id,
+        "id": provider.call_id(call.id),
         "name": call.name,
         "input": arguments if isinstance(arguments, dict) else {},
     }
@@ -274,10 +293,6 @@ def _mark_for_cache(
     mark = {"type": "ephemeral"} if caching == "5m" else {"type": "ephemeral", "ttl": caching}
     common = system or tools
     for blocks in (common, messages[-1]["content"] if messages else []):
-        last = next((block for block in reversed(blocks) if block.get("type") not in _UNMARKED), None)
+        last = next((block for block in reversed(blocks) if block.get("type") not in _THOUGHTS), None)
         if last is not None:
             last["cache_control"] = mark
-
-
-_UNMARKED = ("thinking", "redacted_thinking")
-"""Blocks that take no mark."""

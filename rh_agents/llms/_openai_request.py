@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any
 
 from rh_agents.core.chat import ChatRequest, DocumentPart, Message, TextPart
@@ -117,7 +115,7 @@ def _message(message: Message, provider: Provider) -> dict[str, Any]:
     if message.tool_calls:
         written["tool_calls"] = [
             {
-                "id": _call_id(call.id, provider),
+                "id": provider.call_id(call.id),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
                 **_given_back(call.provider, provider.gives_back_in_calls),
@@ -129,15 +127,8 @@ def _message(message: Message, provider: Provider) -> dict[str, Any]:
         # Thoughts are wanted back together with the calls that came of them; elsewhere they are refused or ignored.
         written.update(_given_back(message.provider, provider.gives_back))
     if message.tool_call_id is not None:
-        written["tool_call_id"] = _call_id(message.tool_call_id, provider)
+        written["tool_call_id"] = provider.call_id(message.tool_call_id)
     return written
-
-
-def _call_id(call_id: str, provider: Provider) -> str:
-    """The id of a tool call in a form that the provider takes: the call may have been made by another model."""
-    if not provider.call_ids or re.fullmatch(provider.call_ids, call_id, re.DOTALL):
-        return call_id
-    return sha256(call_id.encode()).hexdigest()[:9]
 
 
 def _given_back(kept: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ llama.cpp, Ollama, LM Studio) have in common.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -59,6 +61,12 @@ class Provider:
     gives_back: tuple[str, ...] = ()
     gives_back_in_calls: tuple[str, ...] = ()
     finish_reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def call_id(self, call_id: str) -> str:
+        """The id of a tool call in a form that the provider takes: the call may have been made by another model."""
+        if not self.call_ids or re.fullmatch(self.call_ids, call_id, re.DOTALL):
+            return call_id
+        return sha256(call_id.encode()).hexdigest()[:9]
 
 
 UNKNOWN = Provider(
@@ -170,12 +178,13 @@ CHAT = WireProtocol(
 )
 """The chat protocol of OpenAI."""
 
-ANTHROPIC = Provider(name="Anthropic", hosts=("api.anthropic.com",), output_with_tools="native")
+_IDS = r"[A-Za-z0-9_-]+"
+ANTHROPIC = Provider(name="Anthropic", hosts=("api.anthropic.com",), output_with_tools="native", call_ids=_IDS)
 MESSAGES = WireProtocol(
     own=ANTHROPIC,
     providers=(ANTHROPIC,),
     # Others that speak it (proxies, vLLM, llama.cpp) know tools, and pass over the field for structured outputs.
-    unknown=Provider(name="unknown", output="tool"),
+    unknown=Provider(name="unknown", output="tool", call_ids=_IDS),
     endpoint=r"https://api\.anthropic\.com(/v1)?",
     key_variable="ANTHROPIC_API_KEY",
     url_variable="ANTHROPIC_BASE_URL",

@@ -10,6 +10,7 @@ __all__ = ["ServerEvent", "server_events"]
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"[A-Za-z_-]*")
+_KIND = re.compile(rb"[A-Za-z0-9_.:/ -]*")
 
 
 class ServerEvent(NamedTuple):
@@ -56,8 +57,9 @@ async def server_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[ServerEve
 
     In two points they are read differently from what browsers do. What stands at the end without its empty line is an
     event all the same: some servers close the connection after the last line, and the reader sees by itself whether it
-    is whole. And a line that cannot be a field, such as an error as bare JSON, is an event of the kind "error" and not
-    passed over: what cannot be read may have been a part of the answer.
+    is whole. And a line that cannot be a field, such as an error as bare JSON, or the name of an event that no server
+    would give it, is an event of the kind "error" and not passed over: what cannot be read may have been a part of the
+    answer.
     """
     lines, open_event = _Lines(), _OpenEvent()
     async for piece in pieces:
@@ -86,9 +88,9 @@ class _OpenEvent:
         value = value.removeprefix(b" ")
         if name == b"data":
             self.data.append(value)
-        elif name == b"event":
-            self._kind = value.decode("utf-8", "replace")
-        elif not _FIELD.fullmatch(name):
+        elif name == b"event" and _KIND.fullmatch(value):
+            self._kind = value.decode()
+        elif name == b"event" or not _FIELD.fullmatch(name):
             self._kind = "error"
             self.data.append(line)
 

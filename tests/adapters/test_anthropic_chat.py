@@ -656,6 +656,28 @@ def test_a_server_that_is_not_known_is_asked_for_objects_by_a_tool_since_others_
         AnthropicChat("m", api_key="k", dialect="vLLM")
 
 
+def test_calls_that_another_model_made_are_sent_with_ids_that_are_taken() -> None:
+    server = says(text("Yes."))
+    calls = [ToolCall(id=f"functions.f:{number}", name="f", arguments="{}") for number in range(2)]
+    results = [Message.tool(call.id, call.id) for call in calls]
+    assert ask(server, [Message.user("Hello?"), Message.assistant("", calls), *results]).text == "Yes."
+    said, told = server.bodies[0]["messages"][1:]
+    assert [each["id"] for each in said["content"]] == [each["tool_use_id"] for each in told["content"]]
+    assert len({each["id"] for each in said["content"]}) == 2
+
+
+@pytest.mark.parametrize("thinking_", [2_000, "adaptive"])
+def test_a_turn_that_another_model_began_without_thoughts_goes_on_without_them(thinking_: Any) -> None:
+    """With a budget for them that would be refused; where the model decides, it may have called without a thought."""
+    server = says(text("Yes."))
+    call = ToolCall(id="a", name="f", arguments="{}")
+    turn = [Message.user("Hello?"), Message.assistant("", [call]), Message.tool("a", "done")]
+    assert ask(server, turn, thinking=thinking_).text == "Yes."
+    assert ("thinking" in server.bodies[0]) is (thinking_ == "adaptive")
+    ask(server, [Message.user("Hello?")], thinking=thinking_)
+    assert "thinking" in server.bodies[1]
+
+
 def test_a_form_of_all_answers_is_refused_beside_tools_where_it_may_win_over_them() -> None:
     extra = {"output_config": {"format": {"type": "json_schema", "schema": {}}}}
     spec = ToolSpec(name="f")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
+pytest.importorskip("anthropic", reason="anthropic is not installed: pip install 'rh_agents[anthropic]'")
 
 from rh_agents import Price, Usage
 from rh_agents.core.chat import ChatResponse, ImagePart, Message, TextPart, ToolCall, ToolSpec
@@ -71,7 +72,7 @@ def test_a_request_in_a_batch_is_the_one_that_is_sent_alone(dialect: Dialect, is
         Message.tool("abcdefgh1", (TextPart(text="717,710"), ImagePart.from_bytes(b"dot"))),
         Message.user("And now?"),
     ]
-    settings: dict[str, Any] = {"seed": 7, "max_tokens": 100, "top_p": 0.9}
+    settings: dict[str, Any] = {**dialect.sampling, "max_tokens": 100}
     answer = None if output is None else AnswerType(output)
 
     async def main() -> None:
@@ -88,7 +89,7 @@ def test_a_request_in_a_batch_is_the_one_that_is_sent_alone(dialect: Dialect, is
             alone.pop("stream_options", None)
             in_batch = model.body if api is None else api.body
             assert json.loads(json.dumps(in_batch(request))) == alone
-            roles = [message["role"] for message in alone["messages"]]
+            roles = [message["role"] for message in dialect.asks(alone)["messages"]]
             assert (("tool", "user") in pairwise(roles)) is dialect.user_after_tool
 
     run(main())
@@ -97,8 +98,8 @@ def test_a_request_in_a_batch_is_the_one_that_is_sent_alone(dialect: Dialect, is
 @ALL
 @STREAMED
 def test_a_turn_sends_what_the_provider_documents_and_comes_to_its_answer(dialect: Dialect, is_streamed: bool) -> None:
-    settings: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "max_tokens": 100, "price": Price(0, 0)}
-    made = turn(dialect, is_streamed=is_streamed, tool_choice="required", **settings)
+    settings: dict[str, Any] = {**dialect.sampling, "max_tokens": 100, "price": Price(0, 0)}
+    made = turn(dialect, is_streamed=is_streamed, tool_choice=dialect.tool_choice, **settings)
     assert made.value == ANSWER
     assert sorted(made.called) == sorted(CITIES)
     first, second = made.bodies
@@ -107,11 +108,11 @@ def test_a_turn_sends_what_the_provider_documents_and_comes_to_its_answer(dialec
         assert body[dialect.length_field] == 100
         assert body["model"] == dialect.model
         assert body.get("stream", False) is is_streamed
-    assert first["tool_choice"] == "required"
+    assert dialect.asks(first)["tool_choice"] == dialect.tool_choice
     name, value = dialect.key_header
     assert made.exchanges[0].headers[name] == value
     assert made.exchanges[0].path.endswith(dialect.path)
-    said, *results = second["messages"][1:]
+    said, *results = dialect.asks(second)["messages"][1:]
     assert set(said) <= dialect.assistant_fields
     calls = {call["id"]: call["function"] for call in said["tool_calls"]}
     assert len(calls) == len(CITIES)
@@ -131,7 +132,8 @@ def test_an_object_beside_tools_is_what_the_tools_said_and_not_invented(dialect:
     assert sorted(made.called) == sorted(CITIES)
     for body in made.bodies:
         assert set(body) <= dialect.fields | dialect.ignored
-        assert dialect.output == "native" or not (body.get("response_format") and body.get("tools"))
+        seen = dialect.asks(body)
+        assert dialect.output == "native" or not (seen.get("response_format") and seen.get("tools"))
     assert "difference" in json.dumps(made.bodies[-1])  # the model was told what is wanted, one way or another
 
 
@@ -140,7 +142,7 @@ def test_an_object_without_tools_is_asked_for_in_a_way_that_the_provider_knows(d
     async def main() -> tuple[Larger, dict[str, Any]]:
         async with model_server(play(dialect)) as server, model_of(dialect, server) as model:
             value = await model.ask("Which is larger, Oslo or Bergen?", output=Larger)
-            return value, server.exchanges[0].body
+            return value, dialect.asks(server.exchanges[0].body)
 
     value, body = run(main())
     assert value == Larger(larger="Oslo", difference=425_770)
@@ -154,8 +156,8 @@ def test_an_object_without_tools_is_asked_for_in_a_way_that_the_provider_knows(d
 def test_what_the_provider_wants_back_it_gets_back_and_nothing_else(dialect: Dialect, is_streamed: bool) -> None:
     """The server refuses a conversation without it, and strict ones refuse fields that they do not know."""
     (_, second) = turn(dialect, is_streamed=is_streamed).bodies
-    said = second["messages"][1]
-    sent = dialect.calls([Wanted("population", {"city": city}) for city in CITIES]).whole["choices"][0]["message"]
+    said = dialect.asks(second)["messages"][1]
+    sent = dialect.tells(dialect.calls([Wanted("population", {"city": city}) for city in CITIES]).whole)
     for name in set(said) - {"role", "content", "tool_calls"}:
         assert said[name] == sent[name]
     for mine, theirs in zip(said["tool_calls"], sent["tool_calls"], strict=True):
@@ -168,9 +170,10 @@ def test_what_the_provider_wants_back_it_gets_back_and_nothing_else(dialect: Dia
 def test_images_that_tools_show_are_sent_in_an_order_of_messages_that_the_provider_takes(dialect: Dialect) -> None:
     made = turn(dialect, shows=ImagePart.from_bytes(b"png"))
     assert made.value == ANSWER
-    sent = json.dumps(made.bodies[-1]["messages"])
-    assert sent.count("data:image/png;base64,") == len(CITIES)
-    assert all(isinstance(each["content"], str) for each in made.bodies[-1]["messages"] if each["role"] == "tool")
+    messages = dialect.asks(made.bodies[-1])["messages"]
+    assert json.dumps(messages).count("data:image/png;base64,") == len(CITIES)
+    in_results = [not isinstance(each["content"], str) for each in messages if each["role"] == "tool"]
+    assert in_results == [dialect.images_in_results] * len(CITIES)
 
 
 @ALL
@@ -188,7 +191,7 @@ def test_a_conversation_of_another_provider_is_taken_with_its_ids(dialect: Diale
     async def main() -> list[dict[str, Any]]:
         async with model_server(play(dialect)) as server, model_of(dialect, server) as model:
             assert await model.ask(talk) == ANSWER
-            return list(server.exchanges[0].body["messages"])
+            return list(dialect.asks(server.exchanges[0].body)["messages"])
 
     _, said, *told = run(main())
     assert [call["id"] for call in said["tool_calls"]] == [each["tool_call_id"] for each in told]

@@ -21,8 +21,9 @@ from tests.services.dialects.all_of_them import DIALECTS
 from tests.services.dialects.kit import ANSWER, CITIES, Dialect, Says, Wanted
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
+pytest.importorskip("anthropic", reason="anthropic is not installed: pip install 'rh_agents[anthropic]'")
 
-from rh_agents.llms import OpenAIChat
+from rh_agents.llms import AnthropicChat, OpenAIChat
 from rh_agents.llms._sse import ServerEvent, server_events
 from tests.services.streams import transport
 
@@ -37,16 +38,18 @@ def recordings(dialect: Dialect) -> list[Says]:
     return [dialect.says(ANSWER), dialect.calls(WANTED)]
 
 
-Hear = Callable[[Sequence[Sequence[bytes]]], list[Outcome]]
+Hear = Callable[[Dialect, Sequence[Sequence[bytes]]], list[Outcome]]
 
 
 @pytest.fixture(scope="module")
 def hear() -> Iterator[Hear]:
     """What is made of each of these streams, by one client: to make one takes longer than to read a hundred streams."""
-    model = OpenAIChat("m", base_url="http://127.0.0.1/v1", api_key="key", retry=None)
+    chat = OpenAIChat("m", base_url="http://127.0.0.1/v1", api_key="key", retry=None)
+    others = {"Anthropic": AnthropicChat("m", "http://127.0.0.1", "key", retry=None)}
     with transport() as served, asyncio.Runner() as runner:
 
-        async def outcomes(bodies: Sequence[Sequence[bytes]]) -> list[Outcome]:
+        async def outcomes(dialect: Dialect, bodies: Sequence[Sequence[bytes]]) -> list[Outcome]:
+            model = others.get(dialect.name, chat)
             found: list[Outcome] = []
             for pieces in bodies:
                 served.pieces = pieces
@@ -56,7 +59,7 @@ def hear() -> Iterator[Hear]:
                     found.append(error)
             return found
 
-        yield lambda bodies: runner.run(outcomes(bodies))
+        yield lambda dialect, bodies: runner.run(outcomes(dialect, bodies))
 
 
 async def nobody(delta: ChatDelta) -> None:
@@ -76,8 +79,8 @@ def calls_in(response: ChatResponse) -> list[tuple[str, Any]]:
     return made
 
 
-def whole(hear: Hear, says: Says) -> ChatResponse:
-    (found,) = hear([[says.stream]])
+def whole(hear: Hear, dialect: Dialect, says: Says) -> ChatResponse:
+    (found,) = hear(dialect, [[says.stream]])
     assert isinstance(found, ChatResponse), found
     return found
 
@@ -85,9 +88,9 @@ def whole(hear: Hear, says: Says) -> ChatResponse:
 def check(hear: Hear, dialect: Dialect, damaged: Callable[[bytes], list[list[bytes]]]) -> None:
     """Each of these streams is an error that says so, or the very answer that was given."""
     for says in recordings(dialect):
-        expected = whole(hear, says)
+        expected = whole(hear, dialect, says)
         bodies = damaged(says.stream)
-        for body, outcome in zip(bodies, hear(bodies), strict=True):
+        for body, outcome in zip(bodies, hear(dialect, bodies), strict=True):
             assert isinstance(outcome, ModelError) or outcome == expected, (b"".join(body)[-300:], outcome)
 
 
@@ -127,8 +130,8 @@ def test_neither_the_sizes_of_pieces_nor_line_ends_nor_comments_matter(hear: Hea
         return [[form[start : start + size] for start in range(0, len(form), size)] for form in forms for size in (61,)]
 
     for says in recordings(dialect):
-        expected = whole(hear, says)
-        for outcome in hear(disguised(says.stream)):
+        expected = whole(hear, dialect, says)
+        for outcome in hear(dialect, disguised(says.stream)):
             assert outcome == expected
 
 
@@ -146,7 +149,7 @@ def test_events_reordered_lost_or_doubled_give_no_tool_what_is_another_ones(
         forms.append([*events[:at], *events[at : at + 2][::-1], *events[at + 2 :]])
     pieces = {json.dumps(dict(each.arguments), sort_keys=True) for each in WANTED}
     forms = random.Random(dialect.name).sample(forms, min(most, len(forms)))
-    for form, outcome in zip(forms, hear(forms), strict=True):
+    for form, outcome in zip(forms, hear(dialect, forms), strict=True):
         for name, arguments in calls_in(outcome) if isinstance(outcome, ChatResponse) else ():
             city = str(arguments.get("city", ""))
             assert name == "population"
@@ -180,6 +183,14 @@ def put(value: Any, place: tuple[Any, ...], odd: Any) -> Any:
     return changed
 
 
+def tells_usage(events: list[Any], place: tuple[Any, ...]) -> bool:
+    """Whether a place is part of what is told about usage, or has that in it."""
+    value: Any = events
+    for key in place:
+        value = value[key]
+    return bool({"usage", "x_groq"} & {*place, *(key for inner in places_in(value) for key in inner)})
+
+
 @ALL
 @pytest.mark.parametrize("count", [8, pytest.param(400, marks=pytest.mark.slow)])
 def test_an_odd_value_anywhere_is_an_error_by_kind_or_an_answer_with_its_usage(
@@ -187,16 +198,16 @@ def test_an_odd_value_anywhere_is_an_error_by_kind_or_an_answer_with_its_usage(
 ) -> None:
     chance = random.Random(dialect.name)
     for says in recordings(dialect):
-        whole_usage = whole(hear, says).usage
-        events = [json.loads(line[6:]) for line in says.stream.split(b"\n\n") if line.startswith(b"data: {")]
-        places = [place for place in places_in(events) if len(place) > 1 and not {"usage", "x_groq"} & set(place)]
+        whole_usage = whole(hear, dialect, says).usage
+        events = [json.loads(line[6:]) for line in says.stream.splitlines() if line.startswith(b"data: {")]
+        places = [place for place in places_in(events) if len(place) > 1 and not tells_usage(events, place)]
         chosen = chance.choices(places, k=count)
         bodies = []
         for place in chosen:
             odd = put(events, place, chance.choice([*ODD, GONE]))
             text = "".join(f"data: {json.dumps(event)}\n\n" for event in odd)
             bodies.append([f"{text}data: [DONE]\n\n".encode()])
-        for place, outcome in zip(chosen, hear(bodies), strict=True):
+        for place, outcome in zip(chosen, hear(dialect, bodies), strict=True):
             if isinstance(outcome, ChatResponse):
                 assert outcome.usage == whole_usage, place
 
@@ -249,11 +260,12 @@ def test_a_line_of_many_pieces_is_joined_once() -> None:
 def test_an_error_that_is_no_event_is_told_all_the_same(hear: Hear) -> None:
     begin = DIALECTS["OpenAI"].says(ANSWER).stream[:900].rpartition(b"\n\n")[0] + b"\n\n"
     named, bare, in_the_event = hear(
+        DIALECTS["OpenAI"],
         [
             [begin, b'event: error\ndata: {"error": {"message": "the engine died"}}\n\n'],
             [begin, b'{"error": {"message": "the engine died"}}\n'],
             [begin, b'event: error\ndata: {"message": "the engine died"}\n\n'],
-        ]
+        ],
     )
     for outcome in (named, bare, in_the_event):
         assert isinstance(outcome, ModelError)

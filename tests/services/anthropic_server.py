@@ -17,10 +17,14 @@ from typing import Any
 
 from tests.services.model_server import Exchange, Reply
 
-__all__ = ["AnthropicServer", "events", "message", "problem", "signed", "stream", "text", "thinking", "tool_use"]
+__all__ = [
+    "AnthropicServer", "Refused", "check", "events", "message", "problem", "signed", "stream", "text", "thinking",
+    "tool_use",
+]  # fmt: skip
 
 Body = dict[str, Any]
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 USAGE = {"input_tokens": 10, "output_tokens": 5}
 
@@ -146,7 +150,8 @@ def check(body: Body) -> None:
             "Thinking may not be enabled when tool_choice forces tool use",
         )
     _check_schema(((body.get("output_config") or {}).get("format") or {}).get("schema"))
-    _check_messages(body["messages"], thinks=thinks)
+    is_adaptive = (body.get("thinking") or {}).get("type") == "adaptive"  # then the model may have called without
+    _check_messages(body["messages"], must_have_thought=thinks and not is_adaptive)
     marks = json.dumps(body).count('"cache_control"')
     _expect(marks <= 4, "A maximum of 4 blocks with cache_control may be provided")
 
@@ -163,7 +168,7 @@ def _check_schema(schema: Any) -> None:
             _check_schema(each)
 
 
-def _check_messages(messages: list[Body], *, thinks: bool) -> None:
+def _check_messages(messages: list[Body], *, must_have_thought: bool) -> None:
     _expect(messages and messages[0]["role"] == "user", "messages: first message must use the user role")
     open_calls: list[str] = []
     for number, each in enumerate(messages):
@@ -183,7 +188,7 @@ def _check_messages(messages: list[Body], *, thinks: bool) -> None:
             _expect(not results, "unexpected `tool_use_id` found in `tool_result` blocks")
         open_calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
         _check_blocks(blocks)
-        if open_calls and thinks:
+        if open_calls and must_have_thought:
             _expect(blocks[0]["type"] in ("thinking", "redacted_thinking"), "Expected `thinking`, but found `tool_use`")
 
 
@@ -199,6 +204,7 @@ def _check_blocks(blocks: list[Body]) -> None:
                 kinds = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
                 _expect(source["media_type"] in kinds, "source.media_type: unknown")
         if block["type"] == "tool_use":
+            _expect(_CALL_ID.fullmatch(block["id"]), "tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
             _expect(isinstance(block["input"], dict), "tool_use.input: Input should be a valid dictionary")
 
 

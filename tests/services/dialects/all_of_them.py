@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.services.dialects import (
+    anthropic,
     azure,
     deepseek,
     fireworks,
@@ -26,7 +27,7 @@ __all__ = ["DIALECTS"]
 DIALECTS: dict[str, Dialect] = {
     module.DIALECT.name: module.DIALECT
     for module in (
-        openai, azure, gemini, mistral, groq, deepseek, xai, openrouter, together, fireworks, vllm, llama_cpp, ollama,
-        lm_studio, litellm,
+        openai, azure, anthropic, gemini, mistral, groq, deepseek, xai, openrouter, together, fireworks, vllm,
+        llama_cpp, ollama, lm_studio, litellm,
     )
 }  # fmt: skip

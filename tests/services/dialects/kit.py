@@ -113,6 +113,14 @@ class Dialect:
         key_header: where it wants the key.
         path: the end of the path, and its query.
         user_after_tool: whether a message of the user may follow one of a tool.
+        images_in_results: whether the results of tools may have images in them.
+        required_headers: the headers without which it answers nothing.
+        sampling: settings of a model that it takes, about how tokens are chosen.
+        refused_settings: settings of a model that have no form there.
+        tool_choice: the strictest choice that its models take while they think.
+        asks: a request in the form of OpenAI's protocol, as far as tests look at it.
+        tells: the message of a whole answer in that form.
+        wrong_in: what is wrong with a request, in a protocol that is not OpenAI's.
         is_observed: whether this was compared with a running server.
     """
 
@@ -136,6 +144,14 @@ class Dialect:
     key_header: tuple[str, str] = ("authorization", "Bearer key")
     path: str = "/chat/completions"
     user_after_tool: bool = True
+    images_in_results: bool = False
+    required_headers: frozenset[str] = frozenset()
+    sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.5, "top_p": 0.9, "seed": 7})
+    refused_settings: frozenset[str] = frozenset()
+    tool_choice: str = "required"
+    asks: Callable[[Json], Json] = lambda body: body
+    tells: Callable[[Json], Json] = lambda whole: whole["choices"][0]["message"]  # type: ignore[no-any-return]
+    wrong_in: Callable[[Json], str | None] | None = None
     is_observed: bool = False
 
     def refuse(self, exchange: Exchange) -> Reply | None:
@@ -144,6 +160,11 @@ class Dialect:
         for name in body:
             if name not in self.fields | self.ignored and self.refuses_others:
                 return self.refusal(400, f"{name}: Extra inputs are not permitted")
+        for name in self.required_headers - set(exchange.headers):
+            return self.refusal(400, f"{name}: header is required")
+        if self.wrong_in is not None:
+            wrong = self.wrong_in(body)
+            return None if wrong is None else self.refusal(400, wrong)
         for message in body["messages"]:
             unknown = set(message) - self.assistant_fields if message["role"] == "assistant" else set()
             if unknown and self.refuses_others:
@@ -169,7 +190,7 @@ def play(dialect: Dialect) -> Callable[[Exchange], Reply]:
         refused = dialect.refuse(exchange)
         if refused is not None:
             return refused
-        says = _next(dialect, exchange.body)
+        says = _next(dialect, dialect.asks(exchange.body))
         if exchange.body.get("stream"):
             return Reply(says.stream, kind="text/event-stream")
         return Reply(says.whole)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rh_agents.core.chat import ToolSpec
+from rh_agents.core.errors import InvalidRequest
 from rh_agents.llms import OpenAIChat
 from tests.services.dialects.all_of_them import DIALECTS
 from tests.services.dialects.kit import Dialect, play
@@ -55,20 +56,21 @@ def marked(page: str) -> tuple[str, str, str]:
 
 
 def _row(dialect: Dialect, prices: int) -> list[str]:
-    plain = turn(dialect, is_streamed=True, tool_choice="required", seed=7, max_tokens=100)
+    seed: dict[str, Any] = {} if _refuses(dialect, "seed", 7) else {"seed": 7}
+    plain = turn(dialect, is_streamed=True, tool_choice=dialect.tool_choice, max_tokens=100, **seed)
     first = plain.bodies[0]
     alone, beside_tools = _objects(dialect)
     return [
         dialect.name,
         _known_by(dialect),
         _code(next(name for name in ("max_tokens", "max_completion_tokens") if name in first)),
-        _sent(dialect, first, "seed", "random_seed"),
+        _sent(dialect, first, "seed", "random_seed") if seed else "refused",
         _sent(dialect, first, "tool_choice"),
-        _sent(dialect, {"parallel_tool_calls": None}, "parallel_tool_calls"),
+        _parallel(dialect),
         _mode(alone),
         _mode(beside_tools),
         _code(*_thoughts(dialect)),
-        _code(*_given_back(plain)),
+        _code(*_given_back(dialect, plain)),
         "told" if plain.spent.estimates == 0 else "estimated",
         "told" if dialect.says("").usage.cost else NOTHING,
         str(prices or NOTHING),
@@ -77,8 +79,8 @@ def _row(dialect: Dialect, prices: int) -> list[str]:
 
 
 def _known_by(dialect: Dialect) -> str:
-    if dialect.name == "Azure":
-        return "`AzureChat`"
+    if dialect.name in ("Azure", "Anthropic"):
+        return f"`{dialect.name}Chat`"
     by_host = OpenAIChat("m", base_url=dialect.base_url, api_key="key").provider.name == dialect.name
     return "its host" if by_host else f"`dialect={json.dumps(dialect.name)}`"
 
@@ -93,6 +95,39 @@ def _sent(dialect: Dialect, body: dict[str, Any], *names: str) -> str:
     return _code(name) if name != names[0] else "taken"
 
 
+def _refuses(dialect: Dialect, setting: str, value: Any) -> bool:
+    """Whether a setting has no form in the protocol, so that it is refused before anything is sent."""
+
+    async def main() -> bool:
+        async with model_server(play(dialect)) as server, model_of(dialect, server, **{setting: value}) as model:
+            try:
+                await model("Hello?")
+            except InvalidRequest:
+                return not server.exchanges
+            return False
+
+    refuses = run(main())
+    assert refuses is (setting in dialect.refused_settings)
+    return refuses
+
+
+def _parallel(dialect: Dialect) -> str:
+    """Under which name a model is told to call one tool after the other."""
+    if "parallel_tool_calls" in dialect.ignored:
+        return "ignored"
+
+    async def main() -> dict[str, Any]:
+        async with model_server(play(dialect)) as server, model_of(dialect, server) as model:
+            await model("Which is larger?", tools=[ToolSpec(name="population")], parallel_tool_calls=False)
+            return server.exchanges[0].body
+
+    body = run(main())
+    if body.get("parallel_tool_calls") is False:
+        return "taken"
+    assert body["tool_choice"]["disable_parallel_tool_use"] is True
+    return _code("disable_parallel_tool_use")
+
+
 def _objects(dialect: Dialect) -> tuple[dict[str, Any], dict[str, Any]]:
     """The requests for an object, without tools and with one."""
     tool = ToolSpec(name="population")
@@ -102,7 +137,7 @@ def _objects(dialect: Dialect) -> tuple[dict[str, Any], dict[str, Any]]:
             await model("Which is larger?", output=Larger)
             await model("Which is larger?", tools=[tool], output=Larger)
             alone, beside_tools = server.exchanges
-            return alone.body, beside_tools.body
+            return dialect.asks(alone.body), dialect.asks(beside_tools.body)
 
     return run(main())
 
@@ -117,14 +152,14 @@ def _mode(body: dict[str, Any]) -> str:
 
 def _thoughts(dialect: Dialect) -> list[str]:
     """The fields in which thoughts stand."""
-    message = dialect.says("text").whole["choices"][0]["message"]
+    message = dialect.tells(dialect.says("text").whole)
     if isinstance(message.get("content"), list):
         return ["content"]
-    return [name for name in ("reasoning_content", "reasoning") if message.get(name)][:1]
+    return [name for name in ("reasoning_content", "reasoning", "thinking") if message.get(name)][:1]
 
 
-def _given_back(made: Turn) -> list[str]:
-    said = made.bodies[1]["messages"][1]
+def _given_back(dialect: Dialect, made: Turn) -> list[str]:
+    said = dialect.asks(made.bodies[1])["messages"][1]
     names = set(said) - {"role", "content", "tool_calls"}
     names |= {name for call in said["tool_calls"] for name in set(call) - {"id", "type", "function"}}
     return sorted(names)

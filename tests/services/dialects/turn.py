@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from rh_agents import Agent, ExecutionState, ExecutionStatus, Usage, tool
 from rh_agents.core.chat import ChatDelta, ImagePart
-from rh_agents.llms import AzureChat, OpenAIChat
+from rh_agents.llms import AnthropicChat, AzureChat, OpenAIChat
+from rh_agents.llms._clients import ClientModel
 from tests.services.dialects.kit import CITIES, Dialect, play
 from tests.services.model_server import Exchange, ModelServer, Reply, model_server
 
@@ -52,12 +53,14 @@ class Turn:
         return [exchange.body for exchange in self.exchanges]
 
 
-def model_of(dialect: Dialect, server: ModelServer, **settings: Any) -> OpenAIChat:
+def model_of(dialect: Dialect, server: ModelServer, **settings: Any) -> ClientModel:
     """A model that takes the server on loopback for the provider."""
     settings = {"retry": None, "timeout": 10.0, **settings}
     place = server.base_url.removesuffix("/v1")
     if dialect.name == "Azure":
         return AzureChat(dialect.model, place, "key", api_version="2024-10-21", **settings)
+    if dialect.name == "Anthropic":
+        return AnthropicChat(dialect.model, place, "key", dialect=dialect.name, thinking="adaptive", **settings)
     return OpenAIChat(dialect.model, f"{place}/v1", "key", dialect=dialect.name, **settings)
 
 
