@@ -787,9 +787,13 @@ def test_the_usage_is_found_in_an_answer_that_is_damaged_behind_it() -> None:
     assert caught.value.usage == Usage(27, 5, cached_tokens=20, requests=1)
 
 
+def answering(reply: Reply) -> AnthropicServer:
+    return AnthropicServer(lambda _: reply)
+
+
 def test_an_answer_that_says_no_usage_is_estimated_and_of_two_reports_the_larger_one_counts() -> None:
     for usage in ({}, {"input_tokens": 0, "output_tokens": 0}):
-        used = ask(AnthropicServer(lambda _, usage=usage: Reply(message(text("Yes."), usage=usage)))).usage
+        used = ask(answering(Reply(message(text("Yes."), usage=usage)))).usage
         assert used.estimates == 1
         assert used.output_tokens > 0
     sound = events(message(text("Yes."), usage={"input_tokens": 70, "output_tokens": 9}))

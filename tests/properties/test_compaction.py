@@ -144,7 +144,7 @@ def test_no_cut_of_any_list_of_messages_comes_between_a_call_and_its_result(hist
     assert [*first, *(message for turn in turns for message in turn)] == history
     parts = split(history, keep, lambda _: True)
     calls = [call.id for turn in parts.older for message in turn for call in message.tool_calls]
-    results = [message.tool_call_id for turn in parts.older for message in turn if message.role == "tool"]
+    results = [str(message.tool_call_id) for turn in parts.older for message in turn if message.role == "tool"]
     if problem_of(history) is None:
         assert sorted(calls) == sorted(results)
         assert problem_of([message for turn in parts.kept for message in turn]) is None

@@ -66,16 +66,21 @@ async def member() -> None:
         pass
 
 
+def unchecked(function: Any) -> Any:
+    """Used as a program does that no type checker has seen."""
+    return function
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: Agent(name="a", instuctions=""), r"Agent\('a'\) has no option instuctions=: did you mean instruct"),
-        (lambda: ChatModel(model="m", temprature=0), r"ChatModel\('m'\) has no option temprature=: did you mean"),
-        (lambda: tool(retries=3)(flow), r"Tool\('flow'\) has no option retries=: did you mean retry=\?"),
+        (lambda: unchecked(ChatModel)(model="m", temprature=0), r"ChatModel\('m'\) has no option temprature=: did"),
+        (lambda: unchecked(tool)(retries=3)(flow), r"Tool\('flow'\) has no option retries=: did you mean retry=\?"),
         (lambda: Agent(name="a", xyzzy=1), r"Agent\('a'\) has no option xyzzy=: there are breaker, .*, llm, .*output,"),
         (lambda: Agent(name="a", llm="gpt-4.1"), "llm= takes the model itself, not its name 'gpt-4.1'"),
         (lambda: Agent(name="a", llm=ScriptedLLM([]), output="Report"), "output= takes the type itself, not its name"),
-        (lambda: LLM(name="m", handler=flow, limits=5), r"limits= takes limits, such as RateLimit\(.*\), not 5"),
+        (lambda: unchecked(LLM)(name="m", handler=flow, limits=5), r"limits= takes limits, such as .*, not 5"),
     ],
 )  # fmt: skip
 def test_options_that_there_are_not_are_refused_in_one_line(make: Callable[[], Any], says: str) -> None:
@@ -88,7 +93,7 @@ def test_options_that_there_are_not_are_refused_in_one_line(make: Callable[[], A
 @pytest.mark.parametrize("name", ["timeout", "idle_timeout"])
 def test_a_model_has_no_time_limit_that_is_over_at_once(name: str, seconds: float) -> None:
     with pytest.raises(ValueError, match="greater than 0"):
-        ScriptedLLM([], **{name: seconds})
+        unchecked(ScriptedLLM)([], **{name: seconds})
 
 
 @pytest.mark.parametrize(

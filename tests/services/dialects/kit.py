@@ -150,7 +150,7 @@ class Dialect:
     refused_settings: frozenset[str] = frozenset()
     tool_choice: str = "required"
     asks: Callable[[Json], Json] = lambda body: body
-    tells: Callable[[Json], Json] = lambda whole: whole["choices"][0]["message"]  # type: ignore[no-any-return]
+    tells: Callable[[Json], Json] = lambda whole: whole["choices"][0]["message"]
     wrong_in: Callable[[Json], str | None] | None = None
     is_observed: bool = False
 
