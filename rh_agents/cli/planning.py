@@ -221,7 +221,7 @@ class PlanView:
             text = f"{counted(len(below), 'call')} below other calls, or cut off with their group"
             page.line(_word("not reached", "dim"), Part(text, "dim", 1))
         if plan.is_idle and not (given is not None and given.new):
-            page.line("nothing would be called, according to the journal")
+            page.line("no recorded call would be made again")
         for line in question_lines(questions):
             page.line(line)
         if given is not None:

@@ -14,7 +14,7 @@ from rh_agents.core.keys import again_key
 from rh_agents.core.ports import RecordedEvent
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
-from rh_agents.display.text import brief, duration, harmless
+from rh_agents.display.text import brief, brief_result, duration, harmless
 
 __all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "record_of_node"]
 
@@ -116,7 +116,7 @@ class RunTree:
             node.message = event.message
         if status.is_final:
             node.ended, node.seconds = self.last, event.execution_time
-            node.result = "" if event.result is None else _short(brief(event.result))
+            node.result = "" if event.result is None else _short(brief_result(event.result))
 
     def _node(self, event: ExecutionEvent[Any]) -> Node:
         name = event.key or event.address
@@ -341,7 +341,7 @@ class TreeView:
             Part(f"{failed:,} failed" if failed else "", "red", 2),
             Part(f"{group.recovered:,} reused" if group.recovered else "", "cyan", 3),
             Part(f"{group.retries:,} retried" if group.retries else "", "yellow", 5),
-            Part("" if group.is_complete or self.is_running else "left before its end", "yellow", 4),
+            Part("" if group.is_complete or self.is_running else "incomplete", "yellow", 4),
             Part("" if node.seconds is None else f"in {duration(node.seconds)}", "dim", 6),
             Part(f"({below:,} below)" if below else "", "dim", 7),
             indent=indent,
@@ -380,7 +380,7 @@ class TreeView:
         if node.is_superseded:
             return "to be made again"
         if node.status is ExecutionStatus.STARTED and not self.is_running:
-            return "had begun"
+            return "outcome unknown"
         return _WORDS.get(node.status, "")
 
 

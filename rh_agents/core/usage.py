@@ -161,8 +161,8 @@ class Spending:
         return Spending(self.usage, self.calls, self.seconds, dict(self.by_actor))
 
     def __str__(self) -> str:
-        """One line: the calls, tokens and cost, and what most of it went to."""
-        parts = [f"{self.calls:,} calls"]
+        """One line: the calls, tokens and cost, what has no known price, and what most of it went to."""
+        parts = [f"{self.calls:,} call{'' if self.calls == 1 else 's'}"]
         if self.usage.tokens:
             parts.append(f"{self.usage.tokens:,} tokens")
         if self.usage.cost:
@@ -171,6 +171,9 @@ class Spending:
             parts.append(
                 f"{self.usage.estimates:,} of {max(self.usage.requests, self.usage.estimates):,} requests estimated"
             )
+        free = [name for name, used in self.by_actor.items() if used.requests and used.tokens and not used.cost]
+        if free:
+            parts.append(f"no price for {', '.join(free[:5])}")
         largest = sorted(self.by_actor.items(), key=lambda item: (-item[1].cost, -item[1].tokens, item[0]))
         shares = [f"{name} {_amount(usage)}" for name, usage in largest[:5]]
         return ", ".join(parts) + (f" ({'; '.join(shares)})" if shares else "")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.labels import label_of
-from rh_agents.display.text import amount, brief, duration, harmless
+from rh_agents.display.text import amount, brief, brief_result, duration, harmless
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
@@ -75,7 +75,7 @@ def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None
         line.append(f"  {harmless(event.message, _MESSAGE_LENGTH)}", style)
         return line
     if how.result and event.result is not None:
-        line.append(f"  {brief(event.result)}", "dim")
+        line.append(f"  {brief_result(event.result)}", "dim")
     if width is not None:
         line.truncate(width, overflow="ellipsis")
     return line

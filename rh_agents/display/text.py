@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.cells import cell_len, set_cell_size
 
 from rh_agents.core.redaction import RedactingRepr, redact
 from rh_agents.core.usage import Usage
 
-__all__ = ["amount", "brief", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
+__all__ = ["amount", "brief", "brief_result", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
 
+_ANSWER = "rh_agents.core.chat.messages.ChatResponse"
+"""Told by its name: who only looks has not loaded it."""
 LONGEST = 200
 """Characters of a foreign text that are shown, unless told otherwise."""
 
@@ -57,6 +62,35 @@ def _escaped(letter: str) -> str:
 def brief(value: object) -> str:
     """A harmless and short text of any value, without spelling out a long one first."""
     return harmless(_brief.repr(value))
+
+
+def brief_result(value: object) -> str:
+    """The same of what a call came to: of a model's answer, what the model said or which tools it wants called."""
+    fields = _fields_of_an_answer(value)
+    if fields is None:
+        return brief(value)
+    wanted = [_fields(call) for call in fields.get("tool_calls") or ()]
+    if wanted:
+        said = ", ".join(f"{call.get('name')}({call.get('arguments')})" for call in wanted)
+    elif fields.get("refusal"):
+        said = f"refused: {fields['refusal']}"
+    else:
+        output = fields.get("output")
+        said = brief(fields.get("text") or "") if output is None else brief(output)
+    by = fields.get("answered_by")
+    return harmless(f"{said} (answered by {by})" if by else said)
+
+
+def _fields_of_an_answer(value: object) -> Mapping[str, Any] | None:
+    """The fields of a `ChatResponse`, whether or not this program has the class; None for anything else."""
+    kind = type(value)
+    name = getattr(value, "class_name", None) or f"{kind.__module__}.{kind.__qualname__}"
+    return _fields(value) if name == _ANSWER else None
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    data = getattr(value, "data", None)  # of an instance of a class that is not loaded
+    return data if isinstance(data, Mapping) else vars(value)
 
 
 def width_of(text: str) -> int:

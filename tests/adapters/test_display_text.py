@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents import Secret, forget_secret
-from rh_agents.display.text import brief, crop, duration, frequency, harmless, whole_seconds, width_of
+from rh_agents.core._read_values import UnknownValue
+from rh_agents.core.chat import ChatResponse, ToolCall
+from rh_agents.display.text import brief, brief_result, crop, duration, frequency, harmless, whole_seconds, width_of
 
 
 @pytest.mark.parametrize(
@@ -108,3 +112,38 @@ def test_no_secret_is_shown_not_even_the_half_of_one(limit: int) -> None:
         assert "hush" not in brief({"password": "hush-hush-hush"})
     finally:
         forget_secret("shown")
+
+
+LOOK = ToolCall(id="1", name="look", arguments='{"year": 2026}')
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (ChatResponse(text="Yes."), "'Yes.'"),
+        (ChatResponse(text="x" * 1_000), f"'{'x' * 97}...{'x' * 98}'"),
+        (ChatResponse(text='{"a": 1}', output={"a": 1}), "{'a': 1}"),
+        (ChatResponse(refusal="Never."), "refused: Never."),
+        (ChatResponse(text="Yes.", answered_by="b at here"), "'Yes.' (answered by b at here)"),
+        (
+            ChatResponse(tool_calls=(LOOK, ToolCall(id="2", name="go", arguments="{}"))),
+            'look({"year": 2026}), go({})',
+        ),
+        (ChatResponse(text="\x1b[2J"), r"'\x1b[2J'"),
+        (7, "7"),
+    ],
+)  # fmt: skip
+def test_an_answer_of_a_model_is_shown_as_what_it_said(answer: Any, shown: str, is_loaded: bool) -> None:
+    """Who only looks at a run may not have the class: then its fields are in what stands for it."""
+    value = answer if is_loaded or answer == 7 else as_unknown(answer)
+    assert brief_result(value) == shown
+
+
+def as_unknown(value: Any) -> Any:
+    """An object as a program reads it that does not have its class."""
+    fields = {name: getattr(value, name) for name in type(value).model_fields}
+    for name, field in fields.items():
+        if isinstance(field, tuple):
+            fields[name] = tuple(map(as_unknown, field))
+    return UnknownValue(f"{type(value).__module__}.{type(value).__qualname__}", fields)

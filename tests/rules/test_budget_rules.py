@@ -85,7 +85,7 @@ def test_spending_says_how_much_of_it_is_an_estimate() -> None:
     spending = Spending()
     spending.add("m", Usage(input_tokens=10, requests=3), 3)
     spending.add("m", Usage(input_tokens=10, requests=1, estimates=1), 1)
-    assert str(spending) == "4 calls, 20 tokens, 1 of 4 requests estimated (m 20 tokens)"
+    assert str(spending) == "4 calls, 20 tokens, 1 of 4 requests estimated, no price for m (m 20 tokens)"
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------

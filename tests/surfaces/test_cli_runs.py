@@ -318,7 +318,7 @@ def test_a_plan_tells_what_would_be_reused_and_what_would_run(
     assert "input in.jsonl as it is now: 3 items: 2 reused, 1 tried again, 0 new" in out
     out = out_of(capfd, "plan", "job", "--no-retry-failed")
     assert "repeated       1 call with a recorded failure" in out
-    assert "nothing would be called, according to the journal" in out
+    assert "no recorded call would be made again" in out
     assert mapped.ledger == made, "nothing was called"
 
 
