@@ -37,7 +37,7 @@ RULES = [
     "_write_values",
     "policies/__init__", "policies/_checks", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/compaction", "policies/failures", "policies/pause", "policies/retry",
-    "_unstarted", "_large_values", "_pieces", "_key_table",
+    "_unstarted", "_large_inputs", "_large_values", "_pieces", "_key_table",
 ]  # fmt: skip
 
 IMPORT_PATHS = {
@@ -204,7 +204,7 @@ def test_every_module_of_the_core_is_either_a_rule_or_a_part_of_the_runtime() ->
         "_stream", "interrupt", "questions", "rewind", "_recording", "_validation", "_accounts", "_caching", "_flow",
         "_exits", "_opening", "_breaking", "_gate", "_lag", "_ledger", "_loops", "_lost", "_postponed", "chat/__init__",
         "chat/_asking", "chat/_estimates", "chat/_json_in_text", "chat/agent_loop", "chat/messages", "chat/model",
-        "_patience", "_cut_off",
+        "_patience", "_cut_off", "_identifying",
         "chat/_compacting", "chat/_lengths", "chat/_summaries", "chat/_turns", "chat/fallback", "chat/histories",
         "chat/schema", "chat/tool_calls", "chat/tool_results",
     }  # fmt: skip

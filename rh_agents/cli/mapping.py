@@ -18,7 +18,7 @@ from rh_agents.cli.summary import Summary
 from rh_agents.core._exits import FAILURES
 from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import Call
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun, StoreError, TooManyFailures
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.interrupt import interrupt_on_signals
@@ -265,9 +265,9 @@ class _BadItem(Call[Any]):
         self.place = place
         self.problem = problem
 
-    def canonical_input(self) -> bytes:
+    def canonical_input(self) -> CanonicalInput:
         """It is told apart by where it stands."""
-        return canonical(self.place)
+        return CanonicalInput(self.place)
 
     async def begin(self, run: RunHandle) -> Any:
         """Tell what is wrong."""

@@ -20,7 +20,11 @@ from __future__ import annotations
 import sys
 from binascii import a2b_base64, b2a_base64
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from itertools import chain
+from types import MemberDescriptorType
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -42,6 +46,7 @@ _NUMBERS = frozenset({int, float, bool, type(None)})
 _DEEPEST = 100
 _BINARY = frozenset({"bytes", "bytearray", "ndarray"})
 """Tags of values whose bytes are in base64."""
+_TEXTS = (str, bytes, bytearray, memoryview)
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 
 
@@ -66,18 +71,18 @@ def _rest(value: Any, room: int, depth: int) -> int:
     if depth > _DEEPEST:
         return room
     if kind in _SEQUENCES:
+        room -= 8 * len(value)
         parts = value
     elif kind is dict:
         room -= 16 * len(value)
-        parts = value.values()
+        parts = chain(value, value.values())
     elif _is_array(value):
         return room - int(value.nbytes)
+    elif issubclass(kind, _TEXTS):
+        return room - _length(value, kind) - 8
     else:
-        fields = getattr(value, "__dict__", None)
-        if type(fields) is not dict:
-            return room - 64
-        parts = fields.values()
-    room -= 8 * len(parts)
+        room -= 64
+        parts = _parts_of(value, kind)
     if room < 0:
         return room
     for part in parts:
@@ -85,6 +90,34 @@ def _rest(value: Any, room: int, depth: int) -> int:
         if room < 0:
             return room
     return room
+
+
+def _length(value: Any, kind: type) -> int:
+    if kind is memoryview:
+        return int(value.nbytes)
+    return next(base for base in _TEXTS if issubclass(kind, base)).__len__(value)
+
+
+def _parts_of(value: Any, kind: type) -> Iterable[Any]:
+    """What a large part of something else could be, without running any code of its class."""
+    if issubclass(kind, dict):
+        return chain(dict.keys(value), dict.values(value))
+    if issubclass(kind, _SEQUENCES):
+        base = next(base for base in _SEQUENCES if issubclass(kind, base))
+        return base.__iter__(value)
+    found = []
+    for get in _fields_of(kind):  # type: ignore[arg-type]  # classes can be hashed
+        with suppress(AttributeError):  # it is not set
+            found.append(get(value))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _fields_of(kind: type) -> list[Callable[[Any], Any]]:
+    """What gets the `__dict__` of an instance, and the fields that it has beside that."""
+    own = [base for base in kind.__mro__ if "__slots__" in vars(base)]
+    slots = [each.__get__ for base in own for each in vars(base).values() if type(each) is MemberDescriptorType]
+    return [lambda value: object.__getattribute__(value, "__dict__"), *slots]
 
 
 def _is_array(value: object) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from rh_agents.core._decision import Recorded
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._foreign import noted
+from rh_agents.core._identifying import Identities
 from rh_agents.core._runner import Job
 from rh_agents.core.actors import BaseActor, expect_resolved
 from rh_agents.core.calls import ActorCall, Call
@@ -51,8 +52,9 @@ class Member:
     """One item of a group: what to run, and where it stands."""
 
     __slots__ = (
-        "base", "context", "enrolled_at", "has_begun", "holds_slot", "index", "is_counted", "is_recovering",
-        "is_settled", "job", "key", "label", "name", "recorded", "task", "tries", "work",
+        "base", "context", "enrolled_at", "has_begun", "holds_slot", "identities", "index", "is_counted",
+        "is_numbered", "is_recovering", "is_settled", "job", "key", "label", "name", "recorded", "task", "tries",
+        "work",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +68,10 @@ class Member:
         """The name that people see: the given one, or that of what is called."""
         self.context: Context = context
         self.enrolled_at: float = enrolled_at
+        self.is_numbered: bool = True
+        """Whether it has its key, if it is to have one. Who it is may have to be found out first, in a thread."""
+        self.identities: Identities | None = None
+        """What it has in common with others, if that was found out."""
         self.base: bytes | None = None
         """The key that its place in the program gives it."""
         self.key: bytes | None = None

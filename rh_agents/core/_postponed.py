@@ -40,6 +40,21 @@ class Postponed:
         self._count = 0 if task is None else task.cancelling()
         self._is_due = True
 
+    @property
+    def is_due(self) -> bool:
+        """Whether one has come that has not been delivered."""
+        return self._is_due
+
+    def raise_now(self) -> None:
+        """Let it arrive at once, since the call has not finished.
+
+        Raises:
+            asyncio.CancelledError: one has come.
+        """
+        if self._is_due:
+            self._is_due = False
+            raise asyncio.CancelledError(*self._message)
+
     def deliver_soon(self) -> None:
         """Let it arrive when the caller, who has the result by then, waits for something else."""
         task = asyncio.current_task()

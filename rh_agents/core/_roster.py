@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._former import known_place
+from rh_agents.core._identifying import Identities, beside
 from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._order import RecordedOrder
 from rh_agents.core._unstarted import Use
 from rh_agents.core.calls import Call, report_undefined_order
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
 from rh_agents.core.keys import again_key, child_key, identity_of_item, identity_of_unseen
 
@@ -26,8 +29,23 @@ if TYPE_CHECKING:
 __all__ = ["Roster"]
 
 
+@dataclass(slots=True, frozen=True)
+class _Unnumbered:
+    """A member that has no key yet."""
+
+    member: Member
+    identify: Callable[[], Identities]
+    fails_alone: bool
+    is_large: bool
+
+
 class Roster:
-    """Enrols members: gives each its index and, in a run that records, its key."""
+    """Enrols members: gives each its index and, in a run that records, its key.
+
+    That key needs the member's identity, which takes long to find out if its input is large (see
+    `rh_agents.core._identifying`). Such members, and all that are enrolled before that is done, are numbered later, in
+    the same order. They cannot begin before.
+    """
 
     def __init__(self, run: RunHandle, scope: Scope, group: str, group_id: str, order: RecordedOrder) -> None:
         self._run = run
@@ -38,6 +56,12 @@ class Roster:
         self._waiting: deque[Member] = deque()
         self._sources: deque[Source] = deque()
         self._is_discarded = False
+        self._unnumbered: deque[_Unnumbered] = deque()
+        self._is_identifying = False
+        self.numbered: Callable[[], None] = _nothing
+        """Told when members have been numbered that had to wait for that."""
+        self.failed: Callable[[BaseException], None] = _nothing
+        """Told what `add` would have raised, had it been known then."""
         self.enrolled: int = 0
         """How many members there are so far."""
         self.sealed_by: GroupEnding | None = None
@@ -49,6 +73,15 @@ class Roster:
     def is_empty(self) -> bool:
         """Whether nobody waits, and nobody can come but through `add` and `map`."""
         return not self._waiting and not self._sources
+
+    @property
+    def is_numbering(self) -> bool:
+        """Whether members have no key yet. The next one that waits is then one of them, or comes before them."""
+        return bool(self._unnumbered)
+
+    def leave_unnumbered(self) -> None:
+        """No calls are made any more, so it does not matter which number those have that did not begin."""
+        self._unnumbered.clear()
 
     @property
     def waiting(self) -> int:
@@ -210,41 +243,124 @@ class Roster:
         member = Member(self.enrolled, work, name, label, context, now)
         if isinstance(work, Call):
             work.use = Use.GIVEN
-        if self._run.records:
-            same = self._identity(member, key, origin)
-            first = child_key(self._scope.key, self._group, same, 0)
-            occurrence = self._scope.count(first)
-            if occurrence and self._scope.has_other_open_group(self._group, self):
-                report_undefined_order(self._scope, member.label, self._run)
-            sealed_by = self.sealed_by
-            member.base = child_key(self._scope.key, self._group, same, occurrence) if occurrence else first
-            if isinstance(work, Call) and (former := work.former_identities(key)):
-                actor = work.actor
-                member.base = known_place(self._scope, actor.name, self._group, member.base, former, actor.keys_since)
-            member.key, member.tries = self._scope.resolve(
-                member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by
-            )
-            if sealed_by is not None:
-                self.known += self._run.knows(member.key)
-            self._order.enrolled(member.key, member.index)
-            if isinstance(work, Call) and not work.actor.is_stored:
-                member.key = None
-            failed = member.base
-            for _ in range(member.tries):
-                self._order.passed(failed)
-                failed = again_key(failed)
+        if self._run.records or (isinstance(work, Call) and work.actor.cache is not None):
+            self._identify(member, key, origin)
         self.enrolled += 1
         return member
 
-    def _identity(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> bytes:
+    def _identify(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> None:
+        """Find out who a member is and number it, unless that takes long, or others have to be numbered before it."""
+        data = self._needed_input(member, key, origin)
+        is_large = data is not None and data.is_large
+        if not self._run.records and not is_large:
+            return  # what is wrong with it is its own failure, when it is begun
+        identify = functools.partial(self._identities, member, key, origin, data, in_pieces=is_large)
+        if self._unnumbered or is_large:
+            member.is_numbered = False
+            fails_alone = origin is not None or not self._run.records
+            self._unnumbered.append(_Unnumbered(member, identify, fails_alone, is_large))
+            self._go_on_numbering()
+        else:
+            self._number(member, identify())
+
+    def _needed_input(
+        self, member: Member, key: str | None, origin: tuple[Source, Any] | None
+    ) -> CanonicalInput | None:
         work = member.work
         if isinstance(work, Call):
             _ = work.actor.has_known_types
-            return work.identity() if key is None else work.identity_for(key)
+            return work.needed_input(work.key if key is None else key)
         if key is None and member.name is None and origin is not None:
-            source, item = origin
+            return CanonicalInput(origin[1])
+        return None
+
+    def _identities(
+        self,
+        member: Member,
+        key: str | None,
+        origin: tuple[Source, Any] | None,
+        data: CanonicalInput | None,
+        *,
+        in_pieces: bool,
+    ) -> Identities:
+        work = member.work
+        if isinstance(work, Call):
+            key = work.key if key is None else key
+            if data is not None and in_pieces:
+                return work.identities_of_large(key, data)
+            return work.identities(key, b"" if data is None else data.whole())
+        if data is not None and origin is not None:
             try:
-                return identity_of_item(self._group_id, getattr(source.function, "__qualname__", ""), canonical(item))
+                canonical = data.pieces() if in_pieces else data.whole()
+                function = getattr(origin[0].function, "__qualname__", "")
+                return Identities(identity_of_item(self._group_id, function, canonical))
             except DefinitionError:  # the item is no data: its index is all there is
                 pass
-        return identity_of_unseen(self._group_id, member.name, key, member.index)
+        return Identities(identity_of_unseen(self._group_id, member.name, key, member.index))
+
+    def _number(self, member: Member, identities: Identities) -> None:
+        """Give a member its number among identical ones, and with it its key."""
+        member.is_numbered = True
+        member.identities = identities
+        work, scope, group, sealed_by = member.work, self._scope, self._group, self.sealed_by
+        if not self._run.records:
+            return
+        first = child_key(scope.key, group, identities.same, 0)
+        occurrence = scope.count(first)
+        if occurrence and scope.has_other_open_group(group, self):
+            report_undefined_order(scope, member.label, self._run)
+        member.base = child_key(scope.key, group, identities.same, occurrence) if occurrence else first
+        if isinstance(work, Call) and identities.former:
+            actor = work.actor
+            member.base = known_place(scope, actor.name, group, member.base, identities.former, actor.keys_since)
+        member.key, member.tries = scope.resolve(member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by)
+        if sealed_by is not None:
+            self.known += self._run.knows(member.key)
+        self._order.enrolled(member.key, member.index)
+        if isinstance(work, Call) and not work.actor.is_stored:
+            member.key = None
+        failed = member.base
+        for _ in range(member.tries):
+            self._order.passed(failed)
+            failed = again_key(failed)
+
+    # -- members whose identity takes long to find out -----------------------------------------------------------------
+
+    def _go_on_numbering(self) -> None:
+        """Number those who can be numbered, and begin to find out who the next one is."""
+        while self._unnumbered and not self._is_identifying:
+            next_one = self._unnumbered[0]
+            if next_one.is_large:
+                self._is_identifying = True
+                self._run.call_began()  # else a run that waits for a person would not wait for it
+                future = next_one.member.context.copy().run(beside, next_one.identify)
+                future.add_done_callback(functools.partial(self._identified, next_one))
+            else:
+                self._number_next(next_one.identify)
+
+    def _identified(self, whom: _Unnumbered, future: asyncio.Future[Identities]) -> None:
+        self._is_identifying = False
+        error = None if future.cancelled() else future.exception()
+        if self._unnumbered and self._unnumbered[0] is whom:  # else the run is being stopped
+            is_to_be_done_here = future.cancelled() or isinstance(error, RuntimeError)  # it was changed meanwhile
+            self._number_next(whom.identify if is_to_be_done_here else future.result)
+            self._go_on_numbering()
+            self.numbered()
+        self._run.call_ended()
+
+    def _number_next(self, identify: Callable[[], Identities]) -> None:
+        """Number the next one. What has no identity fails, if it was added, with its group, since `add` would."""
+        waiting = self._unnumbered.popleft()
+        member = waiting.member
+        try:
+            self._number(member, identify())
+        except FAILURES as raised:
+            close_unstarted(member.work)
+            member.work, member.name = raising(failure_of(raised)), None
+            self._number(member, Identities(identity_of_unseen(self._group_id, None, None, member.index)))
+            if not waiting.fails_alone:
+                self.failed(failure_of(raised))
+
+
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""

@@ -109,9 +109,11 @@ class Scheduler:
         self._feeder: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
+        roster.numbered, roster.failed = self._numbered, failed
 
     def close(self) -> None:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
+        self.roster.numbered = self.roster.failed = _nothing
         self._make_job = self._started = self._ended = self._failed = self._judge = self._end_again = _nothing
 
     # -- starting -----------------------------------------------------------------------------------------------------
@@ -160,8 +162,17 @@ class Scheduler:
             member = self.roster.next_waiting()
             if member is None and self._may_pull:
                 member = self.roster.pull(now)
+            if member is not None and not member.is_numbered:
+                self.roster.wait_first(member)
+                break
             if member is None or not self._take_its_turn(member, now):
                 break
+
+    def _numbered(self) -> None:
+        """Members have got their keys that had to wait for them."""
+        self._judge_soon()
+        self.fill()
+        self._wake()
 
     def _take_its_turn(self, member: Member, now: float) -> bool:
         """Do with a member what is to be done with it; False if it has to wait, and all others behind it."""
@@ -234,7 +245,9 @@ class Scheduler:
 
     def _judge_and_fill(self) -> None:
         self._judges_soon = False
-        if not self.is_halted and self._recovering == 0 and not self._fills_soon and not self._seeks_recorded:
+        if self.is_halted or self._recovering or self._fills_soon or self.roster.is_numbering:
+            return
+        if not self._seeks_recorded:
             self._judge()
             self.fill()
             self._wake()
@@ -249,6 +262,8 @@ class Scheduler:
     @property
     def _may_pull(self) -> bool:
         """Whether more items may be pulled: the reader of the results keeps up, and the group is not to end again."""
+        if self.roster.is_numbering:
+            return False
         has_room = len(self.finished) < self.buffer or self.order.waits_for_enrolment or self._seeks_recorded
         return has_room and (self._phase is Phase.OPEN or self._looks_for_members)
 
@@ -310,9 +325,11 @@ class Scheduler:
     @property
     def _is_stuck(self) -> bool:
         """Whether nothing goes on, because all that is left waits for the group to end again."""
-        if self._phase is not Phase.SEALED or self._running or self._fills_soon or self.roster.waiting:
+        if self._phase is not Phase.SEALED or self._running or self._fills_soon:
             return False
-        if self._feeder is not None and self._room is None:
+        if self.roster.waiting or self.roster.is_numbering:
+            return False
+        if self._feeder is not None and (self._room is None or self._room.done()):
             return False
         return bool(self._parked) or self.roster.has_sources
 
@@ -437,7 +454,7 @@ class Scheduler:
     def _feed_in_background(self, source: Source) -> None:
         if self._feeder is None:
             self._start_feeder(source)
-        elif self._room is not None and not self._room.done():
+        elif self._room is not None and not self._room.done() and self._has_slot and self._may_pull:
             self._room.set_result(None)
 
     def _start_feeder(self, source: Source) -> None:
@@ -500,7 +517,7 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
         is_waiting = self._parked or self._held or not self.roster.is_empty
-        return not self._running and not is_waiting and self._feeder is None
+        return not self._running and not is_waiting and not self.roster.is_numbering and self._feeder is None
 
     @property
     def has_left_something(self) -> bool:
@@ -524,6 +541,7 @@ class Scheduler:
         self._note(stop)
         self._end_parked()
         self._release_held()
+        self.roster.leave_unnumbered()
         for error in self.roster.discard():
             self._failed(error)
         if self._feeder is not None:
@@ -561,7 +579,7 @@ class Scheduler:
 
     def take_late(self, member: Member) -> None:
         """The group has ended early: a member that comes now is recovered, if it can be, and else never begins."""
-        if not self._prepare(member).is_recorded:
+        if member.is_numbered and not self._prepare(member).is_recorded:
             close_unstarted(member.work)
             return
         self._recovers_on = True
@@ -579,11 +597,14 @@ class Scheduler:
         self._release_held()
         recovers = self._recovers_on
         keeps_sources = recovers and self._looks_for_members
-        keep = (lambda member: self._prepare(member).is_recorded) if recovers else None
+        keep = self._may_be_recorded if recovers else None
         for error in self.roster.discard(keep=keep, keep_sources=keeps_sources):
             self._failed(error)
         if self._feeder is not None and not keeps_sources:
             self._feeder.cancel()
+
+    def _may_be_recorded(self, member: Member) -> bool:
+        return not member.is_numbered or self._prepare(member).is_recorded
 
     def _finish_recovery(self) -> None:
         """The group is ending, and what is recorded of it has been recovered: the rest ends."""
@@ -653,6 +674,8 @@ class Scheduler:
     def take_completed(self) -> ExecutionResult[Any] | None:
         """The result that was completed first, the recorded ones of an earlier execution before all others."""
         self._pull_ahead()
+        if self.roster.is_numbering and self.order.has_members:
+            return None  # one of them may come first
         index = self.order.take(self.finished)
         if index is None and self.order.is_over:
             index = self._oldest_completed()
@@ -687,6 +710,7 @@ class Scheduler:
             if self.roster.waiting > _LOOK_AHEAD:
                 self.order.skip_missing()
         looks_for_more = self.roster.has_sources and (self._phase is Phase.OPEN or self._looks_for_members)
+        looks_for_more = looks_for_more or self.roster.is_numbering
         if not looks_for_more and not self.is_draining:  # what a stop discarded comes when the run goes on
             self.order.skip_missing()
         self.fill()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 from rh_agents.core._former import known_place
+from rh_agents.core._identifying import Identities, identified_in_turn
+from rh_agents.core._postponed import Postponed
 from rh_agents.core._runner import Job, run_job
 from rh_agents.core._unstarted import Unstarted, Use, short_repr
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address
-from rh_agents.core.codec import canonical, canonical_arguments
-from rh_agents.core.errors import StopRun, UndefinedOrderError, UndefinedOrderWarning
-from rh_agents.core.keys import child_key, identity
+from rh_agents.core.codec import CanonicalInput
+from rh_agents.core.errors import DefinitionError, StopRun, UndefinedOrderError, UndefinedOrderWarning
+from rh_agents.core.keys import Canonical, child_key, identity
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.scope import ENDED, Claim, Claimant, Scope, current_scope
@@ -65,24 +68,27 @@ class Call(Unstarted, Generic[T]):
         scope = self._parent_scope()
         run = scope.run
         await run.open()
-        base, key, tries = b"", None, 0
-        claim = Claim(0, True)
-        if run.records:
+        postponed: Postponed | None = None
+        if not run.records and self.actor.cache is None:
+            job = self._numbered(run, scope, None, None)
+        else:
             _ = self.actor.has_known_types
-            same = self.identity()
-            claim = claim_in_order(scope, same, self.claimant, self.actor.name, run)
-            base = child_key(scope.key, "", same, claim.occurrence)
-            if self.actor.former_versions:
-                former = self.former_identities()
-                base = known_place(scope, self.actor.name, None, base, former, self.actor.keys_since)
-            key, tries = scope.resolve(base)
-            if not self.actor.is_stored:
-                key = None
-        address = child_address(scope.address, self.actor.name, claim.occurrence)
-        own = Scope(run, base, address, scope.group_id)
-        own.tries = tries
-        job = self.job(run, own, scope, self.actor.name, key)
-        job.is_recorded = key is not None and run.is_recorded(key, self.actor)
+            claimant, data = self.claimant, self.needed_input(self.key)
+            if data is not None and data.is_large:
+                postponed = Postponed()
+                job = await identified_in_turn(
+                    scope,
+                    functools.partial(self.identities_of_large, self.key, data),
+                    lambda identities: self._numbered(run, scope, claimant, identities),
+                    postponed,
+                )
+            else:
+                identities = self.identities(self.key, b"" if data is None else data.whole())
+                job = self._numbered(run, scope, claimant, identities)
+        if postponed is not None and postponed.is_due:
+            if not job.is_recorded:
+                postponed.raise_now()
+            job.postponed = postponed
         token = current_scope.set(scope)
         try:
             caller = scope.job
@@ -96,6 +102,26 @@ class Call(Unstarted, Generic[T]):
         finally:
             current_scope.reset(token)
             job.let_go()
+
+    def _numbered(self, run: RunHandle, scope: Scope, claimant: Claimant | None, identities: Identities | None) -> Job:
+        """Give the call its number among identical ones, and with it its key and address."""
+        base, key, tries = b"", None, 0
+        claim = Claim(0, True)
+        if run.records and identities is not None:
+            claim = claim_in_order(scope, identities.same, claimant, self.actor.name, run)
+            base = child_key(scope.key, "", identities.same, claim.occurrence)
+            if self.actor.former_versions:
+                base = known_place(scope, self.actor.name, None, base, identities.former, self.actor.keys_since)
+            key, tries = scope.resolve(base)
+            if not self.actor.is_stored:
+                key = None
+        address = child_address(scope.address, self.actor.name, claim.occurrence)
+        own = Scope(run, base, address, scope.group_id)
+        own.tries = tries
+        job = self.job(run, own, scope, self.actor.name, key)
+        self.share(job, identities)
+        job.is_recorded = key is not None and run.is_recorded(key, self.actor)
+        return job
 
     def _counted(self, run: RunHandle, result: ExecutionResult[T]) -> ExecutionResult[T]:
         run.count_call(self.actor.name, result)
@@ -121,28 +147,23 @@ class Call(Unstarted, Generic[T]):
             job.limits = actor.limits
         if scope.ledgers or job.limits or actor.budget is not None:
             job.estimate = self.estimate
-        if actor.cache is not None and not run.is_validation:
-            job.cached_as = self.identity_of_equal_calls()
-            if actor.former_versions:
-                job.formerly_cached_as = self.former_identities_of_equal_calls()
         return job
 
     def estimate(self) -> Usage | None:
         """What it will use at most, for budgets and rate limits; None if nobody knows."""
         return None
 
-    def identity_of_equal_calls(self) -> bytes:
-        """What it has in common with calls that have the same result, wherever they are made.
+    def share(self, job: Job, identities: Identities | None) -> None:
+        """Let the call have the result of an equal one, if its actor says so.
 
         Raises:
             DefinitionError: its input is not data.
         """
-        return identity(self.actor.name, self.actor.recorded_version, self.canonical_input(), None)
-
-    def former_identities_of_equal_calls(self) -> tuple[bytes, ...]:
-        """The same in caches that earlier versions filled, if it was something else then."""
-        actor, data = self.actor, self.canonical_input()
-        return tuple(identity(actor.name, version, data, None) for version in actor.former_versions)
+        if self.actor.cache is None or job.run.is_validation:
+            return
+        if identities is None or identities.equal is None:
+            identities = self.identities(None, self.canonical_input().whole())
+        job.cached_as, job.formerly_cached_as = identities.equal, identities.formerly_equal
 
     def identity(self) -> bytes:
         """What it has in common with identical calls.
@@ -150,22 +171,48 @@ class Call(Unstarted, Generic[T]):
         Raises:
             DefinitionError: its input is not data, and it has no `key`.
         """
-        return self._identity(self.actor.recorded_version, self.key)
+        data = self.needed_input(self.key)
+        return self.identities(self.key, b"" if data is None else data.whole()).same
 
-    def identity_for(self, key: str) -> bytes:
-        """The same with `key` in place of its input."""
-        return self._identity(self.actor.recorded_version, key)
+    def needed_input(self, key: str | None) -> CanonicalInput | None:
+        """The input, if it takes part in the identities of the call that has this `key`; one that is only to be known
+        for a cache is needed early if it is large.
+        """
+        if key is None:
+            return self.canonical_input()
+        if self.actor.cache is None:
+            return None
+        data = self.canonical_input()
+        return data if data.is_large else None
 
-    def former_identities(self, key: str | None = None) -> list[bytes]:
-        """What it had in common with identical calls in journals of earlier versions, if that was something else."""
-        return [self._identity(version, self.key if key is None else key) for version in self.actor.former_versions]
+    def identities(self, key: str | None, data: Canonical) -> Identities:
+        """What it has in common with others if `key` and `data`, its input in canonical form, say who it is."""
+        actor = self.actor
+        name, version = actor.name, actor.recorded_version
+        same = identity(name, version, data, key)
+        former = [identity(name, each, data, key) for each in actor.former_versions]
+        if key is not None and not data:
+            return Identities(same, former)
+        if key is None:
+            return Identities(same, former, same, tuple(former))
+        formerly_equal = tuple(identity(name, each, data, None) for each in actor.former_versions)
+        return Identities(same, former, identity(name, version, data, None), formerly_equal)
 
-    def _identity(self, version: str, key: str | None) -> bytes:
-        data = b"" if key is not None else self.canonical_input()
-        return identity(self.actor.name, version, data, key)
+    def identities_of_large(self, key: str | None, data: CanonicalInput) -> Identities:
+        """The same for a large input, for a thread.
 
-    def canonical_input(self) -> bytes:
-        """The bytes that stand for its input."""
+        Raises:
+            DefinitionError: the input is not data, and there is no `key`.
+        """
+        try:
+            return self.identities(key, data.pieces())
+        except DefinitionError:
+            if key is None:
+                raise
+            return self.identities(key, b"")  # it only cannot be cached, and the call says so
+
+    def canonical_input(self) -> CanonicalInput:
+        """What stands for its input."""
         raise NotImplementedError
 
     def begin(self, run: RunHandle) -> Awaitable[T]:
@@ -202,9 +249,9 @@ class FunctionCall(Call[T]):
         call.key = key
         return call
 
-    def canonical_input(self) -> bytes:
-        """The bytes that stand for its arguments, by parameter name."""
-        return canonical_arguments(self.actor.signature.bind(self.args, self.kwargs))
+    def canonical_input(self) -> CanonicalInput:
+        """Its arguments, by parameter name."""
+        return CanonicalInput(self.actor.signature.bind(self.args, self.kwargs), are_arguments=True)
 
     def begin(self, run: RunHandle) -> Awaitable[T]:
         """Call the function, on the event loop or where its actor says."""
@@ -240,9 +287,9 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
     async def _value(self) -> ExecutionResult[T]:
         return await self.outcome()  # type: ignore[return-value]
 
-    def canonical_input(self) -> bytes:
-        """The bytes that stand for its input."""
-        return canonical(self.input_data)
+    def canonical_input(self) -> CanonicalInput:
+        """Its input."""
+        return CanonicalInput(self.input_data)
 
     def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
         """As for every call; the preconditions come before the first attempt."""

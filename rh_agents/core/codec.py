@@ -4,12 +4,14 @@ It is the ASCII text of a Python literal (`ascii()` does not depend on the Unico
 keep their kind (`1`, `1.0` and `True` differ), mappings and sets are sorted, models and dataclasses carry the recorded
 name of their class (`rh_agents.core._names`), so that two models with equal fields are two different inputs. Lists and
 tuples are the same.
+
+The form of a large input is written in pieces (`CanonicalInput.pieces`), which together are the same bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -20,14 +22,82 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from rh_agents.core._large_inputs import InPieces
+from rh_agents.core._large_values import is_large
 from rh_agents.core._names import FIELDS, form_of, recorded_name
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.redaction import Secret
 
-__all__ = ["canonical", "canonical_arguments"]
+__all__ = ["CanonicalInput", "canonical", "canonical_arguments"]
 
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 _TEXTUAL = (datetime, date, time, timedelta, Decimal, UUID, complex)
+
+
+class CanonicalInput:
+    """The input of a call, whose canonical form can be had at once or in pieces.
+
+    Args:
+        value: the input; or the arguments of a function, in the order of its parameters.
+        are_arguments: whether it is those.
+        suffix: what else the key is to hold.
+    """
+
+    __slots__ = ("_are_arguments", "_suffix", "_value")
+
+    def __init__(self, value: Any, *, are_arguments: bool = False, suffix: bytes = b"") -> None:
+        self._value = value
+        self._are_arguments = are_arguments
+        self._suffix = suffix
+
+    @property
+    def is_large(self) -> bool:
+        """Whether to write it takes so long that others would notice. That is so for all equal inputs, or for none."""
+        return is_large(self._value)
+
+    def whole(self) -> bytes:
+        """The canonical form.
+
+        Raises:
+            DefinitionError: it is not data.
+        """
+        data = canonical_arguments(self._value) if self._are_arguments else canonical(self._value)
+        return data + self._suffix if self._suffix else data
+
+    def pieces(self, how: InPieces | None = None) -> list[bytes]:
+        """The same in pieces. A thread that makes them lets the others go on meanwhile.
+
+        Raises:
+            DefinitionError: it is not data.
+        """
+        with _refusals():
+            how = how or InPieces()
+            texts = self._argument_pieces(how) if self._are_arguments else how.pieces(_literal(self._value, how))
+            return [*(text.encode("ascii") for text in texts), self._suffix]
+
+    def _argument_pieces(self, how: InPieces) -> Iterator[str]:
+        start = "{"
+        for name, value in self._value.items():
+            yield f"{start}{name!a}: "
+            yield from how.pieces(_literal(value, how))
+            start = ", "
+        yield "{}" if start == "{" else "}"
+
+
+class _AtOnce:
+    """How the parts of a literal are made; see `InPieces` for large ones."""
+
+    text = staticmethod(ascii)
+    in_order = staticmethod(sorted)
+    content = staticmethod(bytes)
+
+    @staticmethod
+    def items(value: Iterable[Any], literal: Callable[[Any], object]) -> Any:
+        """The literals of the elements of a list or a tuple."""
+        return [literal(item) for item in value]
+
+
+_AT_ONCE = _AtOnce()
 
 
 def canonical(value: object) -> bytes:
@@ -66,34 +136,43 @@ def _refusals() -> Iterator[None]:
         raise DefinitionError(f"an input cannot be written down: {error}") from error
 
 
-def _literal(value: object) -> object:
+def _literal(value: object, how: Any = _AT_ONCE) -> object:
     """The value as nested lists of atoms. A tuple marks everything that is neither an atom nor a list."""
     kind = type(value)
     if kind in _ATOMS:
         return value
     if isinstance(value, list | tuple) and kind in (list, tuple):
-        return [_literal(item) for item in value]
+        return [_literal(item) for item in value] if how is _AT_ONCE else _items(value, how)
     if isinstance(value, dict) and kind is dict:
-        return ("dict", sorted([ascii(_literal(key)), ascii(_literal(item))] for key, item in value.items()))
-    return _tagged(value)
+        return ("dict", _pairs(value, how))
+    return _tagged(value, how)
 
 
-def _tagged(value: object) -> object:
+def _items(value: list[Any] | tuple[Any, ...], how: Any) -> object:
+    return how.items(value, lambda item: _literal(item, how))
+
+
+def _pairs(value: Mapping[Any, Any], how: Any) -> object:
+    text = how.text
+    return how.in_order([text(_literal(key, how)), text(_literal(item, how))] for key, item in value.items())
+
+
+def _tagged(value: object, how: Any) -> object:
     if isinstance(value, Secret):
         return ("secret", value.name)  # a changed password is the same input
     if isinstance(value, Enum):
-        return (recorded_name(type(value)), _literal(value.value))
+        return (recorded_name(type(value)), _literal(value.value, how))
     if isinstance(value, BaseModel):
-        return (*_named_fields(value), _extra(value))
+        return (*_named_fields(value, how), _extra(value, how))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _named_fields(value)
+        return _named_fields(value, how)
     name = recorded_name(type(value))
     if isinstance(value, bytearray | memoryview):
-        return (name, bytes(value))
+        return (name, how.content(value))
     if isinstance(value, Mapping):
-        return (name, sorted([ascii(_literal(key)), ascii(_literal(item))] for key, item in value.items()))
+        return (name, _pairs(value, how))
     if isinstance(value, Set):
-        return ("set", sorted(ascii(_literal(item)) for item in value))
+        return ("set", how.in_order(how.text(_literal(item, how)) for item in value))
     if isinstance(value, PurePath):
         return ("path", str(value))  # its class has changed its module between versions of Python
     if isinstance(value, _TEXTUAL) or type(value).__module__ == "pydantic.networks":
@@ -101,43 +180,41 @@ def _tagged(value: object) -> object:
     if isinstance(value, str | int | float | bytes):
         return (name, _as_atom(value))
     if isinstance(value, tuple) and name in FIELDS:
-        return _named_items(value)
+        return _named_items(value, how)
     if isinstance(value, list | tuple):
-        return (name, [_literal(item) for item in value])
+        return (name, _items(value, how))
     raise DefinitionError(
         f"a {name} is not data, so a call with it cannot be recognised when the run is started again; mark the "
         "parameter `Annotated[..., Injected]` to leave it out of the key, or give the call `key=`"
     )
 
 
-def _named_fields(value: object) -> tuple[str, list[object]]:
+def _named_fields(value: object, how: Any) -> tuple[str, list[object]]:
     """The name of a class and the fields of an instance: a field that came later, only if it is set."""
     name, always, late = form_of(type(value))
-    return name, [*([field, _literal(getattr(value, field))] for field in always), *_set_fields(value, late)]
+    return name, [*([field, _literal(getattr(value, field), how)] for field in always), *_set_fields(value, late, how)]
 
 
-def _named_items(value: tuple[Any, ...]) -> object:
+def _named_items(value: tuple[Any, ...], how: Any) -> object:
     """The same for a named tuple of ours, whose fields have no names here."""
     name, always, late = form_of(type(value))
-    found = _set_fields(value, late)
-    items = [_literal(getattr(value, field)) for field in always]
+    found = _set_fields(value, late, how)
+    items = [_literal(getattr(value, field), how) for field in always]
     return (name, items, found) if found else (name, items)
 
 
-def _set_fields(value: object, late: Mapping[str, Callable[[], Any]]) -> list[object]:
+def _set_fields(value: object, late: Mapping[str, Callable[[], Any]], how: Any) -> list[object]:
     found: list[object] = []
     for field, default in late.items():
         item, unset = getattr(value, field), default()
-        if item is not unset:
-            literal = _literal(item)
-            if ascii(literal) != ascii(_literal(unset)):
-                found.append([field, literal])
+        if item is not unset and how.text(_literal(item, how)) != ascii(_literal(unset)):
+            found.append([field, _literal(item, how)])
     return found
 
 
-def _extra(model: BaseModel) -> object:
+def _extra(model: BaseModel, how: Any) -> object:
     """Fields beyond the declared ones come in whatever order the input had."""
-    return sorted([field, ascii(_literal(item))] for field, item in (model.model_extra or {}).items())
+    return how.in_order([field, how.text(_literal(item, how))] for field, item in (model.model_extra or {}).items())
 
 
 def _as_atom(value: str | int | float | bytes) -> object:

@@ -12,6 +12,7 @@ from hashlib import sha256
 
 __all__ = [
     "ROOT_KEY",
+    "Canonical",
     "again_key",
     "child_key",
     "group_key",
@@ -26,11 +27,16 @@ ROOT_KEY = b""
 """The key of a run itself: the same for every run, so that a call keeps its key when its run is forked."""
 
 
-def identity(actor: str, version: str, data: bytes, explicit: str | None) -> bytes:
+Canonical = bytes | list[bytes]
+"""The canonical form of an input: all of it, or the pieces of a large one."""
+
+
+def identity(actor: str, version: str, data: Canonical, explicit: str | None) -> bytes:
     """What two calls of one scope have in common when they are the same call: `key=` replaces the input."""
     if explicit is not None:
         return _digest(b"explicit", _text(actor), _text(version), _text(explicit))
-    return sha256(_actor_prefix(actor, version) + data).digest()
+    prefix = _actor_prefix(actor, version)
+    return sha256(prefix + data).digest() if isinstance(data, bytes) else _digest_of_pieces(prefix, data)
 
 
 def identity_of_unseen(group_id: str, name: str | None, explicit: str | None, index: int) -> bytes:
@@ -45,9 +51,12 @@ def identity_of_unseen(group_id: str, name: str | None, explicit: str | None, in
     return _digest(b"unseen-index", _text(group_id), b"%d" % index)
 
 
-def identity_of_item(group_id: str, function: str, data: bytes) -> bytes:
+def identity_of_item(group_id: str, function: str, data: Canonical) -> bytes:
     """The same for an item to which `map` applies a plain function: the group, the function's name and the item."""
-    return _digest(b"item", _text(group_id), _text(function), data)
+    if isinstance(data, bytes):
+        return _digest(b"item", _text(group_id), _text(function), data)
+    prefix = _parts(b"item", _text(group_id), _text(function)) + b"%d:" % sum(map(len, data))
+    return _digest_of_pieces(prefix, data)
 
 
 def child_key(parent: bytes, group: str, same: bytes, occurrence: int) -> bytes:
@@ -99,3 +108,10 @@ def _parts(*parts: bytes) -> bytes:
 
 def _digest(*parts: bytes) -> bytes:
     return sha256(_parts(*parts)).digest()
+
+
+def _digest_of_pieces(prefix: bytes, pieces: list[bytes]) -> bytes:
+    digest = sha256(prefix)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()

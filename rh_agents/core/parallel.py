@@ -515,6 +515,7 @@ class ParallelExecutionManager:
         if isinstance(work, Call):
             try:
                 job = work.job(run, scope, self._scope, label, member.key)
+                work.share(job, member.identities)
             except Exception as error:  # noqa: BLE001 - for instance its input cannot be cached: it alone fails
                 job = Job(run, work.actor, label, scope, self._scope, raising(error), member.key)
         else:

@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 from rh_agents.core._answers import given_answer
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import DefinitionError, InputError, StopRun, UsageError
 from rh_agents.core.events import call_event
 from rh_agents.core.ports import Question, RunHandle
@@ -194,9 +194,9 @@ class QuestionCall(Call[Any]):
                 self.discard()
                 raise DefinitionError(f"ask({text!r}): no answer can be a {schema!r}: {error}") from error
 
-    def canonical_input(self) -> bytes:
+    def canonical_input(self) -> CanonicalInput:
         """A question is its text; with another text it is another one."""
-        return canonical(self._text)
+        return CanonicalInput(self._text)
 
     def begin(self, run: RunHandle) -> Awaitable[Any]:
         """Ask, or find the answer."""

@@ -16,7 +16,7 @@ from rh_agents.core.actors import LLM, BaseActor, Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat._asking import report_unbounded
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, tokens_in
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.scope import current_scope
@@ -112,9 +112,9 @@ class Step(Call[Any]):
         self._about = about
         self._make = make
 
-    def canonical_input(self) -> bytes:
-        """The bytes that stand for what it is about."""
-        return canonical(self._about)
+    def canonical_input(self) -> CanonicalInput:
+        """What it is about."""
+        return CanonicalInput(self._about)
 
     def estimate(self) -> Usage | None:
         """What a question to a model will use at most."""

@@ -41,7 +41,7 @@ from rh_agents.core.actors import Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import batcher
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import CanonicalInput, canonical
 from rh_agents.core.errors import (
     InvalidRequest,
     ModelError,
@@ -91,9 +91,9 @@ class _Record(Call[dict[str, str]]):
         self._about = about
         self._make = make
 
-    def canonical_input(self) -> bytes:
+    def canonical_input(self) -> CanonicalInput:
         """The request, and which attempt it is: another one is another request."""
-        return canonical(self._about)
+        return CanonicalInput(self._about)
 
     def begin(self, run: RunHandle) -> Awaitable[dict[str, str]]:
         """Do it."""

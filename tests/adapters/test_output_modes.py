@@ -288,7 +288,7 @@ def test_the_way_of_asking_is_no_part_of_the_key() -> None:
     def key(**settings: Any) -> bytes:
         call = OpenAIChat("m", api_key="x", **settings)("q", output=Larger)
         call.discard()
-        return call.canonical_input()
+        return call.canonical_input().whole()
 
     assert key() == key(output_mode="tool") == key(strict=True, output_mode="prompt", finish_reasons={"eos": "stop"})
 

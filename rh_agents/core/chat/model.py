@@ -27,7 +27,7 @@ from rh_agents.core.chat.messages import (
     messages_of,
 )
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
-from rh_agents.core.codec import canonical
+from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.policies.pause import Pause
@@ -366,9 +366,9 @@ class ModelCall(Call[T]):
         call.key = key
         return call
 
-    def canonical_input(self) -> bytes:
-        """The bytes that stand for the request, and for what is wanted of the answer."""
-        return canonical(self.request) + (b" content" if self.only_content else b"")
+    def canonical_input(self) -> CanonicalInput:
+        """The request, and what is wanted of the answer."""
+        return CanonicalInput(self.request, suffix=b" content" if self.only_content else b"")
 
     def estimate(self) -> Usage:
         """What the model says about this request."""
