@@ -190,12 +190,13 @@ class Call(Unstarted, Generic[T]):
         actor = self.actor
         name, version = actor.name, actor.recorded_version
         same = identity(name, version, data, key)
-        former = [identity(name, each, data, key) for each in actor.former_versions]
-        if key is not None and not data:
-            return Identities(same, former)
+        versions = actor.former_versions
+        former = tuple(identity(name, each, data, key) for each in versions) if versions else ()
         if key is None:
-            return Identities(same, former, same, tuple(former))
-        formerly_equal = tuple(identity(name, each, data, None) for each in actor.former_versions)
+            return Identities(same, former, same, former)
+        if not data:
+            return Identities(same, former)
+        formerly_equal = tuple(identity(name, each, data, None) for each in versions)
         return Identities(same, former, identity(name, version, data, None), formerly_equal)
 
     def identities_of_large(self, key: str | None, data: CanonicalInput) -> Identities:
