@@ -116,12 +116,10 @@ class SqlJournal:
             return await self._earlier(outcome.key)
         else:
             data = await self._encoded(outcome)
-            artifact = None
-            if len(data) > LARGEST_INLINE:
-                artifact = await self._kept(data)
-                self._expect_mine()
-                if outcome.key in self.recorded.finished:
-                    return await self._earlier(outcome.key)
+            artifact = await self._kept(data) if len(data) > LARGEST_INLINE else None
+            self._expect_mine()
+            if outcome.key in self.recorded.finished:  # another one came while this one was being written
+                return await self._earlier(outcome.key)
             self._add_outcome(event, outcome, data, artifact)
         await self._written()
         return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rh_agents import storable
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Question
 from rh_agents.core.types import ExecutionStatus
@@ -597,3 +599,30 @@ except KeyboardInterrupt:
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("interrupted\n", "")
     assert process.returncode == 0
+
+
+def test_of_two_results_for_one_key_that_are_being_written_the_first_counts(path: Path) -> None:
+    """A large one is turned into text in a thread; meanwhile another one may have been recorded."""
+
+    @storable
+    @dataclasses.dataclass
+    class Seen:
+        name: str
+
+        def remember(self) -> None:
+            self.__dict__["what was computed"] = "x" * 500_000
+
+    async def test(journal: SqlJournal, database: Database, store: SqliteStore) -> None:
+        large = Seen("the second")
+        large.remember()  # it looks large, and its text is small
+        second = outcome(1, large)
+        waiting = asyncio.ensure_future(journal.append(completed(RUN, second), second))
+        await asyncio.sleep(0)
+        first = outcome(1, "the first")
+        assert await journal.append(completed(RUN, first), first) is first
+        counts = await waiting
+        assert counts is not None
+        assert counts.value == "the first"
+        assert [entry.value for entry in await listed(store.outcomes(RUN))] == ["the first"]
+
+    execute(path, test)
