@@ -20,6 +20,8 @@ class Use(StrEnum):
     NOT_STARTED = "not started"
     AWAITED = "awaited"
     GIVEN = "given to a group"
+    HANDED_OVER = "given to asyncio"
+    """Which makes a task that awaits it, unless that is cancelled before its first step."""
     DISCARDED = "discarded"
     """Nobody awaits it, and nobody forgot to: another one stands for it, or it was refused."""
 
@@ -51,6 +53,16 @@ class Unstarted:
     def described(self) -> str:
         """The call as its user wrote it, in short: `fetch(3)`."""
         raise NotImplementedError
+
+    @property
+    def _asyncio_future_blocking(self) -> None:
+        """Asked for by `asyncio.isfuture`, with which asyncio begins whatever it does with something awaitable.
+
+        It is none: what has it must give something else than None. But whoever hands a call to `asyncio.wait_for` or
+        `asyncio.gather` has not forgotten it, even where asyncio itself cancels its task before that awaits the call.
+        """
+        if self.use is _NOT_STARTED:
+            self.use = Use.HANDED_OVER
 
     def discard(self) -> None:
         """Nobody will await it, and that is right."""

@@ -224,3 +224,40 @@ def test_forgetting_to_await_is_not_tried_again() -> None:
 
     run_virtually(main)
     assert attempts == [1]
+
+
+def test_what_was_handed_to_asyncio_is_not_forgotten_even_if_its_task_never_begins(
+    said: Callable[[], list[str]],
+) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(fetch(1), 0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ExecutionEvent(actor=fetch.actor)(2, None, ExecutionState()), 0)
+        waiting = asyncio.gather(fetch(3), fetch(4))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not asyncio.isfuture(fetch(5))
+        assert await asyncio.wait_for(fetch(6), 5) == 6
+        task = asyncio.ensure_future(handed := fetch(7))
+        assert repr(handed) == "<FunctionCall fetch(7): given to asyncio>"
+        assert await task == 7
+        fetch(8)
+
+    asyncio.run(main())
+    assert said() == ["fetch(8) was never awaited"]
+
+
+def test_a_call_with_arguments_that_do_not_fit_says_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The object is there already, without any of its fields, when its arguments are looked at."""
+    unraisable: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(TypeError, match="missing a required argument"):
+            fetch()  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            fetch(1, 2, 3)  # type: ignore[call-arg]
+        gc.collect()
+    assert [str(each.message) for each in caught] == unraisable == []
