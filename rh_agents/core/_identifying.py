@@ -55,7 +55,7 @@ async def identified_in_turn(
     """
     scope.run.call_began()  # else a run that waits for a person would not wait for it
     try:
-        return await until_it_is_done(_in_turn(scope, identify, number), postponed)
+        return await until_it_is_done(_in_turn(scope, identify, number), postponed, at_most=None)
     except Exception:
         postponed.deliver_soon()
         raise

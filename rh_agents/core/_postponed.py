@@ -18,7 +18,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-__all__ = ["Postponed", "until_it_is_done"]
+from rh_agents.core.errors import StoreError
+
+__all__ = ["LONGEST_WAIT", "Postponed", "until_it_is_done"]
 
 T = TypeVar("T")
 
@@ -69,13 +71,40 @@ class Postponed:
         task.uncancel()
 
 
-async def until_it_is_done(step: Awaitable[T], postponed: Postponed) -> T:
-    """Wait for a step of the store to its end, whatever cancellations come meanwhile."""
+LONGEST_WAIT = 30.0
+"""Seconds for which whoever is cancelled waits for a store that does not answer."""
+
+
+async def until_it_is_done(step: Awaitable[T], postponed: Postponed, *, at_most: float | None = LONGEST_WAIT) -> T:
+    """Wait for a step of the store to its end, whatever cancellations come meanwhile.
+
+    Args:
+        step: what is waited for.
+        postponed: where the cancellations are noted.
+        at_most: the seconds for which it is waited when there is one: a disk or a server that hangs must not make a
+            program that cannot be ended. None if the step comes to its end by itself.
+
+    Raises:
+        StoreError: it took longer. Whether it was done is unknown.
+    """
     done = asyncio.ensure_future(step)
-    while True:
+    loop = asyncio.get_running_loop()
+    deadline: float | None = None
+    while not done.done():  # whoever cancels at every turn of the event loop leaves no time for more than a look
+        if postponed.is_due and deadline is None and at_most is not None:
+            deadline = loop.time() + at_most
+        if deadline is not None and loop.time() >= deadline:
+            done.cancel()
+            done.add_done_callback(_look_at)
+            raise StoreError(f"the store has not answered for {at_most:g} s after a call that it records was cancelled")
         try:
-            return await asyncio.shield(done)
+            await asyncio.wait([done], timeout=None if deadline is None else deadline - loop.time())
         except asyncio.CancelledError as error:
-            if done.cancelled():
-                raise
             postponed.add(error)
+    return done.result()
+
+
+def _look_at(future: asyncio.Future[T]) -> None:
+    """Nobody waits for it any more, so nobody else sees how it ended."""
+    if not future.cancelled():
+        future.exception()

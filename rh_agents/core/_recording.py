@@ -13,7 +13,7 @@ from typing import Any
 
 from rh_agents.core._former import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core._key_table import DigestTable
-from rh_agents.core._postponed import Postponed, until_it_is_done
+from rh_agents.core._postponed import LONGEST_WAIT, Postponed, until_it_is_done
 from rh_agents.core._validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import ExecutionEvent
@@ -355,7 +355,11 @@ class Recording:
         if journal is None:
             return
         if self.broken is not None:  # the run has not ended, whatever its program came to
-            await journal.close(ExecutionStatus.STARTED, redact(str(self.broken)))
+            try:
+                async with asyncio.timeout(LONGEST_WAIT):  # it may be broken because the store does not answer
+                    await journal.close(ExecutionStatus.STARTED, redact(str(self.broken)))
+            except TimeoutError:
+                _log.warning("run %r could not be let go of: its store does not answer", self._request.run_id)
             raise self.broken
         await journal.close(status, None if reason is None else redact(reason))
 

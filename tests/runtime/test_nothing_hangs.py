@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ConcurrencyLimit, GroupStatus, RateLimit, RetryPolicy, parallel, run, tool
-from rh_agents.core.errors import CallCancelled, UsageError
+from rh_agents import ConcurrencyLimit, ExecutionState, GroupStatus, RateLimit, RetryPolicy, parallel, run, tool
+from rh_agents.core._postponed import LONGEST_WAIT
+from rh_agents.core.errors import CallCancelled, StoreError, UsageError
+from rh_agents.core.ports import RunInfo
+from rh_agents.stores.memory import MemoryJournal
+from tests.doubles import HookedStore
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 
 
@@ -239,3 +243,51 @@ def test_a_member_that_gathers_its_own_group_is_refused_also_if_tasks_are_eager(
             assert [result.unwrap() for result in await p.gather()] == [0, 1, 2, 3, 4]
 
     asyncio.run(main())
+
+
+class StillStore(HookedStore):
+    """A store whose disk stands still from some moment on."""
+
+    stands_still = False
+
+    async def before_waiting(self) -> None:
+        if self.stands_still:
+            await asyncio.Event().wait()
+
+    def _make_journal(self, run: Any, info: RunInfo) -> MemoryJournal:
+        journal = super()._make_journal(run, info)
+        close = journal.close
+
+        async def close_when_it_answers(*how: Any) -> None:
+            await self.before_waiting()
+            await close(*how)
+
+        journal.close = close_when_it_answers  # type: ignore[method-assign, assignment]
+        return journal
+
+
+def test_a_program_that_is_cancelled_ends_though_its_store_stands_still() -> None:
+    """It is an error of the store, since nobody knows what is on disk; without a cancellation it is waited for."""
+    store = StillStore()
+    seconds: list[float] = []
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        async with ExecutionState(store=store, run_id="r"):
+            await same(1)
+            store.stands_still = True
+            loop.call_later(100.0, seconds.append, 100.0)
+            loop.call_later(101.0, asyncio.current_task().cancel)  # type: ignore[union-attr]
+            started = loop.time()
+            try:
+                await same(2)
+            finally:
+                seconds.append(loop.time() - started)
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match="has not answered for 30 s after a call"):
+            async with asyncio.timeout(1000):
+                await program()
+        assert seconds == [100.0, 101.0 + LONGEST_WAIT]
+
+    run_virtually(main)
