@@ -112,6 +112,8 @@ class Job:
     """How many pieces of answers subscribers were told."""
     has_waited_enough: bool = False
     """Whether the server has asked for more than it waits: then another attempt would only be refused as well."""
+    pieces_of: Callable[[Any], Sequence[Any]] | None = None
+    """Tells what subscribers get of a value that is there already, in place of the pieces in which it once came."""
     marks: Mapping[str, Any] | None = None
     """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
 
@@ -348,6 +350,7 @@ async def _make_or_refuse(job: Job, scope: Scope) -> ExecutionResult[Any]:
 async def _from_cache(job: Job, value: Any) -> ExecutionResult[Any]:
     """The result of a call that need not be made, since an equal one was."""
     result = success(value, 0.0, 0, job.name, job.index, job.scope.address)
+    await _tell_in_pieces(job, value)
     return await _settle(job, result.model_copy(update={"from_cache": True}))
 
 
@@ -598,9 +601,21 @@ async def _recover(job: Job) -> ExecutionResult[Any]:
         job.postponed = Postponed()
         job.postponed.add(error)
         outcome = await until_it_is_done(job.run.load(job.key), job.postponed)
-    await job.run.recall(_recovered(job, outcome))
+    event = _recovered(job, outcome)
+    try:
+        if outcome.error is None:
+            await _tell_in_pieces(job, outcome.value)
+    finally:
+        await job.run.recall(event)
     assert job.result is not None
     return job.result
+
+
+async def _tell_in_pieces(job: Job, value: Any) -> None:
+    """Let those who listen to pieces have what the call returned before."""
+    if job.pieces_of is not None and job.run.is_observed:
+        for piece in job.pieces_of(value):
+            await job.run.publish(job.event(ExecutionStatus.PROGRESS, {"progress": piece, "is_replayed": True}))
 
 
 def _recovered(job: Job, outcome: Outcome) -> ExecutionEvent[Any]:

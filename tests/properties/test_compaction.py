@@ -156,6 +156,13 @@ def test_no_cut_of_any_list_of_messages_comes_between_a_call_and_its_result(hist
         )
 
 
+def test_a_result_that_comes_late_belongs_to_the_turn_of_its_call() -> None:
+    called = Message.assistant("", [ToolCall(id="a", name="look", arguments="{}")])
+    late = [called, Message.user("Wait."), Message.tool("a", "result")]
+    _, turns = turns_of([Message.user("Go."), *late, Message.user("And now?")])
+    assert [list(turn) for turn in turns] == [[Message.user("Go.")], late, [Message.user("And now?")]]
+
+
 def test_a_question_of_parts_stays_in_parts() -> None:
     image = ImagePart(url="https://example.com/a.png")
     talk = [Message.user("See", image), Message.assistant("long " * 900), Message.assistant("Hm. " * 10)]

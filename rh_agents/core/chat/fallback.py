@@ -100,6 +100,11 @@ class Fallback(ChatModel):
         return f"{super().recorded_version} of {json.dumps(described)}"
 
     @property
+    def is_told_in_pieces(self) -> bool:
+        """Whether one of its models does that."""
+        return self.stream or any(model.is_told_in_pieces for model in self._models)
+
+    @property
     def known_context(self) -> int | None:
         """The given one, or the smallest of its models: any of them may be asked. None if one is not known."""
         known = [model.known_context for model in self._models]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_json
 
 from rh_agents.core._unstarted import short_repr
 from rh_agents.core.chat.histories import own_form
@@ -31,6 +32,7 @@ __all__ = [
     "ToolCall",
     "ToolSpec",
     "messages_of",
+    "pieces_of",
     "text_of",
 ]
 
@@ -297,7 +299,20 @@ class ChatDelta(_Data):
     void: bool = False
     """Whether the pieces so far are of an answer that came to nothing: it is asked for again, and begins anew."""
     replayed: bool = False
-    """Whether this is the whole of a recorded answer, given as one piece."""
+    """Whether this is of a recorded answer: all of its text as one piece, or all of one of its tool calls."""
+
+
+def pieces_of(value: Any) -> list[ChatDelta]:
+    """A recorded answer, or the text or the object that was made of it, as pieces."""
+    if not isinstance(value, ChatResponse):
+        text = value if isinstance(value, str) else to_json(value, fallback=str).decode()
+        return [ChatDelta(text=text, replayed=True)]
+    told = ChatDelta(text=value.text, refusal=value.refusal or "", reasoning=value.reasoning, replayed=True)
+    calls = [
+        ChatDelta(tool_index=index, tool_name=call.name, arguments=call.arguments, replayed=True)
+        for index, call in enumerate(value.tool_calls)
+    ]
+    return [*([told] if told.text or told.refusal or told.reasoning or not calls else ()), *calls]
 
 
 def text_of(content: Content) -> str:

@@ -25,6 +25,7 @@ from rh_agents.core.chat.messages import (
     Said,
     ToolSpec,
     messages_of,
+    pieces_of,
 )
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
 from rh_agents.core.codec import CanonicalInput
@@ -90,7 +91,8 @@ class ChatModel(LLM):
     idle_timeout: Annotated[float, Field(gt=0)] | None = 120.0
     """Seconds for which an answer may stand still: until it begins, and between two pieces of it."""
     stream: bool = False
-    """Whether answers are told in pieces while they are written, as PROGRESS events with a `ChatDelta`."""
+    """Whether answers are told in pieces while they are written, as PROGRESS events with a `ChatDelta`. What is
+    recorded or cached already is told as one piece, and marked (`ChatDelta.replayed`)."""
     output_retries: int = Field(default=2, ge=0)
     """How often the model is told what is wrong with an answer that does not fit the type that was asked for."""
     temperature: float | None = None
@@ -165,6 +167,11 @@ class ChatModel(LLM):
     def known_price(self) -> Price | None:
         """What this model costs, as far as is known before it answers."""
         return self.price
+
+    @property
+    def is_told_in_pieces(self) -> bool:
+        """Whether those who listen get its answers in pieces."""
+        return self.stream
 
     @property
     def known_max_output(self) -> int | None:
@@ -381,6 +388,8 @@ class ModelCall(Call[T]):
         job = super().job(run, scope, parent, name, key)
         if self.model.batcher is not None:
             job.timeout, job.limits = None, ()
+        if self.model.is_told_in_pieces:
+            job.pieces_of = pieces_of
         return job
 
     async def begin(self, run: RunHandle) -> Any:
