@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
 from pydantic_core import to_json
 
 from rh_agents.core._flow import report_usage
@@ -20,10 +21,23 @@ from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import RunHandle
 from rh_agents.core.scope import current_scope
-from rh_agents.core.usage import Price, Usage, listing_of
+from rh_agents.core.usage import Listing, Price, Usage, listing_of
 from rh_agents.core.values import encode
 
-__all__ = ["NotRecordedWarning", "Step", "is_storable", "model_actor", "plain", "tool_actor", "warn_not_recorded"]
+__all__ = [
+    "NOTHING_KNOWN",
+    "NotRecordedWarning",
+    "Step",
+    "is_storable",
+    "model_actor",
+    "plain",
+    "tool_actor",
+    "warn_not_recorded",
+]
+
+
+NOTHING_KNOWN = Listing()
+"""Of a model whose price and greatest output are looked up by its name."""
 
 
 class NotRecordedWarning(UserWarning):
@@ -45,9 +59,10 @@ async def _never() -> None:
 
 
 class _ForeignModel(LLM):
-    """A model of another framework. What it costs is given, or looked up by its name."""
+    """A model of another framework. What it costs, and how much it can write, is given, or looked up by its name."""
 
     price: Price | None = None
+    max_output: int | None = Field(default=None, ge=1)
 
     @property
     def known_price(self) -> Price | None:
@@ -61,7 +76,7 @@ class _ForeignModel(LLM):
 
     def estimate(self, about: Any) -> Usage:
         """What a step that is about this will use at most. Its cost is not a number if nobody knows the price."""
-        bound, known = _max_tokens(about), listing_of(self.name).max_output
+        bound, known = _max_tokens(about), self.max_output or listing_of(self.name).max_output
         if bound is None:
             report_unbounded(self.name, known)
         usage = Usage(tokens_in(_text(about)), bound or known or DEFAULT_OUTPUT, requests=1)
@@ -69,9 +84,10 @@ class _ForeignModel(LLM):
         return replace(usage, cost=math.nan if price is None else price.cost(usage))
 
 
-def model_actor(name: str, price: Price | None = None) -> BaseActor:
+def model_actor(name: str, known: Listing = NOTHING_KNOWN) -> BaseActor:
     """What stands for a model of another framework in events, in keys and in budgets."""
-    return _ForeignModel(name=name, handler=_never, description="A model of another framework.", price=price)
+    about = "A model of another framework."
+    return _ForeignModel(name=name, handler=_never, description=about, price=known.price, max_output=known.max_output)
 
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")

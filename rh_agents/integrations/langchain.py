@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 
 from rh_agents.core._flow import report_usage
 from rh_agents.core.chat import ChatDelta
-from rh_agents.core.usage import Price, Usage
-from rh_agents.integrations._steps import Step, model_actor, plain, tool_actor, warn_not_recorded
+from rh_agents.core.usage import Listing, Price, Usage
+from rh_agents.integrations._steps import NOTHING_KNOWN, Step, model_actor, plain, tool_actor, warn_not_recorded
 from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
 try:
@@ -53,7 +53,7 @@ _stops: ContextVar[list[BaseException] | None] = ContextVar("rh_agents_langchain
 _VOLATILE = frozenset({"id", "run_id", "response_metadata", "usage_metadata"})
 
 
-def durable(runnable: RunnableT, *, price: Price | None = None) -> RunnableT:
+def durable(runnable: RunnableT, *, price: Price | None = None, max_output: int | None = None) -> RunnableT:
     """The same with recorded steps: a chat model, a tool, or a chain (`prompt | model | parser`) of such things.
 
     A stream gives its chunks as they come, and is recorded as one step; replayed, it is one chunk with
@@ -62,16 +62,17 @@ def durable(runnable: RunnableT, *, price: Price | None = None) -> RunnableT:
     What cannot be seen through, such as a graph that is compiled already, is given back as it is with a
     `NotRecordedWarning`: build it of durable models and tools instead.
 
-    `price` is what its models cost, for budgets of money; by default what the library's table says of their names.
+    `price` is what its models cost, for budgets of money, and `max_output` the most tokens that they can write, which
+    budgets reserve where no settings bound an answer; by default what the library's tables say of their names.
     """
-    return _durable(runnable, price)  # type: ignore[no-any-return]
+    return _durable(runnable, Listing(price, max_output))  # type: ignore[no-any-return]
 
 
-def _durable(runnable: Any, price: Price | None) -> Any:
+def _durable(runnable: Any, known: Listing) -> Any:
     if isinstance(runnable, _DurableChatModel | _DurableTool):
         return runnable
     if isinstance(runnable, BaseChatModel):
-        return _DurableChatModel(inner=runnable, price=price)
+        return _DurableChatModel(inner=runnable, known=known)
     if isinstance(runnable, BaseTool):
         return _DurableTool(
             inner=runnable,
@@ -82,11 +83,11 @@ def _durable(runnable: Any, price: Price | None) -> Any:
             response_format=runnable.response_format,
         )
     if isinstance(runnable, RunnableSequence):
-        return RunnableSequence(*[_durable(step, price) for step in runnable.steps], name=runnable.name)
+        return RunnableSequence(*[_durable(step, known) for step in runnable.steps], name=runnable.name)
     if isinstance(runnable, RunnableParallel):
-        return RunnableParallel({name: _durable(step, price) for name, step in runnable.steps__.items()})
+        return RunnableParallel({name: _durable(step, known) for name, step in runnable.steps__.items()})
     if isinstance(runnable, RunnableBinding):
-        return runnable.model_copy(update={"bound": _durable(runnable.bound, price)})
+        return runnable.model_copy(update={"bound": _durable(runnable.bound, known)})
     if _may_ask_models(runnable):
         warn_not_recorded(
             f"what {type(runnable).__name__} {getattr(runnable, 'name', None) or ''} does".replace("  ", " "),
@@ -106,13 +107,13 @@ class _DurableChatModel(BaseChatModel):
     """Each answer is a step, identified by the messages, what is bound to the model, and the name of the model."""
 
     inner: BaseChatModel
-    price: Price | None = None
+    known: Listing = NOTHING_KNOWN
     _actor: Any = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the steps after the model."""
         name = getattr(self.inner, "model_name", None) or getattr(self.inner, "model", None) or self.inner._llm_type
-        self._actor = model_actor(str(name), self.price)
+        self._actor = model_actor(str(name), self.known)
 
     @property
     def _llm_type(self) -> str:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
 from rh_agents.core.chat import ChatDelta
-from rh_agents.core.usage import Price, Usage
+from rh_agents.core.usage import Listing, Price, Usage
 from rh_agents.core.values import learn
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
@@ -48,6 +48,7 @@ try:
         ResponseReasoningTextDeltaEvent,
         ResponseRefusalDeltaEvent,
         ResponseTextDeltaEvent,
+        ResponseUsage,
     )
 except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
@@ -68,7 +69,7 @@ _LOCAL_TOOLS = frozenset({"ComputerTool", "LocalShellTool", "ShellTool", "ApplyP
 _RESPONSES: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 
 
-def durable(agent: Agent[ContextT], *, price: Price | None = None) -> Agent[ContextT]:
+def durable(agent: Agent[ContextT], *, price: Price | None = None, max_output: int | None = None) -> Agent[ContextT]:
     """The agent with recorded steps, and so for those to whom it hands over. The given one stays as it is.
 
     A stream gives its events as they come, and is recorded as one step; replayed, it is its last event, whose response
@@ -79,16 +80,17 @@ def durable(agent: Agent[ContextT], *, price: Price | None = None) -> Agent[Cont
     What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine by themselves, MCP
     servers (use `rh_agents.tools.mcp_tools` for those), guardrails, and a model in the `RunConfig`.
 
-    `price` is what its models cost, for budgets of money; by default what the library's table says of their names.
+    `price` is what its models cost, for budgets of money, and `max_output` the most tokens that they can write, which
+    budgets reserve where no settings bound an answer; by default what the library's tables say of their names.
     """
-    return _durable(agent, {}, price)
+    return _durable(agent, {}, Listing(price, max_output))
 
 
 _Made = dict[int, tuple[Any, Any]]
 """The durable copies by the id of what they were made of, which is kept so that no other object gets its id."""
 
 
-def _durable(agent: Agent[ContextT], made: _Made, price: Price | None = None) -> Agent[ContextT]:
+def _durable(agent: Agent[ContextT], made: _Made, known: Listing) -> Agent[ContextT]:
     if isinstance(agent.model, _DurableModel):
         return agent
     if id(agent) in made:
@@ -101,22 +103,22 @@ def _durable(agent: Agent[ContextT], made: _Made, price: Price | None = None) ->
             f"what the guardrails of agent {agent.name!r} do by themselves", "let them run durable(...) agents"
         )
     copy = agent.clone(
-        model=_DurableModel(agent.model, price), tools=[_durable_tool(agent.name, each) for each in agent.tools]
+        model=_DurableModel(agent.model, known), tools=[_durable_tool(agent.name, each) for each in agent.tools]
     )
     made[id(agent)] = (agent, copy)  # before the others: agents may hand over to each other
-    copy.handoffs = [_durable_handoff(agent.name, each, made, price) for each in agent.handoffs]
+    copy.handoffs = [_durable_handoff(agent.name, each, made, known) for each in agent.handoffs]
     return copy
 
 
-def _durable_handoff(name: str, handoff: Any, made: _Made, price: Price | None) -> Any:
+def _durable_handoff(name: str, handoff: Any, made: _Made, known: Listing) -> Any:
     if isinstance(handoff, Agent):
-        return _durable(handoff, made, price)
+        return _durable(handoff, made, known)
     if not isinstance(handoff, Handoff):
         return handoff
     invoke = handoff.on_invoke_handoff
 
     async def hand_over(context: Any, data: str) -> Any:
-        return _durable(await invoke(context, data), made, price)
+        return _durable(await invoke(context, data), made, known)
 
     return dataclasses.replace(handoff, on_invoke_handoff=hand_over)
 
@@ -152,11 +154,11 @@ def _read_arguments(arguments: str) -> Any:
 class _DurableModel(Model):
     """Each answer is a step, identified by the conversation, the instructions, the settings and the tools."""
 
-    def __init__(self, model: str | Model | None, price: Price | None = None) -> None:
+    def __init__(self, model: str | Model | None, known: Listing) -> None:
         self._given = model
         name = model if isinstance(model, str) else getattr(model, "model", None)
         self._actor = model_actor(
-            str(name or (type(model).__name__ if model is not None else get_default_model())), price
+            str(name or (type(model).__name__ if model is not None else get_default_model())), known
         )
         self._model: Model | None = model if isinstance(model, Model) else None
 
@@ -218,7 +220,7 @@ class _DurableModel(Model):
             parallel_tool_calls=True,
             tool_choice="auto",
             tools=[],
-            usage=None,  # it is counted; the details that belong there differ between versions of the SDK
+            usage=_response_usage(found.usage),
         )
         return response.model_dump(mode="json")
 
@@ -261,6 +263,17 @@ def _told(event: Any) -> ChatDelta | None:
 def _written(response: ModelResponse) -> Any:
     report_usage(_usage(response.usage))
     return _RESPONSES.dump_python(response, mode="json")
+
+
+def _response_usage(used: Any) -> ResponseUsage:
+    """The same as it stands in a response. Which details belong there, differs between versions of the SDK."""
+    return ResponseUsage.model_construct(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        total_tokens=used.total_tokens,
+        input_tokens_details=used.input_tokens_details,
+        output_tokens_details=used.output_tokens_details,
+    )
 
 
 def _usage(used: Any) -> Usage:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from rh_agents.core._flow import report_usage
 from rh_agents.core.chat import ChatDelta
-from rh_agents.core.usage import Price, Usage
+from rh_agents.core.usage import Listing, Price, Usage
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
@@ -78,7 +78,9 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
 }
 
 
-def durable(agent: AbstractAgent[DepsT, OutputT], *, price: Price | None = None) -> WrapperAgent[DepsT, OutputT]:
+def durable(
+    agent: AbstractAgent[DepsT, OutputT], *, price: Price | None = None, max_output: int | None = None
+) -> WrapperAgent[DepsT, OutputT]:
     """The agent with recorded steps. It is used like the one that is given, which stays as it is.
 
     A stream gives its events as they come, and is recorded as one step; replayed, its parts come at once, and the
@@ -89,18 +91,20 @@ def durable(agent: AbstractAgent[DepsT, OutputT], *, price: Price | None = None)
     Args:
         agent: the agent.
         price: what its model costs, for budgets of money; by default what the library's table says of its name.
+        max_output: the most tokens that it can write, which budgets reserve where no settings bound an answer;
+            likewise.
 
     Raises:
         UserError: the agent has no model.
     """
-    return agent if isinstance(agent, _DurableAgent) else _DurableAgent(agent, price)
+    return agent if isinstance(agent, _DurableAgent) else _DurableAgent(agent, Listing(price, max_output))
 
 
 class _DurableAgent(WrapperAgent[DepsT, OutputT]):
-    def __init__(self, wrapped: AbstractAgent[DepsT, OutputT], price: Price | None = None) -> None:
+    def __init__(self, wrapped: AbstractAgent[DepsT, OutputT], known: Listing) -> None:
         super().__init__(wrapped)
         model = wrapped.model
-        self._durable_model: Model | None = None if model is None else _DurableModel(infer_model(model), price)
+        self._durable_model: Model | None = None if model is None else _DurableModel(infer_model(model), known)
         self._durable_toolsets = [each.visit_and_replace(_DurableToolset) for each in wrapped.toolsets]
 
     @asynccontextmanager
@@ -120,9 +124,9 @@ class _DurableAgent(WrapperAgent[DepsT, OutputT]):
 class _DurableModel(WrapperModel):
     """Each request is a step, identified by the conversation, the settings and the tools."""
 
-    def __init__(self, wrapped: Model, price: Price | None = None) -> None:
+    def __init__(self, wrapped: Model, known: Listing) -> None:
         super().__init__(wrapped)
-        self._actor = model_actor(wrapped.model_name, price)
+        self._actor = model_actor(wrapped.model_name, known)
 
     async def request(
         self,

@@ -128,3 +128,32 @@ def test_an_answer_that_says_no_usage_is_estimated_and_counts() -> None:
     assert usage.estimates == usage.requests >= 1
     assert 190 / 4 * usage.requests <= usage.output_tokens
     assert usage.cost <= 0.005
+
+
+def _unbounded_pydantic_ai(client: AsyncOpenAI, max_output: int | None) -> Ask:
+    made = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=client))
+    return pydantic_ai.durable(PydanticAgent(made, name="a"), max_output=max_output).run
+
+
+def _unbounded_sdk(client: AsyncOpenAI, max_output: int | None) -> Ask:
+    agent: SdkAgent[Any] = SdkAgent(name="a", model=OpenAIChatCompletionsModel("m", client))
+    durable = openai_agents.durable(agent, max_output=max_output)
+    return lambda prompt: Runner.run(durable, prompt)
+
+
+def _unbounded_langchain(_: AsyncOpenAI, max_output: int | None) -> Ask:
+    return langchain.durable(FakeListChatModel(responses=["It is ten."]), max_output=max_output).ainvoke
+
+
+@pytest.mark.parametrize("framework", [_unbounded_pydantic_ai, _unbounded_sdk, _unbounded_langchain])
+def test_what_a_model_can_write_is_reserved_as_given_where_no_setting_bounds_it(
+    framework: Callable[[AsyncOpenAI, int | None], Ask],
+) -> None:
+    async def asked(max_output: int | None) -> None:
+        reply = answer("ok", usage={"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}, model="m")
+        async with model_server(reply) as server, AsyncOpenAI(base_url=server.base_url, api_key="x") as client:
+            await run(framework(client, max_output), "q", budget=Budget(tokens=2_000))
+
+    asyncio.run(asked(500))
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(asked(None))

@@ -481,3 +481,18 @@ def test_a_stream_whose_answer_is_there_is_recorded_though_its_reader_leaves(tmp
     for _ in range(2):
         World().run(program, store=str(tmp_path / "runs.db"))
     assert asked == ["asked"]
+
+
+def test_the_sdk_is_told_what_a_model_used_that_cannot_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_AGENTS_DISABLE_TRACING", "1")
+    world = World()
+
+    async def program() -> int:
+        reading = sdk.Runner.run_streamed(WithOpenAIAgents(None, whole="all of it").agent, "Hi.")
+        async for _ in reading.stream_events():
+            pass
+        return reading.context_wrapper.usage.total_tokens
+
+    with pytest.warns(NotStreamedWarning):
+        assert world.run(program) == 10
+    assert world.run(program) == 10
