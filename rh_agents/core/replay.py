@@ -66,6 +66,7 @@ class RecordedCalls:
         lost: how many workers such calls have lost.
         unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
             event that told of their start.
+        waiting: calls that were started and wait to go on: for an answer, a larger budget, the next start of the run.
         cut_off: of the dismissed ones, those that had been called by then, so that they may have had their effect; with
             the number of the event that told of their end.
         superseded: outcomes that somebody asked not to use any more.
@@ -81,6 +82,7 @@ class RecordedCalls:
     attempts: dict[bytes, int] = field(default_factory=dict)
     lost: dict[bytes, int] = field(default_factory=dict)
     unknown: dict[bytes, int] = field(default_factory=dict)
+    waiting: set[bytes] = field(default_factory=set)
     cut_off: dict[bytes, int] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
@@ -122,6 +124,7 @@ class RecordedCalls:
                     order = self.orders[group_id] = KeyList(self.finished)
                 order.append(place)
             self.unknown.pop(key, None)
+            self.waiting.discard(key)
             if self.attempts:
                 self.attempts.pop(key, None)
                 self.lost.pop(key, None)
@@ -137,8 +140,8 @@ class RecordedCalls:
             self.superseded.add(key)
             if group_id is not None:
                 self.endings[group_id] = None
-        elif status == ExecutionStatus.AWAITING:
-            self.unknown.pop(key, None)
+        elif status == ExecutionStatus.AWAITING and self.unknown.pop(key, None) is not None:
+            self.waiting.add(key)
 
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
         if ending is not None:
@@ -154,7 +157,7 @@ class RecordedCalls:
 
     def knows(self, key: bytes) -> bool:
         """Whether the call with this key had begun, or has an outcome."""
-        return key in self.finished or key in self.unknown or key in self.attempts
+        return key in self.finished or key in self.unknown or key in self.attempts or key in self.waiting
 
     def binding_ending(self, group_id: str, generation: Generation, *, retry_failed: bool) -> GroupEnding | None:
         """How a group has to end that is entered again in the execution `generation` of the body around it; None if

@@ -23,6 +23,7 @@ from rh_agents import (
     UnknownOutcomeError,
     Usage,
     agent,
+    current,
     parallel,
     tool,
 )
@@ -384,6 +385,40 @@ def test_what_an_error_says_of_its_group_it_says_again_though_items_are_read_slo
         for _ in range(2):
             async with world.again(retry_failed=False):
                 assert await ending_of(work) == first
+
+    run_virtually(main)
+
+
+def test_a_member_that_could_not_go_on_when_its_group_had_ended_had_begun(world: World) -> None:
+    """Its outcome is missing, so in a replay the group seemed to be another one, with a member less, and was open."""
+    fetch = world.make_fetch()
+
+    @agent
+    async def careful() -> None:
+        try:
+            await fetch("slow")
+        finally:
+            state = current().run
+            assert isinstance(state, ExecutionState)
+            state.request_interrupt()
+            await fetch("tidy")  # the run is being stopped by now, so this begins no more
+
+    async def work() -> Any:
+        async with parallel(timeout=2, name="pages") as p:
+            p.add(careful())
+            p.add(fetch("a"))
+            return await p.gather()
+
+    async def main() -> None:
+        world.seconds = {"slow": 9.0}
+        async with world.again():
+            first = await ending_of(work)
+        assert "1 of 2 members had finished" in first[1]
+        world.forget()
+        for _ in range(2):
+            async with world.again(retry_failed=False):
+                assert await ending_of(work) == first
+        assert world.begun == []
 
     run_virtually(main)
 
