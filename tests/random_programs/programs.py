@@ -191,7 +191,25 @@ def everything_in(part: Any) -> Iterator[Any]:
 
 def is_timeless(program: Program) -> bool:
     """Whether its value depends neither on the order in which calls end, nor on how long they take, nor on crashes."""
-    return not any(_looks_at_time(part) for part in everything_in(program))
+    return not any(_looks_at_time(part) for part in everything_in(program)) and not _shares_by_chance(program)
+
+
+def _shares_by_chance(program: Program) -> bool:
+    """Whether equal calls share a result that some of them fail to make: it depends on who comes first what they get.
+
+    A group that retries lets a call succeed that fails elsewhere.
+    """
+    succeeds: dict[str, set[bool]] = {}
+    for part in everything_in(program):
+        retry = part.retry if isinstance(part, Group) else None
+        blocks = part.branches if isinstance(part, Chains) else [getattr(part, "body", getattr(part, "inside", ()))]
+        calls: list[tuple[Any, int | None]] = [(call, None) for block in blocks for call in block]
+        calls += [(member, retry) for member in getattr(part, "members", ())]
+        for call, attempts in calls:
+            if isinstance(call, Leaf) and call.cache is not None and call.external is None:
+                most = call.attempts if call.attempts > 1 else attempts or 1
+                succeeds.setdefault(call.label, set()).add(max(call.fails, call.hangs) < most)
+    return any(len(each) > 1 for each in succeeds.values())
 
 
 _EARLY = ("leave", "cancel", "cancel_later", "raise")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.random_programs.programs import (
     Agent,
+    Chains,
     Group,
     Leaf,
     Pause,
@@ -110,6 +111,20 @@ def test_a_program_without_a_look_at_time_is_timeless() -> None:
     ]
     for each in looks:
         assert not is_timeless(Program((Agent("d", (each,)),)))
+
+
+def test_calls_that_share_a_result_which_only_some_of_them_can_make_depend_on_who_comes_first() -> None:
+    shared = Leaf("a", fails=1, cache="store")
+    retried = Group("g", (shared,), retry=2)
+    assert is_timeless(Program((retried, Group("h", (shared,), retry=3))))
+    assert is_timeless(Program((shared, Agent("b", (shared,)))))
+    for other in (
+        shared,
+        Chains(((shared,), (Pause(),))),
+        Group("h", (shared,)),
+        Group("h", (Leaf("c"),), inside=(shared,)),
+    ):
+        assert not is_timeless(Program((retried, other)))
 
 
 def test_as_many_functions_are_under_way_as_there_are_slots() -> None:
