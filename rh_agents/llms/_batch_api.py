@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from rh_agents.core.chat import ChatRequest, ChatResponse
+
+if TYPE_CHECKING:
+    from rh_agents.llms._client_errors import ClientErrors
 
 __all__ = ["BatchApi", "BatchState", "ClientBatches", "HasBatches", "Marks", "count_of"]
 
@@ -129,19 +132,15 @@ class BatchApi(Protocol):
         ...
 
 
-class _Errors(Protocol):
-    def translated(self, name: str) -> AbstractContextManager[None]: ...
-
-
 class _Model(Protocol):
     """What a model says of itself for its batches: a model behind an official client does."""
+
+    client_errors: ClassVar[ClientErrors]
 
     @property
     def name(self) -> str: ...
     @property
     def account(self) -> object: ...
-    @property
-    def client_errors(self) -> _Errors: ...
     async def sdk(self) -> Any: ...
     def body(self, request: ChatRequest, *, stream: bool = False) -> dict[str, Any]: ...
     def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse: ...
