@@ -257,6 +257,17 @@ def test_a_line_of_many_pieces_is_joined_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("bad", [b"\0", b"\xff", b" "])
+def test_an_event_whose_name_has_swallowed_its_data_is_not_passed_over(hear: Hear, bad: bytes) -> None:
+    """Without its data it would be no event, and nothing would say that a piece of the answer is missing."""
+    dialect = DIALECTS["Anthropic"]
+    for says in recordings(dialect):
+        begun = [at for at in range(len(says.stream)) if says.stream.startswith(b"\ndata:", at)]
+        bodies = [[says.stream[:at] + bad + says.stream[at + 1 :]] for at in begun]
+        assert bodies
+        assert all(isinstance(outcome, ModelError) for outcome in hear(dialect, bodies))
+
+
 def test_an_error_that_is_no_event_is_told_all_the_same(hear: Hear) -> None:
     begin = DIALECTS["OpenAI"].says(ANSWER).stream[:900].rpartition(b"\n\n")[0] + b"\n\n"
     named, bare, in_the_event = hear(

@@ -65,6 +65,11 @@ def wrong_in(body: Json) -> str | None:
         check(body)
     except Refused as refused:
         return str(refused)
+    for turn in body["messages"]:  # what it has thought before calls of its own has to come back
+        kinds = [block["type"] for block in turn["content"]]
+        is_own = any(block["type"] == "tool_use" and block["id"].startswith("toolu_") for block in turn["content"])
+        if is_own and kinds[0] != "thinking":
+            return f"Expected `thinking`, but found `{kinds[0]}`"
     return None
 
 
