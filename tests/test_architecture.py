@@ -37,7 +37,7 @@ RULES = [
     "_write_values",
     "policies/__init__", "policies/_checks", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/compaction", "policies/failures", "policies/pause", "policies/retry",
-    "_unstarted", "_large_inputs", "_large_values", "_pieces", "_key_table",
+    "_unstarted", "_large_inputs", "_large_values", "_pieces", "_sizes", "_key_table",
 ]  # fmt: skip
 
 IMPORT_PATHS = {

@@ -8,11 +8,12 @@ from hashlib import sha256
 from typing import Any
 
 from rh_agents.core._runner import Job
+from rh_agents.core._sizes import LARGE
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import CacheEntry, RunHandle, Store
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import CacheScope
-from rh_agents.core.values import decode, encode
+from rh_agents.core.values import decode, encode, encode_large, is_large
 
 __all__ = ["CallCache"]
 
@@ -39,7 +40,7 @@ class CallCache:
         while True:
             entry = await self._find(key) or await self._find_former(job)
             if entry is not None:
-                return await use(decode(entry.value))
+                return await use(await _decoded(entry.value))
             other = self._under_way.get(key)
             if other is None:
                 break
@@ -86,7 +87,7 @@ class CallCache:
     async def _keep(self, job: Job, key: bytes, value: Any) -> None:
         actor = job.actor
         try:
-            data = encode(value)
+            data = await asyncio.to_thread(encode_large, value) if is_large(value) else encode(value)
         except UnstorableError as error:
             raise UnstorableError(f"{actor.name} returned what no cache can keep: {error}") from error
         now = self._run.now()
@@ -102,6 +103,11 @@ class CallCache:
             self._kept[key] = entry
         else:
             await self._store.put_cached(entry)
+
+
+async def _decoded(data: bytes) -> Any:
+    """The value; a large one is read beside the event loop."""
+    return await asyncio.to_thread(decode, data) if len(data) > LARGE else decode(data)
 
 
 def _is_within(job: Job, other: Job) -> bool:

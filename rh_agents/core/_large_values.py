@@ -11,118 +11,33 @@ take it apart: they stand between elements and never in strings, so lines are fo
 and a long string is a line of its own, which is taken apart between its characters. Older versions read this like any
 other JSON; a text of theirs has no line feeds, and is read at once.
 
-What is large is told by looking at it until that is certain, so a small value costs little. The value is read while the
-event loop goes on: whoever changes it meanwhile may change what is recorded, as `docs/durability.md` says.
+What is large, `rh_agents.core._sizes` says. The value is read while the event loop goes on: whoever changes it
+meanwhile may change what is recorded, as `docs/durability.md` says.
 """
 
 from __future__ import annotations
 
-import sys
 from binascii import a2b_base64, b2a_base64
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from functools import lru_cache
-from itertools import chain
-from types import MemberDescriptorType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from rh_agents.core._pieces import PIECE, joined, spans
 from rh_agents.core._read_values import Ready, revive
-from rh_agents.core._write_values import ATOMS, TAG, NotQuick, desugared, is_object
+from rh_agents.core._sizes import LARGE, is_array, is_large, room_after
+from rh_agents.core._write_values import TAG, NotQuick, desugared, is_object
 from rh_agents.core.errors import StoreError
 
 __all__ = ["LARGE", "is_large", "pieces_of", "value_in"]
 
-LARGE = 1 << 18
-"""Bytes, about: what is larger is written and read in a thread."""
 _LONGEST_LINE = 16 * PIECE
 """A longer line is one string."""
 _AT_ONCE = 8192
 """Elements of a list that are looked at together."""
 _NUMBERS = frozenset({int, float, bool, type(None)})
-_DEEPEST = 100
 _BINARY = frozenset({"bytes", "bytearray", "ndarray"})
 """Tags of values whose bytes are in base64."""
-_TEXTS = (str, bytes, bytearray, memoryview)
-_SEQUENCES = (list, tuple, set, frozenset, deque)
-
-
-# -- how large ---------------------------------------------------------------------------------------------------------
-
-
-def is_large(value: object) -> bool:
-    """Whether the text of a value is likely to be larger than `LARGE`."""
-    kind = type(value)
-    if kind is str:
-        return len(value) > LARGE  # type: ignore[arg-type]
-    return kind not in ATOMS and _rest(value, LARGE, 0) < 0
-
-
-def _rest(value: Any, room: int, depth: int) -> int:
-    """The room that is left after a value; less than none ends the search."""
-    kind = type(value)
-    if kind is str or kind is bytes or kind is bytearray:
-        return room - len(value) - 8
-    if kind in ATOMS:
-        return room - 8
-    if depth > _DEEPEST:
-        return room
-    if kind in _SEQUENCES:
-        room -= 8 * len(value)
-        parts = value
-    elif kind is dict:
-        room -= 16 * len(value)
-        parts = chain(value, value.values())
-    elif _is_array(value):
-        return room - int(value.nbytes)
-    elif issubclass(kind, _TEXTS):
-        return room - _length(value, kind) - 8
-    else:
-        room -= 64
-        parts = _parts_of(value, kind)
-    if room < 0:
-        return room
-    for part in parts:
-        room = _rest(part, room, depth + 1)
-        if room < 0:
-            return room
-    return room
-
-
-def _length(value: Any, kind: type) -> int:
-    if kind is memoryview:
-        return int(value.nbytes)
-    return next(base for base in _TEXTS if issubclass(kind, base)).__len__(value)
-
-
-def _parts_of(value: Any, kind: type) -> Iterable[Any]:
-    """What a large part of something else could be, without running any code of its class."""
-    if issubclass(kind, dict):
-        return chain(dict.keys(value), dict.values(value))
-    if issubclass(kind, _SEQUENCES):
-        base = next(base for base in _SEQUENCES if issubclass(kind, base))
-        return base.__iter__(value)
-    found = []
-    for get in _fields_of(kind):  # type: ignore[arg-type]  # classes can be hashed
-        with suppress(AttributeError):  # it is not set
-            found.append(get(value))
-    return found
-
-
-@lru_cache(maxsize=1024)
-def _fields_of(kind: type) -> list[Callable[[Any], Any]]:
-    """What gets the `__dict__` of an instance, and the fields that it has beside that."""
-    own = [base for base in kind.__mro__ if "__slots__" in vars(base)]
-    slots = [each.__get__ for base in own for each in vars(base).values() if type(each) is MemberDescriptorType]
-    return [lambda value: object.__getattribute__(value, "__dict__"), *slots]
-
-
-def _is_array(value: object) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and type(value) is numpy.ndarray
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -143,7 +58,7 @@ def pieces_of(value: Any, encode: Callable[[object], bytes]) -> Iterator[bytes]:
         yield from _pairs(value, encode)
     elif kind is bytes or kind is bytearray:
         yield from _binary({TAG: kind.__name__}, memoryview(value))
-    elif _is_array(value):
+    elif is_array(value):
         yield from _array(value)
     else:
         node = desugared(value)
@@ -192,7 +107,7 @@ def _lines(part: list[Any]) -> Iterator[list[Any] | _Alone]:
     line: list[Any] = []
     room = LARGE
     for item in part:
-        left = _rest(item, LARGE, 0)
+        left = room_after(item, LARGE, 0)
         room -= LARGE - left
         if left >= 0:
             line.append(item)
@@ -212,7 +127,7 @@ def _pairs(node: dict[str, Any], encode: Callable[[object], bytes]) -> Iterator[
     room, is_first = LARGE, True
     for key, item in node.items():
         name = to_json(key) + b":"
-        left = _rest(item, LARGE, 0)
+        left = room_after(item, LARGE, 0)
         if left >= 0:
             line.append(name + encode(item))
             room -= LARGE - left

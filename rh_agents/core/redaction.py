@@ -24,10 +24,12 @@ import reprlib
 import traceback
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from pydantic_core import core_schema, to_json
 
+from rh_agents.core._sizes import is_array, is_large
 from rh_agents.core.errors import UsageError
 
 __all__ = [
@@ -559,7 +561,11 @@ def redact(text: str) -> str:
 
 
 class RedactingRepr(reprlib.Repr):
-    """A short `repr` for people. Secrets are taken out before texts are cut: half of one would not be known as one."""
+    """A short `repr` for people. Secrets are taken out before texts are cut: half of one would not be known as one.
+
+    What is large is not spelled out first: of a list or a mapping the first elements are shown, and of anything else
+    that would write all that it holds, the name of its class.
+    """
 
     def repr_str(self, x: str, level: int) -> str:
         """A text."""
@@ -569,8 +575,24 @@ class RedactingRepr(reprlib.Repr):
         """Bytes; they are cut like other objects."""
         return self.repr_instance(value[:_MOST_CUT], level)
 
+    repr_bytearray = repr_bytes
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """A mapping; of a large one some entries, which need not be the first in any order."""
+        return super().repr_dict(dict(islice(x.items(), _MOST_ENTRIES)) if len(x) > _MOST_ENTRIES else x, level)
+
+    def repr_set(self, x: set[Any], level: int) -> str:
+        """The same for a set."""
+        return super().repr_set(set(islice(x, _MOST_ENTRIES)) if len(x) > _MOST_ENTRIES else x, level)
+
+    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+        """The same."""
+        return super().repr_frozenset(frozenset(islice(x, _MOST_ENTRIES)) if len(x) > _MOST_ENTRIES else x, level)
+
     def repr_instance(self, x: Any, level: int) -> str:
         """Any other object, by its own `repr`."""
+        if not is_array(x) and is_large(x):  # an array writes itself in short
+            return f"<{type(x).__name__}, large>"
         try:
             text = redact(repr(x)[:_MOST_CUT])
         except Exception:  # noqa: BLE001 - it is the user's
@@ -581,6 +603,8 @@ class RedactingRepr(reprlib.Repr):
         return f"{text[:half]}...{text[len(text) - half :]}"
 
 
+_MOST_ENTRIES = 1_000
+"""Of a mapping or a set, which are shown in order."""
 _MOST_CUT = 20_000
 """Characters of a long text that are looked at if a few of them are to be shown."""
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rh_agents import Secret, forget_secret
 from rh_agents.core._read_values import UnknownValue
+from rh_agents.core._sizes import is_large
 from rh_agents.core.chat import ChatResponse, ToolCall
 from rh_agents.display.text import brief, brief_result, crop, duration, frequency, harmless, whole_seconds, width_of
 
@@ -147,3 +148,26 @@ def as_unknown(value: Any) -> Any:
         if isinstance(field, tuple):
             fields[name] = tuple(map(as_unknown, field))
     return UnknownValue(f"{type(value).__module__}.{type(value).__qualname__}", fields)
+
+
+class Spelled:
+    """Writes all that it has."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __repr__(self) -> str:
+        assert not is_large(self.held), "it was spelled out"
+        return f"Spelled({self.held!r})"
+
+
+def test_what_is_large_is_not_spelled_out_to_be_shown_in_short() -> None:
+    many = 400_000
+    assert brief(Spelled("x" * many)) == "<Spelled, large>"
+    assert brief([Spelled(list(range(many)))]) == "[<Spelled, large>]"
+    assert brief(Spelled("x" * 9)) == "Spelled('xxxxxxxxx')"
+    assert brief(bytearray(b"x" * many)).startswith("bytearray(b'xxxx")
+    assert brief(dict.fromkeys(range(many), 1)).startswith("{0: 1, 1: 1, ")
+    assert brief(set(range(many))).startswith("{0, 1, 2, ")
+    assert brief(frozenset(range(many))).startswith("frozenset({0, 1, 2, ")
+    assert brief({3: 1, 1: 2}) == "{1: 2, 3: 1}", "small ones in their order"

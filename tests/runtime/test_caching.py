@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -162,3 +163,32 @@ def test_what_is_cached_for_a_run_goes_with_the_run() -> None:
         run_virtually(lambda: run(lambda: look_up("a"), store=store, run_id="r"))
         run_virtually(lambda: store.delete_run("r"))
     assert source.asked == ["a", "a"]
+
+
+@pytest.mark.parametrize("has_store", [False, True])
+def test_large_results_are_put_into_the_cache_and_taken_out_of_it_beside_the_event_loop(
+    has_store: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = {"texts": ["x" * 100] * 10_000}
+    beside: list[str] = []
+    to_thread = asyncio.to_thread
+
+    async def in_thread(function: Any, *args: Any) -> Any:
+        beside.append(function.__name__)
+        return await to_thread(function, *args)
+
+    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+
+    @tool(cache="run")
+    async def make(number: int) -> dict[str, list[str]]:
+        return value
+
+    async def main() -> None:
+        async with ExecutionState(store=MemoryStore() if has_store else None):
+            assert await make(1) == value
+            assert beside.count("encode_large") == 1 + has_store
+            assert await make(1) == value
+            assert await make(1) is not value
+
+    asyncio.run(main())
+    assert beside.count("decode") == 2
