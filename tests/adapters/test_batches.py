@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ChatModel, ExecutionState, MemoryStore, Price, RetryPolicy
+from rh_agents import ChatModel, ConcurrencyLimit, ExecutionState, MemoryStore, Price, RetryPolicy
+from rh_agents.core.chat import Fallback
 from rh_agents.core.errors import (
     AccessDenied,
     InvalidRequest,
@@ -98,6 +99,25 @@ def always(name: str, error: Callable[[], BaseException], times: float = float("
 
 def nothing(_: int, __: str) -> None:
     """Nothing goes wrong."""
+
+
+def test_models_that_stand_in_for_each_other_have_the_patience_of_a_batch() -> None:
+    """And a batch is made of the requests of all, whatever limits each of them has otherwise."""
+    world = World()
+    limits = (ConcurrencyLimit(1),)
+
+    async def main() -> tuple[list[Any], float]:
+        first, second = (BatchedModel(model=name, retry=None, price=Price(1.0, 1.0), limits=limits) for name in "ab")
+        model = Fallback(first, second, timeout=10.0)
+        with in_batches(Batches()):
+            async with ExecutionState() as state, state.parallel(max_workers=10) as group:
+                for each in QUESTIONS:
+                    group.add(model.ask(each))
+                return [result.error for result in await group.gather()], state.spent.usage.cost
+
+    errors, _ = world.clock.run(asyncio.wait_for(main(), 1e7))
+    assert errors == [None] * len(QUESTIONS)
+    assert len(world.provider.batches) == 1
 
 
 WRONG = {

@@ -21,7 +21,7 @@ from rh_agents.core._flow import again
 from rh_agents.core._former import ENDPOINTS, EVERY_ENDPOINT
 from rh_agents.core._patience import among_others, under_limits
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse
-from rh_agents.core.chat.model import ChatModel
+from rh_agents.core.chat.model import Batcher, ChatModel
 from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.errors import AccessDenied, DefinitionError, ModelError, QuotaExhausted, TemporaryModelError
 from rh_agents.core.policies._checks import Failure, failures, is_meant
@@ -110,6 +110,11 @@ class Fallback(ChatModel):
         known = [model.known_context for model in self._models]
         return self.max_context or (None if None in known else min(filter(None, known)))
 
+    @property
+    def batcher(self) -> Batcher | None:
+        """What sends the requests of one of its models: then the whole takes its time."""
+        return next((model.batcher for model in self._models if model.batcher is not None), None)
+
     def estimate(self, request: ChatRequest) -> Usage:
         """The most that one of its models will use. Where nobody knows the price of one, nobody knows this one's."""
         found = [model.estimate(_for(model, request)) for model in self._models]
@@ -151,7 +156,8 @@ class Fallback(ChatModel):
 
     async def _ask(self, model: ChatModel, request: ChatRequest, answer: AnswerType | None) -> ChatResponse:
         own = _for(model, request)
-        response = await under_limits(model.limits, lambda: model.answer(own, answer), lambda: model.estimate(own))
+        limits = () if model.batcher is not None else model.limits  # a batch has limits of its own
+        response = await under_limits(limits, lambda: model.answer(own, answer), lambda: model.estimate(own))
         name = f"{model.name} at {model.endpoint_identity}" if model.endpoint_identity else model.name
         return response.model_copy(update={"answered_by": response.answered_by or name})
 
