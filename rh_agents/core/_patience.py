@@ -159,7 +159,9 @@ def _is_patient(job: Job, pause: Pause, error: BaseException) -> bool:
     if asked > policy.max_retry_after or job.waited + wait > policy.max_wait:
         if policy.max_wait:
             job.has_waited_enough = True
-            noted(error, f"the call had waited {job.waited:.3g} s for the server, and max_wait={policy.max_wait:g}")
+            bound = "max_retry_after" if asked > policy.max_retry_after else "max_wait"
+            told = f"it wants {asked:.3g} s, and {bound}={getattr(policy, bound):g}"
+            noted(error, f"the call had waited {job.waited:.3g} s for the server; {told}")
         return False
     _expect_time(job, wait)
     job.waited += wait

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from pydantic import PrivateAttr
 
 from rh_agents import (
     Agent,
@@ -23,7 +25,8 @@ from rh_agents import (
     tool,
 )
 from rh_agents import run as run_workflow
-from rh_agents.core.chat import ChatDelta
+from rh_agents.core.chat import ChatDelta, ChatModel, ChatRequest, ChatResponse
+from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.errors import (
     CallTimeout,
     IncompleteAnswer,
@@ -32,6 +35,7 @@ from rh_agents.core.errors import (
     ModelUnreachable,
     UnreadableAnswer,
 )
+from tests.properties.virtual import run_virtually
 from tests.services.model_server import Exchange, ModelServer, Reply, answer, chunks, error, model_server, streamed
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
@@ -394,6 +398,39 @@ def test_the_pieces_of_an_answer_that_comes_to_nothing_are_void() -> None:
     last = max(number for number, delta in enumerate(heard) if delta.void)
     assert "".join(delta.text for delta in heard[:last]) == "Hello."
     assert "".join(delta.text for delta in heard[last:]) == "Hello."
+
+
+class Slow(ChatModel):
+    """Writes a word, and no more for the first `slow` times."""
+
+    _slow: int = PrivateAttr(default=1)
+
+    async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+        assert on_delta is not None
+        await on_delta(ChatDelta(text="Hello."))
+        self._slow -= 1
+        if self._slow >= 0:
+            await asyncio.sleep(1e6)
+        return ChatResponse(text="Hello.")
+
+
+@pytest.mark.parametrize(("attempts", "heard"), [(2, ["Hello.", "void", "Hello."]), (1, ["Hello.", "void"])])
+def test_the_pieces_of_an_attempt_that_took_too_long_are_void(attempts: int, heard: list[str]) -> None:
+    told: list[str] = []
+
+    async def listen(event: Any) -> None:
+        if event.execution_status is ExecutionStatus.PROGRESS:
+            told.append("void" if event.progress.void else event.progress.text)
+
+    async def main() -> None:
+        model = Slow(model="slow", stream=True, timeout=10.0, retry=RetryPolicy(max_attempts=attempts))
+        async with ExecutionState() as state:
+            state.event_bus.subscribe(listen)
+            with contextlib.suppress(CallTimeout):
+                await model("Hello?")
+
+    run_virtually(main)
+    assert told == heard
 
 
 # -- in agents --------------------------------------------------------------------------------------------------------

@@ -250,6 +250,15 @@ def test_one_that_may_wait_for_longer_does_so_by_itself() -> None:
     assert run_virtually(main) == pytest.approx(2000, abs=1)
 
 
+def test_who_waits_no_longer_is_told_which_bound_that_was() -> None:
+    async def main() -> None:
+        with pytest.raises(RateLimited) as caught:
+            await Served(refusing(1, 400.0), retry=RetryPolicy()).ask("?")
+        assert "it wants 400 s, and max_retry_after=300" in caught.value.__notes__[0]
+
+    run_virtually(main)
+
+
 def test_the_time_of_an_attempt_stands_still_while_it_waits() -> None:
     patient = Served(refusing(3, 30.0), timeout=5.0)
     slow = Served(refusing(1, 30.0), seconds=6.0, timeout=5.0, retry=RetryPolicy(max_attempts=1))

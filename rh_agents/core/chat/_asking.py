@@ -90,6 +90,7 @@ async def _ask_once(model: ChatModel, request: ChatRequest) -> ChatResponse:
     except asyncio.CancelledError:
         if batches is None:  # a batch goes on without us
             report_usage(_priced(model, model.unanswered(request), model.known_price))
+        await pieces.come_to_nothing()
         raise
     usage = response.usage
     if not usage.tokens:
