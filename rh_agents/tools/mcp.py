@@ -116,7 +116,10 @@ def _target(server: Any, env: dict[str, str] | None, cwd: str | None) -> Any:
         return server
     if not server:
         raise DefinitionError("the command of an MCP server is empty")
-    return StdioServerParameters(command=server[0], args=list(server[1:]), env=env, cwd=cwd)
+    # What is no UTF-8 is a line of a log, or a part of a text: no reason for the SDK to stop reading.
+    return StdioServerParameters(
+        command=server[0], args=list(server[1:]), env=env, cwd=cwd, encoding_error_handler="replace"
+    )
 
 
 async def _served(client: Client, name: str, left_out: dict[str, str]) -> list[ServedTool]:

@@ -68,6 +68,13 @@ def test_tools_have_their_names_descriptions_and_schemas_and_give_data() -> None
     with_tools(use)
 
 
+def test_what_a_server_writes_beside_its_messages_is_passed_over() -> None:
+    async def use(tools: dict[str, Tool]) -> None:
+        assert await told(tools["add"], a=1, b=2) == "3"
+
+    with_tools(use, [*RAW, "noisy"], timeout=20.0)
+
+
 def test_a_failure_is_told_to_the_model_in_the_words_of_the_server() -> None:
     async def use(tools: dict[str, Tool]) -> None:
         assert "fail" in await told(tools["fail"])

@@ -4,6 +4,7 @@ They start at once, and do what those that are written with an SDK cannot be mad
 
 mortal: some of its tools end it.
 misshapen: some of its tools are not what the protocol asks for, some have similar names.
+noisy: writes what is no message to its standard output, before and between its messages.
 silent: reads, and answers nothing.
 ends: writes why to its standard error, and ends with code 3 without having answered.
 """
@@ -22,6 +23,7 @@ MORTAL: list[Any] = [
     {"name": "once_only", "inputSchema": OBJECT, "annotations": {"destructiveHint": True}},
     {"name": "environment", "inputSchema": OBJECT},
 ]
+NOISE = (b"listening on port 7", b"\xff\xfe is no UTF-8", b"42", b"null", b"[]", b"{", b'{"jsonrpc": "2.0"}')
 MISSHAPEN: list[Any] = [
     {"name": "read", "inputSchema": OBJECT},
     {"name": "no_schema"},
@@ -77,9 +79,20 @@ def main(kind: str) -> None:
         print("Traceback: no module named 'left_pad'", file=sys.stderr, flush=True)
         sys.exit(3)
     for line in sys.stdin:
+        if kind == "noisy":
+            for junk in (
+                b"listening on port 7",
+                b"\xff\xfe is no UTF-8",
+                b"42",
+                b"null",
+                b"[]",
+                b"{",
+                b'{"jsonrpc": "2.0"}',
+            ):
+                sys.stdout.buffer.write(junk + b"\n")
         request = json.loads(line)
         if kind != "silent" and "id" in request:
-            found = answer(request, MORTAL if kind == "mortal" else MISSHAPEN)
+            found = answer(request, MORTAL if kind in ("mortal", "noisy") else MISSHAPEN)
             print(json.dumps({"jsonrpc": "2.0", "id": request["id"], **found}), flush=True)
 
 
