@@ -126,7 +126,7 @@ class OpenAIBatchApi(ClientBatches):
         counts = batch.request_counts
         total, completed, failed = (count_of(counts, name) for name in ("total", "completed", "failed"))
         metadata = batch.metadata if isinstance(batch.metadata, dict) else {}
-        errors = getattr(batch.errors, "data", None) or []
+        errors = _errors(batch.errors)
         expected = ((batch.output_file_id, completed), (batch.error_file_id, failed))
         refusal = "; ".join(str(each.message or each.code) for each in errors)
         return BatchState(
@@ -134,7 +134,7 @@ class OpenAIBatchApi(ClientBatches):
             status=f"{status} ({completed:,} of {total:,})" if counts is not None else status,
             is_ended=status in _ENDED,
             is_whole=status not in _CUT_OFF,
-            created_at=float(batch.created_at or 0),
+            created_at=_seconds(batch.created_at),
             files={file: count for file, count in expected if isinstance(file, str) and file},
             source=str(batch.input_file_id or ""),
             total=total,
@@ -181,6 +181,16 @@ def _body(value: Any) -> Any:
         return from_json(value)
     except ValueError:
         return value
+
+
+def _errors(told: Any) -> list[Any]:
+    """What the server says is wrong with a batch, as far as it says it in the form that is documented."""
+    found = getattr(told, "data", None)
+    return [each for each in found if hasattr(each, "message")] if isinstance(found, list) else []
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _is_crowded(error: Any) -> bool:

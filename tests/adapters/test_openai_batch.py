@@ -19,6 +19,7 @@ from tests.services.model_server import Exchange, Reply, answer, error, model_se
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
 from rh_agents.llms import OpenAIChat
+from rh_agents.llms._batch_api import BatchState, Marks
 from rh_agents.llms.openai_batch import OpenAIBatches, in_batches
 
 
@@ -391,3 +392,93 @@ def test_one_line_for_which_a_batch_is_refused_is_the_failure_of_that_line() -> 
     assert [result.ok for result in results] == [True, False, True]
     assert isinstance(results[1].error, InvalidRequest)
     assert "a field is wrong" in str(results[1].error)
+
+
+# -- what a batch says about itself ------------------------------------------------------------------------------------
+
+
+def state_of(**fields: Any) -> BatchState:
+    """What is read of a batch that the server describes so."""
+    told = {"id": "batch_1", "object": "batch", "created_at": 1_764_331_200, "input_file_id": "file-in", **fields}
+
+    async def main() -> BatchState:
+        async with model_server(Reply(told)) as server, OpenAIChat("m", server.base_url, "k") as model:
+            api = model.batch_api()
+            assert api is not None
+            return await api.retrieve("batch_1")
+
+    return asyncio.run(asyncio.wait_for(main(), 60))
+
+
+STATUSES: dict[str, tuple[bool, bool]] = {
+    "validating": (False, True),
+    "in_progress": (False, True),
+    "finalizing": (False, True),
+    "completed": (True, True),
+    "cancelling": (False, False),
+    "cancelled": (True, False),
+    "expired": (True, False),
+    "failed": (True, False),
+}
+"""From the guide to the Batch API: whether it has ended, and whether all of its requests are done then."""
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_says_whether_a_batch_has_ended_and_whether_all_of_it_is_done(status: str) -> None:
+    state = state_of(status=status)
+    assert (state.is_ended, state.is_whole) == STATUSES[status]
+    assert bool(state.refusal) is (status == "failed")
+    assert not state.is_crowded
+    assert (state.source, state.created_at, state.marks) == ("file-in", 1_764_331_200.0, None)
+
+
+def test_counts_files_and_marks_of_a_batch_are_read() -> None:
+    state = state_of(
+        status="expired",
+        output_file_id="file-good",
+        error_file_id="",
+        request_counts={"total": 1200, "completed": 1000, "failed": 7},
+        metadata={"rh_agents": "these", "rh_agents_run": "this"},
+    )
+    assert state.status == "expired (1,000 of 1,200)"
+    assert (state.total, state.files, state.marks) == (1200, {"file-good": 1000}, Marks("this", "these"))
+
+
+def test_why_a_batch_was_refused_is_read_for_each_line_and_as_a_whole() -> None:
+    errors = [
+        {"code": "invalid", "message": "no such model", "line": 3},
+        {"code": "odd", "message": None, "line": None},
+    ]
+    state = state_of(status="failed", errors={"object": "list", "data": errors})
+    assert (state.refused, state.refusal, state.is_crowded) == ({2: "no such model"}, "no such model; odd", False)
+    assert state_of(status="completed", errors={"object": "list", "data": errors}).refused == {}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created_at": "yesterday"},
+        {"created_at": None, "request_counts": "many"},
+        {"errors": {"data": ["no"]}},
+        {"errors": "no"},
+        {"errors": {"data": 7}},
+        {"metadata": ["x"], "request_counts": {"total": "7"}},
+    ],
+)
+def test_what_a_server_describes_otherwise_is_left_out(odd: dict[str, Any]) -> None:
+    for status in ("completed", "failed"):
+        state = state_of(status=status, **odd)
+        assert (state.id, state.is_ended, state.marks, state.refused) == ("batch_1", True, None, {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "token_limit_exceeded", "message": "too much"},
+        {"code": "enqueued_token_limit_exceeded", "message": None},
+        {"code": None, "message": "Enqueued token limit reached for gpt-4o in organization org."},
+    ],
+)
+def test_a_batch_that_came_when_too_much_was_waiting_is_known(error: dict[str, Any]) -> None:
+    assert state_of(status="failed", errors={"object": "list", "data": [error]}).is_crowded
+    assert not state_of(status="completed", errors={"object": "list", "data": [error]}).is_crowded

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 
 from rh_agents import (
     Agent,
@@ -431,6 +431,36 @@ def test_the_pieces_of_an_attempt_that_took_too_long_are_void(attempts: int, hea
 
     run_virtually(main)
     assert told == heard
+
+
+class Sum(BaseModel):
+    value: int
+
+
+class Corrected(ChatModel):
+    """Answers well when it is told what was wrong."""
+
+    async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+        assert on_delta is not None
+        text = "five" if len(request.messages) == 1 else '{"value":5}'
+        await on_delta(ChatDelta(text=text))
+        return ChatResponse(text=text)
+
+
+def test_the_pieces_of_an_answer_that_does_not_fit_its_type_are_void() -> None:
+    told: list[str] = []
+
+    async def listen(event: Any) -> None:
+        if event.execution_status is ExecutionStatus.PROGRESS:
+            told.append("void" if event.progress.void else event.progress.text)
+
+    async def main() -> Sum:
+        async with ExecutionState() as state:
+            state.event_bus.subscribe(listen)
+            return await Corrected(model="corrected", stream=True).ask("Two and three?", output=Sum)
+
+    assert run_virtually(main) == Sum(value=5)
+    assert told == ["five", "void", '{"value":5}']
 
 
 # -- in agents --------------------------------------------------------------------------------------------------------
