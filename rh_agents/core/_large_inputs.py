@@ -27,6 +27,8 @@ from rh_agents.core._pieces import PIECE
 __all__ = ["InPieces"]
 
 _NUMBERS = frozenset({int, float, bool, type(None)})
+_NUMBERS_AT_ONCE = 32
+"""How many times as many numbers are written together: nothing is made of them."""
 _DEEPEST = 100
 """Levels of lists in lists that are taken apart; what is below is written at once."""
 
@@ -79,10 +81,11 @@ class InPieces:
 
     Args:
         piece: characters or bytes that are written together, about.
-        at_once: elements that are made, sorted and written together.
+        at_once: elements that are made, sorted and written together. What is made of so few is gone before Python's
+            garbage collector looks for it, which would look at all that the program has, and hold the lock meanwhile.
     """
 
-    def __init__(self, piece: int = PIECE, at_once: int = 4096) -> None:
+    def __init__(self, piece: int = PIECE, at_once: int = 128) -> None:
         self._piece = piece
         self._at_once = at_once
 
@@ -99,8 +102,11 @@ class InPieces:
         return Many(self._literals(value, literal))
 
     def _literals(self, value: Iterable[Any], literal: Callable[[Any], object]) -> Iterator[list[Any]]:
-        for part in self._chunks(value):
-            yield part if _NUMBERS.issuperset(map(type, part)) else [literal(item) for item in part]
+        for part in self._chunks(value, _NUMBERS_AT_ONCE * self._at_once):
+            if _NUMBERS.issuperset(map(type, part)):
+                yield part
+            else:
+                yield from ([literal(item) for item in some] for some in self._chunks(part))
 
     def in_order(self, texts: Iterable[Any]) -> Any:
         """What `sorted` gives."""
@@ -115,9 +121,9 @@ class InPieces:
             return bytes(value)
         return Long([bytes(part) for part in self._slices(value)])
 
-    def _chunks(self, items: Iterable[Any]) -> Iterator[list[Any]]:
+    def _chunks(self, items: Iterable[Any], size: int = 0) -> Iterator[list[Any]]:
         items = iter(items)
-        while chunk := list(islice(items, self._at_once)):
+        while chunk := list(islice(items, size or self._at_once)):
             yield chunk
 
     def _slices(self, value: Any) -> Iterator[Any]:
