@@ -239,12 +239,16 @@ class Interpreter:
             _thread.set(f"{_thread.get()}/{number}-{name}")
             return await self._block(block)
 
-        branches = (branch(name, block) for name, block in enumerate(chains.branches))
-        if chains.is_naive:  # when one of them cannot go on, the others are left alone
+        branches = [branch(name, block) for name, block in enumerate(chains.branches)]
+        if chains.how == "first":
             return describe(await asyncio.gather(*branches))
+        if chains.how == "task_group":
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each) for each in branches]
+            return describe([task.result() for task in tasks])
         values = await asyncio.gather(*branches, return_exceptions=True)
         for value in values:
-            if isinstance(value, BaseException):
+            if isinstance(value, BaseException) and chains.how == "all":
                 raise value
         return describe(values)
 

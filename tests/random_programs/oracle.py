@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
 from tests.random_programs.ledger import Line
-from tests.random_programs.programs import Group, Leaf, Program, everything_in, is_timeless, width_of
+from tests.random_programs.programs import Chains, Group, Leaf, Program, everything_in, is_timeless, width_of
 from tests.random_programs.values import nonces_in, without_nonces
 
 __all__ = ["findings", "findings_of_change", "kind_of"]
@@ -176,6 +176,8 @@ def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str
     # Its own timeout is a failure that the program sees. Its group may have said that it has no more use for it.
     may_be_cut = {part.label for part in parts if isinstance(part, Leaf) and part.hangs}
     may_be_cut |= {member.label for part in parts if isinstance(part, Group) for member in part.members}
+    task_groups = [part for part in parts if isinstance(part, Chains) and part.how == "task_group"]
+    may_be_cut |= {part.label for part in everything_in(tuple(task_groups)) if isinstance(part, Leaf)}
     open_calls: dict[tuple[int, str], tuple[Line, bool]] = {}
     for number, each in enumerate(executions):
         for line in each.lines:

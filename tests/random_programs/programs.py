@@ -141,13 +141,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Chains:
-    """Blocks side by side, each in a task of its own that `asyncio.gather` makes.
+    """Blocks side by side, each in a task of its own.
 
-    `is_naive`: whether it is left at the first exception, while the other tasks go on.
+    `how` says who makes the tasks, and what becomes of the others when one cannot go on: "all" (`asyncio.gather` waits
+    for all of them, and then it is raised), "first" (`asyncio.gather` raises the first exception, and the others go on
+    alone), "careless" (exceptions are taken for results), "task_group" (`asyncio.TaskGroup` cancels the others).
     """
 
     branches: tuple[Block, ...]
-    is_naive: bool = False
+    how: str = "all"
 
 
 @dataclass(frozen=True)
@@ -413,7 +415,7 @@ class _Drawing:
         outer, self.in_chain = self.in_chain, True
         branches = tuple(self.block(depth, 2) for _ in range(self.chance.randint(2, 3)))
         self.in_chain = outer
-        return Chains(branches, self._rarely(0.5))
+        return Chains(branches, self.chance.choice(["all", "first", "careless", "task_group"]))
 
     def group(self, depth: int) -> Group:
         chance = self.chance

@@ -75,6 +75,7 @@ def test_the_programs_of_every_day_do_everything_that_is_not_known_to_fail() -> 
         ("Group", "strategy", ("fail_fast",)),
         ("Group", "enrol", ("add", "map", "map_async", "map_failing")),
         ("Group", "retry", (2, 3)),
+        ("Chains", "how", ("all", "first", "careless", "task_group")),
         ("Program", "durability", ("sync", "async", "exit")),
     ]:
         for value in values:
