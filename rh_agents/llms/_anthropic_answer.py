@@ -174,6 +174,11 @@ class AnswerInPieces:
         """What it has used so far, as far as it says."""
         return usage_of({"usage": self._usage})
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has come of it, so that somebody has worked on it."""
+        return bool(self._blocks)
+
     def add(self, event: Mapping[str, Any], kind: str = "") -> ChatDelta | None:
         """Take in the next event, of the kind `kind`; what is new in it.
 

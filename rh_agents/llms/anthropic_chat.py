@@ -195,9 +195,9 @@ class AnthropicChat(ClientModel):
 
     def _so_far(self, answer: AnswerInPieces, request: ChatRequest) -> Usage | None:
         """What an answer used that broke off: its input as the server said, its output as it was reserved."""
-        if answer.usage is None:
-            return None
         reserved = self.unanswered(request)
+        if answer.usage is None:
+            return reserved if answer.has_begun else None
         return replace(answer.usage, output_tokens=reserved.output_tokens, estimates=1)
 
     def _new_client(self, **common: Any) -> anthropic.AsyncAnthropic:

@@ -872,6 +872,16 @@ def test_a_stream_that_breaks_off_counts_as_what_was_read_and_what_was_reserved_
         assert (used.input_tokens, used.cached_tokens, used.output_tokens, used.estimates) == (100, 30, 50, 1)
 
 
+def test_a_stream_that_says_nothing_about_usage_and_fails_counts_as_reserved_if_it_had_begun() -> None:
+    begun = events(message(text("Hello")))
+    begun[0]["message"]["usage"] = {}
+    failed = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    for pieces, output in ((begun[:1], None), (begun[:3], 50)):
+        with pytest.raises(ModelOverloaded) as caught:
+            ask(AnthropicServer(always(stream([*pieces, failed]))), streamed=True, max_tokens=50)
+        assert (caught.value.usage and caught.value.usage.output_tokens) == output
+
+
 def test_an_answer_that_never_came_counts_as_what_was_reserved_and_a_refused_request_as_nothing() -> None:
     with pytest.raises(ModelTimeout) as caught:
         ask(AnthropicServer(lambda _: Reply(hang="headers")), max_tokens=50, idle_timeout=0.2)
