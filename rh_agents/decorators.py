@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from rh_agents.core._frame import current_frame
 from rh_agents.core._opening import StoreLike, set_store_opener
 from rh_agents.core._unstarted import short_repr
 from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
@@ -22,7 +23,6 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, Subscriber
 from rh_agents.core.questions import Answerer
-from rh_agents.core.scope import current_scope
 from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, ReplayMode
 from rh_agents.stores import open_store
 
@@ -156,9 +156,9 @@ def parallel(
 
     The arguments are those of `ParallelExecutionManager`.
     """
-    scope = current_scope.get()
+    frame = current_frame.get()
     return ParallelExecutionManager(
-        default_run() if scope is None else scope.run,
+        (default_run() if frame is None else frame.run).state,
         max_workers,
         error_strategy,
         timeout,

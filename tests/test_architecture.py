@@ -1,6 +1,7 @@
 """The house is as its plan says: layers, public names, imports, and the paths that the documents name."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -32,12 +33,13 @@ MODULES = sorted(
 
 RULES = [
     "types", "errors", "address", "keys", "codec", "events", "actors", "groups", "history", "ports", "results",
-    "scope", "statistics", "metrics", "_decision", "_order", "_foreign", "_former", "_names", "redaction", "_answers",
+    "statistics", "metrics", "tracking", "base_errors", "_current", "_decision", "_order", "_foreign", "_former",
+    "_names", "redaction", "_answers",
     "_reason", "_stops", "_trusted", "plan", "replay", "values", "_annotations", "_read_values", "_registry",
     "_write_values",
     "policies/__init__", "policies/_checks", "policies/breaker", "policies/budget", "policies/limits", "usage",
     "policies/compaction", "policies/failures", "policies/pause", "policies/retry",
-    "_unstarted", "_large_inputs", "_large_values", "_pieces", "_sizes", "_key_table",
+    "_unstarted", "_large_inputs", "_large_values", "_pieces", "_sizes", "_key_table", "_numbering",
 ]  # fmt: skip
 
 IMPORT_PATHS = {
@@ -104,7 +106,8 @@ INTERNAL = {
     "rh_agents.core.calls": {"default_run", "set_default_run"},
     "rh_agents.core.metrics": {"RunCounter"},
     "rh_agents.core.results": {"failure", "success"},
-    "rh_agents.core.scope": {"Claimant", "OwnCalls"},
+    "rh_agents.core._numbering": {"Claimant"},
+    "rh_agents.core._frame": {"OwnCalls"},
     "rh_agents.decorators": {"arguments_of", "name_of"},
     "rh_agents.core.interrupt": {"Interruption"},
     "rh_agents.core.policies.limits": {"need_of"},
@@ -204,13 +207,40 @@ def test_every_module_of_the_core_is_either_a_rule_or_a_part_of_the_runtime() ->
         "_stream", "interrupt", "questions", "rewind", "_recording", "_validation", "_accounts", "_caching", "_flow",
         "_exits", "_opening", "_breaking", "_gate", "_lag", "_ledger", "_loops", "_lost", "_postponed", "chat/__init__",
         "chat/_asking", "chat/_estimates", "chat/_json_in_text", "chat/agent_loop", "chat/messages", "chat/model",
-        "_patience", "_cut_off", "_identifying",
+        "_patience", "_cut_off", "_identifying", "_frame", "runs", "_parts", "_engines", "_nesting", "_worker_imports",
         "chat/_compacting", "chat/_lengths", "chat/_summaries", "chat/_turns", "chat/fallback", "chat/histories",
         "chat/schema", "chat/tool_calls", "chat/tool_results",
     }  # fmt: skip
     core = PACKAGE / "core"
     existing = {path.relative_to(core).with_suffix("").as_posix() for path in core.rglob("*.py")}
     assert existing == runtime | set(RULES)
+
+
+def imported_modules(path: Path, module: str, known: set[str]) -> set[str]:
+    """The modules of ours that a module imports, wherever in it: in functions and for type checkers as well."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module or "")
+    return found & known - {module}
+
+
+def test_no_import_goes_in_a_circle_those_for_type_checkers_included() -> None:
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    imports = {module: imported_modules(path, module, set(paths)) for module, path in paths.items()}
+    try:
+        order = list(graphlib.TopologicalSorter(imports).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+    assert len(order) > 200
 
 
 def test_nothing_is_loaded_with_pickle() -> None:

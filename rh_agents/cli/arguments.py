@@ -13,11 +13,11 @@ from pydantic import BaseModel, PydanticUserError, ValidationError
 
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
 from rh_agents.cli.json_text import RepeatedKey, read_json
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import InputError
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.ports import RunHandle
 from rh_agents.decorators import ActorFunction
 
 __all__ = ["Callee", "make_callee", "read_settings"]
@@ -28,7 +28,7 @@ class Callee(Protocol):
 
     name: str
 
-    def call(self, value: Any, run: RunHandle) -> Call[Any]:
+    def call(self, value: Any, run: RunParts) -> Call[Any]:
         """The call for this value, not started.
 
         Raises:
@@ -75,7 +75,7 @@ class _ActorCallee:
         self._actor = actor
         self._fixed = fixed
 
-    def call(self, value: Any, run: RunHandle) -> Call[Any]:
+    def call(self, value: Any, run: RunParts) -> Call[Any]:
         if self._fixed:
             if not isinstance(value, dict):
                 raise BadInput(f"a JSON object is needed to add {', '.join(self._fixed)} to, not a {_kind(value)}")
@@ -108,7 +108,7 @@ class _FunctionCallee:
                 raise CommandError(f"{self.name} takes no {name!r}{close_names(name, self._fields)}")
         self._whole = self._parameter_for_objects()
 
-    def call(self, value: Any, run: RunHandle) -> Call[Any]:
+    def call(self, value: Any, run: RunParts) -> Call[Any]:
         named, leave_out = self._named(value)
         try:
             given = self._model.model_validate({**named, **self._fixed})

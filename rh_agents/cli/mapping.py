@@ -16,6 +16,7 @@ from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, 
 from rh_agents.cli.sources import Source
 from rh_agents.cli.summary import Summary
 from rh_agents.core._exits import FAILURES
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import Call
 from rh_agents.core.codec import CanonicalInput
@@ -23,7 +24,7 @@ from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun,
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.interrupt import interrupt_on_signals
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
-from rh_agents.core.ports import RunHandle, Subscriber
+from rh_agents.core.ports import Subscriber
 from rh_agents.core.results import ExecutionResult
 
 __all__ = ["Limits", "MapJob", "call_for"]
@@ -158,7 +159,7 @@ class MapJob:
         """The call for an item."""
         index, self._enrolled = self._enrolled, self._enrolled + 1
         self._pending[index] = item
-        call = call_for(item, self.callee, self.state)
+        call = call_for(item, self.callee, self.state.parts)
         if isinstance(call, _BadItem):
             self.tell(f"{item.place}: {one_line(str(call.problem))}")
         return call
@@ -241,7 +242,7 @@ def _label(given: Any) -> str:
     return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
 
 
-def call_for(item: Item, callee: Callee, run: RunHandle) -> Call[Any]:
+def call_for(item: Item, callee: Callee, run: RunParts) -> Call[Any]:
     """The call for an item: of the actor, or one that tells at once what is wrong with the item."""
     try:
         if item.problem is not None:
@@ -260,7 +261,7 @@ class _BadItem(Call[Any]):
 
     __slots__ = ("place", "problem")
 
-    def __init__(self, place: str, problem: BadInput, run: RunHandle) -> None:
+    def __init__(self, place: str, problem: BadInput, run: RunParts) -> None:
         super().__init__(_BAD_ITEM, run)
         self.place = place
         self.problem = problem
@@ -269,7 +270,7 @@ class _BadItem(Call[Any]):
         """It is told apart by where it stands."""
         return CanonicalInput(self.place)
 
-    async def begin(self, run: RunHandle) -> Any:
+    async def begin(self, run: RunParts) -> Any:
         """Tell what is wrong."""
         raise self.problem
 

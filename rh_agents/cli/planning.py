@@ -150,7 +150,7 @@ def _compare(found: InputPlan, source: str, parameters: dict[str, Any], plan: Pl
     reading = Reading(form, parameters["id_field"], separator=separator, is_older=is_older)
     with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):
-            same = _identity(call_for(item, callee, state))
+            same = _identity(call_for(item, callee, state.parts))
             if same is None:
                 found.bad += 1
                 continue

@@ -61,7 +61,7 @@ def flow_call(callee: Callee, value: Any, state: ExecutionState) -> Call[Any]:
         CommandError: the input does not fit.
     """
     try:
-        return callee.call(value, state)
+        return callee.call(value, state.parts)
     except BadInput as error:
         raise CommandError(f"--input: {one_line(str(error))}") from error
 

@@ -144,7 +144,7 @@ class MapStart:
     def _tell(self, job: MapJob, summary: Summary, options: RunOptions) -> None:
         for line in describe(summary, job.writer.name, is_shown=job.subscriber is not None):
             say(line)
-        if not job.state.records:
+        if job.state.store is None:
             return
         is_piped = is_stream(self.source)
         more = more_of(summary.budget_field)

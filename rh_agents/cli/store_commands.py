@@ -365,7 +365,7 @@ def _plan(
         command = RunCommand.of(info)
         parameters = {} if command is None else _parameters(ctx, command)
         code = load_code(command, parameters)
-        code.keys_generation = generation_of_keys(info)
+        code.keys_generation = generation_of_keys(info.facts)
         outcomes = [outcome.header async for outcome in opened.unread_outcomes(run)]
         events = [recorded async for recorded in opened.events(run, values=False)]
         found = plan_run(info, outcomes, events, retry_failed=not no_retry_failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 from collections.abc import Mapping
 
 from rh_agents.core._ledger import Ledger
@@ -18,9 +19,11 @@ class Accounts:
 
     Args:
         budget: that of the run; None for the limits that every run has.
+        keeps_parts: whether what parts of the run have spent is kept for their next execution, as in recorded runs.
     """
 
-    def __init__(self, budget: Budget | None) -> None:
+    def __init__(self, budget: Budget | None, *, keeps_parts: bool) -> None:
+        self._keeps_parts = keeps_parts
         budget = expect_budget(budget) or Budget()
         self.deepest: float = DEFAULT_DEPTH if budget.depth is None else budget.depth
         self.most_recursion: float = DEFAULT_RECURSION if budget.recursion is None else budget.recursion
@@ -42,16 +45,11 @@ class Accounts:
         return math.inf if ledger.budget.seconds is None else max(0.0, ledger.budget.seconds - ledger.spent.seconds)
 
     def open_part(self, budget: Budget, place: str, name: str, depth: int) -> Ledger:
-        """A ledger for a part of the run that is under way from now on."""
-        spent = self._by_place.get(place)
-        if spent is None:
-            spent = self._by_place[place] = Spending()
+        """A ledger for a part of the run that is under way from now on, on top of what was spent there before."""
+        if self._keeps_parts:
+            spent = self._by_place.setdefault(place, Spending())
+        else:
+            spent, place = Spending(), uuid.uuid4().hex  # no call gets back to the part, and places have no keys
         ledger = Ledger(budget, place, name, spent, depth)
-        ledger.open(asyncio.get_running_loop().time())
-        return ledger
-
-    def open_passing_part(self, budget: Budget, place: str, name: str, depth: int) -> Ledger:
-        """The same in a run that records nothing: nobody comes back to the part."""
-        ledger = Ledger(budget, place, name, Spending(), depth)
         ledger.open(asyncio.get_running_loop().time())
         return ledger

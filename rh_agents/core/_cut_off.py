@@ -10,10 +10,8 @@ groups make of their own cancellations; what lies behind them says nothing.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rh_agents.core._runner import Job
+from rh_agents.core._frame import Frame
 
 __all__ = ["cancellations", "is_cut_off"]
 
@@ -24,24 +22,26 @@ def cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-def is_cut_off(job: Job | None, error: BaseException, before: int) -> bool:
+def is_cut_off(frame: Frame, error: BaseException, before: int) -> bool:
     """Whether code of a call, or of the run itself, that ended with `error` was cancelled meanwhile by somebody else.
 
     Args:
-        job: the call.
+        frame: the call, or the root of its run.
         error: what it raised.
         before: how often its task had been told to end when the code began.
     """
     if cancellations() <= before:
         return False
-    return _was_cancelled_by_us(job) or _comes_of_a_cancellation(error)
+    return _was_cancelled_by_us(frame) or _comes_of_a_cancellation(error)
 
 
-def _was_cancelled_by_us(job: Job | None) -> bool:
-    while job is not None:
-        if job.is_cancelled or job.run.is_cut_off:
+def _was_cancelled_by_us(frame: Frame) -> bool:
+    if frame.run.interruption.is_cut_off:
+        return True
+    while frame.is_under_way:
+        if frame.is_cancelled:
             return True
-        job = job.parent.job
+        frame = frame.parent
     return False
 
 

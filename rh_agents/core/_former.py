@@ -24,16 +24,9 @@ What was recorded under a former key does not say what was left out of it, so th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from rh_agents.core.keys import child_key
-
-if TYPE_CHECKING:
-    from rh_agents.core.ports import RunInfo
-    from rh_agents.core.scope import Scope
-
-__all__ = ["ENDPOINTS", "EVERY_ENDPOINT", "fact_of_keys", "generation_of_keys", "known_place"]
+__all__ = ["ENDPOINTS", "EVERY_ENDPOINT", "fact_of_keys", "generation_of_keys"]
 
 ENDPOINTS = 1
 """From this generation on, keys hold the servers of models as far as they were known then: all but Anthropic's."""
@@ -44,43 +37,12 @@ _GENERATIONS = {"with endpoints": ENDPOINTS, "with every endpoint": EVERY_ENDPOI
 """What a run says about its keys, and which generation that is."""
 
 
-def generation_of_keys(known: RunInfo | None) -> int:
-    """The generation of the keys of a run; the latest one for a run that is not known, or is a later version's."""
-    said = _FACT if known is None else known.facts.get(_FACT)
+def generation_of_keys(facts: Mapping[str, str] | None) -> int:
+    """The generation of the keys of a run, by its facts; the latest one for a new run (None), or a later version's."""
+    said = _FACT if facts is None else facts.get(_FACT)
     return 0 if said is None else _GENERATIONS.get(str(said), EVERY_ENDPOINT)
 
 
 def fact_of_keys(generation: int) -> dict[str, str]:
     """The fact about a run that says so; the first generation had none."""
     return next(({_FACT: said} for said, each in _GENERATIONS.items() if each == generation), {})
-
-
-def known_place(scope: Scope, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
-    """The place of a call: `base`, or the one that a former version recorded it at.
-
-    Args:
-        scope: who makes the call.
-        name: of what is called.
-        group: the name of its group; None outside of one.
-        base: its place by today's identity.
-        former: its former identities.
-        since: the generation of keys from which on they are former.
-    """
-    run = scope.run
-    if not former or run.keys_generation >= since:
-        return base
-    places = [_next_place(scope, group, same) for same in former]
-    if run.knows(base):
-        return base
-    place = next((place for place in places if run.knows(place)), None)
-    if place is None:
-        return base
-    run.report_former_key(name)
-    return place
-
-
-def _next_place(scope: Scope, group: str | None, same: bytes) -> bytes:
-    """The place of the next call with this identity, numbered as calls and members of groups are."""
-    if group is None:
-        return child_key(scope.key, "", same, scope.count(same))
-    return child_key(scope.key, group, same, scope.count(child_key(scope.key, group, same, 0)))

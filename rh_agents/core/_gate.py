@@ -6,18 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rh_agents.core._foreign import seconds_to_wait
 from rh_agents.core._loops import Home, Place, SharedClock, home, reentrant_lock
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Advice, Limit, Permit, RateLimit, Refusal
 from rh_agents.core.policies.pause import Pause
-from rh_agents.core.ports import RateWindow
+from rh_agents.core.ports import RateWindow, StopSignal, Store
 from rh_agents.core.redaction import without_secrets
-
-if TYPE_CHECKING:
-    from rh_agents.core.ports import RunHandle
 
 __all__ = ["Passage", "seconds_held"]
 
@@ -33,6 +30,20 @@ _MANY_HOMES = 50
 _FOREVER = float("inf")
 _making = reentrant_lock()
 Tell = Callable[[str, float | None], Any]
+
+
+class WaitingRun(Protocol):
+    """The run of a call that waits for a permit."""
+
+    @property
+    def interruption(self) -> StopSignal:
+        """Ends the wait."""
+        ...
+
+    @property
+    def store(self) -> Store | None:
+        """Through which processes share limits."""
+        ...
 
 
 class _Gate:
@@ -154,7 +165,7 @@ class _Gate:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    async def enter(self, run: RunHandle, need: Mapping[str, float], tell: Tell) -> Permit:
+    async def enter(self, run: WaitingRun, need: Mapping[str, float], tell: Tell) -> Permit:
         """Wait for a permit.
 
         Raises:
@@ -218,7 +229,7 @@ class _Gate:
                     return False
             return place is None
 
-    async def _wait(self, run: RunHandle, place: Place, wait: float) -> None:
+    async def _wait(self, run: WaitingRun, place: Place, wait: float) -> None:
         """Wait until it is worth asking again."""
         if wait == _FOREVER and len(self._homes) > 1:
             wait = max(_LOOK_AFTER_OTHERS, 0.001 * len(self._queue))
@@ -229,16 +240,16 @@ class _Gate:
         timer = None
         if wait != _FOREVER:
             timer = asyncio.get_running_loop().call_later(max(wait, _SHORTEST_WAIT), wake)
-        run.watch_stop(wake)
+        run.interruption.watch(wake)
         try:
             await place.wait()
         finally:
-            run.unwatch_stop(wake)
+            run.interruption.unwatch(wake)
             if timer is not None:
                 timer.cancel()
-        run.expect_running()
+        run.interruption.expect_running()
 
-    async def _ask(self, run: RunHandle, need: Mapping[str, float]) -> Permit | Refusal:
+    async def _ask(self, run: WaitingRun, need: Mapping[str, float]) -> Permit | Refusal:
         limit = self.limit
         answer = self._admit(need)
         if isinstance(answer, Refusal) or not (isinstance(limit, RateLimit) and limit.shared):
@@ -283,7 +294,7 @@ class Passage:
         tell: is awaited with why a call waits, and for how many seconds as far as that is known.
     """
 
-    def __init__(self, run: RunHandle, limits: Sequence[Limit], tell: Tell) -> None:
+    def __init__(self, run: WaitingRun, limits: Sequence[Limit], tell: Tell) -> None:
         self._run = run
         ordered = sorted(dict.fromkeys(limits), key=lambda limit: limit.serial)
         self._of_slots = [limit for limit in ordered if limit.holds_slots]
@@ -421,7 +432,7 @@ def _hint_of(error: BaseException) -> Advice | None:
 
 
 async def _settle_shared(
-    run: RunHandle, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, advice: Sequence[Advice]
+    run: WaitingRun, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, advice: Sequence[Advice]
 ) -> None:
     """Let the other processes know what was used, and for how long the provider wants to be left alone."""
     store, window = _store(run, limit), _window(limit)
@@ -436,7 +447,7 @@ def _window(limit: RateLimit) -> RateWindow:
     return RateWindow(without_secrets(limit.name), limit.per, dict(limit.limits))
 
 
-def _store(run: RunHandle, limit: RateLimit) -> Any:
+def _store(run: WaitingRun, limit: RateLimit) -> Store:
     store = run.store
     if store is None:
         raise UsageError(

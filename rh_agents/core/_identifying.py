@@ -1,8 +1,8 @@
 """Who a call with a large input is: that is found out in a thread, and calls are numbered in their order all the same.
 
 The identity of a call is a hash of its input. To write and hash thirty megabytes takes seconds, so it is done beside
-the event loop. Identical calls of one scope are numbered in the order in which they are made, and to know which ones
-are identical takes their identities. So of all calls of one scope with large inputs, one at a time is identified, in
+the event loop. Identical calls of one caller are numbered in the order in which they are made, and to know which ones
+are identical takes their identities. So of all calls of one caller with large inputs, one at a time is identified, in
 their order. Inputs are equal only if both are large or neither is, so small ones need not wait for large ones; in a
 group, where members start in their order, they do (`rh_agents.core._roster`).
 
@@ -17,21 +17,21 @@ from contextvars import copy_context
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+from rh_agents.core._frame import Frame
 from rh_agents.core._postponed import Postponed, until_it_is_done
-from rh_agents.core.scope import Scope
 
 __all__ = ["Identities", "beside", "identified_in_turn"]
 
 T = TypeVar("T")
 
-_turns: WeakKeyDictionary[Scope, asyncio.Lock] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[Frame, asyncio.Lock] = WeakKeyDictionary()
 
 
 class Identities(NamedTuple):
     """What a call has in common with others.
 
     Attributes:
-        same: with identical calls of one scope.
+        same: with identical calls of one caller.
         former: the same in journals of earlier versions, if it was something else then.
         equal: with calls that have the same result, for a cache; None if that has not been found out.
         formerly_equal: the same in caches that earlier versions filled.
@@ -44,7 +44,7 @@ class Identities(NamedTuple):
 
 
 async def identified_in_turn(
-    scope: Scope, identify: Callable[[], Identities], number: Callable[[Identities], T], postponed: Postponed
+    caller: Frame, identify: Callable[[], Identities], number: Callable[[Identities], T], postponed: Postponed
 ) -> T:
     """Identify a call beside the event loop, then number it, after all that were made before it.
 
@@ -53,18 +53,18 @@ async def identified_in_turn(
     Raises:
         DefinitionError: its input is not data.
     """
-    scope.run.call_began()  # else a run that waits for a person would not wait for it
+    caller.run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
     try:
-        return await until_it_is_done(_in_turn(scope, identify, number), postponed, at_most=None)
+        return await until_it_is_done(_in_turn(caller, identify, number), postponed, at_most=None)
     except Exception:
         postponed.deliver_soon()
         raise
     finally:
-        scope.run.call_ended()
+        caller.run.interruption.under_way.ended()
 
 
-async def _in_turn(scope: Scope, identify: Callable[[], Identities], number: Callable[[Identities], T]) -> T:
-    async with _turns.setdefault(scope, asyncio.Lock()):
+async def _in_turn(caller: Frame, identify: Callable[[], Identities], number: Callable[[Identities], T]) -> T:
+    async with _turns.setdefault(caller, asyncio.Lock()):
         try:
             identities = await beside(identify)
         except RuntimeError:  # a mapping or a set was changed while it was read

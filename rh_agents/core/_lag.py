@@ -45,7 +45,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from rh_agents.core._loops import Home, home
-from rh_agents.core._runner import run_job
+from rh_agents.core._runner import run_frame
 from rh_agents.core.redaction import logger
 
 __all__ = ["Entry", "LagWatch", "Stack", "parse_stacks", "stacks_of", "watched_loops"]
@@ -151,7 +151,7 @@ def _place(code: CodeType) -> tuple[str, str]:
 
 
 _STEP = _place(asyncio.Handle._run.__code__)
-_CALL = _place(run_job.__code__)
+_CALL = _place(run_frame.__code__)
 _PACKAGE = _spelled(str(Path(__file__).resolve().parents[1]) + os.sep)
 
 

@@ -7,17 +7,13 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rh_agents.core.errors import StopRun, UsageError
-from rh_agents.core.policies.budget import DEFAULT_DEPTH, DEFAULT_RECURSION, Budget
-from rh_agents.core.usage import Spending, Usage
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.ports import StopSignal
+from rh_agents.core.usage import Shortfall, Spending, Usage
 
-if TYPE_CHECKING:
-    from rh_agents.core.ports import RunHandle
-    from rh_agents.core.scope import Scope
-
-__all__ = ["Ledger", "Reservation", "check_nesting", "reserve"]
+__all__ = ["Ledger", "Reservation", "reserve"]
 
 _NOTHING = Usage()
 
@@ -39,8 +35,6 @@ class Ledger:
         self.name = name
         self.spent = spent
         self.reserved: Usage = _NOTHING
-        self.exceeded: str = ""
-        """Which field of the budget did not suffice."""
         self.deepest: float = math.inf if budget.depth is None else depth + budget.depth
         self._opened_at: float | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -73,7 +67,7 @@ class Ledger:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def change(self, run: RunHandle) -> None:
+    async def change(self, interruption: StopSignal) -> None:
         """Wait until something has been settled, or the run is being stopped."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -82,11 +76,11 @@ class Ledger:
             if not waiter.done():
                 waiter.set_result(None)
 
-        run.watch_stop(wake)
+        interruption.watch(wake)
         try:
             await waiter
         finally:
-            run.unwatch_stop(wake)
+            interruption.unwatch(wake)
 
     def missing(self, need: Usage, calls: int, now: float) -> str | None:
         """What is not left for a call that needs so much, though nothing else were under way; None if all is."""
@@ -110,10 +104,10 @@ class Ledger:
 
     def stop(self, limit: str, actor: str) -> StopRun:
         """Why no call of the actor can be made any more."""
-        self.exceeded = limit.partition("=")[0]
         part = f"the budget of {self.name}" if self.name else "the run's budget"
         return StopRun(
-            f"{part}, {limit}, does not suffice for another call ({actor}); spent so far: {self.spent}", ledger=self
+            f"{part}, {limit}, does not suffice for another call ({actor}); spent so far: {self.spent}",
+            shortfall=Shortfall(self.place, self.name, limit.partition("=")[0], self.spent),
         )
 
 
@@ -144,14 +138,14 @@ class Reservation:
         for ledger in self._ledgers:
             ledger.spend(self._name, usage)
 
-    async def renew(self, run: RunHandle, need: Usage | None) -> None:
+    async def renew(self, interruption: StopSignal, need: Usage | None) -> None:
         """The call goes on, with another attempt or request: what it used is spent, and it needs so much again.
 
         Raises:
             StopRun: a budget does not suffice.
         """
         self.give_back()
-        fresh = await reserve(run, self._ledgers, (), self._name, need)
+        fresh = await reserve(interruption, self._ledgers, (), self._name, need)
         self._need = fresh._need
 
     def release(self, *, has_outcome: bool) -> None:
@@ -173,7 +167,7 @@ class Reservation:
 
 
 async def reserve(
-    run: RunHandle,
+    interruption: StopSignal,
     ledgers: Sequence[Ledger],
     counted: Sequence[Ledger],
     name: str,
@@ -203,54 +197,16 @@ async def reserve(
             limit = ledger.missing(need, ledger in counted, now)
             if limit is not None:
                 stop = ledger.stop(limit, name)
-                run.budget_spent(stop)
+                interruption.budget_spent(stop)
                 raise stop
         waits_for = next((ledger for ledger in ledgers if not ledger.has_room(need)), None)
         if waits_for is None:
             break
         if not any(caller.give_back() for caller in callers):
-            await waits_for.change(run)
-            run.expect_running()
+            await waits_for.change(interruption)
+            interruption.expect_running()
     return Reservation(ledgers, counted, name, need)
 
 
 def _without_cost(need: Usage) -> Usage:
     return replace(need, cost=0.0)
-
-
-def check_nesting(run: RunHandle, scope: Scope, name: str, is_agent: bool) -> None:
-    """See that calls are not nested too deeply, and that no agent calls itself too often.
-
-    Raises:
-        StopRun: they are, or it does.
-    """
-    deepest = run.deepest
-    if scope.depth > deepest:
-        _refuse(run, f"calls are nested {scope.depth} deep at {name}, and {deepest:g} is the limit", "depth")
-    for ledger in scope.ledgers:
-        if scope.depth > ledger.deepest:
-            stop = ledger.stop(f"depth={ledger.budget.depth:g}", name)
-            run.budget_spent(stop)
-            raise stop
-    if not is_agent:
-        return
-    made = scope.own_calls.get(name) if scope.own_calls else None
-    if made is None:
-        return
-    most = next(
-        (ledger.budget.recursion for ledger in reversed(scope.ledgers) if ledger.budget.recursion is not None),
-        run.most_recursion,
-    )
-    if made.count > most:
-        _refuse(
-            run, f"the agent {name} was called {made.count:,} times by itself, and {most:,g} is the limit", "recursion"
-        )
-
-
-def _refuse(run: RunHandle, problem: str, field: str) -> None:
-    default = {"depth": DEFAULT_DEPTH, "recursion": DEFAULT_RECURSION}[field]
-    ledger = Ledger(Budget(), "", "", run.spent)
-    ledger.exceeded = field
-    stop = StopRun(f"{problem} (Budget({field}=...), {default:,} unless you say otherwise)", ledger=ledger)
-    run.budget_spent(stop)
-    raise stop

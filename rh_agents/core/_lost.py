@@ -16,49 +16,45 @@ Until it is decided, the journal has the call as unknown: events with a count of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from rh_agents.core._frame import Frame
 from rh_agents.core.errors import WorkerLost
 from rh_agents.core.keys import idempotency_key
 from rh_agents.core.types import OnUnknown
 
-if TYPE_CHECKING:
-    from rh_agents.core._runner import Job
-
 __all__ = ["after_loss"]
 
 
-async def after_loss(job: Job, lost: WorkerLost) -> float:
+async def after_loss(frame: Frame, lost: WorkerLost) -> float:
     """The worker of the attempt under way has died; returns after how many seconds another one is to be made.
 
     Raises:
         WorkerLost: none is, and that is the call's failure.
         StopRun: the run is being stopped, or a person has to be asked who is not there.
     """
-    run, retry = job.run, job.retry
-    job.lost += 1
-    job.is_unknown = True
-    run.expect_running()
-    if job.lost >= lost.max_lost or (retry is not None and job.attempts >= retry.max_attempts):
-        job.is_refused = job.actor.on_unknown not in (None, OnUnknown.RETRY)
-        raise _failure(job, lost)
-    since = None if job.key is None else run.unknown_since(job.key, job.scope.key, 0)
-    occasion = job.attempts if since is None else since
-    decision = await run.decide_unknown(job.actor, job.scope.address, occasion)
+    run, retry = frame.run, frame.retry
+    frame.lost += 1
+    frame.is_unknown = True
+    run.interruption.expect_running()
+    if frame.lost >= lost.max_lost or (retry is not None and frame.attempts >= retry.max_attempts):
+        frame.is_refused = frame.actor.on_unknown not in (None, OnUnknown.RETRY)
+        raise _failure(frame, lost)
+    since = None if frame.key is None else run.recording.unknown_since(frame.key, frame.base, 0)
+    occasion = frame.attempts if since is None else since
+    decision = await run.decide_unknown(frame.actor, frame.address, occasion)
     if decision is not OnUnknown.RETRY:
-        job.is_refused = True
-        raise _failure(job, lost)
-    job.is_unknown = False
-    delay = None if retry is None else retry.delay_after(job.attempts, lost, run.chance())
+        frame.is_refused = True
+        raise _failure(frame, lost)
+    frame.is_unknown = False
+    delay = None if retry is None else retry.delay_after(frame.attempts, lost, run.chance())
     return delay or 0.0
 
 
-def _failure(job: Job, lost: WorkerLost) -> WorkerLost:
-    text = f"{lost}; whether {job.scope.address or job.name} was done is unknown"
-    if job.lost > 1:
-        text += f"; it has lost {job.lost} workers"
-    if job.run.records:
-        text += f"; its idempotency key is {idempotency_key(job.run.run_id, job.scope.key)}"
+def _failure(frame: Frame, lost: WorkerLost) -> WorkerLost:
+    text = f"{lost}; whether {frame.address or frame.name} was done is unknown"
+    if frame.lost > 1:
+        text += f"; it has lost {frame.lost} workers"
+    if frame.run.records:
+        text += f"; its idempotency key is {idempotency_key(frame.run.run_id, frame.base)}"
     error = WorkerLost(text, max_lost=lost.max_lost)
     error.__cause__ = lost
     return error

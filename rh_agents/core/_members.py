@@ -15,8 +15,8 @@ from typing import Any
 from rh_agents.core._decision import Recorded
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._foreign import noted
+from rh_agents.core._frame import Frame
 from rh_agents.core._identifying import Identities
-from rh_agents.core._runner import Job
 from rh_agents.core.actors import BaseActor, expect_resolved
 from rh_agents.core.calls import ActorCall, Call
 from rh_agents.core.errors import DefinitionError
@@ -52,8 +52,24 @@ class Member:
     """One item of a group: what to run, and where it stands."""
 
     __slots__ = (
-        "base", "context", "enrolled_at", "has_begun", "holds_slot", "identities", "index", "is_counted",
-        "is_numbered", "is_recovering", "is_settled", "job", "key", "label", "name", "recorded", "task", "tries",
+        "base",
+        "context",
+        "enrolled_at",
+        "frame",
+        "has_begun",
+        "holds_slot",
+        "identities",
+        "index",
+        "is_counted",
+        "is_numbered",
+        "is_recovering",
+        "is_settled",
+        "key",
+        "label",
+        "name",
+        "recorded",
+        "task",
+        "tries",
         "work",
     )  # fmt: skip
 
@@ -75,16 +91,16 @@ class Member:
         self.base: bytes | None = None
         """The key that its place in the program gives it."""
         self.key: bytes | None = None
-        """The key of this try, see `Scope.resolve`."""
+        """The key of this try, see `Frame.resolve`."""
         self.tries: int = 0
-        self.job: Job | None = None
+        self.frame: Frame | None = None
         """What is executed, from when it is started on."""
         self.task: Task[None] | None = None
         self.has_begun: bool = False
         """Whether its task has made a step."""
         self.holds_slot: bool = False
         self.recorded: Recorded = Recorded.NOTHING
-        """What is recorded of it, from when there is a job."""
+        """What is recorded of it, from when there is a frame."""
         self.is_recovering: bool = False
         """Whether its recorded outcome is being fetched."""
         self.is_settled: bool = False

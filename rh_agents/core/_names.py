@@ -30,7 +30,11 @@ from pydantic import BaseModel
 
 __all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "recorded_name", "renamed", "where"]
 
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "rh_agents.core._numbering.Claim": "rh_agents.core.scope.Claim",
+    "rh_agents.core.tracking.ParallelGroupTracker": "rh_agents.core.groups.ParallelGroupTracker",
+    "rh_agents.core.tracking.RunningItem": "rh_agents.core.groups.RunningItem",
+}
 """By the name that a class has now: the one under which it is recorded."""
 
 FIELDS: dict[str, str] = {
@@ -102,6 +106,7 @@ FIELDS: dict[str, str] = {
     "rh_agents.core.statistics.LatencySummary": "count mean p50 p90 p99 max",
     "rh_agents.core.usage.Listing": "price max_output",
     "rh_agents.core.usage.Price": "input output cached_input",
+    "rh_agents.core.usage.Shortfall": "place name field spent",
     "rh_agents.core.usage.Spending": "usage calls seconds by_actor",
     "rh_agents.core.usage.Usage": "input_tokens output_tokens cached_tokens reasoning_tokens requests cost",
     "rh_agents.display.counts.CallCounts": "started succeeded failed cancelled replayed retries seconds",
@@ -145,6 +150,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.ModelRefused",
         "rh_agents.core.errors.ModelTimeout",
         "rh_agents.core.errors.ModelUnreachable",
+        "rh_agents.core.errors.NestingError",
         "rh_agents.core.errors.OutputError",
         "rh_agents.core.errors.PermanentModelError",
         "rh_agents.core.errors.QuotaExhausted",

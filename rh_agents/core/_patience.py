@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rh_agents.core._foreign import noted, seconds_to_wait
+from rh_agents.core._frame import Frame, current_frame
 from rh_agents.core._gate import Passage, seconds_held
-from rh_agents.core._runner import Job
 from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
 from rh_agents.core.policies._checks import Failure, is_meant
 from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
 from rh_agents.core.redaction import logger
-from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Usage
 
 __all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits"]
@@ -58,41 +57,41 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
         ModelError: as `ask` does; a refusal if the call has waited enough, or has no retry policy.
         StopRun: the run is being stopped, or a budget of time is over before the wait is.
     """
-    job = _job()
-    if job is None:
+    frame = _call_under_way()
+    if frame is None:
         return await ask()
     while True:
-        passage = Passage(job.run, (pause,), job.tell_waiting)
-        await _enter(job, pause, passage)
+        passage = Passage(frame.run, (pause,), frame.tell_waiting)
+        await _enter(frame, pause, passage)
         try:
             answer = await ask()
         except BaseException as error:
             refusal = error if asks_to_wait(error) else None
             await passage.leave({}, refusal, has_ended=False)
-            if refusal is None or not _is_patient(job, pause, error):
+            if refusal is None or not _is_patient(frame, pause, error):
                 raise
             seconds = seconds_to_wait(error) or 0.0
         else:
             await passage.leave({}, None)
             return answer
-        _report_wait(job, pause.name, seconds)
-        job.heed(Advice(retry_after=seconds, is_overloaded=True))
+        _report_wait(frame, pause.name, seconds)
+        frame.heed(Advice(retry_after=seconds, is_overloaded=True))
         if seconds > LONGEST_PAUSE:
-            await _wait_alone(job, seconds)
-        async with _Waiting(job):
-            await job.admit_again(estimate())
+            await _wait_alone(frame, seconds)
+        async with _Waiting(frame):
+            await frame.admit_again(estimate())
 
 
 async def under_limits(limits: Sequence[Limit], ask: Callable[[], Awaitable[T]], estimate: Callable[[], Usage]) -> T:
     """Make requests within the call that is under way under limits of their own, in place of those of the call."""
-    job = _job()
-    if job is None or not limits:
+    frame = _call_under_way()
+    if frame is None or not limits:
         return await ask()
-    outer, before = job.passage, job.usage
-    passage = Passage(job.run, limits, job.tell_waiting)
-    async with _Waiting(job):
+    outer, before = frame.passage, frame.usage
+    passage = Passage(frame.run, limits, frame.tell_waiting)
+    async with _Waiting(frame):
         await passage.enter(need_of(estimate()))
-    job.passage = passage
+    frame.passage = passage
     error: BaseException | None = None
     try:
         return await ask()
@@ -100,8 +99,8 @@ async def under_limits(limits: Sequence[Limit], ask: Callable[[], Awaitable[T]],
         error = caught
         raise
     finally:
-        job.passage = outer
-        used = job.usage if before is None or job.usage is None else job.usage - before
+        frame.passage = outer
+        used = frame.usage if before is None or frame.usage is None else frame.usage - before
         try:
             await passage.leave(None if used is None else need_of(used), error)
         finally:
@@ -114,26 +113,26 @@ def among_others(on: Sequence[Failure]) -> Iterator[Callable[[], bool]]:
 
     Gives a function that says whether a piece of an answer was delivered since then.
     """
-    job = _job()
-    if job is None:
+    frame = _call_under_way()
+    if frame is None:
         yield lambda: False
         return
-    before, told = job.falls_back_on, job.pieces_told
-    job.falls_back_on = on
+    before, told = frame.falls_back_on, frame.pieces_told
+    frame.falls_back_on = on
     try:
-        yield lambda: job.pieces_told != told
+        yield lambda: frame.pieces_told != told
     finally:
-        job.falls_back_on = before
+        frame.falls_back_on = before
 
 
-def _job() -> Job | None:
-    scope = current_scope.get()
-    return None if scope is None else scope.job
+def _call_under_way() -> Frame | None:
+    frame = current_frame.get()
+    return frame if frame is not None and frame.is_under_way else None
 
 
-def _report_wait(job: Job, name: str, seconds: float) -> None:
+def _report_wait(frame: Frame, name: str, seconds: float) -> None:
     """Say once for each model that a long wait is no hanging program, where nobody subscribes to what happens."""
-    if seconds >= _LONG and name not in _reported and not job.run.is_observed:
+    if seconds >= _LONG and name not in _reported and not frame.run.is_observed:
         _reported.add(name)
         _log.warning(
             "%s: the server asked to wait %.0f s, and calls wait as it asks: each up to RetryPolicy(max_wait=600). "
@@ -143,79 +142,79 @@ def _report_wait(job: Job, name: str, seconds: float) -> None:
         )
 
 
-def _is_patient(job: Job, pause: Pause, error: BaseException) -> bool:
+def _is_patient(frame: Frame, pause: Pause, error: BaseException) -> bool:
     """Whether the call waits as long as the server asks.
 
     Raises:
         StopRun: a budget of time is over by then.
     """
-    policy = job.retry
+    policy = frame.retry
     asked = seconds_to_wait(error)
     if policy is None or asked is None or not isinstance(error, ModelError) or not policy.may_mend(error):
         return False
-    if error.usage is not None or is_meant(error, job.falls_back_on):  # it had begun, or somebody else is asked
+    if error.usage is not None or is_meant(error, frame.falls_back_on):  # it had begun, or somebody else is asked
         return False
     wait = max(asked, _LEAST, 0.0 if asked > LONGEST_PAUSE else pause.hold)
-    if asked > policy.max_retry_after or job.waited + wait > policy.max_wait:
+    if asked > policy.max_retry_after or frame.waited + wait > policy.max_wait:
         if policy.max_wait:
-            job.has_waited_enough = True
+            frame.has_waited_enough = True
             bound = "max_retry_after" if asked > policy.max_retry_after else "max_wait"
             told = f"it wants {asked:.3g} s, and {bound}={getattr(policy, bound):g}"
-            noted(error, f"the call had waited {job.waited:.3g} s for the server; {told}")
+            noted(error, f"the call had waited {frame.waited:.3g} s for the server; {told}")
         return False
-    _expect_time(job, wait)
-    job.waited += wait
+    _expect_time(frame, wait)
+    frame.waited += wait
     return True
 
 
-def _expect_time(job: Job, wait: float) -> None:
+def _expect_time(frame: Frame, wait: float) -> None:
     """See that budgets of time last beyond the wait.
 
     Raises:
         StopRun: one does not.
     """
     later = asyncio.get_running_loop().time() + wait
-    for ledger in job.scope.ledgers:
+    for ledger in frame.ledgers:
         seconds = ledger.budget.seconds
         if seconds is not None and ledger.seconds(later) >= seconds:
-            stop = ledger.stop(f"seconds={seconds:g}", job.name)
-            job.run.budget_spent(stop)
+            stop = ledger.stop(f"seconds={seconds:g}", frame.name)
+            frame.run.interruption.budget_spent(stop)
             raise stop
 
 
-async def _enter(job: Job, pause: Pause, passage: Passage) -> None:
+async def _enter(frame: Frame, pause: Pause, passage: Passage) -> None:
     if pause.is_idle:
         await passage.enter({})
         return
     left = seconds_held(pause)
-    if left and job.falls_back_on:
+    if left and frame.falls_back_on:
         paused = RateLimited(f"{pause.name}: the server asked to wait", retry_after=left)
-        if is_meant(paused, job.falls_back_on):
+        if is_meant(paused, frame.falls_back_on):
             raise paused
-    async with _Waiting(job):
+    async with _Waiting(frame):
         await passage.enter({})
 
 
-async def _wait_alone(job: Job, seconds: float) -> None:
+async def _wait_alone(frame: Frame, seconds: float) -> None:
     """Longer than others are held up."""
-    async with _Waiting(job):
-        await job.tell_waiting("the server asked to wait", seconds)
-        await job.run.sleep(seconds)
-        await job.tell_waiting("waited as long as the server asked", 0.0)
+    async with _Waiting(frame):
+        await frame.tell_waiting("the server asked to wait", seconds)
+        await frame.run.interruption.sleep(seconds)
+        await frame.tell_waiting("waited as long as the server asked", 0.0)
 
 
 class _Waiting:
     """While the block lasts, the time of the attempt stands still, and others may have its slots."""
 
-    __slots__ = ("_job", "_left", "_lent")
+    __slots__ = ("_frame", "_left", "_lent")
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
         self._left: float | None = None
-        self._lent = None if job.passage is None else job.passage.lent()
+        self._lent = None if frame.passage is None else frame.passage.lent()
 
     async def __aenter__(self) -> None:
-        limit = self._job.time_limit
+        limit = self._frame.time_limit
         if limit is not None and not limit.expired() and (when := limit.when()) is not None:
             self._left = max(0.0, when - asyncio.get_running_loop().time())
             limit.reschedule(None)
@@ -227,7 +226,7 @@ class _Waiting:
             if self._lent is not None:
                 await self._lent.__aexit__(*about)  # type: ignore[arg-type]
         finally:
-            limit = self._job.time_limit
+            limit = self._frame.time_limit
             if self._left is not None and limit is not None:
                 with contextlib.suppress(RuntimeError):  # it has ended meanwhile
                     limit.reschedule(asyncio.get_running_loop().time() + self._left)

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,7 @@ from rh_agents.core.redaction import expect_no_secret, logger, redact
 from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
 from rh_agents.core.rewind import affected_by
-from rh_agents.core.scope import Generation
-from rh_agents.core.types import Durability, ExecutionStatus, ReplayMode
+from rh_agents.core.types import Durability, ExecutionStatus, Generation, ReplayMode
 from rh_agents.core.values import is_large, shown_value
 
 __all__ = ["Recording", "make_owner"]
@@ -116,7 +115,7 @@ class Recording:
     async def _open(self, store: Store) -> None:
         request = self._request
         known = await store.find_run(request.run_id)
-        self.keys_generation = generation_of_keys(known)
+        self.keys_generation = generation_of_keys(None if known is None else known.facts)
         if known is None or request.facts:
             request = replace(request, facts={**request.facts, **fact_of_keys(self.keys_generation)})
         if known is None:
@@ -231,13 +230,29 @@ class Recording:
             self._used.set(key, 1)
         return True
 
+    def has_outcome(self, key: bytes) -> bool:
+        """Whether the call with this key has a recorded outcome, whatever becomes of it."""
+        return key in self.recorded.finished
+
+    def attempts_before(self, key: bytes) -> int:
+        """How many attempts of a call without an outcome failed in earlier executions of the run."""
+        return self.recorded.attempts.get(key, 0)
+
+    def lost_before(self, key: bytes) -> int:
+        """How many workers a call without an outcome has lost before."""
+        return self.recorded.lost.get(key, 0)
+
+    def order_of(self, group_id: str) -> Sequence[bytes]:
+        """The keys of a group's members that have a recorded outcome, in the order in which they ended."""
+        return self.recorded.orders.get(group_id, ())
+
     @property
     def retries_failed(self) -> bool:
         """Whether calls are made again that failed in an earlier epoch."""
         return self._retry_failed and self._mode is not ReplayMode.VALIDATION
 
     def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
-        """How a group has to end in this generation of the scope around it; None if it is open."""
+        """How a group has to end in this generation of the call around it; None if it is open."""
         if not self.is_resumed and generation == (0, 0, 0):
             return None
         return self.recorded.binding_ending(group_id, generation, retry_failed=self.retries_failed)

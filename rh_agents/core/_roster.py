@@ -8,23 +8,20 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rh_agents.core._exits import FAILURES, failure_of
-from rh_agents.core._former import known_place
+from rh_agents.core._frame import Frame
 from rh_agents.core._identifying import Identities, beside
 from rh_agents.core._members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._order import RecordedOrder
+from rh_agents.core._parts import RunParts
 from rh_agents.core._unstarted import Use
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
+from rh_agents.core.groups import GroupEnding
 from rh_agents.core.keys import again_key, child_key, identity_of_item, identity_of_unseen
-
-if TYPE_CHECKING:
-    from rh_agents.core.groups import GroupEnding
-    from rh_agents.core.ports import RunHandle
-    from rh_agents.core.scope import Scope
 
 __all__ = ["Roster"]
 
@@ -47,9 +44,9 @@ class Roster:
     the same order. They cannot begin before.
     """
 
-    def __init__(self, run: RunHandle, scope: Scope, group: str, group_id: str, order: RecordedOrder) -> None:
+    def __init__(self, run: RunParts, frame: Frame, group: str, group_id: str, order: RecordedOrder) -> None:
         self._run = run
-        self._scope = scope
+        self._frame = frame
         self._group = group
         self._group_id = group_id
         self._order = order
@@ -302,20 +299,20 @@ class Roster:
         """Give a member its number among identical ones, and with it its key."""
         member.is_numbered = True
         member.identities = identities
-        work, scope, group, sealed_by = member.work, self._scope, self._group, self.sealed_by
+        work, frame, group, sealed_by = member.work, self._frame, self._group, self.sealed_by
         if not self._run.records:
             return
-        first = child_key(scope.key, group, identities.same, 0)
-        occurrence = scope.count(first)
-        if occurrence and scope.has_other_open_group(group, self):
-            report_undefined_order(scope, member.label, self._run)
-        member.base = child_key(scope.key, group, identities.same, occurrence) if occurrence else first
+        first = child_key(frame.base, group, identities.same, 0)
+        occurrence = frame.count(first)
+        if occurrence and frame.has_other_open_group(group, self):
+            report_undefined_order(frame, member.label, self._run)
+        member.base = child_key(frame.base, group, identities.same, occurrence) if occurrence else first
         if isinstance(work, Call) and identities.former:
             actor = work.actor
-            member.base = known_place(scope, actor.name, group, member.base, identities.former, actor.keys_since)
-        member.key, member.tries = scope.resolve(member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by)
+            member.base = frame.known_place(actor.name, group, member.base, identities.former, actor.keys_since)
+        member.key, member.tries = frame.resolve(member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by)
         if sealed_by is not None:
-            self.known += self._run.knows(member.key)
+            self.known += self._run.recording.recorded.knows(member.key)
         self._order.enrolled(member.key, member.index)
         if isinstance(work, Call) and not work.actor.is_stored:
             member.key = None
@@ -332,7 +329,7 @@ class Roster:
             next_one = self._unnumbered[0]
             if next_one.is_large:
                 self._is_identifying = True
-                self._run.call_began()  # else a run that waits for a person would not wait for it
+                self._run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
                 future = next_one.member.context.copy().run(beside, next_one.identify)
                 future.add_done_callback(functools.partial(self._identified, next_one))
             else:
@@ -346,7 +343,7 @@ class Roster:
             self._number_next(whom.identify if is_to_be_done_here else future.result)
             self._go_on_numbering()
             self.numbered()
-        self._run.call_ended()
+        self._run.interruption.under_way.ended()
 
     def _number_next(self, identify: Callable[[], Identities]) -> None:
         """Number the next one. What has no identity fails, if it was added, with its group, since `add` would."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rh_agents.core._decision import Phase, Recorded, Step, next_step
 from rh_agents.core._foreign import noted
+from rh_agents.core._frame import Frame
 from rh_agents.core._members import Member, Source, close_unstarted
+from rh_agents.core._numbering import ENDED
 from rh_agents.core._order import RecordedOrder
+from rh_agents.core._parts import RunParts
 from rh_agents.core._roster import Roster
-from rh_agents.core._runner import Job, recover_nowait, run_job
+from rh_agents.core._runner import recover_nowait, run_frame
 from rh_agents.core.errors import CallCancelled, StopRun, StoreError
 from rh_agents.core.keys import again_key
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.scope import ENDED
-
-if TYPE_CHECKING:
-    from rh_agents.core.ports import RunHandle
 
 __all__ = ["Scheduler"]
 
@@ -41,7 +40,7 @@ class Scheduler:
         roster: who waits.
         order: which recovered members a stream wants first.
         max_workers: the number of slots.
-        make_job: what to execute for a member.
+        make_frame: what to execute for a member.
         started: told of each member that takes a slot, and when.
         ended: told of each member that has ended, before the next one starts, with what no group may swallow: the store
             failed, or the interpreter is told to exit.
@@ -52,12 +51,12 @@ class Scheduler:
 
     def __init__(
         self,
-        run: RunHandle,
+        run: RunParts,
         roster: Roster,
         order: RecordedOrder,
         max_workers: int,
         *,
-        make_job: Callable[[Member], Job],
+        make_frame: Callable[[Member], Frame],
         started: Callable[[Member, float], None],
         ended: Callable[[Member, BaseException | None], None],
         failed: Callable[[BaseException], None],
@@ -81,7 +80,7 @@ class Scheduler:
         """Whether somebody wants to be woken at every result, not only at the end."""
         self._run = run
         self._max_workers = max_workers
-        self._make_job = make_job
+        self._make_frame = make_frame
         self._started = started
         self._ended = ended
         self._failed = failed
@@ -99,7 +98,7 @@ class Scheduler:
         self._recovering = 0
         self._parked: dict[int, Member] = {}
         self._recovers_on = False
-        self._dismissed = run.dismissed_keys()
+        self._dismissed = run.recording.recorded.dismissed
         self.unjudged: bool = False
         """Whether recovered members failed, and it is not clear yet what that means for the group."""
         self._held: deque[Member] = deque()
@@ -114,7 +113,7 @@ class Scheduler:
     def close(self) -> None:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
         self.roster.numbered = self.roster.failed = _nothing
-        self._make_job = self._started = self._ended = self._failed = self._judge = self._end_again = _nothing
+        self._make_frame = self._started = self._ended = self._failed = self._judge = self._end_again = _nothing
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -176,7 +175,7 @@ class Scheduler:
 
     def _take_its_turn(self, member: Member, now: float) -> bool:
         """Do with a member what is to be done with it; False if it has to wait, and all others behind it."""
-        job = self._prepare(member)
+        frame = self._prepare(member)
         step = next_step(self._phase, member.recorded, is_clear=self._recovering == 0 and not self.unjudged)
         if step is Step.START and self._slots_taken >= self._max_workers:
             step = Step.WAIT
@@ -192,25 +191,26 @@ class Scheduler:
         elif step is Step.DROP:
             close_unstarted(member.work)
         else:
-            self._start(member, job, now)
+            self._start(member, frame, now)
         return True
 
-    def _prepare(self, member: Member) -> Job:
+    def _prepare(self, member: Member) -> Frame:
         """Find out what is recorded of a member."""
-        job = member.job
-        if job is None:
-            job = member.job = self._make_job(member)
-            if job.key is not None:
-                job.is_recorded = self._run.is_recorded(job.key, job.actor)
-                member.recorded = self._recorded_of(job, job.key)
-        return job
+        frame = member.frame
+        if frame is None:
+            frame = member.frame = self._make_frame(member)
+            if frame.key is not None:
+                frame.is_recorded = self._run.recording.is_recorded(frame.key, is_external=frame.actor.is_external)
+                member.recorded = self._recorded_of(frame, frame.key)
+        return frame
 
-    def _recorded_of(self, job: Job, key: bytes) -> Recorded:
+    def _recorded_of(self, frame: Frame, key: bytes) -> Recorded:
         if key in self._dismissed and self.roster.sealed_by is not None:
             return Recorded.CUT_OFF
-        if job.is_recorded:
+        if frame.is_recorded:
             return Recorded.FINISHED
-        return Recorded.COMPARED if self._run.is_validation and self._run.has_outcome(key) else Recorded.NOTHING
+        is_compared = self._run.is_validation and self._run.recording.has_outcome(key)
+        return Recorded.COMPARED if is_compared else Recorded.NOTHING
 
     def note_failure(self, key: bytes) -> None:
         """A recovered member has failed, and it is to be judged what that means for the group."""
@@ -273,17 +273,17 @@ class Scheduler:
         roster = self.roster
         return roster.sealed_by is not None and not roster.is_full and len(self._parked) < _LOOK_AHEAD
 
-    def _start(self, member: Member, job: Job, now: float) -> None:
+    def _start(self, member: Member, frame: Frame, now: float) -> None:
         self._running[member.index] = member
-        if job.is_recorded:
-            if self._is_recovered_at_once(member, job):
+        if frame.is_recorded:
+            if self._is_recovered_at_once(member, frame):
                 return
             member.is_recovering = True
             self._recovering += 1
         else:
             self._take_slot(member, now)
-            job.settled = self._member_settled
-        task = self._create_task(member, job)
+            frame.settled = self._member_settled
+        task = self._create_task(member, frame)
         if task is None or member.index not in self._running:
             return
         member.task = task
@@ -291,9 +291,9 @@ class Scheduler:
         if not member.has_begun:
             task.add_done_callback(self._never_began)
 
-    def _create_task(self, member: Member, job: Job) -> asyncio.Task[None] | None:
+    def _create_task(self, member: Member, frame: Frame) -> asyncio.Task[None] | None:
         """The task of a member. If the event loop's task factory raises, that ends the group, as nothing can begin."""
-        steps = self._execute(member, job)
+        steps = self._execute(member, frame)
         try:
             return self._loop.create_task(steps, context=member.context)
         except BaseException as error:
@@ -344,17 +344,17 @@ class Scheduler:
         for member in parked.values():
             if member.recorded is Recorded.CUT_OFF:
                 assert member.key is not None
-                member.job = None
+                member.frame = None
                 member.key, member.tries = again_key(member.key), member.tries + 1
             self.roster.wait(member)
         self._judge_soon()
         self.fill()
 
-    def _is_recovered_at_once(self, member: Member, job: Job) -> bool:
+    def _is_recovered_at_once(self, member: Member, frame: Frame) -> bool:
         """Whether a recorded member has ended already: it takes no task if nobody has to be waited for."""
         error: StoreError | None = None
         try:
-            if not recover_nowait(job):
+            if not recover_nowait(frame):
                 return False
         except StoreError as caught:
             error = caught
@@ -362,7 +362,7 @@ class Scheduler:
         self._end(member, error)
         return True
 
-    async def _execute(self, member: Member, job: Job) -> None:
+    async def _execute(self, member: Member, frame: Frame) -> None:
         """A member's task. What follows its end is done in its last step, which costs less than a callback."""
         member.has_begun = True
         if member.task is None:
@@ -371,7 +371,7 @@ class Scheduler:
             member.task.remove_done_callback(self._never_began)
         error: BaseException | None = None
         try:
-            await run_job(job)
+            await run_frame(frame)
         except asyncio.CancelledError:
             raise
         except StopRun as caught:
@@ -385,11 +385,11 @@ class Scheduler:
         except BaseException as caught:  # noqa: BLE001 - what no group may swallow is raised by the group
             error = caught
         finally:
-            job.scope.owner = ENDED  # else task and scope would hold each other
+            frame.owner = ENDED  # else task and frame would hold each other
             self._end(member, error)
             member.task = None
-            job.let_go()
-            del self, member, job, error  # an error of the program may lead to this frame, and would be held by it
+            frame.let_go()
+            del self, member, frame, error  # an error of the program may lead to this frame, and would be held by it
 
     def _never_began(self, task: asyncio.Task[None]) -> None:
         member = next((member for member in self._running.values() if member.task is task), None)
@@ -405,10 +405,10 @@ class Scheduler:
         self.fill()
         self._wake()
 
-    def _member_settled(self, job: Job) -> None:
+    def _member_settled(self, frame: Frame) -> None:
         """The outcome of a member is recorded: whatever it has to do until its end, this is its place in the order."""
-        assert job.index is not None
-        member = self._running[job.index]
+        assert frame.index is not None
+        member = self._running[frame.index]
         member.is_settled = True
         self._completed.append(member.index)
         if self.is_halted and member.task is not None:  # it was left alone while its outcome was on its way
@@ -433,7 +433,7 @@ class Scheduler:
 
     def count_settling(self) -> int:
         """How many members have finished, but for their outcome, which is on its way to the store."""
-        return sum(member.job is not None and member.job.is_settling for member in self._running.values())
+        return sum(member.frame is not None and member.frame.is_settling for member in self._running.values())
 
     @property
     def has_more_to_do(self) -> bool:
@@ -441,7 +441,7 @@ class Scheduler:
         if self._parked or self._held or self._feeder is not None or not self.roster.is_empty:
             return True
         return not all(
-            member.is_recovering or (member.job is not None and member.job.has_settled)
+            member.is_recovering or (member.frame is not None and member.frame.has_settled)
             for member in self._running.values()
         )
 
@@ -563,13 +563,13 @@ class Scheduler:
         if dismiss:
             self.forget_stop()
             for member in self._running.values():
-                if member.job is not None:
-                    member.job.is_dismissed = True
+                if member.frame is not None:
+                    member.frame.is_dismissed = True
         self.discard()
         for member in self._running.values():
             if member.task is not None and cancels and not self._is_spared(member):
-                if member.job is not None:
-                    member.job.is_cancelled = True
+                if member.frame is not None:
+                    member.frame.is_cancelled = True
                 member.task.cancel()
         if self._recovers_on:
             self.fill()
@@ -590,7 +590,7 @@ class Scheduler:
         """Whether a member comes to its end though the group does: its outcome is recorded, or will be in a moment."""
         if member.is_recovering:
             return self._recovers_on
-        return member.job is not None and member.job.is_settling
+        return member.frame is not None and member.frame.is_settling
 
     def discard(self) -> None:
         """Forget what has not begun, but for what is recorded, if that is still to be recovered."""

@@ -4,7 +4,7 @@
 `Exception`, so ordinary handlers let it pass. But `asyncio.gather(..., return_exceptions=True)` hands it over among the
 results, a TaskGroup packs it into a group of exceptions, and `except BaseException` may translate it. The program then
 comes to a value or an error that it would not have come to otherwise. Recorded as an outcome, that would be believed
-for good: what was left out would never be made. So a call that has been told of a stop (`Scope.stop`) has no outcome,
+for good: what was left out would never be made. So a call that has been told of a stop (`Frame.stop`) has no outcome,
 the code that executes it begins no further call (a mail about half of the pages), and a run whose program hides a stop
 has been stopped all the same.
 """

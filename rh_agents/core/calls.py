@@ -6,22 +6,22 @@ import asyncio
 import functools
 import inspect
 import warnings
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from rh_agents.core._former import known_place
+from rh_agents.core._frame import Frame, current_frame, root_of
 from rh_agents.core._identifying import Identities, identified_in_turn
+from rh_agents.core._numbering import ENDED, Claim, Claimant
+from rh_agents.core._parts import RunParts
 from rh_agents.core._postponed import Postponed
-from rh_agents.core._runner import Job, run_job
+from rh_agents.core._runner import run_frame
 from rh_agents.core._unstarted import Unstarted, Use, short_repr
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.address import child_address
 from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import DefinitionError, StopRun, UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.keys import Canonical, child_key, identity
-from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.scope import ENDED, Claim, Claimant, Scope, current_scope
 from rh_agents.core.usage import Usage
 
 __all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
@@ -39,9 +39,12 @@ class Call(Unstarted, Generic[T]):
 
     __slots__ = ("actor", "key", "run")
 
-    def __init__(self, actor: BaseActor, run: RunHandle | None = None, key: str | None = None) -> None:
+    gives_value: ClassVar[bool] = True
+    """Whether awaiting it gives the value, or raises; else its result, whatever became of it."""
+
+    def __init__(self, actor: BaseActor, run: RunParts | None = None, key: str | None = None) -> None:
         self.actor: BaseActor = actor
-        self.run: RunHandle | None = run
+        self.run: RunParts | None = run
         self.key: str | None = key
         self.use: Use = _NOT_STARTED
 
@@ -57,113 +60,122 @@ class Call(Unstarted, Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         self.use = _AWAITED
-        return self._value().__await__()
+        return self._outcome(unwraps=self.gives_value).__await__()
 
-    async def _value(self) -> T:
-        return (await self.outcome()).unwrap()
-
-    async def outcome(self) -> ExecutionResult[T]:
+    def outcome(self) -> Coroutine[Any, Any, ExecutionResult[T]]:
         """Start the call and wait for its result, which holds the failure if it failed."""
         self.use = _AWAITED
-        scope = self._parent_scope()
-        run = scope.run
+        return self._outcome(unwraps=False)
+
+    async def _outcome(self, *, unwraps: bool) -> Any:
+        """The result of the call, or the value in it: in one coroutine, so that calls nest deeply."""
+        parent = self._parent()
+        run = parent.run
         await run.open()
-        postponed: Postponed | None = None
-        if not run.records and self.actor.cache is None:
-            job = self._numbered(run, scope, None, None)
-        else:
+        data = None
+        if run.records or self.actor.cache is not None:
             _ = self.actor.has_known_types
-            claimant, data = self.claimant, self.needed_input(self.key)
-            if data is not None and data.is_large:
-                postponed = Postponed()
-                job = await identified_in_turn(
-                    scope,
-                    functools.partial(self.identities_of_large, self.key, data),
-                    lambda identities: self._numbered(run, scope, claimant, identities),
-                    postponed,
-                )
-            else:
-                identities = self.identities(self.key, b"" if data is None else data.whole())
-                job = self._numbered(run, scope, claimant, identities)
-        if postponed is not None and postponed.is_due:
-            if not job.is_recorded:
-                postponed.raise_now()
-            job.postponed = postponed
-        token = current_scope.set(scope)
+            data = self.needed_input(self.key)
+        if data is not None and data.is_large:
+            frame = await self._numbered_in_turn(parent, data)
+        else:
+            frame = self._numbered_now(parent, data)
+        token = current_frame.set(parent)
         try:
-            caller = scope.job
-            if caller is None or caller.passage is None:
-                return self._counted(run, await run_job(job))
-            async with caller.passage.lent():
-                return self._counted(run, await run_job(job))
+            if parent.passage is None:
+                result = await run_frame(frame)
+            else:
+                async with parent.passage.lent():
+                    result = await run_frame(frame)
         except StopRun as stop:
-            scope.tell_stop(stop)
+            parent.tell_stop(stop)
             raise
         finally:
-            current_scope.reset(token)
-            job.let_go()
+            current_frame.reset(token)
+            frame.let_go()
+        try:
+            run.counter.count_call(self.actor.name, result)
+            return result.unwrap() if unwraps else result
+        finally:
+            del result, frame, parent  # an error in the result leads to this coroutine, and would be held by it
 
-    def _numbered(self, run: RunHandle, scope: Scope, claimant: Claimant | None, identities: Identities | None) -> Job:
+    def _numbered_now(self, parent: Frame, data: CanonicalInput | None) -> Frame:
+        if not parent.run.records and self.actor.cache is None:
+            return self._numbered(parent, None, None)
+        claimant = self.claimant
+        return self._numbered(parent, claimant, self.identities(self.key, b"" if data is None else data.whole()))
+
+    async def _numbered_in_turn(self, parent: Frame, data: CanonicalInput) -> Frame:
+        """The same when it takes long to find out who the call is."""
+        claimant, postponed = self.claimant, Postponed()
+        frame = await identified_in_turn(
+            parent,
+            functools.partial(self.identities_of_large, self.key, data),
+            lambda identities: self._numbered(parent, claimant, identities),
+            postponed,
+        )
+        if postponed.is_due:
+            if not frame.is_recorded:
+                postponed.raise_now()
+            frame.postponed = postponed
+        return frame
+
+    def _numbered(self, parent: Frame, claimant: Claimant | None, identities: Identities | None) -> Frame:
         """Give the call its number among identical ones, and with it its key and address."""
+        run, name = parent.run, self.actor.name
         base, key, tries = b"", None, 0
         claim = Claim(0, True)
         if run.records and identities is not None:
-            claim = claim_in_order(scope, identities.same, claimant, self.actor.name, run)
-            base = child_key(scope.key, "", identities.same, claim.occurrence)
+            claim = claim_in_order(parent, identities.same, claimant, name, run)
+            base = child_key(parent.base, "", identities.same, claim.occurrence)
             if self.actor.former_versions:
-                base = known_place(scope, self.actor.name, None, base, identities.former, self.actor.keys_since)
-            key, tries = scope.resolve(base)
+                base = parent.known_place(name, None, base, identities.former, self.actor.keys_since)
+            key, tries = parent.resolve(base)
             if not self.actor.is_stored:
                 key = None
-        address = child_address(scope.address, self.actor.name, claim.occurrence)
-        own = Scope(run, base, address, scope.group_id)
-        own.tries = tries
-        job = self.job(run, own, scope, self.actor.name, key)
-        self.share(job, identities)
-        job.is_recorded = key is not None and run.is_recorded(key, self.actor)
-        return job
+        frame = Frame(run, base, child_address(parent.address, name, claim.occurrence), parent.innermost_group)
+        frame.enter(parent, self.actor, name, key, tries)
+        self.prepare(frame)
+        self.share(frame, identities)
+        frame.is_recorded = key is not None and run.recording.is_recorded(key, is_external=self.actor.is_external)
+        return frame
 
-    def _counted(self, run: RunHandle, result: ExecutionResult[T]) -> ExecutionResult[T]:
-        run.count_call(self.actor.name, result)
-        return result
-
-    def _parent_scope(self) -> Scope:
+    def _parent(self) -> Frame:
         """The call that is under way in this context, if it belongs to the same run; else the root of the run."""
-        scope = current_scope.get()
+        frame = current_frame.get()
         if self.run is None:
-            if scope is None:
-                scope = default_run().root
-            return scope
-        return scope if scope is not None and scope.run is self.run else self.run.root
+            if frame is None:
+                frame = root_of(default_run())
+            return frame
+        return frame if frame is not None and frame.run is self.run else root_of(self.run)
 
-    def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
-        """What the runner needs to execute the call at this place."""
-        actor = self.actor
-        job = Job(run, actor, name, scope, parent, lambda: self.begin(run), key)
+    def prepare(self, frame: Frame) -> None:
+        """Set what the runner needs to execute the call."""
+        actor, run = self.actor, frame.run
+        frame.begin = lambda: self.begin(run)
         if actor.has_policy:
-            job.retry = actor.retry
-            job.timeout = actor.timeout
-            job.breaker = actor.breaker
-            job.limits = actor.limits
-        if scope.ledgers or job.limits or actor.budget is not None:
-            job.estimate = self.estimate
-        return job
+            frame.retry = actor.retry
+            frame.timeout = actor.timeout
+            frame.breaker = actor.breaker
+            frame.limits = actor.limits
+        if frame.ledgers or frame.limits or actor.budget is not None:
+            frame.estimate = self.estimate
 
     def estimate(self) -> Usage | None:
         """What it will use at most, for budgets and rate limits; None if nobody knows."""
         return None
 
-    def share(self, job: Job, identities: Identities | None) -> None:
+    def share(self, frame: Frame, identities: Identities | None) -> None:
         """Let the call have the result of an equal one, if its actor says so.
 
         Raises:
             DefinitionError: its input is not data.
         """
-        if self.actor.cache is None or job.run.is_validation:
+        if self.actor.cache is None or frame.run.is_validation:
             return
         if identities is None or identities.equal is None:
             identities = self.identities(None, self.canonical_input().whole())
-        job.cached_as, job.formerly_cached_as = identities.equal, identities.formerly_equal
+        frame.cached_as, frame.formerly_cached_as = identities.equal, identities.formerly_equal
 
     def identity(self) -> bytes:
         """What it has in common with identical calls.
@@ -216,7 +228,7 @@ class Call(Unstarted, Generic[T]):
         """What stands for its input."""
         raise NotImplementedError
 
-    def begin(self, run: RunHandle) -> Awaitable[T]:
+    def begin(self, run: RunParts) -> Awaitable[T]:
         """Start one attempt."""
         raise NotImplementedError
 
@@ -254,12 +266,12 @@ class FunctionCall(Call[T]):
         """Its arguments, by parameter name."""
         return CanonicalInput(self.actor.signature.bind(self.args, self.kwargs), are_arguments=True)
 
-    def begin(self, run: RunHandle) -> Awaitable[T]:
+    def begin(self, run: RunParts) -> Awaitable[T]:
         """Call the function, on the event loop or where its actor says."""
         actor = self.actor
         if actor.is_async:
             return actor.handler(*self.args, **self.kwargs)  # type: ignore[no-any-return]
-        return run.executor(actor).call(actor.handler, self.args, self.kwargs)
+        return run.executors.of(actor).call(actor.handler, self.args, self.kwargs)
 
 
 class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic would build a model for it at import
@@ -272,7 +284,7 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
         actor: BaseActor,
         input_data: Any,
         extra_context: Any,
-        run: RunHandle | None = None,
+        run: RunParts | None = None,
         marks: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(actor, run)
@@ -285,42 +297,40 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
         """The call as its user wrote it, in short."""
         return f"{self.actor.name}({short_repr(self.input_data)})"
 
-    async def _value(self) -> ExecutionResult[T]:
-        return await self.outcome()  # type: ignore[return-value]
+    gives_value = False
 
     def canonical_input(self) -> CanonicalInput:
         """Its input."""
         return CanonicalInput(self.input_data)
 
-    def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
+    def prepare(self, frame: Frame) -> None:
         """As for every call; the preconditions come before the first attempt."""
-        job = super().job(run, scope, parent, name, key)
+        super().prepare(frame)
         if self.marks is not None:
-            job.marks = self.marks
+            frame.marks = self.marks
         if self.actor.preconditions or self.actor.input_model is not None:
-            job.check = lambda: self._check(run)
-        return job
+            frame.check = lambda: self._check(frame.run)
 
     def estimate(self) -> Usage | None:
         """What the actor says about this input."""
         return self.actor.estimate_input(self.input_data)
 
-    async def _check(self, run: RunHandle) -> None:
+    async def _check(self, run: RunParts) -> None:
         self.input_data = self.actor.validate_input(self.input_data)
         for condition in self.actor.preconditions:
-            await _awaited(condition(self.input_data, self.extra_context, run))
+            await _awaited(condition(self.input_data, self.extra_context, run.state))
 
-    async def begin(self, run: RunHandle) -> Any:
+    async def begin(self, run: RunParts) -> Any:
         """Call the handler, then see whether its result is what the actor promises."""
         actor = self.actor
-        args, kwargs = actor.signature.fill(self.input_data, self.extra_context, run)
+        args, kwargs = actor.signature.fill(self.input_data, self.extra_context, run.state)
         if actor.is_async:
             value = await actor.handler(*args, **kwargs)
         else:
-            value = await run.executor(actor).call(actor.handler, args, kwargs)
+            value = await run.executors.of(actor).call(actor.handler, args, kwargs)
         value = actor.validate_output(value)
         for condition in actor.postconditions:
-            await _awaited(condition(value, self.extra_context, run))
+            await _awaited(condition(value, self.extra_context, run.state))
         return value
 
 
@@ -329,15 +339,15 @@ async def _awaited(value: Any) -> None:
         await value
 
 
-def claim_in_order(scope: Scope, same: bytes, claimant: Claimant | None, name: str, run: RunHandle) -> Claim:
-    """Number a call in its scope, and say so if nothing defines its order among identical ones.
+def claim_in_order(frame: Frame, same: bytes, claimant: Claimant | None, name: str, run: RunParts) -> Claim:
+    """Number a call in its frame, and say so if nothing defines its order among identical ones.
 
     Raises:
         UndefinedOrderError: nothing does, and the run is strict.
     """
-    claim = scope.claim(same, claimant, _has_ended)
+    claim = frame.claim(same, claimant, _has_ended)
     if not claim.is_ordered:
-        report_undefined_order(scope, name, run)
+        report_undefined_order(frame, name, run)
     return claim
 
 
@@ -345,10 +355,10 @@ def _has_ended(claimant: Claimant) -> bool:
     return claimant is ENDED or (isinstance(claimant, asyncio.Task) and claimant.done())
 
 
-def report_undefined_order(scope: Scope, name: str, run: RunHandle) -> None:
+def report_undefined_order(frame: Frame, name: str, run: RunParts) -> None:
     """Warn, or raise in a strict run."""
     message = (
-        f"two identical calls of {name} under {scope.address or 'the run'} are made side by side by different tasks or "
+        f"two identical calls of {name} under {frame.address or 'the run'} are made side by side by different tasks or "
         "groups, so nothing says which is which when the run is started again; tell them apart: "
         f"{name}(...).with_options(key='...')"
     )
@@ -357,19 +367,19 @@ def report_undefined_order(scope: Scope, name: str, run: RunHandle) -> None:
     warnings.warn(message, UndefinedOrderWarning, stacklevel=4)
 
 
-def _no_default_run() -> RunHandle:
+def _no_default_run() -> RunParts:
     raise RuntimeError("rh_agents.core.execution has not been imported")
 
 
-_make_default_run: Callable[[], RunHandle] = _no_default_run
+_make_default_run: Callable[[], RunParts] = _no_default_run
 
 
-def default_run() -> RunHandle:
+def default_run() -> RunParts:
     """A run for a call that is made outside of any."""
     return _make_default_run()
 
 
-def set_default_run(make: Callable[[], RunHandle]) -> None:
+def set_default_run(make: Callable[[], RunParts]) -> None:
     """Tell how to make one. The runtime does this once, when it is imported."""
     global _make_default_run  # noqa: PLW0603 - the one hook that keeps this module below the runtime's facade
     _make_default_run = make

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FrameType
 
+from rh_agents.core._frame import current_frame
 from rh_agents.core.errors import UsageError
 from rh_agents.core.keys import idempotency_key
-from rh_agents.core.ports import CallContext, RunHandle
-from rh_agents.core.scope import current_scope
+from rh_agents.core.ports import CallContext
+from rh_agents.core.runs import Run
 from rh_agents.core.usage import Usage
 
 __all__ = [
     "CurrentCall",
     "RemoteCall",
     "current",
-    "expect_no_import_for_a_worker",
-    "imported_for_a_worker",
     "remote_call",
 ]
 
@@ -28,10 +25,10 @@ __all__ = [
 class CurrentCall(CallContext):
     """The call that is being executed, as its own code sees it: see `CallContext`."""
 
-    _run: RunHandle | None = None
+    _run: Run | None = None
 
     @property
-    def run(self) -> RunHandle:
+    def run(self) -> Run:
         """The run it belongs to.
 
         Raises:
@@ -68,15 +65,15 @@ def current() -> CurrentCall:
     Raises:
         UsageError: none is.
     """
-    scope = current_scope.get()
-    if scope is None:
+    frame = current_frame.get()
+    if frame is None:
         return _current_elsewhere()
-    if scope.run.records:
-        key = idempotency_key(scope.run.run_id, scope.key)
+    if frame.run.records:
+        key = idempotency_key(frame.run.run_id, frame.base)
     else:
-        scope.token = scope.token or scope.run.new_id()
-        key = idempotency_key(scope.run.run_id, scope.token.encode())
-    return CurrentCall(scope.run.run_id, scope.address, scope.attempt, key, scope.group_id, scope.run)
+        frame.token = frame.token or frame.run.new_id()
+        key = idempotency_key(frame.run.run_id, frame.token.encode())
+    return CurrentCall(frame.run.run_id, frame.address, frame.attempt, key, frame.innermost_group, frame.run.state)
 
 
 def _current_elsewhere() -> CurrentCall:
@@ -90,33 +87,3 @@ def _current_elsewhere() -> CurrentCall:
 
 
 # -- programs that are imported for a worker ---------------------------------------------------------------------------
-
-imported_for_a_worker: ContextVar[str | None] = ContextVar("rh_agents_imported_for_a_worker", default=None)
-"""In a worker process, the module that is being imported because a function lives there."""
-_MAIN_IN_WORKERS = "__mp_main__"
-
-
-def expect_no_import_for_a_worker() -> None:
-    """Refuse to start a run where a program is only read again to find its functions: all calls would be paid again.
-
-    `multiprocessing` executes the main file in each process that it spawns, under the name `__mp_main__`; our own
-    workers import the module in which a function lives. Once that is done, a process may have runs of its own.
-
-    Raises:
-        UsageError: with the remedy.
-    """
-    module = imported_for_a_worker.get() or _main_being_executed_again()
-    if module is not None:
-        raise UsageError(
-            f"a worker process is importing {module}, and that must not start a run: put what starts it under "
-            '`if __name__ == "__main__":`'
-        )
-
-
-def _main_being_executed_again() -> str | None:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == _MAIN_IN_WORKERS:
-            return str(frame.f_globals.get("__file__", "the main program"))
-        frame = frame.f_back
-    return None

@@ -12,6 +12,7 @@
     ├── UndefinedOrderError               strict run: two identical calls whose order nothing defines
     ├── UnstorableError (TypeError)       the result of a call is no data, so it cannot be recorded
     ├── RecordedError                     stands for a recorded error whose class this program does not have
+    ├── NestingError (RecursionError)     calls are nested deeper than Python's stack has room for
     ├── UnknownOutcomeError               a call had started before a crash, and nothing tells whether it was done
     │   └── WorkerLost                    the same, because the worker process that made the call has died
     ├── RunMismatchError                  a run of this name exists, and it is about something else
@@ -55,12 +56,11 @@ exception object itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rh_agents.core._ledger import Ledger
-    from rh_agents.core.results import ExecutionResult
-    from rh_agents.core.usage import Spending, Usage
+from rh_agents.core.base_errors import RecordedError, RhAgentsError, UsageError
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.usage import Shortfall, Spending, Usage
 
 __all__ = [
     "AccessDenied",
@@ -85,6 +85,7 @@ __all__ = [
     "ModelRefused",
     "ModelTimeout",
     "ModelUnreachable",
+    "NestingError",
     "OutputError",
     "PermanentModelError",
     "QuotaExhausted",
@@ -113,16 +114,8 @@ __all__ = [
 ]
 
 
-class RhAgentsError(Exception):
-    """Everything that this library raises of its own accord."""
-
-
 class DefinitionError(RhAgentsError, TypeError):
     """An actor, or what was given to a group, cannot work as it is written."""
-
-
-class UsageError(RhAgentsError, RuntimeError):
-    """A method was called at a time when it has no meaning, for instance `add` after the group has ended."""
 
 
 class InputError(RhAgentsError, ValueError):
@@ -159,11 +152,15 @@ class CircuitOpenError(RhAgentsError):
 
 
 class UndefinedOrderError(RhAgentsError):
-    """Two identical calls of one scope were made by different tasks, so that no replay could tell them apart."""
+    """Two identical calls of one call were made by different tasks, so that no replay could tell them apart."""
 
 
 class UndefinedOrderWarning(UserWarning):
     """The same finding as `UndefinedOrderError`, in a run that is not strict."""
+
+
+class NestingError(RhAgentsError, RecursionError):
+    """Calls are nested deeper than Python's stack has room for. Such a call is never retried."""
 
 
 class StoreError(RhAgentsError):
@@ -184,17 +181,6 @@ class LeaseLost(StoreError):
 
 class UnstorableError(RhAgentsError, TypeError):
     """The result of a call is no data, so it cannot be recorded."""
-
-
-class RecordedError(RhAgentsError):
-    """Stands for a recorded error whose class this program does not have, with the same text.
-
-    `kind` is the name of that class.
-    """
-
-    def __init__(self, message: str, *, kind: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class UnknownOutcomeError(RhAgentsError):
@@ -372,20 +358,20 @@ class StopRun(BaseException):
     """Unwinds a run that is being stopped: no new call begins, and what it cuts off has no outcome.
 
     Not an `Exception`, so that code which handles the failures of calls does not take it for one. `questions` are the
-    ids of those that have to be answered before the program can go on here; `ledger` is given if it is a budget that
-    stops it.
+    ids of those that have to be answered before the program can go on here; `shortfall` is given if it is a budget
+    that stops it.
     """
 
-    def __init__(self, reason: str, questions: Sequence[str] = (), ledger: Ledger | None = None) -> None:
+    def __init__(self, reason: str, questions: Sequence[str] = (), shortfall: Shortfall | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.questions: tuple[str, ...] = tuple(questions)
-        self.ledger = ledger
+        self.shortfall = shortfall
 
     def __or__(self, other: StopRun) -> StopRun:
         """Both: some members of a group wait for this, others for that."""
-        first = other if self.ledger is None and other.ledger is not None else self
-        return StopRun(first.reason, tuple(dict.fromkeys(self.questions + other.questions)), first.ledger)
+        first = other if self.shortfall is None and other.shortfall is not None else self
+        return StopRun(first.reason, tuple(dict.fromkeys(self.questions + other.questions)), first.shortfall)
 
 
 class GroupError(RhAgentsError):

@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializeAsAny, field_serializer
 from typing_extensions import TypeVar
 
+from rh_agents.core._current import Caller, current_call
 from rh_agents.core._trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.redaction import redact, without_secrets
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.scope import current_scope
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-
-    from rh_agents.core.ports import RunHandle
 
 __all__ = ["GROUP_ACTOR", "ExecutionEvent", "ExecutionResult", "call_event", "group_event"]
 
@@ -148,7 +146,7 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         return {"name": actor.name, "version": actor.recorded_version, "event_type": actor.event_type.value}
 
     def __call__(
-        self, input_data: Any = None, extra_context: Any = None, execution_state: RunHandle | None = None
+        self, input_data: Any = None, extra_context: Any = None, execution_state: Caller | None = None
     ) -> Awaitable[ExecutionResult[OutputT]]:
         """Call the actor. What comes back starts when it is awaited, and can be started again by a group's retry.
 
@@ -159,13 +157,13 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         """
         run = execution_state
         if run is None:
-            scope = current_scope.get()
-            if scope is None:
+            call = current_call.get()
+            if call is None:
                 raise UsageError(
                     f"no run is under way, so ExecutionEvent(actor={self.actor.name!r}) needs one: "
                     "event(input_data, extra_context, ExecutionState())"
                 )
-            run = scope.run
+            run = call.run.state
         return run.start(self.actor, input_data, extra_context, self._marks())
 
     def _marks(self) -> dict[str, Any] | None:

@@ -9,17 +9,17 @@ import random
 import time
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Token
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
-from rh_agents.core._accounts import Accounts
-from rh_agents.core._caching import CallCache
+from rh_agents.core._engines import Executors, set_executors
+from rh_agents.core._frame import Frame, current_frame, root_of
 from rh_agents.core._lag import watched_loops
-from rh_agents.core._loops import CallsBegun, Home, home
 from rh_agents.core._opening import StoreLike, opened_store
+from rh_agents.core._parts import RunParts
 from rh_agents.core._recording import Recording, make_owner
 from rh_agents.core._stops import stop_in
 from rh_agents.core._validation import Difference, ValidationJournal
@@ -27,7 +27,6 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
 from rh_agents.core.calls import ActorCall, set_default_run
 from rh_agents.core.codec import canonical
-from rh_agents.core.context import expect_no_import_for_a_worker
 from rh_agents.core.errors import (
     BudgetExceeded,
     DefinitionError,
@@ -38,9 +37,8 @@ from rh_agents.core.errors import (
     UsageError,
 )
 from rh_agents.core.history import HistorySet
-from rh_agents.core.interrupt import CallsUnderWay, InterruptChecker, Interruption
-from rh_agents.core.keys import ROOT_KEY
-from rh_agents.core.metrics import ActorMetrics, RunCounter, RunMetrics
+from rh_agents.core.interrupt import InterruptChecker
+from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies._checks import number
 from rh_agents.core.policies.breaker import CircuitBreaker
@@ -51,17 +49,9 @@ from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest,
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome
-from rh_agents.core.scope import Generation, Scope, current_scope
-from rh_agents.core.types import Durability, Engine, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Spending
 from rh_agents.core.values import encode, keep_text
-
-if TYPE_CHECKING:
-    from rh_agents.core._ledger import Ledger
-    from rh_agents.core._postponed import Postponed
-    from rh_agents.core._runner import Job
-    from rh_agents.core.events import ExecutionEvent
-    from rh_agents.core.groups import GroupEnding, ParallelEventGroup
 
 __all__ = [
     "ActorMetrics",
@@ -77,12 +67,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_executors: dict[Engine, Callable[[], Executor]] = {}
-
-
-def set_executors(makers: dict[Engine, Callable[[], Executor]]) -> None:
-    """Tell how to make the executors for handlers that are not coroutine functions. The facade does this."""
-    _executors.update(makers)
 
 
 class ExecutionState:
@@ -146,12 +130,7 @@ class ExecutionState:
         self.tags: tuple[str, ...] = tuple(tags)
         self.history: HistorySet = HistorySet(history_limit)
         """The events of this execution; those of earlier ones are in the store."""
-        self.strict = strict
         self.status: ExecutionStatus = ExecutionStatus.PENDING
-        self.now = clock
-        self.chance = chance
-        self.root: Scope = Scope(self, ROOT_KEY, "")
-        self.records: bool = store is not None
         self.replay_mode: ReplayMode = ReplayMode(replay_mode)
         self.on_unknown: OnUnknown = OnUnknown(on_unknown)
         data, digest = _kept_input(input)
@@ -160,7 +139,7 @@ class ExecutionState:
         request = RunRequest(
             self.run_id, make_owner(), without_secrets(workflow), data, digest, tags_kept, kept, _positive(lease)
         )
-        self._recording = Recording(
+        recording = Recording(
             opened,
             request,
             self.replay_mode,
@@ -169,23 +148,31 @@ class ExecutionState:
             reuse=reuse,
             resume_from=resume_from,
         )
-        self._interruption = Interruption()
-        self._under_way = CallsUnderWay()
-        self._accounts = Accounts(budget)
-        if self._accounts.of_run is not None:
-            self.root.ledgers = (self._accounts.of_run,)
-        self._cache = CallCache(self, opened)
-        self._asking = Asking(self)
-        self._executors: dict[Engine, Executor] = {Engine(name): each for name, each in (executors or {}).items()}
-        self._counter = RunCounter()
-        self._token: Token[Scope | None] | None = None
-        self._home: Home | None = None
-        self.begun: CallsBegun = CallsBegun()
+        self.parts: RunParts = RunParts(
+            self,
+            self.run_id,
+            opened,
+            recording,
+            bus=self.event_bus,
+            history=self.history,
+            budget=budget,
+            executors=Executors(executors or {}),
+            clock=clock,
+            chance=chance,
+            strict=strict,
+            is_validation=self.replay_mode is ReplayMode.VALIDATION,
+            opened=self._opened,
+        )
+        """What calls and groups use of the run."""
+        self._recording = recording
+        self._interruption = self.parts.interruption
+        self._interruption.when_cut_off = self._cancel_task
+        self._asking = Asking(self.parts, self.on_unknown)
+        self.parts.decide_unknown = self._asking.decide_unknown
+        self._token: Token[Frame | None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0
         self._has_cut_off = False
-        self.is_cut_off: bool = False
-        """Whether the run is being stopped, and what is under way has had its grace."""
         self._is_closed = False
         self._watched_in = 0
         self._owned_store: Store | None = None if opened is store else opened
@@ -206,34 +193,19 @@ class ExecutionState:
         return self._recording.epoch
 
     @property
-    def is_validation(self) -> bool:
-        """Whether recorded calls are only compared."""
-        return self.replay_mode is ReplayMode.VALIDATION
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether anything was recorded of the run before."""
-        return self._recording.is_resumed
-
-    @property
     def journal(self) -> Journal | None:
         """The journal of the run while it is open; None without a store."""
         return self._recording.journal
 
     @property
-    def is_observed(self) -> bool:
-        """Whether anybody subscribes to events."""
-        return bool(self.event_bus.subscriptions)
-
-    @property
     def metrics(self) -> RunMetrics:
         """What the run has done so far: calls by actor, and the groups that have ended."""
-        return self._counter.snapshot()
+        return self.parts.counter.snapshot()
 
     @property
     def spent(self) -> Spending:
         """What the run has spent so far, in all its executions."""
-        return self._accounts.spent
+        return self.parts.budgets.spent
 
     async def unused_outcomes(self) -> list[Outcome]:
         """Recorded outcomes of earlier executions that this one has not asked for (yet): the program has changed.
@@ -285,29 +257,12 @@ class ExecutionState:
             StoreError: the store failed, now or before: nothing goes on after that.
             UsageError: it lives on another event loop, or the program is being imported by a worker process.
         """
-        here = home()
-        if self._home is not here:
-            self._live_on(here)
-        recording = self._recording
-        if not recording.is_open or recording.broken is not None:
-            expect_no_import_for_a_worker()
-            await recording.open(self._opened)
-
-    def _live_on(self, here: Home) -> None:
-        """From now on this is the event loop of the run. Whoever waits for something in it waits there."""
-        if self._home is not None and not self._home.is_of(asyncio.get_running_loop()):
-            raise UsageError(
-                f"run {self.run_id!r} lives on the event loop on which it was opened, and this is another one: make an "
-                "ExecutionState for each; in a thread or a plain function, run_sync(workflow) makes a run of its own"
-            )
-        self.event_bus.attach()
-        self._home = here
-        self.begun = here.begun
+        await self.parts.open()
 
     async def _opened(self) -> None:
         recording = self._recording
         self.status = ExecutionStatus.STARTED
-        self._watch_seconds(self._accounts.open(recording.recorded.spent))
+        self._watch_seconds(self.parts.budgets.open(recording.recorded.spent))
         if recording.journal is not None:
             stop = weakref.WeakMethod(self._stop_for_good)  # a run that nobody holds any more is not kept by its store
             recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
@@ -316,16 +271,16 @@ class ExecutionState:
 
     def _watch_seconds(self, left: float) -> None:
         """Nothing new begins when the time of the run's budget is over, also where nothing would begin for long."""
-        ledger = self._accounts.of_run
+        ledger = self.parts.budgets.of_run
         if ledger is not None and left != math.inf:
             stop = functools.partial(ledger.stop, f"seconds={ledger.budget.seconds:g}", "any")
-            self._interruption.after(left, lambda: self.budget_spent(stop()))
+            self._interruption.after(left, lambda: self._interruption.budget_spent(stop()))
 
     async def _republish(self) -> None:
         """Send what earlier executions told to the subscribers of this one."""
         assert self.store is not None
         async for recorded in self.store.events(self.run_id):
-            await self.publish(recorded.event.model_copy(update={"is_replayed": True}))
+            await self.event_bus.publish(recorded.event.model_copy(update={"is_replayed": True}))
 
     async def end(self, status: ExecutionStatus = ExecutionStatus.COMPLETED) -> None:
         """Record that the run has ended, unless it has, or is being stopped. Its bus delivers what waits, and closes.
@@ -375,13 +330,13 @@ class ExecutionState:
             await self._interruption.aclose()
             await self._close_store()
             raise
-        self._token = current_scope.set(self.root)
+        self._token = current_frame.set(root_of(self.parts))
         self._watched_in = watched_loops.add()
         self._task = asyncio.current_task()
         self._cancellations = 0 if self._task is None else self._task.cancelling()
-        self.root.owner = self._task
-        if self.is_cut_off:
-            asyncio.get_running_loop().call_soon(self._cut_off)
+        root_of(self.parts).owner = self._task
+        if self._interruption.is_cut_off:
+            asyncio.get_running_loop().call_soon(self._cancel_task)
         return self
 
     async def __aexit__(
@@ -389,14 +344,14 @@ class ExecutionState:
     ) -> None:
         if self._token is not None:
             watched_loops.remove(self._watched_in)
-            current_scope.reset(self._token)
+            current_frame.reset(self._token)
             self._token = None
         was_cut_off = self._let_go_of_the_task()
         stop = stop_in(error)
         if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):
             stop = self._interruption.stop
         if stop is None and (error is None or isinstance(error, Exception)):
-            stop = self.root.stop  # the program has hidden it
+            stop = root_of(self.parts).stop  # the program has hidden it
         if stop is not None:
             await self._stopped(stop)
         elif error is None:
@@ -416,7 +371,7 @@ class ExecutionState:
     async def _stopped(self, stop: StopRun) -> None:
         """Record that the run waits, or was cancelled, and say so to whoever executes it."""
         try:
-            await self._under_way.wait(self._interruption, lambda: self.is_cut_off)
+            await self._interruption.under_way.wait(self._interruption)
         except asyncio.CancelledError:
             await self._close(ExecutionStatus.STARTED, stop.reason)
             raise
@@ -435,16 +390,16 @@ class ExecutionState:
         else:
             await self._close(ExecutionStatus.STARTED, stop.reason)
         reason = stop.reason
-        if stop.ledger is not None and not self._interruption.is_final:
+        shortfall = stop.shortfall
+        if shortfall is not None and not self._interruption.is_final:
             message = f"run {self.run_id!r} was stopped: {reason}"
-            ledger = stop.ledger
             raise BudgetExceeded(
                 message,
                 run_id=self.run_id,
                 reason=reason,
-                spent=ledger.spent.copy(),
-                field=ledger.exceeded,
-                part=ledger.name,
+                spent=shortfall.spent.copy(),
+                field=shortfall.field,
+                part=shortfall.name,
             ) from None
         raise RunStopped(f"run {self.run_id!r} was stopped: {reason}", run_id=self.run_id, reason=reason) from None
 
@@ -456,7 +411,7 @@ class ExecutionState:
         What executes the run gets `RunStopped`. Started again under the same name, the run goes on where it was. May be
         called from any thread.
         """
-        self._call_here(functools.partial(self._interruption.request, reason, grace, self._cut_off))
+        self._call_here(functools.partial(self._interruption.request, reason, grace))
 
     def set_interrupt_checker(self, checker: InterruptChecker, *, grace: float = 30.0) -> None:
         """Let `checker` tell when to stop: a coroutine function that returns a reason when it is time, and is awaited
@@ -476,48 +431,21 @@ class ExecutionState:
         return self._interruption.stop is not None
 
     def _stop_for_good(self, reason: str) -> None:
-        self._call_here(functools.partial(self._interruption.request, reason, 30.0, self._cut_off, is_final=True))
+        self._call_here(functools.partial(self._interruption.request, reason, 30.0, is_final=True))
 
     def _call_here(self, function: Callable[[], None]) -> None:
         """Call a function on the event loop of the run, from any thread. If that is closed, the run is over."""
-        if self._home is None:
+        home = self.parts.home
+        if home is None:
             function()
         else:
-            self._home.call(function)
+            home.call(function)
 
-    def _cut_off(self) -> None:
-        """The grace has passed, perhaps before the run has been opened."""
-        self.is_cut_off = True
-        self._interruption.tell_watchers()
+    def _cancel_task(self) -> None:
+        """The grace has passed."""
         if self._task is not None and not self._has_cut_off:
             self._has_cut_off = True
             self._task.cancel()
-
-    def expect_running(self) -> None:
-        """Raise `StopRun` if the run is being stopped."""
-        interruption = self._interruption
-        if interruption.stop is not None or interruption.is_checked:
-            interruption.expect_none()
-
-    def call_began(self) -> None:
-        """A call is being made."""
-        self._under_way.began()
-
-    def call_ended(self) -> None:
-        """It is not any more."""
-        self._under_way.ended()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait between two attempts, unless the run is stopped."""
-        await self._interruption.sleep(seconds)
-
-    def watch_stop(self, tell: Callable[[], None]) -> None:
-        """Call `tell` when the run is to be stopped."""
-        self._interruption.watch(tell)
-
-    def unwatch_stop(self, tell: Callable[[], None]) -> None:
-        """Do not call it any more."""
-        self._interruption.unwatch(tell)
 
     # -- asking people ------------------------------------------------------------------------------------------------
 
@@ -538,7 +466,7 @@ class ExecutionState:
                 again. None takes any JSON.
             key: tells apart questions of the same text in one place, which are otherwise numbered.
         """
-        return await QuestionCall(text, schema, self, self._asking, key)
+        return await QuestionCall(text, schema, self.parts, self._asking, key)
 
     def set_answerer(self, answerer: Answerer | None) -> None:
         """Somebody is there: `answerer` is awaited with each `Question` and gives the answer, or None for none."""
@@ -549,193 +477,11 @@ class ExecutionState:
         """What has been asked in this execution and not been answered."""
         return self._asking.open
 
-    # -- what calls and groups need (see RunHandle) -------------------------------------------------------------------
-
     def start(
         self, actor: BaseActor, input_data: Any, extra_context: Any, marks: Mapping[str, Any] | None = None
     ) -> Awaitable[ExecutionResult[Any]]:
         """A call of the actor that starts when it is awaited."""
-        return ActorCall(actor, input_data, extra_context, self, marks)
-
-    def new_id(self) -> str:
-        """An id for a group of a run that records nothing."""
-        return uuid.uuid4().hex
-
-    def is_recorded(self, key: bytes, actor: BaseActor) -> bool:
-        """Whether the call with this key has an outcome that is to be reused."""
-        return self._recording.is_recorded(key, is_external=actor.is_external)
-
-    async def load(self, key: bytes) -> Outcome:
-        """The outcome of a call that is recorded."""
-        return await self._recording.load(key)
-
-    def load_nowait(self, key: bytes) -> Outcome | None:
-        """The same if it can be had without waiting."""
-        return self._recording.load_nowait(key)
-
-    def has_outcome(self, key: bytes) -> bool:
-        """Whether the call with this key has a recorded outcome, whatever becomes of it."""
-        return key in self._recording.recorded.finished
-
-    def dismissed_keys(self) -> Container[bytes]:
-        """The recorded calls that were cancelled because their group had no more use for them."""
-        return self._recording.recorded.dismissed
-
-    def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
-        """How a group has to end that ended early before; None if it is open."""
-        return self._recording.recorded_ending(group_id, generation)
-
-    @property
-    def keys_generation(self) -> int:
-        """Which generation of keys it has: that of the version of this library that recorded it."""
-        return self._recording.keys_generation
-
-    def report_former_key(self, name: str) -> None:
-        """A call is found under the key that it had then. Said once."""
-        self._recording.report_former_key(name)
-
-    async def report_other_server(self, name: str, version: str, server: str) -> None:
-        """A model is asked at a server that may not be the one whose answers are recorded. Said once."""
-        await self._recording.report_other_server(name, version, server)
-
-    def knows(self, key: bytes) -> bool:
-        """Whether the call with this key had begun before, or has an outcome."""
-        return self._recording.recorded.knows(key)
-
-    async def acknowledge(self) -> None:
-        """Let what has been noted be on disk before the program is told of it."""
-        await self._recording.acknowledge()
-
-    def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
-        """Since which event a call may have been done though nothing tells; None if that is not so."""
-        return self._recording.unknown_since(key, base, tries)
-
-    async def decide_unknown(self, actor: BaseActor, address: str, since: int) -> OnUnknown:
-        """What to do about such a call. Agents that do not say are entered again: it is what is below that counts."""
-        is_agent = actor.event_type is EventType.AGENT_CALL
-        decision = actor.on_unknown or (OnUnknown.RETRY if is_agent else self.on_unknown)
-        if decision is OnUnknown.ASK:
-            if not self.records and self._asking.answerer is None:
-                return OnUnknown.FAIL  # nobody is there, and without a store nobody can be waited for
-            decision = await self._asking.decide_unknown(actor, address, since)
-        return decision
-
-    @property
-    def retries_failed(self) -> bool:
-        """Whether calls are made again that failed in an earlier epoch."""
-        return self._recording.retries_failed
-
-    def is_tried_again(
-        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
-    ) -> bool:
-        """Whether the recorded outcome does not count any more."""
-        return self._recording.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off, ending=ending)
-
-    def attempts_before(self, key: bytes) -> int:
-        """How many attempts of a call without an outcome failed before."""
-        return self._recording.recorded.attempts.get(key, 0)
-
-    def lost_before(self, key: bytes) -> int:
-        """How many workers a call without an outcome has lost before."""
-        return self._recording.recorded.lost.get(key, 0)
-
-    def recorded_order(self, group_id: str) -> Sequence[bytes]:
-        """The keys of the members of a group that have a recorded outcome, in the order in which they ended."""
-        return self._recording.recorded.orders.get(group_id, ())
-
-    def note(self, event: ExecutionEvent[Any]) -> None:
-        """Record an event that nobody waits for."""
-        if self.records:
-            self._recording.note(event)
-        self.history.add(event)
-
-    async def record(
-        self,
-        event: ExecutionEvent[Any],
-        outcome: Outcome | None = None,
-        *,
-        is_urgent: bool = False,
-        postponed: Postponed | None = None,
-    ) -> Outcome | None:
-        """Record an event with its outcome; returns the outcome that counts."""
-        counts = None
-        if self.records:
-            counts = await self._recording.record(event, outcome, is_urgent=is_urgent, postponed=postponed)
-            if counts is not outcome:
-                return counts
-        self.history.add(event)
-        return counts
-
-    async def flush(self) -> None:
-        """Let what was written behind be on disk."""
-        await self._recording.flush()
-
-    @property
-    def recalls_nowait(self) -> bool:
-        """Whether nobody has to be waited for when an outcome is recalled."""
-        return not self.event_bus.subscriptions
-
-    def recall_nowait(self, event: ExecutionEvent[Any]) -> None:
-        """Tell of an outcome that was recorded before, when nobody has to be waited for."""
-        self.history.add(event)
-
-    async def recall(self, event: ExecutionEvent[Any]) -> None:
-        """Tell of an outcome that was recorded before."""
-        self.history.add(event)
-        if self.event_bus.subscriptions:
-            await self.event_bus.publish(event)
-
-    async def publish(self, event: ExecutionEvent[Any]) -> None:
-        """Tell the subscribers."""
-        if self.event_bus.subscriptions:
-            await self.event_bus.publish(event)
-
-    def executor(self, actor: BaseActor) -> Executor:
-        """Who runs the handler of this actor."""
-        engine = actor.engine or Engine.THREAD
-        executor = self._executors.get(engine)
-        if executor is None:
-            executor = self._executors[engine] = _executors[engine]()
-        return executor
-
-    @property
-    def deepest(self) -> float:
-        """How deep calls may be nested."""
-        return self._accounts.deepest
-
-    @property
-    def most_recursion(self) -> float:
-        """How many calls of an agent may be made within one call of the same agent."""
-        return self._accounts.most_recursion
-
-    def open_ledger(self, budget: Budget, place: str, name: str, depth: int) -> Ledger:
-        """Begin to count what is spent under the budget of a part of the run."""
-        if self.records:
-            return self._accounts.open_part(budget, place, name, depth)
-        return self._accounts.open_passing_part(budget, self.new_id(), name, depth)
-
-    def budget_spent(self, stop: StopRun) -> None:
-        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
-        if stop.ledger is not None and not stop.ledger.place:
-            self._interruption.request(stop.reason, math.inf, self._cut_off, ledger=stop.ledger)
-
-    async def cached(
-        self,
-        job: Job,
-        same: bytes,
-        make: Callable[[], Awaitable[ExecutionResult[Any]]],
-        use: Callable[[Any], Awaitable[ExecutionResult[Any]]],
-    ) -> ExecutionResult[Any]:
-        """The result that equal calls share, by `use`; or what `make` gives, if there is none."""
-        return await self._cache.call(job, same, make, use)
-
-    def count_call(self, name: str, result: ExecutionResult[Any]) -> None:
-        """A call of an actor has ended."""
-        self._counter.count_call(name, result)
-
-    def count_group(self, group: ParallelEventGroup) -> None:
-        """A group has ended."""
-        self._counter.count_group(group)
+        return ActorCall(actor, input_data, extra_context, self.parts, marks)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
@@ -788,4 +534,4 @@ def _positive(seconds: float) -> float:
     return number("seconds", seconds, "they must be more than 0", zero=False)
 
 
-set_default_run(lambda: ExecutionState(history_limit=0))
+set_default_run(lambda: ExecutionState(history_limit=0).parts)

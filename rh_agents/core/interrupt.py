@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rh_agents.core._exits import task_of
 from rh_agents.core.errors import StopRun
-
-if TYPE_CHECKING:
-    from rh_agents.core._ledger import Ledger
+from rh_agents.core.usage import Shortfall
 
 __all__ = ["CallsUnderWay", "InterruptChecker", "Interruption", "interrupt_on_signals"]
 
@@ -50,7 +49,7 @@ class CallsUnderWay:
         if self._when_none is not None and not self._count:
             self._when_none()
 
-    async def wait(self, interruption: Interruption, is_cut_off: Callable[[], bool]) -> None:
+    async def wait(self, interruption: Interruption) -> None:
         """Wait until there is none, at most as long as the grace of the interruption lasts.
 
         Groups wait for their members. But `asyncio.gather` raises what the first of its tasks raises, and forgets the
@@ -58,11 +57,11 @@ class CallsUnderWay:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _LONGEST_WAIT
-        while self._count and not is_cut_off() and loop.time() < deadline:
+        while self._count and not interruption.is_cut_off and loop.time() < deadline:
             woken = loop.create_future()
 
             def wake(woken: asyncio.Future[None] = woken) -> None:
-                if not woken.done() and (not self._count or is_cut_off() or loop.time() >= deadline):
+                if not woken.done() and (not self._count or interruption.is_cut_off or loop.time() >= deadline):
                     woken.set_result(None)
 
             timer = loop.call_at(deadline, wake)
@@ -78,9 +77,17 @@ class CallsUnderWay:
 
 
 class Interruption:
-    """Whether a run is being stopped, and who wants to know of it."""
+    """Whether a run is being stopped, and who wants to know of it.
 
-    def __init__(self) -> None:
+    Args:
+        when_cut_off: called when the grace has passed.
+    """
+
+    def __init__(self, when_cut_off: Callable[[], None] | None = None) -> None:
+        self.is_cut_off: bool = False
+        """Whether the run is being stopped, and what is under way has had its grace."""
+        self.under_way: CallsUnderWay = CallsUnderWay()
+        self.when_cut_off: Callable[[], None] | None = when_cut_off
         self.stop: StopRun | None = None
         """Raised by every call that would begin now; None while the run goes on."""
         self.is_final: bool = False
@@ -95,13 +102,12 @@ class Interruption:
         self,
         reason: str,
         grace: float,
-        cut_off: Callable[[], None],
         *,
         is_final: bool = False,
-        ledger: Ledger | None = None,
+        shortfall: Shortfall | None = None,
     ) -> None:
-        """Stop the run; `cut_off` is called after `grace` seconds. A second request can only shorten the grace.
-        `ledger` is given if a budget has been spent.
+        """Stop the run; what is under way is cut off after `grace` seconds. A second request can only shorten that.
+        `shortfall` is given if a budget has been spent.
 
         After the end of the run there is nothing to stop.
         """
@@ -109,30 +115,38 @@ class Interruption:
             return
         self.is_final = self.is_final or is_final
         if self.stop is None:
-            self.stop = StopRun(reason, ledger=ledger)
-        if grace != float("inf"):
-            self.after(max(0.0, grace), cut_off)
-        self.tell_watchers()
+            self.stop = StopRun(reason, shortfall=shortfall)
+        if grace != math.inf:
+            self.after(max(0.0, grace), self.cut_off)
+        self._tell_watchers()
 
-    def tell_watchers(self) -> None:
+    def budget_spent(self, stop: StopRun) -> None:
+        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
+        if stop.shortfall is not None and not stop.shortfall.place:
+            self.request(stop.reason, math.inf, shortfall=stop.shortfall)
+
+    def cut_off(self) -> None:
+        """The grace has passed, perhaps before the run has been opened."""
+        self.is_cut_off = True
+        self._tell_watchers()
+        if self.when_cut_off is not None:
+            self.when_cut_off()
+
+    def _tell_watchers(self) -> None:
         """The run is to be stopped, or its grace has passed."""
         for watcher in list(self._watchers):
             watcher()
 
-    def expect_none(self) -> None:
+    def expect_running(self) -> None:
         """Raise `StopRun` if the run is being stopped."""
         if self._checker is not None and self.stop is None:
             self._checker()
-        self._raise_stop()
+        if self.stop is not None:
+            self._raise_stop()
 
     def _raise_stop(self) -> None:
         if self.stop is not None:
-            raise StopRun(self.stop.reason, ledger=self.stop.ledger)
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether somebody is asked before each call."""
-        return self._checker is not None
+            raise StopRun(self.stop.reason, shortfall=self.stop.shortfall)
 
     def watch(self, tell: Callable[[], None]) -> None:
         """Call `tell` when the run is to be stopped; at once, if it is already."""

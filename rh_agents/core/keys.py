@@ -32,7 +32,7 @@ Canonical = bytes | list[bytes]
 
 
 def identity(actor: str, version: str, data: Canonical, explicit: str | None) -> bytes:
-    """What two calls of one scope have in common when they are the same call: `key=` replaces the input."""
+    """What two calls of one parent have in common when they are the same call: `key=` replaces the input."""
     if explicit is not None:
         return _digest(b"explicit", _text(actor), _text(version), _text(explicit))
     prefix = _actor_prefix(actor, version)

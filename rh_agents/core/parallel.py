@@ -16,10 +16,12 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rh_agents.core._cut_off import cancellations, is_cut_off
 from rh_agents.core._decision import can_end_again
+from rh_agents.core._frame import Frame, current_frame, root_of
+from rh_agents.core._ledger import Ledger
 from rh_agents.core._members import (
     FUNCTION_ACTOR,
     Member,
@@ -32,9 +34,9 @@ from rh_agents.core._members import (
     starter,
 )
 from rh_agents.core._order import RecordedOrder
+from rh_agents.core._parts import RunParts
 from rh_agents.core._reason import Reason, add_failures
 from rh_agents.core._roster import Roster
-from rh_agents.core._runner import Job
 from rh_agents.core._scheduler import Scheduler
 from rh_agents.core._stops import stop_behind
 from rh_agents.core._stream import ResultStream
@@ -59,7 +61,6 @@ from rh_agents.core.groups import (
     GroupStatus,
     ParallelDisplayMode,
     ParallelEventGroup,
-    ParallelGroupTracker,
 )
 from rh_agents.core.keys import group_key
 from rh_agents.core.policies._checks import at_least, number
@@ -70,12 +71,9 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, describe_error, failure
-from rh_agents.core.scope import Scope, current_scope
+from rh_agents.core.runs import Run
+from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import EventType, ExecutionStatus
-
-if TYPE_CHECKING:
-    from rh_agents.core._ledger import Ledger
-    from rh_agents.core.ports import RunHandle
 
 __all__ = [
     "ErrorStrategy",
@@ -113,7 +111,7 @@ class ParallelExecutionManager:
 
     def __init__(
         self,
-        execution_state: RunHandle,
+        execution_state: Run,
         max_workers: int = 5,
         error_strategy: ErrorStrategy | str = ErrorStrategy.FAIL_SLOW,
         timeout: float | None = None,
@@ -135,11 +133,11 @@ class ParallelExecutionManager:
         self.retry: RetryPolicy | None = RetryPolicy.of(retry)
         self.breaker = breaker
         self.limits: tuple[Limit, ...] = (limits,) if isinstance(limits, Limit) else tuple(limits)
-        self.budget = expect_budget(budget)
+        self.budget: Budget | None = expect_budget(budget)
         self._ledger: Ledger | None = None
         self._lent: AbstractAsyncContextManager[None] | None = None
         self._has_defaults = not (retry is None and item_timeout is None and breaker is None)
-        self._run = execution_state
+        self._run: RunParts = execution_state.parts
         self._ending: GroupEnding | None = None
         self._known_results = 0
         self._told_ending = False
@@ -163,26 +161,26 @@ class ParallelExecutionManager:
             raise UsageError(f"group {self.name!r} has been entered before; make a new one with parallel()")
         run = self._run
         await run.open()
-        current = current_scope.get()
-        scope = current if current is not None and current.run is run else run.root
-        self._scope = scope
+        current = current_frame.get()
+        frame = current if current is not None and current.run is run else root_of(run)
+        self._frame = frame
         self._loop = asyncio.get_running_loop()
-        scope.expect_no_stop(asyncio.current_task())
+        frame.expect_no_stop(asyncio.current_task())
         self._cancellations = cancellations()
         if run.records:
-            number = scope.count(b"group:" + self.name.encode("utf-8", "surrogatepass"))
-            self.group_id: str = group_key(scope.key, self.name, number).hex()[:32]
+            number = frame.count(b"group:" + self.name.encode("utf-8", "surrogatepass"))
+            self.group_id: str = group_key(frame.base, self.name, number).hex()[:32]
         else:
             self.group_id = run.new_id()
-        order = RecordedOrder(run.recorded_order(self.group_id))
-        self._roster = Roster(run, scope, self.name, self.group_id, order)
+        order = RecordedOrder(run.recording.order_of(self.group_id))
+        self._roster = Roster(run, frame, self.name, self.group_id, order)
         self._roster.sealed_by = self._find_ending() if run.records else None
         self._scheduler = Scheduler(
             run,
             self._roster,
             order,
             self.max_workers,
-            make_job=self._make_job,
+            make_frame=self._make_frame,
             started=self._member_started,
             ended=self._member_ended,
             failed=self._halt,
@@ -190,16 +188,18 @@ class ParallelExecutionManager:
             end_again=self._end_again,
         )
         if self.budget is not None:
-            self._ledger = run.open_ledger(self.budget, f"g{self.group_id}", f"the group {self.name}", scope.depth)
-        scope.group_began(self.name, self._roster)
-        run.watch_stop(self._drain)
+            self._ledger = run.budgets.open_part(
+                self.budget, f"g{self.group_id}", f"the group {self.name}", frame.depth
+            )
+        frame.group_began(self.name, self._roster)
+        run.interruption.watch(self._drain)
         self._tracker.status = GroupStatus.RUNNING
         self._tracker.group_id = self.group_id
         self._tracker.about = ParallelEventGroup(
             group_id=self.group_id,
             name=without_secrets(self.name),
-            address=child_address(scope.address, self.name, 0),
-            parent_group_id=scope.group_id,
+            address=child_address(frame.address, self.name, 0),
+            parent_group_id=frame.innermost_group,
             error_strategy=self.error_strategy,
             max_workers=self.max_workers,
         )
@@ -210,9 +210,8 @@ class ParallelExecutionManager:
             raise
         if self._replayed is None and not order.has_members:
             self._start_timer()
-        caller = scope.job
-        if caller is not None and caller.passage is not None:  # whoever waits for members holds no slot meanwhile
-            self._lent = caller.passage.lent()
+        if frame.passage is not None:  # what waits for members holds no slot meanwhile
+            self._lent = frame.passage.lent()
             await self._lent.__aenter__()
         return self
 
@@ -300,7 +299,7 @@ class ParallelExecutionManager:
         if stop is not None:  # nobody is to blame: what runs comes to its end
             self._scheduler.drain(stop)
         else:
-            is_left = isinstance(error, Exception) and not is_cut_off(self._scope.job, error, self._cancellations)
+            is_left = isinstance(error, Exception) and not is_cut_off(self._frame, error, self._cancellations)
             self._halt(cause=EndingCause.LEFT if is_left else None, message=describe_error(error))
         await self._scheduler.join()
         self._find_reason()
@@ -311,15 +310,15 @@ class ParallelExecutionManager:
         self._stop_timer()
         if self._ledger is not None:
             self._ledger.close(self._loop.time())
-        self._run.unwatch_stop(self._drain)
-        self._scope.group_ended(self.name, self._roster)
+        self._run.interruption.unwatch(self._drain)
+        self._frame.group_ended(self.name, self._roster)
         self._tracker.status = status
-        self._run.count_group(self.group)
+        self._run.counter.count_group(self.group)
         if self._ending is None and status is not GroupStatus.COMPLETED:
             self._set_ending(GroupEnding(cause=EndingCause.INTERRUPTED))
         try:
             await self._tell(EventType.GROUP_COMPLETED)
-            await self._run.flush()
+            await self._run.recording.flush()
             await self._acknowledge()
         finally:
             self._stream = None
@@ -416,9 +415,9 @@ class ParallelExecutionManager:
         if not self._is_to_be_told:
             self._raise_reason()
         try:
-            self._run.expect_running()
+            self._run.interruption.expect_running()
         except StopRun as stop:
-            self._scope.tell_stop(stop)
+            self._frame.tell_stop(stop)
             raise
         if self._scheduler.is_halted and not self._is_to_be_told:
             raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
@@ -507,59 +506,65 @@ class ParallelExecutionManager:
 
     # -- members ------------------------------------------------------------------------------------------------------
 
-    def _make_job(self, member: Member) -> Job:
-        run, work, label = self._run, member.work, member.label
-        address = member_address(self._scope.address, self.name, member.index, label)
-        scope = Scope(run, member.base or b"", address, self.group_id)
-        scope.tries = member.tries
+    def _make_frame(self, member: Member) -> Frame:
+        work, label = member.work, member.label
+        address = member_address(self._frame.address, self.name, member.index, label)
+        frame = Frame(self._run, member.base or b"", address, self.group_id)
+        actor = work.actor if isinstance(work, Call) else FUNCTION_ACTOR
+        frame.enter(self._frame, actor, label, member.key, member.tries)
         if isinstance(work, Call):
             try:
-                job = work.job(run, scope, self._scope, label, member.key)
-                work.share(job, member.identities)
+                work.prepare(frame)
+                work.share(frame, member.identities)
             except Exception as error:  # noqa: BLE001 - for instance its input cannot be cached: it alone fails
-                job = Job(run, work.actor, label, scope, self._scope, raising(error), member.key)
+                frame.begin = raising(error)
         else:
-            job = Job(run, FUNCTION_ACTOR, label, scope, self._scope, starter(work), member.key)
+            frame.begin = starter(work)
         if self._has_defaults:
-            job.retry = job.retry or self.retry
-            job.timeout = job.timeout or self.item_timeout
-            job.breaker = job.breaker or self.breaker
+            frame.retry = frame.retry or self.retry
+            frame.timeout = frame.timeout or self.item_timeout
+            frame.breaker = frame.breaker or self.breaker
         if self.limits:
-            job.limits = (*job.limits, *(limit for limit in self.limits if limit not in job.limits))
+            frame.limits = (*frame.limits, *(limit for limit in self.limits if limit not in frame.limits))
         if self._ledger is not None:
-            scope.ledgers = (*scope.ledgers, self._ledger)
+            frame.ledgers = (*frame.ledgers, self._ledger)
         if isinstance(work, Call) and (self.limits or self._ledger is not None):
-            job.estimate = work.estimate
-        job.group_id = self.group_id
-        job.index = member.index
-        job.total = self._roster.total
-        return job
+            frame.estimate = work.estimate
+        frame.group_id = self.group_id
+        frame.index = member.index
+        frame.total = self._roster.total
+        return frame
 
     def _member_started(self, member: Member, now: float) -> None:
         if self._replayed is None:
             self._start_timer()
         self._tracker.count_start(now, now - member.enrolled_at)
 
+    def _is_charged_to(self, place: str) -> bool:
+        """Whether the budget of this part of the run counts what members of the group spend."""
+        ledgers = self._frame.ledgers if self._ledger is None else (self._ledger, *self._frame.ledgers)
+        return any(ledger.place == place for ledger in ledgers)
+
     def _member_ended(self, member: Member, error: BaseException | None) -> None:
         """Count a member that has ended, keep its result, and see what a failure means for the others."""
-        job = member.job
-        assert job is not None
-        result = job.result
-        if job.cleanup_problem:
-            self._reason.note_cleanup(job.scope.address, job.cleanup_problem)
-        if not job.has_begun:
+        frame = member.frame
+        assert frame is not None
+        result = frame.result
+        if frame.cleanup_problem:
+            self._reason.note_cleanup(frame.address, frame.cleanup_problem)
+        if not frame.has_begun:
             close_unstarted(member.work)
         if isinstance(error, StopRun):
             result = None
-            if error.ledger is not None and (error.ledger is self._ledger or error.ledger in self._scope.ledgers):
+            if error.shortfall is not None and self._is_charged_to(error.shortfall.place):
                 self._scheduler.drain(error)  # no other member could begin either
         elif error is not None:
             self._halt(error)
         elif result is None and not (self._scheduler.is_halted or self._scheduler.is_draining):
-            cancelled = CallCancelled(f"{job.name or 'the call'} was cancelled, but not by its group")
-            result = failure(cancelled, None, job.attempts, job.name, job.index, job.scope.address)
+            cancelled = CallCancelled(f"{frame.name or 'the call'} was cancelled, but not by its group")
+            result = failure(cancelled, None, frame.attempts, frame.name, frame.index, frame.address)
         if result is not None or member.is_counted:
-            self._count(job, result)
+            self._count(frame, result)
         if result is None:
             return
         if self._run.records and member.key is not None:
@@ -568,10 +573,10 @@ class ParallelExecutionManager:
         if member.name is not None and not self._scheduler.is_streamed:
             self._names[member.index] = member.name
         if isinstance(member.work, Call):
-            self._run.count_call(member.work.actor.name, result)
+            self._run.counter.count_call(member.work.actor.name, result)
         if result.ok or self._scheduler.is_halted:
             return
-        if member.key is not None and (job.is_recorded or self._replayed is not None):
+        if member.key is not None and (frame.is_recorded or self._replayed is not None):
             self._recovered_failures[member.key] = result
             if self._replayed is None:
                 self._scheduler.note_failure(member.key)
@@ -580,7 +585,7 @@ class ParallelExecutionManager:
 
     def _note_recorded(self, key: bytes, result: ExecutionResult[Any]) -> None:
         """Count what the journal knows, and keep the failure that ended the group before, for it may end it again."""
-        self._known_results += self._run.has_outcome(key)
+        self._known_results += self._run.recording.has_outcome(key)
         if self._replayed is not None and self._replayed.member == key.hex():
             self._recorded_reason = result.error
 
@@ -601,16 +606,16 @@ class ParallelExecutionManager:
         self._scheduler.judged()
         failures, self._recovered_failures = self._recovered_failures, {}
         if len(failures) > 1:
-            order = {key: place for place, key in enumerate(self._run.recorded_order(self.group_id))}
+            order = {key: place for place, key in enumerate(self._run.recording.order_of(self.group_id))}
             failures = dict(sorted(failures.items(), key=lambda item: order.get(item[0], len(order))))
         for key, result in failures.items():
             if not self._scheduler.is_halted:
                 self._judge_one(key, result)
 
-    def _count(self, job: Job, result: ExecutionResult[Any] | None) -> None:
+    def _count(self, frame: Frame, result: ExecutionResult[Any] | None) -> None:
         tracker, seconds = self._tracker, None
-        if job.attempts > 1:
-            tracker.retries += job.attempts - 1
+        if frame.attempts > 1:
+            tracker.retries += frame.attempts - 1
         if result is None or isinstance(result.error, CallCancelled):
             status = ExecutionStatus.CANCELLED
         elif result.is_replayed:
@@ -619,7 +624,7 @@ class ParallelExecutionManager:
         else:
             status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
             seconds = result.execution_time
-        tracker.count_end(status, job.ended_at or self._loop.time(), seconds)
+        tracker.count_end(status, frame.ended_at or self._loop.time(), seconds)
 
     # -- ending early -------------------------------------------------------------------------------------------------
 
@@ -649,21 +654,22 @@ class ParallelExecutionManager:
         if self._replayed is not None:
             self._set_ending(self._replayed)
             return
-        epoch, tries, attempt = self._scope.generation
+        knows = run.recording.recorded.knows
+        epoch, tries, attempt = self._frame.generation
         ending = GroupEnding(
             cause=cause,
-            scope=self._scope.key.hex(),
+            scope=self._frame.base.hex(),
             epoch=epoch,
             tries=tries,
             attempt=attempt,
             enrolled=roster.enrolled,
             total=roster.total(),
-            known=self._known_results + self._scheduler.count_running(run.knows) if run.records else 0,
-            outcomes=len(run.recorded_order(self.group_id)),
+            known=self._known_results + self._scheduler.count_running(knows) if run.records else 0,
+            outcomes=len(run.recording.order_of(self.group_id)),
             member=None if member is None else member.hex(),
             message=message,
             timeout=self.timeout if cause is EndingCause.TIMED_OUT else None,
-            retries_failed=run.retries_failed,
+            retries_failed=run.recording.retries_failed,
         )
         self._set_ending(ending)
         try:
@@ -681,7 +687,7 @@ class ParallelExecutionManager:
         """The program is about to be told that the group has ended: that must be on disk by now."""
         if self._told_ending:
             self._told_ending = False
-            await self._run.acknowledge()
+            await self._run.recording.acknowledge()
 
     # -- ending again -------------------------------------------------------------------------------------------------
 
@@ -693,7 +699,7 @@ class ParallelExecutionManager:
 
     def _find_ending(self) -> GroupEnding | None:
         """How the group ended before and has to end again, see `rh_agents.core._decision`."""
-        ending = self._run.recorded_ending(self.group_id, self._scope.generation)
+        ending = self._run.recording.recorded_ending(self.group_id, self._frame.generation)
         if ending is None:
             return None
         fail_after = self._failure_policy.fail_after
@@ -762,16 +768,16 @@ class ParallelExecutionManager:
     def _drain(self) -> None:
         """The run is being stopped."""
         try:
-            self._run.expect_running()
+            self._run.interruption.expect_running()
         except StopRun as stop:
             self._scheduler.drain(stop)
-        if self._run.is_cut_off:
+        if self._run.interruption.is_cut_off:
             self._halt()
 
     def _raise_stop(self) -> None:
         """Some members have no result because the run is being stopped, or waits for somebody."""
         if self._scheduler.stop is not None:
-            self._scope.tell_stop(self._scheduler.stop)
+            self._frame.tell_stop(self._scheduler.stop)
             raise self._scheduler.stop
 
     def _conclude(self) -> None:

@@ -12,13 +12,12 @@ from rh_agents.core.address import SEPARATOR
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.keys import again_key
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.ports import RecordedEvent, RunInfo
     from rh_agents.core.results import OutcomeHeader
-    from rh_agents.core.scope import Generation
 
 __all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "plan_run"]
 
@@ -281,7 +280,7 @@ class _Fold:
         return Fate.UNKNOWN if key in recorded.unknown else Fate.CONTINUED
 
     def _is_tried_again(self, key: bytes, known: _Known) -> bool:
-        """The rule of the runtime, see `Scope.resolve`."""
+        """The rule of the runtime, see `Frame.resolve`."""
         generation, recorded = self._generation(known.parent), self._recorded
         ending = None if known.group_id is None else self._sealing(known.group_id)
         keeps_cut_off = key not in recorded.dismissed or known.group_id is None or ending is not None

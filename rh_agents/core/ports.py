@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.results import ExecutionResult, Outcome, UnreadOutcome
-from rh_agents.core.types import ExecutionStatus, OnUnknown
+from rh_agents.core.results import Outcome, UnreadOutcome
+from rh_agents.core.types import ExecutionStatus
 
 if TYPE_CHECKING:
-    from rh_agents.core._ledger import Ledger
-    from rh_agents.core._loops import CallsBegun
-    from rh_agents.core._postponed import Postponed
-    from rh_agents.core._runner import Job
-    from rh_agents.core.actors import BaseActor
     from rh_agents.core.errors import StopRun
     from rh_agents.core.events import ExecutionEvent
-    from rh_agents.core.groups import GroupEnding, ParallelEventGroup
-    from rh_agents.core.policies.budget import Budget
-    from rh_agents.core.scope import Generation, Scope
-    from rh_agents.core.usage import Spending
 
 __all__ = [
     "Admitted",
@@ -33,9 +24,9 @@ __all__ = [
     "Question",
     "RateWindow",
     "RecordedEvent",
-    "RunHandle",
     "RunInfo",
     "RunRequest",
+    "StopSignal",
     "Store",
     "Subscriber",
 ]
@@ -433,286 +424,21 @@ class Executor(Protocol):
         ...
 
 
-class RunHandle(Protocol):
-    """What calls and groups need to know of their run."""
-
-    @property
-    def run_id(self) -> str:
-        """The name of the run."""
-        ...
-
-    @property
-    def begun(self) -> CallsBegun:
-        """Counts the calls that begin on its event loop."""
-        ...
-
-    @property
-    def root(self) -> Scope:
-        """The scope of calls that are made by no other call."""
-        ...
-
-    @property
-    def store(self) -> Store | None:
-        """Where the run is recorded."""
-        ...
-
-    @property
-    def spent(self) -> Spending:
-        """What the run has spent, in all its executions."""
-        ...
-
-    @property
-    def deepest(self) -> float:
-        """How deep calls may be nested."""
-        ...
-
-    @property
-    def most_recursion(self) -> float:
-        """How many calls of an agent may be made within one call of the same agent."""
-        ...
-
-    async def ask(self, text: str, schema: Any = None, *, key: str | None = None) -> Any:
-        """Ask a person, and wait for the answer."""
-        ...
-
-    def open_ledger(self, budget: Budget, place: str, name: str, depth: int) -> Ledger:
-        """Begin to count what is spent under the budget of a part of the run, on top of what was spent there before."""
-        ...
-
-    def budget_spent(self, stop: StopRun) -> None:
-        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
-        ...
-
-    async def cached(
-        self,
-        job: Job,
-        same: bytes,
-        make: Callable[[], Awaitable[ExecutionResult[Any]]],
-        use: Callable[[Any], Awaitable[ExecutionResult[Any]]],
-    ) -> ExecutionResult[Any]:
-        """The result that equal calls share, by `use`; or what `make` gives, if there is none."""
-        ...
-
-    @property
-    def records(self) -> bool:
-        """Whether a store was given, so that calls get keys and their outcomes are recorded."""
-        ...
-
-    @property
-    def epoch(self) -> int:
-        """How often the run has been started again after it had ended."""
-        ...
-
-    @property
-    def is_validation(self) -> bool:
-        """Whether recorded calls are only compared, so that nothing with an external effect may be called."""
-        ...
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether anything was recorded of the run before."""
-        ...
-
-    @property
-    def is_observed(self) -> bool:
-        """Whether anybody subscribes to events."""
-        ...
-
-    @property
-    def strict(self) -> bool:
-        """Whether a call that no replay could tell from another one is an error instead of a warning."""
-        ...
-
-    async def open(self) -> None:
-        """Read what is recorded, if that has not been done."""
-        ...
-
-    def now(self) -> float:
-        """The time of day, in seconds since 1970."""
-        ...
-
-    def chance(self) -> float:
-        """A random number in [0, 1)."""
-        ...
-
-    def is_recorded(self, key: bytes, actor: BaseActor) -> bool:
-        """Whether the call of the actor with this key has an outcome that is to be reused."""
-        ...
-
-    async def load(self, key: bytes) -> Outcome:
-        """The outcome of a call that is recorded."""
-        ...
-
-    def load_nowait(self, key: bytes) -> Outcome | None:
-        """The same if it can be had without waiting, else None."""
-        ...
-
-    def has_outcome(self, key: bytes) -> bool:
-        """Whether the call with this key has a recorded outcome, whatever becomes of it."""
-        ...
-
-    def dismissed_keys(self) -> Container[bytes]:
-        """The recorded calls that were cancelled because their group had no more use for them."""
-        ...
-
-    def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
-        """How a group has to end in this generation of the scope around it, because it ended so before; None if it is
-        open.
-        """
-        ...
-
-    @property
-    def keys_generation(self) -> int:
-        """Which generation of keys it has: that of the version of this library that recorded it."""
-        ...
-
-    def report_former_key(self, name: str) -> None:
-        """A call is found under the key that it had then."""
-        ...
-
-    async def report_other_server(self, name: str, version: str, server: str) -> None:
-        """A model is asked at a server that may not be the one whose answers are recorded."""
-        ...
-
-    def knows(self, key: bytes) -> bool:
-        """Whether the call with this key had begun before, or has an outcome."""
-        ...
-
-    async def acknowledge(self) -> None:
-        """Wait until what has been noted is on disk, if that is what outcomes are waited for."""
-        ...
-
-    def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
-        """The number of the event since which the call with this key may have been done, though nothing tells whether.
-
-        Such a call had begun and was cut off: this very try of it, or the one before. None if there is none of these.
-        `base` is the key of its first try, `tries` how often it was made before; 0 asks about this try alone.
-        """
-        ...
-
-    async def decide_unknown(self, actor: BaseActor, address: str, since: int) -> OnUnknown:
-        """What to do about such a call: RETRY or FAIL. A person may have to be asked."""
-        ...
+class StopSignal(Protocol):
+    """Whether a run is being stopped, for whatever waits in it."""
 
     def expect_running(self) -> None:
         """Raise `StopRun` if the run is being stopped, so that nothing new begins."""
         ...
 
-    def call_began(self) -> None:
-        """A call is being made. A run that is stopped waits for it as long as its grace lasts."""
-        ...
-
-    def call_ended(self) -> None:
-        """It is not any more."""
-        ...
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether the run is being stopped, and what is under way has had its grace."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait between two attempts. Raises `StopRun` as soon as the run is being stopped."""
-        ...
-
-    def watch_stop(self, tell: Callable[[], None]) -> None:
+    def watch(self, tell: Callable[[], None]) -> None:
         """Call `tell` when the run is to be stopped, and again when the grace has passed."""
         ...
 
-    def unwatch_stop(self, tell: Callable[[], None]) -> None:
+    def unwatch(self, tell: Callable[[], None]) -> None:
         """Do not call it any more."""
         ...
 
-    async def flush(self) -> None:
-        """Let what was written behind be on disk: a group has ended."""
-        ...
-
-    @property
-    def retries_failed(self) -> bool:
-        """Whether calls are made again that failed in an earlier epoch of the run."""
-        ...
-
-    def is_tried_again(
-        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
-    ) -> bool:
-        """Whether the outcome with this key does not count any more for this generation of the parent.
-
-        It was a failure of an earlier one, or somebody asked for the call to be made again; or, unless `keeps_cut_off`,
-        its group had cut it off, and is open again. `ending` is how its group ends again.
-        """
-        ...
-
-    def attempts_before(self, key: bytes) -> int:
-        """How many attempts of a call without an outcome failed in earlier executions of the run."""
-        ...
-
-    def lost_before(self, key: bytes) -> int:
-        """How many workers a call without an outcome has lost before."""
-        ...
-
-    def recorded_order(self, group_id: str) -> Sequence[bytes]:
-        """The keys of a group's members that have a recorded outcome, in the order in which they ended."""
-        ...
-
-    def new_id(self) -> str:
-        """An id for a group of a run that records nothing."""
-        ...
-
-    def note(self, event: ExecutionEvent[Any]) -> None:
-        """Record an event that nobody waits for, if the run records."""
-        ...
-
-    async def record(
-        self,
-        event: ExecutionEvent[Any],
-        outcome: Outcome | None = None,
-        *,
-        is_urgent: bool = False,
-        postponed: Postponed | None = None,
-    ) -> Outcome | None:
-        """Record an event with the outcome that it reports, if the run records. An urgent one is on disk on return.
-
-        `postponed` takes the cancellations that come meanwhile, see `rh_agents.core._postponed`.
-
-        Returns:
-            The outcome that counts, see `Store.append`; None in a run that records nothing.
-        """
-        ...
-
-    @property
-    def recalls_nowait(self) -> bool:
-        """Whether `recall` has nobody to wait for."""
-        ...
-
-    def recall_nowait(self, event: ExecutionEvent[Any]) -> None:
-        """The same as `recall`, when there is nobody to wait for."""
-        ...
-
-    async def recall(self, event: ExecutionEvent[Any]) -> None:
-        """Tell the history and the subscribers, but not the journal, of an outcome that was recorded before."""
-        ...
-
-    async def publish(self, event: ExecutionEvent[Any]) -> None:
-        """Tell the subscribers."""
-        ...
-
-    def executor(self, actor: BaseActor) -> Executor:
-        """Who runs the handler of this actor, which is not a coroutine function."""
-        ...
-
-    def count_call(self, name: str, result: ExecutionResult[Any]) -> None:
-        """Add a call that has ended to the run's metrics."""
-        ...
-
-    def count_group(self, group: ParallelEventGroup) -> None:
-        """Add or update a group in the run's metrics."""
-        ...
-
-    def start(
-        self, actor: BaseActor, input_data: Any, extra_context: Any, marks: Mapping[str, Any] | None = None
-    ) -> Awaitable[ExecutionResult[Any]]:
-        """A call of the actor that starts when it is awaited, and again at every attempt of a group.
-
-        `marks` are fields that all of its events have.
-        """
+    def budget_spent(self, stop: StopRun) -> None:
+        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
         ...

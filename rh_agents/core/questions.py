@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from rh_agents.core._answers import given_answer
+from rh_agents.core._frame import Frame, current_frame
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import DefinitionError, InputError, StopRun, UsageError
 from rh_agents.core.events import call_event
-from rh_agents.core.ports import Question, RunHandle
+from rh_agents.core.ports import Question
 from rh_agents.core.redaction import redact
-from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.types import Effect, EventType, ExecutionStatus, OnUnknown
 from rh_agents.core.values import learn
-
-if TYPE_CHECKING:
-    from rh_agents.core.execution import ExecutionState
 
 __all__ = ["Answerer", "Asking", "QuestionCall"]
 
@@ -41,10 +39,16 @@ _ID_LENGTH = 12
 
 
 class Asking:
-    """The questions of one execution of a run."""
+    """The questions of one execution of a run.
 
-    def __init__(self, state: ExecutionState) -> None:
-        self._state = state
+    Args:
+        run: the run.
+        on_unknown: what to do with calls that may have been done, for actors that do not say.
+    """
+
+    def __init__(self, run: RunParts, on_unknown: OnUnknown) -> None:
+        self._run = run
+        self._on_unknown = on_unknown
         self._open: dict[str, Question] = {}
         self.answerer: Answerer | None = None
 
@@ -58,19 +62,19 @@ class Asking:
         self._open.clear()
 
     async def answer(self, text: str, adapter: TypeAdapter[Any] | None) -> Any:
-        """The answer to the question that the current scope stands for.
+        """The answer to the question that the current call stands for.
 
         Raises:
             StopRun: there is none, and nobody is there to give one.
             UsageError: there can be none.
         """
-        scope = current_scope.get()
-        assert scope is not None
-        question = await self._ask(scope, text, adapter)
+        frame = current_frame.get()
+        assert frame is not None
+        question = await self._ask(frame, text, adapter)
         problem = question.problem
         if question.answer is not None:
             try:
-                return await self._accept(question, scope, given_answer(question.answer), adapter)
+                return await self._accept(question, frame, given_answer(question.answer), adapter)
             except InputError as error:
                 problem = str(error)
                 await self._reject(question, problem)
@@ -79,11 +83,11 @@ class Asking:
                 given = await self.answerer(_with_problem(question, problem))
                 if given is None:
                     break
-                return await self._accept(question, scope, _as_json(given), adapter)
+                return await self._accept(question, frame, _as_json(given), adapter)
             except InputError as error:
                 problem = str(error)
-            await self._state.sleep(0)  # it may be always wrong, and others want the event loop as well
-        if not self._state.records:
+            await self._run.interruption.sleep(0)  # it may be always wrong, and others want the event loop as well
+        if not self._run.records:
             raise UsageError(
                 f"nobody is there to answer {redact(text)!r}, and a run without a store cannot wait: give it a store, "
                 "or state.set_answerer(...)"
@@ -91,54 +95,67 @@ class Asking:
         self._open[question.id] = question
         raise StopRun(f"waiting for an answer: {redact(text)}", [question.id])
 
-    async def _ask(self, scope: Scope, text: str, adapter: TypeAdapter[Any] | None) -> Question:
-        state = self._state
+    async def _ask(self, frame: Frame, text: str, adapter: TypeAdapter[Any] | None) -> Question:
+        run = self._run
         schema = None if adapter is None else to_json(adapter.json_schema()).decode()
-        again = f"-{scope.tries + 1}" if scope.tries else ""  # somebody wants it to be asked again
-        question_id = scope.key.hex()[:_ID_LENGTH] + again
-        question = Question(state.run_id, question_id, scope.address, redact(text), schema, state.now())
-        journal = state.journal
+        again = f"-{frame.tries + 1}" if frame.tries else ""  # somebody wants it to be asked again
+        question_id = frame.base.hex()[:_ID_LENGTH] + again
+        question = Question(run.run_id, question_id, frame.address, redact(text), schema, run.now())
+        journal = run.recording.journal
         if journal is not None:
             question = await journal.ask(question)
         if question.answer is None:
-            await self._tell(scope, ExecutionStatus.AWAITING, text)
+            await self._tell(frame, ExecutionStatus.AWAITING, text)
         return question
 
-    async def _accept(self, question: Question, scope: Scope, answer: bytes, adapter: TypeAdapter[Any] | None) -> Any:
+    async def _accept(self, question: Question, frame: Frame, answer: bytes, adapter: TypeAdapter[Any] | None) -> Any:
         value = _read(answer, adapter)
         self._open.pop(question.id, None)
-        await self._tell(scope, ExecutionStatus.HUMAN_INTERVENTION, question.answered_by)
+        await self._tell(frame, ExecutionStatus.HUMAN_INTERVENTION, question.answered_by)
         return value
 
     async def _reject(self, question: Question, problem: str) -> None:
-        journal = self._state.journal
+        journal = self._run.recording.journal
         if journal is not None:
             await journal.reject_answer(question.id, problem)
 
-    async def _tell(self, scope: Scope, status: ExecutionStatus, message: str | None) -> None:
-        state = self._state
-        key = scope.key.hex() if state.records else None
+    async def _tell(self, frame: Frame, status: ExecutionStatus, message: str | None) -> None:
+        run = self._run
+        key = frame.base.hex() if run.records else None
         event = call_event(
             QUESTION_ACTOR,
             QUESTION_ACTOR.name,
             status,
-            state.run_id,
-            scope.address,
+            run.run_id,
+            frame.address,
             key,
-            state.now(),
+            run.now(),
             facts={"message": message},
         )
-        await state.record(event, is_urgent=True)
-        await state.publish(event)
+        await run.record(event, is_urgent=True)
+        await run.publish(event)
 
-    async def decide_unknown(self, actor: BaseActor, address: str, occasion: int) -> OnUnknown:
-        """Ask what is to be done with a call that had begun and was cut off; at every occasion anew."""
+    async def decide_unknown(self, actor: BaseActor, address: str, since: int) -> OnUnknown:
+        """What to do about a call that may have been done: RETRY or FAIL.
+
+        Agents that do not say are entered again: it is what is below them that counts.
+        """
+        is_agent = actor.event_type is EventType.AGENT_CALL
+        decision = actor.on_unknown or (OnUnknown.RETRY if is_agent else self._on_unknown)
+        if decision is not OnUnknown.ASK:
+            return decision
+        if not self._run.records and self.answerer is None:
+            return OnUnknown.FAIL  # nobody is there, and without a store nobody can be waited for
+        return await self._ask_about_unknown(actor, address, since)
+
+    async def _ask_about_unknown(self, actor: BaseActor, address: str, occasion: int) -> OnUnknown:
+        """Ask a person, at every occasion anew."""
         text = (
             f"{address or actor.name} had begun when its process ended or it was cut off, and nothing tells "
             "whether it was done. "
             "Make it again (retry), or let it fail (fail)?"
         )
-        decision: OnUnknown = await QuestionCall(text, OnUnknown, self._state, self, f"{address}@{occasion}")
+        decision: OnUnknown = await QuestionCall(text, OnUnknown, self._run, self, f"{address}@{occasion}")
         return OnUnknown.FAIL if decision is OnUnknown.ASK else decision
 
 
@@ -181,7 +198,7 @@ class QuestionCall(Call[Any]):
 
     __slots__ = ("_adapter", "_asking", "_text")
 
-    def __init__(self, text: str, schema: Any, run: RunHandle, asking: Asking, key: str | None = None) -> None:
+    def __init__(self, text: str, schema: Any, run: RunParts, asking: Asking, key: str | None = None) -> None:
         super().__init__(QUESTION_ACTOR, run, key)
         self._text = text
         self._asking = asking
@@ -198,6 +215,6 @@ class QuestionCall(Call[Any]):
         """A question is its text; with another text it is another one."""
         return CanonicalInput(self._text)
 
-    def begin(self, run: RunHandle) -> Awaitable[Any]:
+    def begin(self, run: RunParts) -> Awaitable[Any]:
         """Ask, or find the answer."""
         return self._asking.answer(self._text, self._adapter)

@@ -12,14 +12,13 @@ from rh_agents.core.address import SEPARATOR
 from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.keys import again_key
-from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus, Generation
 from rh_agents.core.usage import Spending, Usage
 
 if TYPE_CHECKING:
     from rh_agents.core.actors import BaseActor
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.results import OutcomeHeader
-    from rh_agents.core.scope import Generation
 
 __all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
 
@@ -211,7 +210,7 @@ class RecordedCalls:
         ending: GroupEnding | None = None,
     ) -> bool:
         """Whether the outcome of a key does not count any more for the parent's execution `generation`, so that the
-        next key of the call's chain decides (see `Scope.resolve`).
+        next key of the call's chain decides (see `Frame.resolve`).
 
         The newest outcome of a chain counts, whichever epoch made it and however the run is started: what was made
         again is never given as it was before. A failure of an earlier attempt of the parent is always left behind, one

@@ -9,9 +9,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rh_agents.core._foreign import text_of
 from rh_agents.core._trusted import trusted
-from rh_agents.core.errors import RecordedError, RhAgentsError
+from rh_agents.core.base_errors import RecordedError, RhAgentsError
 from rh_agents.core.redaction import redact
-from rh_agents.core.scope import Generation
+from rh_agents.core.types import Generation
 from rh_agents.core.usage import Usage
 
 __all__ = ["ExecutionResult", "Outcome", "OutcomeHeader", "UnreadOutcome", "describe_error"]

@@ -2,7 +2,29 @@
 
 from enum import StrEnum
 
-__all__ = ["CacheScope", "Durability", "Effect", "Engine", "EventType", "ExecutionStatus", "OnUnknown", "ReplayMode"]
+__all__ = [
+    "CacheScope",
+    "Durability",
+    "Effect",
+    "Engine",
+    "EventType",
+    "ExecutionStatus",
+    "Generation",
+    "OnUnknown",
+    "ReplayMode",
+    "every_generation",
+]
+
+Generation = tuple[int, int, int]
+"""Which execution of a call's body: the epoch of its run, how often the call was made again, its attempt."""
+
+_LAST = 2**31 - 1
+"""More tries and attempts than there will be; it fits into four bytes."""
+
+
+def every_generation(epoch: int) -> Generation:
+    """Stands for all executions of a body in an epoch: what was made in it counts for each of them."""
+    return (epoch, _LAST, _LAST)
 
 
 class EventType(StrEnum):

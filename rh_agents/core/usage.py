@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
-__all__ = ["Listing", "Price", "Spending", "Usage", "listing_of", "set_listings"]
+__all__ = ["Listing", "Price", "Shortfall", "Spending", "Usage", "listing_of", "set_listings"]
 
 _PER = 1_000_000
 
@@ -177,6 +177,23 @@ class Spending:
         largest = sorted(self.by_actor.items(), key=lambda item: (-item[1].cost, -item[1].tokens, item[0]))
         shares = [f"{name} {_amount(usage)}" for name, usage in largest[:5]]
         return ", ".join(parts) + (f" ({'; '.join(shares)})" if shares else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Which budget does not suffice for another call.
+
+    Attributes:
+        place: the key of the part of the run that it is for, in hexadecimal; "" is the run itself.
+        name: that part for people.
+        field: the field of the `Budget`, such as "cost".
+        spent: what has been spent under it. It counts on, while what is under way comes to its end.
+    """
+
+    place: str
+    name: str
+    field: str
+    spent: Spending
 
 
 def _amount(usage: Usage) -> str:

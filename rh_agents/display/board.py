@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rh_agents.core.groups import ParallelGroupTracker
+from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 

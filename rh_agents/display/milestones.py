@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rh_agents.core.groups import ParallelGroupTracker
+from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.display.board import known_total
 
 __all__ = ["Milestones"]

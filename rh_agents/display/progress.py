@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from rh_agents.core.groups import ParallelDisplayMode, ParallelGroupTracker
+from rh_agents.core.groups import ParallelDisplayMode
+from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.board import Board, known_total
 from rh_agents.display.lines import event_line

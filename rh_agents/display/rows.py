@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from rh_agents.core.groups import GroupStatus, ParallelGroupTracker, RunningItem
+from rh_agents.core.groups import GroupStatus
+from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
 from rh_agents.display.board import Board, Spent, known_total
 from rh_agents.display.text import amount, crop, duration, frequency, harmless, whole_seconds, width_of
 

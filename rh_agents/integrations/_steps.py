@@ -13,14 +13,14 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from rh_agents.core._flow import report_usage
+from rh_agents.core._frame import current_frame
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import LLM, BaseActor, Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat._asking import report_unbounded
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, tokens_in
 from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import UnstorableError
-from rh_agents.core.ports import RunHandle
-from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Listing, Price, Usage, listing_of
 from rh_agents.core.values import encode
 
@@ -136,7 +136,7 @@ class Step(Call[Any]):
         """What a question to a model will use at most."""
         return self.actor.estimate(self._about) if isinstance(self.actor, _ForeignModel) else None
 
-    def begin(self, run: RunHandle) -> Awaitable[Any]:
+    def begin(self, run: RunParts) -> Awaitable[Any]:
         """Do it."""
         return self._ask_and_count(self.actor) if isinstance(self.actor, _ForeignModel) else self._make()
 
@@ -156,9 +156,8 @@ class Step(Call[Any]):
 
 def _tokens_so_far() -> int:
     """What the call under way has used so far."""
-    scope = current_scope.get()
-    job = None if scope is None else scope.job
-    return 0 if job is None or job.usage is None else job.usage.tokens
+    frame = current_frame.get()
+    return 0 if frame is None or frame.usage is None else frame.usage.tokens
 
 
 def is_storable(value: Any) -> bool:

@@ -37,6 +37,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from rh_agents.core._frame import Frame, current_frame
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
@@ -52,8 +54,6 @@ from rh_agents.core.errors import (
     UnreadableAnswer,
 )
 from rh_agents.core.keys import child_key, idempotency_key
-from rh_agents.core.ports import RunHandle
-from rh_agents.core.scope import Scope, current_scope
 from rh_agents.core.usage import Usage
 from rh_agents.llms._batch_api import BatchApi, BatchState, HasBatches, Marks
 from rh_agents.llms._batch_finding import LOOKED_AT, KnownBatches
@@ -95,14 +95,14 @@ class _Record(Call[dict[str, str]]):
         """The request, and which attempt it is: another one is another request."""
         return CanonicalInput(self._about)
 
-    def begin(self, run: RunHandle) -> Awaitable[dict[str, str]]:
+    def begin(self, run: RunParts) -> Awaitable[dict[str, str]]:
         """Do it."""
         return self._make()
 
-    def is_recorded(self, scope: Scope) -> bool:
+    def is_recorded(self, frame: Frame) -> bool:
         """Whether it has been done, in this execution of the run or in an earlier one."""
-        key = child_key(scope.key, "", self.identity(), 0)
-        return scope.run.records and scope.run.is_recorded(key, self.actor)
+        key = child_key(frame.base, "", self.identity(), 0)
+        return frame.run.records and frame.run.recording.is_recorded(key, is_external=self.actor.is_external)
 
 
 @dataclass
@@ -118,7 +118,7 @@ class _Gathering:
     """
 
     api: BatchApi
-    run: RunHandle
+    run: RunParts
     mark: str
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
     size: int = 0
@@ -197,34 +197,34 @@ class Batches:
         assert isinstance(model, HasBatches)
         api = model.batch_api()
         assert api is not None
-        scope = current_scope.get()
-        assert scope is not None
+        frame = current_frame.get()
+        assert frame is not None
         handover = _Handover(api, api.body(request))
-        place = await _left_behind(scope, handover.body)
+        place = await _left_behind(frame, handover.body)
         was_left = place is not None
         if place is None:
-            place = await self._submitted(scope, handover)
+            place = await self._submitted(frame, handover)
         elif not place["batch"]:
             handover = replace(handover, id=place["request"], in_doubt=True)
-            place = await self._submitted(scope, handover)
+            place = await self._submitted(frame, handover)
         else:  # from now on this attempt has it
             place = await _Record(
-                _SUBMIT, [handover.body, scope.tries, scope.attempt], functools.partial(_given, place)
+                _SUBMIT, [handover.body, frame.tries, frame.attempt], functools.partial(_given, place)
             )
         while True:
-            found = await _unless_stopped(scope.run, self._answers_of(api, place["batch"]).line(place["request"]))
+            found = await _unless_stopped(frame.run, self._answers_of(api, place["batch"]).line(place["request"]))
             if isinstance(found, dict):
                 return _read(api, found, model, request)
             if _is_not_to_blame(found, place["request"]):
-                await self._when_there_is_room(scope.run, api, found)
-                place = await self._enter(scope.run, _Handover(api, handover.body, place["request"], in_doubt=True))
+                await self._when_there_is_room(frame.run, api, found)
+                place = await self._enter(frame.run, _Handover(api, handover.body, place["request"], in_doubt=True))
                 continue
             if found.error is not None:
                 if was_left and found.error.status == _NOT_FOUND:
                     was_left = False
-                    place = await self._submitted(scope, replace(handover, id="", in_doubt=False))
+                    place = await self._submitted(frame, replace(handover, id="", in_doubt=False))
                     continue
-                await _leave(scope, handover.body, place)
+                await _leave(frame, handover.body, place)
             raise _error_of(found, place, api.name, lambda: model.unanswered(request))
 
     def _answers_of(self, api: BatchApi, batch: str) -> Answers:
@@ -236,28 +236,28 @@ class Batches:
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
-    async def _submitted(self, scope: Scope, handover: _Handover) -> dict[str, str]:
+    async def _submitted(self, frame: Frame, handover: _Handover) -> dict[str, str]:
         """Where the answer will be, recorded: the batch, and the id of the request in it."""
-        about = [handover.body, scope.tries, scope.attempt]
+        about = [handover.body, frame.tries, frame.attempt]
         try:
             return await _Record(_SUBMIT, about, lambda: self._hand_over(handover))
         except ModelError:
             if handover.in_doubt:
-                await _leave(scope, handover.body, {"batch": "", "request": handover.id})
+                await _leave(frame, handover.body, {"batch": "", "request": handover.id})
             raise
 
     async def _hand_over(self, handover: _Handover) -> dict[str, str]:
-        scope = current_scope.get()
-        assert scope is not None
-        run = scope.run
-        await run.acknowledge()  # from now on a crash leaves a trace of it
-        if scope.job is not None and scope.job.may_be_done:
+        frame = current_frame.get()
+        assert frame is not None
+        run = frame.run
+        await run.recording.acknowledge()  # from now on a crash leaves a trace of it
+        if frame.may_be_done:
             handover.in_doubt = True
         if not handover.id and run.records:
-            handover.id = _id(idempotency_key(run.run_id, scope.key), handover.body)
+            handover.id = _id(idempotency_key(run.run_id, frame.base), handover.body)
         return await self._enter(run, handover)
 
-    async def _enter(self, run: RunHandle, handover: _Handover) -> dict[str, str]:
+    async def _enter(self, run: RunParts, handover: _Handover) -> dict[str, str]:
         """Let a request be part of the next batch, and wait until that has been submitted."""
         gathering = self._gathering_for(run, handover)
         if not handover.id:
@@ -271,7 +271,7 @@ class Batches:
             handover.in_doubt |= gathering.in_doubt
         return {"batch": places[handover.id], "request": handover.id}
 
-    def _gathering_for(self, run: RunHandle, handover: _Handover) -> _Gathering:
+    def _gathering_for(self, run: RunParts, handover: _Handover) -> _Gathering:
         api = handover.api
         mark = sha256(run.run_id.encode()).hexdigest()[:32] if run.records else ""
         whose = (api.account, mark)
@@ -351,7 +351,7 @@ class Batches:
 
     # -- too much at a time -------------------------------------------------------------------------------------------
 
-    async def _when_there_is_room(self, run: RunHandle, api: BatchApi, absent: Absent) -> None:
+    async def _when_there_is_room(self, run: RunParts, api: BatchApi, absent: Absent) -> None:
         """Wait until a batch may be submitted again that came when too much was waiting already."""
         state = absent.state
         if state is None or not state.is_crowded:
@@ -440,22 +440,22 @@ def _mark(ids: Any) -> str:
     return sha256("".join(sorted(ids)).encode()).hexdigest()
 
 
-async def _left_behind(scope: Scope, body: dict[str, Any]) -> dict[str, str] | None:
+async def _left_behind(frame: Frame, body: dict[str, Any]) -> dict[str, str] | None:
     """Where an earlier attempt of the call may have left an answer that it could not fetch."""
-    if not (scope.run.records and (scope.tries or scope.attempt > 1)):
+    if not (frame.run.records and (frame.tries or frame.attempt > 1)):
         return None
-    retry = None if scope.job is None else scope.job.retry
-    most = max(_ATTEMPTS, scope.attempt, 0 if retry is None else retry.max_attempts)
-    for tries in range(scope.tries, -1, -1):
-        last = scope.attempt - 1 if tries == scope.tries else most
+    retry = frame.retry
+    most = max(_ATTEMPTS, frame.attempt, 0 if retry is None else retry.max_attempts)
+    for tries in range(frame.tries, -1, -1):
+        last = frame.attempt - 1 if tries == frame.tries else most
         for attempt in range(last, 0, -1):
             left = _Record(_LEAVE, [body, tries, attempt], _nowhere)
-            if left.is_recorded(scope):
+            if left.is_recorded(frame):
                 return await left
             left.discard()
             submitted = _Record(_SUBMIT, [body, tries, attempt], _nowhere)
             submitted.discard()
-            if submitted.is_recorded(scope):
+            if submitted.is_recorded(frame):
                 return None  # its batch was read, and what it said was not good enough
     return None
 
@@ -464,18 +464,18 @@ async def _nowhere() -> dict[str, str]:
     raise PermanentModelError("what is recorded is not made again")
 
 
-async def _leave(scope: Scope, body: dict[str, Any], place: dict[str, str]) -> None:
+async def _leave(frame: Frame, body: dict[str, Any], place: dict[str, str]) -> None:
     """Let the next attempt of the call know where its answer may be."""
 
-    if scope.run.records:
-        await _Record(_LEAVE, [body, scope.tries, scope.attempt], functools.partial(_given, place))
+    if frame.run.records:
+        await _Record(_LEAVE, [body, frame.tries, frame.attempt], functools.partial(_given, place))
 
 
 async def _given(place: dict[str, str]) -> dict[str, str]:
     return place
 
 
-async def _beginning(run: RunHandle) -> float:
+async def _beginning(run: RunParts) -> float:
     """When the run was begun, in seconds since 1970."""
     info = None if run.store is None else await run.store.find_run(run.run_id)
     return run.now() if info is None else info.created_at
@@ -485,7 +485,7 @@ async def _shielded(future: asyncio.Future[T]) -> T:
     return await asyncio.shield(future)
 
 
-async def _unless_stopped(run: RunHandle, work: Coroutine[Any, Any, T]) -> T:
+async def _unless_stopped(run: RunParts, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives, unless the run is stopped: the batch goes on all the same, and is found again.
 
     Raises:
@@ -498,14 +498,14 @@ async def _unless_stopped(run: RunHandle, work: Coroutine[Any, Any, T]) -> T:
         if not stopped.done():
             stopped.set_result(None)
 
-    run.watch_stop(stop)
+    run.interruption.watch(stop)
     try:
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            run.expect_running()
+            run.interruption.expect_running()
         return await task
     finally:
-        run.unwatch_stop(stop)
+        run.interruption.unwatch(stop)
         if not task.done():
             task.cancel()
 

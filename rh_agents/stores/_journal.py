@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import ExecutionEvent
@@ -18,6 +18,7 @@ from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import encode_large, is_large
 from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
+from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
 from rh_agents.stores._rows import (
     LARGEST_INLINE,
@@ -29,9 +30,6 @@ from rh_agents.stores._rows import (
     stored_outcome,
 )
 from rh_agents.stores._writer import Delivery, again
-
-if TYPE_CHECKING:
-    from rh_agents.stores._store import SqlStore
 
 __all__ = ["SqlJournal"]
 
@@ -49,14 +47,14 @@ class SqlJournal:
     """A run that is open for one owner. It belongs to the event loop on which it was opened.
 
     Args:
-        store: where the run is; it stays open as long as the journal is in use.
+        engine: where the run is; it stays open as long as the journal is in use.
         row: the run's row as it is now that it is ours.
         info: the run as it was before.
         recorded: what was recorded before.
         opening: the sign by which this process knows that it still has the run.
     """
 
-    def __init__(self, store: SqlStore, row: RunRow, info: RunInfo, recorded: RecordedCalls, opening: str) -> None:
+    def __init__(self, engine: Engine, row: RunRow, info: RunInfo, recorded: RecordedCalls, opening: str) -> None:
         self.info: RunInfo = info
         self.recorded: RecordedCalls = recorded
         self.stop_requested: str | None = None
@@ -65,8 +63,8 @@ class SqlJournal:
         self.lease: float = row.lease
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.opening: str = opening
-        self._store = store
-        self._writer = store.writer
+        self._engine = engine
+        self._writer = engine.writer
         self._sequence = row.last_sequence
         self._events: list[EventRow] = []
         self._outcomes: list[OutcomeRow] = []
@@ -80,7 +78,7 @@ class SqlJournal:
         self._broken: StoreError | None = None
         self._tell_of_stop: Callable[[str], None] | None = None
         # No cycle: who forgets a journal lets go of it.
-        self._begin_to_read = partial(_begin_to_read, store, row.number, info.run_id)
+        self._begin_to_read = partial(_begin_to_read, engine, row.number, info.run_id)
         self._read_ahead = ReadAhead(self._begin_to_read)
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -128,7 +126,7 @@ class SqlJournal:
         """The text of an outcome; of a large one it is made beside the event loop."""
         if outcome.error is not None or not is_large(outcome.value):
             return encode_outcome(outcome)
-        data = await self._store.in_thread(encode_large, outcome.value)
+        data = await self._engine.in_thread(encode_large, outcome.value)
         self._expect_mine()
         return data
 
@@ -186,7 +184,7 @@ class SqlJournal:
     async def _kept(self, data: bytes) -> str:
         """The digest of a large value that is kept now, in a thread of its own: nobody's commit waits for it."""
         try:
-            return await self._store.in_thread(self._store.artifacts.put, data)
+            return await self._engine.in_thread(self._engine.artifacts.put, data)
         except StoreError as error:
             raise again(self._break(error)) from error
 
@@ -264,10 +262,10 @@ class SqlJournal:
         if found is None:
             found = await self._read_ahead.wait_for(sequence)
         if found is None:
-            raise self._store.missing(self.info.run_id, f"the outcome of event {sequence}")
+            raise self._engine.missing(self.info.run_id, f"the outcome of event {sequence}")
         row = found.row
         if row.artifact is not None:
-            return await self._store.in_thread(self._revived_artifact, found)
+            return await self._engine.in_thread(self._revived_artifact, found)
         return self._revived(found, row.value)
 
     def load_nowait(self, key: bytes) -> Outcome | None:
@@ -285,13 +283,13 @@ class SqlJournal:
         return self._revived(found, found.row.value)
 
     def _revived_artifact(self, stored: StoredOutcome) -> Outcome:
-        return self._revived(stored, read_artifact(self._store.artifacts, stored.row))
+        return self._revived(stored, read_artifact(self._engine.artifacts, stored.row))
 
     def _revived(self, stored: StoredOutcome, data: bytes | None) -> Outcome:
         try:
             return outcome_of(stored, data)
         except Exception as error:
-            raise self._store.unreadable(self.info.run_id, stored.row.sequence, error) from error
+            raise self._engine.unreadable(self.info.run_id, stored.row.sequence, error) from error
 
     async def _earlier(self, key: bytes) -> Outcome:
         """The outcome that was recorded first for a key, as soon as it is on disk."""
@@ -313,9 +311,9 @@ class SqlJournal:
         sequence = self.recorded.finished[key]
         found = self._begin_to_read(sequence - 1, 1).result()
         if not found or found[0].row.sequence != sequence:
-            raise self._store.missing(self.info.run_id, f"the outcome of event {sequence}")
+            raise self._engine.missing(self.info.run_id, f"the outcome of event {sequence}")
         row = found[0].row
-        data = row.value if row.artifact is None else read_artifact(self._store.artifacts, row)
+        data = row.value if row.artifact is None else read_artifact(self._engine.artifacts, row)
         return self._revived(found[0], data)
 
     # -- people -------------------------------------------------------------------------------------------------------
@@ -330,12 +328,12 @@ class SqlJournal:
                 raise again(self._break(self._lost()))
             found = await self._question(question.id)
         if found is None:
-            raise self._store.missing(self.info.run_id, f"question {question.id!r}")
+            raise self._engine.missing(self.info.run_id, f"question {question.id!r}")
         return found
 
     async def _question(self, question_id: str) -> Question | None:
         number, run_id = self.number, self.info.run_id
-        return await self._store.read(lambda session: session.question(number, run_id, question_id))
+        return await self._engine.read(lambda session: session.question(number, run_id, question_id))
 
     async def reject_answer(self, question_id: str, problem: str) -> None:
         """Open the question again."""
@@ -386,16 +384,16 @@ class SqlJournal:
             await self._let_go()
             raise
         closed = StoreError(f"run {self.info.run_id!r} has been closed here")
-        number, fence, now = self.number, self.fence, self._store.clock()
+        number, fence, now = self.number, self.fence, self._engine.clock()
         self._break(closed)
-        self._store.forget(self)
+        self._engine.forget(self, self.opening)
         if not await self._writer.done(lambda session: session.release(number, fence, status.value, reason, now)):
             raise self._lost()
 
     async def _let_go(self) -> None:
         """Leave a run whose journal is broken to the next owner, if that is possible."""
-        if self._store.forget(self):
-            await self._store.release(self.number, self.fence)
+        if self._engine.forget(self, self.opening):
+            await self._engine.release(self.number, self.fence)
 
     async def leave(self) -> None:
         """The store is closed: write what waits, and let go of the run without saying how it stands."""
@@ -438,5 +436,5 @@ class SqlJournal:
             raise again(self._broken)
 
 
-def _begin_to_read(store: SqlStore, number: int, run_id: str, after: int, limit: int) -> Future[list[StoredOutcome]]:
-    return store.begin_to_read(lambda session: session.outcomes(number, run_id, after, limit))
+def _begin_to_read(engine: Engine, number: int, run_id: str, after: int, limit: int) -> Future[list[StoredOutcome]]:
+    return engine.begin_to_read(lambda session: session.outcomes(number, run_id, after, limit))

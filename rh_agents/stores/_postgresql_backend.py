@@ -39,6 +39,7 @@ from rh_agents.stores._checksums import (
     ticket_checksum,
 )
 from rh_agents.stores._files import checked_mode, read_mode
+from rh_agents.stores._opening_artifacts import open_artifacts
 from rh_agents.stores._postgresql_artifacts import TableArtifacts
 from rh_agents.stores._postgresql_driver import Array, Database, from_text, plain_text, read_url
 from rh_agents.stores._postgresql_migration import CHECKSUMS, Sealing
@@ -50,7 +51,7 @@ from rh_agents.stores._verified import (
     checksums_of_run,
 )
 from rh_agents.stores._windows import damaged_windows, held_until, refusal, tickets_since
-from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
+from rh_agents.stores.artifacts import ArtifactStore
 
 __all__ = ["PostgresqlBackend"]
 

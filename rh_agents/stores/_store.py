@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -34,20 +33,19 @@ from rh_agents.stores._backend import (
 )
 from rh_agents.stores._checking import check
 from rh_agents.stores._copying import copied
+from rh_agents.stores._engine import Engine, Readers, own_runs, releasing
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
 from rh_agents.stores._rows import charge_of, edit, ending_of, event_of, header_of, outcome_of, read_artifact
-from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged, with_outcomes
-from rh_agents.stores._writer import Writer, result_of
-from rh_agents.stores.artifacts import ArtifactStore, sweep
+from rh_agents.stores._verified import VerifiedReading, damaged, with_outcomes
+from rh_agents.stores._writer import result_of
+from rh_agents.stores.artifacts import sweep
 
 __all__ = ["SqlStore"]
 
 T = TypeVar("T")
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-_READERS = 4
-"""Threads that read, each with a connection of its own."""
 _CHUNK = 256
 """Events or outcomes that are read at a time; for people, so that the first ones come soon."""
 _FOLD_CHUNK = 8192
@@ -56,9 +54,6 @@ _FOLLOW_EVERY = 0.05
 """Seconds between two looks whether somebody has written."""
 _LOOKS = 20
 """After so many a follower sees whether the owner has died."""
-
-_own_runs: weakref.WeakValueDictionary[str, SqlJournal | _Opening] = weakref.WeakValueDictionary()
-"""The journals that are open in this process, by `Process.opening`."""
 
 
 class SqlStore:
@@ -70,15 +65,11 @@ class SqlStore:
     """
 
     def __init__(self, backend: Backend, *, clock: Clock = time.time) -> None:
-        self.clock: Clock = clock
-        self.artifacts: ArtifactStore = backend.artifacts
-        self.writer: Writer = Writer(backend, clock)
+        self.engine: Engine = Engine(backend, clock)
         self._backend = backend
-        self._readers = _Readers(backend)
         self._journals: weakref.WeakSet[SqlJournal] = weakref.WeakSet()
         self._is_closed = False
         self._is_ready = False
-        self._stop = weakref.finalize(self, self.writer.stop)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._backend.name!r})"
@@ -92,25 +83,25 @@ class SqlStore:
         before, row = await self._claim(request, opening.process)
         try:
             opening.is_of(row)
-            self.writer.hold(opening)
-            recorded = await self.read(lambda session: _fold(session, row))
+            self.engine.writer.hold(opening)
+            recorded = await self.engine.read(lambda session: _fold(session, row))
             info = dataclasses.replace(before.info, epoch=row.epoch)
-            journal = SqlJournal(self, row, info, recorded, opening.process.opening)
+            journal = SqlJournal(self.engine, row, info, recorded, opening.process.opening)
         except BaseException:
-            self.writer.drop(row.number, row.fence)
+            self.engine.writer.drop(row.number, row.fence)
             self._release_later(row)
             raise
-        self.writer.hold(journal)
-        _own_runs[journal.opening] = journal
+        self.engine.writer.hold(journal)
+        own_runs[journal.opening] = journal
         self._journals.add(journal)
         return journal
 
     async def _claim(self, request: RunRequest, process: Process) -> tuple[RunRow, RunRow]:
         """Get hold of a run; returns its row as it was, and as it is now."""
         while True:
-            before = await self.read(lambda session: session.find_run(request.run_id))
+            before = await self.engine.read(lambda session: session.find_run(request.run_id))
             if before is None:
-                before = RunRow(0, request.run_id, ExecutionStatus.PENDING, created_at=self.clock())
+                before = RunRow(0, request.run_id, ExecutionStatus.PENDING, created_at=self.engine.clock())
                 row = await self._created(self._opened(before, request, process))
             else:
                 await self._expect_free(before)
@@ -120,7 +111,7 @@ class SqlStore:
 
     def _opened(self, before: RunRow, request: RunRequest, process: Process) -> RunRow:
         """The row of a run that is opened."""
-        now = self.clock()
+        now = self.engine.clock()
         return dataclasses.replace(
             before,
             status=ExecutionStatus.STARTED.value,
@@ -156,13 +147,15 @@ class SqlStore:
 
     def _release_later(self, row: RunRow) -> None:
         with suppress(StoreError):
-            self.writer.do(_releasing(row.number, row.fence))
+            self.engine.writer.do(releasing(row.number, row.fence))
 
     async def _created(self, new: RunRow) -> RunRow | None:
-        return await self._claimed(self.writer.do(lambda session: session.create(new)))
+        return await self._claimed(self.engine.writer.do(lambda session: session.create(new)))
 
     async def _replaced(self, expected: RunRow, new: RunRow) -> RunRow | None:
-        return await self._claimed(self.writer.do(lambda session: new if session.replace(expected, new) else None))
+        return await self._claimed(
+            self.engine.writer.do(lambda session: new if session.replace(expected, new) else None)
+        )
 
     async def _expect_free(self, row: RunRow) -> None:
         """Wait until it is certain that nobody executes a run, if that is likely.
@@ -180,7 +173,7 @@ class SqlStore:
         end = loop.time() + row.lease
         while loop.time() < end:
             await asyncio.sleep(min(max(row.lease / 10, 0.01), 1.0))
-            now = await self.read(lambda session: session.find_run(row.run_id))
+            now = await self.engine.read(lambda session: session.find_run(row.run_id))
             if now is None or now.owner is None:
                 return
             if (now.number, now.fence, now.heartbeat) != (row.number, row.fence, row.heartbeat):
@@ -188,7 +181,7 @@ class SqlStore:
 
     def _is_fresh(self, row: RunRow) -> bool:
         """Whether the owner gave a sign of life within its lease, as far as clocks can be compared."""
-        return 0.0 <= self.clock() - row.heartbeat_at < row.lease
+        return 0.0 <= self.engine.clock() - row.heartbeat_at < row.lease
 
     def _is_held(self, row: RunRow) -> bool:
         """Whether somebody executes the run, as far as is known."""
@@ -197,20 +190,10 @@ class SqlStore:
     def _info(self, row: RunRow) -> RunInfo:
         return row.info if self._is_held(row) else dataclasses.replace(row.info, owner=None)
 
-    def forget(self, journal: SqlJournal) -> bool:
-        """A journal is done with its run; False if that was known."""
-        self.writer.drop(journal.number, journal.fence)
-        return _own_runs.pop(journal.opening, None) is not None
-
-    async def release(self, number: int, fence: int) -> None:
-        """Let go of a run if that is possible, leaving its status as it is."""
-        with suppress(StoreError):  # then somebody else takes it over when the lease has expired
-            await self.writer.done(_releasing(number, fence))
-
     async def find_run(self, run_id: str) -> RunInfo | None:
         """The run of this name, if there is one."""
         await self._get_ready()
-        row = await self.read(lambda session: session.find_run(run_id))
+        row = await self.engine.read(lambda session: session.find_run(run_id))
         return None if row is None else self._info(row)
 
     async def runs(
@@ -219,7 +202,7 @@ class SqlStore:
         """The runs that fit, newest first."""
         await self._get_ready()
         wanted = None if status is None else status.value
-        rows = await self.read(lambda session: session.runs(wanted, tag, updated_before))
+        rows = await self.engine.read(lambda session: session.runs(wanted, tag, updated_before))
         return [self._info(row) for row in rows]
 
     # -- journals -----------------------------------------------------------------------------------------------------
@@ -230,19 +213,19 @@ class SqlStore:
         """The journal of a run in its order, from after the place `after`."""
         await self._get_ready()
         number = (await self._found(run_id)).number
-        changes = _Changes(self._readers) if follow else None
+        changes = _Changes(self.engine.readers) if follow else None
         try:
             while True:
                 # Looked at before the events are read: what the owner wrote before it let go is among them.
                 run = await self._found(run_id)
                 may_grow = follow and self._is_held(run)
-                chunk = await self.read(partial(self._events, number, run_id, after, values))
+                chunk = await self.engine.read(partial(self._events, number, run_id, after, values))
                 for event in chunk:
                     yield event
                 if chunk:
                     after = chunk[-1].sequence
                 elif after < run.last_sequence:
-                    raise self.missing(run_id, f"event {after + 1}")
+                    raise self.engine.missing(run_id, f"event {after + 1}")
                 elif changes is None or not may_grow:
                     return
                 else:
@@ -264,11 +247,11 @@ class SqlStore:
             data = self._data(stored.outcome) if values and stored.outcome is not None else None
             return event_of(stored, data, run_id)
         except Exception as error:
-            raise self.unreadable(run_id, stored.row.sequence, error) from error
+            raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 
     def _data(self, row: OutcomeRow) -> bytes | None:
         """The value of an outcome, from wherever it is."""
-        return row.value if row.artifact is None else read_artifact(self.artifacts, row)
+        return row.value if row.artifact is None else read_artifact(self.engine.artifacts, row)
 
     async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
@@ -286,7 +269,7 @@ class SqlStore:
         run = await self._found(run_id)
         after = count = 0
         while True:
-            chunk = await self.read(partial(_made, make, run.number, run_id, after))
+            chunk = await self.engine.read(partial(_made, make, run.number, run_id, after))
             for sequence, outcome in chunk:
                 yield outcome
                 after = sequence
@@ -294,25 +277,16 @@ class SqlStore:
             if len(chunk) < _CHUNK:
                 break
         if count < run.outcomes:  # it may be more by now
-            raise self.missing(run_id, f"one of {run.outcomes} outcomes")
+            raise self.engine.missing(run_id, f"one of {run.outcomes} outcomes")
 
     def _outcome(self, run_id: str, stored: StoredOutcome, *, unknown_ok: bool = False) -> Outcome:
         try:
             return outcome_of(stored, self._data(stored.row), unknown_ok=unknown_ok)
         except Exception as error:
-            raise self.unreadable(run_id, stored.row.sequence, error) from error
+            raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 
     def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
         return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored))
-
-    def unreadable(self, run_id: str, sequence: int, error: Exception) -> StoreError:
-        """The error that says of which event the value cannot be read, though its row is as it was written."""
-        why = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
-        return StoreError(f"{self._backend.name}: event {sequence} of run {run_id!r}: {why}")
-
-    def missing(self, run_id: str, what: str) -> StoreError:
-        """The error that says that a row is not there."""
-        return StoreError(f"{self._backend.name}: {what} of run {run_id!r} is missing; {REMEDY}")
 
     # -- changes from outside -----------------------------------------------------------------------------------------
 
@@ -320,15 +294,15 @@ class SqlStore:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
         await self._get_ready()
         async with self._held(run_id, "whoever supersedes outcomes of it") as row:
-            marks = await self.read(lambda session: self._marks(session, row, keys))
+            marks = await self.engine.read(lambda session: self._marks(session, row, keys))
             batch = Batch(row.number, row.fence, row.last_sequence, marks, [])
-            now = self.clock()
-            if marks and not (await self.writer.done(lambda session: session.write([batch], now)))[0].is_ours:
+            now = self.engine.clock()
+            if marks and not (await self.engine.writer.done(lambda session: session.write([batch], now)))[0].is_ours:
                 raise _taken(row)
 
     def _marks(self, session: VerifiedReading, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
         """The events that say so: like those that report the outcomes."""
-        now = self.clock()
+        now = self.engine.clock()
         places = _fold(session, row).finished
         return [
             session.events(row.number, row.run_id, places[key] - 1, 1)[0]._replace(
@@ -354,17 +328,17 @@ class SqlStore:
                 process=opening.process.text,
                 fence=row.fence + 1,
                 heartbeat=row.heartbeat + 1,
-                heartbeat_at=self.clock(),
+                heartbeat_at=self.engine.clock(),
             )
             if await self._replaced(row, mine):
                 break
         opening.is_of(mine)
-        self.writer.hold(opening)
+        self.engine.writer.hold(opening)
         try:
             yield mine
         finally:
-            self.writer.drop(mine.number, mine.fence)
-            await self.release(mine.number, mine.fence)
+            self.engine.writer.drop(mine.number, mine.fence)
+            await self.engine.release(mine.number, mine.fence)
 
     async def fork_run(
         self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]
@@ -372,9 +346,9 @@ class SqlStore:
         """Copy a run under another name, without the outcomes of some keys, and with some edited ones."""
         await self._get_ready()
         source = await self._found(run_id)
-        edits = await self.in_thread(lambda: [edit(outcome, self.artifacts.put) for outcome in edited])
+        edits = await self.engine.in_thread(lambda: [edit(outcome, self.engine.artifacts.put) for outcome in edited])
         left_out = frozenset(leave_out)
-        now = self.clock()
+        now = self.engine.clock()
         new = RunRow(
             number=0,
             run_id=new_run_id,
@@ -392,10 +366,10 @@ class SqlStore:
         )
 
         def copy(session: Writing) -> bool:
-            with self._readers.session() as reading:
+            with self.engine.readers.session() as reading:
                 return session.add(new, copied(reading, source, left_out, edits))
 
-        if not await self.writer.done(copy):
+        if not await self.engine.writer.done(copy):
             raise StoreError(f"there is a run {new_run_id!r} already: fork to another name")
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
@@ -405,13 +379,13 @@ class SqlStore:
         while True:
             row = await self._found(run_id)
             if self._is_held(row):
-                await self.writer.done(partial(_request_stop, row.number, reason))
+                await self.engine.writer.done(partial(_request_stop, row.number, reason))
                 return True
             if row.status in _ENDED or await self._replaced(row, self._cancelled(row, reason)):
                 return False
 
     def _cancelled(self, row: RunRow, reason: str) -> RunRow:
-        now = self.clock()
+        now = self.engine.clock()
         return dataclasses.replace(
             row,
             status=ExecutionStatus.CANCELLED.value,
@@ -428,7 +402,7 @@ class SqlStore:
         """Forget a run."""
         await self._get_ready()
         async with self._held(run_id, "whoever deletes it") as row:
-            if not await self.writer.done(lambda session: session.delete(row.number, row.fence)):
+            if not await self.engine.writer.done(lambda session: session.delete(row.number, row.fence)):
                 raise _taken(row)
 
     # -- questions ----------------------------------------------------------------------------------------------------
@@ -436,19 +410,19 @@ class SqlStore:
     async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
         """The questions of a run or of all, oldest first."""
         await self._get_ready()
-        return await self.read(lambda session: session.questions(run_id, is_open))
+        return await self.engine.read(lambda session: session.questions(run_id, is_open))
 
     async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
         """Answer an open question with plain JSON text that fits its schema."""
         await self._get_ready()
         _expect_json(answer)
-        number, now = (await self._found(run_id)).number, self.clock()
-        asked = await self.read(lambda session: session.question(number, run_id, question_id))
+        number, now = (await self._found(run_id)).number, self.engine.clock()
+        asked = await self.engine.read(lambda session: session.question(number, run_id, question_id))
         if asked is not None and asked.answer is None:
             expect_fitting(asked.schema, answer)
         kept = kept_answer(answer)
-        is_accepted = await self.writer.done(lambda session: session.answer(number, question_id, kept, by, now))
-        found = await self.read(lambda session: session.question(number, run_id, question_id))
+        is_accepted = await self.engine.writer.done(lambda session: session.answer(number, question_id, kept, by, now))
+        found = await self.engine.read(lambda session: session.question(number, run_id, question_id))
         if found is None:
             raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")
         if not is_accepted:
@@ -460,158 +434,73 @@ class SqlStore:
     async def find_cached(self, key: bytes, *, now: float) -> CacheEntry | None:
         """What is kept under a key and has not expired at `now`."""
         await self._get_ready()
-        return await self.read(lambda session: session.find_cached(key, now))
+        return await self.engine.read(lambda session: session.find_cached(key, now))
 
     async def put_cached(self, entry: CacheEntry) -> None:
         """Keep a value under its key, in place of what was there."""
         await self._get_ready()
-        await self.writer.done(lambda session: session.put_cached(entry))
+        await self.engine.writer.done(lambda session: session.put_cached(entry))
 
     async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
         """Take amounts out of a window that all processes with this store share, or say when to ask again."""
         await self._get_ready()
-        now = self.clock()
-        return await self.writer.done(lambda session: session.admit(window, amounts, now))
+        now = self.engine.clock()
+        return await self.engine.writer.done(lambda session: session.admit(window, amounts, now))
 
     async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
         """Let a ticket count for what was really used instead."""
         await self._get_ready()
-        await self.writer.done(lambda session: session.settle(window, ticket, amounts))
+        await self.engine.writer.done(lambda session: session.settle(window, ticket, amounts))
 
     async def hold(self, window: RateWindow, seconds: float) -> None:
         """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
         await self._get_ready()
-        now = self.clock()
-        await self.writer.done(lambda session: session.hold(window, seconds, now))
+        now = self.engine.clock()
+        await self.engine.writer.done(lambda session: session.hold(window, seconds, now))
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
     async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
         """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed."""
         await self._get_ready()
-        now = self.clock()
-        await self.writer.done(lambda session: session.delete_expired(now))
-        return await self.read(lambda session: sweep(self.artifacts, session.used_artifacts, min_age))
+        now = self.engine.clock()
+        await self.engine.writer.done(lambda session: session.delete_expired(now))
+        return await self.engine.read(lambda session: sweep(self.engine.artifacts, session.used_artifacts, min_age))
 
     async def check(self) -> list[str]:
         """Look for damage: one line for each finding, none if all is well."""
         await self._get_ready()
-        return await self.read(lambda session: check(session, self.artifacts))
+        return await self.engine.read(lambda session: check(session, self.engine.artifacts))
 
     async def aclose(self) -> None:
         """Write what waits in open journals, let go of their runs, and of files and connections."""
         if self._is_closed:
             return
-        self.writer.expect_own_process()
+        self.engine.writer.expect_own_process()
         self._is_closed = True
         for journal in list(self._journals):
             await journal.leave()
-        self._stop.detach()
-        self.writer.stop()
-        await self._readers.in_thread(self._close)
-        self._readers.stop()
-
-    def _close(self) -> None:
-        self._readers.close()
-        self.writer.join()
+        await self.engine.aclose()
 
     # -- threads ------------------------------------------------------------------------------------------------------
 
     async def _get_ready(self) -> None:
         """Connect and bring the schema up to date, the first time; refuse to work when that is no longer possible."""
-        self.writer.expect_own_process()
+        self.engine.writer.expect_own_process()
         if self._is_closed:
             raise StoreError(f"the store {self._backend.name} has been closed")
         if not self._is_ready:
             if self._backend.is_read_only:
-                await self.read(_nothing)
+                await self.engine.read(_nothing)
             else:
-                await self.writer.done(_connect)
+                await self.engine.writer.done(_connect)
             self._is_ready = True
 
     async def _found(self, run_id: str) -> RunRow:
-        row = await self.read(lambda session: session.find_run(run_id))
+        row = await self.engine.read(lambda session: session.find_run(run_id))
         if row is None:
             raise StoreError(f"there is no run {run_id!r} in {self._backend.name}")
         return row
-
-    async def read(self, work: Callable[[VerifiedReading], T]) -> T:
-        """Do something with a reading session, in another thread."""
-        return await result_of(self.begin_to_read(work))
-
-    def begin_to_read(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
-        """Begin to do so."""
-        self.writer.expect_own_process()
-        return self._readers.begin(work)
-
-    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that blocks and needs no session."""
-        return await self._readers.in_thread(work, *args)
-
-
-class _Readers:
-    """Threads that read, and the sessions they share: never more than there are threads."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="rh_agents reader")
-        self._idle: list[VerifiedReading] = []
-        self._lock = threading.Lock()
-        self._is_closed = False
-
-    def begin(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
-        return self._submit(self._do, work)
-
-    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        return await result_of(self._submit(work, *args))
-
-    def _submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
-        try:
-            return self._threads.submit(work, *args)
-        except RuntimeError as error:  # it, or the interpreter, has been shut down
-            raise StoreError(f"the store {self._backend.name} has been closed") from error
-
-    def connect(self) -> VerifiedReading:
-        """A session of one's own."""
-        return VerifiedReading(self._backend.reading(), self._backend.name)
-
-    def _do(self, work: Callable[[VerifiedReading], T]) -> T:
-        with self.session() as session:
-            try:
-                return work(session)
-            except StoreError:
-                raise
-            except Exception as error:
-                # Where a disk has changed a byte, anything may be raised: this is where that ends.
-                raise damaged(self._backend.name, "what was read", error) from error
-
-    @contextmanager
-    def session(self) -> Iterator[VerifiedReading]:
-        """A session that nobody else uses meanwhile."""
-        with self._lock:
-            session = self._idle.pop() if self._idle else None
-        if session is None:
-            session = self.connect()
-        try:
-            yield session
-        except BaseException:
-            session.close()
-            raise
-        with self._lock:
-            if not self._is_closed:
-                self._idle.append(session)
-                return
-        session.close()
-
-    def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            idle, self._idle = self._idle, []
-        for session in idle:
-            session.close()
-
-    def stop(self) -> None:
-        self._threads.shutdown(wait=False)
 
 
 class _Opening:
@@ -622,7 +511,7 @@ class _Opening:
         self.loop = loop
         self.number = self.fence = 0
         self.lease = 0.0
-        _own_runs[self.process.opening] = self
+        own_runs[self.process.opening] = self
 
     def is_of(self, row: RunRow) -> None:
         """This is the run."""
@@ -635,7 +524,7 @@ class _Opening:
 class _Changes:
     """Waits until somebody may have written, with a session of its own: what is news depends on what it saw before."""
 
-    def __init__(self, readers: _Readers) -> None:
+    def __init__(self, readers: Readers) -> None:
         self._readers = readers
         self._session: VerifiedReading | None = None
 
@@ -706,7 +595,7 @@ def _is_dead(row: RunRow) -> bool:
 
 def _is_given_up(opening: str) -> bool:
     """Whether nobody in this process can use what was opened so any more."""
-    holder = _own_runs.get(opening)
+    holder = own_runs.get(opening)
     return holder is None or holder.loop.is_closed()
 
 
@@ -718,10 +607,6 @@ def _live(row: RunRow) -> RunIsLive:
     process = None if row.process is None else Process.read(row.process)
     where = f" ({process})" if process is not None and str(process) not in (row.owner or "") else ""
     return RunIsLive(f"run {row.run_id!r} is being executed by {row.owner}{where}", owner=row.owner or "somebody")
-
-
-def _releasing(number: int, fence: int) -> Callable[[Writing], bool]:
-    return lambda session: session.release(number, fence, None, None, 0.0)
 
 
 def _request_stop(number: int, reason: str, session: Writing) -> None:

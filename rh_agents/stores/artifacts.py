@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote
 
 from rh_agents.core.errors import StoreError
 from rh_agents.stores._files import FILE_MODE, create_file, make_directory
@@ -34,7 +33,6 @@ __all__ = [
     "checked_digest",
     "expect_size",
     "missing",
-    "open_artifacts",
     "sweep",
     "verified",
 ]
@@ -107,25 +105,6 @@ class ArtifactStore(Protocol):
     def clean(self, *, put_before: float) -> int:
         """Delete what interrupted writes left before `put_before`; returns the bytes freed."""
         ...
-
-
-def open_artifacts(where: str, *, file_mode: int = FILE_MODE) -> ArtifactStore:
-    """The artifacts in a directory, given as a path or as a `file://` URL, or at any other URL that fsspec knows.
-
-    Args:
-        where: the place.
-        file_mode: the permissions of files that are made in a directory.
-
-    Raises:
-        StoreError: the URL cannot be used, for instance because a package is missing.
-    """
-    if "://" not in where:
-        return FileArtifacts(where, file_mode=file_mode)
-    if where.startswith("file://"):
-        return FileArtifacts(unquote(where.removeprefix("file://")), file_mode=file_mode)
-    from rh_agents.stores.fsspec_artifacts import FsspecArtifacts  # noqa: PLC0415 - it needs an optional package
-
-    return FsspecArtifacts(where)
 
 
 def sweep(artifacts: ArtifactStore, used: Callable[[Collection[str]], Collection[str]], min_age: float) -> int:

@@ -40,6 +40,7 @@ from rh_agents.stores._checksums import (
 )
 from rh_agents.stores._files import FILE_MODE, Identity, checked_mode, create_file, identity_of, make_directory
 from rh_agents.stores._naming import expanded
+from rh_agents.stores._opening_artifacts import open_artifacts
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
 from rh_agents.stores._sqlite_looking import APPLICATION_ID, Looking, at_one_moment, expect_database_file, expect_ours
 from rh_agents.stores._sqlite_migration import CHECKSUMS, Sealing, has_checksums
@@ -67,7 +68,7 @@ from rh_agents.stores._sqlite_rows import (
 from rh_agents.stores._store import SqlStore
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 from rh_agents.stores._windows import damaged_windows, held_until, refusal, tickets_since
-from rh_agents.stores.artifacts import ArtifactStore, open_artifacts
+from rh_agents.stores.artifacts import ArtifactStore
 
 try:
     import apsw

@@ -17,6 +17,7 @@ from typing import Any
 import rh_agents
 from rh_agents import Budget, Message, Price, Question, Spending, Usage
 from rh_agents.core._annotations import check_annotation
+from rh_agents.core._numbering import Claim
 from rh_agents.core._registry import kind_of
 from rh_agents.core._validation import Difference
 from rh_agents.core.chat import (
@@ -33,15 +34,7 @@ from rh_agents.core.chat import (
 from rh_agents.core.codec import canonical
 from rh_agents.core.context import CurrentCall
 from rh_agents.core.errors import DefinitionError, UnreadFailures
-from rh_agents.core.groups import (
-    EndingCause,
-    ErrorStrategy,
-    GroupEnding,
-    GroupStatus,
-    ParallelEventGroup,
-    ParallelGroupTracker,
-    RunningItem,
-)
+from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupEnding, GroupStatus, ParallelEventGroup
 from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.plan import Fate, Plan, PlannedCall, PlannedGroup
 from rh_agents.core.policies.breaker import Admission, BreakerState
@@ -51,10 +44,10 @@ from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, 
 from rh_agents.core.redaction import Reference
 from rh_agents.core.replay import Charge, RecordedCalls
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
-from rh_agents.core.scope import Claim
 from rh_agents.core.statistics import LatencyHistogram, LatencySummary
+from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
 from rh_agents.core.types import EventType, ExecutionStatus
-from rh_agents.core.usage import Listing
+from rh_agents.core.usage import Listing, Shortfall
 from rh_agents.core.values import decode_error, encode, encode_error, learn
 from rh_agents.display.counts import CallCounts, EventCounts
 from rh_agents.llms.local import LocalServer
@@ -143,6 +136,7 @@ DATA: list[Any] = [
     Listing(Price(1.0, 2.0), 3),
     Price(1.0, 2.0, 0.5),
     Spending(Usage(1), 2, 0.5, {"a": Usage(1)}),
+    Shortfall("00", "pages", "cost", Spending()),
     Usage(),
     Usage(1, 2, 3, 4, 5, 0.25),
     CallCounts(1, 2, 3),

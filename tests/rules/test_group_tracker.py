@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rh_agents import ExecutionEvent, ExecutionState, GroupStatus, MemoryStore, RetryPolicy, tool
-from rh_agents.core.groups import ParallelEventGroup, ParallelGroupTracker
+from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import ExecutionStatus
 
 COUNTS = ("name", "status", "total", "enrolled", "started", "completed", "failed", "cancelled", "recovered", "retries")

@@ -10,9 +10,9 @@ from hashlib import sha256
 import pytest
 
 from rh_agents import ExecutionState
+from rh_agents.core._frame import Frame
 from rh_agents.core._key_table import DigestTable, KeyList, KeyTable
 from rh_agents.core.replay import RecordedCalls
-from rh_agents.core.scope import Scope
 
 
 def key(number: int) -> bytes:
@@ -90,23 +90,23 @@ def _recorded() -> Callable[[int], None]:
 
 
 def _counted() -> Callable[[int], None]:
-    scope = Scope(ExecutionState(), b"", "")
+    frame = Frame(ExecutionState().parts, b"", "")
 
     def remember(number: int) -> None:
-        scope.claim(key(number), scope)
+        frame.claim(key(number), frame)
 
     return remember
 
 
 def _counted_for_many_tasks() -> Callable[[int], None]:
-    scope = Scope(ExecutionState(), b"", "")
-    scope.owner = scope
+    frame = Frame(ExecutionState().parts, b"", "")
+    frame.owner = frame
 
     class Task:
         pass
 
     def remember(number: int) -> None:
-        scope.claim(key(number), Task())
+        frame.claim(key(number), Task())
 
     return remember
 

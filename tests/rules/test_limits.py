@@ -443,7 +443,7 @@ def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None
             pass
 
         await asyncio.sleep(at)
-        passage = Passage(state, [limit], tell)
+        passage = Passage(state.parts, [limit], tell)
         await passage.enter({"tokens": tokens})
         order.append((name, round(clock.elapsed, 3)))
         await passage.leave(None, None)
@@ -471,7 +471,7 @@ def test_a_permit_is_given_back_if_its_caller_is_gone_before_it_knows() -> None:
 
     async def main() -> None:
         async with ExecutionState() as state:
-            first, second = Passage(state, [limit], tell_nobody), Passage(state, [limit], tell_slowly)
+            first, second = Passage(state.parts, [limit], tell_nobody), Passage(state.parts, [limit], tell_slowly)
             await first.enter({})
             waiter = asyncio.ensure_future(second.enter({}))
             await asyncio.sleep(1.0)
@@ -490,8 +490,8 @@ def test_slots_that_were_lent_again_while_they_were_waited_for_are_taken_in_orde
 
     async def main() -> None:
         async with ExecutionState() as state:
-            caller, neighbour = (Passage(state, [first, second], tell_nobody) for _ in range(2))
-            other = Passage(state, [second], tell_nobody)
+            caller, neighbour = (Passage(state.parts, [first, second], tell_nobody) for _ in range(2))
+            other = Passage(state.parts, [second], tell_nobody)
             await caller.enter({})
 
             async def call(begin: float, end: float) -> None:

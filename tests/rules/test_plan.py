@@ -16,8 +16,7 @@ from rh_agents.core.plan import Fate, Plan, plan_run
 from rh_agents.core.ports import RecordedEvent, RunInfo
 from rh_agents.core.questions import QUESTION_ACTOR
 from rh_agents.core.results import Outcome, describe_error
-from rh_agents.core.scope import Generation
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import ExecutionStatus, Generation
 
 STARTED, COMPLETED, FAILED = ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 RETRYING, AWAITING, CANCELLED = ExecutionStatus.RETRYING, ExecutionStatus.AWAITING, ExecutionStatus.CANCELLED

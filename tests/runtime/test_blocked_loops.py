@@ -275,7 +275,7 @@ def test_only_a_loop_that_was_met_in_a_call_twice_is_asked_and_only_once(is_bloc
     thread.join()
 
 
-@pytest.mark.parametrize(("depth", "named"), [(75, ["fetch"]), (200, [])])
+@pytest.mark.parametrize(("depth", "named"), [(88, ["fetch"]), (200, [])])
 def test_a_call_is_named_as_long_as_the_text_of_its_stack_reaches_to_it(depth: int, named: list[str]) -> None:
     async def main(blocked: Blocked) -> None:
         def descend(left: int) -> None:

@@ -27,7 +27,7 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.errors import UsageError
+from rh_agents.core.errors import NestingError, UsageError
 from tests.properties.virtual import run_virtually
 
 
@@ -336,7 +336,7 @@ def test_an_agent_that_spawns_itself_stops_by_default() -> None:
 
 
 @pytest.mark.lazy_tasks("each begins on top of the one that makes it, and Python has no stack for sixty groups")
-def test_calls_are_nested_no_deeper_than_sixty_unless_somebody_says_so() -> None:
+def test_calls_are_nested_no_deeper_than_a_limit_unless_a_budget_says_so() -> None:
     @agent
     async def descend(depth: int) -> int:
         if depth == 0:
@@ -345,11 +345,11 @@ def test_calls_are_nested_no_deeper_than_sixty_unless_somebody_says_so() -> None
             p.add(descend(depth - 1))
             return 1 + int((await p.gather())[0].unwrap())
 
-    with pytest.raises(BudgetExceeded, match="60 is the limit"):
-        run_virtually(lambda: run(descend, 80))
-    assert run_virtually(lambda: run(descend, 80, budget=Budget(depth=math.inf))) == 80
-    with pytest.raises(BudgetExceeded, match="60 is the limit"):
-        run_virtually(lambda: run(directly, 80))
+    with pytest.raises(BudgetExceeded, match="120 is the limit"):
+        run_virtually(lambda: run(descend, 150))
+    assert run_virtually(lambda: run(descend, 150, budget=Budget(depth=math.inf))) == 150
+    with pytest.raises(NestingError, match="Python's stack has no room"):
+        run_virtually(lambda: run(directly, 121))
 
 
 @agent(retry=2, timeout=60.0, limits=ConcurrencyLimit(1))

@@ -13,8 +13,8 @@ import pytest
 
 from rh_agents import CallCancelled, ExecutionState, GroupStatus, MemoryStore, parallel, tool
 from rh_agents.core import _scheduler
+from rh_agents.core._frame import Frame
 from rh_agents.core.errors import UsageError
-from rh_agents.core.scope import Scope
 
 
 async def double(number: int) -> int:
@@ -166,7 +166,7 @@ def test_members_that_have_ended_leave_nothing_for_the_garbage_collector() -> No
         asyncio.run(execute())
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        left = [found for found in gc.garbage if isinstance(found, Scope | asyncio.Task)]
+        left = [found for found in gc.garbage if isinstance(found, Frame | asyncio.Task)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

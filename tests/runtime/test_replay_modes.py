@@ -1319,7 +1319,7 @@ def test_a_run_whose_recorded_events_could_not_be_told_is_free_for_the_next_one(
         async def publish(event: ExecutionEvent[Any]) -> None:
             raise Unplugged
 
-        state.publish = publish  # type: ignore[method-assign]
+        state.event_bus.publish = publish  # type: ignore[method-assign]
         with pytest.raises(Unplugged):
             async with state:
                 pass

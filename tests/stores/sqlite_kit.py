@@ -55,7 +55,7 @@ class Database:
     """
 
     def __init__(self, store: SqliteStore) -> None:
-        self._inner = store.writer._backend
+        self._inner = store.engine.writer._backend
         self.name = self._inner.name
         self.artifacts = self._inner.artifacts
         self.is_read_only = False
@@ -64,7 +64,7 @@ class Database:
         self.is_free.set()
         self.is_writing = threading.Event()
         self.failing: Callable[[Any], None] | None = None
-        store.writer._backend = self
+        store.engine.writer._backend = self
 
     def writing(self) -> Writing:
         session = self._inner.writing()

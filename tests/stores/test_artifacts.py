@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rh_agents.core.errors import StoreError
-from rh_agents.stores.artifacts import ArtifactStore, FileArtifacts, checked_digest, open_artifacts, sweep
+from rh_agents.stores._opening_artifacts import open_artifacts
+from rh_agents.stores.artifacts import ArtifactStore, FileArtifacts, checked_digest, sweep
 from rh_agents.stores.fsspec_artifacts import FsspecArtifacts
 
 fcntl = pytest.importorskip("fcntl", reason="there are no locks here")

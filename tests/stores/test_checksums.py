@@ -174,9 +174,9 @@ FOUND_BY_CHECK_ALONE = {"outcome.call", "cached.key", "ticket.limited", "held.li
 
 async def read_all(store: SqlStore) -> None:
     """Everything that is read of a run."""
-    run = await store.read(lambda session: session.find_run(RUN))
+    run = await store.engine.read(lambda session: session.find_run(RUN))
     assert run is not None, "a damaged name is no reason to begin anew"
-    await store.read(lambda session: _fold(session, run))
+    await store.engine.read(lambda session: _fold(session, run))
     await listed(store.events(RUN))
     await listed(store.outcomes(RUN))
     await store.questions(is_open=False)

@@ -76,8 +76,8 @@ class OnDisk(StoreConformance):
     async def silence(self, store: Store, run_id: str) -> bool:
         """The thread that writes forgets that there are runs to give signs of life for."""
         assert isinstance(store, SqlStore)
-        for number, fence in list(store.writer._held):
-            store.writer.drop(number, fence)
+        for number, fence in list(store.engine.writer._held):
+            store.engine.writer.drop(number, fence)
         return True
 
 

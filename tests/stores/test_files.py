@@ -221,7 +221,7 @@ def test_a_reader_that_connects_later_does_not_read_another_database_of_the_same
         store = SqliteStore(path)
         journal = await store.open_run(request())
         await call(journal, 1)
-        store._readers.close()  # so that the next one connects anew
+        store.engine.readers.close()  # so that the next one connects anew
         replace(path)
         with pytest.raises(StoreError, match="was replaced"):
             await store.runs()
@@ -236,7 +236,7 @@ def test_a_store_that_connects_anew_after_an_error_goes_on(tmp_path: Path) -> No
         journal = await store.open_run(request())
         await call(journal, 1)
         with pytest.raises(StoreError):
-            await store.writer.done(lambda session: session.renew([("x",)], 0.0))  # type: ignore[list-item]
+            await store.engine.writer.done(lambda session: session.renew([("x",)], 0.0))  # type: ignore[list-item]
         await call(journal, 2)
         await journal.close(ExecutionStatus.COMPLETED)
         await store.aclose()

@@ -348,7 +348,7 @@ def test_a_failed_sign_of_life_costs_nothing_as_long_as_the_run_is_ours(
 ) -> None:
     async def test(store: SqliteStore) -> None:
         journal = await store.open_run(request(lease=0.1))
-        session: Any = store.writer._session
+        session: Any = store.engine.writer._session
 
         def failing(*_: Any) -> Any:
             raise StoreError("runs.db: locked")
@@ -358,7 +358,7 @@ def test_a_failed_sign_of_life_costs_nothing_as_long_as_the_run_is_ours(
             while not caplog.records:  # noqa: ASYNC110 - a thread writes it
                 await asyncio.sleep(0.01)
         await call(journal, 1)
-        assert store.writer._session is not session
+        assert store.engine.writer._session is not session
 
     execute(path, test)
     assert "no sign of life could be given" in caplog.text

@@ -65,11 +65,11 @@ def test_a_new_file_is_made_with_its_directory(tmp_path: Path) -> None:
 def test_what_is_acknowledged_survives_a_power_cut_by_these_settings(path: Path) -> None:
     async def test(store: SqliteStore) -> None:
         await write(store, 1)
-        session: Any = store.writer._session
+        session: Any = store.engine.writer._session
         settings = ("journal_mode", "synchronous", "foreign_keys", "page_size")
-        found = await store.writer.done(lambda _: [session._connection.pragma(name) for name in settings])
+        found = await store.engine.writer.done(lambda _: [session._connection.pragma(name) for name in settings])
         assert found == ["wal", 2, 1, 1024]
-        assert await store.read(lambda session: session.inner._connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
+        assert await store.engine.read(lambda session: session.inner._connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
 
     execute(path, test)
 
@@ -137,7 +137,7 @@ def test_many_may_make_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
     failures: list[Exception] = []
 
     def make(path: Path, barrier: threading.Barrier) -> None:
-        database = SqliteStore(path).writer._backend
+        database = SqliteStore(path).engine.writer._backend
         barrier.wait()
         try:
             database.writing().close()
@@ -419,7 +419,7 @@ def test_little_is_read_in_vain_when_outcomes_are_asked_for_in_another_order(pat
 def _count_readings(store: SqliteStore) -> list[int]:
     """How many outcomes each reading is for."""
     readings: list[int] = []
-    begin_to_read = store.begin_to_read
+    begin_to_read = store.engine.begin_to_read
 
     def counted(work: Any) -> Any:
         def watched(session: Any) -> Any:
@@ -430,7 +430,7 @@ def _count_readings(store: SqliteStore) -> list[int]:
 
         return begin_to_read(watched)
 
-    store.begin_to_read = counted  # type: ignore[method-assign]
+    store.engine.begin_to_read = counted  # type: ignore[method-assign]
     return readings
 
 

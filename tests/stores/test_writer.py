@@ -267,13 +267,13 @@ def test_a_large_value_that_cannot_be_kept_breaks_the_journal(path: Path) -> Non
 
 def test_a_large_value_holds_up_nobody_else(path: Path) -> None:
     async def test(journal: SqlJournal, database: Database, store: SqliteStore) -> None:
-        is_free, put = threading.Event(), store.artifacts.put
+        is_free, put = threading.Event(), store.engine.artifacts.put
 
         def slow(data: bytes) -> str:
             assert is_free.wait(30)
             return put(data)
 
-        store.artifacts.put = slow  # type: ignore[method-assign]
+        store.engine.artifacts.put = slow  # type: ignore[method-assign]
         large = outcome("large", "x" * 100_000)
         waiting = asyncio.ensure_future(journal.append(completed(RUN, large), large))
         await turns(3)
@@ -382,7 +382,7 @@ def test_a_store_that_nobody_has_any_more_ends_its_thread(path: Path) -> None:
     async def main() -> threading.Thread:
         store = SqliteStore(path)
         await call(await store.open_run(request()), 1)
-        thread = store.writer._thread
+        thread = store.engine.writer._thread
         assert thread is not None
         return thread
 
@@ -515,7 +515,7 @@ store = SqliteStore(sys.argv[1])
 asyncio.run(store.find_run(RUN))
 holding = apsw.Connection(sys.argv[1])
 holding.execute("BEGIN IMMEDIATE")
-waiting = store.writer.do(lambda session: session.request_stop(1, "enough"))
+waiting = store.engine.writer.do(lambda session: session.request_stop(1, "enough"))
 time.sleep(0.3)  # by now its thread waits within SQLite, which holds a lock of the connection
 child = os.fork()
 if child == 0:
@@ -566,8 +566,8 @@ def test_who_is_cancelled_while_a_run_is_opened_does_not_keep_it(path: Path) -> 
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             if task.cancelled():
-                await store.writer.done(_nothing)  # it may have been claimed meanwhile ...
-                await store.writer.done(_nothing)  # ... and is given back then
+                await store.engine.writer.done(_nothing)  # it may have been claimed meanwhile ...
+                await store.engine.writer.done(_nothing)  # ... and is given back then
                 assert sql(path, "SELECT owner FROM run WHERE run_id = 'tuesday'") in ([], [(None,)])
             del task
             gc.collect()

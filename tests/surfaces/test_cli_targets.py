@@ -134,7 +134,7 @@ class Point:
 
 
 def arguments(function: Any, value: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    call = make_callee(tool(function), **options).call(value, ExecutionState())
+    call = make_callee(tool(function), **options).call(value, ExecutionState().parts)
     assert isinstance(call, FunctionCall)
     call.discard()  # it is only looked at
     return call.args, dict(call.kwargs)
@@ -175,7 +175,9 @@ def test_a_value_becomes_arguments(function: Any, value: Any, expected: dict[str
 
 
 def test_positional_only_parameters_of_a_plain_function_are_filled(folder: Path) -> None:
-    call = make_callee(load_actor("flows_of_a_test:first", tool)).call({"text": "a", "stars": 1}, ExecutionState())
+    call = make_callee(load_actor("flows_of_a_test:first", tool)).call(
+        {"text": "a", "stars": 1}, ExecutionState().parts
+    )
     assert isinstance(call, FunctionCall)
     call.discard()
     assert (call.actor.name, call.args, dict(call.kwargs)) == ("first", ("a",), {"stars": 1})
@@ -221,23 +223,23 @@ def test_a_parameter_that_is_no_data_needs_a_default() -> None:
 
 def test_an_actor_gets_the_whole_value_as_its_input_model_has_it() -> None:
     callee = make_callee(Tool(name="measure", handler=len, input_model=Review), fixed={"stars": 1})
-    call = callee.call({"text": "a", "id": 1}, ExecutionState())
+    call = callee.call({"text": "a", "id": 1}, ExecutionState().parts)
     assert isinstance(call, ActorCall)
     call.discard()
     assert call.input_data == Review(text="a", stars=1)
     with pytest.raises(BadInput, match=r"^text: Field required$"):
-        callee.call({}, ExecutionState())
+        callee.call({}, ExecutionState().parts)
     with pytest.raises(BadInput, match="a JSON object is needed to add stars to, not a text"):
-        callee.call("a", ExecutionState())
+        callee.call("a", ExecutionState().parts)
 
 
 def test_the_command_line_overrides_the_policy_of_the_actor_but_does_not_change_the_actor() -> None:
     function = tool(retry=2, timeout=3.0)(one)
-    call = make_callee(function, retry=7, timeout=0.5).call("a", ExecutionState())
+    call = make_callee(function, retry=7, timeout=0.5).call("a", ExecutionState().parts)
     call.discard()
     assert call.actor.retry is not None
     assert (call.actor.retry.max_attempts, call.actor.timeout) == (7, 0.5)
     assert function.actor.timeout == 3.0
-    again = make_callee(function).call("a", ExecutionState())
+    again = make_callee(function).call("a", ExecutionState().parts)
     again.discard()
     assert again.actor.timeout == 3.0

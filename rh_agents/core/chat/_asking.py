@@ -15,20 +15,19 @@ In a batch it is not: the batch is there, and its other lines show that the prov
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from rh_agents.core._flow import again, claim_further_try, report_usage, tell_progress
+from rh_agents.core._frame import current_frame
 from rh_agents.core._patience import ask_patiently
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, estimated_usage
 from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse
 from rh_agents.core.errors import ModelError, UnreadableAnswer
+from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import logger
-from rh_agents.core.scope import current_scope
 from rh_agents.core.usage import Price, Usage
-
-if TYPE_CHECKING:
-    from rh_agents.core.chat.model import ChatModel
 
 __all__ = ["ask", "begin_again", "report_unbounded"]
 
@@ -37,7 +36,54 @@ _reported: set[str] = set()
 """The models of which it was reported that nobody bounds their answers."""
 
 
-async def ask(model: ChatModel, request: ChatRequest) -> ChatResponse:
+class AskedModel(Protocol):
+    """A model, as far as it has to be known to be asked: see `ChatModel`, which has all of this."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether answers come in pieces."""
+        ...
+
+    @property
+    def pause(self) -> Pause:
+        """What its server has asked to be waited for."""
+        ...
+
+    @property
+    def batcher(self) -> Any:
+        """What requests go through together, if they do."""
+        ...
+
+    @property
+    def known_price(self) -> Price | None:
+        """What it costs, as far as is known before it answers."""
+        ...
+
+    @property
+    def discount(self) -> float:
+        """What part of the price is paid."""
+        ...
+
+    def estimate(self, request: ChatRequest) -> Usage:
+        """What a request will use at most."""
+        ...
+
+    def unanswered(self, request: ChatRequest) -> Usage:
+        """What a request has used of which no answer came."""
+        ...
+
+    def price_of(self, response: ChatResponse) -> Price | None:
+        """The price of the model that answered."""
+        ...
+
+    async def complete(
+        self, request: ChatRequest, on_delta: Callable[[ChatDelta], Awaitable[None]] | None
+    ) -> ChatResponse:
+        """One request to the provider."""
+        ...
+
+
+async def ask(model: AskedModel, request: ChatRequest) -> ChatResponse:
     """The answer to one request.
 
     Raises:
@@ -59,21 +105,21 @@ async def ask(model: ChatModel, request: ChatRequest) -> ChatResponse:
         raise
 
 
-async def _ask_in_time(model: ChatModel, request: ChatRequest) -> ChatResponse:
+async def _ask_in_time(model: AskedModel, request: ChatRequest) -> ChatResponse:
     """The same when the server wants to be asked: what it refuses with a time is asked for again then."""
     if model.batcher is not None:
         return await _ask_once(model, request)
     return await ask_patiently(model.pause, lambda: _ask_once(model, request), lambda: model.estimate(request))
 
 
-async def begin_again(model: ChatModel, request: ChatRequest) -> None:
+async def begin_again(model: AskedModel, request: ChatRequest) -> None:
     """Wait until a further request may be made within one attempt. The pieces so far come to nothing."""
     if model.stream:
         await tell_progress(ChatDelta(void=True))
     await again(model.estimate(request))
 
 
-async def _ask_once(model: ChatModel, request: ChatRequest) -> ChatResponse:
+async def _ask_once(model: AskedModel, request: ChatRequest) -> ChatResponse:
     batches = model.batcher
     pieces = _Pieces()
     try:
@@ -100,7 +146,7 @@ async def _ask_once(model: ChatModel, request: ChatRequest) -> ChatResponse:
     return response.model_copy(update={"usage": usage})
 
 
-def _priced(model: ChatModel, usage: Usage, price: Price | None) -> Usage:
+def _priced(model: AskedModel, usage: Usage, price: Price | None) -> Usage:
     """The same with what it cost. What the provider says about that counts."""
     cost = usage.cost or (0.0 if price is None else price.cost(usage) * model.discount)
     return replace(usage, requests=max(1, usage.requests), cost=cost)
@@ -124,8 +170,8 @@ class _Pieces:
 
 def report_unbounded(name: str, max_output: int | None) -> None:
     """Say once, where a budget is to be kept, how much of it is reserved for each answer, and how to need less."""
-    scope = current_scope.get()
-    ledgers = () if scope is None else scope.ledgers
+    frame = current_frame.get()
+    ledgers = () if frame is None else frame.ledgers
     if name in _reported or not any(each.budget.counts_tokens for each in ledgers):
         return
     _reported.add(name)

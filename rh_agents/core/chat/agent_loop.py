@@ -37,8 +37,7 @@ class AgentCall(ActorCall[Any]):
     def __init__(self, agent: Agent, prompt: Any) -> None:
         super().__init__(agent, prompt, None)
 
-    async def _value(self) -> Any:
-        return (await self.outcome()).unwrap()
+    gives_value = True
 
 
 class _Conversation:

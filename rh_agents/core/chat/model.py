@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar, overload
 from pydantic import Field, PrivateAttr, model_validator
 
 from rh_agents.core._flow import report_advice
-from rh_agents.core._runner import Job
+from rh_agents.core._frame import Frame
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import LLM, BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.chat._asking import ask, begin_again, report_unbounded
@@ -33,8 +34,6 @@ from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, Mo
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.ports import RunHandle
-from rh_agents.core.scope import Scope
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 
@@ -383,19 +382,18 @@ class ModelCall(Call[T]):
             report_unbounded(self.model.name, self.model.known_max_output)
         return self.model.estimate(self.request)
 
-    def job(self, run: RunHandle, scope: Scope, parent: Scope, name: str, key: bytes | None) -> Job:
+    def prepare(self, frame: Frame) -> None:
         """As for every call. What goes through a batch takes its time, and needs no limits."""
-        job = super().job(run, scope, parent, name, key)
+        super().prepare(frame)
         if self.model.batcher is not None:
-            job.timeout, job.limits = None, ()
+            frame.timeout, frame.limits = None, ()
         if self.model.is_told_in_pieces:
-            job.pieces_of = pieces_of
-        return job
+            frame.pieces_of = pieces_of
 
-    async def begin(self, run: RunHandle) -> Any:
+    async def begin(self, run: RunParts) -> Any:
         """One attempt."""
-        if run.is_resumed:
-            await run.report_other_server(self.model.name, self.model.version, self.model.endpoint_identity)
+        if run.recording.is_resumed:
+            await run.recording.report_other_server(self.model.name, self.model.version, self.model.endpoint_identity)
         response = await self.model.answer(self.request, self.answer)
         if not self.only_content:
             return response

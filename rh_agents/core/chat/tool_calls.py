@@ -12,16 +12,16 @@ from pydantic_core import from_json, to_json
 
 from rh_agents.core._exits import FAILURES, failure_of
 from rh_agents.core._former import ENDPOINTS
+from rh_agents.core._frame import current_frame
+from rh_agents.core._parts import RunParts
 from rh_agents.core.actors import BaseActor, Tool
-from rh_agents.core.calls import Call, FunctionCall, default_run
+from rh_agents.core.calls import ActorCall, Call, FunctionCall, default_run
 from rh_agents.core.chat.messages import Message, ToolCall
 from rh_agents.core.chat.schema import problems
 from rh_agents.core.chat.tool_results import MAX_RESULT, content_of, cut, returns_images, without_lone_surrogates
 from rh_agents.core.errors import ToolError
 from rh_agents.core.parallel import ParallelExecutionManager
-from rh_agents.core.ports import RunHandle
 from rh_agents.core.results import ExecutionResult, describe_error
-from rh_agents.core.scope import current_scope
 
 __all__ = ["call_tools"]
 
@@ -52,12 +52,12 @@ async def call_tools(
     Raises:
         Exception: what a tool raised whose `on_error` is "raise": of several, the first in the order of `calls`.
     """
-    scope = current_scope.get()
-    run = default_run() if scope is None else scope.run
+    frame = current_frame.get()
+    run = default_run() if frame is None else frame.run
     by_name = {tool.name: tool for tool in tools}
     answers: dict[int, Message] = {}
     indexes: list[int] = []
-    async with ParallelExecutionManager(run, max_workers, name=name) as group:
+    async with ParallelExecutionManager(run.state, max_workers, name=name) as group:
         for index, wanted in enumerate(calls):
             try:
                 work, key = _work(run, by_name, wanted)
@@ -73,7 +73,7 @@ async def call_tools(
 
 
 def _work(
-    run: RunHandle, tools: dict[str, BaseActor], wanted: ToolCall
+    run: RunParts, tools: dict[str, BaseActor], wanted: ToolCall
 ) -> tuple[Call[Any] | Callable[[], Awaitable[Any]], str | None]:
     """What is to be executed for a tool call, and the identity of it if that cannot be seen.
 
@@ -84,7 +84,7 @@ def _work(
     if tool is None:
         known = ", ".join(sorted(tools)) or "there are none"
         raise ToolError(f"there is no tool named {wanted.name!r}; the tools are: {known}")
-    arguments = _arguments(wanted, _as_written if run.keys_generation < ENDPOINTS else _as_meant)
+    arguments = _arguments(wanted, _as_written if run.recording.keys_generation < ENDPOINTS else _as_meant)
     call = _call(run, tool, arguments)
     if not (isinstance(tool, Tool) and tool.is_approved_first):
         return call, None
@@ -124,7 +124,7 @@ def _as_written(text: str) -> Any:
     return from_json(text or "{}", allow_inf_nan=False)
 
 
-def _call(run: RunHandle, tool: BaseActor, arguments: dict[str, Any]) -> Call[Any]:
+def _call(run: RunParts, tool: BaseActor, arguments: dict[str, Any]) -> Call[Any]:
     """The call of a tool with arguments that fit."""
     if isinstance(tool, Tool) and tool.parameters is not None:
         return _started(run, tool, arguments)
@@ -140,10 +140,8 @@ def _call(run: RunHandle, tool: BaseActor, arguments: dict[str, Any]) -> Call[An
     return FunctionCall(tool, (), {field: getattr(fitting, field) for field in model.model_fields})
 
 
-def _started(run: RunHandle, tool: BaseActor, value: Any) -> Call[Any]:
-    call = run.start(tool, value, None)
-    assert isinstance(call, Call)
-    return call
+def _started(run: RunParts, tool: BaseActor, value: Any) -> Call[Any]:
+    return ActorCall(tool, value, None, run)
 
 
 def _model_of(tool: BaseActor) -> type[BaseModel]:
@@ -167,28 +165,28 @@ def _digest(tool: BaseActor, arguments: dict[str, Any]) -> str:
     return sha256(tool.name.encode() + b"\0" + ordered).hexdigest()
 
 
-async def _call_if_allowed(run: RunHandle, tool: BaseActor, arguments: dict[str, Any], digest: str) -> Any:
+async def _call_if_allowed(run: RunParts, tool: BaseActor, arguments: dict[str, Any], digest: str) -> Any:
     """Ask a person, and call the tool if it is allowed.
 
     Raises:
         ToolError: it is not.
     """
     shown = to_json(arguments).decode()
-    if not await run.ask(f"May {tool.name} be called with {shown}?", bool, key=f"{tool.name} {digest}"):
+    if not await run.state.ask(f"May {tool.name} be called with {shown}?", bool, key=f"{tool.name} {digest}"):
         raise ToolError(_REFUSED)
     result = await _call(run, tool, arguments)
     return result.unwrap() if isinstance(result, ExecutionResult) else result
 
 
-def _limit(run: RunHandle, stated: int | None) -> int | None:
+def _limit(run: RunParts, stated: int | None) -> int | None:
     """How many characters a model is told: as many as is stated; else None, which is all, in a run of before."""
-    if stated is None and run.keys_generation >= ENDPOINTS:
+    if stated is None and run.recording.keys_generation >= ENDPOINTS:
         return MAX_RESULT
     return stated
 
 
 def _answer(
-    run: RunHandle, wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any], max_result: int | None
+    run: RunParts, wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any], max_result: int | None
 ) -> Message:
     """What the model is told about a call."""
     own = tool.max_result if isinstance(tool, Tool) else None

@@ -9,8 +9,8 @@ from rh_agents.core.policies._checks import is_number
 
 __all__ = ["DEFAULT_DEPTH", "DEFAULT_RECURSION", "Budget", "expect_budget"]
 
-DEFAULT_DEPTH = 60
-"""Python itself gives up somewhere above 70 calls that await each other directly, with a `RecursionError`."""
+DEFAULT_DEPTH = 120
+"""Deeper than any program that means it. Python's stack has room for more, unless much stands around each call."""
 DEFAULT_RECURSION = 1_000
 
 
@@ -27,7 +27,7 @@ class Budget:
         tokens: input and output tokens of models.
         calls: how many calls may be made. Those that are replayed or cached cost nothing and do not count.
         seconds: how long it may be under way, in all executions together.
-        depth: how deep calls may be nested in it. Every run has a depth of 60 unless its budget says otherwise.
+        depth: how deep calls may be nested in it. Every run has a depth of 120 unless its budget says otherwise.
         recursion: how many calls of an agent may be made within one call of the same agent, directly or not, so that
             an agent that spawns itself stops. Every run has 1,000 unless its budget says otherwise.
 

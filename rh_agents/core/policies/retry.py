@@ -12,6 +12,7 @@ from rh_agents.core.errors import (
     CircuitOpenError,
     DefinitionError,
     InputError,
+    NestingError,
     PermanentModelError,
     StoreError,
 )
@@ -22,7 +23,15 @@ __all__ = ["RetryPolicy"]
 _LONGEST = 1e9
 """Seconds. Infinity times a chance of zero is no number, and waiting so long is waiting for ever."""
 
-_NEVER_RETRIED = (InputError, DefinitionError, CircuitOpenError, CallCancelled, StoreError, PermanentModelError)
+_NEVER_RETRIED = (
+    InputError,
+    DefinitionError,
+    CircuitOpenError,
+    CallCancelled,
+    NestingError,
+    StoreError,
+    PermanentModelError,
+)
 """Our own errors that another attempt cannot mend."""
 
 

@@ -1,4 +1,4 @@
-"""How identical calls of one scope are numbered, and when nothing defines their order."""
+"""How identical calls of one frame are numbered, and when nothing defines their order."""
 
 from typing import Any
 
@@ -6,9 +6,11 @@ import detangle
 import pytest
 
 from rh_agents import BaseActor, ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore
+from rh_agents.core._frame import Frame
+from rh_agents.core._numbering import Claim
 from rh_agents.core.keys import again_key
 from rh_agents.core.results import Outcome
-from rh_agents.core.scope import Claim, Generation, Scope
+from rh_agents.core.types import Generation
 from tests.doubles import request
 
 
@@ -21,10 +23,10 @@ X, Y = b"x" * 32, b"y" * 32
 
 
 @pytest.fixture
-def scope() -> Scope:
-    scope = Scope(ExecutionState(), b"key", "survey")
-    scope.owner = OWNER
-    return scope
+def frame() -> Frame:
+    frame = Frame(ExecutionState().parts, b"key", "survey")
+    frame.owner = OWNER
+    return frame
 
 
 @pytest.mark.parametrize(
@@ -51,28 +53,28 @@ def scope() -> Scope:
     ],
 )
 def test_identical_calls_are_numbered_and_their_order_is_defined_only_within_one_task(
-    scope: Scope, claims: list[tuple[Any, bytes, int, bool]]
+    frame: Frame, claims: list[tuple[Any, bytes, int, bool]]
 ) -> None:
     for claimant, same, occurrence, is_ordered in claims:
-        assert scope.claim(same, claimant) == Claim(occurrence, is_ordered)
+        assert frame.claim(same, claimant) == Claim(occurrence, is_ordered)
 
 
 def test_a_scope_without_an_owner_belongs_to_whoever_calls_first() -> None:
-    scope = Scope(ExecutionState(), b"", "")
-    scope.claim(X, OTHER)
-    assert scope.owner is OTHER
-    assert scope.claim(Y, OWNER) == Claim(0, True)
+    frame = Frame(ExecutionState().parts, b"", "")
+    frame.claim(X, OTHER)
+    assert frame.owner is OTHER
+    assert frame.claim(Y, OWNER) == Claim(0, True)
 
 
-def test_another_attempt_numbers_anew(scope: Scope) -> None:
-    scope.begin_attempt(1)
-    scope.claim(X, OWNER)
-    scope.claim(X, OTHER)
-    scope.group_began("pages", OTHER)
-    scope.begin_attempt(2)
-    assert scope.attempt == 2
-    assert scope.claim(X, OTHER) == Claim(0, True)
-    assert not scope.has_other_open_group("pages", OWNER)
+def test_another_attempt_numbers_anew(frame: Frame) -> None:
+    frame.begin_attempt(1)
+    frame.claim(X, OWNER)
+    frame.claim(X, OTHER)
+    frame.group_began("pages", OTHER)
+    frame.begin_attempt(2)
+    assert frame.attempt == 2
+    assert frame.claim(X, OTHER) == Claim(0, True)
+    assert not frame.has_other_open_group("pages", OWNER)
 
 
 FAILURE = ValueError("bad")
@@ -126,22 +128,22 @@ def test_a_call_is_made_again_if_it_failed_before_this_generation_of_its_caller(
         await journal.close(ExecutionStatus.COMPLETED if now[0] else ExecutionStatus.STARTED)
         state = ExecutionState(store=store, run_id="r")
         await state.open()
-        scope = Scope(state, b"key", "survey")
-        scope.tries, scope.attempt = now[1:]
-        assert scope.generation == now
-        return scope.resolve(X)
+        frame = Frame(state.parts, b"key", "survey")
+        frame.tries, frame.attempt = now[1:]
+        assert frame.generation == now
+        return frame.resolve(X)
 
     assert detangle.run(main) == (key, tries)
 
 
-def test_two_groups_of_one_name_are_told_apart_only_while_both_are_open(scope: Scope) -> None:
-    assert not scope.has_other_open_group("pages", OWNER)
-    scope.group_began("pages", OWNER)
-    scope.group_began("other name", THIRD)
-    assert not scope.has_other_open_group("pages", OWNER)
-    assert scope.has_other_open_group("pages", OTHER)
-    scope.group_began("pages", OTHER)
-    scope.group_ended("pages", OTHER)
-    assert scope.has_other_open_group("pages", OTHER), "the first one is still open"
-    scope.group_ended("pages", OWNER)
-    assert not scope.has_other_open_group("pages", OTHER)
+def test_two_groups_of_one_name_are_told_apart_only_while_both_are_open(frame: Frame) -> None:
+    assert not frame.has_other_open_group("pages", OWNER)
+    frame.group_began("pages", OWNER)
+    frame.group_began("other name", THIRD)
+    assert not frame.has_other_open_group("pages", OWNER)
+    assert frame.has_other_open_group("pages", OTHER)
+    frame.group_began("pages", OTHER)
+    frame.group_ended("pages", OTHER)
+    assert frame.has_other_open_group("pages", OTHER), "the first one is still open"
+    frame.group_ended("pages", OWNER)
+    assert not frame.has_other_open_group("pages", OTHER)

@@ -1,0 +1,156 @@
+"""What a store and its open journals share: the database, the thread that writes, and those that read."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Clock
+from rh_agents.stores._backend import Backend, Writing
+from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged
+from rh_agents.stores._writer import Holder, Writer, result_of
+from rh_agents.stores.artifacts import ArtifactStore
+
+__all__ = ["Engine", "Readers", "own_runs", "releasing"]
+
+T = TypeVar("T")
+
+_READERS = 4
+"""Threads that read, each with a connection of its own."""
+
+own_runs: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
+"""What holds a run in this process: open journals, and runs that are being opened; by `Process.opening`."""
+
+
+class Engine:
+    """The database behind a store, for the store and for its journals. It stops writing when nothing refers to it.
+
+    Args:
+        backend: the database.
+        clock: the time of day in seconds since 1970.
+    """
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self.clock: Clock = clock
+        self.artifacts: ArtifactStore = backend.artifacts
+        self.writer: Writer = Writer(backend, clock)
+        self.readers: Readers = Readers(backend)
+        self._backend = backend
+        self._stop = weakref.finalize(self, self.writer.stop)
+
+    def forget(self, holder: Holder, opening: str) -> bool:
+        """A journal is done with its run; False if that was known."""
+        self.writer.drop(holder.number, holder.fence)
+        return own_runs.pop(opening, None) is not None
+
+    async def release(self, number: int, fence: int) -> None:
+        """Let go of a run if that is possible, leaving its status as it is."""
+        with suppress(StoreError):  # then another process takes it over when the lease has expired
+            await self.writer.done(releasing(number, fence))
+
+    async def read(self, work: Callable[[VerifiedReading], T]) -> T:
+        """Do something with a reading session, in another thread."""
+        return await result_of(self.begin_to_read(work))
+
+    def begin_to_read(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
+        """Begin to do so."""
+        self.writer.expect_own_process()
+        return self.readers.begin(work)
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that blocks and needs no session."""
+        return await self.readers.in_thread(work, *args)
+
+    def unreadable(self, run_id: str, sequence: int, error: Exception) -> StoreError:
+        """The error that says of which event the value cannot be read, though its row is as it was written."""
+        why = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        return StoreError(f"{self._backend.name}: event {sequence} of run {run_id!r}: {why}")
+
+    def missing(self, run_id: str, what: str) -> StoreError:
+        """The error that says that a row is not there."""
+        return StoreError(f"{self._backend.name}: {what} of run {run_id!r} is missing; {REMEDY}")
+
+    async def aclose(self) -> None:
+        """Write what waits, then let go of files, connections and threads."""
+        self._stop.detach()
+        self.writer.stop()
+        await self.readers.in_thread(self._close)
+        self.readers.stop()
+
+    def _close(self) -> None:
+        self.readers.close()
+        self.writer.join()
+
+
+class Readers:
+    """Threads that read, and the sessions they share: never more than there are threads."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="rh_agents reader")
+        self._idle: list[VerifiedReading] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def begin(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
+        return self._submit(self._do, work)
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await result_of(self._submit(work, *args))
+
+    def _submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        try:
+            return self._threads.submit(work, *args)
+        except RuntimeError as error:  # it, or the interpreter, has been shut down
+            raise StoreError(f"the store {self._backend.name} has been closed") from error
+
+    def connect(self) -> VerifiedReading:
+        """A session of one's own."""
+        return VerifiedReading(self._backend.reading(), self._backend.name)
+
+    def _do(self, work: Callable[[VerifiedReading], T]) -> T:
+        with self.session() as session:
+            try:
+                return work(session)
+            except StoreError:
+                raise
+            except Exception as error:
+                # Where a disk has changed a byte, anything may be raised: this is where that ends.
+                raise damaged(self._backend.name, "what was read", error) from error
+
+    @contextmanager
+    def session(self) -> Iterator[VerifiedReading]:
+        """A session that nobody else uses meanwhile."""
+        with self._lock:
+            session = self._idle.pop() if self._idle else None
+        if session is None:
+            session = self.connect()
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append(session)
+                return
+        session.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False)
+
+
+def releasing(number: int, fence: int) -> Callable[[Writing], bool]:
+    return lambda session: session.release(number, fence, None, None, 0.0)
