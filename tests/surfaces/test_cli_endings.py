@@ -80,7 +80,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "leaving.py").write_text(PROGRAM)
     (tmp_path / "in.txt").write_text("a\nb\nc\nd\n")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under `nohup`
     yield tmp_path
+    signal.signal(signal.SIGHUP, before)
     sys.modules.pop("leaving", None)
 
 
