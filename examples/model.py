@@ -31,5 +31,11 @@ async def the_model(name: str | None) -> AsyncIterator[OpenAIChat]:
         return
     async with local_model_server(slots=4) as server:
         yield OpenAIChat(
-            server.model, base_url=server.base_url, api_key="none", temperature=0.0, max_tokens=120, name="model"
+            server.model,
+            base_url=server.base_url,
+            endpoint="local",  # the server has another port each time, and is the same one for all that
+            api_key="none",
+            temperature=0.0,
+            max_tokens=120,
+            name="model",
         )
