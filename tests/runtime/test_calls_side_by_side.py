@@ -146,6 +146,7 @@ def test_a_task_group_that_fails_in_an_agent_is_the_failure_of_that_agent(where:
     run_virtually(main)
 
 
+@pytest.mark.lazy_tasks("up to 3.12, a task group that fails at once leaves its own cancellation behind")
 def test_a_block_that_a_task_group_has_ended_has_left_its_group() -> None:
     there = World()
     there.down, there.seconds = ["b"], {"y": 0.2}

@@ -163,6 +163,7 @@ def test_a_crash_at_every_entry_around_a_compaction_pays_for_nothing_twice(
         }
 
 
+@pytest.mark.lazy_tasks("a program that never waits is over before it can be cut off")
 def test_no_paid_call_is_made_again_wherever_the_run_is_cut_off() -> None:
     for stop_after in (None, 7, 8, 9):
         walker = Walker(places=8)

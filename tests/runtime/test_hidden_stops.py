@@ -67,7 +67,10 @@ async def complain(fetch: Any, items: str) -> Any:
     return given
 
 
-HOW = [swallow, gather, task_group, translate, complain]
+_in_a_task_group = pytest.param(
+    task_group, marks=pytest.mark.lazy_tasks("a task group takes no further task when one has failed at once")
+)
+HOW = [swallow, gather, _in_a_task_group, translate, complain]
 
 
 @pytest.mark.parametrize("how", HOW)
