@@ -580,8 +580,9 @@ def test_who_is_cancelled_while_a_run_is_opened_does_not_keep_it(path: Path) -> 
 def test_a_second_signal_cannot_be_needed(path: Path) -> None:
     """Ctrl-C in a program that waits for the store ends it."""
     program = """
-import asyncio, sys
+import asyncio, signal, sys
 from tests.stores.sqlite_kit import *
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what it starts in the background
 async def main():
     store = SqliteStore(sys.argv[1])
     journal = await store.open_run(request())
