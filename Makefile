@@ -43,7 +43,7 @@ test: setup ## run the tests (ARGS="-k name", JOBS=0 for one at a time)
 	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: setup ## run only the tests that take long (ARGS="-k name")
-	@$(PY) -m pytest $(PARALLEL) --run-slow -m slow $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) --run-slow -m slow -o faulthandler_timeout=600 $(ARGS)
 
 # The core on event loops of other people, see tests/loops.py. Tests in virtual time have loops of their own, so uvloop gets the rest.
 CORE_TESTS = tests/runtime tests/properties/test_groups.py tests/test_parallel_execution.py
