@@ -142,7 +142,8 @@ def _literal(value: object, how: Any = _AT_ONCE) -> object:
     if kind in _ATOMS:
         return value
     if isinstance(value, list | tuple) and kind in (list, tuple):
-        return [_literal(item) for item in value] if how is _AT_ONCE else _items(value, how)
+        # With all arguments: Python 3.13.0 does not look at the recursion limit when it fills in defaults.
+        return [_literal(item, how) for item in value] if how is _AT_ONCE else _items(value, how)
     if isinstance(value, dict) and kind is dict:
         return ("dict", _pairs(value, how))
     return _tagged(value, how)
