@@ -74,11 +74,13 @@ class Stack(NamedTuple):
     entries: list[Entry]
     """The innermost first."""
     is_whole: bool
-    """Whether it goes on to the outermost: a text ends after 100 entries."""
+    """Whether it goes on to the outermost: a text ends after `_MOST_ENTRIES`."""
 
 
 _THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-fA-F]+)\b.*\(most recent call first\):")
 _ENTRY = re.compile(r'  File (?:"(.*)"|\?\?\?), line (\d+|\?\?\?) in (.*)')
+_MOST_ENTRIES = 100
+"""What is left out has a line of its own, "  ...", but not in Python 3.13.0."""
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
 
 
@@ -128,6 +130,8 @@ def parse_stacks(text: str, threads: Collection[int]) -> dict[int, Stack]:
             stacks[thread] = Stack(entries, is_whole=False)
         elif entries is not None and (entry := _ENTRY.match(line)) is not None:
             entries.append(Entry(entry[1] or "???", entry[2], entry[3]))
+            if len(entries) == _MOST_ENTRIES:
+                stacks[thread] = Stack(entries, is_whole=False)
     return stacks
 
 

@@ -361,6 +361,12 @@ def test_the_text_of_python_313_is_read_with_names_and_remarks_and_more_threads_
     }
 
 
+@pytest.mark.parametrize(("count", "is_whole"), [(99, True), (100, False)])
+def test_a_stack_of_as_many_entries_as_a_text_holds_counts_as_cut_off(count: int, is_whole: bool) -> None:
+    text = "\n".join(["Thread 0x01 (most recent call first):", *['  File "/app/deep.py", line 1 in f'] * count])
+    assert parse_stacks(text, [1])[1].is_whole is is_whole
+
+
 def test_a_file_is_named_as_it_is_spelled() -> None:
     async def main(blocked: Blocked) -> None:
         names: dict[str, Any] = {"blocked": blocked}

@@ -40,6 +40,7 @@ class Served(ChatModel):
 
     _take: Callable[[float], None] = PrivateAttr()
     _seconds: float = PrivateAttr(default=0.01)
+    _refuses_after: float = PrivateAttr(default=0.0)
     _asked: list[float] = PrivateAttr(default_factory=list)
 
     _says: Callable[[ChatRequest], str] = PrivateAttr()
@@ -49,17 +50,23 @@ class Served(ChatModel):
         take: Callable[[float], None],
         seconds: float = 0.01,
         says: Callable[[ChatRequest], str] = lambda _: "yes",
+        refuses_after: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(model="served", **settings)
         self._take = take
         self._seconds = seconds
+        self._refuses_after = refuses_after
         self._says = says
 
     async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
         self._asked.append(now())
         await asyncio.sleep(0.001)
-        self._take(now())
+        try:
+            self._take(now())
+        except ModelError:
+            await asyncio.sleep(self._refuses_after)
+            raise
         await asyncio.sleep(self._seconds)
         return ChatResponse(text=self._says(request), usage=Usage(10, 5))
 
@@ -129,13 +136,17 @@ SERVERS: dict[str, tuple[Callable[[], Any], float]] = {
 }
 
 
-@pytest.mark.parametrize("seconds", [0.01, 5.0], ids=["quick answers", "slow answers"])
+@pytest.mark.parametrize(
+    ("seconds", "refuses_after"),
+    [(0.01, 0.0), (0.01, 0.03), (5.0, 0.0)],
+    ids=["quick answers", "answers before refusals", "slow answers"],
+)
 @pytest.mark.parametrize("name", SERVERS)
 def test_sixty_questions_of_thirty_workers_are_all_answered_at_the_pace_of_the_server(
-    name: str, seconds: float
+    name: str, seconds: float, refuses_after: float
 ) -> None:
     make, share = SERVERS[name]
-    model = Served(make(), seconds)
+    model = Served(make(), seconds, refuses_after=refuses_after)
     answered, took = run_virtually(lambda: run(ask_all, model))
     assert answered == 60
     per = 8.0 if name.startswith("a second") else 2.0

@@ -17,6 +17,7 @@ until the next one. A refusal that names no time is none of this: it is a failur
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 
 from rh_agents.core.policies.limits import Advice, Limit, Permit, Refusal
@@ -30,6 +31,8 @@ _LONGEST_FLOOR = 15.0
 """Seconds. The least time until the next opening, after one that was fruitless and after many."""
 _SHORTEST_SPAN = 0.01
 _FORGOTTEN = 4.0
+_MOST_REMEMBERED = 10_000
+"""Answers. More at once than this are let in only when the server has shown that it takes them."""
 _NEVER = -math.inf
 
 
@@ -52,6 +55,8 @@ class Pause(Limit):
         """The same as the time from which its length counts."""
         self._sent = 0
         self._refused = 0
+        self._answered: deque[float] = deque(maxlen=_MOST_REMEMBERED)
+        """When, as long as there is no bound: the first refusal may come after the answers of its period."""
         self._burst: int | None = None
         """How many are let in at once; None if there is no bound."""
         self._span = _SHORTEST_SPAN
@@ -86,6 +91,8 @@ class Pause(Limit):
     def release(self, permit: Permit, used: Mapping[str, float] | None, now: float) -> None:
         """A request has been answered, or refused."""
         self._in_flight -= 1
+        if self._burst is None and not self._is_closed:
+            self._answered.append(now)
 
     def heed(self, advice: Advice, now: float) -> None:
         """The server has refused a request and named a time."""
@@ -93,7 +100,7 @@ class Pause(Limit):
         if not advice.is_overloaded or asked is None or asked > LONGEST_PAUSE:
             return
         if not self._is_closed:
-            self._close(now)
+            self._close(now, asked)
         floor = min(_LONGEST_FLOOR, _FIRST_FLOOR * 2.0 ** min(self._fruitless - 1, 20)) if self._fruitless else 0.0
         self._held_until = max(self._held_until, now + max(asked, floor))
         self.hold = self._held_until - now
@@ -103,11 +110,13 @@ class Pause(Limit):
         if self._is_closed and permit.granted_at >= self._opened_at:
             self._refused += 1
 
-    def _close(self, now: float) -> None:
+    def _close(self, now: float, asked: float) -> None:
         self._is_closed = True
-        if self._burst is None:  # nothing was counted until now: what is under way is what may have been taken
+        if self._burst is None:  # nothing was counted until now: what is under way may have been taken, and more was
             self._opened_at, self._began_at = _NEVER, now
-            self._sent, self._refused = self._in_flight, 0
+            answered = sum(1 for when in self._answered if when >= now - asked)
+            self._sent, self._refused = self._in_flight + answered, 0
+            self._answered.clear()
 
     def _reopen(self, now: float) -> None:
         taken = self._sent - self._refused
