@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import pytest
@@ -33,27 +34,32 @@ from rh_agents.testing._records import (
     same_outcome,
 )
 
-__all__ = ["OPERATIONS", "Comparison", "Places"]
+__all__ = ["Comparison", "Places", "operations"]
 
 _CALLS = st.integers(0, 4)
-OPERATIONS: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
-    st.tuples(st.just("open")),
-    st.tuples(st.just("close"), st.sampled_from([*ENDED, STARTED, AWAITING])),
-    st.tuples(st.just("crash")),
-    st.tuples(st.just("start"), _CALLS, st.integers(1, 3)),
-    st.tuples(st.just("retry"), _CALLS, st.integers(1, 3)),
-    st.tuples(st.just("finish"), _CALLS, st.sampled_from(VALUES), st.just(True)),
-    st.tuples(st.just("finish"), _CALLS, st.sampled_from(VALUES), st.just(False)),
-    st.tuples(st.just("finish"), st.integers(5, 30), st.sampled_from(VALUES), st.booleans()),
-    st.tuples(st.just("fail"), _CALLS, st.integers(0, 2)),
-    st.tuples(st.just("supersede"), _CALLS),
-    st.tuples(st.just("fork"), _CALLS, _CALLS),
-    st.tuples(st.just("delete")),
-    st.tuples(st.just("stop")),
-    st.tuples(st.just("ask"), st.integers(0, 1)),
-    st.tuples(st.just("answer"), st.integers(0, 1), st.sampled_from([b"1", b"null"])),
-    st.tuples(st.just("reject"), st.integers(0, 1)),
-)
+_OPERATIONS: list[tuple[str, tuple[st.SearchStrategy[Any], ...]]] = [
+    ("open", ()),
+    ("close", (st.sampled_from([*ENDED, STARTED, AWAITING]),)),
+    ("crash", ()),
+    ("start", (_CALLS, st.integers(1, 3))),
+    ("retry", (_CALLS, st.integers(1, 3))),
+    ("finish", (_CALLS, st.sampled_from(VALUES), st.just(True))),
+    ("finish", (_CALLS, st.sampled_from(VALUES), st.just(False))),
+    ("finish", (st.integers(5, 30), st.sampled_from(VALUES), st.booleans())),
+    ("fail", (_CALLS, st.integers(0, 2))),
+    ("supersede", (_CALLS,)),
+    ("fork", (_CALLS, _CALLS)),
+    ("delete", ()),
+    ("stop", ()),
+    ("ask", (st.integers(0, 1),)),
+    ("answer", (st.integers(0, 1), st.sampled_from([b"1", b"null"]))),
+    ("reject", (st.integers(0, 1),)),
+]
+
+
+def operations(names: Collection[str]) -> st.SearchStrategy[tuple[Any, ...]]:
+    """Any operation of these names, with whatever it is done to."""
+    return st.one_of(*(st.tuples(st.just(name), *details) for name, details in _OPERATIONS if name in names))
 
 
 class Places(Protocol):
@@ -76,9 +82,10 @@ class Places(Protocol):
 class Comparison:
     """One run in a store, and what it should be."""
 
-    def __init__(self, places: Places, run_id: str) -> None:
+    def __init__(self, places: Places, run_id: str, *, has_questions: bool) -> None:
         self.places = places
         self.run_id = run_id
+        self.has_questions = has_questions
         self.forks = 0
         self.written = Written(run_id)
         self.questions: dict[str, Question] = {}
@@ -111,6 +118,8 @@ class Comparison:
             await self.written.check_journal(self.journal)
         await self.written.check(self.store)
         assert found.outcomes == len(self.written.outcomes)
+        if not self.has_questions:
+            return
         asked = sorted(self.questions.values(), key=lambda each: each.asked_at)
         assert await self.store.questions(self.run_id, is_open=False) == asked
         assert await self.store.questions(self.run_id) == [each for each in asked if each.answer is None]

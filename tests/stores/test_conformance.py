@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
+import pkgutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,8 @@ from rh_agents.core.ports import RunRequest, Store
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores import MemoryStore, open_store
 from rh_agents.stores._store import SqlStore
-from rh_agents.testing.conformance import StoreConformance
+from rh_agents.testing import conformance
+from rh_agents.testing.conformance import StoreConformance, StoreSuite
 
 
 def opened(url: str) -> Store:
@@ -27,8 +31,20 @@ def opened(url: str) -> Store:
         pytest.skip(str(error))
 
 
-class TestMemory(StoreConformance):
-    """The reference. Nothing is shared with another process, and leases do not expire: a store forgets its owners."""
+class TestMemory(
+    conformance.CoreConformance,
+    conformance.CrashConformance,
+    conformance.FencingConformance,
+    conformance.EditingConformance,
+    conformance.StopConformance,
+    conformance.DeletionConformance,
+    conformance.CheckConformance,
+    conformance.QuestionConformance,
+    conformance.CacheConformance,
+    conformance.WindowConformance,
+    conformance.SequenceConformance,
+):
+    """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""
 
     async def make_store(self) -> MemoryStore:
         return MemoryStore()
@@ -58,10 +74,36 @@ def test_a_run_in_memory_is_free_when_python_has_forgotten_its_owner() -> None:
     asyncio.run(main())
 
 
+def test_the_whole_suite_has_every_part_of_it() -> None:
+    modules = pkgutil.walk_packages(conformance.__path__, "rh_agents.testing.conformance.")
+    found = [each for module in modules for each in vars(importlib.import_module(module.name)).values()]
+    parts = {each for each in found if isinstance(each, type) and issubclass(each, StoreSuite)}
+    assert len(parts) > 15
+    assert parts < set(StoreConformance.__mro__)
+    assert {each.__name__ for each in parts} < set(conformance.__all__)
+
+
+class OnlyJournals(MemoryStore):
+    """Fails the test if it is asked for more than a store must do."""
+
+    def __getattribute__(self, name: str) -> Any:
+        unknown = "supersede fork_run questions answer request_stop find_cached put_cached admit settle hold delete_run"
+        assert name not in [*unknown.split(), "collect_garbage", "check"], f"the core of the suite asks for {name}"
+        return super().__getattribute__(name)
+
+
+class TestOnlyJournals(conformance.CoreConformance, conformance.SequenceConformance):
+    """The core of the suite asks for nothing more, and random operations are those of the parts that are taken."""
+
+    examples = 3
+
+    async def make_store(self) -> MemoryStore:
+        return OnlyJournals()
+
+
 class OnDisk(StoreConformance):
     """What a store leaves behind when it is not closed is found by another one at the same place."""
 
-    keeps_artifacts = True
     examples = 12
 
     async def second_store(self, store: Store) -> Store:

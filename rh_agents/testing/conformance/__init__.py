@@ -1,0 +1,105 @@
+"""What a store must do, as tests: they are the definition of the ports `Store` and `Journal`.
+
+Tests of a store of your own run them so (it needs `pip install 'rh_agents[testing]'`, and no plugin for asyncio):
+
+    from rh_agents.testing.conformance import StoreConformance
+
+    class TestMyStore(StoreConformance):
+        async def make_store(self) -> MyStore:
+            return MyStore(...)
+
+`StoreConformance` is everything. It is put together from one class for each capability, so a store that lacks some
+names the classes of those it has instead; `CoreConformance` is what runs cannot be resumed without:
+
+    class TestMyStore(CoreConformance, QuestionConformance, SequenceConformance):
+        ...
+
+- `CoreConformance`: `RunConformance`, `JournalConformance`, `ValueConformance`, `ResumeConformance`,
+  `ReadingConformance` and `OwnerConformance`.
+- `CrashConformance`: what was acknowledged survives when the process is killed; needs the hook `crash`.
+- `FencingConformance`: an owner that was replaced can write no more; needs the hook `silence`.
+- `EditingConformance`: `supersede` and `fork_run`.
+- `StopConformance`: `request_stop`.
+- `DeletionConformance`: `delete_run`.
+- `ArtifactConformance`: large values are kept apart from the journal, `collect_garbage` deletes them.
+- `CheckConformance`: `check`.
+- `QuestionConformance`: `ask`, `questions` and `answer`.
+- `CacheConformance`: `put_cached` and `find_cached`.
+- `WindowConformance`: `admit`, `settle` and `hold`.
+- `SequenceConformance`: all that the other classes ask for, in random order.
+
+A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
+of several processes, which need `second_store`.
+"""
+
+from __future__ import annotations
+
+try:
+    import hypothesis  # noqa: F401 - for the message below
+    import pytest  # noqa: F401
+except ModuleNotFoundError as _error:
+    _message = f"rh_agents.testing.conformance needs {_error.name}: pip install 'rh_agents[testing]'"
+    raise ModuleNotFoundError(_message, name=_error.name) from _error
+
+from rh_agents.testing.conformance.caching import CacheConformance
+from rh_agents.testing.conformance.checking import CheckConformance
+from rh_agents.testing.conformance.crashes import CrashConformance
+from rh_agents.testing.conformance.deleting import ArtifactConformance, DeletionConformance
+from rh_agents.testing.conformance.editing import EditingConformance
+from rh_agents.testing.conformance.journal import JournalConformance
+from rh_agents.testing.conformance.owners import FencingConformance, OwnerConformance
+from rh_agents.testing.conformance.questions import QuestionConformance
+from rh_agents.testing.conformance.reading import ReadingConformance
+from rh_agents.testing.conformance.resuming import ResumeConformance
+from rh_agents.testing.conformance.runs import RunConformance
+from rh_agents.testing.conformance.sequences import SequenceConformance
+from rh_agents.testing.conformance.stopping import StopConformance
+from rh_agents.testing.conformance.suite import StoreSuite
+from rh_agents.testing.conformance.values import ValueConformance
+from rh_agents.testing.conformance.windows import WindowConformance
+
+__all__ = [
+    "ArtifactConformance",
+    "CacheConformance",
+    "CheckConformance",
+    "CoreConformance",
+    "CrashConformance",
+    "DeletionConformance",
+    "EditingConformance",
+    "FencingConformance",
+    "JournalConformance",
+    "OwnerConformance",
+    "QuestionConformance",
+    "ReadingConformance",
+    "ResumeConformance",
+    "RunConformance",
+    "SequenceConformance",
+    "StopConformance",
+    "StoreConformance",
+    "StoreSuite",
+    "ValueConformance",
+    "WindowConformance",
+]
+
+
+class CoreConformance(
+    RunConformance, JournalConformance, ValueConformance, ResumeConformance, ReadingConformance, OwnerConformance
+):
+    """What no run can be recorded and resumed without."""
+
+
+class StoreConformance(
+    CoreConformance,
+    CrashConformance,
+    FencingConformance,
+    EditingConformance,
+    StopConformance,
+    DeletionConformance,
+    ArtifactConformance,
+    CheckConformance,
+    QuestionConformance,
+    CacheConformance,
+    WindowConformance,
+    SequenceConformance,
+):
+    """All of it."""

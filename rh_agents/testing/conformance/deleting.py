@@ -1,0 +1,85 @@
+"""Deleting runs, and the artifacts that are left over."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from rh_agents.core.errors import RunIsLive, StoreError
+from rh_agents.core.ports import Store
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.testing._records import COMPLETED, ODD_TEXTS, RUN, Written, completed, key, listed, outcome, request
+from rh_agents.testing.conformance.suite import StoreSuite, expect_refusals, on_an_event_loop, written_run
+
+__all__ = ["ArtifactConformance", "DeletionConformance"]
+
+
+class DeletionConformance(StoreSuite):
+    """Runs can be deleted."""
+
+    operations: ClassVar[tuple[str, ...]] = ("delete",)
+
+    @on_an_event_loop
+    async def test_only_a_run_that_is_there_is_deleted(self, store: Store) -> None:
+        await expect_refusals(store, lambda: store.delete_run(RUN))
+
+    @on_an_event_loop
+    async def test_a_run_that_is_deleted_is_forgotten_and_its_name_is_free(self, store: Store) -> None:
+        await written_run(store, 1, 2, run_id="other")
+        journal = await store.open_run(request(tags=("a",)))
+        await journal.append(completed(RUN, outcome(1, "old")), outcome(1, "old"))
+        with pytest.raises(RunIsLive, match=RUN):
+            await store.delete_run(RUN)
+        await journal.close(COMPLETED)
+        await store.delete_run(RUN)
+        assert await store.find_run(RUN) is None
+        assert [info.run_id for info in await store.runs()] == ["other"]
+        with pytest.raises(StoreError):
+            await listed(store.events(RUN))
+        written = Written(RUN)
+        journal = await store.open_run(request())
+        assert (journal.info.status, journal.info.epoch, tuple(journal.info.tags)) == (ExecutionStatus.PENDING, 0, ())
+        await written.call(journal, outcome(1, "new"))
+        await written.check_journal(journal)
+        await written.check(store)
+
+    @on_an_event_loop
+    async def test_runs_with_confusing_names_are_deleted_one_by_one(self, store: Store) -> None:
+        for name in ODD_TEXTS:
+            await written_run(store, 1, run_id=name)
+        for number, name in enumerate(ODD_TEXTS, start=1):
+            reading = store.events(name)
+            await anext(reading)
+            await reading.aclose()  # type: ignore[attr-defined]
+            await store.delete_run(name)
+            assert len(await store.runs()) == len(ODD_TEXTS) - number
+
+
+class ArtifactConformance(StoreSuite):
+    """Large values are kept apart from the journal; those that no run refers to are garbage."""
+
+    @on_an_event_loop
+    async def test_garbage_is_what_no_run_refers_to(self, store: Store) -> None:
+        large, other = "x" * 100_000, "y" * 100_000
+        written = Written(RUN)
+        journal = await store.open_run(request())
+        await written.call(journal, outcome(1, large))
+        await written.call(journal, outcome(2, other))
+        assert await store.collect_garbage(min_age=0.0) == 0, "while the run is live"
+        await journal.close(COMPLETED)
+        await store.fork_run(RUN, "copy", [key(2)], [])
+        assert await store.collect_garbage(min_age=0.0) == 0, "while there are two runs"
+        await written.check(store)
+        await store.delete_run(RUN)
+        assert await store.collect_garbage(min_age=3600.0) == 0, "while it is young"
+        assert 100_000 <= await store.collect_garbage(min_age=0.0) < 150_000
+        copy = await store.open_run(request("copy"))
+        assert (await copy.load(key(1))).value == large
+        await copy.close(COMPLETED)
+        await store.delete_run("copy")
+        assert 100_000 <= await store.collect_garbage(min_age=0.0) < 150_000
+        assert await store.collect_garbage(min_age=0.0) == 0
+        await store.aclose()
+        with pytest.raises(StoreError):
+            await store.collect_garbage()
