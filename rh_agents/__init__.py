@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rh_agents.core._flow import report_usage, tell_progress
 from rh_agents.core.actors import LLM, Agent, BaseActor, Injected, Tool, ToolSet
 from rh_agents.core.calls import Call
 from rh_agents.core.chat import ChatModel, Message
-from rh_agents.core.context import current
+from rh_agents.core.context import current, report_usage, tell_progress
 from rh_agents.core.errors import (
     BudgetExceeded,
     CallCancelled,

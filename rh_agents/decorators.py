@@ -9,9 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from rh_agents.core._frame import current_frame
-from rh_agents.core._opening import StoreLike, set_store_opener
-from rh_agents.core._unstarted import short_repr
+from rh_agents.core._run.frame import current_frame
 from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
 from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.errors import DefinitionError
@@ -22,8 +20,10 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, Subscriber
+from rh_agents.core.ports.opening import StoreLike, set_store_opener
 from rh_agents.core.questions import Answerer
 from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, ReplayMode
+from rh_agents.core.values.unstarted import short_repr
 from rh_agents.stores import open_store
 
 __all__ = ["ActorDecorator", "ActorFunction", "agent", "llm", "parallel", "run", "run_sync", "tool"]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, PydanticUserError, ValidationError
 
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
 from rh_agents.cli.json_text import RepeatedKey, read_json
-from rh_agents.core._parts import RunParts
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import InputError

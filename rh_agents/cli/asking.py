@@ -12,9 +12,9 @@ from pydantic_core import from_json
 from rh_agents.cli.errors import one_line
 from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.sources import DaemonThread
-from rh_agents.core._answers import why_not_fitting
 from rh_agents.core.errors import InputError
 from rh_agents.core.ports import Question
+from rh_agents.core.values.answers import why_not_fitting
 
 __all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines"]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from rh_agents.core._exits import failure_of
+from rh_agents.core._loops.exits import failure_of
 
 __all__ = ["run_to_the_end"]
 

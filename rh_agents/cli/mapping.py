@@ -15,17 +15,17 @@ from rh_agents.cli.lines import Item
 from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, unwritable_line
 from rh_agents.cli.sources import Source
 from rh_agents.cli.summary import Summary
-from rh_agents.core._exits import FAILURES
-from rh_agents.core._parts import RunParts
+from rh_agents.core._limits.interruption import interrupt_on_signals
+from rh_agents.core._loops.exits import FAILURES
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import Call
-from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun, StoreError, TooManyFailures
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.interrupt import interrupt_on_signals
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.ports import Subscriber
 from rh_agents.core.results import ExecutionResult
+from rh_agents.core.values.canonical import CanonicalInput
 
 __all__ = ["Limits", "MapJob", "call_for"]
 

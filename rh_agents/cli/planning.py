@@ -20,12 +20,12 @@ from rh_agents.cli.recorded import RunCommand
 from rh_agents.cli.targets import known_actors, load_actor
 from rh_agents.cli.tree import SHORT_KEY
 from rh_agents.cli.words import counted
-from rh_agents.core._former import EVERY_ENDPOINT
+from rh_agents.core._base.key_generations import EVERY_ENDPOINT
+from rh_agents.core._replay.keys import ROOT_KEY, child_key, group_key
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.keys import ROOT_KEY, child_key, group_key
 from rh_agents.core.plan import Fate, Plan, PlannedCall
 from rh_agents.core.ports import Question
 from rh_agents.core.types import OnUnknown
@@ -45,7 +45,7 @@ class Code:
     Attributes:
         actors: by name.
         problem: why it cannot be loaded.
-        keys_generation: which keys the run has, see `rh_agents.core._former`.
+        keys_generation: which keys the run has, see `rh_agents.core._base.key_generations`.
     """
 
     actors: dict[str, BaseActor] = field(default_factory=dict)

@@ -17,10 +17,10 @@ from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.outputs import OutputClosed, open_output, to_line
 from rh_agents.cli.summary import AWAITING, INTERRUPTED
 from rh_agents.cli.words import counted
+from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import RunAwaiting, RunStopped
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.interrupt import interrupt_on_signals
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult, describe_error
 

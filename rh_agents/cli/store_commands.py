@@ -33,12 +33,12 @@ from rh_agents.cli.recorded import STANDARD_STREAM, Invocation, RunCommand, go_o
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run, kept_store, store_option
 from rh_agents.cli.tree import RunTree, TreeView, record_of_node
 from rh_agents.cli.words import Standing, age, ago, counted, parse_age, size, standing_of, standing_words
-from rh_agents.core._former import generation_of_keys
+from rh_agents.core._base.key_generations import generation_of_keys
+from rh_agents.core._replay.recorded import spender_of
 from rh_agents.core.errors import InputError, StoreError
 from rh_agents.core.plan import plan_run
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.redaction import redact
-from rh_agents.core.replay import spender_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Spending

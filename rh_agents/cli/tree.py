@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_agents.cli.page import Page, Part
-from rh_agents.core.address import SEPARATOR
+from rh_agents.core._replay.address import SEPARATOR
+from rh_agents.core._replay.keys import again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
-from rh_agents.core.keys import again_key
 from rh_agents.core.ports import RecordedEvent
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of

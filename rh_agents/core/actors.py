@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from rh_agents.core._former import ENDPOINTS
+from rh_agents.core._base.key_generations import ENDPOINTS
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies._checks import expect_known
 from rh_agents.core.policies.breaker import CircuitBreaker
@@ -109,7 +109,10 @@ class BaseActor(BaseModel):
 
     @property
     def former_versions(self) -> tuple[str, ...]:
-        """What stood in place of it in keys of earlier versions of this library (see `rh_agents.core._former`)."""
+        """What stood in place of it in keys of earlier versions of this library.
+
+        See `rh_agents.core._base.key_generations`.
+        """
         return ()
 
     @property

@@ -11,8 +11,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from rh_agents.core._exits import FAILURES, failure_of, task_of
-from rh_agents.core._loops import Home, home
+from rh_agents.core._loops.exits import FAILURES, failure_of, task_of
+from rh_agents.core._loops.homes import Home, home
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.policies._checks import number

@@ -9,20 +9,20 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from rh_agents.core._frame import Frame, current_frame, root_of
-from rh_agents.core._identifying import Identities, identified_in_turn
-from rh_agents.core._numbering import ENDED, Claim, Claimant
-from rh_agents.core._parts import RunParts
-from rh_agents.core._postponed import Postponed
-from rh_agents.core._runner import run_frame
-from rh_agents.core._unstarted import Unstarted, Use, short_repr
+from rh_agents.core._loops.postponed import Postponed
+from rh_agents.core._replay.address import child_address
+from rh_agents.core._replay.keys import Canonical, child_key, identity
+from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
+from rh_agents.core._run.frame import Frame, current_frame, root_of
+from rh_agents.core._run.identifying import Identities, identified_in_turn
+from rh_agents.core._run.parts import RunParts
+from rh_agents.core._run.runner import run_frame
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.address import child_address
-from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import DefinitionError, StopRun, UndefinedOrderError, UndefinedOrderWarning
-from rh_agents.core.keys import Canonical, child_key, identity
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.usage import Usage
+from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.unstarted import Unstarted, Use, short_repr
 
 __all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
 

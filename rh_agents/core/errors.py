@@ -58,7 +58,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rh_agents.core.base_errors import RecordedError, RhAgentsError, UsageError
+from rh_agents.core._base.errors import RecordedError, RhAgentsError, UsageError
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.usage import Shortfall, Spending, Usage
 

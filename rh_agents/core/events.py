@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializeAsAny, field_serializer
 from typing_extensions import TypeVar
 
-from rh_agents.core._current import Caller, current_call
-from rh_agents.core._trusted import trusted
+from rh_agents.core._base.current import Caller, current_call
+from rh_agents.core._base.trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.groups import ParallelEventGroup

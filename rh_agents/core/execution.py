@@ -15,18 +15,17 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from rh_agents.core._engines import Executors, set_executors
-from rh_agents.core._frame import Frame, current_frame, root_of
-from rh_agents.core._lag import watched_loops
-from rh_agents.core._opening import StoreLike, opened_store
-from rh_agents.core._parts import RunParts
-from rh_agents.core._recording import Recording, make_owner
-from rh_agents.core._stops import stop_in
-from rh_agents.core._validation import Difference, ValidationJournal
+from rh_agents.core._limits.interruption import InterruptChecker
+from rh_agents.core._loops.executors import Executors, set_executors
+from rh_agents.core._replay.stops import stop_in
+from rh_agents.core._run.blocked_loops import watched_loops
+from rh_agents.core._run.frame import Frame, current_frame, root_of
+from rh_agents.core._run.parts import RunParts
+from rh_agents.core._run.recording import Recording, make_owner
+from rh_agents.core._run.validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
 from rh_agents.core.calls import ActorCall, set_default_run
-from rh_agents.core.codec import canonical
 from rh_agents.core.errors import (
     BudgetExceeded,
     DefinitionError,
@@ -37,7 +36,6 @@ from rh_agents.core.errors import (
     UsageError,
 )
 from rh_agents.core.history import HistorySet
-from rh_agents.core.interrupt import InterruptChecker
 from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
 from rh_agents.core.policies._checks import number
@@ -46,12 +44,14 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
+from rh_agents.core.ports.opening import StoreLike, opened_store
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Spending
 from rh_agents.core.values import encode, keep_text
+from rh_agents.core.values.canonical import canonical
 
 __all__ = [
     "ActorMetrics",

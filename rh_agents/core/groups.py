@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core.policies.breaker import BreakerState
-from rh_agents.core.statistics import LatencyHistogram, LatencySummary
 
 if TYPE_CHECKING:
     pass

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.statistics import LatencyHistogram, LatencySummary
 
 __all__ = ["ActorMetrics", "RunMetrics"]
 

@@ -18,11 +18,8 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
-from rh_agents.core._cut_off import cancellations, is_cut_off
-from rh_agents.core._decision import can_end_again
-from rh_agents.core._frame import Frame, current_frame, root_of
-from rh_agents.core._ledger import Ledger
-from rh_agents.core._members import (
+from rh_agents.core._group.failures import FailurePolicy
+from rh_agents.core._group.members import (
     FUNCTION_ACTOR,
     Member,
     Source,
@@ -33,15 +30,20 @@ from rh_agents.core._members import (
     raising,
     starter,
 )
-from rh_agents.core._order import RecordedOrder
-from rh_agents.core._parts import RunParts
-from rh_agents.core._reason import Reason, add_failures
-from rh_agents.core._roster import Roster
-from rh_agents.core._scheduler import Scheduler
-from rh_agents.core._stops import stop_behind
-from rh_agents.core._stream import ResultStream
+from rh_agents.core._group.reasons import Reason, add_failures
+from rh_agents.core._group.roster import Roster
+from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core._group.stream import ResultStream
+from rh_agents.core._limits.ledgers import Ledger
+from rh_agents.core._replay.address import child_address, member_address
+from rh_agents.core._replay.decision import can_end_again
+from rh_agents.core._replay.keys import group_key
+from rh_agents.core._replay.order import RecordedOrder
+from rh_agents.core._replay.stops import stop_behind
+from rh_agents.core._run.cancellations import cancellations, is_cut_off
+from rh_agents.core._run.frame import Frame, current_frame, root_of
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.address import child_address, member_address
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import (
     CallCancelled,
@@ -62,11 +64,9 @@ from rh_agents.core.groups import (
     ParallelDisplayMode,
     ParallelEventGroup,
 )
-from rh_agents.core.keys import group_key
 from rh_agents.core.policies._checks import at_least, number
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget, expect_budget
-from rh_agents.core.policies.failures import FailurePolicy
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.redaction import without_secrets
@@ -698,7 +698,7 @@ class ParallelExecutionManager:
         return None if ending is None or ending.cause is EndingCause.UNKNOWN else ending
 
     def _find_ending(self) -> GroupEnding | None:
-        """How the group ended before and has to end again, see `rh_agents.core._decision`."""
+        """How the group ended before and has to end again, see `rh_agents.core._replay.decision`."""
         ending = self._run.recording.recorded_ending(self.group_id, self._frame.generation)
         if ending is None:
             return None

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from rh_agents.core.address import SEPARATOR
+from rh_agents.core._replay.address import SEPARATOR
+from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
-from rh_agents.core.keys import again_key
-from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
 if TYPE_CHECKING:

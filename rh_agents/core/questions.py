@@ -9,18 +9,18 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from rh_agents.core._answers import given_answer
-from rh_agents.core._frame import Frame, current_frame
-from rh_agents.core._parts import RunParts
+from rh_agents.core._run.frame import Frame, current_frame
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
-from rh_agents.core.codec import CanonicalInput
 from rh_agents.core.errors import DefinitionError, InputError, StopRun, UsageError
 from rh_agents.core.events import call_event
 from rh_agents.core.ports import Question
 from rh_agents.core.redaction import redact
 from rh_agents.core.types import Effect, EventType, ExecutionStatus, OnUnknown
 from rh_agents.core.values import learn
+from rh_agents.core.values.answers import given_answer
+from rh_agents.core.values.canonical import CanonicalInput
 
 __all__ = ["Answerer", "Asking", "QuestionCall"]
 

@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import core_schema, to_json
 
-from rh_agents.core._sizes import is_array, is_large
-from rh_agents.core.base_errors import UsageError
+from rh_agents.core._base.errors import UsageError
+from rh_agents.core._base.sizes import is_array, is_large
 
 __all__ = [
     "SPELLINGS",

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from rh_agents.core._foreign import text_of
-from rh_agents.core._trusted import trusted
-from rh_agents.core.base_errors import RecordedError, RhAgentsError
+from rh_agents.core._base.errors import RecordedError, RhAgentsError
+from rh_agents.core._base.foreign import text_of
+from rh_agents.core._base.trusted import trusted
 from rh_agents.core.redaction import redact
 from rh_agents.core.types import Generation
 from rh_agents.core.usage import Usage

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rh_agents.core._opening import StoreLike, using_store
+from rh_agents.core._replay.recorded import affected_calls
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.ports import Store
+from rh_agents.core.ports.opening import StoreLike, using_store
 from rh_agents.core.redaction import expect_no_secret, without_secrets
-from rh_agents.core.replay import affected_calls
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from rh_agents.core._base.latency import LatencyHistogram
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.policies.breaker import BreakerState
-from rh_agents.core.statistics import LatencyHistogram
 from rh_agents.core.types import ExecutionStatus
 
 __all__ = ["ParallelGroupTracker", "RunningItem"]

@@ -12,17 +12,17 @@ from typing import Any
 from pydantic import Field
 from pydantic_core import to_json
 
-from rh_agents.core._flow import report_usage
-from rh_agents.core._frame import current_frame
-from rh_agents.core._parts import RunParts
+from rh_agents.core._run.frame import current_frame
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import LLM, BaseActor, Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat._asking import report_unbounded
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, tokens_in
-from rh_agents.core.codec import CanonicalInput
+from rh_agents.core.context import report_usage
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.usage import Listing, Price, Usage, listing_of
 from rh_agents.core.values import encode
+from rh_agents.core.values.canonical import CanonicalInput
 
 __all__ = [
     "NOTHING_KNOWN",

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from rh_agents.core._flow import report_usage
 from rh_agents.core.chat import ChatDelta
+from rh_agents.core.context import report_usage
 from rh_agents.core.usage import Listing, Price, Usage
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed

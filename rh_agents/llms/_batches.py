@@ -37,13 +37,13 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from rh_agents.core._frame import Frame, current_frame
-from rh_agents.core._parts import RunParts
+from rh_agents.core._replay.keys import child_key, idempotency_key
+from rh_agents.core._run.frame import Frame, current_frame
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import Tool
 from rh_agents.core.calls import Call
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import batcher
-from rh_agents.core.codec import CanonicalInput, canonical
 from rh_agents.core.errors import (
     InvalidRequest,
     ModelError,
@@ -53,8 +53,8 @@ from rh_agents.core.errors import (
     TemporaryModelError,
     UnreadableAnswer,
 )
-from rh_agents.core.keys import child_key, idempotency_key
 from rh_agents.core.usage import Usage
+from rh_agents.core.values.canonical import CanonicalInput, canonical
 from rh_agents.llms._batch_api import BatchApi, BatchState, HasBatches, Marks
 from rh_agents.llms._batch_finding import LOOKED_AT, KnownBatches
 from rh_agents.llms._batch_results import Absent, Answers, Sleep, Tell

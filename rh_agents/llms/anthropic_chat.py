@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr, field_validator
 
-from rh_agents.core._former import ENDPOINTS, EVERY_ENDPOINT
+from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT
 from rh_agents.core.chat import ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.chat.schema import AnswerType

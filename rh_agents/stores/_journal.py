@@ -10,10 +10,10 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from rh_agents.core._replay.recorded import RecordedCalls, charge_in
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RunInfo
-from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import encode_large, is_large

@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rh_agents.core._trusted import trusted
+from rh_agents.core._base.trusted import trusted
+from rh_agents.core._replay.recorded import Charge
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import GroupEnding, ParallelEventGroup
-from rh_agents.core.replay import Charge
 from rh_agents.core.results import Outcome, OutcomeHeader, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage

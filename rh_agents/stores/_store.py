@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from rh_agents.core._answers import expect_fitting, kept_answer
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.redaction import redact
-from rh_agents.core.replay import RecordedCalls
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.values.answers import expect_fitting, kept_answer
 from rh_agents.stores._backend import (
     Backend,
     Batch,

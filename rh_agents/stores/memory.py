@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rh_agents.core._answers import expect_fitting, kept_answer
-from rh_agents.core._large_values import LARGE
-from rh_agents.core._loops import Home, Place, home
+from rh_agents.core._loops.homes import Home, Place, home
+from rh_agents.core._replay.recorded import RecordedCalls, charge_in
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
-from rh_agents.core.replay import RecordedCalls, charge_in
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large, is_large
+from rh_agents.core.values.answers import expect_fitting, kept_answer
+from rh_agents.core.values.large import LARGE
 from rh_agents.stores._windows import Ticket, refusal
 
 __all__ = ["MemoryJournal", "MemoryStore"]

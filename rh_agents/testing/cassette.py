@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from rh_agents.core._key_table import KeyTable
-from rh_agents.core._validation import Difference, ValidationJournal
+from rh_agents.core._replay.key_table import KeyTable
+from rh_agents.core._run.validation import Difference, ValidationJournal
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.execution import ExecutionState

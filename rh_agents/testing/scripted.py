@@ -16,10 +16,10 @@ from pydantic_core import to_json, to_jsonable_python
 
 from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse, FinishReason, ToolCall
 from rh_agents.core.chat.model import ChatModel, OnDelta
-from rh_agents.core.codec import canonical
 from rh_agents.core.errors import PermanentModelError
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.usage import Usage
+from rh_agents.core.values.canonical import canonical
 
 __all__ = ["ScriptEnded", "ScriptedLLM", "tool_call"]
 

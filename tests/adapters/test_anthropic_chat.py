@@ -27,7 +27,7 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core._former import ENDPOINTS, fact_of_keys
+from rh_agents.core._base.key_generations import ENDPOINTS, fact_of_keys
 from rh_agents.core.chat import (
     ChatDelta,
     ChatResponse,

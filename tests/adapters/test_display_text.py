@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents import Secret, forget_secret
-from rh_agents.core._read_values import UnknownValue
-from rh_agents.core._sizes import is_large
+from rh_agents.core._base.sizes import is_large
 from rh_agents.core.chat import ChatResponse, ToolCall
+from rh_agents.core.values.decoder import UnknownValue
 from rh_agents.display.text import brief, brief_result, crop, duration, frequency, harmless, whole_seconds, width_of
 
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from rh_agents import Agent, ExecutionState, ExecutionStatus, MemoryStore, RetryPolicy, tool
 from rh_agents import run as run_workflow
 from rh_agents.core.chat import ChatRequest, FinishReason, Message, ToolCall, ToolSpec
-from rh_agents.core.codec import canonical
 from rh_agents.core.errors import (
     AnswerTruncated,
     IncompleteAnswer,
@@ -22,6 +21,7 @@ from rh_agents.core.errors import (
     ModelOverloaded,
     PermanentModelError,
 )
+from rh_agents.core.values.canonical import canonical
 from tests.services.model_server import Exchange, Reply, answer, error, model_server, streamed, tool_calls
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")

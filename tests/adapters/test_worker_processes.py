@@ -600,7 +600,7 @@ def test_ctrl_c_reaches_the_parent_only_and_calls_under_way_have_their_grace(tmp
     program = (
         "import asyncio, sys\n"
         "from rh_agents import ExecutionState, RunStopped, open_store\n"
-        "from rh_agents.core.interrupt import interrupt_on_signals\n"
+        "from rh_agents.core._limits.interruption import interrupt_on_signals\n"
         "from tests.adapters import worker_functions as far\n"
         "async def main():\n"
         "    state = ExecutionState(store=open_store('runs.db'), run_id='monday')\n"

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from rh_agents.core._read_values import _READERS
 from rh_agents.core.errors import StoreError
 from rh_agents.core.values import decode, decode_error, encode, encode_error, storable
+from rh_agents.core.values.decoder import _READERS
 
 
 @storable

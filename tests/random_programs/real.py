@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from rh_agents import ExecutionState, MemoryStore, RunStopped, open_store, run
-from rh_agents.core.interrupt import interrupt_on_signals
-from rh_agents.core.keys import idempotency_key
+from rh_agents.core._limits.interruption import interrupt_on_signals
+from rh_agents.core._replay.keys import idempotency_key
 from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line, read_ledger, written

@@ -19,7 +19,7 @@ from typing import Any
 import detangle
 
 from rh_agents import ExecutionEvent, ExecutionState, MemoryStore, RunStopped
-from rh_agents.core.keys import idempotency_key
+from rh_agents.core._replay.keys import idempotency_key
 from rh_agents.core.ports import CacheEntry, RunInfo, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.values import decode, decode_error, encode, encode_error

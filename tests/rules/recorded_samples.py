@@ -16,10 +16,10 @@ from typing import Any
 
 import rh_agents
 from rh_agents import Budget, Message, Price, Question, Spending, Usage
-from rh_agents.core._annotations import check_annotation
-from rh_agents.core._numbering import Claim
-from rh_agents.core._registry import kind_of
-from rh_agents.core._validation import Difference
+from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
+from rh_agents.core._replay.numbering import Claim
+from rh_agents.core._replay.recorded import Charge, RecordedCalls
+from rh_agents.core._run.validation import Difference
 from rh_agents.core.chat import (
     ChatDelta,
     ChatRequest,
@@ -31,7 +31,6 @@ from rh_agents.core.chat import (
     ToolCall,
     ToolSpec,
 )
-from rh_agents.core.codec import canonical
 from rh_agents.core.context import CurrentCall
 from rh_agents.core.errors import DefinitionError, UnreadFailures
 from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupEnding, GroupStatus, ParallelEventGroup
@@ -42,13 +41,14 @@ from rh_agents.core.policies.compaction import ClearToolResults, Compaction, Dro
 from rh_agents.core.policies.limits import Advice, Permit, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.redaction import Reference
-from rh_agents.core.replay import Charge, RecordedCalls
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
-from rh_agents.core.statistics import LatencyHistogram, LatencySummary
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Listing, Shortfall
 from rh_agents.core.values import decode_error, encode, encode_error, learn
+from rh_agents.core.values.annotations import check_annotation
+from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.registry import kind_of
 from rh_agents.display.counts import CallCounts, EventCounts
 from rh_agents.llms.local import LocalServer
 
@@ -57,7 +57,13 @@ __all__ = ["DATA", "FILE", "SLOW_TO_IMPORT", "forms", "our_classes"]
 FILE = Path(__file__).with_name("recorded_forms.json")
 SLOW_TO_IMPORT = "rh_agents.integrations."
 """Modules below it bring a framework each. A test sees to it that they define nothing that is recorded."""
-_NEITHER_TAKEN_NOR_RETURNED = ("rh_agents.cli", "rh_agents.display", "rh_agents.stores", "rh_agents.__main__")
+_NEITHER_TAKEN_NOR_RETURNED = (
+    "rh_agents.cli",
+    "rh_agents.core.values",
+    "rh_agents.display",
+    "rh_agents.stores",
+    "rh_agents.__main__",
+)
 """What calls neither take nor return, but for errors and what the library exports elsewhere."""
 
 _CALL = ToolCall(id="c", name="n", arguments="{}")

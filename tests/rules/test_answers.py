@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from rh_agents.cli.asking import parse_answer
-from rh_agents.core._answers import expect_fitting, why_not_fitting
 from rh_agents.core.errors import InputError
+from rh_agents.core.values.answers import expect_fitting, why_not_fitting
 
 
 class Colour(enum.StrEnum):

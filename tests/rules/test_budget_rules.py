@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents import Budget, Price, Spending, Usage
-from rh_agents.core._ledger import Ledger
+from rh_agents.core._limits.ledgers import Ledger
 
 counts = st.integers(0, 10**9)
 usages = st.builds(Usage, counts, counts, counts, counts, counts, st.integers(0, 1000).map(float))

@@ -10,9 +10,9 @@ from hashlib import sha256
 import pytest
 
 from rh_agents import ExecutionState
-from rh_agents.core._frame import Frame
-from rh_agents.core._key_table import DigestTable, KeyList, KeyTable
-from rh_agents.core.replay import RecordedCalls
+from rh_agents.core._replay.key_table import DigestTable, KeyList, KeyTable
+from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core._run.frame import Frame
 
 
 def key(number: int) -> bytes:

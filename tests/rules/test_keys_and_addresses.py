@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rh_agents.core.address import child_address, member_address
-from rh_agents.core.keys import (
+from rh_agents.core._replay.address import child_address, member_address
+from rh_agents.core._replay.keys import (
     ROOT_KEY,
     again_key,
     child_key,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents import AdaptiveConcurrency, ConcurrencyLimit, ExecutionState, RateLimit, Usage, parallel, tool
-from rh_agents.core._gate import Passage
+from rh_agents.core._limits.admission import Passage
 from rh_agents.core.policies.limits import KINDS, Advice, Permit, Refusal, need_of
 from rh_agents.testing import JumpingClock
 

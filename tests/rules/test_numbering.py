@@ -6,9 +6,9 @@ import detangle
 import pytest
 
 from rh_agents import BaseActor, ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore
-from rh_agents.core._frame import Frame
-from rh_agents.core._numbering import Claim
-from rh_agents.core.keys import again_key
+from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.numbering import Claim
+from rh_agents.core._run.frame import Frame
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import Generation
 from tests.doubles import request

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from rh_agents.core._replay.keys import ROOT_KEY, again_key
 from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.events import ExecutionEvent, call_event, group_event
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
-from rh_agents.core.keys import ROOT_KEY, again_key
 from rh_agents.core.plan import Fate, Plan, plan_run
 from rh_agents.core.ports import RecordedEvent, RunInfo
 from rh_agents.core.questions import QUESTION_ACTOR

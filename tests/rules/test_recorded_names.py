@@ -16,10 +16,10 @@ import pytest
 from pydantic import BaseModel, Field
 
 import rh_agents.integrations
-from rh_agents.core._names import FIELDS, MOVED, OTHERS, form_of, recorded_name
-from rh_agents.core.codec import canonical
 from rh_agents.core.errors import StoreError
 from rh_agents.core.values import decode, decode_error, encode, encode_error, learn
+from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.names import FIELDS, MOVED, OTHERS, form_of, recorded_name
 from tests.rules.recorded_samples import DATA, FILE, SLOW_TO_IMPORT, forms, our_classes
 
 OLD = "app.old.Thing"
@@ -68,8 +68,12 @@ def is_other(cls: type) -> bool:
 
 def test_every_class_that_can_be_recorded_has_its_line_in_the_table() -> None:
     missing = [cls for cls in our_classes() if recorded_name(cls) not in OTHERS and recorded_name(cls) not in FIELDS]
-    assert not missing, "they need lines in rh_agents/core/_names.py: in MOVED if they have moved, else " + ", ".join(
-        f'"{recorded_name(cls)}"' + ("" if is_other(cls) else f': "{" ".join(form_of(cls).always)}"') for cls in missing
+    assert not missing, (
+        "they need lines in rh_agents/core/values/names.py: in MOVED if they have moved, else "
+        + ", ".join(
+            f'"{recorded_name(cls)}"' + ("" if is_other(cls) else f': "{" ".join(form_of(cls).always)}"')
+            for cls in missing
+        )
     )
 
 

@@ -1,6 +1,6 @@
 """In which order a stream repeats what it gave before."""
 
-from rh_agents.core._order import RecordedOrder
+from rh_agents.core._replay.order import RecordedOrder
 
 A, B, C, D = b"a", b"b", b"c", b"d"
 

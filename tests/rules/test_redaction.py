@@ -17,10 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from rh_agents import Secret, StoreError, forget_secret, redact, register_secret, storable
-from rh_agents.core._answers import given_answer, kept_answer
-from rh_agents.core._unstarted import short_repr
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.codec import canonical, canonical_arguments
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.redaction import RedactingFilter, is_credential_name, register_found, registered_value
@@ -35,6 +32,9 @@ from rh_agents.core.values import (
     kept_text,
     shown_value,
 )
+from rh_agents.core.values.answers import given_answer, kept_answer
+from rh_agents.core.values.canonical import canonical, canonical_arguments
+from rh_agents.core.values.unstarted import short_repr
 from rh_agents.display.text import brief, harmless
 
 VALUE = 'p@ss/wörd+"1\\x~?>?'

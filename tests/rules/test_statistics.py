@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rh_agents.core.statistics import LatencyHistogram
+from rh_agents.core._base.latency import LatencyHistogram
 
 DURATIONS = st.floats(min_value=1e-6, max_value=1e6)
 

@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, HttpUrl, PostgresDsn, PrivateAttr, R
 from pydantic import dataclasses as pydantic_dataclasses
 from typing_extensions import TypeAliasType, TypedDict
 
-from rh_agents.core._registry import register, shape_of
 from rh_agents.core.actors import Injected
 from rh_agents.core.errors import (
     CircuitOpenError,
@@ -49,6 +48,7 @@ from rh_agents.core.values import (
     learn_function,
     storable,
 )
+from rh_agents.core.values.registry import register, shape_of
 
 T = TypeVar("T")
 HERE = __name__
@@ -527,7 +527,7 @@ class Extra(BaseModel):
 def test_every_kind_of_annotation_is_understood(
     hint: Any, classes: list[type], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rh_agents.core._registry._shapes", {})
+    monkeypatch.setattr("rh_agents.core.values.registry._shapes", {})
     learn(hint)
     assert all(shape_of(cls) for cls in classes)
     assert shape_of(Page) is None, "nothing else is"

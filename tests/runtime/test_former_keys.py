@@ -10,7 +10,7 @@ import pytest
 
 from rh_agents import Agent, ExecutionEvent, MemoryStore, Tool, parallel, run, tool
 from rh_agents.cli.planning import Code
-from rh_agents.core._former import ENDPOINTS, EVERY_ENDPOINT, fact_of_keys, generation_of_keys
+from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, Fallback, FinishReason, ImagePart, ToolCall
 from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
 from rh_agents.core.ports import RunRequest

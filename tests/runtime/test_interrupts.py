@@ -25,8 +25,8 @@ from rh_agents import (
     run,
     tool,
 )
+from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core.errors import RunIsLive, RunStopped, StopRun, StoreError, UsageError
-from rh_agents.core.interrupt import interrupt_on_signals
 from tests.doubles import HookedStore
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 from tests.runtime.worlds import RUN, Crash, World, crash, statuses

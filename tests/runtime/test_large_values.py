@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rh_agents import ExecutionState, MemoryStore, open_store, storable, tool
-from rh_agents.core._large_values import LARGE, value_in
-from rh_agents.core._pieces import PIECE, contains, spans
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.values import decode, encode, encode_large, is_large
+from rh_agents.core.values.large import LARGE, value_in
+from rh_agents.core.values.pieces import PIECE, contains, spans
 from rh_agents.testing._records import completed, outcome, request
 
 

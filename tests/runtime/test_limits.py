@@ -26,7 +26,7 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core._flow import report_advice
+from rh_agents.core.context import report_advice
 from rh_agents.core.errors import ModelOverloaded, RateLimited
 from rh_agents.core.policies.limits import Advice, Limit
 from rh_agents.testing import ScriptedLLM

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rh_agents import ConcurrencyLimit, ExecutionState, GroupStatus, RateLimit, RetryPolicy, parallel, run, tool
-from rh_agents.core._postponed import LONGEST_WAIT
+from rh_agents.core._loops.postponed import LONGEST_WAIT
 from rh_agents.core.errors import CallCancelled, StoreError, UsageError
 from rh_agents.core.ports import RunInfo
 from rh_agents.stores.memory import MemoryJournal

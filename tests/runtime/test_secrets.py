@@ -32,7 +32,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.bus_handlers import EventStreamer, ParallelEventPrinter
-from rh_agents.core._flow import tell_progress
+from rh_agents.core.context import tell_progress
 from rh_agents.core.errors import UsageError
 
 COUNT = 50

@@ -18,7 +18,7 @@ from rh_agents import ExecutionState, MemoryStore, RetryPolicy, current, open_st
 from rh_agents.cli.page import Page, Part, table_lines
 from rh_agents.cli.tree import Node, RunTree, TreeView
 from rh_agents.cli.words import age, counted, parse_age, size
-from rh_agents.core.keys import idempotency_key
+from rh_agents.core._replay.keys import idempotency_key
 from rh_agents.core.plan import Fate, plan_run
 from rh_agents.core.ports import Store
 from rh_agents.core.types import ExecutionStatus

@@ -19,11 +19,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from rh_agents.core._flow import again, claim_further_try, report_usage, tell_progress
-from rh_agents.core._frame import current_frame
-from rh_agents.core._patience import ask_patiently
+from rh_agents.core._run.frame import current_frame
+from rh_agents.core._run.patience import ask_patiently
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, estimated_usage
 from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse
+from rh_agents.core.context import again, claim_further_try, report_usage, tell_progress
 from rh_agents.core.errors import ModelError, UnreadableAnswer
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import logger

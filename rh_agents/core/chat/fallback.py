@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from rh_agents.core._flow import again
-from rh_agents.core._former import ENDPOINTS, EVERY_ENDPOINT
-from rh_agents.core._patience import among_others, under_limits
+from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT
+from rh_agents.core._run.patience import among_others, under_limits
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.chat.model import Batcher, ChatModel
 from rh_agents.core.chat.schema import AnswerType
+from rh_agents.core.context import again
 from rh_agents.core.errors import AccessDenied, DefinitionError, ModelError, QuotaExhausted, TemporaryModelError
 from rh_agents.core.policies._checks import Failure, failures, is_meant
 from rh_agents.core.redaction import logger

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import to_json
 
-from rh_agents.core._unstarted import short_repr
 from rh_agents.core.chat.histories import own_form
 from rh_agents.core.errors import InputError
 from rh_agents.core.usage import Usage
+from rh_agents.core.values.unstarted import short_repr
 
 __all__ = [
     "ChatDelta",

@@ -10,9 +10,8 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar, overload
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from rh_agents.core._flow import report_advice
-from rh_agents.core._frame import Frame
-from rh_agents.core._parts import RunParts
+from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import LLM, BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.chat._asking import ask, begin_again, report_unbounded
@@ -29,13 +28,14 @@ from rh_agents.core.chat.messages import (
     pieces_of,
 )
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
-from rh_agents.core.codec import CanonicalInput
+from rh_agents.core.context import report_advice
 from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
 from rh_agents.core.policies.limits import Advice
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
+from rh_agents.core.values.canonical import CanonicalInput
 
 __all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta"]
 

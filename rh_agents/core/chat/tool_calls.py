@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
-from rh_agents.core._exits import FAILURES, failure_of
-from rh_agents.core._former import ENDPOINTS
-from rh_agents.core._frame import current_frame
-from rh_agents.core._parts import RunParts
+from rh_agents.core._base.key_generations import ENDPOINTS
+from rh_agents.core._loops.exits import FAILURES, failure_of
+from rh_agents.core._run.frame import current_frame
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.calls import ActorCall, Call, FunctionCall, default_run
 from rh_agents.core.chat.messages import Message, ToolCall

@@ -10,7 +10,7 @@ columns at its beginning, and a program its error at its end. A mark says how mu
 those of a result together may have `MAX_MEDIA` characters, since a request that is too large is refused as a whole.
 
 Earlier versions cut nothing, and made text of everything. What they told models is in the keys of what models were
-asked next, so runs that were begun then go on like that; see `rh_agents.core._former`.
+asked next, so runs that were begun then go on like that; see `rh_agents.core._base.key_generations`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from rh_agents.core._exits import FAILURES
+from rh_agents.core._loops.exits import FAILURES
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.chat.messages import Content, DocumentPart, ImagePart, TextPart
 from rh_agents.core.values import learn

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
-from rh_agents.core._foreign import says_yes
+from rh_agents.core._base.foreign import says_yes
 from rh_agents.core.errors import DefinitionError
 
 __all__ = ["Failure", "at_least", "expect_known", "failures", "is_meant", "is_number", "number", "yes_or_no"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from rh_agents.core._foreign import seconds_to_wait
+from rh_agents.core._base.foreign import seconds_to_wait
 from rh_agents.core.errors import (
     CallCancelled,
     CircuitOpenError,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from rh_agents.core._worker_imports import imported_for_a_worker
+from rh_agents.core._loops.worker_imports import imported_for_a_worker
 from rh_agents.core.errors import DefinitionError
 
 __all__ = ["ByName", "ByValue", "Order", "Reference", "dumps", "dumps_for_the_parent", "find", "refer"]

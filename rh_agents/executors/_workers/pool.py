@@ -10,7 +10,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from rh_agents.core._loops import Home, Place, home, reentrant_lock
+from rh_agents.core._loops.homes import Home, Place, home, reentrant_lock
 from rh_agents.executors._workers.idle import IdleReader
 from rh_agents.executors._workers.worker import Worker
 

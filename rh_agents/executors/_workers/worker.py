@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rh_agents.core._flow import report_usage
+from rh_agents.core.context import report_usage
 from rh_agents.core.errors import DefinitionError, WorkerLost
 from rh_agents.core.redaction import logger
 from rh_agents.executors._workers.functions import Order, dumps

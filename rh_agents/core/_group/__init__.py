@@ -1,0 +1,1 @@
+"""How a group works: members, their order and slots, and why it ends."""

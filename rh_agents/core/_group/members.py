@@ -1,0 +1,310 @@
+"""What can be given to a group, and how it becomes a member: an index, a key, and a way to start an attempt."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from asyncio import Task
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
+from contextvars import Context
+from dataclasses import dataclass
+from types import CoroutineType, FunctionType
+from typing import Any
+
+from rh_agents.core._base.foreign import noted
+from rh_agents.core._loops.exits import FAILURES, failure_of
+from rh_agents.core._replay.decision import Recorded
+from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.identifying import Identities
+from rh_agents.core.actors import BaseActor, expect_resolved
+from rh_agents.core.calls import ActorCall, Call
+from rh_agents.core.errors import DefinitionError
+from rh_agents.core.types import EventType
+from rh_agents.core.values import function_below, learn_function
+
+__all__ = [
+    "FUNCTION_ACTOR",
+    "Member",
+    "Source",
+    "Work",
+    "check_work",
+    "close_unstarted",
+    "failed_source",
+    "label_of",
+    "learn_types",
+    "raising",
+    "starter",
+]
+
+Work = Call[Any] | Awaitable[Any] | Callable[[], Awaitable[Any]]
+"""What `add` takes."""
+
+FUNCTION_ACTOR: BaseActor = BaseActor.model_construct(
+    name="function",
+    event_type=EventType.FUNCTION_CALL,
+    handler=lambda: None,
+    description="Stands for plain coroutines and callables in the events about them.",
+)
+
+
+class Member:
+    """One item of a group: what to run, and where it stands."""
+
+    __slots__ = (
+        "base",
+        "context",
+        "enrolled_at",
+        "frame",
+        "has_begun",
+        "holds_slot",
+        "identities",
+        "index",
+        "is_counted",
+        "is_numbered",
+        "is_recovering",
+        "is_settled",
+        "key",
+        "label",
+        "name",
+        "recorded",
+        "task",
+        "tries",
+        "work",
+    )  # fmt: skip
+
+    def __init__(
+        self, index: int, work: Work, name: str | None, label: str, context: Context, enrolled_at: float
+    ) -> None:
+        self.index: int = index
+        self.work: Work = work
+        self.name: str | None = name
+        """The name that it was given."""
+        self.label: str = label
+        """The name that people see: the given one, or that of what is called."""
+        self.context: Context = context
+        self.enrolled_at: float = enrolled_at
+        self.is_numbered: bool = True
+        """Whether it has its key, if it is to have one. Who it is may have to be found out first, in a thread."""
+        self.identities: Identities | None = None
+        """What it has in common with others, if that was found out."""
+        self.base: bytes | None = None
+        """The key that its place in the program gives it."""
+        self.key: bytes | None = None
+        """The key of this try, see `Frame.resolve`."""
+        self.tries: int = 0
+        self.frame: Frame | None = None
+        """What is executed, from when it is started on."""
+        self.task: Task[None] | None = None
+        self.has_begun: bool = False
+        """Whether its task has made a step."""
+        self.holds_slot: bool = False
+        self.recorded: Recorded = Recorded.NOTHING
+        """What is recorded of it, from when there is a frame."""
+        self.is_recovering: bool = False
+        """Whether its recorded outcome is being fetched."""
+        self.is_settled: bool = False
+        """Whether its outcome counts, so that its place in the order of completion is known."""
+        self.is_counted: bool = False
+        """Whether the group has been told that it has started."""
+
+
+_learned: weakref.WeakSet[FunctionType] = weakref.WeakSet()
+
+
+def learn_types(function: Callable[..., Any]) -> None:
+    """Make the classes that a function's annotations name known to stores, before it is called in a run that records.
+
+    Raises:
+        DefinitionError: its result is annotated with a name that means nothing.
+    """
+    actor = getattr(function, "actor", function)
+    if isinstance(actor, BaseActor):
+        _ = actor.has_known_types
+        return
+    below = function_below(function)
+    if below is None or not below.__annotations__ or below in _learned:
+        return
+    learn_function(below)
+    expect_resolved(below, below.__name__)
+    _learned.add(below)
+
+
+def label_of(work: object) -> str:
+    """The name of what is called, as people see it; "" if it has none."""
+    if isinstance(work, Call):
+        return work.actor.name
+    name = getattr(work, "__name__", "")
+    return "" if name == "<lambda>" else name
+
+
+@dataclass(slots=True)
+class Source:
+    """The items of one `map` that have not been pulled yet."""
+
+    function: Callable[[Any], Any]
+    items: Iterator[Any] | AsyncIterator[Any]
+    name: Callable[[Any], str] | None
+    key: Callable[[Any], str] | None
+    context: Context
+    length: int | None
+    """How many items are left, if that is known."""
+    is_async: bool
+    """Whether pulling an item may have to wait."""
+    label: str
+    """What people call the members, unless they are calls of actors."""
+    pulled: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[[Any], Any] | BaseActor,
+        items: Iterable[Any] | AsyncIterable[Any],
+        name: Callable[[Any], str] | None,
+        key: Callable[[Any], str] | None,
+        context: Context,
+    ) -> Source:
+        """Begin to iterate; the first item is pulled when a slot is free."""
+        if isinstance(function, BaseActor) and not callable(function):
+            function = functools.partial(ActorCall, function, extra_context=None)
+        if not callable(function):
+            raise DefinitionError(f"map() takes a function and the items for it, but {function!r} cannot be called")
+        length = len(items) if isinstance(items, Sized) else None
+        label = label_of(function)
+        if isinstance(items, AsyncIterable):
+            return cls(function, aiter(items), name, key, context, length, True, label)
+        if isinstance(items, Iterable):
+            return cls(function, iter(items), name, key, context, length, False, label)
+        raise DefinitionError(f"map() takes an iterable or an async iterable of items, not {type(items).__name__}")
+
+    def count_pulled(self) -> None:
+        """One item has been pulled."""
+        self.pulled += 1
+        if self.length is not None:
+            self.length = max(0, self.length - 1)
+
+    def close(self) -> Exception | None:
+        """Let a generator that is left in the middle come to its `finally`; returns what it raised there."""
+        close = getattr(self.items, "close", None)
+        if close is None or self.is_async or getattr(self.items, "gi_running", False):
+            return None
+        try:
+            self.context.run(close)
+        except FAILURES as raised:  # the iterable is the user's, and the group has to end all the same
+            return failure_of(raised)
+        return None
+
+    async def aclose(self) -> None:
+        """Let an async generator that has been begun come to its `finally`."""
+        close = getattr(self.items, "aclose", None)
+        if close is None:
+            return
+        try:
+            await close()
+        except SystemExit as raised:
+            raise failure_of(raised) from raised
+
+    def work_for(self, item: Any) -> Work:
+        """Apply the function, in the context in which `map` was called."""
+        work = self.context.run(self.function, item)
+        if isinstance(work, Call):
+            return work
+        if isinstance(work, CoroutineType):
+            return _Repeatable(work, self.function, item)
+        if inspect.isawaitable(work):
+            return work
+        name = getattr(self.function, "__name__", repr(self.function))
+        return raising(
+            DefinitionError(
+                f"map({name}, ...): {name} returned {type(work).__name__}, which cannot be awaited; write `async def`, "
+                "or decorate the function with @tool, which runs plain functions in a thread"
+            )
+        )
+
+
+class _Repeatable:
+    """A coroutine that a function made for an item: another attempt asks the function for another one."""
+
+    __slots__ = ("first", "function", "item")
+
+    def __init__(self, first: Coroutine[Any, Any, Any], function: Callable[[Any], Any], item: Any) -> None:
+        self.first: Coroutine[Any, Any, Any] | None = first
+        self.function = function
+        self.item = item
+
+    def __call__(self) -> Awaitable[Any]:
+        first, self.first = self.first, None
+        return first if first is not None else self.function(self.item)
+
+    def close(self) -> None:
+        if self.first is not None:
+            self.first.close()
+
+
+def raising(error: Exception) -> Callable[[], Awaitable[Any]]:
+    """Work that fails with this error."""
+
+    async def fail() -> Any:
+        raise error
+
+    return fail
+
+
+def failed_source(error: Exception, pulled: int) -> Callable[[], Awaitable[Any]]:
+    """What stands for the rest of an iterable that raised: a member that fails with the iterable's error."""
+    return raising(noted(error, f"raised by the iterable given to map(), after {pulled} items"))
+
+
+def check_work(work: Work, retries: bool) -> None:
+    """Refuse what cannot work, before anything of it has started.
+
+    Raises:
+        DefinitionError: it can be neither awaited nor called, or it is a bare coroutine in a group that retries.
+    """
+    if isinstance(work, Call):
+        return
+    if inspect.isawaitable(work):
+        if retries:
+            close_unstarted(work)
+            name = getattr(work, "__qualname__", "f")
+            raise DefinitionError(
+                f"this group retries, but a coroutine can run only once: instead of add({name}(...)) write "
+                f"add(functools.partial({name}, ...)), or map({name}, items), or decorate {name} with @tool"
+            )
+        return
+    if callable(work):
+        return
+    raise DefinitionError(
+        f"add() takes a call, a coroutine, or a callable without arguments that returns an awaitable, not "
+        f"{type(work).__name__}; for a plain function f write @tool above it, then add(f(...))"
+    )
+
+
+def starter(work: Awaitable[Any] | Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """How to start an attempt of work that is no `Call`."""
+    if isinstance(work, _Repeatable):
+        return work
+    if inspect.isawaitable(work):
+        return lambda: work
+    return lambda: _awaitable(work)
+
+
+def _awaitable(function: Callable[[], Any]) -> Awaitable[Any]:
+    made = function()
+    if inspect.isawaitable(made):
+        return made
+    name = getattr(function, "__qualname__", repr(function))
+    raise DefinitionError(
+        f"add({name}): {name} returned {type(made).__name__}, which cannot be awaited; write `async def`, or decorate "
+        "it with @tool, which runs plain functions in a thread"
+    )
+
+
+def close_unstarted(work: Work) -> None:
+    """Say to a coroutine or a call that it will never run, so that Python does not warn that nobody awaited it."""
+    if isinstance(work, Call):
+        work.discard()
+        return
+    close = getattr(work, "close", None)
+    if close is not None and (inspect.iscoroutine(work) or isinstance(work, _Repeatable)):
+        close()

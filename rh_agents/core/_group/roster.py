@@ -1,0 +1,363 @@
+"""Who waits for a slot in a group: members in their order, and iterables from which more are pulled."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any
+
+from rh_agents.core._group.members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
+from rh_agents.core._loops.exits import FAILURES, failure_of
+from rh_agents.core._replay.keys import again_key, child_key, identity_of_item, identity_of_unseen
+from rh_agents.core._replay.order import RecordedOrder
+from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.identifying import Identities, beside
+from rh_agents.core._run.parts import RunParts
+from rh_agents.core.calls import Call, report_undefined_order
+from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
+from rh_agents.core.groups import GroupEnding
+from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.unstarted import Use
+
+__all__ = ["Roster"]
+
+
+@dataclass(slots=True, frozen=True)
+class _Unnumbered:
+    """A member that has no key yet."""
+
+    member: Member
+    identify: Callable[[], Identities]
+    fails_alone: bool
+    is_large: bool
+
+
+class Roster:
+    """Enrols members: gives each its index and, in a run that records, its key.
+
+    That key needs the member's identity, which takes long to find out if its input is large (see
+    `rh_agents.core._run.identifying`). Such members, and all that are enrolled before that is done, are numbered later,
+    in the same order. They cannot begin before.
+    """
+
+    def __init__(self, run: RunParts, frame: Frame, group: str, group_id: str, order: RecordedOrder) -> None:
+        self._run = run
+        self._frame = frame
+        self._group = group
+        self._group_id = group_id
+        self._order = order
+        self._waiting: deque[Member] = deque()
+        self._sources: deque[Source] = deque()
+        self._is_discarded = False
+        self._unnumbered: deque[_Unnumbered] = deque()
+        self._is_identifying = False
+        self.numbered: Callable[[], None] = _nothing
+        """Told when members have been numbered that had to wait for that."""
+        self.failed: Callable[[BaseException], None] = _nothing
+        """Told what `add` would have raised, had it been known then."""
+        self.enrolled: int = 0
+        """How many members there are so far."""
+        self.sealed_by: GroupEnding | None = None
+        """How the group ended before, if that binds."""
+        self.known: int = 0
+        """How many members of a sealed group the journal knows."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits, and nobody can come but through `add` and `map`."""
+        return not self._waiting and not self._sources
+
+    @property
+    def is_numbering(self) -> bool:
+        """Whether members have no key yet. The next one that waits is then one of them, or comes before them."""
+        return bool(self._unnumbered)
+
+    def leave_unnumbered(self) -> None:
+        """No calls are made any more, so it does not matter which number those have that did not begin."""
+        self._unnumbered.clear()
+
+    @property
+    def waiting(self) -> int:
+        """How many members wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether an iterable has not been read to its end."""
+        return bool(self._sources)
+
+    @property
+    def async_source(self) -> Source | None:
+        """The iterable whose turn it is, if reading it may have to wait."""
+        return self._sources[0] if self._sources and self._sources[0].is_async else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether as many members are enrolled that the journal knows as had begun when the group ended."""
+        return self.sealed_by is not None and self.known >= self.sealed_by.known
+
+    @property
+    def is_full(self) -> bool:
+        """Whether, besides, as many members are enrolled as there were then."""
+        return self.is_known and self.sealed_by is not None and self.enrolled >= self.sealed_by.enrolled
+
+    def total(self) -> int | None:
+        """How many members there will be; None if an iterable does not tell its length."""
+        total = self.enrolled
+        for source in self._sources:
+            if source.length is None:
+                return None
+            total += source.length
+        return total
+
+    def enrol(self, work: Work, name: str | None, key: str | None, context: Context, now: float) -> Member:
+        """Make a member of a call, a coroutine or a callable."""
+        return self._enrol(work, name, key, context, now, None)
+
+    def enrol_item(self, source: Source, item: Any, now: float) -> Member:
+        """Make a member of an item that an iterable gave. Whatever goes wrong here is the failure of that item."""
+        source.count_pulled()
+        context = source.context.copy()
+        work: Work | None = None
+        try:
+            work = source.work_for(item)
+            name = None if source.name is None else source.name(item)
+            key = None if source.key is None else source.key(item)
+            return self._enrol(work, name, key, context, now, (source, item))
+        except FAILURES as raised:  # the functions are the user's, and it is the item that fails
+            if work is not None:
+                close_unstarted(work)
+            return self._enrol(raising(failure_of(raised)), None, None, context, now, None)
+
+    def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
+        """Make a failed member of the rest of an iterable that raised."""
+        return self._enrol(failed_source(error, source.pulled), "map", None, source.context, now, None)
+
+    def _enrol_cancelled(self, source: Source, now: float) -> Member:
+        return self.enrol_failure(source, CallCancelled("the iterable was cancelled, but not by its group"), now)
+
+    def wait(self, member: Member) -> None:
+        """Let a member wait for a slot."""
+        self._waiting.append(member)
+
+    def wait_first(self, member: Member) -> None:
+        """Let a member wait before all others: its turn came too early."""
+        self._waiting.appendleft(member)
+
+    def add_source(self, source: Source) -> None:
+        """Read this iterable when those before it have been read."""
+        self._sources.append(source)
+
+    def next_waiting(self) -> Member | None:
+        """The member that has waited longest."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def pull(self, now: float) -> Member | None:
+        """The next item of the iterables that can be read without waiting; None if there is none."""
+        while self._sources and not self._sources[0].is_async:
+            source = self._sources[0]
+            try:
+                item = source.context.run(next, source.items)  # type: ignore[arg-type]
+            except StopIteration:
+                self._end(source)
+            except StopRun:
+                self._end(source)
+                raise
+            except asyncio.CancelledError:  # for instance of a future that it looks at
+                self._end(source)
+                return None if self._is_discarded else self._enrol_cancelled(source, now)
+            except FAILURES as raised:  # the iterable is the user's; its failure is a member's
+                self._end(source)
+                return None if self._is_discarded else self.enrol_failure(source, failure_of(raised), now)
+            else:
+                return None if self._is_discarded else self.enrol_item(source, item, now)
+        return None
+
+    async def pull_async(self, source: Source, clock: Callable[[], float]) -> Member | None:
+        """The next item of an async iterable; None if it has been read to its end."""
+        try:
+            item = await anext(source.items)  # type: ignore[arg-type]
+        except StopAsyncIteration:
+            self._end(source)
+        except StopRun:
+            self._end(source)
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._end(source)  # nobody cancelled us: it is what the iterable raised
+            return self._enrol_cancelled(source, clock())
+        except FAILURES as raised:  # the iterable is the user's; its failure is a member's
+            self._end(source)
+            if not self._is_discarded:
+                return self.enrol_failure(source, failure_of(raised), clock())
+        else:
+            if not self._is_discarded:
+                return self.enrol_item(source, item, clock())
+        return None
+
+    def _end(self, source: Source) -> None:
+        if self._sources and self._sources[0] is source:
+            self._sources.popleft()
+
+    def discard(self, *, keep: Callable[[Member], bool] | None = None, keep_sources: bool = False) -> list[Exception]:
+        """Forget what has not started, for good, but for the members that `keep` names and, for now, the iterables.
+
+        Returns what iterables raised when they were closed.
+        """
+        waiting, self._waiting = self._waiting, deque()
+        for member in waiting:
+            if keep is not None and keep(member):
+                self._waiting.append(member)
+            else:
+                close_unstarted(member.work)
+        if keep_sources:
+            return []
+        self._is_discarded = True
+        sources, self._sources = self._sources, deque()
+        return [error for source in sources if (error := source.close()) is not None]
+
+    def _enrol(
+        self,
+        work: Work,
+        name: str | None,
+        key: str | None,
+        context: Context,
+        now: float,
+        origin: tuple[Source, Any] | None,
+    ) -> Member:
+        if name is not None:
+            label = name
+        elif origin is not None and not isinstance(work, Call):
+            label = origin[0].label
+        else:
+            label = label_of(work)
+        member = Member(self.enrolled, work, name, label, context, now)
+        if isinstance(work, Call):
+            work.use = Use.GIVEN
+        if self._run.records or (isinstance(work, Call) and work.actor.cache is not None):
+            self._identify(member, key, origin)
+        self.enrolled += 1
+        return member
+
+    def _identify(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> None:
+        """Find out who a member is and number it, unless that takes long, or others have to be numbered before it."""
+        data = self._needed_input(member, key, origin)
+        is_large = data is not None and data.is_large
+        if not self._run.records and not is_large:
+            return  # what is wrong with it is its own failure, when it is begun
+        identify = functools.partial(self._identities, member, key, origin, data, in_pieces=is_large)
+        if self._unnumbered or is_large:
+            member.is_numbered = False
+            fails_alone = origin is not None or not self._run.records
+            self._unnumbered.append(_Unnumbered(member, identify, fails_alone, is_large))
+            self._go_on_numbering()
+        else:
+            self._number(member, identify())
+
+    def _needed_input(
+        self, member: Member, key: str | None, origin: tuple[Source, Any] | None
+    ) -> CanonicalInput | None:
+        work = member.work
+        if isinstance(work, Call):
+            _ = work.actor.has_known_types
+            return work.needed_input(work.key if key is None else key)
+        if key is None and member.name is None and origin is not None:
+            return CanonicalInput(origin[1])
+        return None
+
+    def _identities(
+        self,
+        member: Member,
+        key: str | None,
+        origin: tuple[Source, Any] | None,
+        data: CanonicalInput | None,
+        *,
+        in_pieces: bool,
+    ) -> Identities:
+        work = member.work
+        if isinstance(work, Call):
+            key = work.key if key is None else key
+            if data is not None and in_pieces:
+                return work.identities_of_large(key, data)
+            return work.identities(key, b"" if data is None else data.whole())
+        if data is not None and origin is not None:
+            try:
+                canonical = data.pieces() if in_pieces else data.whole()
+                function = getattr(origin[0].function, "__qualname__", "")
+                return Identities(identity_of_item(self._group_id, function, canonical))
+            except DefinitionError:  # the item is no data: its index is all there is
+                pass
+        return Identities(identity_of_unseen(self._group_id, member.name, key, member.index))
+
+    def _number(self, member: Member, identities: Identities) -> None:
+        """Give a member its number among identical ones, and with it its key."""
+        member.is_numbered = True
+        member.identities = identities
+        work, frame, group, sealed_by = member.work, self._frame, self._group, self.sealed_by
+        if not self._run.records:
+            return
+        first = child_key(frame.base, group, identities.same, 0)
+        occurrence = frame.count(first)
+        if occurrence and frame.has_other_open_group(group, self):
+            report_undefined_order(frame, member.label, self._run)
+        member.base = child_key(frame.base, group, identities.same, occurrence) if occurrence else first
+        if isinstance(work, Call) and identities.former:
+            actor = work.actor
+            member.base = frame.known_place(actor.name, group, member.base, identities.former, actor.keys_since)
+        member.key, member.tries = frame.resolve(member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by)
+        if sealed_by is not None:
+            self.known += self._run.recording.recorded.knows(member.key)
+        self._order.enrolled(member.key, member.index)
+        if isinstance(work, Call) and not work.actor.is_stored:
+            member.key = None
+        failed = member.base
+        for _ in range(member.tries):
+            self._order.passed(failed)
+            failed = again_key(failed)
+
+    # -- members whose identity takes long to find out -----------------------------------------------------------------
+
+    def _go_on_numbering(self) -> None:
+        """Number those who can be numbered, and begin to find out who the next one is."""
+        while self._unnumbered and not self._is_identifying:
+            next_one = self._unnumbered[0]
+            if next_one.is_large:
+                self._is_identifying = True
+                self._run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
+                future = next_one.member.context.copy().run(beside, next_one.identify)
+                future.add_done_callback(functools.partial(self._identified, next_one))
+            else:
+                self._number_next(next_one.identify)
+
+    def _identified(self, whom: _Unnumbered, future: asyncio.Future[Identities]) -> None:
+        self._is_identifying = False
+        error = None if future.cancelled() else future.exception()
+        if self._unnumbered and self._unnumbered[0] is whom:  # else the run is being stopped
+            is_to_be_done_here = future.cancelled() or isinstance(error, RuntimeError)  # it was changed meanwhile
+            self._number_next(whom.identify if is_to_be_done_here else future.result)
+            self._go_on_numbering()
+            self.numbered()
+        self._run.interruption.under_way.ended()
+
+    def _number_next(self, identify: Callable[[], Identities]) -> None:
+        """Number the next one. What has no identity fails, if it was added, with its group, since `add` would."""
+        waiting = self._unnumbered.popleft()
+        member = waiting.member
+        try:
+            self._number(member, identify())
+        except FAILURES as raised:
+            close_unstarted(member.work)
+            member.work, member.name = raising(failure_of(raised)), None
+            self._number(member, Identities(identity_of_unseen(self._group_id, None, None, member.index)))
+            if not waiting.fails_alone:
+                self.failed(failure_of(raised))
+
+
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""

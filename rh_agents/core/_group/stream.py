@@ -1,0 +1,78 @@
+"""The results of a group as an async iterator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core.results import ExecutionResult
+
+__all__ = ["ResultStream"]
+
+_GIVEN_AT_ONCE = 256
+
+
+class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic would build a model for it at import
+    """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
+
+    It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        conclude: Callable[[], None],
+        raise_reason: Callable[[], None],
+        acknowledge: Callable[[], Awaitable[None]],
+        *,
+        ordered: bool,
+    ) -> None:
+        self._scheduler = scheduler
+        self._acknowledge = acknowledge
+        self._conclude = conclude
+        self._raise_reason = raise_reason
+        self._take = self._next_enrolled if ordered else scheduler.take_completed
+        self._next_index = 0
+        self._given = 0
+        self.is_exhausted: bool = False
+        """Whether all results have been given."""
+        scheduler.is_streamed = True
+
+    async def __anext__(self) -> ExecutionResult[Any]:
+        scheduler = self._scheduler
+        while (result := self._take()) is None:
+            if not scheduler.is_idle:
+                await scheduler.change()
+            elif scheduler.finished and not scheduler.has_more_later:
+                scheduler.order.skip_unfinished()
+            elif not self._ends_early():
+                await self._acknowledge()
+                self._raise_reason()
+                self.is_exhausted = True
+                raise StopAsyncIteration
+        self.is_exhausted = False
+        self._given += 1
+        if self._given % _GIVEN_AT_ONCE == 0:  # recorded results are there without waiting, thousands of them
+            await scheduler.breathe()
+        return result
+
+    def _ends_early(self) -> bool:
+        """Whether it turns out now that the group has ended early: then what it has is given, whatever is missing."""
+        had_ended = self._scheduler.has_ended_early
+        self._conclude()
+        return self._scheduler.has_ended_early and not had_ended
+
+    def _next_enrolled(self) -> ExecutionResult[Any] | None:
+        scheduler = self._scheduler
+        index = self._next_index
+        if index not in scheduler.finished:
+            # When the run goes on, what its stop left without a result is there, and comes before all later ones.
+            if not scheduler.is_idle or scheduler.has_more_later:
+                return None
+            # What was cancelled has no result; what was added after this stream had passed its place comes last.
+            index = min(scheduler.finished, default=index)
+        if index not in scheduler.finished:
+            return None
+        self._next_index = index + 1
+        return scheduler.take(index)

@@ -1,0 +1,1 @@
+"""What decides whether a call may begin now: limits, breakers, budgets, a run that is being stopped."""

@@ -1,0 +1,456 @@
+"""Waiting for limits: first come, first served, and nobody holds a slot while waiting for calls of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from rh_agents.core._base.foreign import seconds_to_wait
+from rh_agents.core._loops.homes import Home, Place, SharedClock, home, reentrant_lock
+from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
+from rh_agents.core.policies.limits import Advice, Limit, Permit, RateLimit, Refusal
+from rh_agents.core.policies.pause import Pause
+from rh_agents.core.ports import RateWindow, StopSignal, Store
+from rh_agents.core.redaction import without_secrets
+
+__all__ = ["Passage", "seconds_held"]
+
+_TOLD_FROM = 0.05
+"""Seconds. Shorter waits are not worth an event."""
+_SHORTEST_WAIT = 0.001
+"""Seconds. So much less than a moment may be left that adding it to the time changes nothing."""
+_LONGEST_LOOK = 5.0
+"""Seconds after which a shared window is asked again, whatever it said: others may have settled for less."""
+_LOOK_AFTER_OTHERS = 1.0
+"""Seconds after which a call that waits for those of other event loops looks whether these are still there."""
+_MANY_HOMES = 50
+_FOREVER = float("inf")
+_making = reentrant_lock()
+Tell = Callable[[str, float | None], Any]
+
+
+class WaitingRun(Protocol):
+    """The run of a call that waits for a permit."""
+
+    @property
+    def interruption(self) -> StopSignal:
+        """Ends the wait."""
+        ...
+
+    @property
+    def store(self) -> Store | None:
+        """Through which processes share limits."""
+        ...
+
+
+class _Gate:
+    """Who waits for a limit, in order, and who holds its slots. Only the first one asks.
+
+    Calls of several event loops may meet here. What they share is touched under a lock, which nobody holds while
+    waiting. The first one is the first whose loop runs: see `_loops` for those that were left behind.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self._lock = reentrant_lock()
+        self._clock = SharedClock()
+        self._queue: deque[Place] = deque()
+        self._holders: dict[Permit, Home] = {}
+        self._homes: set[Home] = set()
+        """The loops that have to do with it, and perhaps some that had. Usually there is one."""
+        self._why = ""
+
+    def __deepcopy__(self, memo: object) -> _Gate:
+        return self  # it stands for the limit, of which there is one
+
+    def changed(self) -> None:
+        """Something was released, or the limit is another one: let the first one ask again."""
+        with self._lock:
+            for place in list(self._queue):
+                if not place.wake():
+                    self._queue.remove(place)
+                elif place.home.is_running:
+                    break
+
+    # -- one step at a time, under the lock ---------------------------------------------------------------------------
+
+    def _admit(self, need: Mapping[str, float]) -> Permit | Refusal:
+        with self._lock:
+            self._meet(home())
+            answer = self.limit.admit(need, self._clock.now())
+            if isinstance(answer, Refusal) and self._take_from_the_dead():
+                answer = self.limit.admit(need, self._clock.now())
+            if isinstance(answer, Permit):
+                self._note_holder(answer)
+            elif answer.wait == _FOREVER:
+                self._expect_an_end()
+            return answer
+
+    def seconds_held(self, pause: Pause) -> float:
+        """For how long nobody is let in."""
+        with self._lock:
+            return pause.seconds_held(self._clock.now())
+
+    def take(self) -> Permit:
+        """A slot even if none is free."""
+        with self._lock:
+            permit = self.limit.take(self._clock.now())
+            self._note_holder(permit)
+            return permit
+
+    def _note_holder(self, permit: Permit) -> None:
+        if self.limit.holds_slots:
+            self._holders[permit] = self._meet(home())
+
+    def _take_from_the_dead(self) -> bool:
+        """Release what calls of loops hold that are gone. Returns whether there was anything."""
+        if len(self._homes) < 2:
+            return False
+        dead = [permit for permit, home in self._holders.items() if home.is_gone]
+        for permit in dead:
+            self._release(permit, None)
+        self._homes = {home for home in self._homes if not home.is_gone}
+        return bool(dead)
+
+    def _expect_an_end(self) -> None:
+        """Somebody has to be able to release a slot, or this would wait for ever.
+
+        Raises:
+            UsageError: nobody is.
+        """
+        if len(self._homes) > 1 and self._holders and all(home.cannot_run for home in self._holders.values()):
+            raise UsageError(
+                f"{self.limit!r}: its slots are held by calls of an event loop that does not run any more, but is not "
+                "closed either; close it, or let it come to the end of its calls (asyncio.run does both)"
+            )
+
+    def give_back(self, permit: Permit, used: Mapping[str, float] | None) -> None:
+        """An attempt has ended and really used so much; None if that is not known, or what was granted."""
+        with self._lock:
+            self._release(permit, used)
+            self.changed()
+
+    def _release(self, permit: Permit, used: Mapping[str, float] | None) -> None:
+        if self.limit.holds_slots and self._holders.pop(permit, None) is None:
+            return  # its loop was gone, so its slot was given to somebody else
+        self.limit.release(permit, used, self._clock.now())
+        if not self._holders and not self._queue:
+            self._homes.clear()
+
+    def heed(self, advice: Advice, permit: Permit) -> None:
+        """A provider has said something about its limits to the holder of a permit."""
+        with self._lock:
+            now = self._clock.now()
+            self.limit.heed(advice, now)
+            if advice.is_overloaded:
+                self.limit.refused(permit, now)
+
+    def succeeded(self, permit: Permit) -> None:
+        """An attempt has succeeded."""
+        with self._lock:
+            self.limit.succeeded(permit, self._clock.now())
+
+    def _meet(self, home: Home) -> Home:
+        """Somebody of this loop has come. Who has waited for its own loop alone looks after this one from now on."""
+        if home not in self._homes:
+            if len(self._homes) > _MANY_HOMES:  # one for each request of a web application
+                holding = set(self._holders.values())
+                self._homes = {other for other in self._homes if other in holding or not other.is_gone}
+            self._homes.add(home)
+            self.changed()
+        return home
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    async def enter(self, run: WaitingRun, need: Mapping[str, float], tell: Tell) -> Permit:
+        """Wait for a permit.
+
+        Raises:
+            StopRun: the run is being stopped.
+            UsageError: nobody is left who could release one.
+        """
+        if self._is_first(None):
+            answer = await self._ask(run, need)
+            if isinstance(answer, Permit):
+                return answer
+        place = self._queue_up()
+        waited = False
+        permit: Permit | None = None
+        try:
+            while permit is None:
+                wait = _FOREVER
+                if self._is_first(place):
+                    answer = await self._ask(run, need)
+                    if isinstance(answer, Permit):
+                        permit = answer
+                        continue
+                    self._why, wait = answer.why, answer.wait
+                if not waited and wait > _TOLD_FROM:
+                    waited = True
+                    await tell(f"{self.limit.name}: {self._why}", None if wait == _FOREVER else wait)
+                await self._wait(run, place, wait)
+        finally:
+            self._leave(place)
+        if waited:
+            try:
+                await tell(f"{self.limit.name}: admitted", 0.0)
+            except BaseException:  # whoever wanted it is gone
+                self.give_back(permit, {})
+                raise
+        return permit
+
+    def _queue_up(self) -> Place:
+        with self._lock:
+            place = Place()
+            self._meet(place.home)
+            self._queue.append(place)
+            return place
+
+    def _leave(self, place: Place) -> None:
+        with self._lock:
+            was_first = self._is_first(place)
+            if place in self._queue:
+                self._queue.remove(place)
+            if was_first:
+                self.changed()
+
+    def _is_first(self, place: Place | None) -> bool:
+        """Whether nobody who is there has waited for longer. Whoever is not in the queue comes after all of it."""
+        with self._lock:
+            for other in list(self._queue):
+                if other is place:
+                    return True
+                if other.home.is_gone:
+                    self._queue.remove(other)
+                elif other.home.is_running:
+                    return False
+            return place is None
+
+    async def _wait(self, run: WaitingRun, place: Place, wait: float) -> None:
+        """Wait until it is worth asking again."""
+        if wait == _FOREVER and len(self._homes) > 1:
+            wait = max(_LOOK_AFTER_OTHERS, 0.001 * len(self._queue))
+
+        def wake() -> None:
+            place.wake()
+
+        timer = None
+        if wait != _FOREVER:
+            timer = asyncio.get_running_loop().call_later(max(wait, _SHORTEST_WAIT), wake)
+        run.interruption.watch(wake)
+        try:
+            await place.wait()
+        finally:
+            run.interruption.unwatch(wake)
+            if timer is not None:
+                timer.cancel()
+        run.interruption.expect_running()
+
+    async def _ask(self, run: WaitingRun, need: Mapping[str, float]) -> Permit | Refusal:
+        limit = self.limit
+        answer = self._admit(need)
+        if isinstance(answer, Refusal) or not (isinstance(limit, RateLimit) and limit.shared):
+            return answer
+        try:
+            admitted = await _store(run, limit).admit(_window(limit), need)
+        except BaseException:
+            self._release(answer, {})
+            raise
+        if admitted.ticket is None:
+            self._release(answer, {})
+            return Refusal(min(max(admitted.wait, 0.001), _LONGEST_LOOK), f"{admitted.why}, with other processes")
+        answer.ticket = admitted.ticket
+        return answer
+
+
+def _gate_of(limit: Limit) -> _Gate:
+    """The gate of a limit, which lives as long as it does."""
+    gate = getattr(limit.when_changed, "__self__", None)
+    if isinstance(gate, _Gate):
+        return gate
+    with _making:
+        gate = getattr(limit.when_changed, "__self__", None)
+        if not isinstance(gate, _Gate):
+            gate = _Gate(limit)
+            limit.when_changed = gate.changed
+        return gate
+
+
+def seconds_held(pause: Pause) -> float:
+    """For how long nobody asks, by the clock of those who wait."""
+    return _gate_of(pause).seconds_held(pause)
+
+
+class Passage:
+    """The permits of one attempt of a call.
+
+    Args:
+        run: the run of the call.
+        limits: what the attempt needs permits of. Slots are taken first, so that nothing is used up while waiting, and
+            in one order by everybody, so that there is no deadlock.
+        tell: is awaited with why a call waits, and for how many seconds as far as that is known.
+    """
+
+    def __init__(self, run: WaitingRun, limits: Sequence[Limit], tell: Tell) -> None:
+        self._run = run
+        ordered = sorted(dict.fromkeys(limits), key=lambda limit: limit.serial)
+        self._of_slots = [limit for limit in ordered if limit.holds_slots]
+        self._of_rates = [limit for limit in ordered if not limit.holds_slots]
+        self._tell = tell
+        self._slots: dict[Limit, Permit] = {}
+        self._rates: dict[Limit, Permit] = {}
+        self._advice: list[Advice] = []
+        self._lent = 0
+        self._has_left = False
+        self._taking_back = asyncio.Lock()
+
+    async def enter(self, need: Mapping[str, float]) -> None:
+        """Wait for all permits of the attempt.
+
+        Raises:
+            StopRun: the run is being stopped.
+        """
+        try:
+            for limit in self._of_slots:
+                self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
+            await self._enter_rates(need)
+        except BaseException:
+            await self.leave({}, None, has_ended=False)
+            raise
+
+    async def _enter_rates(self, need: Mapping[str, float]) -> None:
+        for limit in self._of_rates:
+            self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._tell)
+
+    async def enter_again(self, used: Mapping[str, float], need: Mapping[str, float]) -> None:
+        """The same for another request within the attempt: it keeps its slots, and needs the rest anew."""
+        await self._release_rates(used)
+        await self._enter_rates(need)
+
+    def heed(self, advice: Advice) -> None:
+        """A provider has said something about its limits."""
+        self._advice.append(advice)
+        for limit, permit in (*self._slots.items(), *self._rates.items()):
+            _gate_of(limit).heed(advice, permit)
+
+    async def leave(
+        self, used: Mapping[str, float] | None, error: BaseException | None, *, has_ended: bool = True
+    ) -> None:
+        """The attempt has ended, or did not begin: let others have what it did not use, and tell the limits of it."""
+        self._has_left = True
+        try:
+            if error is not None and (hint := _hint_of(error)) is not None:
+                self.heed(hint)
+            if has_ended and error is None:
+                for limit, permit in (*self._slots.items(), *self._rates.items()):
+                    _gate_of(limit).succeeded(permit)
+        finally:
+            self._release_slots()
+            await self._release_rates(used)
+
+    def _release_slots(self) -> None:
+        while self._slots:
+            limit, permit = self._slots.popitem()
+            _gate_of(limit).give_back(permit, None)
+
+    async def _release_rates(self, used: Mapping[str, float] | None) -> None:
+        released, self._rates = self._rates, {}
+        advice, self._advice = self._advice, []
+        for limit, permit in released.items():
+            _gate_of(limit).give_back(permit, used)
+        for limit, permit in released.items():
+            if permit.ticket is not None and isinstance(limit, RateLimit):
+                await _settle_shared(self._run, limit, permit.ticket, used, advice)
+
+    def lent(self) -> _Lent:
+        """While the block lasts, the call waits for calls of its own, and others may have its slots."""
+        return _Lent(self)
+
+    def lend(self) -> None:
+        """The call waits for calls of its own from now on."""
+        self._lent += 1
+        self._release_slots()
+
+    async def take_back(self) -> None:
+        """The call goes on: wait for its slots, unless further calls of its own are under way."""
+        self._lent -= 1
+        try:
+            async with self._taking_back:
+                while (limit := self._next_to_hold()) is not None:
+                    self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
+                    held = list(self._slots)
+                    if self._lent or self._has_left or held != self._of_slots[: len(held)]:
+                        self._release_slots()  # meanwhile they were lent again, or are not needed any more
+        except BaseException:
+            self._hold_at_once()
+            raise
+
+    def take_back_at_once(self) -> None:
+        """It does not wait any more, since something ends it. If it goes on, nobody else is to be let in for it."""
+        self._lent -= 1
+        self._hold_at_once()
+
+    def _hold_at_once(self) -> None:
+        while (limit := self._next_to_hold()) is not None:
+            self._slots[limit] = _gate_of(limit).take()
+
+    def _next_to_hold(self) -> Limit | None:
+        if self._lent or self._has_left:
+            return None
+        return next((limit for limit in self._of_slots if limit not in self._slots), None)
+
+
+class _Lent:
+    """A block in which a call waits for calls of its own. (No `asynccontextmanager`: it sets attributes of errors.)"""
+
+    __slots__ = ("_passage",)
+
+    def __init__(self, passage: Passage) -> None:
+        self._passage = passage
+
+    async def __aenter__(self) -> None:
+        self._passage.lend()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception):
+            await self._passage.take_back()
+        else:
+            self._passage.take_back_at_once()
+
+
+def _hint_of(error: BaseException) -> Advice | None:
+    """What a failure says about limits: errors that carry a `retry_after`, and those that say that it was too much."""
+    seconds = seconds_to_wait(error)
+    if seconds is None and not isinstance(error, RateLimited | ModelOverloaded):
+        return None
+    return Advice(retry_after=seconds, is_overloaded=True)
+
+
+async def _settle_shared(
+    run: WaitingRun, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, advice: Sequence[Advice]
+) -> None:
+    """Let the other processes know what was used, and for how long the provider wants to be left alone."""
+    store, window = _store(run, limit), _window(limit)
+    if used is not None:
+        await store.settle(window, ticket, used)
+    waits = [each.retry_after for each in advice if each.retry_after is not None]
+    if waits:
+        await store.hold(window, max(waits))
+
+
+def _window(limit: RateLimit) -> RateWindow:
+    return RateWindow(without_secrets(limit.name), limit.per, dict(limit.limits))
+
+
+def _store(run: WaitingRun, limit: RateLimit) -> Store:
+    store = run.store
+    if store is None:
+        raise UsageError(
+            f"{limit!r} is shared between processes, and this run has no store through which they could share it"
+        )
+    return store

@@ -1,0 +1,303 @@
+"""What a journal says about the calls of a run, by key: which have an outcome, and what is known of the others."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rh_agents.core._replay.address import SEPARATOR
+from rh_agents.core._replay.key_table import KeyList, KeyTable
+from rh_agents.core._replay.keys import again_key
+from rh_agents.core.errors import UsageError
+from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
+from rh_agents.core.types import EventType, ExecutionStatus, Generation
+from rh_agents.core.usage import Spending, Usage
+
+if TYPE_CHECKING:
+    from rh_agents.core.actors import BaseActor
+    from rh_agents.core.events import ExecutionEvent
+    from rh_agents.core.results import OutcomeHeader
+
+__all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
+
+
+class Charge(NamedTuple):
+    """What an event says was spent: by which actor, what, and for which parts of the run (see `ExecutionEvent`)."""
+
+    name: str
+    usage: Usage | None = None
+    places: Mapping[str, float] | None = None
+    is_free: bool = False
+    """Whether the call had its result from a cache, so that it does not count."""
+    lost: int = 0
+    """How many workers the call has lost."""
+
+
+def spender_of(actor: BaseActor, name: str) -> str:
+    """To whom usage is put down: the actor, or the name of a plain function."""
+    return name if actor.event_type is EventType.FUNCTION_CALL and name else actor.name
+
+
+def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
+    """What an event says was spent, workers included; None if nothing was."""
+    if event.usage is None and event.charges is None and not event.from_cache and not event.lost:
+        return None
+    return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache, event.lost)
+
+
+_NOT_TOLD = GroupEnding(cause=EndingCause.UNKNOWN)
+
+
+@dataclass(slots=True)
+class RecordedCalls:
+    """A fold over the events of a journal. It holds no values, so the calls of a long run fit into memory.
+
+    Attributes:
+        finished: where each outcome stands, by key, in the order in which they were recorded: the number of its event.
+        failed: of those, the ones that are failures, each with the generation of its parent that made it.
+        dismissed: of those, the ones that were cancelled because their group had no more use for them.
+        orders: by group id, the keys of its members that have an outcome, in the order in which they ended.
+        endings: by group id, how groups ended early the last time; None for one that has come to its end since, or of
+            which a member is to be made again. Groups of which nothing is known are not in it.
+        attempts: how many attempts failed of calls that have no outcome.
+        lost: how many workers such calls have lost.
+        unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
+            event that told of their start.
+        waiting: calls that were started and wait to go on: for an answer, a larger budget, the next start of the run.
+        cut_off: of the dismissed ones, those that had been called by then, so that they may have had their effect; with
+            the number of the event that told of their end.
+        superseded: outcomes that somebody asked not to use any more.
+        spent: what was spent, by the place of each part of the run that has a budget ("" is the run itself).
+        events: how many events the journal has.
+    """
+
+    finished: KeyTable = field(default_factory=KeyTable)
+    failed: dict[bytes, Generation] = field(default_factory=dict)
+    dismissed: set[bytes] = field(default_factory=set)
+    orders: dict[str, KeyList] = field(default_factory=dict)
+    endings: dict[str, GroupEnding | None] = field(default_factory=dict)
+    attempts: dict[bytes, int] = field(default_factory=dict)
+    lost: dict[bytes, int] = field(default_factory=dict)
+    unknown: dict[bytes, int] = field(default_factory=dict)
+    waiting: set[bytes] = field(default_factory=set)
+    cut_off: dict[bytes, int] = field(default_factory=dict)
+    superseded: set[bytes] = field(default_factory=set)
+    spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
+    events: int = 0
+
+    def add(
+        self,
+        sequence: int,
+        status: ExecutionStatus | str,
+        key: bytes | None,
+        attempt: int,
+        group_id: str | None,
+        has_outcome: bool,
+        failed_in: Generation | None,
+        charge: Charge | None = None,
+        ending: GroupEnding | None = None,
+    ) -> None:
+        """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed."""
+        self.events += 1
+        if charge is not None:
+            self._charge(charge, has_outcome)
+        if has_outcome and not (charge is not None and charge.is_free):
+            self.spent[""].calls += 1
+        if key is None:
+            if group_id is not None:
+                self._note_ending(group_id, status, ending)
+            return
+        if has_outcome:
+            place = self.finished.add(key, sequence)
+            if failed_in is not None:
+                self.failed[key] = failed_in
+                if status == ExecutionStatus.CANCELLED:
+                    self.dismissed.add(key)
+                    if attempt and key in self.unknown:
+                        self.cut_off[key] = sequence
+            if group_id is not None:
+                order = self.orders.get(group_id)
+                if order is None:
+                    order = self.orders[group_id] = KeyList(self.finished)
+                order.append(place)
+            self.unknown.pop(key, None)
+            self.waiting.discard(key)
+            if self.attempts:
+                self.attempts.pop(key, None)
+                self.lost.pop(key, None)
+        elif charge is not None and charge.lost:  # it stays unknown what the worker has done
+            self.attempts[key] = attempt
+            self.lost[key] = charge.lost
+        elif status == ExecutionStatus.STARTED and key not in self.finished:
+            self.unknown[key] = sequence
+        elif status == ExecutionStatus.RETRYING:
+            self.attempts[key] = attempt
+            self.unknown.pop(key, None)
+        elif status == ExecutionStatus.SUPERSEDED:
+            self.superseded.add(key)
+            if group_id is not None:
+                self.endings[group_id] = None
+        elif status == ExecutionStatus.AWAITING and self.unknown.pop(key, None) is not None:
+            self.waiting.add(key)
+
+    def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
+        if ending is not None:
+            if status == ExecutionStatus.STARTED:  # told when it ended; the end of its block only repeats it
+                is_whole = len(self.orders.get(group_id, ())) == ending.outcomes  # else a fork has left some out
+                self.endings[group_id] = ending if is_whole else None
+        elif status == ExecutionStatus.COMPLETED:
+            self.endings[group_id] = None
+        elif status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
+            known = self.endings.get(group_id)
+            if known is None or known.cause is EndingCause.UNKNOWN:
+                self.endings[group_id] = GroupEnding(cause=EndingCause.UNKNOWN, status=GroupStatus(status))
+
+    def knows(self, key: bytes) -> bool:
+        """Whether the call with this key had begun, or has an outcome."""
+        return key in self.finished or key in self.unknown or key in self.attempts or key in self.waiting
+
+    def binding_ending(self, group_id: str, generation: Generation, *, retry_failed: bool) -> GroupEnding | None:
+        """How a group has to end that is entered again in the execution `generation` of the body around it; None if
+        it is open (see `rh_agents.core._replay.decision`).
+        """
+        ending = self.endings.get(group_id, _NOT_TOLD)
+        if ending is None:
+            return None
+        if ending.cause is EndingCause.UNKNOWN:
+            return self._inferred_ending(group_id, generation, ending, retry_failed)
+        if (ending.tries, ending.attempt) != generation[1:]:
+            return None
+        if ending.epoch != generation[0] and retry_failed:
+            return None
+        if ending.member is not None and bytes.fromhex(ending.member) not in self.failed:
+            return None  # a fork has it succeed
+        return ending
+
+    def _inferred_ending(
+        self, group_id: str, generation: Generation, ending: GroupEnding, retry_failed: bool
+    ) -> GroupEnding | None:
+        """What members that were cut off tell of a group whose journal has no causes."""
+        counting = [
+            key
+            for key in self.orders.get(group_id, ())
+            if not self.is_left_behind(key, generation, retry_failed=retry_failed)
+        ]
+        if self.dismissed.isdisjoint(counting):
+            return None
+        return ending.model_copy(update={"known": len(counting)})
+
+    def is_older_than(self, key: bytes, ending: GroupEnding | None) -> bool:
+        """Whether a member's failure had been left behind already when its group ended as is recorded.
+
+        The execution that ended it had made the call again, or had not come to that yet: in any case the program did
+        not see the failure. That holds also where failures are repeated now.
+        """
+        failed_in = self.failed.get(key)
+        if failed_in is None or ending is None or ending.cause is EndingCause.UNKNOWN:
+            return False
+        is_older = failed_in < (ending.epoch, ending.tries, ending.attempt)
+        return is_older and (ending.retries_failed or failed_in[0] == ending.epoch)
+
+    def is_left_behind(
+        self,
+        key: bytes,
+        generation: Generation,
+        *,
+        retry_failed: bool,
+        keeps_cut_off: bool = True,
+        ending: GroupEnding | None = None,
+    ) -> bool:
+        """Whether the outcome of a key does not count any more for the parent's execution `generation`, so that the
+        next key of the call's chain decides (see `Frame.resolve`).
+
+        The newest outcome of a chain counts, whichever epoch made it and however the run is started: what was made
+        again is never given as it was before. A failure of an earlier attempt of the parent is always left behind, one
+        of an earlier epoch if failures are tried again, and what somebody asked to be made again in any case; so is,
+        unless `keeps_cut_off`, what a group cut off that is open again. In a group that ends again as `ending` says,
+        what that execution had left behind is.
+        """
+        if key in self.superseded or self.is_older_than(key, ending):
+            return True
+        failed_in = self.failed.get(key)
+        if failed_in is None:
+            return False
+        if failed_in >= generation:  # made by this very execution, unless its group had no use for it at first
+            return key in self.dismissed and (not keeps_cut_off or again_key(key) in self.finished)
+        if retry_failed or failed_in[0] == generation[0] or again_key(key) in self.finished:
+            return True
+        return key in self.dismissed and not keeps_cut_off
+
+    def _charge(self, charge: Charge, has_outcome: bool) -> None:
+        self.spent[""].add(charge.name, charge.usage)
+        for place, seconds in (charge.places or {}).items():
+            spending = self.spent.get(place)
+            if spending is None:
+                spending = self.spent[place] = Spending()
+            spending.seconds = max(spending.seconds, seconds)
+            if place:
+                spending.add(charge.name, charge.usage, has_outcome)
+
+
+def affected_calls(
+    outcomes: Sequence[OutcomeHeader], unseen: Container[bytes], target: str, run_id: str
+) -> list[OutcomeHeader]:
+    """The outcomes that no longer hold if the call at `target` is made again, in their order; that call's own is first.
+
+    Those are, besides its own, the outcomes of the calls around it, of the calls below it, and of every later member
+    of a group whose input cannot be seen (a coroutine, a callable; `unseen` holds their keys): it may have used the
+    result. Calls whose input can be seen and that used the result have another key if the result is another one.
+
+    Args:
+        outcomes: all of the run, in the order in which they were recorded.
+        unseen: the keys of members whose input cannot be seen.
+        target: an address; or `@` and the beginning of a key, since calls with different inputs may share an address.
+        run_id: for errors.
+
+    Raises:
+        UsageError: no call of the run that has an outcome fits, or more than one does.
+    """
+    found = _find(outcomes, target, run_id)
+    parents = {outcome.base: outcome.parent for outcome in outcomes}
+    affected = [found]
+    is_later = False
+    for outcome in outcomes:
+        if outcome.key == found.key:
+            is_later = True
+        elif (
+            outcome.base == found.base
+            or _is_around(outcome, found, parents)
+            or _is_around(found, outcome, parents)
+            or (is_later and outcome.key in unseen)
+        ):
+            affected.append(outcome)
+    return affected
+
+
+def _is_around(outer: OutcomeHeader, inner: OutcomeHeader, parents: Mapping[bytes, bytes]) -> bool:
+    """Whether a call is below another one.
+
+    Where one between them has no outcome (it was cut off, or its result is no data), their addresses have to tell.
+    """
+    place = inner.parent
+    while place and place != outer.base:
+        if place not in parents:
+            return inner.address.startswith(outer.address + SEPARATOR)
+        place = parents[place]
+    return bool(place)
+
+
+def _find(outcomes: Sequence[OutcomeHeader], target: str, run_id: str) -> OutcomeHeader:
+    if target.startswith("@"):
+        found = {outcome.base: outcome for outcome in outcomes if outcome.key.hex().startswith(target[1:].lower())}
+    else:
+        found = {outcome.base: outcome for outcome in outcomes if outcome.address == target}
+    if len(found) > 1:
+        keys = ", ".join(f"@{outcome.key.hex()[:8]}" for outcome in list(found.values())[:5])
+        raise UsageError(f"run {run_id!r} has {len(found)} calls at {target!r}: name one of them by its key: {keys}")
+    if not found:
+        close = difflib.get_close_matches(target, {outcome.address for outcome in outcomes}, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"run {run_id!r} has no finished call at {target!r}{hint}")
+    return next(iter(found.values()))

@@ -1,0 +1,1 @@
+"""One call from its frame to its outcome."""

@@ -1,0 +1,56 @@
+"""Whether code that ended with an error was cancelled from outside by then, so that this is no failure of its own.
+
+`Task.cancelling()` alone does not tell. Up to Python 3.12, an `asyncio.TaskGroup` that fails while it is being left
+cancels its own task once and never takes that back: an agent whose pages were down would look cancelled, and its caller
+would be told so, who has cancelled nothing. So it takes more: that whoever cancelled it is one of us, or that the error
+was raised while a CancelledError was being handled. A TimeoutError and a group of exceptions are what timeouts and task
+groups make of their own cancellations; what lies behind them says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from rh_agents.core._run.frame import Frame
+
+__all__ = ["cancellations", "is_cut_off"]
+
+
+def cancellations() -> int:
+    """How often the task has been told to end, and has not been told otherwise."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def is_cut_off(frame: Frame, error: BaseException, before: int) -> bool:
+    """Whether code of a call, or of the run itself, that ended with `error` was cancelled meanwhile by somebody else.
+
+    Args:
+        frame: the call, or the root of its run.
+        error: what it raised.
+        before: how often its task had been told to end when the code began.
+    """
+    if cancellations() <= before:
+        return False
+    return _was_cancelled_by_us(frame) or _comes_of_a_cancellation(error)
+
+
+def _was_cancelled_by_us(frame: Frame) -> bool:
+    if frame.run.interruption.is_cut_off:
+        return True
+    while frame.is_under_way:
+        if frame.is_cancelled:
+            return True
+        frame = frame.parent
+    return False
+
+
+def _comes_of_a_cancellation(error: BaseException) -> bool:
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen and not isinstance(each, TimeoutError | BaseExceptionGroup):
+        if isinstance(each, asyncio.CancelledError):
+            return True
+        seen.add(id(each))
+        each = each.__cause__ or each.__context__
+    return False

@@ -1,0 +1,427 @@
+"""One call while it is under way: where it is, how often it was tried, what it holds and what it has used.
+
+A frame is also the place from which further calls are made: their keys are derived from its own, and it numbers those
+that are identical (`rh_agents.core._replay.numbering`). The frame that is executed in a context is in `current_frame`.
+Calls that no other call makes have the root of their run as their parent, which is no call itself: it is never under
+way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, cast
+
+from rh_agents.core._base.current import current_call
+from rh_agents.core._limits.admission import Passage
+from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
+from rh_agents.core._loops.postponed import Postponed
+from rh_agents.core._replay.keys import ROOT_KEY, again_key, child_key
+from rh_agents.core._replay.numbering import Claimant, Numbering
+from rh_agents.core._replay.recorded import spender_of
+from rh_agents.core._run.parts import RunParts
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.errors import StopRun
+from rh_agents.core.events import ExecutionEvent, call_event
+from rh_agents.core.groups import GroupEnding
+from rh_agents.core.policies._checks import Failure
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.limits import Advice, Limit, need_of
+from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.types import EventType, ExecutionStatus, Generation
+from rh_agents.core.usage import Usage
+
+__all__ = ["Frame", "current_frame", "root_of"]
+
+
+class OwnCalls:
+    """How often an agent was called within one of its own calls."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count: int = 0
+
+
+async def _is_over() -> Any:
+    raise RuntimeError("a call that has ended is not begun again")
+
+
+class Frame(Numbering):
+    """One call, and the place from which others are made.
+
+    `begin` starts an attempt. `result` is there as soon as the outcome is, even if the task that executes the call is
+    cancelled while it tells others of it: what has been paid for is not lost.
+
+    Attributes:
+        run: the parts of the run it belongs to.
+        base: its place in the program, from which the keys of its children are derived. It stays the same when the call
+            is made again after it failed, so that its finished children are not.
+        key: under which its outcome is recorded in this try; None if it is not.
+        address: its readable place.
+        parent: the call that makes it, or the root of the run.
+        innermost_group: the innermost group within which it is made, for nested groups.
+        tries: how often the call failed for good before and is made again now.
+        attempt: the number of the attempt under way, from 1.
+        token: stands for the call in a run that gives it no key.
+        depth: how many calls there are around it.
+        ledgers: the budgets that count what is spent here, the innermost last.
+        own_calls: for each agent that is under way here, how often it was called by itself, directly or not.
+        stop: why the call cannot go on for now, if something that it called has told its body so.
+    """
+
+    attempt: int = 0
+    token: str | None = None
+    depth: int = 0
+    ledgers: tuple[Ledger, ...] = ()
+    own_calls: dict[str, OwnCalls] | None = None
+    stop: StopRun | None = None
+    is_under_way: bool = False
+    """Whether it is being executed. Code that it has left behind may go on in its context after that."""
+
+    # Set only where they matter: thousands of jobs are made a second.
+    check: Callable[[], Awaitable[None]] | None = None
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
+    breaker: CircuitBreaker | None = None
+    group_id: str | None = None
+    """The group of which it is a member."""
+    index: int | None = None
+    total: Callable[[], int | None] | None = None
+    is_recorded: bool = False
+    """Whether its outcome is there already, so that nothing is called."""
+    is_dismissed: bool = False
+    """Whether its group has no more use for it. Its cancellation is then an outcome; that of a shutdown is none."""
+    is_cancelled: bool = False
+    """Whether its group has cancelled it, for whatever reason."""
+    is_announced: bool = False
+    """Whether events have told of its start."""
+    may_be_done: bool = False
+    """Whether it had begun before, in a try that was cut off, and nothing tells whether it was done then."""
+    is_refused: bool = False
+    """Whether it may have been done and is therefore not made: by no other attempt of its caller in this epoch."""
+    has_settled: bool = False
+    """Whether its outcome is on its way to the store, or there: nothing that comes later is its outcome."""
+    postponed: Postponed | None = None
+    """The cancellations that came when it had finished."""
+    settled: Callable[[Frame], None] | None = None
+    """Told as soon as its outcome counts, in the order of the journal, before subscribers hear of it."""
+    attempts: int = 0
+    """How many have begun, in all executions of the run."""
+    has_begun: bool = False
+    ended_at: float | None = None
+    result: ExecutionResult[Any] | None = None
+    limits: tuple[Limit, ...] = ()
+    estimate: Callable[[], Usage | None] | None = None
+    """Tells what it will use at most."""
+    cached_as: bytes | None = None
+    """What it has in common with all calls whose result it may share."""
+    formerly_cached_as: tuple[bytes, ...] = ()
+    """The same in caches that earlier versions filled."""
+    usage: Usage | None = None
+    """What it has used so far."""
+    told_usage: Usage | None = None
+    """What of that has been recorded."""
+    cleanup_problem: str = ""
+    """What its cleanup raised when it was cancelled from outside: it has no outcome that could say so."""
+    passage: Passage | None = None
+    reservation: Reservation | None = None
+    lost: int = 0
+    """How many workers it has lost, in all executions of the run."""
+    is_unknown: bool = False
+    """Whether it has lost its worker, and nobody has decided yet what becomes of it."""
+    has_asked_again: bool = False
+    """Whether it has asked a model once more, because an answer could not be read."""
+    time_limit: asyncio.Timeout | None = None
+    """What ends the attempt under way when its time is over."""
+    waited: float = 0.0
+    """The seconds for which it has waited because a server that it asks wanted that."""
+    falls_back_on: Sequence[Failure] = ()
+    """On which failures of the server that is asked now another one is asked, so that it is not waited for."""
+    pieces_told: int = 0
+    """How many pieces of answers subscribers were told."""
+    has_waited_enough: bool = False
+    """Whether the server has asked for more than it waits: then another attempt would only be refused as well."""
+    pieces_of: Callable[[Any], Sequence[Any]] | None = None
+    """Tells what subscribers get of a value that is there already, in place of the pieces in which it once came."""
+    marks: Mapping[str, Any] | None = None
+    """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
+    actor: BaseActor
+    parent: Frame
+    begin: Callable[[], Awaitable[Any]]
+    is_told: bool
+    """Whether there are events about it. Plain functions in an unobserved run go without, because they are many."""
+
+    def __init__(self, run: RunParts, base: bytes, address: str, innermost_group: str | None = None) -> None:
+        self.run: RunParts = run
+        self.base: bytes = base
+        self.address: str = address
+        self.innermost_group: str | None = innermost_group
+        self.name: str = ""
+        self.key: bytes | None = None
+        self.tries: int = 0
+
+    def enter(self, parent: Frame, actor: BaseActor, name: str, key: bytes | None, tries: int) -> None:
+        """It is a call of `actor`, made by `parent`."""
+        self.parent = parent
+        self.actor = actor
+        self.name = name
+        self.key = key
+        self.tries = tries
+        run, kind = self.run, actor.event_type
+        self.is_told = run.records or kind is not EventType.FUNCTION_CALL or run.is_observed
+        self.depth = parent.depth + 1
+        if parent.ledgers:
+            self.ledgers = parent.ledgers
+        self.own_calls = parent.own_calls
+        if kind is EventType.AGENT_CALL:
+            self._enter_agent(parent, actor.name)
+
+    def _enter_agent(self, parent: Frame, agent: str) -> None:
+        mine = None if parent.own_calls is None else parent.own_calls.get(agent)
+        if mine is None:
+            self.own_calls = {**(parent.own_calls or {}), agent: OwnCalls()}
+        else:
+            mine.count += 1
+
+    def begin_attempt(self, attempt: int) -> None:
+        """Start to number anew: another attempt makes the same calls again, and gets their recorded outcomes."""
+        self.attempt = attempt
+        if attempt > 1:
+            self.begin_anew()
+
+    def tell_stop(self, stop: StopRun) -> None:
+        """The body of the call is told that it cannot go on. What it makes of that is no outcome."""
+        self.stop = (self.stop or stop) | stop  # a new one: this one will lead to the frames that it has passed
+
+    def expect_no_stop(self, task: Claimant | None) -> None:
+        """Raise `StopRun` if the task executes the call, and has been told that the call cannot go on."""
+        if self.stop is not None and task is self.owner:
+            raise self.stop | self.stop
+
+    # -- the calls that it makes --------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> Generation:
+        """Which execution of its body this is. Failures of earlier ones are not repeated to it."""
+        return (self.run.recording.epoch, self.tries, self.attempt)
+
+    def resolve(
+        self, base: bytes, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
+    ) -> tuple[bytes, int]:
+        """The key under which the call at the place `base` is made now, and how often it has been made before.
+
+        The key is `base` itself, unless that call has failed for good in an earlier generation of this call: in an
+        earlier attempt, or in an earlier execution of a run that has ended. An outcome is never overwritten, so each
+        further try has a key of its own. `keeps_cut_off` is False for members of a group that is open again; `ending`
+        is given for those of one that ends again as it did.
+        """
+        key, tries = base, 0
+        recording = self.run.recording
+        if not (self.tries or self.attempt > 1 or recording.is_resumed):
+            return base, 0  # there are no earlier generations
+        generation = self.generation
+        while recording.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off, ending=ending):
+            key, tries = again_key(key), tries + 1
+        return key, tries
+
+    def known_place(self, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
+        """The place of a call made here: `base`, or the one at which a former version recorded it.
+
+        Args:
+            name: of what is called.
+            group: the name of its group; None outside of one.
+            base: its place by today's identity.
+            former: its former identities.
+            since: the generation of keys from which on they are former.
+        """
+        recording = self.run.recording
+        if not former or recording.keys_generation >= since:
+            return base
+        places = [self._next_place(group, same) for same in former]
+        knows = recording.recorded.knows
+        if knows(base):
+            return base
+        place = next((place for place in places if knows(place)), None)
+        if place is None:
+            return base
+        recording.report_former_key(name)
+        return place
+
+    def _next_place(self, group: str | None, same: bytes) -> bytes:
+        """The place of the next call with this identity, numbered as calls and members of groups are."""
+        if group is None:
+            return child_key(self.base, "", same, self.count(same))
+        return child_key(self.base, group, same, self.count(child_key(self.base, group, same, 0)))
+
+    def count_beginning(self) -> None:
+        """It begins, as those who watch for a blocked event loop want to know."""
+        begun = self.run.begun
+        begun.calls += 1
+        if self.group_id is not None or not self.parent.is_under_way:
+            begun.outermost += 1
+
+    def postpone(self, error: asyncio.CancelledError) -> None:
+        """A cancellation has come when there was an outcome already: it is delivered after that."""
+        if self.postponed is None:
+            self.postponed = Postponed()
+        self.postponed.add(error)
+
+    # -- what it uses, and what it tells ------------------------------------------------------------------------------
+
+    def add_usage(self, usage: Usage) -> None:
+        """The call has used something."""
+        usage = self.actor.priced(usage)
+        self.usage = usage if self.usage is None else self.usage + usage
+        self.run.budgets.spent.add(spender_of(self.actor, self.name), usage)
+        if self.reservation is not None:
+            self.reservation.spend(usage)
+
+    def spent_facts(self) -> dict[str, Any]:
+        """What an event says about what was spent since the last one that did."""
+        facts: dict[str, Any] = {}
+        if self.usage is not None:
+            facts["usage"] = self.usage if self.told_usage is None else self.usage - self.told_usage
+            self.told_usage = self.usage
+        ledgers = self.ledgers
+        if ledgers and self.run.records:
+            now = asyncio.get_running_loop().time()
+            charges = {
+                ledger.place: ledger.charge(now)
+                for ledger in ledgers
+                if ledger.place or ledger.budget.seconds is not None
+            }
+            if charges:
+                facts["charges"] = charges
+        return facts
+
+    def heed(self, advice: Advice) -> None:
+        """A provider has said something about its limits."""
+        if self.passage is not None:
+            self.passage.heed(advice)
+
+    async def tell_progress(self, progress: Any) -> None:
+        """Let subscribers know how the call gets on."""
+        self.pieces_told += 1
+        await self.run.publish(self.event(ExecutionStatus.PROGRESS, {"progress": progress, "attempt": self.attempts}))
+
+    async def tell_waiting(self, why: str, seconds: float | None) -> None:
+        """Let subscribers know that the call waits for a limiter, or (0.0 seconds) that it need not wait any more."""
+        if self.run.is_observed:
+            facts = {"message": why, "retry_delay": seconds, "attempt": self.attempts}
+            await self.run.publish(self.event(ExecutionStatus.WAITING, facts))
+
+    async def admit_again(self, estimate: Usage) -> None:
+        """Wait until another request may be made within the same attempt.
+
+        Raises:
+            StopRun: the run is being stopped, or its budget does not suffice.
+        """
+        self.run.interruption.expect_running()
+        if self.reservation is not None:
+            await self.reservation.renew(self.run.interruption, estimate)
+        if self.passage is not None:
+            await self.passage.enter_again(need_of(self.usage), need_of(estimate))
+
+    async def reserve(self, counted: Sequence[Ledger]) -> None:
+        """Take what it may use out of all its budgets; `counted` are those that count the call itself.
+
+        Raises:
+            StopRun: a budget does not suffice.
+        """
+        need = None if self.estimate is None else self.estimate()
+        name = spender_of(self.actor, self.name)
+        self.reservation = await reserve(self.run.interruption, self.ledgers, counted, name, need, self._callers())
+
+    def _callers(self) -> list[Reservation]:
+        """What is reserved for the calls around it."""
+        found = []
+        caller = self.parent
+        while caller.is_under_way:
+            if caller.reservation is not None:
+                found.append(caller.reservation)
+            caller = caller.parent
+        return found
+
+    def is_made_within(self, other: Any) -> bool:
+        """Whether it is made by another call, directly or not."""
+        caller = self.parent
+        while caller.is_under_way and caller is not other:
+            caller = caller.parent
+        return caller is other
+
+    def settle(self) -> None:
+        """The call has ended, or was cut off."""
+        if self.reservation is not None:
+            self.reservation.release(has_outcome=self.result is not None)
+            self.reservation = None
+
+    def let_go(self) -> None:
+        """It has ended, and what made it has its result.
+
+        From a function of the program that failed, its error leads to the Python frames that awaited it, and these hold
+        this one. What it held of the result and of its group would hold the error, until the garbage collector comes;
+        and what the program has started in its context would hold the function.
+        """
+        self.result = self.settled = self.total = self.check = self.estimate = None
+        self.begin = _is_over
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether its outcome is on its way to the store, so that it must not be told to end now."""
+        return self.has_settled and self.result is None
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is just one attempt with nothing around it, which most members are."""
+        return (
+            self.retry is None
+            and self.timeout is None
+            and self.breaker is None
+            and self.check is None
+            and not self.limits
+            and not self.actor.may_lose_workers
+        )
+
+    def event(self, status: ExecutionStatus, facts: Mapping[str, Any] | None = None) -> ExecutionEvent[Any]:
+        """An event of the call as it stands."""
+        run = self.run
+        if self.marks is not None:
+            facts = {**self.marks, **(facts or {})}
+        return call_event(
+            self.actor,
+            self.name,
+            status,
+            run.run_id,
+            self.address,
+            None if self.key is None else self.key.hex(),
+            run.now(),
+            self.group_id,
+            self.index,
+            None if self.total is None else self.total(),
+            facts,
+        )
+
+    async def tell(self, status: ExecutionStatus, *, is_urgent: bool = False, **facts: Any) -> None:
+        """Record an event of the call, an urgent one on disk before anything else happens, and tell the subscribers."""
+        run = self.run
+        event = self.event(status, facts)
+        await run.record(event, is_urgent=is_urgent)
+        if run.is_observed:
+            await run.publish(event)
+
+
+current_frame: ContextVar[Frame | None] = cast("ContextVar[Frame | None]", current_call)
+"""The call that is being executed in this context, if any."""
+
+
+def root_of(run: RunParts) -> Frame:
+    """The place of calls that are made by no other call."""
+    root = run.root
+    if root is None:
+        root = run.root = Frame(run, ROOT_KEY, "")
+        if run.budgets.of_run is not None:
+            root.ledgers = (run.budgets.of_run,)
+    return cast(Frame, root)

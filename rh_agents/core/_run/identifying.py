@@ -1,0 +1,77 @@
+"""Who a call with a large input is: that is found out in a thread, and calls are numbered in their order all the same.
+
+The identity of a call is a hash of its input. To write and hash thirty megabytes takes seconds, so it is done beside
+the event loop. Identical calls of one caller are numbered in the order in which they are made, and to know which ones
+are identical takes their identities. So of all calls of one caller with large inputs, one at a time is identified, in
+their order. Inputs are equal only if both are large or neither is, so small ones need not wait for large ones; in a
+group, where members start in their order, they do (`rh_agents.core._group.roster`).
+
+The input is read while the event loop goes on. Whoever changes it meanwhile makes it another input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._run.frame import Frame
+
+__all__ = ["Identities", "beside", "identified_in_turn"]
+
+T = TypeVar("T")
+
+_turns: WeakKeyDictionary[Frame, asyncio.Lock] = WeakKeyDictionary()
+
+
+class Identities(NamedTuple):
+    """What a call has in common with others.
+
+    Attributes:
+        same: with identical calls of one caller.
+        former: the same in journals of earlier versions, if it was something else then.
+        equal: with calls that have the same result, for a cache; None if that has not been found out.
+        formerly_equal: the same in caches that earlier versions filled.
+    """
+
+    same: bytes
+    former: Sequence[bytes] = ()
+    equal: bytes | None = None
+    formerly_equal: tuple[bytes, ...] = ()
+
+
+async def identified_in_turn(
+    caller: Frame, identify: Callable[[], Identities], number: Callable[[Identities], T], postponed: Postponed
+) -> T:
+    """Identify a call beside the event loop, then number it, after all that were made before it.
+
+    Cancellations that come meanwhile are noted in `postponed`: if the call is recorded, the program had its result.
+
+    Raises:
+        DefinitionError: its input is not data.
+    """
+    caller.run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
+    try:
+        return await until_it_is_done(_in_turn(caller, identify, number), postponed, at_most=None)
+    except Exception:
+        postponed.deliver_soon()
+        raise
+    finally:
+        caller.run.interruption.under_way.ended()
+
+
+async def _in_turn(caller: Frame, identify: Callable[[], Identities], number: Callable[[Identities], T]) -> T:
+    async with _turns.setdefault(caller, asyncio.Lock()):
+        try:
+            identities = await beside(identify)
+        except RuntimeError:  # a mapping or a set was changed while it was read
+            identities = identify()
+        return number(identities)
+
+
+def beside(identify: Callable[[], T]) -> asyncio.Future[T]:
+    """Begin to do it in a thread."""
+    return asyncio.get_running_loop().run_in_executor(None, copy_context().run, identify)

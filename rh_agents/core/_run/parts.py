@@ -1,0 +1,180 @@
+"""What a run is made of, as its calls and groups use it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from rh_agents.core._limits.accounts import Accounts
+from rh_agents.core._limits.interruption import Interruption
+from rh_agents.core._loops.executors import Executors
+from rh_agents.core._loops.homes import CallsBegun, Home, home
+from rh_agents.core._loops.postponed import Postponed
+from rh_agents.core._loops.worker_imports import expect_no_import_for_a_worker
+from rh_agents.core._run.caching import CallCache
+from rh_agents.core._run.recording import Recording
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.bus import EventBus
+from rh_agents.core.errors import UsageError
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.history import HistorySet
+from rh_agents.core.metrics import RunCounter
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.ports import Clock, Store
+from rh_agents.core.results import Outcome
+from rh_agents.core.runs import Run
+from rh_agents.core.types import OnUnknown
+
+__all__ = ["RunParts"]
+
+
+class RunParts:
+    """The parts of one run. Each call and group uses those that it needs.
+
+    Attributes:
+        state: the run, as its users hold it.
+        recording: what is recorded of it, and what is being recorded now.
+        budgets: what it spends.
+        interruption: whether it is being stopped.
+        cache: results that equal calls share.
+        bus, history: who is told of events, and the newest of them.
+        counter: its metrics.
+        executors: who runs handlers that are not coroutine functions.
+        now: the time of day, in seconds since 1970.
+        chance: gives random numbers in [0, 1).
+        strict: whether a call that no replay could tell from another one is an error instead of a warning.
+        is_validation: whether recorded calls are only compared, so that nothing with an external effect may be called.
+        root: the place of calls that are made by no other call, see `rh_agents.core._run.frame.root_of`.
+        begun: counts the calls that begin on its event loop.
+        decide_unknown: what to do about a call that may have been done, RETRY or FAIL; gets its actor, its address, and
+            the number of the event since which that is so. A person may have to be asked.
+    """
+
+    decide_unknown: Callable[[BaseActor, str, int], Awaitable[OnUnknown]]
+
+    def __init__(
+        self,
+        state: Run,
+        run_id: str,
+        store: Store | None,
+        recording: Recording,
+        *,
+        bus: EventBus,
+        history: HistorySet,
+        budget: Budget | None,
+        executors: Executors,
+        clock: Clock,
+        chance: Callable[[], float],
+        strict: bool,
+        is_validation: bool,
+        opened: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.state: Run = state
+        self.run_id: str = run_id
+        self.store: Store | None = store
+        self.records: bool = store is not None
+        self.recording: Recording = recording
+        self.budgets: Accounts = Accounts(budget, keeps_parts=self.records)
+        self.interruption: Interruption = Interruption()
+        self.cache: CallCache = CallCache(run_id, store, self.interruption, clock, recording.report_former_key)
+        self.bus: EventBus = bus
+        self.history: HistorySet = history
+        self.counter: RunCounter = RunCounter()
+        self.executors: Executors = executors
+        self.now: Clock = clock
+        self.chance: Callable[[], float] = chance
+        self.strict: bool = strict
+        self.is_validation: bool = is_validation
+        self.root: Any = None
+        self.begun: CallsBegun = CallsBegun()
+        self.home: Home | None = None
+        """The event loop on which it lives, once it has been opened."""
+        self._opened = opened
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Read what is recorded, and become the owner of the run, if that has not been done.
+
+        Raises:
+            RunIsLive: another process executes the run.
+            RunMismatchError: the run was started with another workflow or input.
+            StoreError: the store failed, now or before: nothing goes on after that.
+            UsageError: it lives on another event loop, or the program is being imported by a worker process.
+        """
+        here = home()
+        if self.home is not here:
+            self._live_on(here)
+        recording = self.recording
+        if not recording.is_open or recording.broken is not None:
+            expect_no_import_for_a_worker()
+            await recording.open(self._opened)
+
+    def _live_on(self, here: Home) -> None:
+        """From now on this is the event loop of the run. Whatever waits for something in it waits there."""
+        if self.home is not None and not self.home.is_of(asyncio.get_running_loop()):
+            raise UsageError(
+                f"run {self.run_id!r} lives on the event loop on which it was opened, and this is another one: make an "
+                "ExecutionState for each; in a thread or a plain function, run_sync(workflow) makes a run of its own"
+            )
+        self.bus.attach()
+        self.home = here
+        self.begun = here.begun
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether anything subscribes to events."""
+        return bool(self.bus.subscriptions)
+
+    def note(self, event: ExecutionEvent[Any]) -> None:
+        """Record an event without waiting for it, if the run records."""
+        if self.records:
+            self.recording.note(event)
+        self.history.add(event)
+
+    async def record(
+        self,
+        event: ExecutionEvent[Any],
+        outcome: Outcome | None = None,
+        *,
+        is_urgent: bool = False,
+        postponed: Postponed | None = None,
+    ) -> Outcome | None:
+        """Record an event with the outcome that it reports, if the run records. An urgent one is on disk on return.
+
+        `postponed` takes the cancellations that come meanwhile, see `rh_agents.core._loops.postponed`.
+
+        Returns:
+            The outcome that counts, see `Journal.append`; None in a run that records nothing.
+        """
+        counts = None
+        if self.records:
+            counts = await self.recording.record(event, outcome, is_urgent=is_urgent, postponed=postponed)
+            if counts is not outcome:
+                return counts
+        self.history.add(event)
+        return counts
+
+    def recall_nowait(self, event: ExecutionEvent[Any]) -> None:
+        """The same as `recall`, in a run that is not observed."""
+        self.history.add(event)
+
+    async def recall(self, event: ExecutionEvent[Any]) -> None:
+        """Tell the history and the subscribers, but not the journal, of an outcome that was recorded before."""
+        self.history.add(event)
+        if self.bus.subscriptions:
+            await self.bus.publish(event)
+
+    async def publish(self, event: ExecutionEvent[Any]) -> None:
+        """Tell the subscribers."""
+        if self.bus.subscriptions:
+            await self.bus.publish(event)
+
+    @staticmethod
+    def new_id() -> str:
+        """An id for a group, or for a call, of a run that records nothing."""
+        return uuid.uuid4().hex

@@ -1,0 +1,447 @@
+"""What a run has to do with its store: opening it, recording what happens, and finding what happened before."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import platform
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
+from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is_done
+from rh_agents.core._replay.key_table import DigestTable
+from rh_agents.core._replay.keys import again_key, tried_key
+from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core._run.validation import ValidationJournal
+from rh_agents.core.errors import RunMismatchError, StoreError
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.groups import GroupEnding
+from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
+from rh_agents.core.redaction import expect_no_secret, logger, redact
+from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
+from rh_agents.core.rewind import affected_by
+from rh_agents.core.types import Durability, ExecutionStatus, Generation, ReplayMode
+from rh_agents.core.values import is_large, shown_value
+
+__all__ = ["Recording", "make_owner"]
+
+_MOST_WAITING = 10_000
+"""Entries that may wait to be written behind, before whoever adds another one has to wait for them."""
+_MOST_COMPARED = 500
+"""Entries of a journal in which the servers of models are looked up."""
+_NOTHING = RecordedCalls()
+_log = logger("rh_agents.replay")
+
+
+def make_owner() -> str:
+    """A name for one execution of a run: who it is for people, and different from every other one."""
+    return f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex[:12]})"
+
+
+class Recording:
+    """The journal of one run, from opening it to letting go of it.
+
+    Args:
+        store: None records nothing.
+        request: what the store is asked to open.
+        mode: what becomes of recorded outcomes.
+        durability: when outcomes are on disk.
+        retry_failed: whether failures of an execution that had ended are tried again.
+        reuse: whether the run may go on with another input or workflow than it had.
+        resume_from: make the call at this address again, and what depends on it.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        request: RunRequest,
+        mode: ReplayMode = ReplayMode.NORMAL,
+        durability: Durability = Durability.SYNC,
+        *,
+        retry_failed: bool = True,
+        reuse: bool = False,
+        resume_from: str | None = None,
+    ) -> None:
+        self._store = store
+        self._request = request
+        self._mode = mode
+        self._durability = durability
+        self._retry_failed = retry_failed
+        self._reuse = reuse
+        self._resume_from = resume_from
+        self._journal: Journal | None = None
+        self._lock = asyncio.Lock()
+        self._used = DigestTable()
+        self._reused_places = DigestTable()
+        self._earlier = 0
+        """How many entries the journal had when it was opened."""
+        self.records: bool = store is not None
+        self.is_open: bool = False
+        self.broken: StoreError | None = None
+        self.recorded: RecordedCalls = _NOTHING
+        self.epoch: int = 0
+        self.is_resumed: bool = False
+        self.keys_generation: int = EVERY_ENDPOINT
+        """Which generation of keys it has; see `rh_agents.core._base.key_generations`."""
+        self._has_reported_former = False
+        self._compared: set[str] = set()
+        """Models whose server was compared with those in the journal."""
+
+    async def open(self, opened: Callable[[], Awaitable[None]]) -> None:
+        """Open the journal, if that has not been done, and let `opened` see to it; others who ask meanwhile wait.
+
+        Raises:
+            RunMismatchError: the run is about something else.
+            StoreError: the store failed, now or before; `RunIsLive`: somebody else executes the run.
+        """
+        if self.broken is not None:
+            raise self.broken
+        async with self._lock:  # calls side by side wait for the first one
+            if self.is_open:
+                return
+            if self._store is not None:
+                await self._open(self._store)
+            try:
+                await opened()
+            except BaseException:  # the run has not begun, so somebody else may
+                await self.close(ExecutionStatus.STARTED)
+                raise
+            self.is_open = True
+
+    async def _open(self, store: Store) -> None:
+        request = self._request
+        known = await store.find_run(request.run_id)
+        self.keys_generation = generation_of_keys(None if known is None else known.facts)
+        if known is None or request.facts:
+            request = replace(request, facts={**request.facts, **fact_of_keys(self.keys_generation)})
+        if known is None:
+            expect_no_secret(request.run_id)
+        elif not self._reuse:
+            _expect_same(known, request)
+        if known is not None and self._resume_from is not None:
+            affected = await affected_by(store, request.run_id, self._resume_from)
+            await store.supersede(request.run_id, [outcome.key for outcome in affected])
+        if self._mode is ReplayMode.VALIDATION:
+            self._journal = await ValidationJournal.read(store, request.run_id)
+        else:
+            self._journal = await store.open_run(request)
+        self.recorded = self._journal.recorded
+        self.epoch = self._journal.info.epoch
+        self.is_resumed = self.recorded.events > 0
+        self._earlier = self.recorded.events
+
+    def report_former_key(self, name: str) -> None:
+        """A call is found under the key that it had before, in a journal that does not say everything about it."""
+        if self._has_reported_former:
+            return
+        self._has_reported_former = True
+        _log.warning(
+            "run %r uses answers of %s again that were recorded when the server was no part of a model's identity, "
+            "whichever server gave them",
+            self._request.run_id,
+            name,
+        )
+
+    async def report_other_server(self, name: str, version: str, server: str) -> None:
+        """A model is asked whose answers in the journal may all come from another server. Said once for each model.
+
+        They are not used, since two servers may call different models by one name. But who has moved a server, or has
+        given it a name, wants to know before everything is paid for again. Only the beginning of the journal is looked
+        at: it is enough, and a long run does not wait for it.
+
+        Args:
+            name: of the model.
+            version: of the model, without its server.
+            server: what stands for its server now.
+        """
+        if self._store is None or name in self._compared or self.keys_generation < EVERY_ENDPOINT:
+            return
+        self._compared.add(name)
+        found: set[str] = set()
+        async for recorded in self._store.events(self._request.run_id, values=False):
+            if recorded.sequence > min(self._earlier, _MOST_COMPARED):
+                break
+            actor = recorded.event.actor
+            if actor.name == name:
+                known = _server_in(actor.recorded_version, version)
+                found.update(() if known is None else (known,))
+        if found and server not in found:
+            _log.warning(
+                "%s is asked at %s, and run %r has its answers from %s: they are not used, and its calls are made and "
+                "paid for again. If it is the same model, say so with endpoint=%r.",
+                name,
+                _named(server),
+                self._request.run_id,
+                " and ".join(sorted(map(_named, found))),
+                min(found),
+            )
+
+    # -- what happened before -----------------------------------------------------------------------------------------
+
+    def is_recorded(self, key: bytes, *, is_external: bool) -> bool:
+        """Whether the call with this key has an outcome that is to be reused."""
+        if key not in self.recorded.finished:
+            return False
+        if self.is_resumed:
+            self._used.set(key, 1)
+        return is_external or self._mode is not ReplayMode.VALIDATION
+
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome that is recorded for a key."""
+        journal = self._expect_journal()
+        try:
+            outcome = await journal.load(key)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+        if self.is_resumed:
+            self._reused_places.set(outcome.base, 1)
+        return outcome
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it can be had without waiting."""
+        journal = self._expect_journal()
+        try:
+            outcome = journal.load_nowait(key)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+        if outcome is not None and self.is_resumed:
+            self._reused_places.set(outcome.base, 1)
+        return outcome
+
+    def is_tried_again(
+        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
+    ) -> bool:
+        """Whether the recorded outcome is no longer to be used in this generation of the parent."""
+        recorded, retry_failed = self.recorded, self._retry_failed
+        if self._mode is ReplayMode.VALIDATION and again_key(key) not in recorded.finished:
+            if not recorded.is_older_than(key, ending):
+                return False  # it is the newest outcome that is compared
+        elif not recorded.is_left_behind(
+            key, generation, retry_failed=retry_failed, keeps_cut_off=keeps_cut_off, ending=ending
+        ):
+            return False
+        if self.is_resumed:
+            self._used.set(key, 1)
+        return True
+
+    def has_outcome(self, key: bytes) -> bool:
+        """Whether the call with this key has a recorded outcome, whatever becomes of it."""
+        return key in self.recorded.finished
+
+    def attempts_before(self, key: bytes) -> int:
+        """How many attempts of a call without an outcome failed in earlier executions of the run."""
+        return self.recorded.attempts.get(key, 0)
+
+    def lost_before(self, key: bytes) -> int:
+        """How many workers a call without an outcome has lost before."""
+        return self.recorded.lost.get(key, 0)
+
+    def order_of(self, group_id: str) -> Sequence[bytes]:
+        """The keys of a group's members that have a recorded outcome, in the order in which they ended."""
+        return self.recorded.orders.get(group_id, ())
+
+    @property
+    def retries_failed(self) -> bool:
+        """Whether calls are made again that failed in an earlier epoch."""
+        return self._retry_failed and self._mode is not ReplayMode.VALIDATION
+
+    def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
+        """How a group has to end in this generation of the call around it; None if it is open."""
+        if not self.is_resumed and generation == (0, 0, 0):
+            return None
+        return self.recorded.binding_ending(group_id, generation, retry_failed=self.retries_failed)
+
+    async def acknowledge(self) -> None:
+        """Wait until what was noted is on disk, if that is what outcomes are waited for."""
+        if self._journal is not None and self._durability is Durability.SYNC:
+            await self._flushed()
+
+    def unknown_since(self, key: bytes, base: bytes, tries: int) -> int | None:
+        """Since which event a call may have been done though nothing tells: this try of it, or the one before."""
+        since = self.recorded.unknown.get(key)
+        if since is None and tries and self.recorded.cut_off:
+            since = self.recorded.cut_off.get(tried_key(base, tries - 1))
+        return since
+
+    async def unused(self) -> AsyncIterator[Outcome]:
+        """Outcomes of earlier executions that this one has not asked for, but for those below a reused call."""
+        if self._store is None or not self._earlier:
+            return
+        unused: list[UnreadOutcome] = []
+        parents: dict[bytes, bytes] = {}
+        async for outcome in self._store.unread_outcomes(self._request.run_id):
+            header = outcome.header
+            if self.recorded.finished.get(header.key, math.inf) > self._earlier:
+                continue
+            parents[header.base] = header.parent
+            if not self._used.get(header.key) and header.key not in self.recorded.superseded:
+                unused.append(outcome)
+        for outcome in unused:
+            if not self._is_below_a_reused_call(outcome.header, parents):
+                yield outcome.read(unknown_ok=True)  # the program has changed, so it may not have the class any more
+
+    def _is_below_a_reused_call(self, outcome: OutcomeHeader, parents: dict[bytes, bytes]) -> bool:
+        place: bytes | None = outcome.parent
+        while place:
+            if self._reused_places.get(place):
+                return True
+            place = parents.get(place)
+        return False
+
+    # -- what happens now ---------------------------------------------------------------------------------------------
+
+    def note(self, event: ExecutionEvent[Any]) -> None:
+        """Record an event without waiting for it."""
+        journal = self._expect_journal()
+        try:
+            journal.note(event)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+
+    async def record(
+        self,
+        event: ExecutionEvent[Any],
+        outcome: Outcome | None,
+        *,
+        is_urgent: bool,
+        postponed: Postponed | None = None,
+    ) -> Outcome | None:
+        """Record an event with its outcome; returns the outcome that counts.
+
+        Outcomes are on disk when this returns, if the durability says so; so is an urgent event. With `postponed` a
+        cancellation does not change that.
+        """
+        journal = self._expect_journal()
+        if outcome is not None and self.is_resumed:
+            self._used.set(outcome.key, 1)
+        try:
+            is_waited_for = outcome is not None and (
+                self._durability is Durability.SYNC or is_large(outcome.value)  # it is written in a thread
+            )
+            if is_urgent or is_waited_for:
+                return await self._appended(journal, event, outcome, postponed)
+            if journal.waiting > _MOST_WAITING:  # before it is noted: whoever is noted first goes on first
+                await journal.flush()
+                journal = self._expect_journal()
+            counts = journal.note(event, outcome)
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+        return counts
+
+    async def _appended(
+        self, journal: Journal, event: ExecutionEvent[Any], outcome: Outcome | None, postponed: Postponed | None
+    ) -> Outcome | None:
+        if outcome is None or postponed is None:
+            return await journal.append(event, outcome)
+        is_first = outcome.key not in journal.recorded.finished
+        try:
+            return await journal.append(event, outcome)
+        except asyncio.CancelledError as error:
+            postponed.add(error)
+        return await until_it_is_done(_rest_of_append(journal, event, outcome, is_first=is_first), postponed)
+
+    async def flush(self) -> None:
+        """Wait until what was written behind is on disk; at the end of a group."""
+        if self._journal is not None and self._durability is Durability.ASYNC:
+            await self._flushed()
+
+    async def _flushed(self) -> None:
+        try:
+            await self._expect_journal().flush()
+        except StoreError as error:
+            self.broken = self.broken or error
+            raise
+
+    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+        """Record how the run stands, and let go of it.
+
+        Raises:
+            StoreError: the store failed, now or before.
+        """
+        journal, self._journal = self._journal, None
+        if journal is None:
+            return
+        if self.broken is not None:  # the run has not ended, whatever its program came to
+            try:
+                async with asyncio.timeout(LONGEST_WAIT):  # it may be broken because the store does not answer
+                    await journal.close(ExecutionStatus.STARTED, redact(str(self.broken)))
+            except TimeoutError:
+                _log.warning("run %r could not be let go of: its store does not answer", self._request.run_id)
+            raise self.broken
+        await journal.close(status, None if reason is None else redact(reason))
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, while it is open."""
+        return self._journal
+
+    def _expect_journal(self) -> Journal:
+        if self.broken is not None:
+            raise self.broken
+        if self._journal is None:
+            raise StoreError(f"run {self._request.run_id!r} is closed: nothing can be recorded after its end")
+        return self._journal
+
+
+async def _rest_of_append(
+    journal: Journal, event: ExecutionEvent[Any], outcome: Outcome, *, is_first: bool
+) -> Outcome | None:
+    """Add an outcome and wait for it, or only wait, if it has been added before whoever waited was cancelled."""
+    if not is_first or outcome.key not in journal.recorded.finished:
+        return await journal.append(event, outcome)
+    await journal.flush()
+    return outcome
+
+
+def _expect_same(known: RunInfo, request: RunRequest) -> None:
+    """Refuse to go on with a run that was about something else."""
+    if known.workflow and request.workflow and known.workflow != request.workflow:
+        raise RunMismatchError(
+            f"run {known.run_id!r} was started with the workflow {known.workflow}, and this is {request.workflow}: "
+            "name another run, or go on with what still fits by reuse=True"
+        )
+    digests = known.input_digest, request.input_digest
+    if None not in digests and digests[0] != digests[1]:
+        raise RunMismatchError(
+            f"run {known.run_id!r} was started with {_difference(known.input, request.input)}: name another run, or go "
+            "on with what still fits by reuse=True"
+        )
+
+
+def _server_in(recorded: str, version: str) -> str | None:
+    """The server in the recorded version of a model; None if the version itself or something else has changed."""
+    if recorded == version:
+        return ""
+    start = f"{version} at "
+    return recorded.removeprefix(start) if recorded.startswith(start) else None
+
+
+def _named(server: str) -> str:
+    return server or "its provider's own server"
+
+
+def _difference(before: bytes | None, now: bytes | None, length: int = 120) -> str:
+    """Two inputs that differ, or the places where long ones begin to: their beginnings may well be the same."""
+    texts = ["(not kept)" if data is None else shown_value(data) for data in (before, now)]
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((place for place, (first, second) in pairs if first != second), min(map(len, texts)))
+    start = max(0, same - length // 4)
+    if start == 0 or same == max(map(len, texts)):
+        start, where = 0, "the input"
+    else:
+        where = f"an input that differs from character {same + 1:,} on:"
+    first, second = (_excerpt(text, start, length) for text in texts)
+    return f"{where} {first}, and this is {second}"
+
+
+def _excerpt(text: str, start: int, length: int) -> str:
+    end = start + length
+    return f"{'…' if start else ''}{text[start : end if len(text) <= end else end - 1]}{'…' if len(text) > end else ''}"

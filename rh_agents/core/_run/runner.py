@@ -1,0 +1,512 @@
+"""One call from its start to its outcome: what stands around its function, and the events that tell of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable
+from typing import Any
+
+from rh_agents.core._base.foreign import without_our_frames
+from rh_agents.core._limits.admission import Passage
+from rh_agents.core._limits.breakers import attempt_under
+from rh_agents.core._loops.exits import FAILURES, failure_of
+from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core._run.cancellations import cancellations, is_cut_off
+from rh_agents.core._run.frame import Frame, current_frame
+from rh_agents.core._run.lost_workers import after_loss
+from rh_agents.core._run.nesting import check_nesting
+from rh_agents.core.errors import (
+    CallCancelled,
+    CallTimeout,
+    StopRun,
+    StoreError,
+    UnknownOutcomeError,
+    UnstorableError,
+    UsageError,
+    WorkerLost,
+)
+from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.policies.limits import need_of
+from rh_agents.core.redaction import without_secrets
+from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
+from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown, every_generation
+from rh_agents.core.values.unstarted import forgotten_await, is_unstarted
+
+__all__ = ["Frame", "recover_nowait", "run_frame"]
+
+
+async def run_frame(frame: Frame) -> ExecutionResult[Any]:
+    """Execute a call and return its result, which holds the failure if it failed.
+
+    What cancels the call when its outcome is being recorded, arrives when the caller has it.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled. `frame.result` tells whether there is an outcome all the same.
+        StoreError: the outcome could not be recorded.
+    """
+    interruption, is_made = frame.run.interruption, not frame.is_recorded
+    started = asyncio.get_running_loop().time()
+    frame.is_under_way = True
+    current_frame.set(frame)
+    frame.count_beginning()
+    if is_made:
+        interruption.under_way.began()
+    try:
+        if is_made:
+            await _made(frame)
+        else:
+            await _recover(frame)
+    except asyncio.CancelledError as error:
+        if frame.result is None:
+            if is_made and frame.is_told and not frame.has_settled and (frame.is_announced or frame.is_dismissed):
+                await _tell_cancelled(frame, asyncio.get_running_loop().time() - started)
+            raise
+        frame.postpone(error)
+    finally:
+        frame.is_under_way = False
+        if is_made:
+            interruption.under_way.ended()
+        if frame.reservation is not None:
+            frame.settle()
+    if frame.postponed is not None:
+        frame.postponed.deliver_soon()
+    assert frame.result is not None
+    return frame.result
+
+
+# What stands around the function of a call, from the outside: what may have been done, the cache, the budgets, retries,
+# limits, the breaker, the timeout. Where a call has nothing of a kind, the step is a plain function that hands on to
+# the next one, so that neither an await nor a Python frame is spent on it: calls nest as deep as the stack lets them.
+
+
+def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
+    """The result of a call that has none yet."""
+    run = frame.run
+    if run.records:
+        frame.owner = asyncio.current_task()
+    run.interruption.expect_running()
+    if frame.parent.stop is not None:
+        frame.parent.expect_no_stop(asyncio.current_task())
+    if frame.key is not None:
+        since = run.recording.unknown_since(frame.key, frame.base, frame.tries if frame.actor.marks_attempts else 0)
+        frame.may_be_done = since is not None
+        if since is not None or run.is_validation:
+            return _unless_refused(frame, since)
+    return _with_cache(frame)
+
+
+async def _unless_refused(frame: Frame, since: int | None) -> ExecutionResult[Any]:
+    refusal = await _refusal(frame, since)
+    return await (_with_cache(frame) if refusal is None else _settle(frame, refusal))
+
+
+def _with_cache(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
+    check_nesting(frame)
+    if frame.cached_as is None:
+        return _within_budget(frame)
+    cache = frame.run.cache
+    return cache.call(frame, frame.cached_as, lambda: _within_budget(frame), lambda value: _from_cache(frame, value))
+
+
+async def _from_cache(frame: Frame, value: Any) -> ExecutionResult[Any]:
+    """The result of a call that need not be made, since an equal one was."""
+    result = success(value, 0.0, 0, frame.name, frame.index, frame.address)
+    await _tell_in_pieces(frame, value)
+    return await _settle(frame, result.model_copy(update={"from_cache": True}))
+
+
+def _within_budget(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
+    return _called(frame) if frame.actor.budget is None and not frame.ledgers else _reserved(frame)
+
+
+async def _reserved(frame: Frame) -> ExecutionResult[Any]:
+    """The same when what it may spend has been taken out of its budgets."""
+    run, budget = frame.run, frame.actor.budget
+    outer = frame.ledgers
+    if budget is None:
+        await frame.reserve(outer)
+        return await _called(frame)
+    own = run.budgets.open_part(budget, frame.base.hex(), frame.address or frame.name, frame.depth)
+    frame.ledgers = (*outer, own)
+    try:
+        await frame.reserve(outer)
+        return await _called(frame)
+    finally:
+        own.close(asyncio.get_running_loop().time())
+
+
+async def _announce(frame: Frame) -> None:
+    """Tell of the start."""
+    run, event = frame.run, frame.event(ExecutionStatus.STARTED)
+    if frame.actor.is_external:
+        await run.record(event, is_urgent=True)
+    else:
+        run.note(event)
+    if run.is_observed:
+        await run.publish(event)
+
+
+async def _refusal(frame: Frame, since: int | None) -> ExecutionResult[Any] | None:
+    """The failure of a call that must not be made: it may have been done, or a validation may have no effect."""
+    run, actor = frame.run, frame.actor
+    if since is not None and await run.decide_unknown(actor, frame.address, since) is not OnUnknown.RETRY:
+        frame.is_refused = True
+        return _unknown(frame)
+    if run.is_validation and actor.is_external and actor.event_type is not EventType.QUESTION:
+        return _not_made(frame)
+    return None
+
+
+async def _called(frame: Frame) -> ExecutionResult[Any]:
+    """Tell of the start, make the attempts, and let what comes of them be the result."""
+    if frame.is_told:
+        if frame.actor.is_external or frame.run.is_observed:
+            await _announce(frame)
+        else:
+            frame.run.note(frame.event(ExecutionStatus.STARTED))
+        frame.is_announced = True
+    started = asyncio.get_running_loop().time()
+    before = cancellations()
+    try:
+        value = await _value_of(frame)
+    except StopRun as stop:
+        if frame.is_told:
+            await _tell_stopped(frame, stop)
+        raise
+    except StoreError:
+        raise
+    except FAILURES as raised:
+        if not frame.is_dismissed and is_cut_off(frame, raised, before):
+            raise _cut_off(frame, failure_of(raised)) from raised
+        if not frame.is_dismissed and frame.stop is not None:
+            raise await _hidden_stop(frame, frame.stop) from raised
+        frame.result = _failed(frame, failure_of(raised), started)
+    except BaseExceptionGroup as raised:  # of several tasks, see `rh_agents.core._replay.stops`
+        if frame.stop is None:
+            raise
+        raise await _hidden_stop(frame, frame.stop) from raised
+    else:
+        if frame.stop is not None:
+            raise await _hidden_stop(frame, frame.stop)
+        frame.result = _succeeded(frame, value, started)
+    return await _conclude(frame)
+
+
+async def _hidden_stop(frame: Frame, stop: StopRun) -> StopRun:
+    """Why a call cannot go on, though its body has come to a value or an error all the same."""
+    if frame.is_told:
+        await _tell_stopped(frame, stop)
+    return stop | stop
+
+
+# The frames from here up to the caller may not hold the result or its error when they have ended, see `Frame.let_go`.
+
+
+def _succeeded(frame: Frame, value: Any, started: float) -> ExecutionResult[Any]:
+    if is_unstarted(value):
+        return _failed(frame, forgotten_await(frame.name or frame.actor.name, value), started)
+    return success(value, _took(frame, started), frame.attempts, frame.name, frame.index, frame.address)
+
+
+def _failed(frame: Frame, error: Exception, started: float) -> ExecutionResult[Any]:
+    seconds = _took(frame, started)
+    return failure(without_our_frames(error), seconds, frame.attempts, frame.name, frame.index, frame.address)
+
+
+def _cut_off(frame: Frame, error: Exception) -> asyncio.CancelledError:
+    """Its cleanup failed, or it translates errors: what was cut off from outside has no outcome all the same."""
+    frame.cleanup_problem = describe_error(without_our_frames(error))
+    return asyncio.CancelledError(frame.cleanup_problem)
+
+
+def _took(frame: Frame, started: float) -> float:
+    frame.ended_at = asyncio.get_running_loop().time()
+    frame.run.budgets.spent.calls += 1
+    return frame.ended_at - started
+
+
+async def _conclude(frame: Frame) -> ExecutionResult[Any]:
+    """Record what came of the attempts, if anybody is told of it."""
+    result, frame.result = frame.result, None
+    assert result is not None
+    if frame.is_told:
+        return await _settle(frame, result)
+    frame.result = result
+    return result
+
+
+async def _tell_cancelled(frame: Frame, seconds: float) -> None:
+    """The call was cancelled. If its group did that, the program goes on from there, so it is an outcome.
+
+    It says whether the function was called at all: what was, may have had its effect, and is not repeated in silence.
+    """
+    attempts = max(frame.attempts, int(frame.may_be_done))
+    message = None if attempts else "never called"
+    if frame.cleanup_problem:
+        message = f"its cleanup failed: {frame.cleanup_problem}"
+    facts = {"attempt": attempts, "execution_time": seconds, "message": message, **frame.spent_facts()}
+    event = frame.event(ExecutionStatus.CANCELLED, facts)
+    outcome = None
+    if frame.is_dismissed and frame.key is not None:
+        text = f"{frame.name or 'the call'} was cancelled when its group had no more use for it"
+        cancelled = CallCancelled(text if message is None else f"{text}: {message}")
+        outcome = _outcome(frame, frame.key, failure(cancelled, seconds, attempts, frame.name, frame.index, ""))
+    await frame.run.record(event, outcome)
+    if frame.run.is_observed:
+        await frame.run.publish(event)
+
+
+async def _tell_stopped(frame: Frame, stop: StopRun) -> None:
+    """The call cannot go on for now. A question has said itself that it waits."""
+    if frame.actor.event_type is EventType.QUESTION:
+        return
+    # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
+    waits = not frame.actor.is_external or bool(stop.questions)
+    status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
+    lost = frame.lost if frame.is_unknown else 0
+    await frame.tell(status, attempt=frame.attempts, message=stop.reason, lost=lost, **frame.spent_facts())
+
+
+def _unknown(frame: Frame) -> ExecutionResult[Any]:
+    """The result of a call that had begun before and was cut off, and that must not be made again."""
+    error = UnknownOutcomeError(
+        f"{frame.address or frame.name} had begun when an earlier execution of it was cut off, and nothing tells "
+        f"whether it was done; its idempotency key is {idempotency_key(frame.run.run_id, frame.base)}"
+    )
+    return failure(error, 0.0, 0, frame.name, frame.index, frame.address)
+
+
+def _not_made(frame: Frame) -> ExecutionResult[Any]:
+    """The result of a new call with an external effect in a validation."""
+    error = UsageError(f"{frame.name or frame.actor.name} has an external effect, so a validation does not call it")
+    return failure(error, 0.0, 0, frame.name, frame.index, frame.address)
+
+
+async def _settle(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
+    """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
+    status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
+    event = frame.event(
+        status,
+        {
+            "attempt": frame.attempts,
+            "execution_time": result.execution_time,
+            "result": result.result,
+            "message": result.error_message,
+            "from_cache": result.from_cache,
+            **({} if result.from_cache else frame.spent_facts()),
+        },
+    )
+    outcome = None if frame.key is None else _outcome(frame, frame.key, result)
+    frame.has_settled = True
+    if outcome is not None and frame.postponed is None:
+        frame.postponed = Postponed()
+    if frame.settled is not None and cancellations():
+        await _absorb_cancellation()  # of a group that waits for this very outcome
+    try:
+        counts = await frame.run.record(event, outcome, postponed=frame.postponed)
+    except UnstorableError as error:
+        if not result.ok:
+            raise
+        error = UnstorableError(f"{frame.name or frame.actor.name} returned what no store can keep: {error}")
+        seconds = result.execution_time
+        return await _settle(frame, failure(error, seconds, frame.attempts, frame.name, frame.index, frame.address))
+    is_new = counts is outcome or counts is None
+    if counts is not None and not is_new:
+        result = counts.as_result(frame.index, frame.address)
+    frame.result = result  # not before it is recorded: what is given to anybody is not called again
+    if frame.settled is not None:
+        frame.settled(frame)
+    if is_new and frame.run.is_observed:
+        await frame.run.publish(event)
+    return result
+
+
+def _outcome(frame: Frame, key: bytes, result: ExecutionResult[Any]) -> Outcome:
+    parent, error = frame.parent, result.error
+    return Outcome(
+        key,
+        without_secrets(frame.name),
+        frame.address,
+        result.result,
+        error if isinstance(error, Exception) else None,
+        result.execution_time or 0.0,
+        frame.attempts,
+        frame.group_id,
+        base=frame.base,
+        parent=parent.base,
+        made_in=every_generation(parent.run.recording.epoch) if frame.is_refused else parent.generation,
+        usage=frame.usage,
+    )
+
+
+def recover_nowait(frame: Frame) -> bool:
+    """Give a call its recorded result without a task, if nobody has to be waited for; False if somebody has to."""
+    run = frame.run
+    if run.is_observed or frame.key is None:
+        return False
+    outcome = run.recording.load_nowait(frame.key)
+    if outcome is None:
+        return False
+    run.recall_nowait(_recovered(frame, outcome))
+    return True
+
+
+async def _recover(frame: Frame) -> ExecutionResult[Any]:
+    """Return what an earlier execution recorded, without calling anything."""
+    assert frame.key is not None
+    try:
+        outcome = await frame.run.recording.load(frame.key)
+    except asyncio.CancelledError as error:  # the program had its result: it gets it again
+        frame.postponed = Postponed()
+        frame.postponed.add(error)
+        outcome = await until_it_is_done(frame.run.recording.load(frame.key), frame.postponed)
+    event = _recovered(frame, outcome)
+    try:
+        if outcome.error is None:
+            await _tell_in_pieces(frame, outcome.value)
+    finally:
+        await frame.run.recall(event)
+    assert frame.result is not None
+    return frame.result
+
+
+async def _tell_in_pieces(frame: Frame, value: Any) -> None:
+    """Let those who listen to pieces have what the call returned before."""
+    if frame.pieces_of is not None and frame.run.is_observed:
+        for piece in frame.pieces_of(value):
+            await frame.run.publish(frame.event(ExecutionStatus.PROGRESS, {"progress": piece, "is_replayed": True}))
+
+
+def _recovered(frame: Frame, outcome: Outcome) -> ExecutionEvent[Any]:
+    """Give a call its recorded result; returns the event that tells of it."""
+    frame.result = outcome.as_result(frame.index, frame.address)
+    return frame.event(
+        ExecutionStatus.RECOVERED,
+        {
+            "attempt": outcome.attempts,
+            "execution_time": outcome.seconds,
+            "result": outcome.value,
+            "message": frame.result.error_message,
+            "is_replayed": True,
+            "from_cache": True,
+            "usage": outcome.usage,
+        },
+    )
+
+
+def _value_of(frame: Frame) -> Awaitable[Any]:
+    """What the function returns, or raises."""
+    if not frame.is_simple:
+        return _with_retries(frame)
+    frame.attempts = 1
+    frame.has_begun = True
+    frame.begin_attempt(1)
+    return frame.begin()
+
+
+async def _with_retries(frame: Frame) -> Any:
+    """The value of the first attempt that succeeds; raises the error of the last one."""
+    if frame.check is not None:
+        await frame.check()
+    if frame.key is not None:
+        frame.attempts = frame.run.recording.attempts_before(frame.key)
+        frame.lost = frame.run.recording.lost_before(frame.key)
+    before = cancellations()
+    while True:
+        try:
+            return await _attempt(frame)
+        except StoreError:
+            raise
+        except Exception as error:
+            delay, lost = None, 0
+            if frame.stop is None and not is_cut_off(frame, error, before):
+                if isinstance(error, WorkerLost) and error.has_begun:
+                    delay = await after_loss(frame, error)
+                    lost = frame.lost
+                elif frame.retry is not None and not frame.has_waited_enough:
+                    delay = frame.retry.delay_after(frame.attempts, error, frame.run.chance())
+            if delay is None:
+                raise
+            message = describe_error(error)
+        if frame.is_told:
+            facts = {"attempt": frame.attempts, "retry_delay": delay, "message": message, **frame.spent_facts()}
+            await frame.tell(ExecutionStatus.RETRYING, is_urgent=lost > 0, lost=lost, **facts)
+        await frame.run.interruption.sleep(delay)
+
+
+async def _absorb_cancellation() -> None:
+    """Let a cancellation arrive that was on its way when the call returned, before the outcome is being recorded."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        return
+
+
+def _attempt(frame: Frame) -> Awaitable[Any]:
+    """One attempt. A further one reserves again what it may use."""
+    return _renewed(frame) if frame.attempts and frame.reservation is not None else _under_limits(frame)
+
+
+async def _renewed(frame: Frame) -> Any:
+    assert frame.reservation is not None
+    await frame.reservation.renew(frame.run.interruption, None if frame.estimate is None else frame.estimate())
+    return await _under_limits(frame)
+
+
+def _under_limits(frame: Frame) -> Awaitable[Any]:
+    return _with_permits(frame) if frame.limits else _under_breaker(frame)
+
+
+async def _with_permits(frame: Frame) -> Any:
+    """The same when the limits let it pass."""
+    passage = frame.passage = Passage(frame.run, frame.limits, frame.tell_waiting)
+    await passage.enter(need_of(None if frame.estimate is None else frame.estimate()))
+    before = frame.usage
+    error: BaseException | None = None
+    try:
+        return await _under_breaker(frame)
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        frame.passage = None
+        used = frame.usage if before is None or frame.usage is None else frame.usage - before
+        try:
+            await passage.leave(None if used is None else need_of(used), error)
+        finally:
+            error = None  # by its traceback, which holds this frame, it would hold itself
+
+
+def _under_breaker(frame: Frame) -> Awaitable[Any]:
+    if frame.breaker is None:
+        return _under_timeout(frame)
+    return attempt_under(frame.breaker, functools.partial(_under_timeout, frame))
+
+
+async def _under_timeout(frame: Frame) -> Any:
+    """Call the function. Whether its time is limited or not, this is where an attempt begins."""
+    frame.attempts += 1
+    frame.has_begun = True
+    if frame.attempts > 1 and frame.actor.marks_attempts and frame.run.records:
+        event = frame.event(ExecutionStatus.STARTED, {"attempt": frame.attempts})
+        await frame.run.record(event, is_urgent=frame.actor.is_external)
+    frame.begin_attempt(frame.attempts)
+    limit = None if frame.timeout is None else asyncio.timeout(frame.timeout)
+    try:
+        if limit is None:
+            return await frame.begin()
+        frame.time_limit = limit
+        async with limit:
+            return await frame.begin()
+    except SystemExit as raised:  # an exception already when the breaker, the limits and the retry policy see it
+        raise failure_of(raised) from raised
+    except TimeoutError as error:
+        if limit is None or not limit.expired():
+            raise
+        error.__traceback__ = None  # it leads to a frame of asyncio that holds this one, and with it the call
+        name = frame.name or frame.actor.name
+        raise CallTimeout(f"{name} took longer than its timeout of {frame.timeout:g} s") from error
+    finally:
+        frame.time_limit = None

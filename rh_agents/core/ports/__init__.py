@@ -1,0 +1,444 @@
+"""The shapes through which the core meets the rest of the world. Any object that fits will do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core.results import Outcome, UnreadOutcome
+from rh_agents.core.types import ExecutionStatus
+
+if TYPE_CHECKING:
+    from rh_agents.core.errors import StopRun
+    from rh_agents.core.events import ExecutionEvent
+
+__all__ = [
+    "Admitted",
+    "CacheEntry",
+    "CallContext",
+    "Clock",
+    "Executor",
+    "Journal",
+    "Question",
+    "RateWindow",
+    "RecordedEvent",
+    "RunInfo",
+    "RunRequest",
+    "StopSignal",
+    "Store",
+    "Subscriber",
+]
+
+Subscriber = Callable[["ExecutionEvent[Any]"], Awaitable[object] | object]
+"""Whoever is told of events: a function or a coroutine function."""
+
+Clock = Callable[[], float]
+"""Gives the time of day in seconds since 1970. (Durations come from the event loop's clock.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a store is asked to open.
+
+    Attributes:
+        run_id: the name of the run.
+        owner: who will execute it, different for every execution; people see it when somebody else wants to.
+        workflow: the name of what is executed, "" if there is no one function.
+        input: its arguments, as typed JSON; None if they are not known or are no data.
+        input_digest: what two equal inputs have in common; None as above.
+        tags: words by which people find the run.
+        facts: anything else that is worth knowing about it, for instance the command that started it.
+        lease: after so many seconds without a sign of life from its owner, another one may take the run over.
+    """
+
+    run_id: str
+    owner: str
+    workflow: str = ""
+    input: bytes | None = None
+    input_digest: bytes | None = None
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    lease: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run as a store knows it.
+
+    Attributes:
+        run_id, workflow, input, input_digest, tags, facts: as in the request that opened it last.
+        status: PENDING for a run that has never been seen, STARTED also for one whose process died.
+        epoch: how often it has been started again after it had ended.
+        created_at, updated_at, ended_at: seconds since 1970; `ended_at` is None while it has not.
+        owner: who executes it now, as far as is known; None if nobody does.
+        outcomes: how many calls have one.
+        reason: why it was stopped, if it was.
+        forked_from: the run of which it is a copy.
+    """
+
+    run_id: str
+    status: ExecutionStatus = ExecutionStatus.PENDING
+    epoch: int = 0
+    workflow: str = ""
+    input: bytes | None = None
+    input_digest: bytes | None = None
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    ended_at: float | None = None
+    owner: str | None = None
+    outcomes: int = 0
+    reason: str | None = None
+    forked_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event with its place in the journal of its run; places are counted from 1, without gaps."""
+
+    sequence: int
+    event: ExecutionEvent[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a run wants to know from a person.
+
+    Attributes:
+        id: the same at every execution of the run.
+        address: the readable place where it is asked.
+        text: for the person.
+        schema: the JSON schema of the answer, as JSON text; None takes anything.
+        asked_at: seconds since 1970.
+        answer: the answer as plain JSON text; None while there is none.
+        answered_by: who gave it.
+        problem: why an earlier answer was not accepted.
+    """
+
+    run_id: str
+    id: str
+    address: str
+    text: str
+    schema: str | None = None
+    asked_at: float = 0.0
+    answer: bytes | None = None
+    answered_at: float | None = None
+    answered_by: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """The result of a call, kept for calls that are equal to it.
+
+    Attributes:
+        key: what equal calls have in common.
+        value: the result as typed JSON text (see `rh_agents.core.values`).
+        actor: the name of what was called, for people.
+        run_id: the run for which alone it is kept; None for all.
+        created_at: seconds since 1970.
+        expires_at: from when on it does not count any more; None for never.
+    """
+
+    key: bytes
+    value: bytes
+    actor: str
+    created_at: float
+    expires_at: float | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateWindow:
+    """What processes may use together in any period of `per` seconds.
+
+    Attributes:
+        name: who uses the same name shares the window.
+        per: the length of the window, in seconds.
+        limits: how much of what: of "requests", "tokens", "input_tokens" and "output_tokens".
+    """
+
+    name: str
+    per: float
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The answer of a shared window.
+
+    Attributes:
+        ticket: stands for what was taken; None if nothing was.
+        wait: so many seconds from now it may be worth to ask again; 0.0 with a ticket.
+        why: the limit that is in the way: a name among `limits`, or "held".
+    """
+
+    ticket: str | None
+    wait: float = 0.0
+    why: str = ""
+
+
+class Journal(Protocol):
+    """A run that is open for one owner. From the moment another one has taken it over, every method raises."""
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as it was before it was opened, but for `epoch`, which is that of this execution."""
+        ...
+
+    @property
+    def recorded(self) -> RecordedCalls:
+        """What is recorded, by key; kept up to date with what is appended."""
+        ...
+
+    async def load(self, key: bytes) -> Outcome:
+        """The outcome of a key in `recorded.finished`.
+
+        Raises:
+            StoreError: it cannot be read, or what is there is damaged.
+        """
+        ...
+
+    def load_nowait(self, key: bytes) -> Outcome | None:
+        """The same if it can be had without waiting, else None: so thousands of recorded calls need no task each."""
+        ...
+
+    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add to the journal without waiting until it is on disk: that happens soon, and before anything later does.
+
+        Returns, raises: as `append`.
+        """
+        ...
+
+    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+        """Add an event together with the outcome it reports, both or neither, and wait until they survive a power cut.
+
+        Returns:
+            The outcome that counts: the given one, or the one that was recorded first for the same key; then the event
+            is left out.
+
+        Raises:
+            UnstorableError: the outcome's value is no data; nothing was added, and the journal goes on.
+            StoreError: it could not be recorded, now or before: the journal is broken for good.
+        """
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many entries have been noted and are not on disk yet."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything that has been noted survives a power cut."""
+        ...
+
+    async def ask(self, question: Question) -> Question:
+        """Record that a question is open, or find it as it stands, perhaps with its answer."""
+        ...
+
+    async def reject_answer(self, question_id: str, problem: str) -> None:
+        """Open the question again: the answer was not what it should be."""
+        ...
+
+    @property
+    def stop_requested(self) -> str | None:
+        """Why somebody outside has asked for the run to be stopped; None if nobody has."""
+        ...
+
+    def when_stop_requested(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` on the event loop when somebody outside asks for the run to be stopped."""
+        ...
+
+    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+        """Write what waits, record how the run stands, and let go of it for the next owner.
+
+        COMPLETED, FAILED and CANCELLED end the run. After STARTED and AWAITING it goes on when it is opened again.
+        A broken journal is only let go of.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Where runs are recorded. Every method raises `StoreError` if it cannot do its work; none of them retries."""
+
+    async def open_run(self, request: RunRequest) -> Journal:
+        """Begin the run, or continue it, or begin a new epoch of it if it had ended.
+
+        Raises:
+            RunIsLive: somebody else executes it.
+        """
+        ...
+
+    async def find_run(self, run_id: str) -> RunInfo | None:
+        """The run of this name, if there is one."""
+        ...
+
+    async def runs(
+        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+    ) -> list[RunInfo]:
+        """The runs that fit, newest first."""
+        ...
+
+    def events(
+        self, run_id: str, *, after: int = 0, follow: bool = False, values: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
+        """The journal of a run in its order, from after the place `after`.
+
+        The events of calls that ended have their `result`, unless `values` is False: then none is read. `follow` waits
+        for what is added, until the run is closed. Classes that this program does not know are shown as `UnknownValue`.
+        """
+        ...
+
+    def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
+        """What the calls of a run came to, in the order in which that was recorded.
+
+        Raises (besides the usual):
+            StoreError: a value is of a class that this program does not know; with `unknown_ok`, an `UnknownValue`
+                stands for it instead.
+        """
+        ...
+
+    def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
+        """The same without decoding any value: for whoever needs keys and addresses, or few of the values."""
+        ...
+
+    async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
+        """Let these calls be made again when the run is executed the next time, though they have an outcome.
+
+        Adds a SUPERSEDED event for each to the journal. Keys without an outcome are left alone.
+
+        Raises:
+            RunIsLive: somebody executes the run.
+        """
+        ...
+
+    async def fork_run(
+        self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]
+    ) -> None:
+        """Copy a run under another name, without the outcomes of some keys, and with some edited ones.
+
+        Raises:
+            StoreError: there is no such run, or there is one of the new name.
+        """
+        ...
+
+    async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
+        """The questions of a run or of all, oldest first."""
+        ...
+
+    async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
+        """Answer an open question with plain JSON text.
+
+        Raises:
+            StoreError: there is no such question, or it has been answered, or this is no JSON.
+            InputError: it does not fit the schema of the question, which stays open.
+        """
+        ...
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
+        ...
+
+    async def find_cached(self, key: bytes, *, now: float) -> CacheEntry | None:
+        """What is kept under a key and has not expired at `now`."""
+        ...
+
+    async def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a value under its key, in place of what was there. That it survives a crash is not waited for."""
+        ...
+
+    async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
+        """Take amounts out of a window that all processes with this store share, or say when to ask again.
+
+        At any moment, what was taken in the last `window.per` seconds, by the clock of the store, is at most the
+        limits of `window`, as far as amounts stay as they were taken. Amounts of names without a limit do not count. An
+        amount greater than its limit is taken when nothing else is in the window.
+        """
+        ...
+
+    async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for what was really used instead. It counts from the moment at which it was given."""
+        ...
+
+    async def hold(self, window: RateWindow, seconds: float) -> None:
+        """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
+        ...
+
+    async def delete_run(self, run_id: str) -> None:
+        """Forget a run, and what is cached for it.
+
+        Raises:
+            RunIsLive: somebody executes it.
+        """
+        ...
+
+    async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
+        """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed.
+
+        Cached values that have expired, and tickets that no window counts any more, go as well.
+        """
+        ...
+
+    async def check(self) -> list[str]:
+        """Look for damage: one line for each finding, none if all is well."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a called function may know of its call, wherever it runs: plain data, so it can travel.
+
+    Attributes:
+        run_id: the run it belongs to.
+        address: its readable place.
+        attempt: the number of the attempt under way, from 1; 0 outside of calls.
+        idempotency_key: the same at every attempt and after every restart, so that a service which gets it can tell
+            that it has seen the request before: also when a call that failed for good is made again, since the service
+            may have done what it was asked for all the same. In a run without a store, the same at every attempt.
+        group_id: the innermost group within which the call is made.
+    """
+
+    run_id: str
+    address: str
+    attempt: int
+    idempotency_key: str
+    group_id: str | None = None
+
+
+class Executor(Protocol):
+    """Runs functions that are not coroutine functions, away from the event loop.
+
+    One that runs them in another process hands `current()` on to it, as a `CallContext`, and raises `WorkerLost` if
+    that process dies before it has reported the outcome.
+    """
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function and return what it returns. If the awaiting task is cancelled, it does not wait for it."""
+        ...
+
+
+class StopSignal(Protocol):
+    """Whether a run is being stopped, for whatever waits in it."""
+
+    def expect_running(self) -> None:
+        """Raise `StopRun` if the run is being stopped, so that nothing new begins."""
+        ...
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is to be stopped, and again when the grace has passed."""
+        ...
+
+    def unwatch(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        ...
+
+    def budget_spent(self, stop: StopRun) -> None:
+        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
+        ...
