@@ -71,11 +71,19 @@ def _leaf_actor(
     external: str | None,
     limit: Limit | None,
     blocks: bool,
+    version: str,
 ) -> ActorFunction[[str], Any]:
     effect = None if external is None else "external"
     handler: Any = _blocking_leaf if blocks else _leaf
     made: ActorFunction[[str], Any] = tool(
-        name="leaf", retry=retry, timeout=timeout, cache=cache, effect=effect, on_unknown=external, limits=limit
+        name="leaf",
+        version=version,
+        retry=retry,
+        timeout=timeout,
+        cache=cache,
+        effect=effect,
+        on_unknown=external,
+        limits=limit,
     )(handler)
     return made
 
@@ -97,6 +105,7 @@ class Interpreter:
         unit: seconds.
         generosity: what budgets are multiplied with.
         has_threads: whether plain functions may run in threads.
+        trial: tells programs apart that share a store, where one would otherwise find what another one has cached.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class Interpreter:
         unit: float = 1.0,
         generosity: int = 1,
         has_threads: bool = False,
+        trial: str = "1",
     ) -> None:
         self._program = program
         self._write = write
@@ -115,6 +125,7 @@ class Interpreter:
         self._unit = unit
         self._generosity = generosity
         self._has_threads = has_threads
+        self._trial = trial
         self._parts = {part.label: part for part in everything_in(program) if isinstance(part, Leaf | Plain | Agent)}
         self._limits: dict[str, Limit] = {
             "slots": ConcurrencyLimit(2, name="slots"),
@@ -211,7 +222,8 @@ class Interpreter:
         limit = None if part.limit is None else self._limits[part.limit]
         blocks = part.blocks and self._has_threads
         cache = None if part.external else part.cache
-        return _leaf_actor(self._retry(part.attempts), timeout, cache, part.external, limit, blocks)(part.label)
+        retry = self._retry(part.attempts)
+        return _leaf_actor(retry, timeout, cache, part.external, limit, blocks, self._trial)(part.label)
 
     # -- statements --
 

@@ -13,6 +13,7 @@ import faulthandler
 import functools
 import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -47,6 +48,8 @@ _LOADED_LATE = (
 )
 _PATIENCE = 60.0
 """Seconds after which a child hangs."""
+_trials = itertools.count(1)
+"""Numbers the trials of this process: those that share a store have runs, and cached results, of their own."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class RealTrial:
         self.is_shared = store is not None
         self.store = store or f"sqlite:///{folder}/runs.db"
         self.crashes = 0
+        self.name = f"{seed}" if store is None else f"{seed} {next(_trials)}"
         self._generosity = 1
         self._count = 0
         self._has_second_stage = random.Random(f"stage {seed}").random() < 0.3
@@ -107,12 +111,12 @@ class RealTrial:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         begin = time.monotonic()
-        undisturbed = self._lives(f"undisturbed {self.seed}", [])
+        undisturbed = self._lives(f"undisturbed {self.name}", [])
         seconds = time.monotonic() - begin
-        disturbed = self._lives(f"disturbed {self.seed}", self.moments, len(undisturbed[0].lines), seconds)
+        disturbed = self._lives(f"disturbed {self.name}", self.moments, len(undisturbed[0].lines), seconds)
         expected = undisturbed[-1].value
         found = findings(self.program, undisturbed, expected) + findings(self.program, disturbed, expected)
-        found += self._changed(f"undisturbed {self.seed}", undisturbed[-1])
+        found += self._changed(f"undisturbed {self.name}", undisturbed[-1])
         if not self.is_shared:
             found += self.check()
         if not found:
@@ -235,6 +239,7 @@ class _Job:
             unit=UNIT,
             generosity=trial._generosity,
             has_threads=True,
+            trial=trial.name,
         )
         self.state: ExecutionState | None = None
         self.loop: asyncio.AbstractEventLoop | None = None

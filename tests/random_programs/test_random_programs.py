@@ -6,12 +6,17 @@ These are the programs of every day, in virtual time. Many more, with processes 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from rh_agents import MemoryStore, run
+from tests.random_programs.interpreter import Interpreter
+from tests.random_programs.ledger import Line
 from tests.random_programs.programs import (
     Agent,
     Chains,
@@ -27,6 +32,7 @@ from tests.random_programs.programs import (
     source_of,
     width_of,
 )
+from tests.random_programs.real import RealTrial
 from tests.random_programs.shrink import shrink
 from tests.random_programs.virtual import VirtualTrial, draw_moments
 
@@ -142,3 +148,15 @@ def test_a_program_that_fails_is_made_smaller() -> None:
     parts = list(everything_in(smallest))
     assert fails(smallest)
     assert len(parts) == 3, source_of(smallest)
+
+
+def test_programs_that_share_a_store_find_nothing_that_another_one_has_cached(tmp_path: Path) -> None:
+    """Else what one program made would pass for a value of another one, which numbers its calls in the same way."""
+    program, store = Program((Leaf("a", cache="store"),)), "postgresql://shared"
+    shared = MemoryStore()
+    called: list[Line] = []
+    for _ in range(2):
+        trial = RealTrial(program, [], 5, tmp_path, store)
+        interpreter = Interpreter(program, called.append, "1", unit=0.001, trial=trial.name)
+        asyncio.run(run(interpreter.workflow, store=shared, run_id=trial.name))
+    assert [line.kind for line in called] == ["begun", "done", "seen"] * 2
