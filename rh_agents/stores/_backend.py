@@ -23,6 +23,7 @@ from rh_agents.stores.artifacts import ArtifactStore
 
 __all__ = [
     "ENDED",
+    "SLOWEST",
     "Backend",
     "Batch",
     "CallRow",
@@ -41,6 +42,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+SLOWEST = 60.0
+"""Seconds that the slowest disk or server needs for a single thing, if it answers at all."""
 ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 """How a run stands that has ended."""
 
@@ -452,6 +455,14 @@ class Backend(Protocol):
     @property
     def is_read_only(self) -> bool:
         """Whether it is only looked at: then `writing` raises `StoreError`, and `reading` makes and changes nothing."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a single thing that a session does counts as hanging when a store is being closed.
+
+        It is `SLOWEST`, and for as long as it waits for other processes of its own accord.
+        """
         ...
 
     def writing(self) -> Writing:

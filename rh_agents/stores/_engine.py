@@ -51,7 +51,7 @@ class Engine:
     async def release(self, number: int, fence: int) -> None:
         """Let go of a run if that is possible, leaving its status as it is."""
         with suppress(StoreError):  # then another process takes it over when the lease has expired
-            await self.writer.done(releasing(number, fence))
+            await self.writer.unless_it_hangs(self.writer.done(releasing(number, fence)))
 
     async def read(self, work: Callable[[VerifiedReading], T]) -> T:
         """Do something with a reading session, in another thread."""
@@ -76,15 +76,19 @@ class Engine:
         return StoreError(f"{self._backend.name}: {what} of run {run_id!r} is missing; {REMEDY}")
 
     async def aclose(self) -> None:
-        """Write what waits, then let go of files, connections and threads."""
+        """Write what waits, then let go of files, connections and threads.
+
+        Raises:
+            StoreError: the disk or the server does not answer.
+        """
         self._stop.detach()
         self.writer.stop()
-        await self.readers.in_thread(self._close)
-        self.readers.stop()
-
-    def _close(self) -> None:
-        self.readers.close()
-        self.writer.join()
+        try:
+            closing = self.readers.in_thread(self.readers.close)
+            await self.writer.unless_it_hangs(closing, at_most=self._backend.patience)
+            await self.writer.ended()
+        finally:
+            self.readers.stop()
 
 
 class Readers:

@@ -379,15 +379,17 @@ class SqlJournal:
             await self._let_go()
             return
         try:
-            await self._flush()
-        except StoreError:
+            await self._writer.unless_it_hangs(self._flush())
+        except StoreError as error:
+            self._break(error)
             await self._let_go()
             raise
         closed = StoreError(f"run {self.info.run_id!r} has been closed here")
         number, fence, now = self.number, self.fence, self._engine.clock()
         self._break(closed)
         self._engine.forget(self, self.opening)
-        if not await self._writer.done(lambda session: session.release(number, fence, status.value, reason, now)):
+        released = self._writer.done(lambda session: session.release(number, fence, status.value, reason, now))
+        if not await self._writer.unless_it_hangs(released):
             raise self._lost()
 
     async def _let_go(self) -> None:
@@ -400,7 +402,7 @@ class SqlJournal:
         if self._broken is None:
             if asyncio.get_running_loop() is self.loop:
                 with suppress(StoreError):
-                    await self._flush()
+                    await self._writer.unless_it_hangs(self._flush())
             if self._broken is None:
                 self._break(StoreError(f"the store of run {self.info.run_id!r} has been closed"))
         await self._let_go()

@@ -19,6 +19,7 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
 from rh_agents.stores._backend import (
     ENDED,
+    SLOWEST,
     Batch,
     CallRow,
     EventRow,
@@ -121,6 +122,7 @@ class PostgresqlBackend:
         is_read_only: bool = False,
     ) -> None:
         self.is_read_only: bool = is_read_only
+        self.patience: float = SLOWEST
         self._database, options = read_url(url, schema)
         self._queries: dict[str, str] = read_queries("postgresql")
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -32,6 +32,8 @@ _LOG = logger("rh_agents.stores")
 _LOOK_EVERY = 0.5
 """Seconds between two looks for requests to stop, while there is nothing to write."""
 _FRESH = Standing(True, None)
+_LOOKS = 4
+"""How often it is looked whether the thread hangs, in the time after which it does."""
 _PATIENCE_AT_EXIT = 2.0
 """Seconds for which the interpreter's exit waits for what is being written."""
 
@@ -114,6 +116,8 @@ class Writer:
         self._session: Writing | None = None
         self._held: dict[tuple[int, int], _Held] = {}
         self._looked_at = 0.0
+        self._busy_since: float | None = None
+        self._ended: Future[None] = Future()
         self.pid: int = os.getpid()
 
     # -- from any thread ----------------------------------------------------------------------------------------------
@@ -166,6 +170,57 @@ class Writer:
         if thread is not None and os.getpid() == self.pid:
             thread.join(timeout)
 
+    async def ended(self) -> None:
+        """Wait until the thread has ended, if there is one, unless it hangs."""
+        if self._thread is not None:
+            await self.unless_it_hangs(result_of(self._ended))
+
+    async def unless_it_hangs(self, step: Awaitable[T], *, at_most: float | None = None) -> T:
+        """Wait for something that the thread does, or does first, as long as it comes forward.
+
+        A disk or a server may have stopped answering, and then a store must still be closed one day. Who makes calls
+        waits on: nothing is to be told of a commit before it is known. It is looked from a thread, since an event loop
+        whose time jumps knows nothing of how long a disk takes.
+
+        Args:
+            step: what is waited for.
+            at_most: the seconds after which it is not waited for in any case; None for no such bound.
+
+        Raises:
+            StoreError: a single thing that the thread does takes longer than the backend's `patience`, or the step took
+                longer than `at_most`. Whether it will be done is unknown.
+        """
+        loop = asyncio.get_running_loop()
+        done = asyncio.ensure_future(step)
+        done.add_done_callback(_look_at)
+        hangs: asyncio.Future[None] = loop.create_future()
+        over = threading.Event()
+        deadline = None if at_most is None else time.monotonic() + at_most
+
+        def watch() -> None:
+            while not over.wait(self._backend.patience / _LOOKS):
+                if self._is_hanging() or (deadline is not None and time.monotonic() > deadline):
+                    call_on(loop, _wake, hangs)
+                    return
+
+        threading.Thread(target=watch, name="rh_agents watch", daemon=True).start()
+        try:
+            either: list[asyncio.Future[Any]] = [done, hangs]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if done.done():
+                return done.result()
+        finally:
+            over.set()
+            done.cancel()
+        raise StoreError(
+            f"{self._backend.name} has not answered for more than {self._backend.patience:g} s: it is left as it is, "
+            "and what was not acknowledged may be missing"
+        )
+
+    def _is_hanging(self) -> bool:
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > self._backend.patience
+
     def expect_own_process(self) -> None:
         """Refuse to be used in a process that was forked.
 
@@ -197,13 +252,17 @@ class Writer:
             while self._turn():
                 pass
         finally:
+            self._busy_since = time.monotonic()
             self._close_session()
             self._refuse_the_rest()
+            self._ended.set_result(None)
 
     def _turn(self) -> bool:
         """Wait for work and do what is there; False if it was the last."""
         deliveries: list[Delivery] = []
+        self._busy_since = None
         item = self._next()
+        self._busy_since = time.monotonic()
         while item is not _NOTHING:
             if isinstance(item, Delivery):
                 if any(item.batch.number == other.batch.number for other in deliveries):  # of an earlier owner
@@ -266,6 +325,7 @@ class Writer:
         ready = [each for each in deliveries if self._keep_artifacts(each)]
         if not ready:
             return
+        self._busy_since = time.monotonic()
         try:
             standings = self._connected().write([each.batch for each in ready], self._clock())
         except Exception as error:  # noqa: BLE001 - whatever it is, the journals must learn that nothing was written
@@ -287,6 +347,7 @@ class Writer:
             return True
         try:
             for data in delivery.artifacts:
+                self._busy_since = time.monotonic()
                 self._backend.artifacts.put(data)
         except Exception as error:  # noqa: BLE001 - as above
             _tell([(delivery, self._as_store_error(error))])
@@ -296,6 +357,7 @@ class Writer:
     def _do(self, job: _Job) -> None:
         if not job.future.set_running_or_notify_cancel():
             return
+        self._busy_since = time.monotonic()
         try:
             result = job.work(self._connected())
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must learn of it
@@ -315,7 +377,7 @@ class Writer:
 
     def _look_after(self) -> None:
         """Give the signs of life that are due, and see now and then whether somebody wants a run to be stopped."""
-        now = time.monotonic()
+        self._busy_since = now = time.monotonic()
         with self._lock:
             for key in [key for key, held in self._held.items() if not held.is_alive]:
                 del self._held[key]
@@ -382,6 +444,12 @@ async def result_of(future: Future[T]) -> T:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Perhaps nobody waits for it any more, so that nobody else sees how it ended."""
+    if not future.cancelled():
+        future.exception()
 
 
 def again(error: StoreError) -> StoreError:

@@ -19,6 +19,7 @@ from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWind
 from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import (
     ENDED,
+    SLOWEST,
     Batch,
     CallRow,
     EventRow,
@@ -159,6 +160,7 @@ class _Database:
         self.name = name
         self.artifacts = artifacts
         self.busy_timeout = busy_timeout
+        self.patience: float = SLOWEST + busy_timeout
         self.wal_limit = wal_limit
         self.page_size = page_size
         self.file_mode = file_mode

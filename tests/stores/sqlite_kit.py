@@ -59,6 +59,7 @@ class Database:
         self.name = self._inner.name
         self.artifacts = self._inner.artifacts
         self.is_read_only = False
+        self.patience = self._inner.patience
         self.batches: list[list[int]] = []
         self.is_free = threading.Event()
         self.is_free.set()

@@ -552,6 +552,48 @@ def test_closing_the_store_writes_what_waits_and_lets_go_of_its_runs(path: Path)
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("closes", ["the store", "the run"])
+def test_a_disk_that_does_not_answer_any_more_keeps_nobody_from_closing(path: Path, closes: str) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        database = Database(store)
+        journal = await store.open_run(request())
+        await call(journal, 1)
+        database.patience = 0.2
+        database.is_free.clear()
+        waiting = asyncio.ensure_future(call(journal, 2))
+        await until(database.is_writing.is_set)
+        try:
+            async with asyncio.timeout(20):
+                if closes == "the run":
+                    with pytest.raises(StoreError, match=r"runs\.db has not answered for more than 0\.2 s"):
+                        await journal.close(STARTED)
+                with pytest.raises(StoreError, match=r"runs\.db has not answered for more than 0\.2 s"):
+                    await store.aclose()
+                with pytest.raises(StoreError):
+                    await waiting
+        finally:
+            database.is_free.set()
+
+    asyncio.run(main())
+    other = sql(path, "SELECT last_sequence FROM run")
+    assert other in ([(2,)], [(4,)]), "what was acknowledged is there"
+
+
+def test_a_disk_that_is_slow_but_comes_forward_is_waited_for(path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        database = Database(store)
+        journal = await store.open_run(request())
+        await call(journal, 1)
+        database.patience = 0.3
+        slow = [store.engine.writer.do(lambda _: time.sleep(0.1)) for _ in range(6)]
+        await store.aclose()
+        assert all(each.done() for each in slow)
+
+    asyncio.run(main())
+
+
 def _nothing(_: Writing) -> None:
     pass
 
