@@ -8,6 +8,7 @@ from typing import Any
 
 from rh_agents.cli.page import Page, Part
 from rh_agents.core._replay.address import SEPARATOR
+from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
@@ -165,7 +166,7 @@ class RunTree:
         """Whether addresses do not tell for every call which one made it."""
         several = {address for address, nodes in self._at.items() if len(nodes) > 1}
         return bool(several) and any(
-            prefix in several for node in self._nodes.values() for prefix in _prefixes(node.address)
+            prefix in several for node in self._nodes.values() for prefix in addresses_around(node.address)
         )
 
     def roots(self, parents: Mapping[str, str] | None = None) -> list[Node]:
@@ -205,20 +206,12 @@ class RunTree:
         known = self._nodes.get(self._last_try.get(maker, maker))
         if known is not None:
             return known
-        for prefix in _prefixes(node.address):
+        for prefix in addresses_around(node.address):
             makers = [maker for maker in self._at.get(prefix, ()) if maker is not node]
             if makers:
                 before = [maker for maker in makers if maker.first < node.first]
                 return (before or makers)[-1]
         return None
-
-
-def _prefixes(address: str) -> Iterator[str]:
-    """The addresses of what could have made the call at an address, the nearest first."""
-    end = address.rfind(SEPARATOR)
-    while end > 0:
-        yield address[:end]
-        end = address.rfind(SEPARATOR, 0, end)
 
 
 def _mark_reused(node: Node) -> None:

@@ -130,7 +130,7 @@ class Call(Unstarted, Generic[T]):
             base = child_key(parent.base, "", identities.same, claim.occurrence)
             if self.actor.former_versions:
                 base = parent.known_place(name, None, base, identities.former, self.actor.keys_since)
-            key, tries = parent.resolve(base)
+            key, tries = parent.try_of(base)
             if not self.actor.is_stored:
                 key = None
         frame = Frame(run, base, child_address(parent.address, name, claim.occurrence), parent.innermost_group)

@@ -669,7 +669,7 @@ class ParallelExecutionManager:
             member=None if member is None else member.hex(),
             message=message,
             timeout=self.timeout if cause is EndingCause.TIMED_OUT else None,
-            retries_failed=run.recording.retries_failed,
+            retries_failed=run.recording.again.retries_failed,
         )
         self._set_ending(ending)
         try:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from rh_agents.core._replay.address import SEPARATOR
-from rh_agents.core._replay.keys import again_key
-from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core._replay.ancestry import addresses_around
+from rh_agents.core._replay.keys import again_key, tried_key
+from rh_agents.core._replay.recorded import Again, RecordedCalls
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
@@ -251,13 +251,8 @@ class _Fold:
         A later one may have begun without an outcome, in an execution that made failed calls again; it is not looked at
         if failures are repeated now.
         """
-        key = place
-        while (known := self._outcomes.get(key)) is not None and self._is_tried_again(key, known):
-            again = again_key(key)
-            if again not in self._calls:
-                break
-            key = again
-        return key
+        key, tries = self._current(place)
+        return key if key in self._calls else tried_key(place, tries - 1)
 
     def planned_groups(self) -> Iterator[PlannedGroup]:
         """The groups that were left before their end and are entered again."""
@@ -272,21 +267,16 @@ class _Fold:
         if not self._is_reached(key, call):
             return Fate.NOT_REACHED
         if known is not None:
-            if self._is_tried_again(key, known):
+            if recorded.is_tried_again(key, self._generation(known.parent), self._again(known)):
                 return Fate.SUPERSEDED if key in recorded.superseded else Fate.TRIED_AGAIN
             return Fate.REUSED if known.failed_in is None else Fate.REPEATED
         if call.event_type is EventType.QUESTION:
             return Fate.QUESTION
         return Fate.UNKNOWN if key in recorded.unknown else Fate.CONTINUED
 
-    def _is_tried_again(self, key: bytes, known: _Known) -> bool:
-        """The rule of the runtime, see `Frame.resolve`."""
-        generation, recorded = self._generation(known.parent), self._recorded
-        ending = None if known.group_id is None else self._sealing(known.group_id)
-        keeps_cut_off = key not in recorded.dismissed or known.group_id is None or ending is not None
-        return recorded.is_left_behind(
-            key, generation, retry_failed=self._retry_failed, keeps_cut_off=keeps_cut_off, ending=ending
-        )
+    def _again(self, known: _Known) -> Again:
+        again = Again(self._retry_failed)
+        return again if known.group_id is None else again.in_group(self._sealing(known.group_id))
 
     def _is_sealed(self, group_id: str) -> bool:
         """Whether a group ended early and will end so again, so that none of its members begins."""
@@ -317,10 +307,10 @@ class _Fold:
 
     def _current(self, place: bytes) -> tuple[bytes, int]:
         """The key under which the call at a place is made the next time, and how often it was made before."""
-        key, tries = place, 0
-        while (known := self._outcomes.get(key)) is not None and self._is_tried_again(key, known):
-            key, tries = again_key(key), tries + 1
-        return key, tries
+        known = self._outcomes.get(place)
+        if known is None:
+            return place, 0
+        return self._recorded.try_of(place, self._generation(known.parent), self._again(known))
 
     def _is_reached(self, key: bytes, call: _Call) -> bool:
         known = self._outcomes.get(key)
@@ -349,12 +339,10 @@ class _Fold:
 
     def _is_below_what_is_not_made(self, address: str) -> bool:
         """The same seen from below, by addresses, for what has no outcome that would tell who made it."""
-        end = address.rfind(SEPARATOR)
-        while end > 0:
-            keys = self._at.get(address[:end])
+        for around in addresses_around(address):
+            keys = self._at.get(around)
             if keys is not None:
                 return not any(self._is_entered(self._place(key)) for key in keys)
-            end = address.rfind(SEPARATOR, 0, end)
         return False
 
     def _place(self, key: bytes) -> bytes:

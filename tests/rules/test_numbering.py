@@ -131,7 +131,7 @@ def test_a_call_is_made_again_if_it_failed_before_this_generation_of_its_caller(
         frame = Frame(state.parts, b"key", "survey")
         frame.tries, frame.attempt = now[1:]
         assert frame.generation == now
-        return frame.resolve(X)
+        return frame.try_of(X)
 
     assert detangle.run(main) == (key, tries)
 

@@ -310,7 +310,7 @@ class Roster:
         if isinstance(work, Call) and identities.former:
             actor = work.actor
             member.base = frame.known_place(actor.name, group, member.base, identities.former, actor.keys_since)
-        member.key, member.tries = frame.resolve(member.base, keeps_cut_off=sealed_by is not None, ending=sealed_by)
+        member.key, member.tries = frame.try_of_member(member.base, sealed_by)
         if sealed_by is not None:
             self.known += self._run.recording.recorded.knows(member.key)
         self._order.enrolled(member.key, member.index)

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rh_agents.core._replay.address import SEPARATOR
+from rh_agents.core._replay.ancestry import is_below
 from rh_agents.core._replay.key_table import KeyList, KeyTable
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core.errors import UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.results import OutcomeHeader
 
-__all__ = ["Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
+__all__ = ["Again", "Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
 
 
 class Charge(NamedTuple):
@@ -45,6 +45,23 @@ def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
     if event.usage is None and event.charges is None and not event.from_cache and not event.lost:
         return None
     return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache, event.lost)
+
+
+class Again(NamedTuple):
+    """How a run that is executed again treats the outcomes of calls, and of members of one of its groups."""
+
+    retries_failed: bool = True
+    """Whether calls are made again that failed in an earlier epoch."""
+    compares: bool = False
+    """Whether calls are only made again to compare what they come to: nothing is tried again for another reason."""
+    keeps_cut_off: bool = True
+    """False for members of a group that is open again: what it cut off is made."""
+    ending: GroupEnding | None = None
+    """Given for members of a group that ends again as it did."""
+
+    def in_group(self, ending: GroupEnding | None) -> Again:
+        """The same for members of a group that ends again so; None if it is open."""
+        return self._replace(keeps_cut_off=ending is not None, ending=ending)
 
 
 _NOT_TOLD = GroupEnding(cause=EndingCause.UNKNOWN)
@@ -210,7 +227,7 @@ class RecordedCalls:
         ending: GroupEnding | None = None,
     ) -> bool:
         """Whether the outcome of a key does not count any more for the parent's execution `generation`, so that the
-        next key of the call's chain decides (see `Frame.resolve`).
+        next key of the call's chain decides (see `try_of`).
 
         The newest outcome of a chain counts, whichever epoch made it and however the run is started: what was made
         again is never given as it was before. A failure of an earlier attempt of the parent is always left behind, one
@@ -228,6 +245,29 @@ class RecordedCalls:
         if retry_failed or failed_in[0] == generation[0] or again_key(key) in self.finished:
             return True
         return key in self.dismissed and not keeps_cut_off
+
+    def is_tried_again(self, key: bytes, generation: Generation, again: Again) -> bool:
+        """Whether a call is made once more though a try of it has this outcome, as `again` says."""
+        if again.compares and again_key(key) not in self.finished:
+            return self.is_older_than(key, again.ending)  # else it is the newest outcome, which is compared
+        return self.is_left_behind(
+            key,
+            generation,
+            retry_failed=again.retries_failed,
+            keeps_cut_off=again.keeps_cut_off,
+            ending=again.ending,
+        )
+
+    def try_of(self, place: bytes, generation: Generation, again: Again) -> tuple[bytes, int]:
+        """The key under which the call at a place is made now, and how often it has been made before.
+
+        The key is the place itself, unless that call has failed for good in an earlier execution of the body around it
+        (see `is_left_behind`). An outcome is never overwritten, so each further try has a key of its own.
+        """
+        key, tries = place, 0
+        while self.is_tried_again(key, generation, again):
+            key, tries = again_key(key), tries + 1
+        return key, tries
 
     def _charge(self, charge: Charge, has_outcome: bool) -> None:
         self.spent[""].add(charge.name, charge.usage)
@@ -267,25 +307,12 @@ def affected_calls(
             is_later = True
         elif (
             outcome.base == found.base
-            or _is_around(outcome, found, parents)
-            or _is_around(found, outcome, parents)
+            or is_below(found, outcome, parents)
+            or is_below(outcome, found, parents)
             or (is_later and outcome.key in unseen)
         ):
             affected.append(outcome)
     return affected
-
-
-def _is_around(outer: OutcomeHeader, inner: OutcomeHeader, parents: Mapping[bytes, bytes]) -> bool:
-    """Whether a call is below another one.
-
-    Where one between them has no outcome (it was cut off, or its result is no data), their addresses have to tell.
-    """
-    place = inner.parent
-    while place and place != outer.base:
-        if place not in parents:
-            return inner.address.startswith(outer.address + SEPARATOR)
-        place = parents[place]
-    return bool(place)
 
 
 def _find(outcomes: Sequence[OutcomeHeader], target: str, run_id: str) -> OutcomeHeader:

@@ -36,11 +36,11 @@ import asyncio
 import faulthandler
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
@@ -156,7 +156,7 @@ def _place(code: CodeType) -> tuple[str, str]:
 
 _STEP = _place(asyncio.Handle._run.__code__)
 _CALL = _place(run_frame.__code__)
-_PACKAGE = _spelled(str(Path(__file__).resolve().parents[1]) + os.sep)
+_PACKAGE = _spelled(sys.modules[__name__.partition(".")[0]].__path__[0] + os.sep)
 
 
 class _Probe:

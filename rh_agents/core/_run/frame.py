@@ -17,7 +17,7 @@ from rh_agents.core._base.current import current_call
 from rh_agents.core._limits.admission import Passage
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
 from rh_agents.core._loops.postponed import Postponed
-from rh_agents.core._replay.keys import ROOT_KEY, again_key, child_key
+from rh_agents.core._replay.keys import ROOT_KEY, child_key
 from rh_agents.core._replay.numbering import Claimant, Numbering
 from rh_agents.core._replay.recorded import spender_of
 from rh_agents.core._run.parts import RunParts
@@ -208,24 +208,24 @@ class Frame(Numbering):
         """Which execution of its body this is. Failures of earlier ones are not repeated to it."""
         return (self.run.recording.epoch, self.tries, self.attempt)
 
-    def resolve(
-        self, base: bytes, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
-    ) -> tuple[bytes, int]:
-        """The key under which the call at the place `base` is made now, and how often it has been made before.
-
-        The key is `base` itself, unless that call has failed for good in an earlier generation of this call: in an
-        earlier attempt, or in an earlier execution of a run that has ended. An outcome is never overwritten, so each
-        further try has a key of its own. `keeps_cut_off` is False for members of a group that is open again; `ending`
-        is given for those of one that ends again as it did.
-        """
-        key, tries = base, 0
+    def try_of(self, base: bytes) -> tuple[bytes, int]:
+        """The key under which the call at the place `base` is made now, and how often it has been made before."""
         recording = self.run.recording
-        if not (self.tries or self.attempt > 1 or recording.is_resumed):
-            return base, 0  # there are no earlier generations
-        generation = self.generation
-        while recording.is_tried_again(key, generation, keeps_cut_off=keeps_cut_off, ending=ending):
-            key, tries = again_key(key), tries + 1
-        return key, tries
+        if not self.has_earlier_generations:
+            return base, 0
+        return recording.try_of(base, self.generation, recording.again)
+
+    def try_of_member(self, base: bytes, ending: GroupEnding | None) -> tuple[bytes, int]:
+        """The same for a member of a group that ends again as it did; None if it is open."""
+        recording = self.run.recording
+        if not self.has_earlier_generations:
+            return base, 0
+        return recording.try_of(base, self.generation, recording.again.in_group(ending))
+
+    @property
+    def has_earlier_generations(self) -> bool:
+        """Whether its body may have been executed before."""
+        return self.tries > 0 or self.attempt > 1 or self.run.recording.is_resumed
 
     def known_place(self, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
         """The place of a call made here: `base`, or the one at which a former version recorded it.

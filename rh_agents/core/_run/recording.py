@@ -13,16 +13,17 @@ from typing import Any
 
 from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is_done
+from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.key_table import DigestTable
-from rh_agents.core._replay.keys import again_key, tried_key
-from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core._replay.keys import tried_key
+from rh_agents.core._replay.recorded import Again, RecordedCalls
 from rh_agents.core._run.validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.redaction import expect_no_secret, logger, redact
-from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
+from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.rewind import affected_by
 from rh_agents.core.types import Durability, ExecutionStatus, Generation, ReplayMode
 from rh_agents.core.values import is_large, shown_value
@@ -70,7 +71,9 @@ class Recording:
         self._request = request
         self._mode = mode
         self._durability = durability
-        self._retry_failed = retry_failed
+        compares = mode is ReplayMode.VALIDATION
+        self.again: Again = Again(retry_failed and not compares, compares)
+        """What becomes of recorded outcomes of direct calls."""
         self._reuse = reuse
         self._resume_from = resume_from
         self._journal: Journal | None = None
@@ -214,21 +217,13 @@ class Recording:
             self._reused_places.set(outcome.base, 1)
         return outcome
 
-    def is_tried_again(
-        self, key: bytes, generation: Generation, *, keeps_cut_off: bool = True, ending: GroupEnding | None = None
-    ) -> bool:
-        """Whether the recorded outcome is no longer to be used in this generation of the parent."""
-        recorded, retry_failed = self.recorded, self._retry_failed
-        if self._mode is ReplayMode.VALIDATION and again_key(key) not in recorded.finished:
-            if not recorded.is_older_than(key, ending):
-                return False  # it is the newest outcome that is compared
-        elif not recorded.is_left_behind(
-            key, generation, retry_failed=retry_failed, keeps_cut_off=keeps_cut_off, ending=ending
-        ):
-            return False
+    def try_of(self, place: bytes, generation: Generation, again: Again) -> tuple[bytes, int]:
+        """The key under which the call at a place is made in this generation of its parent, and how often it was."""
+        key, tries = self.recorded.try_of(place, generation, again)
         if self.is_resumed:
-            self._used.set(key, 1)
-        return True
+            for number in range(tries):  # they were looked at, so they are not left over
+                self._used.set(tried_key(place, number), 1)
+        return key, tries
 
     def has_outcome(self, key: bytes) -> bool:
         """Whether the call with this key has a recorded outcome, whatever becomes of it."""
@@ -246,16 +241,11 @@ class Recording:
         """The keys of a group's members that have a recorded outcome, in the order in which they ended."""
         return self.recorded.orders.get(group_id, ())
 
-    @property
-    def retries_failed(self) -> bool:
-        """Whether calls are made again that failed in an earlier epoch."""
-        return self._retry_failed and self._mode is not ReplayMode.VALIDATION
-
     def recorded_ending(self, group_id: str, generation: Generation) -> GroupEnding | None:
         """How a group has to end in this generation of the call around it; None if it is open."""
         if not self.is_resumed and generation == (0, 0, 0):
             return None
-        return self.recorded.binding_ending(group_id, generation, retry_failed=self.retries_failed)
+        return self.recorded.binding_ending(group_id, generation, retry_failed=self.again.retries_failed)
 
     async def acknowledge(self) -> None:
         """Wait until what was noted is on disk, if that is what outcomes are waited for."""
@@ -283,16 +273,8 @@ class Recording:
             if not self._used.get(header.key) and header.key not in self.recorded.superseded:
                 unused.append(outcome)
         for outcome in unused:
-            if not self._is_below_a_reused_call(outcome.header, parents):
+            if not any(map(self._reused_places.get, places_around(outcome.header.parent, parents))):
                 yield outcome.read(unknown_ok=True)  # the program has changed, so it may not have the class any more
-
-    def _is_below_a_reused_call(self, outcome: OutcomeHeader, parents: dict[bytes, bytes]) -> bool:
-        place: bytes | None = outcome.parent
-        while place:
-            if self._reused_places.get(place):
-                return True
-            place = parents.get(place)
-        return False
 
     # -- what happens now ---------------------------------------------------------------------------------------------
 

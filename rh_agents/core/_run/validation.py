@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import CallCancelled, StoreError, UnstorableError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RunInfo, Store
-from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome, describe_error
+from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import encode
 
@@ -152,14 +153,10 @@ class ValidationJournal:
         for key, outcome in self._outcomes.items():
             is_replaced = key in self.recorded.superseded or again_key(key) in self._outcomes
             is_replaced = is_replaced or key in self.recorded.dismissed  # it was cut off, so nothing can be compared
-            if key not in self._seen and not is_replaced and not self._is_below_a_reused_call(outcome.header, parents):
+            if key in self._seen or is_replaced:
+                continue
+            if self._reused_places.isdisjoint(places_around(outcome.header.parent, parents)):
                 self.differences.append(Difference(outcome.header.address, outcome.read(unknown_ok=True), None))
-
-    def _is_below_a_reused_call(self, outcome: OutcomeHeader, parents: Mapping[bytes, bytes]) -> bool:
-        place: bytes | None = outcome.parent
-        while place and place not in self._reused_places:
-            place = parents.get(place)
-        return bool(place)
 
 
 def _is_told_by(outcome: UnreadOutcome, status: ExecutionStatus) -> bool:
