@@ -19,6 +19,7 @@ from rh_agents.core._limits.interruption import InterruptChecker
 from rh_agents.core._loops.executors import Executors, set_executors
 from rh_agents.core._replay.stops import stop_in
 from rh_agents.core._run.blocked_loops import watched_loops
+from rh_agents.core._run.cancellations import says_only
 from rh_agents.core._run.frame import Frame, current_frame, root_of
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.recording import Recording, make_owner
@@ -67,6 +68,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_CUT_OFF = "the run is being stopped"
+"""What our own cancellation of a run's task says."""
 
 
 class ExecutionState:
@@ -172,6 +175,7 @@ class ExecutionState:
         self._token: Token[Frame | None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0
+        self._cancellations_with_ours = 0
         self._has_cut_off = False
         self._is_closed = False
         self._watched_in = 0
@@ -346,7 +350,7 @@ class ExecutionState:
             watched_loops.remove(self._watched_in)
             current_frame.reset(self._token)
             self._token = None
-        was_cut_off = self._let_go_of_the_task()
+        was_cut_off = self._let_go_of_the_task(error)
         stop = stop_in(error)
         if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):
             stop = self._interruption.stop
@@ -361,12 +365,18 @@ class ExecutionState:
         else:  # Ctrl-C or a shutdown: the run has not ended, and goes on when it is started again
             await self._close(ExecutionStatus.STARTED, "the process was told to end")
 
-    def _let_go_of_the_task(self) -> bool:
-        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task of the run."""
+    def _let_go_of_the_task(self, error: BaseException | None) -> bool:
+        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task of the run.
+
+        If it was cancelled more often, one of these may be what an `asyncio.TaskGroup` has left behind (see
+        `rh_agents.core._run.cancellations`). So it counts which cancellation has come here, and that none came later.
+        """
         task, self._task = self._task, None
         if task is None or not self._has_cut_off:
             return False
-        return task.uncancel() <= self._cancellations
+        is_last = task.cancelling() <= self._cancellations_with_ours
+        is_the_only_one = task.uncancel() <= self._cancellations
+        return is_the_only_one or (is_last and says_only(_CUT_OFF, error))
 
     async def _stopped(self, stop: StopRun) -> None:
         """Record that the run waits, or was cancelled, and say so to whoever executes it."""
@@ -445,7 +455,8 @@ class ExecutionState:
         """The grace has passed."""
         if self._task is not None and not self._has_cut_off:
             self._has_cut_off = True
-            self._task.cancel()
+            self._task.cancel(_CUT_OFF)
+            self._cancellations_with_ours = self._task.cancelling()
 
     # -- asking people ------------------------------------------------------------------------------------------------
 

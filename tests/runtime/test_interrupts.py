@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import threading
@@ -1008,6 +1009,51 @@ def test_tasks_of_ones_own_do_not_hide_a_stop(world: World, how: str) -> None:
                 await work()
         assert sorted(await world.values()) == ["a1", "b1"]
         assert (await world.info()).status is ExecutionStatus.STARTED
+
+    run_virtually(main)
+
+
+def test_what_a_task_group_leaves_behind_does_not_make_a_stop_a_cancellation(world: World) -> None:
+    """Up to Python 3.12 a task group that has failed leaves its task cancelled for good."""
+    fetch = world.make_fetch()
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def work() -> None:
+        with contextlib.suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fail())
+        await fetch("a")
+
+    async def main() -> None:
+        state = world.again()
+        with pytest.raises(RunStopped):
+            async with state:
+                at(0.5, functools.partial(state.request_interrupt, "enough", grace=0.0))
+                await work()
+        assert (await world.info()).status is ExecutionStatus.STARTED
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("moment", [0.4, 0.5, 0.6])
+def test_whoever_cancels_a_run_that_is_cut_off_gets_the_cancellation(world: World, moment: float) -> None:
+    fetch = world.make_fetch()
+
+    async def work(state: ExecutionState) -> None:
+        async with state:
+            at(0.5, functools.partial(state.request_interrupt, "enough", grace=0.0))
+            try:
+                await fetch("a")
+            finally:
+                await asyncio.sleep(0.2)
+
+    async def main() -> None:
+        task = asyncio.create_task(work(world.again()))
+        at(moment, task.cancel)
+        await asyncio.wait([task])
+        assert task.cancelled()
 
     run_virtually(main)
 

@@ -10,10 +10,11 @@ groups make of their own cancellations; what lies behind them says nothing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from rh_agents.core._run.frame import Frame
 
-__all__ = ["cancellations", "is_cut_off"]
+__all__ = ["cancellations", "is_cut_off", "says_only"]
 
 
 def cancellations() -> int:
@@ -45,12 +46,20 @@ def _was_cancelled_by_us(frame: Frame) -> bool:
     return False
 
 
+def says_only(message: str, error: BaseException | None) -> bool:
+    """Whether an error comes of a cancellation with this message, and of no other one."""
+    found = list(_cancellations_behind(error))
+    return bool(found) and all(each.args == (message,) for each in found)
+
+
 def _comes_of_a_cancellation(error: BaseException) -> bool:
-    each: BaseException | None = error
+    return next(_cancellations_behind(error), None) is not None
+
+
+def _cancellations_behind(error: BaseException | None) -> Iterator[asyncio.CancelledError]:
     seen: set[int] = set()
-    while each is not None and id(each) not in seen and not isinstance(each, TimeoutError | BaseExceptionGroup):
-        if isinstance(each, asyncio.CancelledError):
-            return True
-        seen.add(id(each))
-        each = each.__cause__ or each.__context__
-    return False
+    while error is not None and id(error) not in seen and not isinstance(error, TimeoutError | BaseExceptionGroup):
+        if isinstance(error, asyncio.CancelledError):
+            yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
