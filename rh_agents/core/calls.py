@@ -85,7 +85,7 @@ class Call(Unstarted, Generic[T]):
             if parent.passage is None:
                 result = await run_frame(frame)
             else:
-                async with parent.passage.lent():
+                async with parent.passage.lent(gives_result=True):
                     result = await run_frame(frame)
         except StopRun as stop:
             parent.tell_stop(stop)

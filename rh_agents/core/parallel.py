@@ -211,7 +211,7 @@ class ParallelExecutionManager:
         if self._replayed is None and not order.has_members:
             self._start_timer()
         if frame.passage is not None:  # what waits for members holds no slot meanwhile
-            self._lent = frame.passage.lent()
+            self._lent = frame.passage.lent(gives_result=True)
             await self._lent.__aenter__()
         return self
 

@@ -27,6 +27,7 @@ from rh_agents import (
     run,
     tool,
 )
+from rh_agents.core.context import again
 from rh_agents.core.errors import NestingError, UsageError
 from tests.properties.virtual import run_virtually
 
@@ -314,7 +315,7 @@ def test_a_budget_of_money_refuses_calls_of_which_nobody_knows_the_price() -> No
 
     async def program() -> None:
         async with ExecutionState(budget=Budget(cost=1.0)) as state:
-            await state.start(Unknown(name="spend", handler=spend), 1, None)
+            (await state.start(Unknown(name="spend", handler=spend), 1, None)).unwrap()
 
     with pytest.raises(UsageError, match="price="):
         run_virtually(lambda: program())
@@ -405,3 +406,53 @@ def test_what_is_reserved_for_a_call_does_not_block_the_calls_it_makes() -> None
                 return [result.unwrap() for result in await p.gather()]
 
     assert run_virtually(lambda: asyncio.wait_for(program(), 60.0)) == [0, 1, 2, 3, 4]
+
+
+def test_requests_that_one_call_makes_side_by_side_give_all_back_that_was_reserved_for_them() -> None:
+    class Chat(Tool):
+        def estimate_input(self, input_data: object) -> Usage:
+            return Usage(input_tokens=100)
+
+    async def two_at_once(number: int) -> None:
+        async def one() -> None:
+            await again(Usage(input_tokens=100))
+            await asyncio.sleep(1.0)
+
+        await asyncio.gather(one(), one())
+
+    async def hold(number: int) -> None:
+        await asyncio.sleep(5.0)
+
+    async def program() -> Usage:
+        async with ExecutionState(budget=Budget(tokens=250)) as state:
+            async with state.parallel() as p:
+                p.add(state.start(Chat(name="hold", handler=hold), 1, None))
+                p.add(state.start(Chat(name="two", handler=two_at_once), 1, None))
+                p.add(state.start(Chat(name="hold", handler=hold), 2, None))
+                for result in await p.gather():
+                    result.unwrap()
+            ledger = state.parts.budgets.of_run
+            assert ledger is not None
+            return ledger.reserved
+
+    assert not run_virtually(program)
+
+
+def test_an_estimate_that_raises_costs_its_own_call_and_no_other() -> None:
+    class Careless(Tool):
+        def estimate_input(self, input_data: object) -> Usage:
+            return {1: Usage(input_tokens=1)}[input_data]  # type: ignore[index]
+
+    async def spend(number: int) -> int:
+        return number
+
+    async def program() -> list[bool]:
+        async with ExecutionState(store=MemoryStore(), budget=Budget(tokens=100)) as state:
+            async with state.parallel() as p:
+                for number in range(3):
+                    p.add(state.start(Careless(name="spend", handler=spend), number, None))
+                results = await p.gather()
+            assert isinstance(results[0].error, KeyError)
+            return [result.ok for result in results]
+
+    assert run_virtually(program) == [False, True, False]

@@ -145,6 +145,24 @@ def test_what_no_store_can_keep_is_refused_with_the_name_of_the_call() -> None:
         run_virtually(lambda: run(handle))
 
 
+@pytest.mark.parametrize("has_store", [False, True])
+def test_what_cannot_be_kept_is_the_failure_of_its_call_and_costs_its_siblings_nothing(has_store: bool) -> None:
+    @tool(cache="run")
+    async def handle(number: int) -> object:
+        return object() if number == 0 else number
+
+    async def main() -> list[object]:
+        async with ExecutionState(store=MemoryStore() if has_store else None) as state:
+            async with parallel() as p:
+                p.map(handle, range(3))
+                results = await p.gather()
+            failed = [event for event in state.history if event.execution_status is ExecutionStatus.FAILED]
+            assert len(failed) == 1
+            return [result.result if result.ok else type(result.error) for result in results]
+
+    assert run_virtually(main) == [UnstorableError, 1, 2]
+
+
 def test_a_cached_call_that_makes_itself_stops_instead_of_waiting_for_itself() -> None:
     @agent(cache="run")
     async def narcissus(number: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from rh_agents import (
     AdaptiveConcurrency,
+    CircuitBreaker,
     ConcurrencyLimit,
     ExecutionEvent,
     ExecutionState,
@@ -17,6 +18,7 @@ from rh_agents import (
     MemoryStore,
     ModelError,
     RateLimit,
+    RetryPolicy,
     RunStopped,
     Tool,
     Usage,
@@ -26,8 +28,9 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.context import report_advice
-from rh_agents.core.errors import ModelOverloaded, RateLimited
+from rh_agents.core._run.patience import under_limits
+from rh_agents.core.context import again, report_advice
+from rh_agents.core.errors import CircuitOpenError, ModelOverloaded, RateLimited
 from rh_agents.core.policies.limits import Advice, Limit
 from rh_agents.testing import ScriptedLLM
 from tests.properties.virtual import run_virtually
@@ -204,6 +207,71 @@ def test_tokens_that_were_reported_count_in_the_window_of_the_limit() -> None:
 
     run_virtually(lambda: run(program))
     assert begun[2] - begun[0] >= 10.0
+
+
+def test_what_several_requests_within_one_attempt_have_used_counts_once() -> None:
+    limit, begun = RateLimit(tokens=1_000, per=60.0), list[float]()
+
+    @tool(limits=limit)
+    async def chat(requests: int) -> None:
+        for _ in range(requests):
+            await again(Usage(input_tokens=1))
+            report_usage(Usage(input_tokens=90, output_tokens=10))
+
+    async def program() -> None:
+        await chat(9)
+        begun.append(now())
+        await chat(1)
+        begun.append(now())
+        await chat(1)
+        begun.append(now())
+
+    run_virtually(lambda: run(program))
+    assert begun[1] == begun[0]
+    assert begun[2] - begun[1] >= 59.0
+
+
+def test_an_attempt_that_does_not_say_what_it_used_counts_as_what_it_was_granted_whatever_the_one_before_said() -> None:
+    class Estimated(Tool):
+        def estimate_input(self, input_data: object) -> Usage:
+            return Usage(input_tokens=400)
+
+    limit = RateLimit(tokens=1_000, per=60.0)
+    begun: list[float] = []
+
+    async def spend(number: int) -> None:
+        begun.append(now())
+        if len(begun) == 1:
+            report_usage(Usage(input_tokens=300))
+            raise ConnectionError
+
+    actor = Estimated(name="spend", handler=spend, limits=(limit,), retry=RetryPolicy(max_attempts=2, jitter=False))
+
+    async def program() -> None:
+        await ExecutionEvent(actor=actor)(1)
+        await ExecutionEvent(actor=actor)(2)
+
+    run_virtually(lambda: run(program))
+    assert begun[2] - begun[0] >= 60.0
+
+
+def test_what_a_breaker_refuses_takes_nothing_of_a_rate() -> None:
+    limit, breaker = RateLimit(requests=2, per=60.0), CircuitBreaker(1, reset_timeout=1_000.0)
+
+    @tool(limits=limit, breaker=breaker)
+    async def ask() -> None:
+        raise ConnectionError
+
+    async def program() -> float:
+        began = now()
+        with pytest.raises(ConnectionError):
+            await ask()
+        for _ in range(10):
+            with pytest.raises(CircuitOpenError):
+                await ask()
+        return now() - began
+
+    assert run_virtually(lambda: run(program)) == pytest.approx(0.0, abs=0.1)
 
 
 @pytest.mark.parametrize("how", ["by an error", "by advice"])
@@ -501,3 +569,70 @@ def test_calls_side_by_side_within_one_call_take_its_slot_back_once() -> None:
 
     assert run_virtually(lambda: run(main)) == [1, 1, 1]
     assert limit.in_use == 0
+
+
+def test_a_call_that_has_finished_gives_its_result_though_it_is_cut_off_while_it_takes_a_slot_back() -> None:
+    limit = ConcurrencyLimit(1)
+    seen: list[object] = []
+
+    @tool
+    async def step() -> str:
+        await asyncio.sleep(1.0)
+        return "done"
+
+    @tool(limits=limit)
+    async def impatient() -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                seen.append(await step())
+                await asyncio.sleep(0.0)
+        except TimeoutError:
+            seen.append("too late")
+        seen.append(limit.in_use)
+
+    @tool(limits=limit)
+    async def greedy() -> None:
+        await asyncio.sleep(10.0)
+
+    async def main() -> None:
+        async with parallel() as p:
+            p.add(impatient())
+            p.add(greedy())
+            await p.gather()
+
+    run_virtually(lambda: run(main))
+    assert seen == ["done", "too late", 2]
+    assert limit.in_use == 0
+
+
+def test_what_waits_for_its_outer_slot_again_leaves_no_permit_behind_when_it_is_cut_off() -> None:
+    outer, inner = ConcurrencyLimit(1), ConcurrencyLimit(1)
+
+    async def ask() -> None:
+        raise AssertionError
+
+    @tool(limits=outer)
+    async def request() -> None:
+        await asyncio.sleep(1.0)
+        await under_limits((inner,), ask, Usage)
+
+    @tool(limits=inner)
+    async def has_the_inner_one() -> None:
+        await asyncio.sleep(2.0)
+
+    @tool(limits=outer)
+    async def takes_the_outer_one() -> None:
+        await asyncio.sleep(10.0)
+
+    async def main() -> None:
+        async with parallel() as p:
+            p.add(has_the_inner_one())
+            p.add(request())
+            p.add(takes_the_outer_one())
+            await asyncio.sleep(5.0)
+            assert (outer.in_use, inner.in_use) == (1, 1)
+            p.cancel()
+            await p.gather()
+        assert (outer.in_use, inner.in_use) == (0, 0)
+
+    run_virtually(lambda: run(main))

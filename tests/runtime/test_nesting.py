@@ -107,3 +107,65 @@ def test_without_a_budget_of_its_own_a_run_stops_at_a_hundred_and_twenty_calls()
                 await down(200)
 
     run_virtually(main)
+
+
+def test_a_member_for_which_the_stack_has_no_room_costs_its_siblings_nothing() -> None:
+    @tool
+    async def leaf(n: int) -> int:
+        return n
+
+    @tool
+    async def deep(n: int) -> int:
+        return 0 if n == 0 else 1 + await deep(n - 1)
+
+    async def main() -> list[bool]:
+        async with ExecutionState(budget=UNLIMITED, store=MemoryStore()):
+            async with parallel() as p:
+                p.map(leaf, range(3))
+                p.add(deep(900))
+                results = await p.gather()
+            assert isinstance(results[-1].error, NestingError)
+            return [result.ok for result in results]
+
+    assert run_virtually(main) == [True, True, True, False]
+
+
+def test_functions_of_the_program_between_the_calls_count_as_well() -> None:
+    """As in frameworks, where a step of the agent is thirty functions below the step before."""
+
+    @tool
+    async def down(n: int) -> int:
+        return 0 if n == 0 else 1 + await through(30, n - 1)
+
+    async def through(functions: int, n: int) -> int:
+        return await (down(n) if functions == 0 else through(functions - 1, n))
+
+    async def main() -> None:
+        async with ExecutionState(budget=UNLIMITED, store=MemoryStore()):
+            with pytest.raises(NestingError, match=r"nested [12]\d deep at down"):
+                await down(100)
+
+    run_virtually(main)
+
+
+def test_a_function_that_calls_itself_without_end_fails_with_its_own_error() -> None:
+    def endless(n: int) -> int:
+        return 1 + endless(n + 1)
+
+    @tool
+    async def leaf() -> int:
+        return endless(0)
+
+    @agent
+    async def around() -> int:
+        return 1 + await leaf()
+
+    async def main() -> None:
+        async with ExecutionState(store=MemoryStore()) as state:
+            for call in (leaf(), around()):
+                with pytest.raises(RecursionError) as found:
+                    await call
+                assert not isinstance(found.value, NestingError)
+            assert await state.unused_outcomes() == []
+
+    run_virtually(main)

@@ -297,6 +297,7 @@ def test_time_goes_on_for_a_limit_and_a_breaker_when_another_loop_begins_at_zero
         before = asyncio.get_running_loop().time()
         with pytest.raises(CircuitOpenError):
             await ask(False)
+        await asyncio.sleep(10.0)
         await ask(False)
         return asyncio.get_running_loop().time() - before
 

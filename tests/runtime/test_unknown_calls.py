@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pytest
 
 from rh_agents import (
+    ConcurrencyLimit,
     ExecutionEvent,
     ExecutionState,
     Injected,
@@ -27,7 +28,7 @@ from rh_agents.core.ports import Question
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import Effect
 from tests.properties.virtual import run_virtually
-from tests.runtime.worlds import RUN, Crash, KeepingStore, World
+from tests.runtime.worlds import RUN, Crash, KeepingStore, SlowlyAcknowledged, World
 
 
 @pytest.fixture
@@ -512,5 +513,49 @@ def test_a_member_with_an_external_effect_is_written_ahead_too() -> None:
         async with ExecutionState(store=store, run_id=RUN), parallel(max_workers=2) as p:
             p.map(pay, range(2))
             assert [result.unwrap() for result in await p.gather()] == [1, 2], "each finds its own beginning"
+
+    run_virtually(main)
+
+
+# -- what was never called --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["interrupted", "timed out", "timed out while its start is recorded"])
+@pytest.mark.parametrize("on_unknown", ["ask", "fail"])
+def test_nobody_is_asked_about_what_was_cut_off_before_its_function_was_called(
+    world: World, how: str, on_unknown: str
+) -> None:
+    slot = ConcurrencyLimit(1)
+    pay = world.make_fetch(effect="external", on_unknown=on_unknown, limits=slot)
+    hold = world.make_fetch(limits=slot)
+    world.seconds["hold"] = 10.0
+
+    if "recorded" in how:
+        world.store = SlowlyAcknowledged()
+
+    async def flow(seconds: float | None) -> None:
+        async with parallel() as p:
+            p.add(hold("hold"))
+            await asyncio.sleep(0.5)
+            try:
+                async with asyncio.timeout(seconds):
+                    await pay("rent")
+            except TimeoutError as error:
+                raise Crash from error
+            await p.gather()
+
+    async def first() -> None:
+        async with world.again() as state:
+            if how == "interrupted":
+                state.set_timeout(3.0, grace=60.0)
+            await flow({"interrupted": None, "timed out": 3.0}.get(how, 0.02))
+
+    async def main() -> None:
+        with pytest.raises(RunStopped if how == "interrupted" else Crash):
+            await first()
+        assert "rent" not in world.begun
+        async with world.again():
+            await flow(None)
+        assert world.begun.count("rent") == 1
 
     run_virtually(main)

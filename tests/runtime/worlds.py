@@ -14,7 +14,7 @@ from rh_agents.core.ports import Clock, RunInfo
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
 
-__all__ = ["RUN", "Crash", "KeepingStore", "SlowlyRead", "World", "crash", "statuses"]
+__all__ = ["RUN", "Crash", "KeepingStore", "SlowlyAcknowledged", "SlowlyRead", "World", "crash", "statuses"]
 
 RUN = "monday"
 
@@ -70,6 +70,22 @@ class SlowlyRead(KeepingStore):
             return await load(key)
 
         journal.load, journal.load_nowait = slowly, lambda key: None
+        return journal
+
+
+class SlowlyAcknowledged(KeepingStore):
+    """What is written down is there at once, and is acknowledged a moment later."""
+
+    def _make_journal(self, run: Any, info: Any) -> Any:
+        journal: Any = super()._make_journal(run, info)
+        append = journal.append
+
+        async def slowly(event: Any, outcome: Any = None) -> Any:
+            counts = await append(event, outcome)
+            await asyncio.sleep(0.05)
+            return counts
+
+        journal.append = slowly
         return journal
 
 

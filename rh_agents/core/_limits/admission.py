@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import seconds_to_wait
 from rh_agents.core._loops.homes import Home, Place, SharedClock, home, reentrant_lock
+from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Advice, Limit, Permit, RateLimit, Refusal
 from rh_agents.core.policies.pause import Pause
@@ -307,6 +308,11 @@ class Passage:
         self._has_left = False
         self._taking_back = asyncio.Lock()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes have to be told when it has ended."""
+        return any(permit.ticket is not None for permit in self._rates.values())
+
     async def enter(self, need: Mapping[str, float]) -> None:
         """Wait for all permits of the attempt.
 
@@ -365,9 +371,13 @@ class Passage:
             if permit.ticket is not None and isinstance(limit, RateLimit):
                 await _settle_shared(self._run, limit, permit.ticket, used, advice)
 
-    def lent(self) -> _Lent:
-        """While the block lasts, the call waits for calls of its own, and others may have its slots."""
-        return _Lent(self)
+    def lent(self, *, gives_result: bool = False) -> _Lent:
+        """While the block lasts, the call waits for calls of its own, and others may have its slots.
+
+        With `gives_result` the block has come to something that is recorded, and that the program gets in any case: a
+        cancellation that comes while the slots are taken back arrives at the next await after that.
+        """
+        return _Lent(self, gives_result)
 
     def lend(self) -> None:
         """The call waits for calls of its own from now on."""
@@ -406,10 +416,11 @@ class Passage:
 class _Lent:
     """A block in which a call waits for calls of its own. (No `asynccontextmanager`: it sets attributes of errors.)"""
 
-    __slots__ = ("_passage",)
+    __slots__ = ("_gives_result", "_passage")
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, passage: Passage, gives_result: bool) -> None:
         self._passage = passage
+        self._gives_result = gives_result
 
     async def __aenter__(self) -> None:
         self._passage.lend()
@@ -417,10 +428,17 @@ class _Lent:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, Exception):
-            await self._passage.take_back()
-        else:
+        if error is not None and not isinstance(error, Exception):
             self._passage.take_back_at_once()
+            return
+        try:
+            await self._passage.take_back()
+        except asyncio.CancelledError as cancelled:
+            if error is not None or not self._gives_result:
+                raise
+            postponed = Postponed()
+            postponed.add(cancelled)
+            postponed.deliver_soon()
 
 
 def _hint_of(error: BaseException) -> Advice | None:

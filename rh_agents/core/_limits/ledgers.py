@@ -146,7 +146,7 @@ class Reservation:
         """
         self.give_back()
         fresh = await reserve(interruption, self._ledgers, (), self._name, need)
-        self._need = fresh._need
+        self._need = self._need + fresh._need  # requests side by side may be renewed at the same time
 
     def release(self, *, has_outcome: bool) -> None:
         """The call has ended, and what it used is spent. Without an outcome it is not counted, for it is made again."""

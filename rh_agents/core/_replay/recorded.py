@@ -152,6 +152,8 @@ class RecordedCalls:
         elif status == ExecutionStatus.RETRYING:
             self.attempts[key] = attempt
             self.unknown.pop(key, None)
+        elif status == ExecutionStatus.CANCELLED and not attempt:
+            self.unknown.pop(key, None)  # it was never called
         elif status == ExecutionStatus.SUPERSEDED:
             self.superseded.add(key)
             if group_id is not None:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from rh_agents.core._base.sizes import LARGE
+from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import CacheEntry, Clock, StopSignal, Store
@@ -26,6 +27,7 @@ class CachedCall(Protocol):
 
     actor: BaseActor
     formerly_cached_as: tuple[bytes, ...]
+    cached_data: bytes | None
 
     def is_made_within(self, other: Any) -> bool:
         """Whether it is made by another call, directly or not."""
@@ -84,7 +86,7 @@ class CallCache:
         try:
             result = await make()
             if result.ok and not result.is_replayed:
-                await self._keep(call, key, result.result)
+                await self._keep_in_any_case(call, key, result.result)
             return result
         finally:
             del self._under_way[key]
@@ -113,12 +115,30 @@ class CallCache:
                 return entry
         return None
 
+    async def prepare(self, call: CachedCall, value: Any) -> None:
+        """Write down what the function returned, before that is its result.
+
+        Raises:
+            UnstorableError: it is no data.
+        """
+        call.cached_data = await _encoded(call.actor, value)
+
+    async def _keep_in_any_case(self, call: CachedCall, key: bytes, value: Any) -> None:
+        """Keep a result. Who is cut off meanwhile has it already, and equal calls are not to be paid for once more."""
+        postponed = Postponed()
+        try:
+            await self._keep(call, key, value)
+        except asyncio.CancelledError as error:
+            postponed.add(error)
+            await until_it_is_done(self._keep(call, key, value), postponed)
+        finally:
+            postponed.deliver_soon()
+
     async def _keep(self, call: CachedCall, key: bytes, value: Any) -> None:
         actor = call.actor
-        try:
-            data = await asyncio.to_thread(encode_large, value) if is_large(value) else encode(value)
-        except UnstorableError as error:
-            raise UnstorableError(f"{actor.name} returned what no cache can keep: {error}") from error
+        data, call.cached_data = call.cached_data, None
+        if data is None:
+            data = await _encoded(actor, value)
         now = self._now()
         entry = CacheEntry(
             key,
@@ -132,6 +152,14 @@ class CallCache:
             self._kept[key] = entry
         else:
             await self._store.put_cached(entry)
+
+
+async def _encoded(actor: BaseActor, value: Any) -> bytes:
+    """What is kept of a value; a large one is written beside the event loop."""
+    try:
+        return await asyncio.to_thread(encode_large, value) if is_large(value) else encode(value)
+    except UnstorableError as error:
+        raise UnstorableError(f"{actor.name} returned what no cache can keep: {error}") from error
 
 
 async def _decoded(data: bytes) -> Any:

@@ -120,6 +120,8 @@ class Frame(Numbering):
     """What it has in common with all calls whose result it may share."""
     formerly_cached_as: tuple[bytes, ...] = ()
     """The same in caches that earlier versions filled."""
+    cached_data: bytes | None = None
+    """What its function returned, as it is kept for them."""
     usage: Usage | None = None
     """What it has used so far."""
     told_usage: Usage | None = None
@@ -127,6 +129,9 @@ class Frame(Numbering):
     cleanup_problem: str = ""
     """What its cleanup raised when it was cancelled from outside: it has no outcome that could say so."""
     passage: Passage | None = None
+    """The permits that it has."""
+    metered: Usage | None = None
+    """What it had used when it got them."""
     reservation: Reservation | None = None
     lost: int = 0
     """How many workers it has lost, in all executions of the run."""
@@ -323,7 +328,14 @@ class Frame(Numbering):
         if self.reservation is not None:
             await self.reservation.renew(self.run.interruption, estimate)
         if self.passage is not None:
-            await self.passage.enter_again(need_of(self.usage), need_of(estimate))
+            used, self.metered = self.used_since(self.metered), self.usage
+            await self.passage.enter_again(need_of(used), need_of(estimate))
+
+    def used_since(self, before: Usage | None) -> Usage | None:
+        """What it has used since it had used so much; None if nothing was reported since then."""
+        if self.usage is before or self.usage is None:
+            return None
+        return self.usage if before is None else self.usage - before
 
     async def reserve(self, counted: Sequence[Ledger]) -> None:
         """Take what it may use out of all its budgets; `counted` are those that count the call itself.

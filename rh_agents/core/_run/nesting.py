@@ -14,8 +14,8 @@ from rh_agents.core.usage import Shortfall
 __all__ = ["check_nesting"]
 
 
-_SHALLOW = 40
-"""Calls. So many fit into Python's stack whatever stands around them, so nothing is looked at."""
+_SHALLOW = 12
+"""Calls. So many fit into Python's stack whatever the program has between them, so nothing is looked at."""
 _RESERVE = 200
 """Python frames that a call needs besides those of the calls below it: to be recorded, to be told of, to fail."""
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from rh_agents.core._base.foreign import noted, seconds_to_wait
 from rh_agents.core._limits.admission import Passage, seconds_held
+from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
 from rh_agents.core.policies._checks import Failure, is_meant
@@ -24,7 +25,7 @@ from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
 from rh_agents.core.redaction import logger
 from rh_agents.core.usage import Usage
 
-__all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits"]
+__all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits", "within_limits"]
 
 T = TypeVar("T")
 _log = logger("rh_agents.models")
@@ -87,24 +88,67 @@ async def under_limits(limits: Sequence[Limit], ask: Callable[[], Awaitable[T]],
     frame = _call_under_way()
     if frame is None or not limits:
         return await ask()
-    outer, before = frame.passage, frame.usage
+    return await within_limits(frame, limits, need_of(estimate()), ask)
+
+
+async def within_limits(
+    frame: Frame,
+    limits: Sequence[Limit],
+    need: Mapping[str, float],
+    attempt: Callable[[], Awaitable[T]],
+    attempts: int | None = None,
+) -> T:
+    """Make an attempt of a call, or requests within one, when these limits let it pass, in place of those around it.
+
+    Args:
+        frame: the call.
+        limits: whose permits are needed.
+        need: of what the permits are.
+        attempt: what is made.
+        attempts: how many attempts had begun before this one; None within one.
+    """
+    outer, metered = frame.passage, frame.metered
     passage = Passage(frame.run, limits, frame.tell_waiting)
-    async with _Waiting(frame):
-        await passage.enter(need_of(estimate()))
-    frame.passage = passage
+    await _admitted(frame, passage, need)
+    frame.passage, frame.metered = passage, frame.usage
     error: BaseException | None = None
     try:
-        return await ask()
+        return await attempt()
     except BaseException as caught:
         error = caught
         raise
     finally:
-        frame.passage = outer
-        used = frame.usage if before is None or frame.usage is None else frame.usage - before
+        used = frame.used_since(frame.metered)
+        need = {} if attempts is not None and frame.attempts == attempts else need_of(used)  # a breaker refused it
+        is_known = used is not None or not need
+        frame.passage, frame.metered = outer, metered
         try:
-            await passage.leave(None if used is None else need_of(used), error)
+            await _leave(passage, need if is_known else None, error)
         finally:
             error = None  # by its traceback, which holds this frame, it would hold itself
+
+
+async def _admitted(frame: Frame, passage: Passage, need: Mapping[str, float]) -> None:
+    """Wait for permits. Whatever comes meanwhile, also when the slots around it are taken back, leaves none behind."""
+    try:
+        async with _Waiting(frame):
+            await passage.enter(need)
+    except BaseException:
+        await passage.leave({}, None, has_ended=False)
+        raise
+
+
+async def _leave(passage: Passage, used: Mapping[str, float] | None, error: BaseException | None) -> None:
+    """Give permits back. What has been made and paid for is not cut off while other processes are told of it."""
+    leaving = passage.leave(used, error)
+    if error is not None or not passage.is_shared:
+        await leaving
+        return
+    postponed = Postponed()
+    try:
+        await until_it_is_done(leaving, postponed)
+    finally:
+        postponed.deliver_soon()
 
 
 @contextlib.contextmanager
@@ -191,8 +235,7 @@ async def _enter(frame: Frame, pause: Pause, passage: Passage) -> None:
         paused = RateLimited(f"{pause.name}: the server asked to wait", retry_after=left)
         if is_meant(paused, frame.falls_back_on):
             raise paused
-    async with _Waiting(frame):
-        await passage.enter({})
+    await _admitted(frame, passage, {})
 
 
 async def _wait_alone(frame: Frame, seconds: float) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 from rh_agents.core._base.foreign import without_our_frames
-from rh_agents.core._limits.admission import Passage
 from rh_agents.core._limits.breakers import attempt_under
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
@@ -17,6 +16,7 @@ from rh_agents.core._run.cancellations import cancellations, is_cut_off
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.lost_workers import after_loss
 from rh_agents.core._run.nesting import check_nesting
+from rh_agents.core._run.patience import within_limits
 from rh_agents.core.errors import (
     CallCancelled,
     CallTimeout,
@@ -48,11 +48,12 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     """
     interruption, is_made = frame.run.interruption, not frame.is_recorded
     started = asyncio.get_running_loop().time()
+    if is_made:
+        interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
+        interruption.under_way.began()
     frame.is_under_way = True
     current_frame.set(frame)
     frame.count_beginning()
-    if is_made:
-        interruption.under_way.began()
     try:
         if is_made:
             await _made(frame)
@@ -60,18 +61,25 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
             await _recover(frame)
     except asyncio.CancelledError as error:
         if frame.result is None:
+            frame.postponed = None  # what came before arrives with this one
             if is_made and frame.is_told and not frame.has_settled and (frame.is_announced or frame.is_dismissed):
                 await _tell_cancelled(frame, asyncio.get_running_loop().time() - started)
             raise
         frame.postpone(error)
+    except StoreError:
+        raise
+    except FAILURES as raised:
+        if not is_made or frame.has_settled or frame.result is not None:
+            raise
+        await _refused(frame, failure_of(raised))
     finally:
         frame.is_under_way = False
         if is_made:
             interruption.under_way.ended()
         if frame.reservation is not None:
             frame.settle()
-    if frame.postponed is not None:
-        frame.postponed.deliver_soon()
+        if frame.postponed is not None:
+            frame.postponed.deliver_soon()
     assert frame.result is not None
     return frame.result
 
@@ -86,7 +94,6 @@ def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
     run = frame.run
     if run.records:
         frame.owner = asyncio.current_task()
-    run.interruption.expect_running()
     if frame.parent.stop is not None:
         frame.parent.expect_no_stop(asyncio.current_task())
     if frame.key is not None:
@@ -95,6 +102,18 @@ def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
         if since is not None or run.is_validation:
             return _unless_refused(frame, since)
     return _with_cache(frame)
+
+
+async def _refused(frame: Frame, error: Exception) -> None:
+    """Something is wrong with a call before its function is called, and that is its failure: it costs no others.
+
+    For instance an estimate raises, nobody knows a price that a budget needs, or the stack is full.
+    """
+    if is_cut_off(frame, error, 0):
+        raise _cut_off(frame, error) from error
+    frame.is_refused = frame.may_be_done
+    refusal = failure(without_our_frames(error), 0.0, 0, frame.name, frame.index, frame.address)
+    frame.result = await _settle(frame, refusal) if frame.is_told else refusal
 
 
 async def _unless_refused(frame: Frame, since: int | None) -> ExecutionResult[Any]:
@@ -162,15 +181,17 @@ async def _refusal(frame: Frame, since: int | None) -> ExecutionResult[Any] | No
 async def _called(frame: Frame) -> ExecutionResult[Any]:
     """Tell of the start, make the attempts, and let what comes of them be the result."""
     if frame.is_told:
+        frame.is_announced = True  # perhaps, if that is cut off
         if frame.actor.is_external or frame.run.is_observed:
             await _announce(frame)
         else:
             frame.run.note(frame.event(ExecutionStatus.STARTED))
-        frame.is_announced = True
     started = asyncio.get_running_loop().time()
     before = cancellations()
     try:
         value = await _value_of(frame)
+        if frame.cached_as is not None and not frame.run.records:
+            await frame.run.cache.prepare(frame, value)
     except StopRun as stop:
         if frame.is_told:
             await _tell_stopped(frame, stop)
@@ -242,7 +263,7 @@ async def _tell_cancelled(frame: Frame, seconds: float) -> None:
 
     It says whether the function was called at all: what was, may have had its effect, and is not repeated in silence.
     """
-    attempts = max(frame.attempts, int(frame.may_be_done))
+    attempts = _may_have_begun(frame)
     message = None if attempts else "never called"
     if frame.cleanup_problem:
         message = f"its cleanup failed: {frame.cleanup_problem}"
@@ -258,6 +279,11 @@ async def _tell_cancelled(frame: Frame, seconds: float) -> None:
         await frame.run.publish(event)
 
 
+def _may_have_begun(frame: Frame) -> int:
+    """How many attempts of a call may have had their effect."""
+    return max(frame.attempts, int(frame.may_be_done))
+
+
 async def _tell_stopped(frame: Frame, stop: StopRun) -> None:
     """The call cannot go on for now. A question has said itself that it waits."""
     if frame.actor.event_type is EventType.QUESTION:
@@ -266,7 +292,8 @@ async def _tell_stopped(frame: Frame, stop: StopRun) -> None:
     waits = not frame.actor.is_external or bool(stop.questions)
     status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
     lost = frame.lost if frame.is_unknown else 0
-    await frame.tell(status, attempt=frame.attempts, message=stop.reason, lost=lost, **frame.spent_facts())
+    facts = {"attempt": _may_have_begun(frame), "message": stop.reason, "lost": lost, **frame.spent_facts()}
+    await frame.tell(status, **facts)
 
 
 def _unknown(frame: Frame) -> ExecutionResult[Any]:
@@ -456,27 +483,10 @@ async def _renewed(frame: Frame) -> Any:
 
 
 def _under_limits(frame: Frame) -> Awaitable[Any]:
-    return _with_permits(frame) if frame.limits else _under_breaker(frame)
-
-
-async def _with_permits(frame: Frame) -> Any:
-    """The same when the limits let it pass."""
-    passage = frame.passage = Passage(frame.run, frame.limits, frame.tell_waiting)
-    await passage.enter(need_of(None if frame.estimate is None else frame.estimate()))
-    before = frame.usage
-    error: BaseException | None = None
-    try:
-        return await _under_breaker(frame)
-    except BaseException as caught:
-        error = caught
-        raise
-    finally:
-        frame.passage = None
-        used = frame.usage if before is None or frame.usage is None else frame.usage - before
-        try:
-            await passage.leave(None if used is None else need_of(used), error)
-        finally:
-            error = None  # by its traceback, which holds this frame, it would hold itself
+    if not frame.limits:
+        return _under_breaker(frame)
+    need = need_of(None if frame.estimate is None else frame.estimate())
+    return within_limits(frame, frame.limits, need, functools.partial(_under_breaker, frame), frame.attempts)
 
 
 def _under_breaker(frame: Frame) -> Awaitable[Any]:
