@@ -16,13 +16,21 @@ from typing import Any
 
 import httpx2
 
-from rh_agents.core.errors import ModelError, ModelLoading, ModelTimeout, ModelUnreachable, UnreadableAnswer
+from rh_agents.core.errors import (
+    InvalidRequest,
+    ModelError,
+    ModelLoading,
+    ModelTimeout,
+    ModelUnreachable,
+    UnreadableAnswer,
+)
 from rh_agents.llms._error_bodies import code_in, kind_of, line, said_in, status_in
-from rh_agents.llms._http import asked, is_not_connected, not_connected, remedy_of_status
+from rh_agents.llms._http import asked, is_not_connected, is_not_sendable, not_connected, remedy_of_status
 from rh_agents.llms._waits import wait_asked_for
 
 __all__ = ["LOADING", "TRANSPORT_ERRORS", "ClientErrors", "error_of_body", "error_of_status"]
 
+_NOT_SENDABLE = "the request has a header that cannot be sent: look for line ends and blanks in the key and in headers="
 LOADING = 1.0
 """Seconds after which a server that loads its model is asked again."""
 
@@ -67,6 +75,8 @@ class ClientErrors:
             return made
         known = (*self.kinds.items(), *TRANSPORT_ERRORS.items())
         kind = next((mine for theirs, mine in known if isinstance(error, theirs)), None) or ModelUnreachable
+        if is_not_sendable(error):
+            return InvalidRequest(f"{name}: {_NOT_SENDABLE}")
         if is_not_connected(error):
             return kind(f"{name}: {not_connected(error)}")
         cause = error.__cause__
@@ -77,7 +87,8 @@ class ClientErrors:
         """The cause of the error that stands for this one; None where that quotes everything: a traceback of a hundred
         lines through the client and its HTTP library would hide the one line that says what to do.
         """
-        return None if isinstance(error, self.of_status) or is_not_connected(error) else error
+        is_told = isinstance(error, self.of_status) or is_not_connected(error) or is_not_sendable(error)
+        return None if is_told else error
 
     @contextmanager
     def translated(self, name: str) -> Iterator[None]:

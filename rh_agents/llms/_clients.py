@@ -6,26 +6,36 @@ Clients are one for each event loop, since connections belong to the loop on whi
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import httpx2
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
+from rh_agents.core.chat.messages import ChatDelta, pieces_of
 from rh_agents.core.chat.model import OnDelta
-from rh_agents.core.errors import AccessDenied, IncompleteAnswer, ModelError, PermanentModelError, UnreadableAnswer
+from rh_agents.core.errors import (
+    AccessDenied,
+    IncompleteAnswer,
+    ModelError,
+    PermanentModelError,
+    UnreadableAnswer,
+)
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price, Usage
+from rh_agents.llms._bodies import bounded, opened
 from rh_agents.llms._client_errors import ClientErrors
-from rh_agents.llms._endpoints import credentials_in, endpoint_of, expect_url, given_or_environment
+from rh_agents.llms._endpoints import credentials_in, endpoint_of, expect_url, given_or_environment, without_query
 from rh_agents.llms._finish_reasons import checked_reasons
-from rh_agents.llms._http import UNSAID, was_not_sent
+from rh_agents.llms._headers import key_of, sendable, sendable_headers
+from rh_agents.llms._http import UNSAID, placed, was_not_sent
 from rh_agents.llms._openai_usage import cost_in_headers, salvaged_usage
 from rh_agents.llms._output_modes import AnswerTool, answer_tool_of, mode_of
 from rh_agents.llms._providers import OutputMode, Provider, WireProtocol
@@ -34,7 +44,7 @@ from rh_agents.llms._waits import advice_in
 from rh_agents.llms._windows import window_of
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
-__all__ = ["ClientModel", "Clients", "bounded"]
+__all__ = ["ClientModel", "Clients"]
 
 _pauses: WeakValueDictionary[tuple[Any, ...], Pause] = WeakValueDictionary()
 """By server, model and key: a limit belongs to an account, not to an object of this program."""
@@ -84,18 +94,16 @@ class _Client:
         await self._life.aclose()
 
 
-async def bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
-    """The same, up to so many bytes.
+class _Facts(NamedTuple):
+    """What the head of an answer says about it, whatever its body is."""
 
-    Raises:
-        UnreadableAnswer: there are more.
-    """
-    size = 0
-    async for piece in pieces:
-        size += len(piece)
-        if size > most:
-            raise UnreadableAnswer(f"the answer is larger than max_bytes={most:,}")
-        yield piece
+    request_id: str | None = None
+    url: str = ""
+    cost: float = 0.0
+
+
+async def _nobody_listens(_: ChatDelta) -> None:
+    """For a stream that was not asked for."""
 
 
 class ClientModel(ChatModel):
@@ -133,6 +141,8 @@ class ClientModel(ChatModel):
 
     protocol: ClassVar[WireProtocol]
     client_errors: ClassVar[ClientErrors]
+    key_variable: ClassVar[str]
+    """The environment variable in which the client looks for a key."""
     key_advice: ClassVar[str]
     """How a key is given, for the error that says that there is none."""
 
@@ -145,11 +155,23 @@ class ClientModel(ChatModel):
         api_key: str | SecretStr | Secret | None = None,
         **settings: Any,
     ) -> None:
-        key = api_key.reveal() if isinstance(api_key, Secret) else api_key
-        secret = SecretStr(key) if isinstance(key, str) else key
-        expect_url(base_url, f"{type(self).__name__}({model!r}): the address")
+        who = f"{type(self).__name__}({model!r})"
+        expect_url(base_url, f"{who}: the address", self.protocol.path)
+        secret = key_of(api_key, f"{who}: api_key=")
         super().__init__(**{"model": model, "base_url": base_url, "api_key": secret, **settings})
         self._register_secrets()
+
+    def __copy__(self) -> Self:
+        """The same model with clients of its own: a copy may have another key, or be elsewhere."""
+        copied = super().__copy__()
+        copied._clients = Clients()
+        return copied
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other settings, which are not checked. Its key is kept out of all that people read, too."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied._register_secrets()
+        return copied
 
     @field_validator("dialect")
     @classmethod
@@ -160,6 +182,11 @@ class ClientModel(ChatModel):
     @classmethod
     def _mean_something(cls, reasons: Mapping[str, str]) -> Mapping[str, str]:
         return checked_reasons(reasons)
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        return sendable_headers(headers)
 
     @field_validator("prices", mode="before")
     @classmethod
@@ -276,8 +303,11 @@ class ClientModel(ChatModel):
         """Put an answer together that comes in pieces."""
 
     @abstractmethod
-    def _new_client(self, **common: Any) -> Any:
-        """A client, with what all clients take: key, timeout, retries, headers, HTTP client."""
+    def _new_client(self, url: str | None, **common: Any) -> Any:
+        """A client for a URL, with what all clients take: key, timeout, retries, headers, query.
+
+        `url` is None for that of the provider whose client it is.
+        """
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -293,31 +323,33 @@ class ClientModel(ChatModel):
             ModelError: by kind; with what it used all the same.
         """
         client = await self.sdk()
-        body = self.body(request, stream=on_delta is not None)
-        cost = 0.0
+        fields = self.body(request, stream=on_delta is not None)
+        facts = _Facts()
         try:
-            async with self._send(client, request, body) as response:
+            async with self._send(client, request, fields) as response:
+                facts = _Facts(response.request_id, placed(response.url))
                 advice = advice_in(response.headers)
                 if advice is not None:
                     self.heed(advice)
-                pieces = bounded(response.iter_bytes(), self.max_bytes)
-                if on_delta is not None:
-                    return await self._read_stream(request, pieces, on_delta)
-                cost = cost_in_headers(response.headers)
-                found = self._read_whole(request, b"".join([piece async for piece in pieces]))
-                usage = replace(found.usage, cost=max(found.usage.cost, cost))
-                return found.model_copy(update={"usage": usage})
+                body = await opened(bounded(response.iter_bytes(), self.max_bytes))
+                if body.is_stream or (on_delta is not None and not body.is_whole):
+                    return await self._read_stream(request, body.pieces, on_delta or _nobody_listens)
+                facts = facts._replace(cost=cost_in_headers(response.headers))  # a stream begins before it is known
+                return await self._read_whole(request, body.pieces, on_delta, facts.cost)
         except self.client_errors.caught as error:
             translated = self.client_errors.translate(error, self.name)
             if not was_not_sent(error, self.client_errors.no_key):
-                self._count(translated, request, cost)
+                self._count(translated, request, facts)
             raise translated from self.client_errors.shown_cause(error)
         except ModelError as error:
-            self._count(error, request, cost)
+            self._count(error, request, facts)
             raise
 
-    def _read_whole(self, request: ChatRequest, data: bytes) -> ChatResponse:
-        """What the bytes of an answer say that came at once."""
+    async def _read_whole(
+        self, request: ChatRequest, pieces: AsyncIterator[bytes], on_delta: OnDelta | None, cost: float
+    ) -> ChatResponse:
+        """What an answer says that comes at once. If pieces are wanted, it is one."""
+        data = b"".join([piece async for piece in pieces])
         if not data.strip():
             raise IncompleteAnswer(f"{self.name}: the answer ended before it began")
         try:
@@ -325,15 +357,23 @@ class ClientModel(ChatModel):
         except ModelError as error:
             error.usage = salvaged_usage(data, self._usage_in)
             raise
-        return self.read(request, answer)
+        found = self.read(request, answer)
+        if on_delta is not None:
+            for delta in pieces_of(found, replayed=False):
+                await on_delta(delta)
+        return found.model_copy(update={"usage": replace(found.usage, cost=max(found.usage.cost, cost))})
 
-    def _count(self, error: ModelError, request: ChatRequest, cost: float) -> None:
-        """Say what a request used whose answer is of no use and does not say that itself."""
+    def _count(self, error: ModelError, request: ChatRequest, facts: _Facts) -> None:
+        """Say what a request used whose answer is of no use and does not say that itself, and where that came from."""
+        error.request_id = error.request_id or facts.request_id
+        if isinstance(error, UnreadableAnswer | IncompleteAnswer) and facts.url:
+            said = str(error).removeprefix(f"{self.name}: ")
+            error.args = (f"{self.name}: {said} (asked {facts.url})",)
         is_unsaid = isinstance(error, UNSAID) or type(error) is PermanentModelError
         if error.usage is None and is_unsaid:
             error.usage = self.unanswered(request)
         if error.usage is not None:
-            error.usage = replace(error.usage, cost=max(error.usage.cost, cost))
+            error.usage = replace(error.usage, cost=max(error.usage.cost, facts.cost))
 
     # -- the client ---------------------------------------------------------------------------------------------------
 
@@ -342,18 +382,36 @@ class ClientModel(ChatModel):
         return await self._clients.get(self._make_sdk)
 
     def _make_sdk(self) -> Any:
-        expect_url(self.address, f"{self.name}: {self.protocol.url_variable}")
-        key = None if self.api_key is None else self.api_key.get_secret_value()
-        timeout = httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None)
+        address = self.address
+        expect_url(address, f"{self.name}: {self.protocol.url_variable}", self.protocol.path)
+        url, query = (None, None) if address is None else without_query(address)
+        common: dict[str, Any] = {
+            "api_key": self._key(),
+            "timeout": httpx2.Timeout(self.idle_timeout, connect=self.connect_timeout, pool=None),
+            "max_retries": 0,
+            "default_headers": dict(self.headers),
+            "default_query": query,
+        }
         try:
-            sdk = self._new_client(api_key=key, timeout=timeout, max_retries=0, default_headers=dict(self.headers))
+            sdk = self._new_client(url, **common)
         except self.client_errors.no_key as error:
             raise AccessDenied(f"{self.name}: no key: {self.key_advice} ({error})") from error
-        if key is None:
+        if sdk.api_key == "":
+            raise AccessDenied(f"{self.name}: the key is empty: {self.key_advice}")
+        if common["api_key"] is None:
             self._register_found_key(sdk)
         return sdk
+
+    def _key(self) -> str | None:
+        """The key; None if the client shall look for credentials by itself. It would take a key in the environment with
+        the line end of the file that it was read from.
+        """
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        found = os.environ.get(self.key_variable, "")
+        return None if found == found.strip() else sendable(found, f"{self.name}: {self.key_variable}")
 
     def _register_found_key(self, sdk: Any) -> None:
         """Keep the key that the client has found by itself out of everything that people read."""
         if sdk.api_key:
-            register_found(self.protocol.key_variable, sdk.api_key)
+            register_found(self.key_variable, sdk.api_key)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.redaction import is_credential_name
 
-__all__ = ["credentials_in", "endpoint_of", "expect_url", "given_or_environment"]
+__all__ = ["credentials_in", "endpoint_of", "expect_url", "given_or_environment", "without_query"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -26,22 +26,38 @@ def given_or_environment(base_url: str | None, variable: str) -> str | None:
     return base_url or os.environ.get(variable) or None
 
 
-def expect_url(base_url: str | None, where: str) -> None:
+def expect_url(base_url: str | None, where: str, added: str = "") -> None:
     """Refuse what no request can be sent to, before a call fails again and again because of it.
 
+    Args:
+        base_url: the URL; None for the provider's own.
+        where: what is wrong if it is, for the error.
+        added: the last part of the path of requests, which the client adds. People paste it with the rest.
+
     Raises:
-        DefinitionError: it is no http or https URL with a host.
+        DefinitionError: it is no http or https URL with a host, or that part is in it already.
     """
     if base_url is None:
         return
-    try:
-        parts = urlsplit(base_url)
-        is_url = parts.scheme.lower() in _PORTS and bool(parts.hostname)
-    except ValueError:
-        is_url = False
-    if not is_url:  # credentials in it are not shown
+    if not _is_url(base_url):  # credentials in it are not shown
         rest = base_url.rpartition("://")[2].rpartition("@")[2].partition("?")[0].lstrip("/")
         raise DefinitionError(f"{where} must be a URL with its scheme, such as http://{rest} or https://{rest}")
+    if added and urlsplit(base_url).path.rstrip("/").endswith(added):
+        raise DefinitionError(f"{where} ends in {added}, which is added to it: leave that out")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme.lower() in _PORTS and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def without_query(base_url: str) -> tuple[str, dict[str, str]]:
+    """A URL without query and fragment, and its query: a path can be added to the first, and the second to requests."""
+    parts = urlsplit(base_url)
+    return urlunsplit((*parts[:3], "", "")), dict(parse_qsl(parts.query, keep_blank_values=True))
 
 
 def endpoint_of(base_url: str | None, own: str) -> str:

@@ -15,8 +15,12 @@ from functools import cache
 import httpx2
 
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, ModelUnreachable, UnreadableAnswer
+from rh_agents.core.redaction import logger
 
-__all__ = ["UNSAID", "asked", "http_client", "is_not_connected", "not_connected", "remedy_of_status", "was_not_sent"]
+__all__ = [
+    "UNSAID", "asked", "http_client", "is_not_connected", "is_not_sendable", "not_connected",
+    "placed", "remedy_of_status", "was_not_sent",
+]  # fmt: skip
 
 UNSAID = (ModelTimeout, ModelUnreachable, IncompleteAnswer, UnreadableAnswer)
 """Errors after which the provider may have worked on the request, though no answer says so."""
@@ -40,10 +44,16 @@ _REMEDIES = {
 """What to check when a server says so: these are mostly mistakes in what it was asked with."""
 _PLACES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables that say where certificates are."""
+_LOGGERS = ("httpx2", "openai._base_client", "anthropic._base_client")
+"""Those that log the URLs of requests, with whatever is in them: the HTTP library does so at the level INFO."""
 
 
 def http_client(kind: type[httpx2.AsyncClient], timeout: httpx2.Timeout) -> httpx2.AsyncClient:
-    """A new client. Its kind is that of the official client, with settings of its own."""
+    """A new client. Its kind is that of the official client, with settings of its own. What is logged of requests from
+    now on has no credentials in it.
+    """
+    for name in _LOGGERS:
+        logger(name)
     hooks = {"response": [_bound_errors]}
     return kind(timeout=timeout, verify=_certificates(*map(os.environ.get, _PLACES)), event_hooks=hooks)
 
@@ -90,10 +100,19 @@ def was_not_sent(error: BaseException | None, no_key: type[Exception]) -> bool:
 def asked(error: Exception) -> str:
     """The URL that was asked, without user, password and query; "" if the error does not know it."""
     try:
-        url = error.request.url  # type: ignore[attr-defined]
+        return placed(error.request.url)  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):  # httpx raises the latter where there is none
         return ""
+
+
+def placed(url: httpx2.URL) -> str:
+    """A URL as people may read it: without user, password and query."""
     return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}"
+
+
+def is_not_sendable(error: Exception) -> bool:
+    """Whether the request is one that cannot be sent at all. The error quotes the header, which may be the key."""
+    return isinstance(error.__cause__ or error, httpx2.LocalProtocolError)
 
 
 def is_not_connected(error: Exception) -> bool:
@@ -111,4 +130,6 @@ def not_connected(error: Exception) -> str:
 def remedy_of_status(status: int, url: str) -> str:
     """What to check after a status, and where it came from; "" where what the server says is enough."""
     remedy = _REMEDIES.get(status)
+    if remedy and httpx2.URL(url or "").path == "/chat/completions":
+        remedy += ", which mostly ends in /v1"
     return f" (asked {url}: check {remedy})" if remedy and url else ""

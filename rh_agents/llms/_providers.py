@@ -131,15 +131,15 @@ class WireProtocol:
         providers: all that are known, `own` among them.
         unknown: what other servers have in common.
         endpoint: the URLs of `own`, as a regular expression.
-        key_variable: the environment variable in which the client looks for a key.
-        url_variable: the same for another URL.
+        path: the end of the path of requests, which the client adds to a URL.
+        url_variable: the environment variable in which the client looks for another URL.
     """
 
     own: Provider
     providers: tuple[Provider, ...]
     unknown: Provider
     endpoint: str
-    key_variable: str
+    path: str
     url_variable: str
 
     def at(self, base_url: str | None) -> Provider:
@@ -173,7 +173,7 @@ CHAT = WireProtocol(
     providers=PROVIDERS,
     unknown=UNKNOWN,
     endpoint=r"https://api\.openai\.com(/v1)?",
-    key_variable="OPENAI_API_KEY",
+    path="/chat/completions",
     url_variable="OPENAI_BASE_URL",
 )
 """The chat protocol of OpenAI."""
@@ -186,7 +186,7 @@ MESSAGES = WireProtocol(
     # Others that speak it (proxies, vLLM, llama.cpp) know tools, and pass over the field for structured outputs.
     unknown=Provider(name="unknown", output="tool", call_ids=_IDS),
     endpoint=r"https://api\.anthropic\.com(/v1)?",
-    key_variable="ANTHROPIC_API_KEY",
+    path="/messages",
     url_variable="ANTHROPIC_BASE_URL",
 )
 """The Messages API of Anthropic."""

@@ -46,7 +46,12 @@ def _with_halves(data: bytes, error: ValueError) -> Any:
     except RecursionError:
         raise unreadable("the answer is nested too deeply") from error
     except ValueError:
-        raise IncompleteAnswer(f"the answer is no JSON: {error}") from error
+        raise IncompleteAnswer(f"the answer is no JSON: {error}; it begins with {_beginning(data)}") from error
+
+
+def _beginning(data: bytes) -> str:
+    """Enough to see what it is, for instance somebody's page."""
+    return repr(data.decode("utf-8", "replace").strip()[:60])
 
 
 def _replaced(value: Any) -> Any:

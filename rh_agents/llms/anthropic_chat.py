@@ -72,6 +72,7 @@ class AnthropicChat(ClientModel):
     the model is told first, and the end of the conversation. Changes no answer, and so no identity."""
     protocol: ClassVar[WireProtocol] = MESSAGES
     client_errors: ClassVar[ClientErrors] = CLIENT_ERRORS
+    key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
     key_advice: ClassVar[str] = "set ANTHROPIC_API_KEY, or pass api_key="
 
     def __init__(  # written out for type checkers, which take the fields of a class for its arguments otherwise
@@ -200,6 +201,8 @@ class AnthropicChat(ClientModel):
             return reserved if answer.has_begun else None
         return replace(answer.usage, output_tokens=reserved.output_tokens, estimates=1)
 
-    def _new_client(self, **common: Any) -> anthropic.AsyncAnthropic:
+    def _new_client(self, url: str | None, **common: Any) -> anthropic.AsyncAnthropic:
+        """A client. It adds `/v1` to the URL, where the client of OpenAI wants it to be given; so both will do."""
+        base_url = None if url is None else url.rstrip("/").removesuffix("/v1")
         client = http_client(anthropic.DefaultAsyncHttpxClient, common["timeout"])
-        return anthropic.AsyncAnthropic(base_url=self.base_url, http_client=client, **common)
+        return anthropic.AsyncAnthropic(base_url=base_url, http_client=client, **common)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
 from rh_agents.core.errors import AccessDenied, DefinitionError
-from rh_agents.core.redaction import Secret, register_found
+from rh_agents.core.redaction import Secret
 from rh_agents.core.usage import Price
 from rh_agents.llms._windows import window_of
 from rh_agents.llms.openai_chat import OpenAIChat
@@ -44,7 +45,7 @@ class AzureChat(OpenAIChat):
     Azure's newer addresses, which end in `/openai/v1`, need no version: there `OpenAIChat` does.
 
     Raises:
-        DefinitionError: there is no endpoint.
+        DefinitionError: there is no endpoint, or it goes on behind that of the resource.
     """
 
     dialect: str | None = "Azure"
@@ -57,6 +58,7 @@ class AzureChat(OpenAIChat):
     """The model behind the deployment, such as "gpt-4.1-mini": its price counts for budgets before it has answered."""
 
     has_batches: ClassVar[bool] = False
+    key_variable: ClassVar[str] = "AZURE_OPENAI_API_KEY"
     key_advice: ClassVar[str] = "set AZURE_OPENAI_API_KEY, or pass api_key= or token="
 
     def __init__(
@@ -72,6 +74,12 @@ class AzureChat(OpenAIChat):
                 f"AzureChat({deployment!r}) has no endpoint: pass it, or set AZURE_OPENAI_ENDPOINT, "
                 "for instance https://my-resource.openai.azure.com"
             )
+        path = urlsplit(place).path.rstrip("/")
+        if path.endswith("/openai/v1") or "/openai/deployments" in path:
+            raise DefinitionError(
+                f"AzureChat({deployment!r}): the endpoint of a resource ends before /openai, as in "
+                "https://my-resource.openai.azure.com; an address that ends in /openai/v1 is one for OpenAIChat"
+            )
         super().__init__(deployment, place, api_key, **settings)
 
     @property
@@ -85,12 +93,16 @@ class AzureChat(OpenAIChat):
         model = self.deployed_model or self.model
         return self.max_context or window_of(model, "Azure") or window_of(model, "OpenAI")
 
-    def _new_client(self, **common: Any) -> openai.AsyncOpenAI:
+    def _key(self) -> str | None:
+        """The key; None if a token takes its place, or if the client shall look for one by itself."""
+        return super()._key() if self.token is None or self.api_key is not None else None
+
+    def _new_client(self, url: str | None, **common: Any) -> openai.AsyncOpenAI:
         version = self.api_version or os.environ.get("OPENAI_API_VERSION")
         if version is None:
             raise AccessDenied(f"{self.name}: no version: set OPENAI_API_VERSION, or pass api_version=")
         return openai.AsyncAzureOpenAI(
-            azure_endpoint=self.base_url or "",
+            azure_endpoint=url or "",
             api_version=version,
             azure_ad_token_provider=self.token,
             http_client=http_client(openai.DefaultAsyncHttpxClient, common["timeout"]),
@@ -99,4 +111,4 @@ class AzureChat(OpenAIChat):
 
     def _register_found_key(self, sdk: Any) -> None:
         if self.token is None:
-            register_found("AZURE_OPENAI_API_KEY", sdk.api_key)
+            super()._register_found_key(sdk)

@@ -74,6 +74,7 @@ class OpenAIChat(ClientModel):
 
     protocol: ClassVar[WireProtocol] = CHAT
     client_errors: ClassVar[ClientErrors] = CLIENT_ERRORS
+    key_variable: ClassVar[str] = "OPENAI_API_KEY"
     key_advice: ClassVar[str] = "set OPENAI_API_KEY, or pass api_key="
 
     def __init__(  # written out for type checkers, which take the fields of a class for its arguments otherwise
@@ -167,9 +168,9 @@ class OpenAIChat(ClientModel):
             return self.unanswered(request)
         return answer.usage
 
-    def _new_client(self, **common: Any) -> openai.AsyncOpenAI:
+    def _new_client(self, url: str | None, **common: Any) -> openai.AsyncOpenAI:
         client = http_client(openai.DefaultAsyncHttpxClient, common["timeout"])
-        return openai.AsyncOpenAI(base_url=self.base_url, http_client=client, **common)
+        return openai.AsyncOpenAI(base_url=url, http_client=client, **common)
 
 
 async def _hear_out(events: AsyncIterator[ServerEvent], answer: AnswerInPieces) -> None:

@@ -302,14 +302,14 @@ class ChatDelta(_Data):
     """Whether this is of a recorded answer: all of its text as one piece, or all of one of its tool calls."""
 
 
-def pieces_of(value: Any) -> list[ChatDelta]:
-    """A recorded answer, or the text or the object that was made of it, as pieces."""
+def pieces_of(value: Any, *, replayed: bool = True) -> list[ChatDelta]:
+    """A recorded answer, or the text or the object that was made of it, as pieces; `replayed` is what they say."""
     if not isinstance(value, ChatResponse):
         text = value if isinstance(value, str) else to_json(value, fallback=str).decode()
-        return [ChatDelta(text=text, replayed=True)]
-    told = ChatDelta(text=value.text, refusal=value.refusal or "", reasoning=value.reasoning, replayed=True)
+        return [ChatDelta(text=text, replayed=replayed)]
+    told = ChatDelta(text=value.text, refusal=value.refusal or "", reasoning=value.reasoning, replayed=replayed)
     calls = [
-        ChatDelta(tool_index=index, tool_name=call.name, arguments=call.arguments, replayed=True)
+        ChatDelta(tool_index=index, tool_name=call.name, arguments=call.arguments, replayed=replayed)
         for index, call in enumerate(value.tool_calls)
     ]
     return [*([told] if told.text or told.refusal or told.reasoning or not calls else ()), *calls]

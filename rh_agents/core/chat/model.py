@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar, overload
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, overload
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -130,6 +130,18 @@ class ChatModel(LLM):
         if self.__dict__.get("handler") is None:
             object.__setattr__(self, "handler", self._handle)
         super().model_post_init(context)
+
+    def __copy__(self) -> Self:
+        """The same model, as one of its own: `model_copy(update=...)` gives it other settings."""
+        copied = super().__copy__()
+        if self.handler == self._handle:
+            copied.__dict__["handler"] = copied._handle
+        copied._pause = None
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """As `__copy__`: what models share, such as their limits, stays shared."""
+        return self.__copy__()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
