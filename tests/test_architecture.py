@@ -97,7 +97,6 @@ def test_every_module_names_what_is_public_in_it_and_all_of_it_exists(name: str)
 
 # Used by other modules of the library, and no promise to users.
 INTERNAL = {
-    "rh_agents.cli.app": {"map_command", "run_command"},
     "rh_agents.core.actors": {"Check", "Signature", "set_agent_loop"},
     "rh_agents.core.bus": {"Event"},
     "rh_agents.core.calls": {"default_run", "set_default_run"},
@@ -209,6 +208,13 @@ def test_no_package_of_the_core_is_larger_than_one_can_keep_in_mind() -> None:
     assert len(modules_and_packages(CORE)) <= MOST_IN_CORE
     sizes = {path.parent.name: len(modules_and_packages(path.parent)) for path in CORE.glob("*/__init__.py")}
     assert {name: size for name, size in sizes.items() if size > MOST_IN_A_PACKAGE} == {}
+
+
+def test_each_command_of_the_command_line_has_a_module_of_its_name() -> None:
+    app = load("rh_agents.cli.app").app
+    commands = {command.name: command.callback.__module__ for command in app.registered_commands}
+    assert commands == {name: f"rh_agents.cli.commands.{name}" for name in commands}
+    assert modules_and_packages(PACKAGE / "cli" / "commands") == {*commands, "common"}
 
 
 def imported_modules(path: Path, module: str, known: set[str]) -> set[str]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from rh_agents.cli.errors import USAGE, CommandError, one_line
-from rh_agents.cli.recorded import Invocation
+from rh_agents.cli.recorded_command import Invocation
 from rh_agents.core.errors import RhAgentsError, RunMismatchError, UsageError
 from rh_agents.core.redaction import redact
 

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 from rh_agents.core.errors import InputError
 from rh_agents.core.redaction import redact
 
-__all__ = ["BadInput", "CommandError", "close_names", "describe_validation", "one_line", "place_of"]
+__all__ = [
+    "BadInput",
+    "CommandError",
+    "OutputClosed",
+    "OutputFailed",
+    "close_names",
+    "describe_validation",
+    "one_line",
+    "place_of",
+]
 
 USAGE = 2
 
@@ -26,6 +35,17 @@ class CommandError(Exception):
 
 class BadInput(InputError):
     """One item does not fit. It fails without having been tried, and the job goes on."""
+
+
+class OutputFailed(CommandError):
+    """A line could not be written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=1)
+
+
+class OutputClosed(OutputFailed):
+    """Nobody reads the pipe any more: no error of anybody, `head` does it."""
 
 
 def describe_validation(error: ValidationError, leave_out: str = "") -> str:

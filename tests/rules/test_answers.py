@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from rh_agents.cli.asking import parse_answer
+from rh_agents.cli.questions import parse_answer
 from rh_agents.core.errors import InputError
 from rh_agents.core.values.answers import expect_fitting, why_not_fitting
 

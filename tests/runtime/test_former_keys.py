@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from rh_agents import Agent, ExecutionEvent, MemoryStore, Tool, parallel, run, tool
-from rh_agents.cli.planning import Code
+from rh_agents.cli.program import Program
 from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse, Fallback, FinishReason, ImagePart, ToolCall
 from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
@@ -260,7 +260,7 @@ def test_a_plan_says_that_an_endpoint_has_changed(
     recorded: str, server: str | None, is_former: bool, says: str | None
 ) -> None:
     call = PlannedCall(b"k", b"k", "scripted", "scripted", recorded, EventType.LLM_CALL, Fate.REUSED)
-    code = Code({"scripted": model(server)}, keys_generation=0 if is_former else EVERY_ENDPOINT)
+    code = Program({"scripted": model(server)}, keys_generation=0 if is_former else EVERY_ENDPOINT)
     found = code.changed(Plan((call,)))
     assert len(found) == (says is not None)
     assert says is None or says in found[0]
@@ -276,7 +276,7 @@ def test_a_plan_finds_the_recorded_endpoint_in_the_journal() -> None:
         events = [each async for each in store.events(RUN)]
         outcomes = [each.header async for each in store.unread_outcomes(RUN)]
         plan = plan_run(info, outcomes, events)
-        return Code({"scripted": model("b")}, keys_generation=generation_of_keys(info.facts)).changed(plan)
+        return Program({"scripted": model("b")}, keys_generation=generation_of_keys(info.facts)).changed(plan)
 
     assert "endpoint changed" in run_virtually(main)[0]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rh_agents import open_store
-from rh_agents.cli.outputs import open_output
+from rh_agents.cli.output.results import open_output
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Store
 from rh_agents.core.types import ExecutionStatus

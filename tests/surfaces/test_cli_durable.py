@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rh_agents import ExecutionState, open_store
-from rh_agents.cli.recorded import derived_run_id
+from rh_agents.cli.recorded_command import derived_run_id
 from tests.surfaces.cli_kit import Folder, command, environment, started
 
 MAP = ("map", "program.py:rate")

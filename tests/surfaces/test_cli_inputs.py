@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.inputs import Reading, is_stream, open_input
-from rh_agents.cli.lines import Format, Item
-from rh_agents.cli.looking import looks_like_json
+from rh_agents.cli.input.detection import looks_like_json
+from rh_agents.cli.input.files import Reading, is_stream, open_input
+from rh_agents.cli.input.lines import Format, Item
 from tests.surfaces.cli_kit import Folder, command
 
 JSONL = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from rh_agents.cli.asking import parse_answer
+from rh_agents.cli.input.items import read_items
+from rh_agents.cli.input.lines import Format
 from rh_agents.cli.json_text import RepeatedKey, read_json
-from rh_agents.cli.lines import Format
-from rh_agents.cli.records import read_items
+from rh_agents.cli.questions import parse_answer
 from rh_agents.core.errors import InputError
 from tests.surfaces.cli_kit import Folder, command
 

@@ -18,12 +18,13 @@ import pytest
 
 from rh_agents import tool
 from rh_agents.cli.arguments import make_callee
-from rh_agents.cli.lines import Format, Item
-from rh_agents.cli.mapping import Limits, MapJob
-from rh_agents.cli.outputs import LineWriter, OutputClosed, open_output
-from rh_agents.cli.records import read_items
-from rh_agents.cli.sources import FileSource, PipeSource, Source
-from rh_agents.cli.summary import Summary, describe
+from rh_agents.cli.errors import OutputClosed
+from rh_agents.cli.input.items import read_items
+from rh_agents.cli.input.lines import Format, Item
+from rh_agents.cli.input.source import FileSource, PipeSource, Source
+from rh_agents.cli.map_job import Limits, MapJob
+from rh_agents.cli.output.results import LineWriter, open_output
+from rh_agents.cli.output.summary import Summary, describe
 from rh_agents.core.errors import InputError
 from rh_agents.core.parallel import ErrorStrategy
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rh_agents.cli.inputs import Reading, open_input
-from rh_agents.cli.recorded import derived_run_id
+from rh_agents.cli.input.files import Reading, open_input
+from rh_agents.cli.recorded_command import derived_run_id
 from tests.surfaces.cli_kit import Folder, command
 from tests.surfaces.test_cli_keeping import redirected
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rh_agents.cli import lines
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.inputs import Reading, open_input
-from rh_agents.cli.lines import Format, Item
-from rh_agents.cli.records import read_items
+from rh_agents.cli.input import lines
+from rh_agents.cli.input.files import Reading, open_input
+from rh_agents.cli.input.items import read_items
+from rh_agents.cli.input.lines import Format, Item
 
 
 def read(data: bytes, form: Format = Format.JSONL, id_field: str = "id") -> list[Item]:

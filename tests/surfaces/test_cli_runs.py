@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from rh_agents import ExecutionState, MemoryStore, RetryPolicy, current, open_store, parallel, run, tool
-from rh_agents.cli.page import Page, Part, table_lines
-from rh_agents.cli.tree import Node, RunTree, TreeView
-from rh_agents.cli.words import age, counted, parse_age, size
+from rh_agents.cli.options import parse_age
+from rh_agents.cli.output.page import Page, Part, table_lines
+from rh_agents.cli.output.tree import Node, RunTree, TreeView
+from rh_agents.cli.output.wording import age, counted, size
 from rh_agents.core._replay.keys import idempotency_key
 from rh_agents.core.plan import Fate, plan_run
 from rh_agents.core.ports import Store

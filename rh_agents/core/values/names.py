@@ -31,6 +31,8 @@ from pydantic import BaseModel
 __all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "recorded_name", "renamed", "where"]
 
 MOVED: dict[str, str] = {
+    "rh_agents.cli.errors.OutputClosed": "rh_agents.cli.outputs.OutputClosed",
+    "rh_agents.cli.errors.OutputFailed": "rh_agents.cli.outputs.OutputFailed",
     "rh_agents.core._base.latency.LatencyHistogram": "rh_agents.core.statistics.LatencyHistogram",
     "rh_agents.core._base.latency.LatencySummary": "rh_agents.core.statistics.LatencySummary",
     "rh_agents.core._replay.numbering.Claim": "rh_agents.core.scope.Claim",

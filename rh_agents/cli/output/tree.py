@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_agents.cli.page import Page, Part
+from rh_agents.cli.output.page import Page, Part
 from rh_agents.core._replay.address import SEPARATOR
 from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rh_agents.cli.arguments import Callee
-from rh_agents.cli.asking import question_lines
-from rh_agents.cli.budgets import budget_field, more_of
-from rh_agents.cli.errors import BadInput, CommandError, one_line
+from rh_agents.cli.errors import BadInput, CommandError, OutputClosed, one_line
 from rh_agents.cli.json_text import RepeatedKey, read_json
-from rh_agents.cli.outputs import OutputClosed, open_output, to_line
-from rh_agents.cli.summary import AWAITING, INTERRUPTED
-from rh_agents.cli.words import counted
+from rh_agents.cli.options import budget_field, more_of
+from rh_agents.cli.output.results import open_output, to_line
+from rh_agents.cli.output.summary import AWAITING, INTERRUPTED
+from rh_agents.cli.output.wording import counted
+from rh_agents.cli.questions import question_lines
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import RunAwaiting, RunStopped

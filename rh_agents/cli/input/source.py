@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Self, TypeGuard, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Self, TypeGuard, TypeVar
 
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.inputs import Input
-from rh_agents.cli.lines import Item
+from rh_agents.cli.input.files import Input
+from rh_agents.cli.input.lines import Item
 
-__all__ = ["CountedFileSource", "DaemonThread", "FileSource", "PipeSource", "Source", "make_source"]
+__all__ = ["CountedFileSource", "FileSource", "PipeSource", "Source", "make_source"]
 
 T = TypeVar("T")
 _READ_AHEAD = 64
@@ -152,42 +151,3 @@ def make_source(given: Input, limit: int | None = None) -> Source:
         return PipeSource(given.items, given.total, limit)
     kind = FileSource if given.total is None else CountedFileSource
     return kind(given.items, given.total, limit)
-
-
-class DaemonThread:
-    """Executes functions one after the other, away from the event loop; the process does not wait for it when it ends.
-
-    The pools of the standard library would: a read that waits for standard input would keep the process from exiting.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Execute `function`; the future gets what it returns or raises, unless somebody else sets it first."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put((function, future))
-        if not self._thread.is_alive():
-            self._thread.start()
-        return future
-
-    def _work(self) -> None:
-        while True:
-            function, future = self._jobs.get()
-            value, error = None, None
-            try:
-                value = function()
-            except BaseException as caught:  # noqa: BLE001 - raised where the future is awaited
-                error = caught
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-                future.get_loop().call_soon_threadsafe(_settle, future, value, error)
-
-
-def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)

@@ -1,20 +1,45 @@
-"""Events and outcomes as lines of JSON, for other programs."""
+"""`rh-agents export`: events and outcomes as lines of JSON, for other programs."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import sys
+from typing import Annotated, Any
 
+import typer
 from pydantic_core import PydanticSerializationError, to_json
 
-from rh_agents.core.ports import RecordedEvent
+from rh_agents.cli.commands.common import RunName, StoreOfRuns, with_store
+from rh_agents.cli.stores import DEFAULT_STORE, existing_run
+from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.results import Outcome, describe_error
-from rh_agents.core.values import UnknownValue
+from rh_agents.core.values.decoder import UnknownValue
 
-__all__ = ["event_record", "outcome_record", "to_export_line"]
+__all__ = ["export_command"]
 
 
-def event_record(recorded: RecordedEvent) -> dict[str, Any]:
+def export_command(
+    run: RunName,
+    outcomes: Annotated[
+        bool, typer.Option("--outcomes", help="The outcomes of calls, one per line, instead of the events.")
+    ] = False,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Write the journal of a run as JSON lines: every event, with the results."""
+
+    async def write(opened: Store) -> None:
+        await existing_run(opened, run)
+        if outcomes:
+            async for outcome in opened.outcomes(run, unknown_ok=True):
+                sys.stdout.write(_to_line(_outcome_record(outcome)))
+        else:
+            async for recorded in opened.events(run):
+                sys.stdout.write(_to_line(_event_record(recorded)))
+
+    with_store(store, write)
+
+
+def _event_record(recorded: RecordedEvent) -> dict[str, Any]:
     """An event with its place in the journal; what it does not have is left out."""
     event = recorded.event
     record: dict[str, Any] = {
@@ -43,7 +68,7 @@ def event_record(recorded: RecordedEvent) -> dict[str, Any]:
     return record
 
 
-def outcome_record(outcome: Outcome) -> dict[str, Any]:
+def _outcome_record(outcome: Outcome) -> dict[str, Any]:
     """What a call came to."""
     record: dict[str, Any] = {
         "key": outcome.key.hex(),
@@ -62,7 +87,7 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     return record
 
 
-def to_export_line(record: dict[str, Any]) -> str:
+def _to_line(record: dict[str, Any]) -> str:
     """A record as JSON with its line feed.
 
     Bytes are written in base64, NaN and infinity as texts, and what has no form in JSON as its `repr`. Instances of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.words import counted
+from rh_agents.cli.output.wording import counted
 
 __all__ = ["AWAITING", "INTERRUPTED", "Summary", "describe", "next_steps"]
 

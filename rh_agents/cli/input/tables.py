@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.lines import LONGEST_LINE, Item, Lines
-from rh_agents.cli.looking import looks_like_json
+from rh_agents.cli.input.detection import looks_like_json
+from rh_agents.cli.input.lines import LONGEST_LINE, Item, Lines
 
 __all__ = ["SEPARATORS", "column_names", "found_separator", "shown_separator", "table_items", "table_separator"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from rh_agents.cli.arguments import Callee
-from rh_agents.cli.budgets import budget_field
-from rh_agents.cli.errors import BadInput, CommandError, one_line
-from rh_agents.cli.lines import Item
-from rh_agents.cli.outputs import LineWriter, OutputFailed, record_of, to_line, unwritable_line
-from rh_agents.cli.sources import Source
-from rh_agents.cli.summary import Summary
+from rh_agents.cli.errors import BadInput, CommandError, OutputFailed, one_line
+from rh_agents.cli.input.lines import Item
+from rh_agents.cli.input.source import Source
+from rh_agents.cli.options import budget_field
+from rh_agents.cli.output.results import LineWriter, record_of, to_line, unwritable_line
+from rh_agents.cli.output.summary import Summary
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core._loops.exits import FAILURES
 from rh_agents.core._run.parts import RunParts

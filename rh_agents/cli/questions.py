@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from rh_agents.cli.daemon_thread import DaemonThread
 from rh_agents.cli.errors import one_line
 from rh_agents.cli.json_text import RepeatedKey, read_json
-from rh_agents.cli.sources import DaemonThread
 from rh_agents.core.errors import InputError
 from rh_agents.core.ports import Question
 from rh_agents.core.values.answers import why_not_fitting

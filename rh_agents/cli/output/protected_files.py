@@ -17,7 +17,7 @@ from pathlib import Path
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.stores import path_of_store
 
-__all__ = ["Kept", "files_of_store"]
+__all__ = ["ProtectedFiles", "files_of_store"]
 
 _BESIDE_A_DATABASE = ("", "-wal", "-shm", "-journal")
 _DATABASES = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
@@ -25,7 +25,7 @@ _DATABASES = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ProtectedFiles:
     """Files that a command uses, and what each is to its user.
 
     Attributes:
@@ -36,9 +36,9 @@ class Kept:
     files: Mapping[str | int, str] = field(default_factory=dict)
     folders: Mapping[str, str] = field(default_factory=dict)
 
-    def __or__(self, other: Kept) -> Kept:
+    def __or__(self, other: ProtectedFiles) -> ProtectedFiles:
         """What is kept by either."""
-        return Kept({**self.files, **other.files}, {**self.folders, **other.folders})
+        return ProtectedFiles({**self.files, **other.files}, {**self.folders, **other.folders})
 
     def refuse_name(self, name: str) -> None:
         """Refuse the name of an output before it is opened, which might make the file.
@@ -99,15 +99,15 @@ def _begins_as_a_database(name: str, descriptor: int) -> bool:
     return False
 
 
-def files_of_store(url: str) -> Kept:
+def files_of_store(url: str) -> ProtectedFiles:
     """What belongs to a store: its database with what SQLite keeps beside it, and the directory of large results."""
     place = path_of_store(url)
     if place is None:
-        return Kept()
+        return ProtectedFiles()
     path, artifacts = place
     # SQLite keeps its log beside the real file, whatever links lead to it.
     files: dict[str | int, str] = dict.fromkeys((path, *_beside(os.path.realpath(path))), "the store")
-    return Kept(files, {} if artifacts is None else {artifacts: "the store"})
+    return ProtectedFiles(files, {} if artifacts is None else {artifacts: "the store"})
 
 
 def _beside(path: str) -> Iterator[str]:

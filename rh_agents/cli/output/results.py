@@ -13,17 +13,15 @@ from typing import Any, Self
 
 from pydantic_core import to_json
 
-from rh_agents.cli.errors import BadInput, CommandError
-from rh_agents.cli.keeping import Kept
-from rh_agents.cli.lines import Item
-from rh_agents.cli.sources import DaemonThread
+from rh_agents.cli.daemon_thread import DaemonThread
+from rh_agents.cli.errors import BadInput, CommandError, OutputClosed, OutputFailed
+from rh_agents.cli.input.lines import Item
+from rh_agents.cli.output.protected_files import ProtectedFiles
 from rh_agents.core.results import ExecutionResult
 from rh_agents.stores._files import FILE_MODE, create_file
 
 __all__ = [
     "LineWriter",
-    "OutputClosed",
-    "OutputFailed",
     "expect_output_name",
     "expect_standard_output",
     "open_output",
@@ -36,17 +34,6 @@ __all__ = [
 
 _SURE = getattr(select, "PIPE_BUF", 0)
 """Bytes that a pipe takes without waiting if it takes any; 0 where `select` knows no pipes."""
-
-
-class OutputFailed(CommandError):
-    """A line could not be written."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, exit_code=1)
-
-
-class OutputClosed(OutputFailed):
-    """Nobody reads the pipe any more: no error of anybody, `head` does it."""
 
 
 class LineWriter:
@@ -166,27 +153,27 @@ def expect_standard_output() -> None:
         raise CommandError("standard output is closed, and there is nowhere else to write to")
 
 
-def open_output(path: str | None, *, force: bool, kept: Kept | None = None) -> LineWriter:
+def open_output(path: str | None, *, force: bool, protected: ProtectedFiles | None = None) -> LineWriter:
     """Open a file to write lines to it, or standard output (None or `-`).
 
-    With `force` a file may have content; it keeps that until `LineWriter.restart` is called. `kept` are the files that
-    must not be written over even so.
+    With `force` a file may have content; it keeps that until `LineWriter.restart` is called. `protected` are the files
+    that must not be written over even so.
 
     Raises:
         CommandError: it cannot be written, or it has content and `force` was not given, or it is one of those files.
     """
-    kept = kept or Kept()
+    protected = protected or ProtectedFiles()
     if path is None or path == "-":
         if sys.stdout is None:
             raise CommandError("standard output is closed: name a file with -o")
         if sys.stdout.isatty():
             return LineWriter(_Terminal(), "standard output")
         try:
-            kept.refuse_open("standard output", 1)
+            protected.refuse_open("standard output", 1)
             return LineWriter(open(1, "wb", buffering=0, closefd=False), "standard output")
         except OSError as error:
             raise CommandError(f"cannot write to standard output: {error.strerror}") from error
-    kept.refuse_name(path)
+    protected.refuse_name(path)
     refuse_to_overwrite(path, force=force)
     try:
         raw = open(_opened(path), "wb", buffering=0)  # noqa: SIM115 - closed with the writer
@@ -196,7 +183,7 @@ def open_output(path: str | None, *, force: bool, kept: Kept | None = None) -> L
             raise CommandError(f"cannot write {path}: there is no directory {folder}") from error
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
     try:
-        kept.refuse_open(path, raw.fileno())
+        protected.refuse_open(path, raw.fileno())
     except BaseException:
         raw.close()
         raise

@@ -18,7 +18,7 @@ from typing import Any, Self
 from pydantic_core import from_json
 
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.lines import BYTE_ORDER_MARK, Format
+from rh_agents.cli.input.lines import BYTE_ORDER_MARK, Format
 
 __all__ = [
     "Beginning",

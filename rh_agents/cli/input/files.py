@@ -16,8 +16,7 @@ from typing import Any, Self
 from pydantic_core import from_json
 
 from rh_agents.cli.errors import CommandError, close_names
-from rh_agents.cli.lines import BYTE_ORDER_MARK, Format, Item
-from rh_agents.cli.looking import (
+from rh_agents.cli.input.detection import (
     Beginning,
     content_format,
     looks_like_json,
@@ -25,8 +24,9 @@ from rh_agents.cli.looking import (
     refuse_json_over_lines,
     refuse_what_is_no_text,
 )
-from rh_agents.cli.records import read_items
-from rh_agents.cli.tables import column_names, found_separator, shown_separator, table_separator
+from rh_agents.cli.input.items import read_items
+from rh_agents.cli.input.lines import BYTE_ORDER_MARK, Format, Item
+from rh_agents.cli.input.tables import column_names, found_separator, shown_separator, table_separator
 
 __all__ = ["Input", "Reading", "file_of_input", "is_stream", "open_input"]
 

@@ -14,20 +14,20 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rh_agents.cli.progress import say
-from rh_agents.cli.recorded import RunCommand
+from rh_agents.cli.output.progress import say
+from rh_agents.cli.recorded_command import Invocation, RunCommand, here
 from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, has_runs, kept_store
 from rh_agents.core.errors import RhAgentsError
 
 if TYPE_CHECKING:
-    from rh_agents.cli.starting import RunOptions
+    from rh_agents.cli.run_options import RunOptions
 
-__all__ = ["located"]
+__all__ = ["locate_run", "search_folders"]
 
 
-async def located(options: RunOptions, near: Iterable[str]) -> RunOptions:
+async def locate_run(options: RunOptions, near: Iterable[str]) -> RunOptions:
     """The same with the name and the store under which the job is recorded, if it is.
 
     Args:
@@ -78,3 +78,11 @@ def _is_own(path: str) -> bool:
     except OSError:
         return False
     return not hasattr(os, "geteuid") or owner == os.geteuid()
+
+
+def search_folders(context: Any, *files: str | None) -> list[str]:
+    """Around what the job may be recorded: nothing, if its user says where."""
+    about = Invocation.of(context)
+    if about.store is not None or about.asks_for(context, "store"):
+        return []
+    return [here(), *(os.path.dirname(file) for file in files if file is not None and os.path.isabs(file))]

@@ -1,109 +1,89 @@
-"""`plan`: the fold over the journal, joined with the input and the code as they are now."""
+"""`rh-agents plan`: the fold over the journal, joined with the input and the code as they are now."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from rh_agents.cli.arguments import make_callee, read_settings
-from rh_agents.cli.asking import question_lines
+from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of, show_head, with_store
 from rh_agents.cli.errors import BadInput, CommandError
-from rh_agents.cli.inputs import Reading, is_stream, open_input
-from rh_agents.cli.lines import Format
-from rh_agents.cli.mapping import call_for
-from rh_agents.cli.page import Page, Part
-from rh_agents.cli.recorded import RunCommand
-from rh_agents.cli.targets import known_actors, load_actor
-from rh_agents.cli.tree import SHORT_KEY
-from rh_agents.cli.words import counted
-from rh_agents.core._base.key_generations import EVERY_ENDPOINT
+from rh_agents.cli.input.files import Reading, is_stream, open_input
+from rh_agents.cli.input.lines import Format
+from rh_agents.cli.map_job import call_for
+from rh_agents.cli.output.page import Page, Part
+from rh_agents.cli.output.tree import SHORT_KEY
+from rh_agents.cli.output.wording import counted
+from rh_agents.cli.program import Program, load_program
+from rh_agents.cli.questions import question_lines
+from rh_agents.cli.recorded_command import RunCommand
+from rh_agents.cli.stores import DEFAULT_STORE, existing_run
+from rh_agents.cli.targets import load_actor
+from rh_agents.core._base.key_generations import generation_of_keys
 from rh_agents.core._replay.keys import ROOT_KEY, child_key, group_key
-from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.plan import Fate, Plan, PlannedCall
-from rh_agents.core.ports import Question
+from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
+from rh_agents.core.ports import Question, Store
 from rh_agents.core.types import OnUnknown
-from rh_agents.decorators import agent, tool
+from rh_agents.decorators import tool
 from rh_agents.display.text import harmless
 
-__all__ = ["Code", "InputPlan", "PlanView", "load_code", "plan_input", "record_of_plan"]
+__all__ = ["plan_command"]
 
 _SHOWN = 10
 _COLUMN = 13
 
 
-@dataclass(slots=True)
-class Code:
-    """The program as it is now, as far as it can be loaded.
+def plan_command(
+    ctx: typer.Context,
+    run: RunName,
+    no_retry_failed: Annotated[
+        bool,
+        typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them."),
+    ] = False,
+    as_json: AsJson = False,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Show which calls a resume would reuse or make, and why. Nothing is called.
 
-    Attributes:
-        actors: by name.
-        problem: why it cannot be loaded.
-        keys_generation: which keys the run has, see `rh_agents.core._base.key_generations`.
+    The plan is made from the journal, and from the input of a map as it is now. What the program does with the results,
+    and so what else it would call, cannot be known in advance.
     """
 
-    actors: dict[str, BaseActor] = field(default_factory=dict)
-    problem: str | None = None
-    keys_generation: int = EVERY_ENDPOINT
+    async def plan(opened: Store) -> None:
+        info = await existing_run(opened, run)
+        command = RunCommand.of(info)
+        parameters = {} if command is None else parameters_of(ctx, command)
+        code = load_program(command, parameters)
+        code.keys_generation = generation_of_keys(info.facts)
+        outcomes = [outcome.header async for outcome in opened.unread_outcomes(run)]
+        events = [recorded async for recorded in opened.events(run, values=False)]
+        found = plan_run(info, outcomes, events, retry_failed=not no_retry_failed)
+        is_map = command is not None and command.kind == "map" and code.problem is None
+        given = _plan_input(command, parameters, found) if is_map and command is not None else None
+        questions = await opened.questions(run)
+        if as_json:
+            sys.stdout.write(json.dumps({"run_id": run} | _record_of_plan(found, code, given)) + "\n")
+            return
+        page = Page()
+        show_head(page, info, len(questions))
+        _PlanView(page).show(found, questions, code, given)
 
-    def changed(self, plan: Plan) -> list[str]:
-        """Which actors had another version when the calls were recorded, one sentence for each."""
-        recorded: dict[str, set[str]] = {}
-        for call in plan.calls:
-            recorded.setdefault(call.name, set()).add(call.version)
-        return [
-            sentence
-            for name, versions in recorded.items()
-            if name in self.actors and (sentence := _change(self.actors[name], versions, self.keys_generation))
-        ]
-
-    def asks_about(self, call: PlannedCall) -> bool:
-        """Whether a call that is tried again may have had its external effect, so that it is not made in silence."""
-        actor = self.actors.get(call.name)
-        return call.fate is Fate.TRIED_AGAIN and call.may_be_done and actor is not None and actor.marks_attempts
-
-    def decision(self, call: PlannedCall) -> OnUnknown:
-        """What would be done about a call of which nobody knows whether it was done."""
-        actor = self.actors.get(call.name)
-        return OnUnknown.RETRY if actor is None else actor.on_unknown or OnUnknown.RETRY
-
-
-def load_code(command: RunCommand | None, parameters: dict[str, Any]) -> Code:
-    """Import what a run was started with."""
-    if command is None:
-        return Code(problem="the run was started from Python code, not by a command")
-    kind, spec = (tool, parameters["actor"]) if command.kind == "map" else (agent, parameters["flow"])
-    try:
-        with contextlib.chdir(command.folder):
-            load_actor(spec, kind)
-    except (CommandError, OSError) as error:
-        return Code(problem=str(error))
-    return Code(known_actors())
-
-
-def _change(actor: BaseActor, recorded: set[str], keys_generation: int) -> str | None:
-    """What is different about an actor since its calls were recorded, in a sentence."""
-    now = actor.recorded_version
-    if now in recorded:
-        return None
-    before = ", ".join(sorted(recorded))
-    if keys_generation < actor.keys_since and not recorded.isdisjoint(actor.former_versions):
-        return f"{actor.name} is recorded without its server: its answers are used again, whichever server gave them"
-    if now != actor.version or any(each.startswith(f"{actor.version} at ") for each in recorded):
-        return (
-            f"{actor.name}: endpoint changed; recorded is version {before}, now it is {now}: its calls are made again"
-        )
-    return f"{actor.name} is recorded with version {before}, and has version {now} now: its calls are made again"
+    with_store(store, plan)
 
 
 @dataclass(slots=True)
-class InputPlan:
+class _InputPlan:
     """The items of an input as it is now, by what would become of them.
 
     Attributes:
@@ -123,10 +103,10 @@ class InputPlan:
     problem: str | None = None
 
 
-def plan_input(command: RunCommand, parameters: dict[str, Any], plan: Plan) -> InputPlan:
+def _plan_input(command: RunCommand, parameters: dict[str, Any], plan: Plan) -> _InputPlan:
     """What would become of the items of the input of a `map`. Nothing is called: keys can be told from the items."""
     source = str(parameters["source"])
-    found = InputPlan(source)
+    found = _InputPlan(source)
     if is_stream(source):
         found.problem = "it came from standard input"
         return found
@@ -138,7 +118,7 @@ def plan_input(command: RunCommand, parameters: dict[str, Any], plan: Plan) -> I
     return found
 
 
-def _compare(found: InputPlan, source: str, parameters: dict[str, Any], plan: Plan) -> None:
+def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: Plan) -> None:
     fixed = read_settings(parameters["settings"] or [])
     callee = make_callee(load_actor(parameters["actor"], tool), fixed=fixed)
     group_id = group_key(ROOT_KEY, callee.name, 0).hex()[:32]
@@ -176,8 +156,6 @@ def _identity(call: Call[Any]) -> bytes | None:
         return None
 
 
-# -- showing it -------------------------------------------------------------------------------------------------------
-
 _LINES = (
     (Fate.REUSED, "reused", "green", "{} with a recorded value"),
     (Fate.TRIED_AGAIN, "tried again", "yellow", "{} that failed"),
@@ -194,12 +172,12 @@ _UNKNOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class PlanView:
+class _PlanView:
     """Prints a plan."""
 
     page: Page
 
-    def show(self, plan: Plan, questions: Sequence[Question], code: Code, given: InputPlan | None) -> None:
+    def show(self, plan: Plan, questions: Sequence[Question], code: Program, given: _InputPlan | None) -> None:
         """Print what would be reused, what would run and why."""
         page = self.page
         for fate, word, style, text in _LINES:
@@ -254,7 +232,7 @@ def _word(word: str, style: str) -> Part:
     return Part(word.ljust(_COLUMN), style)
 
 
-def _input_sentence(given: InputPlan) -> str:
+def _input_sentence(given: _InputPlan) -> str:
     name = harmless(given.name)
     if given.problem is not None:
         return f"input {name} was not looked at: {harmless(given.problem, 500)}"
@@ -266,7 +244,7 @@ def _input_sentence(given: InputPlan) -> str:
     return f"input {name} as it is now: {counted(total, 'item')}: {', '.join(parts)}{gone}"
 
 
-def record_of_plan(plan: Plan, code: Code, given: InputPlan | None) -> dict[str, Any]:
+def _record_of_plan(plan: Plan, code: Program, given: _InputPlan | None) -> dict[str, Any]:
     """A plan for programs."""
     record: dict[str, Any] = {
         "counts": {fate.value: plan.counts[fate] for fate in Fate},

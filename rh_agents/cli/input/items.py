@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from rh_agents.cli.input.detection import looks_like_json
+from rh_agents.cli.input.lines import Format, Item, Lines
+from rh_agents.cli.input.tables import table_items
 from rh_agents.cli.json_text import RepeatedKey, read_json
-from rh_agents.cli.lines import Format, Item, Lines
-from rh_agents.cli.looking import looks_like_json
-from rh_agents.cli.tables import table_items
 
 __all__ = ["read_items"]
 

@@ -1,12 +1,15 @@
-"""The options of commands that give a run a budget."""
+"""Options that several commands have, and what they mean."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Sequence
 from typing import Annotated
 
 import typer
 
+from rh_agents.cli.errors import CommandError
+from rh_agents.cli.output.progress import Progress
 from rh_agents.core.errors import BudgetExceeded, RunStopped
 from rh_agents.core.policies.budget import Budget
 
@@ -14,12 +17,63 @@ __all__ = [
     "BudgetCalls",
     "BudgetCost",
     "BudgetTokens",
+    "Grace",
+    "KeepFailures",
+    "ProgressMode",
+    "RunId",
+    "StoreUrl",
+    "Tags",
     "budget_field",
     "budget_of",
     "budget_options",
     "more_of",
+    "parse_age",
     "without_options",
 ]
+
+TARGET_HELP = "A dotted module or the path of a .py file, a colon, and the name of a function or an actor in it."
+
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Where the run is recorded: a path, a URL such as postgresql://host/database, or none to record nothing.",
+    ),
+]
+
+
+RunId = Annotated[
+    str | None,
+    typer.Option(
+        "--run-id",
+        metavar="NAME",
+        help="Defaults to a name derived from the command, so repeating the command resumes the run.",
+    ),
+]
+
+
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="WORD", help="A word to find the run by. May be repeated.")
+]
+
+
+KeepFailures = Annotated[
+    bool, typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them.")
+]
+
+
+Grace = Annotated[
+    float,
+    typer.Option(min=0, metavar="SECONDS", help="How long calls in flight may take to finish after Ctrl-C or SIGTERM."),
+]
+
+
+ProgressMode = Annotated[
+    Progress,
+    typer.Option(help="On standard error: a bar on a terminal and lines elsewhere (auto), or what is named here."),
+]
+
 
 _OPTIONS = {"cost": "--budget-cost", "tokens": "--budget-tokens", "calls": "--budget-calls"}
 
@@ -75,3 +129,18 @@ def without_options(words: Sequence[str], options: Container[str]) -> list[str]:
         else:
             kept.append(word)
     return kept
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def parse_age(option: str, text: str) -> float:
+    """Seconds of `30d`, `12h`, `5m`, `90s` or `2w`.
+
+    Raises:
+        CommandError: it is none of these.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
+    if found is None:
+        raise CommandError(f"{option} {text}: write a number and a unit, as in 30d, 12h, 5m, 90s or 2w")
+    return float(found[1]) * _UNITS[found[2]]

@@ -1,0 +1,29 @@
+"""`rh-agents check`."""
+
+from __future__ import annotations
+
+import typer
+
+from rh_agents.cli.commands.common import StoreOfRuns, with_store
+from rh_agents.cli.errors import one_line
+from rh_agents.cli.output.page import Page
+from rh_agents.cli.output.wording import counted
+from rh_agents.cli.stores import DEFAULT_STORE
+from rh_agents.core.ports import Store
+
+__all__ = ["check_command"]
+
+
+def check_command(store: StoreOfRuns = DEFAULT_STORE) -> None:
+    """Look for damage in the database and in the large results beside it. Exit code 1 if there is any."""
+
+    async def look(opened: Store) -> tuple[list[str], int]:
+        return await opened.check(), len(await opened.runs())
+
+    findings, count = with_store(store, look)
+    page = Page()
+    for finding in findings:
+        page.paragraph(one_line(finding), "red")
+    if findings:
+        raise typer.Exit(1)
+    page.line(f"{counted(count, 'run')}, no damage found")

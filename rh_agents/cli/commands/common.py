@@ -1,0 +1,113 @@
+"""What several commands about recorded runs have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import shlex
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from rh_agents.cli.output.page import Page, Part
+from rh_agents.cli.output.results import expect_standard_output
+from rh_agents.cli.output.wording import ago, counted
+from rh_agents.cli.recorded_command import RunCommand
+from rh_agents.cli.run_status import RunStatus, status_of, status_text
+from rh_agents.cli.stores import kept_store
+from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.redaction import redact
+from rh_agents.core.values import kept_text, shown_value
+from rh_agents.display.text import harmless
+
+__all__ = ["AsJson", "RunName", "StoreOfRuns", "parameters_of", "person", "record_of_run", "show_head", "with_store"]
+
+T = TypeVar("T")
+
+StoreOfRuns = Annotated[str, typer.Option(metavar="URL", help="Where the runs are recorded: a path or a URL.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+
+def with_store(url: str, work: Callable[[Store], Awaitable[T]], *, writes: bool = False) -> T:
+    """Do something with a store that must be there. What only looks makes and changes no file."""
+    expect_standard_output()
+
+    async def do() -> T:
+        async with kept_store(url, read_only=not writes) as store:
+            return await work(store)
+
+    return asyncio.run(do())
+
+
+def parameters_of(ctx: typer.Context, command: RunCommand) -> dict[str, Any]:
+    """The options and arguments of a recorded command."""
+    root: Any = ctx.find_root().command
+    inner = root.get_command(ctx, command.words[0])
+    with inner.make_context(command.words[0], list(command.words[1:])) as context:
+        parameters: dict[str, Any] = context.params
+        return parameters
+
+
+def person() -> str | None:
+    """The name of this user, for others."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return None
+
+
+def record_of_run(info: RunInfo, open_questions: int) -> dict[str, Any]:
+    """A run for programs."""
+    return {
+        "run_id": info.run_id,
+        "status": status_of(info).value,
+        "workflow": info.workflow,
+        "calls": info.outcomes,
+        "open_questions": open_questions,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "ended_at": info.ended_at,
+        "epoch": info.epoch,
+        "owner": info.owner,
+        "reason": info.reason,
+        "tags": list(info.tags),
+        "forked_from": info.forked_from,
+        "facts": {name: redact(kept_text(text, unknown_ok=True)) for name, text in info.facts.items()},
+    }
+
+
+_STYLES = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.RUNNING: "cyan"}
+
+
+def show_head(page: Page, info: RunInfo, open_questions: int) -> None:
+    """Print what is worth knowing of a run before its calls."""
+    now = time.time()
+    owner = f"by {harmless(info.owner).partition(' (')[0]}" if info.owner is not None else ""
+    page.line(
+        Part(harmless(info.run_id), "bold"),
+        Part(status_text(info, open_questions), _STYLES.get(status_of(info), "yellow"), 1),
+        Part(owner, "dim", 4),
+        Part(ago(now - info.updated_at), "dim", 2),
+        Part(harmless(" ".join(f"#{tag}" for tag in info.tags)), "cyan", 5),
+    )
+    command = RunCommand.of(info)
+    if command is not None:
+        page.line(Part(harmless(f"$ rh-agents {shlex.join(command.words)}", 2000), "dim", is_elastic=True))
+    elif info.workflow:
+        given = "" if info.input is None else shown_value(info.input)
+        page.line(Part(harmless(info.workflow), "bold"), Part(harmless(given), "dim", 1, True))
+    if info.reason and status_of(info) is not RunStatus.WAITING:
+        page.paragraph(harmless(info.reason, 500), "yellow")
+    again = f"restarted {counted(info.epoch, 'time')} after its end" if info.epoch else ""
+    origin = f"a copy of {harmless(info.forked_from)}" if info.forked_from is not None else ""
+    page.line(
+        Part(f"started {datetime.fromtimestamp(info.created_at).astimezone():%Y-%m-%d %H:%M:%S}", "dim"),
+        Part(counted(info.outcomes, "finished call"), "dim", 1),
+        Part(again, "dim", 2),
+        Part(origin, "dim", 3),
+    )
+    page.line()

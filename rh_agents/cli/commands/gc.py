@@ -1,0 +1,57 @@
+"""`rh-agents gc`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from rh_agents.cli.commands.common import StoreOfRuns, with_store
+from rh_agents.cli.errors import CommandError
+from rh_agents.cli.options import parse_age
+from rh_agents.cli.output.page import Page, Part
+from rh_agents.cli.output.wording import counted, size
+from rh_agents.cli.run_status import RunStatus, status_of
+from rh_agents.cli.stores import DEFAULT_STORE
+from rh_agents.core.ports import RunInfo, Store
+from rh_agents.display.text import harmless
+
+__all__ = ["gc_command"]
+
+
+def gc_command(
+    older_than: Annotated[
+        str,
+        typer.Option(metavar="30d", help="Delete runs without activity for this long.", show_default=False),
+    ],
+    status: Annotated[
+        list[RunStatus] | None,
+        typer.Option(
+            "--status", help="Only runs with this status; if left out, those that have ended. May be repeated."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Delete old runs, and large results that no run refers to any more. Runs being executed are never deleted."""
+    if status and RunStatus.RUNNING in status:
+        raise CommandError("--status running: a run that is being executed cannot be deleted; cancel it first")
+    before = time.time() - parse_age("--older-than", older_than)
+    wanted = status or [standing for standing in RunStatus if standing.has_ended]
+
+    async def collect(opened: Store) -> tuple[list[RunInfo], int]:
+        found = [info for info in await opened.runs(updated_before=before) if status_of(info) in wanted]
+        if dry_run:
+            return found, 0
+        for info in found:
+            await opened.delete_run(info.run_id)
+        return found, await opened.collect_garbage()
+
+    found, freed = with_store(store, collect, writes=not dry_run)
+    page = Page()
+    verb = "would be deleted" if dry_run else "deleted"
+    for info in found:
+        page.line(f"{harmless(info.run_id)}", Part(status_of(info).value, "dim", 1), Part(verb, "dim", 2))
+    text = f"{counted(len(found), 'run')} {verb}"
+    page.line(text if dry_run else f"{text}, {size(freed)} of large results freed")

@@ -1,0 +1,297 @@
+"""`rh-agents map`: an actor over every item of an input."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from rh_agents.cli.arguments import Callee, make_callee, read_settings
+from rh_agents.cli.errors import CommandError
+from rh_agents.cli.input.files import Input, Reading, file_of_input, is_stream, open_input
+from rh_agents.cli.input.lines import Format
+from rh_agents.cli.input.source import make_source
+from rh_agents.cli.map_job import Limits, MapJob
+from rh_agents.cli.options import (
+    TARGET_HELP,
+    BudgetCalls,
+    BudgetCost,
+    BudgetTokens,
+    Grace,
+    KeepFailures,
+    ProgressMode,
+    RunId,
+    StoreUrl,
+    Tags,
+    budget_of,
+    more_of,
+    without_options,
+)
+from rh_agents.cli.output.progress import Progress, say, shown
+from rh_agents.cli.output.protected_files import ProtectedFiles, files_of_store
+from rh_agents.cli.output.results import expect_output_name, open_output
+from rh_agents.cli.output.summary import Summary, describe, next_steps
+from rh_agents.cli.output.wording import counted
+from rh_agents.cli.process import leave_without_threads, run_to_the_end
+from rh_agents.cli.recorded_command import (
+    STANDARD_STREAM,
+    Invocation,
+    RunCommand,
+    absolute_path,
+    command_line,
+    derived_run_id,
+    go_on_line,
+    here,
+    settings_text,
+)
+from rh_agents.cli.run_options import RunOptions
+from rh_agents.cli.store_search import locate_run, search_folders
+from rh_agents.cli.stores import DEFAULT_STORE, made_store
+from rh_agents.cli.targets import file_of, load_actor, short_name
+from rh_agents.core.groups import ErrorStrategy
+from rh_agents.decorators import tool
+from rh_agents.llms._batches import Batches, in_batches
+
+__all__ = ["map_command"]
+
+_AT_ONCE_IN_A_BATCH = 10_000
+"""Items; each takes some kilobytes while it waits for its batch."""
+
+
+def _read_separator(text: str | None) -> str | None:
+    """One character, or `tab` in any of the ways in which it can be typed.
+
+    Raises:
+        CommandError: it is more than one, or can separate nothing.
+    """
+    found = "\t" if text in ("tab", "TAB", "\\t") else text
+    if found is not None and (len(found) != 1 or found in '"\r\n'):
+        raise CommandError(f"--separator {text}: one character is needed, such as , ; | or tab")
+    return found
+
+
+def map_command(
+    ctx: typer.Context,
+    actor: Annotated[str, typer.Argument(metavar="MODULE:ACTOR", help=TARGET_HELP, show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A file of JSON lines, CSV or plain lines, or - for standard input.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT.jsonl", help="Where the results go; standard output if left out."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
+    max_workers: Annotated[
+        int, typer.Option("--max-workers", "-n", min=1, metavar="N", help="Items that run at the same time.")
+    ] = 5,
+    retry: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Attempts for each item, including the first; overrides the actor's own."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For each attempt; overrides the actor's own.")
+    ] = None,
+    error_strategy: Annotated[
+        ErrorStrategy, typer.Option(help="Run all items whatever fails, or stop at the first failure.")
+    ] = ErrorStrategy.FAIL_SLOW,
+    fail_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="5|0.1",
+            help="Stop after this number of failed items, or this share of them. Bad lines count as well.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the first N items.")] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="Write in the order of the input; otherwise as items complete.")
+    ] = False,
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="If left out, taken from the name of INPUT (.jsonl .ndjson .json .csv .tsv .txt) or from its content.",
+        ),
+    ] = Format.AUTO,
+    id_field: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The field that identifies an item in the output; without it, the line number does."
+        ),
+    ] = "id",
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help="Separates the fields of a table: , ; | or tab. If left out, it is detected from the first lines.",
+            callback=_read_separator,
+        ),
+    ] = None,
+    with_input: Annotated[
+        bool, typer.Option("--with-input", help="Write the item beside its result, as `input`.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=JSON", help="An argument for every item; overrides the item's own. May be repeated."
+        ),
+    ] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    run_id: RunId = None,
+    tags: Tags = None,
+    no_retry_failed: KeepFailures = False,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
+    batch: Annotated[
+        bool,
+        typer.Option(
+            "--batch",
+            help="Send the requests of OpenAIChat and AnthropicChat models as batches: half the price, up to a day. "
+            "Up to 10,000 items then run at the same time, unless --max-workers is given.",
+        ),
+    ] = False,
+    grace: Grace = 30.0,
+    progress: ProgressMode = Progress.AUTO,
+) -> None:
+    """Run an actor over every item of INPUT and write a JSON line for each.
+
+    Every result is recorded as it arrives. Repeating the command resumes the run: finished items are not called again,
+    changed and new ones are, and failed ones are retried if the run had ended.
+
+    Every line has id, index, ok, result or error, attempts and seconds. An input line that does not fit is reported on
+    standard error with its position and becomes a failed item; it does not end the job.
+
+    Ctrl-C once: no more items are started, those in flight get --grace seconds to finish. Twice: they are cancelled.
+
+    Exit codes: 0 all items ok; 1 some failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
+    """
+    about = Invocation.of(ctx)
+    output, force = about.output or output, about.force or force
+    expect_output_name(output)
+    fixed = read_settings(settings or [])
+    callee = make_callee(load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
+    if batch and not about.asks_for(ctx, "max_workers"):
+        max_workers = _AT_ONCE_IN_A_BATCH
+    limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace)
+    target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
+    command = RunCommand((), here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
+    ways = _ways_to_name(source)
+    names = [derived_run_id(callee.name, "map", file_of(actor), *way, command.settings) for way in ways]
+    budget = budget_of(budget_cost, budget_tokens, budget_calls)
+    options = RunOptions.of(
+        ctx, command, names[0], store, run_id, tags, retry_failed=not no_retry_failed, budget=budget, older=names[1:]
+    )
+    is_older = about.run_id is not None and form is Format.AUTO and separator is None
+    reading = Reading(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)
+    with open_input(source, reading) as given:
+        # With what was found out: when the run goes on, the same file is read in the same way.
+        words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
+        options = dataclasses.replace(options, command=dataclasses.replace(command, words=words))
+        used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
+        if source != STANDARD_STREAM:
+            used[source] = "the input"
+        options = asyncio.run(locate_run(options, search_folders(ctx, file_of(actor), file_of_input(source))))
+        protected = ProtectedFiles(used) | files_of_store(options.store)
+        if output is not None:
+            protected.refuse_name(output)
+        work = _MapStart(callee, given, limit, output, force, limits, progress, source, protected, with_input)
+        with _batches() if batch else nullcontext():
+            raise typer.Exit(run_to_the_end(work.run(options)))
+
+
+def _ways_to_name(source: str) -> list[list[str]]:
+    """What stands for an input in the name of its run, and what stood for it in earlier versions."""
+    piped = [STANDARD_STREAM, here()]
+    if not is_stream(source):
+        return [[absolute_path(source)]]
+    file = file_of_input(source)
+    return [piped] if file is None else [[file], piped]
+
+
+def _batches() -> AbstractContextManager[Any]:
+    """While the block lasts, questions to models go through the batches of their providers."""
+    poll_every = float(os.environ.get("RH_AGENTS_POLL_EVERY", "30"))
+    return in_batches(Batches(tell=say, poll_every=poll_every))
+
+
+def _failure_limit(text: str | None, strategy: ErrorStrategy) -> float | None:
+    """`5` is a number of failures, `0.1` a share."""
+    if text is None:
+        return None
+    if strategy is ErrorStrategy.FAIL_FAST:
+        raise CommandError("--error-strategy fail_fast stops at the first failure: leave --fail-after out")
+    try:
+        limit = int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        limit = 0
+    if limit >= 1 if isinstance(limit, int) else 0 < limit <= 1:
+        return limit
+    raise CommandError(f"--fail-after {text}: a number of failures from 1 on, or a share between 0.0 and 1.0")
+
+
+def _seconds(option: str, value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise CommandError(f"{option} {value:g}: seconds must be more than 0")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _MapStart:
+    """A job of `map` before its run is opened."""
+
+    callee: Callee
+    given: Input
+    limit: int | None
+    output: str | None
+    force: bool
+    limits: Limits
+    progress: Progress
+    source: str
+    protected: ProtectedFiles
+    with_input: bool = False
+
+    async def run(self, options: RunOptions) -> int:
+        """Do it, and say what came of it. Returns what the process ends with."""
+        async with made_store(options.store) as store:
+            known = None if store is None else await store.find_run(options.run_id)
+            if known is not None:
+                options.command.check_same(known)
+            may_write_over = self.force or options.command.owns(known)
+            data = {"items": self.source, "set": json.loads(options.command.settings)}
+            # With `reuse`: every item carries its own identity, so another input does no harm.
+            state = options.state(store, data, reuse=True)
+            with open_output(self.output, force=may_write_over, protected=self.protected) as writer:
+                job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
+                job.with_input = self.with_input
+                if known is not None and known.outcomes:
+                    job.greeting = f"run {options.run_id} goes on: {counted(known.outcomes, 'finished call')} recorded"
+                try:
+                    with shown(self.progress) as job.subscriber:
+                        await job.run()
+                finally:
+                    if job.has_begun:
+                        self._tell(job, job.summary, options)
+        summary = job.summary
+        if summary.left_threads and options.owns_process:  # now: the end of the loop may wait for them as well
+            leave_without_threads(summary.exit_code)
+        return summary.exit_code
+
+    def _tell(self, job: MapJob, summary: Summary, options: RunOptions) -> None:
+        for line in describe(summary, job.writer.name, is_shown=job.subscriber is not None):
+            say(line)
+        if job.state.store is None:
+            return
+        is_piped = is_stream(self.source)
+        more = more_of(summary.budget_field)
+        words = without_options(options.command.words, more.split()) if is_piped else None
+        go_on = go_on_line(options.run_id, options.shown_store, words) + more
+        for line in next_steps(summary, go_on, options.run_id):
+            say(line)

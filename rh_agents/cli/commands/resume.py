@@ -1,0 +1,111 @@
+"""`rh-agents resume`: the recorded command again, in its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from rh_agents.cli.commands.common import RunName, StoreOfRuns, parameters_of, with_store
+from rh_agents.cli.errors import CommandError
+from rh_agents.cli.input.files import is_stream
+from rh_agents.cli.options import BudgetCalls, BudgetCost, BudgetTokens, budget_of, budget_options, without_options
+from rh_agents.cli.output.results import expect_output_name
+from rh_agents.cli.program import load_program
+from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, go_on_line
+from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import RunInfo
+
+__all__ = ["resume_command"]
+
+
+def resume_command(
+    ctx: typer.Context,
+    run: RunName,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="ADDRESS",
+            help="Make this call again, and all that depends on it: an address as shown by `show`, or @ and a key.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT.jsonl", help="For a map: another output file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
+    no_retry_failed: Annotated[
+        bool,
+        typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them."),
+    ] = False,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
+    info = with_store(store, lambda opened: existing_run(opened, run))
+    expect_output_name(output)
+    command = _with_secrets(ctx, info, _command_of(info))
+    if output is not None and command.kind != "map":
+        raise CommandError(f"-o is for the output of a map, and run {run!r} is a `{command.kind}`")
+    budget = budget_options(budget_of(budget_cost, budget_tokens, budget_calls))
+    words = without_options(command.words, budget)
+    for option, value in budget.items():
+        words[1:1] = [option, value]
+    if no_retry_failed and "--no-retry-failed" not in words:
+        words.insert(1, "--no-retry-failed")
+    if STANDARD_STREAM in words and (sys.stdin is None or sys.stdin.isatty()):
+        raise CommandError(
+            f"run {run!r} reads its items from standard input: give them again, as in `... | {go_on_line(run, store)}`"
+        )
+    source = str(parameters_of(ctx, command).get("source", "")) if command.kind == "map" else ""
+    if source not in ("", STANDARD_STREAM) and is_stream(source):
+        raise CommandError(
+            f"run {run!r} reads its items from {source}, which is another pipe each time: give them again, as in "
+            f"`{go_on_line(run, store, command.words)}`"
+        )
+    about = Invocation(
+        owns_process=Invocation.of(ctx).owns_process,
+        run_id=run,
+        store=absolute_url(store),
+        shown_store=store,
+        resume_from=address,
+        output=None if output is None else os.path.abspath(output),
+        force=force,
+    )
+    try:
+        os.chdir(command.folder)
+    except OSError as error:
+        raise CommandError(f"run {run!r} was started in {command.folder}: {error.strerror}") from error
+    root: Any = ctx.find_root().command
+    with root.make_context("rh-agents", words, obj=about) as inner:
+        root.invoke(inner)
+
+
+def _command_of(info: RunInfo) -> RunCommand:
+    command = RunCommand.of(info)
+    if command is None:
+        called = f"run({info.workflow}, ...)" if info.workflow else "ExecutionState(...)"
+        raise CommandError(
+            f"run {info.run_id!r} was started from Python code: start that again with the same store and "
+            f"run_id={info.run_id!r}, as in `{called}`"
+        )
+    return command
+
+
+def _with_secrets(ctx: typer.Context, info: RunInfo, command: RunCommand) -> RunCommand:
+    """The command with the secrets that were on its command line. Its program makes them known."""
+    with contextlib.suppress(StoreError):
+        return RunCommand.of(info, unknown_ok=False) or command
+    if os.path.isdir(command.folder):
+        with contextlib.chdir(command.folder):
+            load_program(command, parameters_of(ctx, command))
+    try:
+        return RunCommand.of(info, unknown_ok=False) or command
+    except StoreError as error:
+        raise CommandError(f"run {info.run_id!r}: {error}") from error

@@ -1,0 +1,129 @@
+"""`rh-agents run`: one flow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from rh_agents.cli.arguments import Callee, make_callee
+from rh_agents.cli.errors import CommandError, one_line
+from rh_agents.cli.flow_job import FlowJob, flow_call, input_of, read_value
+from rh_agents.cli.options import (
+    TARGET_HELP,
+    BudgetCalls,
+    BudgetCost,
+    BudgetTokens,
+    Grace,
+    KeepFailures,
+    ProgressMode,
+    RunId,
+    StoreUrl,
+    Tags,
+    budget_of,
+)
+from rh_agents.cli.output.progress import Progress, Shown, say, shown
+from rh_agents.cli.output.results import expect_standard_output
+from rh_agents.cli.process import leave_without_threads, run_to_the_end
+from rh_agents.cli.questions import PersonAtTheTerminal
+from rh_agents.cli.recorded_command import STANDARD_STREAM, RunCommand, command_line, derived_run_id, go_on_line, here
+from rh_agents.cli.run_options import RunOptions
+from rh_agents.cli.store_search import locate_run, search_folders
+from rh_agents.cli.stores import DEFAULT_STORE, made_store, store_option
+from rh_agents.cli.targets import file_of, load_actor, short_name
+from rh_agents.core.errors import RunMismatchError
+from rh_agents.core.execution import ExecutionState
+from rh_agents.decorators import agent
+
+__all__ = ["run_command"]
+
+
+def run_command(
+    ctx: typer.Context,
+    flow: Annotated[str, typer.Argument(metavar="MODULE:FLOW", help=TARGET_HELP, show_default=False)],
+    arguments: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="JSON|@FILE|-",
+            help="A JSON object gives arguments by name, another value the single argument.",
+        ),
+    ] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    run_id: RunId = None,
+    tags: Tags = None,
+    no_retry_failed: KeepFailures = False,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    budget_calls: BudgetCalls = None,
+    grace: Grace = 30.0,
+    progress: ProgressMode = Progress.AUTO,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of a failure.")] = False,
+) -> None:
+    """Run one flow and print its result as JSON.
+
+    Every call is recorded as it ends. Repeating the command resumes the run: finished calls are not made again, failed
+    ones are if the run had ended. Questions of the flow are asked on the terminal; without a terminal, the run waits
+    for `rh-agents answer`.
+
+    Exit codes: 0 ok; 1 failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
+    """
+    expect_standard_output()
+    callee = make_callee(load_actor(flow, agent), knows_all_names=True)
+    value = read_value(arguments)
+    text = json.dumps(value)
+    words = command_line(ctx, **({"arguments": text} if arguments == STANDARD_STREAM else {}))
+    command = RunCommand(words, here(), "run", f"{short_name(flow)}:{callee.name}")
+    name = derived_run_id(callee.name, "run", file_of(flow), json.dumps(value, sort_keys=True))
+    budget = budget_of(budget_cost, budget_tokens, budget_calls)
+    options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
+    options = asyncio.run(locate_run(options, search_folders(ctx, file_of(flow))))
+    with shown(progress) as subscriber:
+        job = _FlowStart(callee, value, grace, traceback)
+        code = run_to_the_end(job.run(options, subscriber))
+    raise typer.Exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _FlowStart:
+    """A job of `run` before its run is opened."""
+
+    callee: Callee
+    value: Any
+    grace: float
+    show_traceback: bool
+
+    async def run(self, options: RunOptions, subscriber: Shown | None) -> int:
+        """Do it. Returns what the process ends with."""
+        data = input_of(flow_call(self.callee, self.value, ExecutionState(history_limit=0)))
+        async with made_store(options.store) as store:
+            known = None if store is None else await store.find_run(options.run_id)
+            if known is not None:
+                options.command.check_same(known)
+            state = options.state(store, None if store is None else data, reuse=False)
+            if subscriber is not None:
+                state.event_bus.subscribe(subscriber)
+            if sys.stdin is not None and sys.stdin.isatty():
+                state.set_answerer(PersonAtTheTerminal(say, _nothing if subscriber is None else subscriber.pause))
+            job = FlowJob(self.callee.name, flow_call(self.callee, self.value, state), state, say)
+            job.grace, job.show_traceback = self.grace, self.show_traceback
+            if store is not None:
+                job.how_to_go_on = go_on_line(options.run_id, options.shown_store)
+                job.how_to_answer = f"rh-agents answer {options.run_id}{store_option(options.shown_store)}"
+            try:
+                code = await job.run()
+            except RunMismatchError as error:
+                reason = str(error).partition(": name another run")[0]
+                raise CommandError(f"{one_line(reason)}: name another one with --run-id") from error
+        if job.is_interrupted and options.owns_process:
+            leave_without_threads(code)
+        return code
+
+
+def _nothing() -> None:
+    """There are no bars."""

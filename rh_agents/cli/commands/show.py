@@ -1,0 +1,83 @@
+"""`rh-agents show`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
+from rh_agents.cli.output.page import Page, Part
+from rh_agents.cli.output.tree import RunTree, TreeView, record_of_node
+from rh_agents.cli.questions import question_lines
+from rh_agents.cli.run_status import status_text
+from rh_agents.cli.stores import DEFAULT_STORE, existing_run
+from rh_agents.core._replay.recorded import spender_of
+from rh_agents.core.ports import Store
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Spending
+from rh_agents.display.printer import EventPrinter
+from rh_agents.display.text import harmless
+
+__all__ = ["show_command"]
+
+
+def show_command(
+    run: RunName,
+    as_json: AsJson = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
+    depth: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only this many levels.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every call, however many there are.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing events as they happen.")] = False,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Show a run: its calls as a tree, with times, attempts, errors and results.
+
+    `@1a2b3c4d` is a call's key: it names the call where several have the same address, as in
+    `rh-agents resume RUN --from @1a2b3c4d`.
+    """
+
+    async def show(opened: Store) -> None:
+        info = await existing_run(opened, run)
+        tree, spent = RunTree(), Spending()
+        async for recorded in opened.events(run):
+            tree.add(recorded)
+            event = recorded.event
+            if event.execution_status is not ExecutionStatus.RECOVERED:
+                spent.add(spender_of(event.actor, event.name), event.usage)
+        spent.calls = info.outcomes
+        questions = await opened.questions(run)
+        roots = tree.roots(await _makers(opened, run) if tree.is_ambiguous else None)
+        if as_json:
+            used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
+            record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
+            record |= {"tree": [record_of_node(node) for node in roots]}
+            sys.stdout.write(json.dumps(record) + "\n")
+            return
+        page = Page()
+        show_head(page, info, len(questions))
+        if spent.usage:
+            page.line(Part(harmless(f"spent: {spent}"), "dim", is_elastic=True))
+        TreeView(page, info.owner is not None, depth, failed, everything).show(roots)
+        for line in question_lines(questions):
+            page.line(line)
+        if follow:
+            await _follow(opened, run, tree.last)
+
+    with_store(store, show)
+
+
+async def _makers(store: Store, run: str) -> dict[str, str]:
+    """Which call made which, by key, as far as they have outcomes."""
+    headers = [outcome.header async for outcome in store.unread_outcomes(run)]
+    return {header.key.hex(): header.parent.hex() for header in headers}
+
+
+async def _follow(store: Store, run: str, after: int) -> None:
+    printer = EventPrinter(file=sys.stdout)
+    async for recorded in store.events(run, after=after, follow=True):
+        printer(recorded.event)
+    info = await existing_run(store, run)
+    Page().line(f"{run}: {status_text(info, len(await store.questions(run)))}")
