@@ -89,6 +89,7 @@ class Call(Unstarted, Generic[T]):
                     result = await run_frame(frame)
         except StopRun as stop:
             parent.tell_stop(stop)
+            await parent.let_others_end()
             raise
         finally:
             current_frame.reset(token)

@@ -165,7 +165,8 @@ class ParallelExecutionManager:
         frame = current if current is not None and current.run is run else root_of(run)
         self._frame = frame
         self._loop = asyncio.get_running_loop()
-        frame.expect_no_stop(asyncio.current_task())
+        self._task = asyncio.current_task()
+        frame.expect_no_stop(self._task)
         self._cancellations = cancellations()
         if run.records:
             number = frame.count(b"group:" + self.name.encode("utf-8", "surrogatepass"))
@@ -239,9 +240,13 @@ class ParallelExecutionManager:
                 self._reason.add_unseen(error)
         except BaseException as raised:
             self._reason.add_unseen(raised)
+            if isinstance(raised, StopRun):
+                await self._frame.let_others_end()
             if lent is not None:
                 await lent.__aexit__(type(raised), raised, raised.__traceback__)
             raise
+        if isinstance(error, StopRun):
+            await self._frame.let_others_end()
         if lent is not None:
             await lent.__aexit__(kind, error, trace)
 
@@ -531,6 +536,7 @@ class ParallelExecutionManager:
         if isinstance(work, Call) and (self.limits or self._ledger is not None):
             frame.estimate = work.estimate
         frame.group_id = self.group_id
+        frame.caller = self._task
         frame.index = member.index
         frame.total = self._roster.total
         return frame

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, RetryPolicy, RunAwaiting, RunStopped, agent, parallel
+from rh_agents import (
+    Budget,
+    BudgetExceeded,
+    ExecutionState,
+    RetryPolicy,
+    RunAwaiting,
+    RunStopped,
+    agent,
+    current,
+    parallel,
+    tool,
+)
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import World
 
@@ -169,5 +180,111 @@ def test_a_block_that_a_task_group_has_ended_has_left_its_group() -> None:
         async with there.again(retry_failed=False):
             await work()
         assert there.begun == [], "nothing that had not begun begins"
+
+    run_virtually(main)
+
+
+# -- task groups cancel what is beside the one that stops --------------------------------------------------------------
+
+
+async def all_tasks(steps: list[Any]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for step in steps:
+            tasks.create_task(step)
+
+
+async def the_last_one_in_the_block(steps: list[Any]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for step in steps[:-1]:
+            tasks.create_task(step)
+        await asyncio.sleep(0.1)
+        await steps[-1]
+
+
+async def in_groups(steps: list[Any]) -> None:
+    async def in_a_group(step: Any) -> None:
+        async with parallel() as p:
+            p.add(step)
+            for result in await p.gather():
+                result.unwrap()
+
+    await all_tasks([in_a_group(step) for step in steps])
+
+
+@pytest.mark.parametrize("how", [all_tasks, the_last_one_in_the_block, in_groups])
+@pytest.mark.parametrize("why", ["interrupted", "a question", "the budget is spent"])
+def test_what_is_under_way_in_a_task_group_comes_to_its_end_when_a_task_of_it_is_stopped(how: Any, why: str) -> None:
+    there = World()
+    there.seconds = {"slow": 10.0, "late": 2.0}
+    fetch = there.make_fetch()
+
+    @agent
+    async def flow() -> None:
+        async def stops() -> None:
+            await fetch("late")
+            if why == "a question":
+                await current().run.ask("Go on?")
+            await fetch("next")
+
+        async def chain() -> None:
+            await fetch("slow")
+            await fetch("after")
+
+        await how([chain(), stops()])
+
+    async def main() -> None:
+        state = there.again(budget=Budget(calls=5 if how is in_groups else 3) if "budget" in why else None)
+        with pytest.raises({"a question": RunAwaiting, "interrupted": RunStopped}.get(why, BudgetExceeded)):
+            async with state:
+                if why == "interrupted":
+                    stop_after(1.0, state, grace=30.0)
+                await flow()
+        called = there.forget()
+        assert called == (["late", "slow", "after"] if why == "a question" else ["late", "slow"])
+        async with there.again() as state:
+            state.set_answerer(yes)
+            await flow()
+        assert not set(called) & set(there.forget())
+
+    async def yes(question: object) -> bool:
+        return True
+
+    run_virtually(main)
+
+
+def test_a_call_that_waits_for_the_one_that_was_stopped_holds_it_up_for_a_while_and_no_longer() -> None:
+    there = World()
+
+    @tool
+    async def waits_for(event: asyncio.Event) -> None:
+        await event.wait()
+
+    async def main() -> None:
+        event = asyncio.Event()
+
+        async def stops() -> None:
+            await asyncio.sleep(1.0)
+            await current().run.ask("Go on?")
+            event.set()
+
+        with pytest.raises(RunAwaiting):
+            async with there.again(), asyncio.TaskGroup() as tasks:
+                tasks.create_task(waits_for(event).with_options(key="it").outcome())
+                tasks.create_task(stops())
+        assert asyncio.get_running_loop().time() == 31.0
+
+    run_virtually(main)
+
+
+def test_a_stop_in_the_block_of_a_group_does_not_wait_for_what_has_not_begun_there() -> None:
+    there = World()
+
+    async def main() -> None:
+        with pytest.raises(RunAwaiting):
+            async with there.again() as state, parallel(max_workers=1) as p:
+                p.map(there.make_fetch(), range(10))
+                await asyncio.sleep(0.5)
+                await state.ask("Go on?")
+        assert there.forget() == [0]
 
     run_virtually(main)

@@ -30,48 +30,63 @@ any other function is asked before each call. What comes back is the reason; not
 
 _LONGEST_WAIT = 30.0
 """Seconds for calls that nobody waits for, where no grace is stated."""
+_NOBODY = object()
 
 
 class CallsUnderWay:
-    """How many calls of a run are being made, by whatever task."""
+    """Calls that are being made in a run, or from one place in it, by whichever tasks."""
+
+    __slots__ = ("_counts", "_watchers")
 
     def __init__(self) -> None:
-        self._count = 0
-        self._when_none: Callable[[], None] | None = None
+        self._counts: dict[object, int] = {}
+        self._watchers: set[Callable[[], None]] = set()
 
-    def began(self) -> None:
-        """One more."""
-        self._count += 1
+    def began(self, caller: object = None) -> None:
+        """This task makes one more."""
+        self._counts[caller] = self._counts.get(caller, 0) + 1
 
-    def ended(self) -> None:
-        """One less."""
-        self._count -= 1
-        if self._when_none is not None and not self._count:
-            self._when_none()
+    def ended(self, caller: object = None) -> None:
+        """It makes one less."""
+        left = self._counts[caller] - 1
+        if left:
+            self._counts[caller] = left
+        else:
+            del self._counts[caller]
+            for watcher in list(self._watchers):
+                watcher()
 
-    async def wait(self, interruption: Interruption) -> None:
-        """Wait until there is none, at most as long as the grace of the interruption lasts.
+    def has_any(self, *, but_of: object = _NOBODY) -> bool:
+        """Whether there is one that another task makes."""
+        return len(self._counts) > (but_of in self._counts)
+
+    async def wait(self, interruption: Interruption, *, but_of: object = _NOBODY) -> None:
+        """Wait until there is none of another task, at most as long as the grace of the interruption lasts.
 
         Groups wait for their members. But `asyncio.gather` raises what the first of its tasks raises, and forgets the
-        others, which have paid for what they are waiting for.
+        others, and `asyncio.TaskGroup` cancels them; and they have paid for what they are waiting for.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _LONGEST_WAIT
-        while self._count and not interruption.is_cut_off and loop.time() < deadline:
+
+        def is_over() -> bool:
+            return not self.has_any(but_of=but_of) or interruption.is_cut_off or loop.time() >= deadline
+
+        while not is_over():
             woken = loop.create_future()
 
             def wake(woken: asyncio.Future[None] = woken) -> None:
-                if not woken.done() and (not self._count or interruption.is_cut_off or loop.time() >= deadline):
+                if not woken.done() and is_over():
                     woken.set_result(None)
 
             timer = loop.call_at(deadline, wake)
-            self._when_none = wake
+            self._watchers.add(wake)
             interruption.watch(wake)
             try:
                 await woken
             finally:
                 timer.cancel()
-                self._when_none = None
+                self._watchers.discard(wake)
                 interruption.unwatch(wake)
             await asyncio.sleep(0)  # whoever waited for the last one may make another one, if it may
 

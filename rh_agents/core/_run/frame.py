@@ -9,12 +9,14 @@ way.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 
 from rh_agents.core._base.current import current_call
 from rh_agents.core._limits.admission import Passage
+from rh_agents.core._limits.interruption import CallsUnderWay
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._replay.keys import ROOT_KEY, child_key
@@ -78,6 +80,8 @@ class Frame(Numbering):
     ledgers: tuple[Ledger, ...] = ()
     own_calls: dict[str, OwnCalls] | None = None
     stop: StopRun | None = None
+    caller: Claimant | None = None
+    """The task whose block of a group it is a member of; else the one that executes it."""
     is_under_way: bool = False
     """Whether it is being executed. Code that it has left behind may go on in its context after that."""
 
@@ -200,6 +204,20 @@ class Frame(Numbering):
     def tell_stop(self, stop: StopRun) -> None:
         """The body of the call is told that it cannot go on. What it makes of that is no outcome."""
         self.stop = (self.stop or stop) | stop  # a new one: this one will lead to the frames that it has passed
+
+    @functools.cached_property
+    def calls(self) -> CallsUnderWay:
+        """Those that it makes, under way."""
+        return CallsUnderWay()
+
+    async def let_others_end(self) -> None:
+        """Wait for calls that other tasks of its body make, before a stop is raised in this one.
+
+        It is no reason to lose what they have paid for. But it would be: a TaskGroup cancels them.
+        """
+        task = asyncio.current_task()
+        if self.calls.has_any(but_of=task):
+            await self.calls.wait(self.run.interruption, but_of=task)
 
     def expect_no_stop(self, task: Claimant | None) -> None:
         """Raise `StopRun` if the task executes the call, and has been told that the call cannot go on."""

@@ -48,9 +48,11 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     """
     interruption, is_made = frame.run.interruption, not frame.is_recorded
     started = asyncio.get_running_loop().time()
+    caller = frame.caller or asyncio.current_task()
     if is_made:
         interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
         interruption.under_way.began()
+        frame.parent.calls.began(caller)
     frame.is_under_way = True
     current_frame.set(frame)
     frame.count_beginning()
@@ -76,6 +78,7 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
         frame.is_under_way = False
         if is_made:
             interruption.under_way.ended()
+            frame.parent.calls.ended(caller)
         if frame.reservation is not None:
             frame.settle()
         if frame.postponed is not None:
