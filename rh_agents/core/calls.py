@@ -14,7 +14,7 @@ from rh_agents.core._replay.address import child_address
 from rh_agents.core._replay.keys import Canonical, child_key, identity
 from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
 from rh_agents.core._run.frame import Frame, current_frame, root_of
-from rh_agents.core._run.identifying import Identities, identified_in_turn
+from rh_agents.core._run.identifying import Identities, beside, identified_in_turn
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import run_frame
 from rh_agents.core.actors import BaseActor
@@ -99,6 +99,26 @@ class Call(Unstarted, Generic[T]):
             return result.unwrap() if unwraps else result
         finally:
             del result, frame, parent  # an error in the result leads to this coroutine, and would be held by it
+
+    async def has_outcome(self) -> bool:
+        """Whether the journal says what becomes of it, if it is the next call that is made here. Nothing is made.
+
+        For code that has to decide anew what an earlier execution decided: what was recorded then is what it has to do.
+
+        Raises:
+            DefinitionError: its input is not data.
+        """
+        parent = self._parent()
+        await parent.run.open()
+        if not parent.run.recording.is_resumed:
+            return False
+        _ = self.actor.has_known_types
+        data = self.needed_input(self.key)
+        if data is not None and data.is_large:
+            found = await beside(functools.partial(self.identities_of_large, self.key, data))
+        else:
+            found = self.identities(self.key, b"" if data is None else data.whole())
+        return parent.has_outcome_of_next(found.same, found.former, self.actor.keys_since)
 
     def _numbered_now(self, parent: Frame, data: CanonicalInput | None) -> Frame:
         if not parent.run.records and self.actor.cache is None:

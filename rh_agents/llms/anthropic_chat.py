@@ -150,6 +150,11 @@ class AnthropicChat(ClientModel):
         length += self.thinking if isinstance(self.thinking, int) else 0
         return length if self.max_output is None else min(length, self.max_output)
 
+    @property
+    def reserved_output(self) -> int:
+        """Each request says it."""
+        return self.max_tokens or self.known_max_output
+
     def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse:
         """What a whole answer to a request says.
 

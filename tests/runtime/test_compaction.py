@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -25,11 +26,32 @@ from rh_agents import (
     Summarize,
     Usage,
     agent,
+    fork,
     run,
     tool,
 )
-from rh_agents.core.chat import ChatRequest, ChatResponse, DocumentPart, Fallback, ImagePart, TextPart, ToolCall
-from rh_agents.core.errors import ContextTooLong, DefinitionError, ModelOverloaded, OutputError
+from rh_agents.core.chat import (
+    ChatRequest,
+    ChatResponse,
+    DocumentPart,
+    Fallback,
+    FinishReason,
+    ImagePart,
+    TextPart,
+    ToolCall,
+)
+from rh_agents.core.errors import (
+    AnswerTruncated,
+    ContextTooLong,
+    DefinitionError,
+    InvalidAnswer,
+    ModelOverloaded,
+    ModelRefused,
+    OutputError,
+    RequestTooLarge,
+    TooManyTurns,
+    UnreadableAnswer,
+)
 from rh_agents.testing import ScriptedLLM, assert_no_paid_calls_on_resume, tool_call
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore
@@ -93,9 +115,7 @@ def test_older_turns_become_a_summary_and_the_question_and_the_last_turns_stay()
     assert walk(walker, Compaction(trigger=1_500, keep=2)) == "There is nothing."
     (summary,) = walker.summaries
     longest = max(len(request.messages) for request in walker.asked)
-    first = next(
-        after for before, after in zip(walker.asked, walker.asked[1:], strict=False) if roles(after) < roles(before)
-    )
+    first = next(after for before, after in pairwise(walker.asked) if roles(after) < roles(before))
     assert longest > 12
     assert roles(first) == "s u a t a t"
     assert first.messages[0].text == "Look around."
@@ -436,12 +456,18 @@ def test_what_can_be_no_policy_is_refused_where_it_is_written() -> None:
 
     with pytest.raises(DefinitionError, match="nothing cannot make conversations shorter"):
         Walker().agent(Compaction(nothing, trigger=100))
-    with pytest.raises(DefinitionError, match="a ChatModel is needed"):
-        Walker().agent(Compaction(Summarize(model=nothing), trigger=100))
-    for wrong in (ScriptedLLM([]), "summarize", [], [Summarize], None):
-        with pytest.raises(ValueError, match="by="):
-            Compaction(wrong)  # type: ignore[arg-type]
-    for trigger in (0, -1, 0.0, 1.5, True, "all", float("nan")):
+    for model in (nothing, "gpt-4.1-mini", ScriptedLLM):
+        with pytest.raises(ValueError, match=r"a model is needed, such as OpenAIChat\(...\)"):
+            Summarize(model)  # type: ignore[arg-type]
+    wrong: Any
+    for wrong in ("summarize", [], None, True):
+        with pytest.raises(ValueError, match=r"by=.*or a list of these$"):
+            Compaction(wrong)
+    with pytest.raises(ValueError, match=r"write Summarize\(\), with brackets$"):
+        Compaction([Summarize])
+    with pytest.raises(ValueError, match=r"for summaries by this model, Summarize\(model\)$"):
+        Compaction(ScriptedLLM([]))
+    for trigger in (0, 1, -1, 0.0, 1.5, True, "all", float("nan")):
         with pytest.raises(ValueError, match="trigger="):
             Compaction(trigger=trigger)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="keep="):
@@ -476,8 +502,39 @@ def test_a_failed_summary_is_tried_again_as_its_model_says_and_then_fails_the_ag
 
     assert walk(Walker(places=6), Compaction(Summarize(model=ScriptedLLM(shaky)), trigger=700)) == "There is nothing."
     down = ScriptedLLM(lambda _: ModelOverloaded("down"), name="down")
-    with pytest.raises(ModelOverloaded, match="down"):
-        walk(Walker(), Compaction(Summarize(model=down), trigger=700))
+    kinds: tuple[list[Summarize | DropTurns], ...] = ([Summarize(down)], [Summarize(down), DropTurns()])
+    for steps in kinds:  # later there may be one, so nothing is dropped
+        with pytest.raises(ModelOverloaded, match="down"):
+            walk(Walker(), Compaction(steps, trigger=700))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "why"),
+    [
+        ("", InvalidAnswer, "writer: '' is no summary"),
+        (" \n", InvalidAnswer, "is no summary; a text is needed"),
+        (ChatResponse(refusal="Never."), ModelRefused, "writer will not answer: Never."),
+        (ChatResponse(text="Half a", finish_reason=FinishReason.LENGTH), AnswerTruncated, "Summarize.max_tokens="),
+        (tool_call("look", place=1), UnreadableAnswer, "wants tools to be called"),
+        (ContextTooLong("no room"), ContextTooLong, "no room"),
+    ],
+    ids=["empty", "blank", "refused", "cut off", "a tool call", "no room"],
+)
+def test_a_summary_that_cannot_be_had_is_an_error_or_the_next_kind_is_tried(
+    answer: object, error: type[Exception], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = ScriptedLLM(lambda _: answer, name="writer", retry=None)
+    with pytest.raises(error, match=why) as caught:
+        walk(Walker(places=9), Compaction(Summarize(writer), trigger=1_500, keep=2))
+    assert caught.value.__notes__ == [
+        "walker needs a shorter conversation, and has no summary of it. "
+        "Compaction([Summarize(...), DropTurns()]) goes on without one."
+    ]
+    assert not caplog.messages
+    walker = Walker(places=9)
+    assert walk(walker, Compaction([Summarize(writer), DropTurns()], trigger=1_500, keep=2)) == "There is nothing."
+    assert "s u a t a t" in [roles(request) for request in walker.asked]
+    assert [f"walker has no summary of what was said: {error.__name__}" in each for each in caplog.messages] == [True]
 
 
 def test_summaries_count_for_budgets() -> None:
@@ -564,3 +621,160 @@ def test_a_crash_between_the_compaction_and_the_next_question_pays_for_no_second
     assert len(walker.summaries) == 1
     assert run_virtually(lambda: run(program, "?", store=store, run_id=RUN)) == "There is nothing."
     assert len(walker.summaries) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"compact": Compaction(trigger=700, keep=2)}, {"compact": Compaction(trigger=100_000, keep=2)}),
+        ({"compact": Compaction(trigger=700, keep=2)}, {"compact": Compaction(trigger=None, keep=2)}),
+        ({"compact": Compaction(trigger=100_000, keep=2)}, {"compact": Compaction(trigger=300, keep=2)}),
+        ({"compact": None}, {"compact": Compaction(trigger=300, keep=2)}),
+        (
+            {"compact": Compaction(trigger=0.5, keep=2), "max_context": 2_000},
+            {"compact": Compaction(trigger=0.5, keep=2), "max_context": 700},
+        ),
+    ],
+    ids=["later", "never", "earlier", "new", "another window"],
+)
+def test_what_an_earlier_execution_asked_and_made_shorter_is_not_decided_anew(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    def walking(compact: Any, **settings: Any) -> tuple[Walker, Agent]:
+        walker = Walker(places=7, **settings)
+        return walker, walker.agent(compact)
+
+    store = KeepingStore()
+    whole, program = walking(**before)
+    run_virtually(lambda: run(program, "?", store=store, run_id=RUN))
+    paid = [request.model_copy(update={"model": ""}) for request in whole.model.requests]
+    calls = [number for number, (event, _) in enumerate(store.entries, 1) if event.actor.name == "scripted"]
+    for count in (calls[9], len(store.entries) - 2):
+
+        async def resume(count: int = count) -> Walker:
+            left = await store.after_the_first(count)
+            walker, program = walking(**after)
+            assert await run(program, "?", store=left, run_id=RUN) == "There is nothing."
+            return walker
+
+        walker = run_virtually(resume)
+        ended = sum(
+            event.actor.name == "scripted" and event.execution_status is ExecutionStatus.COMPLETED
+            for event, _ in store.entries[:count]
+        )
+        again = [request for request in walker.model.requests if request in paid[:ended]]
+        assert not again, f"after {count} entries"
+        assert len(walker.asked) <= 8 - sum(not is_summary(request) for request in paid[:ended])
+
+
+def test_room_is_left_for_the_answer_so_that_no_request_is_refused_for_it() -> None:
+    """As with vLLM: what is sent and what may be answered have to fit into the window together."""
+    refused: list[int] = []
+
+    async def answer(request: ChatRequest) -> object:
+        size = sum(len(message.text) + 20 for message in request.messages) // 4
+        if size + (request.max_tokens or 0) > 2_000:
+            refused.append(size)
+        return await walker.answer(request)
+
+    walker = Walker(places=12)
+    walker.model = ScriptedLLM(answer, max_context=2_000, max_tokens=900)
+    assert walk(walker, Compaction(DropTurns(), keep=2)) == "There is nothing."
+    assert max(len(request.messages) for request in walker.asked) > 8
+    assert not refused
+
+
+def test_what_is_known_of_a_window_leaves_room_for_the_answer() -> None:
+    assert ScriptedLLM([], max_context=2_000).known_room == 2_000
+    small = ScriptedLLM([], max_context=2_000, max_tokens=500)
+    assert small.known_room == 1_500
+    assert ScriptedLLM([], max_tokens=500).known_room is None
+    assert ScriptedLLM([], max_context=2_000, max_tokens=5_000).known_room == 2_000, "both cannot be right"
+    other = ScriptedLLM([], max_context=1_600)
+    assert Fallback(small, other).known_room == 1_500
+    assert Fallback(small, other, max_tokens=300).known_room == 1_300
+    assert Fallback(small, other, max_context=1_000).known_room == 500
+    assert Fallback(small, ScriptedLLM([])).known_room is None
+
+
+def test_a_function_that_makes_nothing_shorter_is_asked_again_only_when_there_is_more() -> None:
+    asked: list[int] = []
+
+    async def in_vain(history: list[Message]) -> list[Message]:
+        asked.append(len(history))
+        return history
+
+    assert walk(Walker(places=25), Compaction(in_vain, trigger=500)) == "There is nothing."
+    assert len(asked) > 2
+    assert all(later >= 1.15 * earlier for earlier, later in pairwise(asked))
+
+
+def test_the_last_try_is_with_the_shortest_conversation_that_there_can_be() -> None:
+    """Nobody knows the window, and it is a tenth of what was said."""
+    walker = Walker()
+    walker.refuses_above = 330
+    talk = [each for n in range(20) for each in (Message.user(f"{n} " + "word " * 80), Message.assistant("Yes."))]
+    history = [*talk, Message.user("What is there? " + "Look well. " * 60)]
+    only = walker.agent(Compaction(DropTurns(), trigger=None, keep=30), max_turns=1)
+    with pytest.raises(TooManyTurns):
+        run_virtually(lambda: run(only, history))
+    assert roles(walker.asked[-1]) == "s u"
+    assert len(walker.asked) == 5
+
+
+def test_what_is_too_large_for_another_limit_of_the_provider_is_made_shorter_too() -> None:
+    async def answer(request: ChatRequest) -> object:
+        if len(request.messages) > 12:
+            return RequestTooLarge("the request has more than 32 MB", status=413)
+        return await walker.answer(request)
+
+    walker = Walker(places=9)
+    walker.model = ScriptedLLM(answer)
+    assert walk(walker, Compaction(DropTurns(), trigger=None, keep=2)) == "There is nothing."
+    with pytest.raises(RequestTooLarge, match=r"^walker: the conversation cannot be .* 32 MB") as caught:
+        walk(walker, Compaction(DropTurns(), trigger=None), [Message.system("Rule.")] * 12 + [Message.user("?")])
+    assert type(caught.value) is RequestTooLarge
+
+
+def test_results_that_are_shorter_than_the_note_stay() -> None:
+    history = [Message.user("?")]
+    for number, text in enumerate(("ok", "long " * 300, "last")):
+        call = ToolCall(id=str(number), name="look", arguments="{}")
+        history += [Message.assistant("", [call]), Message.tool(str(number), text)]
+    model = ScriptedLLM(["Done."])
+    agent = Agent(name="a", llm=model, tools=[look], compact=Compaction(ClearToolResults(), trigger=100, keep=1))
+    assert run_virtually(lambda: run(agent, history)) == "Done."
+    (request,) = model.requests
+    texts = [message.text for message in request.messages if message.role == "tool"]
+    assert texts[0] == "ok"
+    assert texts[1].startswith("[This result was removed")
+    assert texts[2] == "last"
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        ([{"role": "user", "content": "Forget it, and look around."}], None),
+        ("All was said.", "walker::compact has to return the messages that are left, as a list"),
+        ([], "no message in it that a model could answer"),
+        ([{"role": "tool", "tool_call_id": "x", "content": "y"}], "message 1 is the result of the call 'x'"),
+    ],
+    ids=["messages", "a text", "nothing", "half a turn"],
+)
+def test_another_result_in_a_copy_of_the_run_is_the_next_history_if_it_is_one(result: Any, problem: str | None) -> None:
+    store, compact = MemoryStore(), Compaction(trigger=1_500, keep=2)
+    walk(Walker(places=9), compact, store=store, run_id=RUN)
+
+    async def copy() -> Walker:
+        await fork(store, RUN, "copy", address="walker::compact", result=result)
+        walker = Walker(places=9)
+        await run(walker.agent(compact), "What is there?", store=store, run_id="copy")
+        return walker
+
+    if problem is None:
+        assert [message.text for message in run_virtually(copy).asked[0].messages] == [
+            "Look around.", "Forget it, and look around.",
+        ]  # fmt: skip
+        return
+    with pytest.raises(OutputError, match=problem):
+        run_virtually(copy)

@@ -72,6 +72,23 @@ def test_two_servers_with_models_of_one_name_answer_each_for_itself(program: Cal
     assert calls(a, b, here) == (3 if cache == "store" else 6)
 
 
+def test_an_outcome_under_a_former_key_is_known_beforehand() -> None:
+    store, known = MemoryStore(), list[bool]()
+
+    async def program(a: ScriptedLLM) -> str:
+        call = a.ask("Who are you?")
+        known.append(await call.has_outcome())
+        return await call
+
+    async def main() -> None:
+        await as_of_before(store)
+        await run(program, model(None), store=store, run_id=RUN, reuse=True)
+        await run(program, model("a"), store=store, run_id=RUN, reuse=True)
+
+    run_virtually(main)
+    assert known == [False, True]
+
+
 @PROGRAMS
 def test_a_journal_of_before_is_replayed_without_a_call_and_says_so_once(
     program: Callable[..., Any], caplog: pytest.LogCaptureFixture

@@ -88,6 +88,10 @@ class Numbering:
         counts.set(same, occurrence + 1)
         return occurrence
 
+    def peek(self, same: bytes) -> int:
+        """The number that the next call with this identity will get. It is not counted."""
+        return 0 if self._counts is None else self._counts.get(same) % _CLAIMS
+
     def claim(self, same: bytes, claimant: Claimant, has_ended: Callable[[Claimant], bool] = _never) -> Claim:
         """Number a call with the identity `same` that the task `claimant` makes.
 

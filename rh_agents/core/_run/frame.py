@@ -279,6 +279,15 @@ class Frame(Numbering):
             return child_key(self.base, "", same, self.count(same))
         return child_key(self.base, group, same, self.count(child_key(self.base, group, same, 0)))
 
+    def has_outcome_of_next(self, same: bytes, former: Sequence[bytes], since: int) -> bool:
+        """Whether the journal says what becomes of the next call with this identity, so that it would not be made."""
+        recording = self.run.recording
+        if not recording.is_resumed:
+            return False
+        identities = (same,) if recording.keys_generation >= since else (same, *former)
+        places = (child_key(self.base, "", each, self.peek(each)) for each in identities)
+        return any(recording.has_outcome(self.resolve(place)[0]) for place in places)
+
     def count_beginning(self) -> None:
         """It begins, as those who watch for a blocked event loop want to know."""
         begun = self.run.begun

@@ -3,19 +3,22 @@
 It is a call of its own, `compact`, under the call of the agent. Its input is the conversation and the policy, its
 result the conversation with which the agent goes on; a summary is asked for by a call of the model within it. So a run
 that is started again gets both from its journal, and a crash between them and the next question pays for nothing twice.
-What decides *when* is made of recorded answers alone: the tokens that the last one was sent, and an estimate of what
-was added since.
+
+*When* it is made shorter follows from estimates, windows in a table that changes with releases, and settings that the
+user may change. None of them may decide anew what was decided and paid for. So in a run that is started again, the
+journal is asked first: a question whose outcome is recorded is asked as it is, a conversation of which a shorter form
+is recorded gets that one, and only what comes after them is decided now.
 
 An estimate never refuses a conversation: only the provider does, or a window that the user has stated (`max_context`).
-Then a shorter one is tried, and where nobody knows the window, shorter ones still, until nothing more can go; that is
-an error that says what is left.
+Then a shorter one is tried, and in the end the shortest that there can be; if that is refused too, it is an error that
+says what is left.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rh_agents.core.actors import BaseActor
@@ -25,19 +28,55 @@ from rh_agents.core.chat._summaries import summary_of
 from rh_agents.core.chat._turns import Split, Turn, cleared, joined, problem_of, split, transcript
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse, Message, messages_of
 from rh_agents.core.chat.model import ChatModel, ModelCall
-from rh_agents.core.errors import ContextTooLong, DefinitionError, InputError, OutputError
+from rh_agents.core.errors import (
+    AnswerTruncated,
+    ContextTooLong,
+    DefinitionError,
+    InputError,
+    InvalidAnswer,
+    ModelError,
+    ModelRefused,
+    OutputError,
+    RequestTooLarge,
+    UnreadableAnswer,
+)
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Step, Summarize
+from rh_agents.core.redaction import logger
 
 __all__ = ["Compactor", "check_policy"]
+
+_log = logger("rh_agents.models")
 
 Question = Callable[[Sequence[Message]], ModelCall[ChatResponse]]
 
 _ENOUGH = 0.75
 """The share of the tokens that made a conversation too long with which it is short enough, and stays so for a while."""
 _ROUNDS = 4
-"""How often a conversation is made shorter for one question because the provider refuses it: each time by a quarter."""
+"""How often a conversation is made shorter for one question because the provider refuses it: each time by a quarter,
+and the last time as far as possible."""
 _WORTH_IT = 0.2
-"""The least share of a conversation that has to be able to go before it is made shorter without need."""
+"""The least share of a conversation that has to be able to go before it is made shorter without need, and by which it
+has to have grown since that was done last."""
+_NO_SUMMARY = (ModelRefused, AnswerTruncated, InvalidAnswer, UnreadableAnswer, RequestTooLarge)
+"""Why there is no summary, and will be none. After other failures the run can be started again, and nothing is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """How short a conversation is to be.
+
+    Attributes:
+        limit: the tokens above which it is too long.
+        enough: those with which it is short enough; 0 for as few as possible.
+    """
+
+    limit: int
+    enough: int
+
+    @classmethod
+    def below(cls, limit: float) -> _Goal:
+        """So short that it stays below the limit for a while."""
+        return cls(int(limit), int(limit * _ENOUGH))
 
 
 class Compactor:
@@ -49,56 +88,77 @@ class Compactor:
         self._policy = policy
         self._limit = _limit(policy, model)
         self._measure = Measure()
+        self._shortened = 0
+        """The tokens that it had when it was made shorter last."""
+        self._follows = True
+        """Whether the journal may know how the conversation goes on."""
 
     async def ask(self, history: Sequence[Message], question: Question) -> tuple[ChatResponse, Sequence[Message]]:
         """Ask with a conversation that is short enough; returns the answer, and that conversation.
 
         Raises:
-            ContextTooLong: it cannot be made so.
+            ContextTooLong: it cannot be made so; RequestTooLarge: nor for another limit of the provider.
             OutputError: a function of the user's made no conversation of it.
-            ModelError: the model gave no answer; by kind.
+            ModelError: the model gave no answer, or no summary; by kind.
         """
-        request = _request(question, history)
-        size = self._size_of(request, history)
-        if self._limit is not None and size(history) > self._limit and self._is_worth_it(history, size):
-            history = await self._shorter(history, size, self._limit)
+        size = Size(self._measure, _request(question, history), history)
+        asked = await self._in_time(tuple(history), question, size)
         left = _ROUNDS
         while True:
+            call = question(asked)
             try:
-                self._expect_room(size(history))
-                response = await question(history)
-            except ContextTooLong as error:
-                history = await self._after_refusal(history, size, error, left)
+                await self._expect_room(call, size(asked))
+                response = await call
+            except RequestTooLarge as error:
+                asked = await self._after_refusal(asked, size, error, left)
                 left -= 1
             else:
-                self._measure.learn(_request(question, history), response.usage)
-                return response, history
+                self._measure.learn(call.request, response.usage)
+                return response, asked
 
-    def _expect_room(self, tokens: int) -> None:
+    async def _in_time(self, history: Turn, question: Question, size: Size) -> Turn:
+        """The conversation as the journal knows that it was asked with, or else one that is short enough."""
+        if self._follows:
+            if await _is_recorded(question(history)):
+                return history
+            recorded = self._compaction(history, size, _Goal.below(size(history)))
+            if await recorded.has_outcome():
+                return await self._result_of(recorded, history, size)
+            recorded.discard()
+            self._follows = False
+        if self._limit is None or size(history) <= self._limit or not self._is_worth_it(history, size):
+            return history
+        return await self._shorter(history, size, _Goal.below(self._limit))
+
+    async def _expect_room(self, call: ModelCall[ChatResponse], tokens: int) -> None:
         """Refuse in place of a server what the user has said that it does not take: some cut it without a word.
 
         Raises:
             ContextTooLong: it is too long.
         """
         most = self._model.max_context
-        if most is not None and self._measure.is_told and tokens > most:
-            raise ContextTooLong(f"{self._model.name} takes {most:,} tokens")
+        if most is None or not self._measure.is_told or tokens <= most or await call.has_outcome():
+            return
+        call.discard()
+        raise ContextTooLong(f"{self._model.name} takes {most:,} tokens")
 
-    async def _after_refusal(
-        self, history: Sequence[Message], size: Size, error: ContextTooLong, left: int
-    ) -> Sequence[Message]:
+    async def _after_refusal(self, history: Turn, size: Size, error: RequestTooLarge, left: int) -> Turn:
         """Whatever it was estimated at, it is too long."""
-        most = int(min(self._limit or math.inf, self._model.known_context or math.inf, size(history)))
-        can_go = left > 0 and self._can_go(history, size, most) > 0
-        shorter = await self._shorter(history, size, most) if can_go else history
+        goal = _Goal.below(min(self._limit or math.inf, self._model.known_room or math.inf, size(history)))
+        if left == 1:
+            goal = _Goal(goal.limit, 0)
+        can_go = left > 0 and self._can_go(history, size, goal) > 0
+        shorter = await self._shorter(history, size, goal) if can_go else history
         if size(shorter) >= size(history):
-            message = f"{self._stays(history, size)}: {error}"
-            raise ContextTooLong(  # what was used is counted already
-                message, status=error.status, code=error.code, request_id=error.request_id
+            raise type(error)(  # what was used is counted already
+                f"{self._stays(history, size)}: {error}",
+                status=error.status,
+                code=error.code,
+                request_id=error.request_id,
             ) from error
         return shorter
 
-    def _stays(self, history: Sequence[Message], size: Size) -> str:
+    def _stays(self, history: Turn, size: Size) -> str:
         return (
             f"{self._name}: the conversation cannot be made short enough; what is left of it has about "
             f"{size(history):,} tokens, with instructions, tools, the last question and the last turn (shorten these, "
@@ -107,45 +167,82 @@ class Compactor:
 
     # -- how much of it can go ----------------------------------------------------------------------------------------
 
-    def _size_of(self, request: ChatRequest, history: Sequence[Message]) -> Size:
-        return Size(self._measure, request, history)
+    def _split(self, history: Turn, size: Size, goal: _Goal) -> Split:
+        return split(history, self._policy.keep, lambda staying: size(staying) <= goal.enough)
 
-    def _split(self, history: Sequence[Message], size: Size, limit: int) -> Split:
-        return split(history, self._policy.keep, lambda staying: size(staying) <= limit * _ENOUGH)
-
-    def _is_worth_it(self, history: Sequence[Message], size: Size) -> bool:
+    def _is_worth_it(self, history: Turn, size: Size) -> bool:
         assert self._limit is not None
-        return self._can_go(history, size, self._limit) >= _WORTH_IT * size(history)
+        tokens = size(history)
+        if tokens < (1 + _WORTH_IT) * self._shortened:
+            return False
+        return self._can_go(history, size, _Goal.below(self._limit)) >= _WORTH_IT * tokens
 
-    def _can_go(self, history: Sequence[Message], size: Size, limit: int) -> int:
+    def _can_go(self, history: Turn, size: Size, goal: _Goal) -> int:
         """How many tokens the policy can do away with at most. Of functions nobody knows, so they are asked."""
-        parts = self._split(history, size, limit)
+        parts = self._split(history, size, goal)
         return max(_goes(step, parts, history, size) for step in self._policy.steps)
 
     # -- making it shorter --------------------------------------------------------------------------------------------
 
-    async def _shorter(self, history: Sequence[Message], size: Size, limit: int) -> Turn:
+    async def _shorter(self, history: Turn, size: Size, goal: _Goal) -> Turn:
+        return await self._result_of(self._compaction(history, size, goal), history, size)
+
+    def _compaction(self, history: Turn, size: Size, goal: _Goal) -> FunctionCall[Turn]:
         """The call that does it; what it returns is recorded."""
 
         async def compact(history: list[Message], policy: dict[str, Any]) -> tuple[Message, ...]:
-            found: Turn = tuple(history)
-            for step in self._policy.steps:
-                found = await self._apply(step, found, size, limit)
-                if size(found) <= limit * _ENOUGH:
-                    break
-            return found
+            return await self._by_all_steps(tuple(history), size, goal)
 
         actor = BaseActor(name="compact", description="Makes the conversation shorter.", handler=compact)
-        return await FunctionCall[Turn](actor, (list(history), self._described()), {})
+        return FunctionCall(actor, (list(history), self._described()), {})
+
+    async def _result_of(self, call: FunctionCall[Turn], history: Turn, size: Size) -> Turn:
+        """What it returns, or what somebody has put in the place of that in a copy of the run.
+
+        Raises:
+            OutputError: that is no conversation.
+        """
+        shorter = _conversation(await call, history, f"{self._name}::{call.actor.name}")
+        self._shortened = size(shorter)
+        return shorter
+
+    async def _by_all_steps(self, history: Turn, size: Size, goal: _Goal) -> Turn:
+        """One after the other, as far as needed. A summary that cannot be had is one that was not enough."""
+        found = history
+        failure: ModelError | None = None
+        for step in self._policy.steps:
+            try:
+                found = await self._apply(step, found, size, goal)
+            except _NO_SUMMARY as error:
+                if not isinstance(step, Summarize):
+                    raise
+                failure = failure or error
+                continue
+            if size(found) <= goal.enough:
+                break
+        if failure is not None:
+            self._go_on_without(failure, found == history)
+        return found
+
+    def _go_on_without(self, failure: ModelError, is_all: bool) -> None:
+        """Without the summary that failed, if anything else has made the conversation shorter."""
+        if not is_all:
+            _log.warning("%s has no summary of what was said: %s: %s", self._name, type(failure).__name__, failure)
+            return
+        failure.add_note(
+            f"{self._name} needs a shorter conversation, and has no summary of it. "
+            "Compaction([Summarize(...), DropTurns()]) goes on without one."
+        )
+        raise failure
 
     def _described(self) -> dict[str, Any]:
         """What of the policy decides the result; what has its default is left out, so that there can be more later."""
         return {"keep": self._policy.keep, "by": [_described(step, self._model) for step in self._policy.steps]}
 
-    async def _apply(self, step: Step, history: Turn, size: Size, limit: int) -> Turn:
+    async def _apply(self, step: Step, history: Turn, size: Size, goal: _Goal) -> Turn:
         if not isinstance(step, Summarize | ClearToolResults | DropTurns):
             return await _made_by(step, history)
-        parts = self._split(history, size, limit)
+        parts = self._split(history, size, goal)
         if not parts.older:
             return history
         if isinstance(step, ClearToolResults):
@@ -154,7 +251,7 @@ class Compactor:
             return joined(parts, None)
         model = self._model if step.model is None else step.model
         assert isinstance(model, ChatModel)
-        room = limit if model.known_context is None else int(_ENOUGH * model.known_context)
+        room = goal.limit if model.known_context is None else int(_ENOUGH * model.known_context)
         summary = await summary_of(model, step, transcript(parts, step.attachments), room, size)
         shorter = joined(parts, summary)
         return shorter if size(shorter) < size(history) else history
@@ -164,8 +261,8 @@ def check_policy(name: str, policy: Compaction, model: ChatModel) -> None:
     """Refuse what could only fail later.
 
     Raises:
-        DefinitionError: nobody knows the window of which `trigger` is a share; `model=` of a summary is none; or a
-            function does not take one conversation.
+        DefinitionError: nobody knows the window of which `trigger` is a share, or a function does not take one
+            conversation.
     """
     if isinstance(policy.trigger, float) and model.known_context is None:
         raise DefinitionError(
@@ -173,21 +270,18 @@ def check_policy(name: str, policy: Compaction, model: ChatModel) -> None:
             f"state max_context= of the model, or a number of tokens, such as compact=Compaction(trigger=50_000)"
         )
     for step in policy.steps:
-        if isinstance(step, Summarize):
-            if step.model is not None and not isinstance(step.model, ChatModel):
-                raise DefinitionError(f"{name}: Summarize(model={step.model!r}): a ChatModel is needed")
-        elif not isinstance(step, ClearToolResults | DropTurns):
+        if not isinstance(step, Summarize | ClearToolResults | DropTurns):
             _call_of(step, ()).discard()
 
 
 def _limit(policy: Compaction, model: ChatModel) -> int | None:
     """The tokens above which a conversation is made shorter; None for never by itself."""
     if isinstance(policy.trigger, float):
-        return int(policy.trigger * (model.known_context or 0))
+        return min(int(policy.trigger * (model.known_context or 0)), model.known_room or 0)
     return policy.trigger
 
 
-def _goes(step: Step, parts: Split, history: Sequence[Message], size: Size) -> int:
+def _goes(step: Step, parts: Split, history: Turn, size: Size) -> int:
     """How many tokens a step can do away with at most."""
     if isinstance(step, ClearToolResults):
         return size(history) - size(cleared(parts, step.exclude, step.placeholder)) if parts.older else 0
@@ -213,6 +307,12 @@ def _request(question: Question, history: Sequence[Message]) -> ChatRequest:
     call = question(history)
     call.discard()
     return call.request
+
+
+async def _is_recorded(call: Call[Any]) -> bool:
+    found = await call.has_outcome()
+    call.discard()
+    return found
 
 
 # -- functions of the user's ------------------------------------------------------------------------------------------
@@ -252,7 +352,15 @@ async def _made_by(given: Any, history: Turn) -> Turn:
     """
     call = _call_of(given, history)
     made = (await call.outcome()).unwrap()
-    name = call.actor.name
+    return _conversation(made, history, call.actor.name)
+
+
+def _conversation(made: Any, history: Turn, name: str) -> Turn:
+    """What was made of a conversation, if a model takes that.
+
+    Raises:
+        OutputError: it does not.
+    """
     if not isinstance(made, list | tuple):
         raise OutputError(f"{name} has to return the messages that are left, as a list; it returned {made!r:.100}")
     try:

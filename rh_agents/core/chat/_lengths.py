@@ -1,32 +1,61 @@
 """How long the conversation of an agent is, in tokens.
 
-Nobody knows that but the provider, who says so with each answer. What is added after it is estimated with the
-proportion between told and estimated tokens of that answer; before there is one, with a token for every four bytes.
+Nobody knows that but the provider, who says so with each answer. What was added since, or would go, is estimated. Text
+and media (images and documents) are estimated apart: a text has a token for every two to six bytes, while the size of a
+file says next to nothing. How far an estimate is off is learned for each of them from what an answer was sent more than
+the one before it. So one large document does not spoil what is known of the text around it.
+
+These estimates are likely ones. Those of `_estimates`, for budgets and rate limits, err upwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from rh_agents.core.chat._estimates import input_tokens, tokens_in_message
-from rh_agents.core.chat.messages import ChatRequest, Message
+from rh_agents.core.chat._estimates import input_tokens, tokens_in, tokens_in_message
+from rh_agents.core.chat.messages import ChatRequest, DocumentPart, ImagePart, Message, TextPart
 from rh_agents.core.usage import Usage
 
 __all__ = ["Measure", "Size"]
 
-_BEFORE_ANY_ANSWER = 0.5
-"""Tokens for each that is estimated at most, which is one for every two bytes."""
-_PROPORTIONS = (0.25, 1.5)
-"""What is believed of the proportion between told and estimated tokens; a document may be far from it."""
+_TEXT = 0.5
+"""Tokens of text, before any answer, for each that it has at most: that is one for every four bytes."""
+_MEDIA = 1.0
+_TEXT_RATES = (0.25, 2.0)
+"""What is believed of a learned rate: one token for every eight bytes, or for every byte."""
+_MEDIA_RATES = (0.05, 20.0)
+_ENOUGH_TO_LEARN = 200
+"""Estimated tokens that have to be new before anything is learned from them."""
+
+_IMAGE = 1_000
+_DOCUMENT = 10_000
+"""Of a document that is not sent with the message."""
+_CHARACTERS_OF_A_FILE = 20
+"""Of the base64 form of a file, for each token: a page of a PDF file has 30 to 100 KB, and costs 1,500 to 3,000 tokens
+(https://platform.claude.com/docs/en/build-with-claude/pdf-support)."""
+_LEAST_OF_A_FILE = 1_000
+
+
+class Parts(NamedTuple):
+    """Tokens of a conversation by what they are: of text at most, of media probably."""
+
+    text: int
+    media: int
+
+    def minus(self, other: Parts) -> Parts:
+        """What is in one and not in the other."""
+        return Parts(self.text - other.text, self.media - other.media)
 
 
 class Measure:
     """How many tokens a request has, by what was told of the last one, and by estimates."""
 
     def __init__(self) -> None:
-        self._sent = 0
+        self._sent = Parts(0, 0)
         self._told = 0
-        self.proportion = _BEFORE_ANY_ANSWER
+        self._text_rate = _TEXT
+        self._media_rate = _MEDIA
 
     @property
     def is_told(self) -> bool:
@@ -35,16 +64,32 @@ class Measure:
 
     def learn(self, request: ChatRequest, usage: Usage) -> None:
         """What an answer says about its request."""
-        if usage.input_tokens and not usage.estimates:
-            self._told, self._sent = usage.input_tokens, input_tokens(request)
-            low, high = _PROPORTIONS
-            self.proportion = min(high, max(low, self._told / self._sent))
+        if not usage.input_tokens or usage.estimates:
+            return
+        sent = _parts_of_request(request)
+        self._adjust(sent.minus(self._sent), usage.input_tokens - self._told)
+        self._told, self._sent = usage.input_tokens, sent
 
-    def tokens(self, estimated: int) -> int:
-        """Those of a request that is estimated at so many at most."""
-        if estimated < self._sent:  # something has gone, and nobody knows how much of what was told
-            return round(min(self._told, self.proportion * estimated))
-        return round(self._told + self.proportion * (estimated - self._sent))
+    def _adjust(self, new: Parts, told: int) -> None:
+        """What so many tokens say about that. Nothing where some of the conversation went meanwhile."""
+        if min(new) < 0 or sum(new) < _ENOUGH_TO_LEARN:
+            return
+        text, media = self._text_rate * new.text, self._media_rate * new.media
+        if text >= media:
+            self._text_rate = _within(_TEXT_RATES, (told - media) / new.text)
+        else:
+            self._media_rate = _within(_MEDIA_RATES, (told - text) / new.media)
+
+    def tokens(self, parts: Parts) -> int:
+        """Those of a request with these parts."""
+        known = self._told + self.probable(parts.minus(self._sent))
+        return max(
+            known, round(_TEXT_RATES[0] * parts.text)
+        )  # never as few as nothing, whatever is thought to have gone
+
+    def probable(self, parts: Parts) -> int:
+        """How many tokens parts have, by estimates alone."""
+        return round(self._text_rate * parts.text + self._media_rate * parts.media)
 
 
 class Size:
@@ -52,12 +97,57 @@ class Size:
 
     def __init__(self, measure: Measure, request: ChatRequest, history: Sequence[Message]) -> None:
         self._measure = measure
-        self._around = input_tokens(request) - sum(map(tokens_in_message, history))
-        """Those of instructions, tools and the schema of the answer, as estimated."""
+        self._around = _parts_of_request(request).minus(_parts_of(history))
+        """Those of instructions, tools and the schema of the answer."""
 
     def __call__(self, history: Sequence[Message]) -> int:
-        return self._measure.tokens(self._around + sum(map(tokens_in_message, history)))
+        found = _parts_of(history)
+        return self._measure.tokens(Parts(self._around.text + found.text, self._around.media + found.media))
 
-    def share(self, estimated: int) -> int:
-        """Tokens of a part that is estimated at so many at most."""
-        return round(self._measure.proportion * estimated)
+    def share(self, piece: str | ImagePart | DocumentPart) -> int:
+        """Tokens of a part of it."""
+        text = Parts(tokens_in(piece), 0) if isinstance(piece, str) else Parts(0, _tokens_of(piece))
+        return self._measure.probable(text)
+
+
+def _within(bounds: tuple[float, float], rate: float) -> float:
+    low, high = bounds
+    return min(high, max(low, rate))
+
+
+def _parts_of_request(request: ChatRequest) -> Parts:
+    media = _media_in(request.messages)
+    return Parts(input_tokens(request.model_copy(update={"messages": _texts(request.messages)})), media)
+
+
+def _parts_of(messages: Sequence[Message]) -> Parts:
+    return Parts(sum(map(tokens_in_message, _texts(messages))), _media_in(messages))
+
+
+def _texts(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages without their media."""
+    return tuple(message if isinstance(message.content, str) else _text_of(message) for message in messages)
+
+
+def _text_of(message: Message) -> Message:
+    parts = tuple(part for part in message.content if isinstance(part, TextPart))
+    return message.model_copy(update={"content": parts})
+
+
+def _media_in(messages: Iterable[Message]) -> int:
+    return sum(
+        _tokens_of(part)
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+        if not isinstance(part, TextPart)
+    )
+
+
+def _tokens_of(part: ImagePart | DocumentPart) -> int:
+    if isinstance(part, ImagePart):
+        return _IMAGE
+    if not part.url.startswith("data:"):
+        return _DOCUMENT
+    characters = 4 if (part.media_type or "").startswith("text/") else _CHARACTERS_OF_A_FILE
+    return max(_LEAST_OF_A_FILE, len(part.url) // characters)

@@ -6,12 +6,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from rh_agents.core.chat._estimates import tokens_in, tokens_in_part
 from rh_agents.core.chat._lengths import Size
 from rh_agents.core.chat._turns import Piece
 from rh_agents.core.chat.messages import Message, TextPart
 from rh_agents.core.chat.model import ChatModel
-from rh_agents.core.errors import ContextTooLong
+from rh_agents.core.errors import AnswerTruncated, InvalidAnswer, RequestTooLarge
 from rh_agents.core.policies.compaction import Summarize
 
 __all__ = ["summary_of"]
@@ -26,20 +25,36 @@ async def summary_of(model: ChatModel, step: Summarize, pieces: Sequence[Piece],
     """What a model says in short about all that, in pieces of at most `room` tokens.
 
     Raises:
-        ContextTooLong: even a small piece is too long for it.
+        RequestTooLarge: even a small piece is too long for it.
+        AnswerTruncated: the summary is.
+        InvalidAnswer: there is nothing in it. Then what it stands for would be lost without a word.
+        ModelError: by kind.
     """
     left, summary = deque(pieces), ""
-    settings: dict[str, Any] = {} if step.max_tokens is None else {"max_tokens": step.max_tokens}
     while left:
         taken = _take(left, room, size)
         said = [f"{_SO_FAR}{summary}{_NEXT}", *taken] if summary else taken
         try:
-            summary = await model.ask(_as_message(said), system=step.instructions, **settings)
-        except ContextTooLong:
+            summary = await _asked(model, step, said)
+        except RequestTooLarge:
             if room <= _LEAST_PIECE:
                 raise
-            room = max(_LEAST_PIECE, min(room, size.share(sum(map(_tokens_of, taken)))) // 2)
+            room = max(_LEAST_PIECE, min(room, sum(map(size.share, taken))) // 2)
             left.extendleft(reversed(taken))
+    return summary
+
+
+async def _asked(model: ChatModel, step: Summarize, said: Sequence[Piece]) -> str:
+    settings: dict[str, Any] = {} if step.max_tokens is None else {"max_tokens": step.max_tokens}
+    try:
+        summary: Any = await model.ask(_as_message(said), system=step.instructions, **settings)
+    except AnswerTruncated as error:
+        raise AnswerTruncated(
+            f"{model.name}: the summary ended at the greatest number of tokens before it was whole; give it more by "
+            "Summarize(max_tokens=...), or let instructions= ask for less"
+        ) from error
+    if not isinstance(summary, str) or not summary.strip():
+        raise InvalidAnswer(f"{model.name}: {summary!r:.100} is no summary; a text is needed")
     return summary
 
 
@@ -48,7 +63,7 @@ def _take(left: deque[Piece], room: int, size: Size) -> list[Piece]:
     taken: list[Piece] = []
     while left and room > 0:
         piece = left.popleft()
-        tokens = size.share(_tokens_of(piece))
+        tokens = size.share(piece)
         if tokens > room and isinstance(piece, str):
             place = max(1, len(piece) * room // tokens)
             left.appendleft(piece[place:])
@@ -59,10 +74,6 @@ def _take(left: deque[Piece], room: int, size: Size) -> list[Piece]:
         taken.append(piece)
         room -= tokens
     return taken
-
-
-def _tokens_of(piece: Piece) -> int:
-    return tokens_in(piece) if isinstance(piece, str) else tokens_in_part(piece)
 
 
 def _as_message(pieces: Sequence[Piece]) -> Message:

@@ -147,11 +147,15 @@ def _and(content: Content, note: str) -> Content:
 def cleared(parts: Split, exclude: Sequence[str], placeholder: str) -> Turn:
     """The conversation with a note in place of the results in its older turns."""
     older = [
-        message.model_copy(update={"content": placeholder}) if may_go else message
+        message.model_copy(update={"content": placeholder}) if may_go and _is_longer(message, placeholder) else message
         for turn in parts.older
         for message, may_go in _results_in(turn, exclude)
     ]
     return (*parts.first, *older, *chain.from_iterable(parts.kept))
+
+
+def _is_longer(message: Message, placeholder: str) -> bool:
+    return not isinstance(message.content, str) or len(message.content) > len(placeholder)
 
 
 def _results_in(turn: Turn, exclude: Sequence[str]) -> Iterator[tuple[Message, bool]]:

@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT
 from rh_agents.core._run.patience import among_others, under_limits
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse
-from rh_agents.core.chat.model import Batcher, ChatModel
+from rh_agents.core.chat.model import Batcher, ChatModel, room_in
 from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.context import again
 from rh_agents.core.errors import AccessDenied, DefinitionError, ModelError, QuotaExhausted, TemporaryModelError
@@ -109,6 +109,15 @@ class Fallback(ChatModel):
         """The given one, or the smallest of its models: any of them may be asked. None if one is not known."""
         known = [model.known_context for model in self._models]
         return self.max_context or (None if None in known else min(filter(None, known)))
+
+    @property
+    def known_room(self) -> int | None:
+        """Beside the answer of each of its models, whichever is asked."""
+        rooms = [
+            room_in(self.max_context or model.known_context, self.max_tokens or model.reserved_output)
+            for model in self._models
+        ]
+        return None if None in rooms else min(filter(None, rooms))
 
     @property
     def batcher(self) -> Batcher | None:

@@ -194,6 +194,16 @@ class ChatModel(LLM):
         """The most tokens that a conversation with it may have, as far as is known."""
         return self.max_context
 
+    @property
+    def known_room(self) -> int | None:
+        """The most tokens of a conversation for which its window has room beside an answer, as far as is known."""
+        return room_in(self.known_context, self.reserved_output)
+
+    @property
+    def reserved_output(self) -> int:
+        """The tokens for which each request asks room for its answer; 0 if that is left to the provider."""
+        return self.max_tokens or 0
+
     # -- calling it ---------------------------------------------------------------------------------------------------
 
     def __call__(
@@ -434,6 +444,11 @@ def _read(response: ChatResponse, answer: AnswerType) -> Any:
     if response.finish_reason is FinishReason.LENGTH:
         raise AnswerTruncated(_TRUNCATED)
     return answer.read(response.text)
+
+
+def room_in(window: int | None, output: int) -> int | None:
+    """What is left of a window beside the room for an answer; all of it if the two do not fit together."""
+    return window if window is None or output >= window else window - output
 
 
 def _spec(tool: Any) -> ToolSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from rh_agents.core.policies._checks import at_least, is_number, yes_or_no
@@ -19,7 +19,7 @@ failed; what is still to be done. Leave out what does not matter any more. Write
 _CLEARED = "[This result was removed to save room. Call the tool again if you need it.]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Summarize:
     """A model writes down what has to be known of the older turns, and that takes their place.
 
@@ -33,11 +33,14 @@ class Summarize:
     """
 
     model: Callable[..., Any] | None = None
+    _: KW_ONLY
     instructions: str = _SUMMARIZE
     max_tokens: int | None = None
     attachments: bool = True
 
     def __post_init__(self) -> None:
+        if self.model is not None and not _is_model(self.model):
+            raise ValueError(f"Summarize: model={self.model!r}: a model is needed, such as OpenAIChat(...)")
         if self.max_tokens is not None:
             at_least(1, "Summarize: max_tokens", self.max_tokens)
         yes_or_no("Summarize: attachments", self.attachments)
@@ -103,12 +106,13 @@ class Compaction:
         if self.trigger is not None and not _is_trigger(self.trigger):
             raise ValueError(
                 f"Compaction: trigger={self.trigger!r}: a whole number of tokens such as 100_000, a share of the "
-                "model's window such as 0.8, or None"
+                "model's window such as 0.8 (1.0 is all of it), or None"
             )
-        if not self.steps or not all(isinstance(step, _KINDS) or _is_function(step) for step in self.steps):
+        wrong = [step for step in self.steps if not isinstance(step, _KINDS) and not _is_function(step)]
+        if wrong or not self.steps:
             raise ValueError(
-                f"Compaction: by={self.by!r}: Summarize(), ClearToolResults(), DropTurns(), a function that takes the "
-                "messages and returns fewer, or a list of these"
+                f"Compaction: by={self.by!r}: needed are Summarize(), ClearToolResults(), DropTurns(), a function that "
+                f"takes the messages and returns fewer, or a list of these{_hint(*wrong[:1])}"
             )
 
     @property
@@ -128,11 +132,24 @@ _KINDS = (Summarize, ClearToolResults, DropTurns)
 def _is_trigger(value: Any) -> bool:
     if isinstance(value, float):
         return 0 < value <= 1
-    return is_number(value, 1) and value == int(value)
+    return is_number(value, 2) and value == int(value)
+
+
+def _is_model(given: Any) -> bool:
+    return bool(getattr(given, "is_chat_model", False)) and not isinstance(given, type)
+
+
+def _hint(wrong: Any = None) -> str:
+    """What was meant, probably."""
+    if _is_model(wrong):
+        return "; for summaries by this model, Summarize(model)"
+    if isinstance(wrong, type) and issubclass(wrong, _KINDS):
+        return f"; write {wrong.__name__}(), with brackets"
+    return ""
 
 
 def _is_function(given: Any) -> bool:
     """Whether it can be called with a history; a model can, and would answer it."""
-    if isinstance(given, type) or getattr(given, "is_chat_model", False):
+    if isinstance(given, type) or _is_model(given):
         return False
     return callable(given) or callable(getattr(given, "handler", None))
