@@ -722,6 +722,17 @@ def test_the_last_try_is_with_the_shortest_conversation_that_there_can_be() -> N
     assert len(walker.asked) == 5
 
 
+def test_where_the_window_is_known_the_second_try_fits() -> None:
+    walker = Walker(max_context=1_000)
+    walker.refuses_above = 1_000
+    talk = [each for n in range(40) for each in (Message.user(f"{n} " + "word " * 80), Message.assistant("Yes."))]
+    only = walker.agent(Compaction(DropTurns(), trigger=None, keep=90), max_turns=1)
+    with pytest.raises(TooManyTurns):
+        run_virtually(lambda: run(only, [*talk, Message.user("What is there?")]))
+    assert len(walker.asked) == 2
+    assert len(walker.asked[1].messages) > 8, "and no more is gone than has to be"
+
+
 def test_what_is_too_large_for_another_limit_of_the_provider_is_made_shorter_too() -> None:
     async def answer(request: ChatRequest) -> object:
         if len(request.messages) > 12:

@@ -77,15 +77,18 @@ def test_calls_of_another_task_are_counted() -> None:
     store = MemoryStore()
 
     async def program() -> list[bool]:
-        seen = [await asyncio.create_task(known("a"))]
-        await asyncio.create_task(_fetch("a"))
+        seen = []
+        await fetch("mine")
+        for _ in range(3):
+            seen.append(await known("a"))
+            await asyncio.create_task(fetch_in_a_task())
         return [*seen, await known("a")]
 
-    async def _fetch(what: str) -> int:
-        return await fetch(what)
+    async def fetch_in_a_task() -> int:
+        return await fetch("a")
 
-    assert execute(program, store) == [False, False]
-    assert execute(program, store) == [True, False]
+    assert execute(program, store) == [False] * 4
+    assert execute(program, store) == [True, True, True, False]
 
 
 def test_a_large_input_is_looked_up_in_a_thread() -> None:

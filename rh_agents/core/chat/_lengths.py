@@ -81,11 +81,9 @@ class Measure:
             self._media_rate = _within(_MEDIA_RATES, (told - text) / new.media)
 
     def tokens(self, parts: Parts) -> int:
-        """Those of a request with these parts."""
+        """Those of a request with these parts. Some are left, however many are thought to have gone."""
         known = self._told + self.probable(parts.minus(self._sent))
-        return max(
-            known, round(_TEXT_RATES[0] * parts.text)
-        )  # never as few as nothing, whatever is thought to have gone
+        return max(known, round(_TEXT_RATES[0] * parts.text))
 
     def probable(self, parts: Parts) -> int:
         """How many tokens parts have, by estimates alone."""
