@@ -37,7 +37,7 @@ from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 from rh_agents.core.values.canonical import CanonicalInput
 
-__all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta"]
+__all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta", "room_in"]
 
 T = TypeVar("T")
 Prompt = Said | ChatRequest

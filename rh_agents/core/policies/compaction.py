@@ -90,8 +90,9 @@ class Compaction:
             was not enough, or if there was no summary.
         trigger: before which question to the model: with more input tokens than this whole number, or than this share
             of the model's window (a float up to 1.0), or than leave room for an answer of `max_tokens` in it. They are
-            those of the model's last answer, and an estimate of what was added since. None: only when the provider says that the conversation is too long. Then it is made
-            shorter in any case, until it fits or nothing more can go.
+            those of the model's last answer, and an estimate of what was added since. None: only when the provider
+            says that the conversation is too long. Then it is made shorter in any case, until it fits or nothing more
+            can go.
         keep: how many of the last turns stay as they are; fewer if these alone would be too long.
 
     Raises:
