@@ -286,7 +286,7 @@ class Frame(Numbering):
             return False
         identities = (same,) if recording.keys_generation >= since else (same, *former)
         places = (child_key(self.base, "", each, self.peek(each)) for each in identities)
-        return any(recording.has_outcome(self.resolve(place)[0]) for place in places)
+        return any(recording.has_outcome(self.try_of(place)[0]) for place in places)
 
     def count_beginning(self) -> None:
         """It begins, as those who watch for a blocked event loop want to know."""
