@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rh_agents.core._group.members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
 from rh_agents.core._loops.exits import FAILURES, failure_of
@@ -23,7 +23,7 @@ from rh_agents.core.groups import GroupEnding
 from rh_agents.core.values.canonical import CanonicalInput
 from rh_agents.core.values.unstarted import Use
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "RosterListener"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,6 +36,16 @@ class _Unnumbered:
     is_large: bool
 
 
+class RosterListener(Protocol):
+    """Who wants to know what becomes of members whose identity takes long to find out."""
+
+    def numbered(self) -> None:
+        """They have been numbered."""
+
+    def not_numbered(self, error: BaseException) -> None:
+        """This is what `add` would have raised, had it been known then."""
+
+
 class Roster:
     """Enrols members: gives each its index and, in a run that records, its key.
 
@@ -44,27 +54,40 @@ class Roster:
     in the same order. They cannot begin before.
     """
 
-    def __init__(self, run: RunParts, frame: Frame, group: str, group_id: str, order: RecordedOrder) -> None:
+    def __init__(
+        self,
+        run: RunParts,
+        frame: Frame,
+        group: str,
+        group_id: str,
+        order: RecordedOrder,
+        sealed_by: GroupEnding | None,
+    ) -> None:
+        self.group_id: str = group_id
         self._run = run
         self._frame = frame
         self._group = group
-        self._group_id = group_id
         self._order = order
         self._waiting: deque[Member] = deque()
         self._sources: deque[Source] = deque()
         self._is_discarded = False
         self._unnumbered: deque[_Unnumbered] = deque()
         self._is_identifying = False
-        self.numbered: Callable[[], None] = _nothing
-        """Told when members have been numbered that had to wait for that."""
-        self.failed: Callable[[BaseException], None] = _nothing
-        """Told what `add` would have raised, had it been known then."""
+        self._listener: RosterListener | None = None
         self.enrolled: int = 0
         """How many members there are so far."""
-        self.sealed_by: GroupEnding | None = None
+        self.sealed_by: GroupEnding | None = sealed_by
         """How the group ended before, if that binds."""
         self.known: int = 0
         """How many members of a sealed group the journal knows."""
+
+    def report_to(self, listener: RosterListener | None) -> None:
+        """Tell this one from now on; None tells nobody."""
+        self._listener = listener
+
+    def open_again(self) -> None:
+        """It is another group than the one that ended before."""
+        self.sealed_by = None
 
     @property
     def is_empty(self) -> bool:
@@ -290,10 +313,10 @@ class Roster:
             try:
                 canonical = data.pieces() if in_pieces else data.whole()
                 function = getattr(origin[0].function, "__qualname__", "")
-                return Identities(identity_of_item(self._group_id, function, canonical))
+                return Identities(identity_of_item(self.group_id, function, canonical))
             except DefinitionError:  # the item is no data: its index is all there is
                 pass
-        return Identities(identity_of_unseen(self._group_id, member.name, key, member.index))
+        return Identities(identity_of_unseen(self.group_id, member.name, key, member.index))
 
     def _number(self, member: Member, identities: Identities) -> None:
         """Give a member its number among identical ones, and with it its key."""
@@ -342,7 +365,8 @@ class Roster:
             is_to_be_done_here = future.cancelled() or isinstance(error, RuntimeError)  # it was changed meanwhile
             self._number_next(whom.identify if is_to_be_done_here else future.result)
             self._go_on_numbering()
-            self.numbered()
+            if self._listener is not None:
+                self._listener.numbered()
         self._run.interruption.under_way.ended()
 
     def _number_next(self, identify: Callable[[], Identities]) -> None:
@@ -354,10 +378,6 @@ class Roster:
         except FAILURES as raised:
             close_unstarted(member.work)
             member.work, member.name = raising(failure_of(raised)), None
-            self._number(member, Identities(identity_of_unseen(self._group_id, None, None, member.index)))
-            if not waiting.fails_alone:
-                self.failed(failure_of(raised))
-
-
-def _nothing(*_: object) -> None:
-    """Nobody wants to know."""
+            self._number(member, Identities(identity_of_unseen(self.group_id, None, None, member.index)))
+            if not waiting.fails_alone and self._listener is not None:
+                self._listener.not_numbered(failure_of(raised))

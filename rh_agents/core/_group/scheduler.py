@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.members import Member, Source, close_unstarted
@@ -20,7 +20,7 @@ from rh_agents.core._run.runner import recover_nowait, run_frame
 from rh_agents.core.errors import CallCancelled, StopRun, StoreError
 from rh_agents.core.results import ExecutionResult
 
-__all__ = ["Scheduler"]
+__all__ = ["GroupRules", "Scheduler"]
 
 _RECOVERED_AT_ONCE = 256
 """Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
@@ -28,6 +28,47 @@ _WAITING_FOR_RECOVERY = 16
 """Recovered members whose outcome is not at hand take a task each. What one waits for brings those of many."""
 _LOOK_AHEAD = 10_000
 """How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
+
+
+class GroupRules(Protocol):
+    """What a scheduler asks, and tells, about its group."""
+
+    def make_frame(self, member: Member) -> Frame:
+        """What to execute for a member."""
+
+    def started(self, member: Member, now: float) -> None:
+        """A member has taken a slot."""
+
+    def ended(self, member: Member, error: BaseException | None) -> None:
+        """A member has ended, and the next one has not started yet.
+
+        `error` is what no group may swallow: the store failed, or the interpreter is told to exit.
+        """
+
+    def failed(self, error: BaseException) -> None:
+        """No member can be had any more; this must halt the group."""
+
+    def judge(self) -> None:
+        """Decide what recovered failures mean for the group; halt it if they end it."""
+
+    def end_again(self) -> None:
+        """Halt the group as an earlier execution did. If it is another group than that, open it."""
+
+
+class _NoGroup:
+    """Nobody asks any more for a group that has ended."""
+
+    def make_frame(self, member: Member) -> Frame:
+        raise RuntimeError(f"member {member.index} of a group that has ended does not begin")
+
+    def started(self, member: Member, now: float) -> None: ...
+    def ended(self, member: Member, error: BaseException | None) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+    def judge(self) -> None: ...
+    def end_again(self) -> None: ...
+
+
+_NO_GROUP = _NoGroup()
 
 
 class Scheduler:
@@ -40,28 +81,11 @@ class Scheduler:
         roster: who waits.
         order: which recovered members a stream wants first.
         max_workers: the number of slots.
-        make_frame: what to execute for a member.
-        started: told of each member that takes a slot, and when.
-        ended: told of each member that has ended, before the next one starts, with what no group may swallow: the store
-            failed, or the interpreter is told to exit.
-        failed: told why an async iterable cannot be read on; it must halt.
-        judge: decides what recovered failures mean for the group; halts it if they end it.
-        end_again: halts the group as an earlier execution did, unless it is another group than that.
+        group: decides what the ends of members mean.
     """
 
     def __init__(
-        self,
-        run: RunParts,
-        roster: Roster,
-        order: RecordedOrder,
-        max_workers: int,
-        *,
-        make_frame: Callable[[Member], Frame],
-        started: Callable[[Member, float], None],
-        ended: Callable[[Member, BaseException | None], None],
-        failed: Callable[[BaseException], None],
-        judge: Callable[[], None],
-        end_again: Callable[[], None],
+        self, run: RunParts, roster: Roster, order: RecordedOrder, max_workers: int, group: GroupRules
     ) -> None:
         self.roster: Roster = roster
         self.order: RecordedOrder = order
@@ -80,12 +104,7 @@ class Scheduler:
         """Whether somebody wants to be woken at every result, not only at the end."""
         self._run = run
         self._max_workers = max_workers
-        self._make_frame = make_frame
-        self._started = started
-        self._ended = ended
-        self._failed = failed
-        self._judge = judge
-        self._end_again = end_again
+        self._group = group
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Member] = {}
         self._slots_taken = 0
@@ -108,12 +127,12 @@ class Scheduler:
         self._feeder: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        roster.numbered, roster.failed = self._numbered, failed
+        roster.report_to(self)
 
     def close(self) -> None:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
-        self.roster.numbered = self.roster.failed = _nothing
-        self._make_frame = self._started = self._ended = self._failed = self._judge = self._end_again = _nothing
+        self.roster.report_to(None)
+        self._group = _NO_GROUP
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +154,7 @@ class Scheduler:
         except StopRun as stop:
             self._note(stop)  # an iterable makes calls itself; what runs comes to its end
         except BaseException as error:
-            self._failed(error)
+            self._group.failed(error)
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -143,6 +162,10 @@ class Scheduler:
         source = self.roster.async_source
         if source is not None and (not self.is_halted or self._may_pull):
             self._feed_in_background(source)
+
+    def not_numbered(self, error: BaseException) -> None:
+        """A member could not be enrolled after all."""
+        self._group.failed(error)
 
     @property
     def _phase(self) -> Phase:
@@ -167,7 +190,7 @@ class Scheduler:
             if member is None or not self._take_its_turn(member, now):
                 break
 
-    def _numbered(self) -> None:
+    def numbered(self) -> None:
         """Members have got their keys that had to wait for them."""
         self._judge_soon()
         self.fill()
@@ -198,7 +221,7 @@ class Scheduler:
         """Find out what is recorded of a member."""
         frame = member.frame
         if frame is None:
-            frame = member.frame = self._make_frame(member)
+            frame = member.frame = self._group.make_frame(member)
             if frame.key is not None:
                 frame.is_recorded = self._run.recording.is_recorded(frame.key, is_external=frame.actor.is_external)
                 member.recorded = self._recorded_of(frame, frame.key)
@@ -248,7 +271,7 @@ class Scheduler:
         if self.is_halted or self._recovering or self._fills_soon or self.roster.is_numbering:
             return
         if not self._seeks_recorded:
-            self._judge()
+            self._group.judge()
             self.fill()
             self._wake()
 
@@ -297,7 +320,7 @@ class Scheduler:
         try:
             return self._loop.create_task(steps, context=member.context)
         except BaseException as error:
-            self._failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
+            self._group.failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
             steps.close()
             if member.index in self._running:
                 self._end(member, None)
@@ -313,7 +336,7 @@ class Scheduler:
     def _count_start(self, member: Member, now: float) -> None:
         if not member.is_counted:
             member.is_counted = True
-            self._started(member, now)
+            self._group.started(member, now)
 
     def _park(self, member: Member, now: float) -> None:
         """Let a member wait for the end of its group. One that an earlier execution cancelled counts as running."""
@@ -335,10 +358,9 @@ class Scheduler:
 
     def _go_on(self) -> None:
         """The block waits, and nothing goes on: end the group as it ended before. If it is another group, open it."""
-        self._end_again()
+        self._group.end_again()
         if self.is_halted:
             return
-        self.roster.sealed_by = None
         self.unjudged, self._first_failure = True, 0
         parked, self._parked = self._parked, {}
         for member in parked.values():
@@ -400,7 +422,7 @@ class Scheduler:
         del self._running[member.index]
         self._slots_taken -= member.holds_slot
         self._recovering -= member.is_recovering
-        self._ended(member, error)
+        self._group.ended(member, error)
         self._judge_soon()
         self.fill()
         self._wake()
@@ -462,7 +484,7 @@ class Scheduler:
         try:
             task = self._loop.create_task(steps, name="rh_agents: pull items", context=source.context.copy())
         except BaseException as error:
-            self._failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
+            self._group.failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
             steps.close()
             if not isinstance(error, Exception):
                 raise
@@ -502,12 +524,12 @@ class Scheduler:
         self._feeder = None
         if feeder.cancelled():
             if not self.is_halted and self.stop is None:
-                self._failed(CallCancelled("the task that pulls items was cancelled, but not by its group"))
+                self._group.failed(CallCancelled("the task that pulls items was cancelled, but not by its group"))
         elif (error := feeder.exception()) is not None:
             if isinstance(error, StopRun):
                 self._note(error)  # the iterable makes calls itself; what runs comes to its end
             else:
-                self._failed(error)
+                self._group.failed(error)
         self.fill()
         self._wake()
 
@@ -543,7 +565,7 @@ class Scheduler:
         self._release_held()
         self.roster.leave_unnumbered()
         for error in self.roster.discard():
-            self._failed(error)
+            self._group.failed(error)
         if self._feeder is not None:
             self._feeder.cancel()
         self._wake()
@@ -599,7 +621,7 @@ class Scheduler:
         keeps_sources = recovers and self._looks_for_members
         keep = self._may_be_recorded if recovers else None
         for error in self.roster.discard(keep=keep, keep_sources=keeps_sources):
-            self._failed(error)
+            self._group.failed(error)
         if self._feeder is not None and not keeps_sources:
             self._feeder.cancel()
 
@@ -669,6 +691,11 @@ class Scheduler:
         if cancelled is not None:
             raise cancelled
 
+    @property
+    def results(self) -> list[ExecutionResult[Any]]:
+        """What has finished so far and no stream has given, in order of index."""
+        return [self.finished[index] for index in sorted(self.finished)]
+
     # -- for streams --------------------------------------------------------------------------------------------------
 
     def take_completed(self) -> ExecutionResult[Any] | None:
@@ -714,10 +741,6 @@ class Scheduler:
         if not looks_for_more and not self.is_draining:  # what a stop discarded comes when the run goes on
             self.order.skip_missing()
         self.fill()
-
-
-def _nothing(*_: object) -> Any:
-    """What a group does that has ended."""
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core._group.group import Group
 from rh_agents.core.results import ExecutionResult
 
 __all__ = ["ResultStream"]
@@ -19,25 +19,15 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.
     """
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        conclude: Callable[[], None],
-        raise_reason: Callable[[], None],
-        acknowledge: Callable[[], Awaitable[None]],
-        *,
-        ordered: bool,
-    ) -> None:
-        self._scheduler = scheduler
-        self._acknowledge = acknowledge
-        self._conclude = conclude
-        self._raise_reason = raise_reason
-        self._take = self._next_enrolled if ordered else scheduler.take_completed
+    def __init__(self, group: Group, *, ordered: bool) -> None:
+        self._group = group
+        self._scheduler = group.scheduler
+        self._take = self._next_enrolled if ordered else group.scheduler.take_completed
         self._next_index = 0
         self._given = 0
         self.is_exhausted: bool = False
         """Whether all results have been given."""
-        scheduler.is_streamed = True
+        group.scheduler.is_streamed = True
 
     async def __anext__(self) -> ExecutionResult[Any]:
         scheduler = self._scheduler
@@ -47,8 +37,8 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
             elif scheduler.finished and not scheduler.has_more_later:
                 scheduler.order.skip_unfinished()
             elif not self._ends_early():
-                await self._acknowledge()
-                self._raise_reason()
+                await self._group.ending.acknowledge()
+                self._group.raise_end()
                 self.is_exhausted = True
                 raise StopAsyncIteration
         self.is_exhausted = False
@@ -60,7 +50,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     def _ends_early(self) -> bool:
         """Whether it turns out now that the group has ended early: then what it has is given, whatever is missing."""
         had_ended = self._scheduler.has_ended_early
-        self._conclude()
+        self._group.conclude()
         return self._scheduler.has_ended_early and not had_ended
 
     def _next_enrolled(self) -> ExecutionResult[Any] | None:

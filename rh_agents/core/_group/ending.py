@@ -1,0 +1,295 @@
+"""How a group ends early: why, and that it is on disk before anybody is told of it.
+
+A group whose run is executed again may have to end as it did before; `rh_agents.core._replay.decision` says when, and
+why. Its recorded ending is then `Roster.sealed_by`. `Ending` finds the moment for it, and the reason that the block is
+given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from rh_agents.core._group.options import GroupOptions
+from rh_agents.core._group.reasons import Reason
+from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core._replay.decision import can_end_again
+from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.parts import RunParts
+from rh_agents.core.errors import GroupError, GroupTimeout, StoreError, TooManyFailures
+from rh_agents.core.events import group_event
+from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus, ParallelEventGroup
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.tracking import ParallelGroupTracker
+from rh_agents.core.types import EventType
+
+__all__ = ["Ending", "recorded_ending"]
+
+_WITH_A_REASON = (EndingCause.FAILED_FAST, EndingCause.FAIL_AFTER, EndingCause.TIMED_OUT)
+"""What may end a group at any time, without its block's doing, so that the block has to be told of it."""
+
+
+def recorded_ending(run: RunParts, frame: Frame, group_id: str, options: GroupOptions) -> GroupEnding | None:
+    """How a group of this call ended before and has to end again; None if it is open."""
+    if not run.records:
+        return None
+    ending = run.recording.recorded_ending(group_id, frame.generation)
+    if ending is None:
+        return None
+    policy = options.failure_policy
+    return ending if can_end_again(ending, policy.strategy, policy.fail_after, options.timeout) else None
+
+
+class Ending:
+    """Ends a group early, and knows whether and why it has.
+
+    Args:
+        run: the run of the group.
+        frame: the call around it.
+        options: of the group.
+        scheduler: runs its members.
+        tracker: counts them.
+    """
+
+    def __init__(
+        self,
+        run: RunParts,
+        frame: Frame,
+        options: GroupOptions,
+        scheduler: Scheduler,
+        tracker: ParallelGroupTracker,
+    ) -> None:
+        self._run = run
+        self._frame = frame
+        self._options = options
+        self._scheduler = scheduler
+        self._roster = scheduler.roster
+        self._tracker = tracker
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._now: GroupEnding | None = None
+        self._is_noted = False
+        self._is_forced = False
+        self._known_results = 0
+        self._recorded_reason: BaseException | None = None
+        self.reason: Reason = Reason(options.name)
+        self.is_expired: bool = False
+        """Whether the time was up when there was nothing that could have been cut off."""
+
+    def snapshot(self) -> ParallelEventGroup:
+        """How the group stands now."""
+        breaker = self._options.breaker
+        state = None if breaker is None else breaker.state
+        return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total(), state)
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def halt(
+        self,
+        reason: BaseException | None = None,
+        cause: EndingCause | None = None,
+        member: bytes | None = None,
+        message: str | None = None,
+        *,
+        insist: bool = False,
+    ) -> None:
+        """Start nothing more and cancel what runs; `reason` is what `gather` and the others then raise.
+
+        `cause` is given if it is the program that has no more use for what runs, so that its cancellation is an
+        outcome, and the ending is recorded: before anybody is told of it.
+        """
+        if cause is not None and not self._scheduler.is_halted:
+            self._note(cause, member, message)
+        if cause is None or self.replayed is None:
+            self.reason.note(reason)  # else what ended it before says why
+        self._scheduler.halt(dismiss=cause is not None, insist=insist)
+
+    def _note(self, cause: EndingCause, member: bytes | None, message: str | None) -> None:
+        """Record how the group ends, unless it only ends as is recorded."""
+        run, roster = self._run, self._roster
+        if self.replayed is not None:
+            self._set(self.replayed)
+            return
+        knows = run.recording.recorded.knows
+        epoch, tries, attempt = self._frame.generation
+        self._set(
+            GroupEnding(
+                cause=cause,
+                scope=self._frame.base.hex(),
+                epoch=epoch,
+                tries=tries,
+                attempt=attempt,
+                enrolled=roster.enrolled,
+                total=roster.total(),
+                known=self._known_results + self._scheduler.count_running(knows) if run.records else 0,
+                outcomes=len(run.recording.order_of(roster.group_id)),
+                member=None if member is None else member.hex(),
+                message=message,
+                timeout=self._options.timeout if cause is EndingCause.TIMED_OUT else None,
+                retries_failed=run.recording.again.retries_failed,
+            )
+        )
+        try:
+            run.note(group_event(EventType.GROUP_ENDING, self.snapshot(), run.run_id, run.now()))
+            self._is_noted = True
+        except StoreError as error:
+            self.reason.note(error)
+
+    def _set(self, ending: GroupEnding) -> None:
+        self._now = ending
+        if self._tracker.about is not None:
+            self._tracker.about = self._tracker.about.model_copy(update={"ending": ending})
+
+    async def acknowledge(self) -> None:
+        """The program is about to be told that the group has ended: that must be on disk by now."""
+        if self._is_noted:
+            self._is_noted = False
+            await self._run.recording.acknowledge()
+
+    def close(self, status: GroupStatus) -> None:
+        """The block has been left with this status."""
+        self.stop_timer()
+        if self._now is None and status is not GroupStatus.COMPLETED:
+            self._set(GroupEnding(cause=EndingCause.INTERRUPTED))
+
+    # -- the timeout --------------------------------------------------------------------------------------------------
+
+    def start_timer(self) -> None:
+        """Measure the timeout from now on: from entering the block, or from the first call that is really made.
+
+        Until then, recorded outcomes are read, which takes other time than the calls took that were made before; and a
+        group that ends again as it did, when nothing else goes on, has no timeout.
+        """
+        if self._options.timeout is not None and self._timer is None and self.replayed is None:
+            self._timer = self._loop.call_later(self._options.timeout, self.time_is_up)
+
+    def stop_timer(self) -> None:
+        """The group has ended, or it is open again and has all its time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def time_is_up(self) -> None:
+        """The timeout has passed."""
+        if not self._scheduler.has_more_to_do:  # nothing is cut off; only what may still be added comes too late
+            self.is_expired = True
+            return
+        if self._scheduler.is_halted or (
+            self.replayed is not None and self.replayed.cause is not EndingCause.TIMED_OUT
+        ):
+            return  # something else ended it
+        if self._scheduler.is_draining:  # the program would not see it any more; what runs has the grace of the run
+            return
+        error = self.timed_out()
+        self.halt(error, EndingCause.TIMED_OUT, message=str(error))
+
+    def timed_out(self) -> GroupTimeout:
+        """Says how many had finished when the time was up; those whose outcome was on its way by then had."""
+        name, ending = self._options.name, self.replayed
+        timeout, total = self._options.timeout, self._roster.total()
+        if ending is not None and ending.cause is EndingCause.TIMED_OUT:
+            if ending.message is not None:
+                return GroupTimeout(ending.message, group=name)
+            timeout, total = ending.timeout, ending.total
+        finished = self._tracker.completed + self._tracker.failed + self._scheduler.count_settling()
+        of = "" if total is None else f" of {total}"
+        return GroupTimeout(
+            f"group {name!r} took longer than its timeout of {timeout:g} s: {finished}{of} members had finished",
+            group=name,
+        )
+
+    # -- ending again -------------------------------------------------------------------------------------------------
+
+    @property
+    def replayed(self) -> GroupEnding | None:
+        """The recorded ending to which the group comes again; None if there is none, or if its cause is unknown."""
+        ending = self._roster.sealed_by
+        return None if ending is None or ending.cause is EndingCause.UNKNOWN else ending
+
+    def note_recorded(self, key: bytes, result: ExecutionResult[Any]) -> None:
+        """Count what the journal knows, and keep the failure that ended the group before, for it may end it again."""
+        self._known_results += self._run.recording.has_outcome(key)
+        if self.replayed is not None and self.replayed.member == key.hex():
+            self._recorded_reason = result.error
+
+    def end_again(self) -> None:
+        """Nothing goes on: what is left was cut off when an earlier execution ended the group, so end it like that."""
+        ending = self._roster.sealed_by
+        assert ending is not None
+        if not self._scheduler.is_halted and self._roster.is_known and not self._was_left_whole(ending):
+            self._is_forced = True
+            cause = ending.cause if ending.cause is not EndingCause.UNKNOWN else self._guessed_cause(ending)
+            if cause is EndingCause.TIMED_OUT:
+                self.time_is_up()
+            elif cause is not None:
+                self.halt(cause=cause)
+        if not self._scheduler.is_halted:  # it is open again, and has all its time
+            self._roster.open_again()
+            self.stop_timer()
+            self.start_timer()
+
+    def _was_left_whole(self, ending: GroupEnding) -> bool:
+        """Whether all members had finished when the program left the group, so that what it waits for now is new."""
+        return ending.cause is EndingCause.LEFT and self._known_results >= ending.enrolled == ending.total
+
+    def _guessed_cause(self, ending: GroupEnding) -> EndingCause | None:
+        """What a journal without causes says, when recorded failures have not ended the group."""
+        if ending.status is GroupStatus.CANCELLED:
+            return EndingCause.CANCELLED
+        return None if self._options.timeout is None else EndingCause.TIMED_OUT
+
+    def end_if_it_ended_here(self) -> None:
+        """Nothing is left to be cut off: end the group again if all that had been enrolled by then is there.
+
+        Not where the program left it: it does that itself, and if it does not any more, then nothing is missing.
+        """
+        ending = self.replayed
+        if ending is None or ending.is_late or ending.cause is EndingCause.LEFT:
+            return
+        if self._scheduler.is_idle and not self._scheduler.is_halted and self._roster.is_full:
+            self._is_forced = True
+            self.halt(cause=EndingCause.CANCELLED)
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_to_be_told(self) -> bool:
+        """Whether the group has ended without its block's doing, and the block has to wait to be told of it."""
+        if not self._run.records or self.reason.was_raised or self._now is None:
+            return False
+        return self._now.cause in _WITH_A_REASON
+
+    def find_reason(self) -> BaseException | None:
+        """Why the group has ended early, if anything but its program is the reason.
+
+        That of one that has ended as it did before is known when all that is recorded of it has been recovered.
+        """
+        ending, name = self._now, self._options.name
+        if ending is None or ending is not self.replayed or self.reason.error is not None:
+            return self.reason.error
+        if ending.cause is EndingCause.FAILED_FAST:
+            self.reason.note(self._recorded_reason)
+        elif ending.cause is EndingCause.FAIL_AFTER:
+            reason = TooManyFailures(ending.message or "", group=name)
+            reason.__cause__ = self._recorded_reason
+            self.reason.note(reason)
+        elif ending.cause is EndingCause.TIMED_OUT:
+            self.reason.note(self.timed_out())
+        elif ending.cause is EndingCause.LEFT and ending.message is not None and self._is_forced:
+            self.reason.note(
+                GroupError(
+                    f"group {name!r} was left by {ending.message} in an earlier execution, and this one waits for "
+                    "it: the program has changed; start the run again when it has ended, to make what was cut off",
+                    group=name,
+                )
+            )
+        return self.reason.error
+
+    def raise_reason(self) -> None:
+        """Say why the group has ended early, if it has for a reason."""
+        error = self.find_reason()
+        if error is None:
+            return
+        if not self._scheduler.is_run_by(asyncio.current_task()):
+            self.reason.was_raised = True
+        raise self.reason.explained(error, self._scheduler.results)

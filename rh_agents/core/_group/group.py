@@ -1,0 +1,291 @@
+"""A group under way: what its members are, and what their ends mean for it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+
+from rh_agents.core._group.ending import Ending, recorded_ending
+from rh_agents.core._group.members import FUNCTION_ACTOR, Member, close_unstarted, raising, starter
+from rh_agents.core._group.options import GroupOptions
+from rh_agents.core._group.roster import Roster
+from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core._limits.ledgers import Ledger
+from rh_agents.core._replay.address import child_address, member_address
+from rh_agents.core._replay.keys import group_key
+from rh_agents.core._replay.order import RecordedOrder
+from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.parts import RunParts
+from rh_agents.core.calls import Call
+from rh_agents.core.errors import CallCancelled, StopRun
+from rh_agents.core.events import group_event
+from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupStatus, ParallelEventGroup
+from rh_agents.core.redaction import without_secrets
+from rh_agents.core.results import ExecutionResult, failure
+from rh_agents.core.tracking import ParallelGroupTracker
+from rh_agents.core.types import EventType, ExecutionStatus
+
+__all__ = ["Group"]
+
+
+class Group:
+    """The group of one `async with` block, from its beginning to its end. It decides what its `Scheduler` does not.
+
+    Args:
+        run: the run it belongs to.
+        frame: the call whose body has the block.
+        options: what the program wants of it.
+        tracker: counts what becomes of its members.
+    """
+
+    def __init__(self, run: RunParts, frame: Frame, options: GroupOptions, tracker: ParallelGroupTracker) -> None:
+        self.run: RunParts = run
+        self.frame: Frame = frame
+        self.options: GroupOptions = options
+        self.tracker: ParallelGroupTracker = tracker
+        self.group_id: str = self._new_id()
+        order = RecordedOrder(run.recording.order_of(self.group_id))
+        sealed_by = recorded_ending(run, frame, self.group_id, options)
+        self.roster: Roster = Roster(run, frame, options.name, self.group_id, order, sealed_by)
+        self.scheduler: Scheduler = Scheduler(run, self.roster, order, options.max_workers, self)
+        self.ending: Ending = Ending(run, frame, options, self.scheduler, tracker)
+        self._task = asyncio.current_task()
+        self.names: dict[int, str] = {}
+        """Of members that have one, by index."""
+        self._has_defaults = not (options.retry is None and options.item_timeout is None and options.breaker is None)
+        self._not_ok = 0
+        self._recovered_failures: dict[bytes, ExecutionResult[object]] = {}
+        self._lent: AbstractAsyncContextManager[None] | None = None
+        self._ledger: Ledger | None = None
+        if options.budget is not None:
+            place, what = f"g{self.group_id}", f"the group {options.name}"
+            self._ledger = run.budgets.open_part(options.budget, place, what, frame.depth)
+
+    def _new_id(self) -> str:
+        if not self.run.records:
+            return self.run.new_id()
+        name = self.options.name
+        number = self.frame.count(b"group:" + name.encode("utf-8", "surrogatepass"))
+        return group_key(self.frame.base, name, number).hex()[:32]
+
+    # -- the block ----------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """The block is entered."""
+        frame, options, tracker = self.frame, self.options, self.tracker
+        frame.group_began(options.name, self.roster)
+        self.run.interruption.watch(self._drain)
+        tracker.status = GroupStatus.RUNNING
+        tracker.group_id = self.group_id
+        tracker.about = ParallelEventGroup(
+            group_id=self.group_id,
+            name=without_secrets(options.name),
+            address=child_address(frame.address, options.name, 0),
+            parent_group_id=frame.innermost_group,
+            error_strategy=options.failure_policy.strategy,
+            max_workers=options.max_workers,
+        )
+        try:
+            await self._tell(EventType.GROUP_STARTED)
+        except BaseException:
+            await self.close(GroupStatus.CANCELLED)
+            raise
+        if not self.scheduler.order.has_members:
+            self.ending.start_timer()
+        if frame.passage is not None:  # what waits for members holds no slot meanwhile
+            self._lent = frame.passage.lent(gives_result=True)
+            await self._lent.__aenter__()
+
+    async def give_way(self, error: BaseException | None) -> None:
+        """The block has been left, perhaps by a stop of the run: what waited for members goes on."""
+        if isinstance(error, StopRun):
+            await self.frame.let_others_end()
+        lent, self._lent = self._lent, None
+        if lent is None:
+            return
+        if error is None:
+            await lent.__aexit__(None, None, None)
+        else:
+            await lent.__aexit__(type(error), error, error.__traceback__)
+
+    async def close(self, status: GroupStatus) -> None:
+        """The block has been left, and nothing runs any more."""
+        if self._ledger is not None:
+            self._ledger.close(asyncio.get_running_loop().time())
+        self.run.interruption.unwatch(self._drain)
+        self.frame.group_ended(self.options.name, self.roster)
+        self.tracker.status = status
+        self.run.counter.count_group(self.ending.snapshot())
+        self.ending.close(status)
+        try:
+            await self._tell(EventType.GROUP_COMPLETED)
+            await self.run.recording.flush()
+            await self.ending.acknowledge()
+        finally:
+            self.scheduler.close()
+
+    async def _tell(self, kind: EventType) -> None:
+        run = self.run
+        event = group_event(kind, self.ending.snapshot(), run.run_id, run.now())
+        await run.record(event)
+        await run.publish(event)
+
+    def start_what_came(self) -> None:
+        """There is more work."""
+        if self.ending.is_expired:
+            self.ending.time_is_up()  # nothing was left to be cut off when it was; now there is
+        self.scheduler.fill()
+
+    def conclude(self) -> None:
+        """Nothing runs any more: see whether the group has ended early by that."""
+        self.ending.end_if_it_ended_here()
+        self.judge()
+
+    def raise_end(self) -> None:
+        """Nothing runs any more: say what became of the group, if that is not just its results."""
+        self.conclude()
+        self.ending.raise_reason()
+        self.raise_stop()
+
+    def raise_stop(self) -> None:
+        """Some members have no result because the run is being stopped, or waits for somebody."""
+        if self.scheduler.stop is not None:
+            self.frame.tell_stop(self.scheduler.stop)
+            raise self.scheduler.stop
+
+    def _drain(self) -> None:
+        """The run is being stopped."""
+        try:
+            self.run.interruption.expect_running()
+        except StopRun as stop:
+            self.scheduler.drain(stop)
+        if self.run.interruption.is_cut_off:
+            self.ending.halt()
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    def make_frame(self, member: Member) -> Frame:
+        """What to execute for a member."""
+        work, label, options = member.work, member.label, self.options
+        address = member_address(self.frame.address, options.name, member.index, label)
+        frame = Frame(self.run, member.base or b"", address, self.group_id)
+        actor = work.actor if isinstance(work, Call) else FUNCTION_ACTOR
+        frame.enter(self.frame, actor, label, member.key, member.tries)
+        if isinstance(work, Call):
+            try:
+                work.prepare(frame)
+                work.share(frame, member.identities)
+            except Exception as error:  # noqa: BLE001 - for instance its input cannot be cached: it alone fails
+                frame.begin = raising(error)
+        else:
+            frame.begin = starter(work)
+        if self._has_defaults:
+            frame.retry = frame.retry or options.retry
+            frame.timeout = frame.timeout or options.item_timeout
+            frame.breaker = frame.breaker or options.breaker
+        if options.limits:
+            frame.limits = (*frame.limits, *(limit for limit in options.limits if limit not in frame.limits))
+        if self._ledger is not None:
+            frame.ledgers = (*frame.ledgers, self._ledger)
+        if isinstance(work, Call) and (options.limits or self._ledger is not None):
+            frame.estimate = work.estimate
+        frame.group_id = self.group_id
+        frame.caller = self._task
+        frame.index = member.index
+        frame.total = self.roster.total
+        return frame
+
+    def started(self, member: Member, now: float) -> None:
+        """A member has taken a slot."""
+        self.ending.start_timer()
+        self.tracker.count_start(now, now - member.enrolled_at)
+
+    def ended(self, member: Member, error: BaseException | None) -> None:
+        """Count a member that has ended, keep its result, and see what a failure means for the others."""
+        frame, scheduler = member.frame, self.scheduler
+        assert frame is not None
+        result = frame.result
+        if frame.cleanup_problem:
+            self.ending.reason.note_cleanup(frame.address, frame.cleanup_problem)
+        if not frame.has_begun:
+            close_unstarted(member.work)
+        if isinstance(error, StopRun):
+            result = None
+            if error.shortfall is not None and self._is_charged_to(error.shortfall.place):
+                scheduler.drain(error)  # no other member could begin either
+        elif error is not None:
+            self.failed(error)
+        elif result is None and not (scheduler.is_halted or scheduler.is_draining):
+            cancelled = CallCancelled(f"{frame.name or 'the call'} was cancelled, but not by its group")
+            result = failure(cancelled, None, frame.attempts, frame.name, frame.index, frame.address)
+        if result is not None or member.is_counted:
+            self._count(frame, result)
+        if result is None:
+            return
+        if self.run.records and member.key is not None:
+            self.ending.note_recorded(member.key, result)
+        scheduler.keep(member, result)
+        if member.name is not None and not scheduler.is_streamed:
+            self.names[member.index] = member.name
+        if isinstance(member.work, Call):
+            self.run.counter.count_call(member.work.actor.name, result)
+        if result.ok or scheduler.is_halted:
+            return
+        if member.key is not None and (frame.is_recorded or self.ending.replayed is not None):
+            self._recovered_failures[member.key] = result
+            if self.ending.replayed is None:
+                scheduler.note_failure(member.key)
+        else:
+            self._judge_one(member.key, result)
+
+    def failed(self, error: BaseException) -> None:
+        """Something that no group may swallow: it ends this one."""
+        self.ending.halt(error)
+
+    def end_again(self) -> None:
+        """Nothing goes on: end the group as an earlier execution did, unless it is another group than that."""
+        self.judge()
+        self.ending.end_again()
+
+    def judge(self) -> None:
+        """See what recovered failures mean, in the order in which they happened: the first one ended the group."""
+        if self.ending.replayed is not None:
+            return  # it is recorded what ended it
+        self.scheduler.judged()
+        failures, self._recovered_failures = self._recovered_failures, {}
+        if len(failures) > 1:
+            order = {key: place for place, key in enumerate(self.run.recording.order_of(self.group_id))}
+            failures = dict(sorted(failures.items(), key=lambda item: order.get(item[0], len(order))))
+        for key, result in failures.items():
+            if not self.scheduler.is_halted:
+                self._judge_one(key, result)
+
+    def _judge_one(self, key: bytes | None, result: ExecutionResult[object]) -> None:
+        """See what a failure means for the others."""
+        self._not_ok += 1
+        policy = self.options.failure_policy
+        reason = policy.verdict(result, self._not_ok, self.tracker.finished, self.options.name)
+        if reason is None:
+            return
+        is_fast = policy.strategy is ErrorStrategy.FAIL_FAST
+        cause = EndingCause.FAILED_FAST if is_fast else EndingCause.FAIL_AFTER
+        self.ending.halt(reason, cause, key, None if is_fast else str(reason))
+
+    def _is_charged_to(self, place: str) -> bool:
+        """Whether the budget of this part of the run counts what members of the group spend."""
+        ledgers = self.frame.ledgers if self._ledger is None else (self._ledger, *self.frame.ledgers)
+        return any(ledger.place == place for ledger in ledgers)
+
+    def _count(self, frame: Frame, result: ExecutionResult[object] | None) -> None:
+        tracker, seconds = self.tracker, None
+        if frame.attempts > 1:
+            tracker.retries += frame.attempts - 1
+        if result is None or isinstance(result.error, CallCancelled):
+            status = ExecutionStatus.CANCELLED
+        else:
+            status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
+            if result.is_replayed:
+                tracker.recovered += 1
+            else:
+                seconds = result.execution_time
+        tracker.count_end(status, frame.ended_at or asyncio.get_running_loop().time(), seconds)
