@@ -9,12 +9,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from rh_agents.core._base.signatures import function_with_arguments_of
 from rh_agents.core._run.frame import current_frame
 from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
 from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState, set_executors
-from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
+from rh_agents.core.parallel import ParallelExecutionManager
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit
@@ -139,37 +140,14 @@ llm: ActorDecorator = ActorDecorator(LLM)
 """Makes a language model call of a function."""
 
 
-def parallel(
-    max_workers: int = 5,
-    error_strategy: ErrorStrategy | str = ErrorStrategy.FAIL_SLOW,
-    timeout: float | None = None,
-    name: str | None = None,
-    *,
-    fail_after: int | float | None = None,
-    item_timeout: float | None = None,
-    retry: RetryPolicy | int | None = None,
-    breaker: CircuitBreaker | None = None,
-    limits: Limit | Sequence[Limit] = (),
-    budget: Budget | None = None,
-) -> ParallelExecutionManager:
+@function_with_arguments_of(ParallelExecutionManager)
+def parallel(*args: Any, **options: Any) -> ParallelExecutionManager:
     """A group in the run that is under way, or in a run of its own if none is: `async with parallel(...) as p`.
 
     The arguments are those of `ParallelExecutionManager`.
     """
     frame = current_frame.get()
-    return ParallelExecutionManager(
-        (default_run() if frame is None else frame.run).state,
-        max_workers,
-        error_strategy,
-        timeout,
-        name,
-        fail_after=fail_after,
-        item_timeout=item_timeout,
-        retry=retry,
-        breaker=breaker,
-        limits=limits,
-        budget=budget,
-    )
+    return ParallelExecutionManager((default_run() if frame is None else frame.run).state, *args, **options)
 
 
 async def run(

@@ -15,6 +15,7 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from rh_agents.core._base.signatures import method_with_arguments_of
 from rh_agents.core._limits.interruption import InterruptChecker
 from rh_agents.core._loops.executors import Executors, set_executors
 from rh_agents.core._replay.stops import stop_in
@@ -38,12 +39,9 @@ from rh_agents.core.errors import (
 )
 from rh_agents.core.history import HistorySet
 from rh_agents.core.metrics import ActorMetrics, RunMetrics
-from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
+from rh_agents.core.parallel import ParallelExecutionManager
 from rh_agents.core.policies._checks import number
-from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.policies.limits import Limit
-from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
 from rh_agents.core.ports.opening import StoreLike, opened_store
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
@@ -218,37 +216,13 @@ class ExecutionState:
         """
         return [outcome async for outcome in self._recording.unused()]
 
-    def parallel(
-        self,
-        max_workers: int = 5,
-        error_strategy: ErrorStrategy | str = ErrorStrategy.FAIL_SLOW,
-        timeout: float | None = None,
-        name: str | None = None,
-        *,
-        fail_after: int | float | None = None,
-        item_timeout: float | None = None,
-        retry: RetryPolicy | int | None = None,
-        breaker: CircuitBreaker | None = None,
-        limits: Limit | Sequence[Limit] = (),
-        budget: Budget | None = None,
-    ) -> ParallelExecutionManager:
+    @method_with_arguments_of(ParallelExecutionManager)
+    def parallel(self, *args: Any, **options: Any) -> ParallelExecutionManager:
         """A group of calls that run side by side: `async with state.parallel(...) as p`.
 
         The arguments are those of `ParallelExecutionManager`.
         """
-        return ParallelExecutionManager(
-            self,
-            max_workers,
-            error_strategy,
-            timeout,
-            name,
-            fail_after=fail_after,
-            item_timeout=item_timeout,
-            retry=retry,
-            breaker=breaker,
-            limits=limits,
-            budget=budget,
-        )
+        return ParallelExecutionManager(self, *args, **options)
 
     # -- its life -----------------------------------------------------------------------------------------------------
 

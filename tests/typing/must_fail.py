@@ -75,6 +75,9 @@ async def wrong_groups(state: ExecutionState) -> None:
         for result in p.stream():  # type: ignore[attr-defined]
             print(result)
     parallel(5, "fail_slow", 60.0, "pages", 3)  # type: ignore[call-arg]
+    parallel(max_worker=5)  # type: ignore[call-arg]
+    state.parallel(retries=3)  # type: ignore[call-arg]
+    parallel(item_timeout="5")  # type: ignore[arg-type]
 
 
 async def wrong_options() -> None:
