@@ -159,13 +159,10 @@ class ParallelExecutionManager:
         group = self._group
         try:
             await self._leave(group, error)
-            if error is not None:
-                group.ending.reason.add_unseen(error)
         except BaseException as raised:
-            group.ending.reason.add_unseen(raised)
-            await group.give_way(raised)
+            await group.has_been_left(raised)
             raise
-        await group.give_way(error)
+        await group.has_been_left(error)
 
     @property
     def _group(self) -> Group:
@@ -183,9 +180,9 @@ class ParallelExecutionManager:
             else:
                 await self._abandon(group, error)
         finally:
-            reason = group.ending.find_reason()
+            has_reason = group.ending.find_reason() is not None
             try:
-                await group.close(status if reason is None else GroupStatus.FAILED)
+                await group.close(GroupStatus.FAILED if has_reason else status)
             finally:
                 self._stream = None
 

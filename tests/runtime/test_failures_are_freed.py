@@ -16,10 +16,12 @@ from rh_agents import (
     CircuitBreaker,
     ConcurrencyLimit,
     ExecutionEvent,
+    GroupTimeout,
     MemoryStore,
     RateLimit,
     RetryPolicy,
     Tool,
+    TooManyFailures,
     agent,
     parallel,
     run,
@@ -283,5 +285,105 @@ def test_an_error_keeps_the_frames_of_the_program_and_loses_those_of_the_library
         assert failed.error is not None
         assert failed.error.__traceback__ is not None
         assert failed.error.__traceback__.tb_frame.f_code.co_name == "fail"
+
+    execute(flow)
+
+
+# -- groups that are left with an error: its traceback leads to their block, which holds the group -------------------
+
+
+async def fails_fast(world: World) -> None:
+    async with parallel(error_strategy="fail_fast") as p:
+        p.map(lambda number: raises(world, number), range(3))
+        p.add(lambda: takes_too_long(world, 3))
+        await p.gather()
+
+
+async def fails_fast_at_its_end(world: World) -> None:
+    async with parallel(error_strategy="fail_fast", retry=RetryPolicy(max_attempts=2, jitter=False)) as p:
+        p.map(lambda number: raises_because(world, number), range(3))
+        p.add(lambda: takes_too_long(world, 3))
+
+
+async def has_no_more_time(world: World) -> None:
+    async with parallel(timeout=5.0) as p:
+        p.map(lambda number: raises(world, number), range(3))
+        p.add(lambda: takes_too_long(world, 3))
+        await p.gather()
+
+
+async def fails_too_often(world: World) -> None:
+    async with parallel(fail_after=2) as p:
+        p.map(lambda number: raises(world, number), range(3))
+        p.add(lambda: takes_too_long(world, 3))
+        await p.gather()
+
+
+async def is_left_by_an_error(world: World) -> None:
+    held = world.held()
+    async with parallel() as p:
+        p.map(lambda number: raises(world, number), range(3))
+        p.add(lambda: takes_too_long(world, 3))
+        await asyncio.sleep(2.0)
+        raise KeyError(held.of(1))
+
+
+async def nobody_reads_its_failures(world: World) -> None:
+    async with parallel() as p:
+        p.map(lambda number: raises(world, number), range(4))
+
+
+ENDINGS = [
+    fails_fast, fails_fast_at_its_end, has_no_more_time, fails_too_often, is_left_by_an_error, nobody_reads_its_failures
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_the_members_of_a_group_held_is_freed_with_the_error_that_ended_it(
+    ending: Callable[[World], Awaitable[None]], store: Callable[[], Any] | None
+) -> None:
+    world = World()
+
+    @agent
+    async def around() -> None:
+        await ending(world)
+
+    async def flow() -> None:
+        for attempt in (lambda: ending(world), around):
+            try:
+                await attempt()
+            except (ValueError, Frozen, KeyError, ExceptionGroup, GroupTimeout, TooManyFailures):
+                pass
+            else:
+                raise AssertionError
+            await asyncio.sleep(0)
+            assert world.kept == 0
+
+    execute(flow, store=None if store is None else store())
+    assert world.made >= 8
+
+
+@pytest.mark.parametrize("error", [ValueError(3), OSError(2, "it is gone"), Frozen(3)])
+def test_results_of_a_group_that_failed_fast_tell_of_the_error_that_was_raised(error: Exception) -> None:
+    async def fail() -> None:
+        try:
+            raise LookupError
+        except LookupError as cause:
+            raise error from cause
+
+    async def flow() -> None:
+        with pytest.raises(type(error)) as found:
+            async with parallel(error_strategy="fail_fast") as p:
+                p.add(fail)
+                await p.gather()
+        assert found.value is error
+        (result,) = p.results
+        told = result.error
+        assert told is not None
+        assert (type(told), told.args, told.__dict__) == (type(error), error.args, error.__dict__)
+        assert isinstance(told.__cause__, LookupError)
+        assert told.__traceback__ is not None
+        assert told.__traceback__.tb_frame.f_code.co_name == "fail"
 
     execute(flow)

@@ -10,9 +10,9 @@ import contextlib
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["noted", "says_yes", "seconds_to_wait", "text_of", "without_our_frames"]
+__all__ = ["noted", "retold", "says_yes", "seconds_to_wait", "text_of", "without_our_frames"]
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 _OURS = frozenset({"_limits.breakers", "_run.caching", "_group.members", "_run.runner", "_group.scheduler", "calls"})
@@ -71,6 +71,43 @@ def without_our_frames(error: ErrorT) -> ErrorT:
         if isinstance(each, BaseExceptionGroup):
             todo += each.exceptions
     return error
+
+
+def retold(error: ErrorT) -> ErrorT:
+    """An equal error, to be kept by what was left with this one; the error itself if no other one can be made of it.
+
+    The traceback of an error that has left a block leads to the frames of the program that it has passed, which hold
+    what was used in the block. Of the other one it begins behind these, and behind ours, where the call failed.
+    """
+    other = _copied(error)
+    if other is None:
+        return error
+    trace = error.__traceback__
+    while trace is not None and not _is_of_the_library(trace):
+        trace = trace.tb_next
+    while trace is not None and _is_of_the_library(trace):
+        trace = trace.tb_next
+    BaseException.with_traceback(other, trace)
+    for name in ("__cause__", "__context__", "__suppress_context__"):  # a frozen dataclass has a setter of its own
+        getattr(BaseException, name).__set__(other, getattr(error, name))
+    return other
+
+
+def _copied(error: ErrorT) -> ErrorT | None:
+    """A copy, or None: as `copy.copy` makes one, but also where the class has a setter of its own."""
+    try:
+        how: Any = error.__reduce_ex__(4)
+        make, args, *state = how
+        other = make(*args)
+        for each in state:
+            other.__dict__.update(each or {})
+    except (Exception, SystemExit):  # noqa: BLE001 - the class is the user's, and so is what makes one of it
+        return None
+    return other if type(other) is type(error) and other is not error else None
+
+
+def _is_of_the_library(trace: TracebackType) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__")).startswith("rh_agents.")
 
 
 def _is_ours(trace: TracebackType) -> bool:

@@ -285,6 +285,10 @@ class Ending:
             )
         return self.reason.error
 
+    def let_go(self) -> None:
+        """The block has been told."""
+        self._recorded_reason = self.reason.error = None
+
     def raise_reason(self) -> None:
         """Say why the group has ended early, if it has for a reason."""
         error = self.find_reason()
@@ -292,4 +296,7 @@ class Ending:
             return
         if not self._scheduler.is_run_by(asyncio.current_task()):
             self.reason.was_raised = True
-        raise self.reason.explained(error, self._scheduler.results)
+        try:
+            raise self.reason.explained(error, self._scheduler.results)
+        finally:
+            del error  # by its traceback, which holds this frame, it would hold itself

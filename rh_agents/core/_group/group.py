@@ -96,17 +96,29 @@ class Group:
             self._lent = frame.passage.lent(gives_result=True)
             await self._lent.__aenter__()
 
-    async def give_way(self, error: BaseException | None) -> None:
-        """The block has been left, perhaps by a stop of the run: what waited for members goes on."""
-        if isinstance(error, StopRun):
-            await self.frame.let_others_end()
+    async def has_been_left(self, error: BaseException | None) -> None:
+        """The block has been left, with its results or with an error: what waited for members goes on."""
         lent, self._lent = self._lent, None
-        if lent is None:
-            return
-        if error is None:
-            await lent.__aexit__(None, None, None)
-        else:
-            await lent.__aexit__(type(error), error, error.__traceback__)
+        try:
+            if error is not None:
+                self._let_go_of(error)
+            if isinstance(error, StopRun):
+                await self.frame.let_others_end()
+        except BaseException as raised:
+            if lent is not None:
+                await lent.__aexit__(type(raised), raised, None)
+            raise
+        if lent is not None:
+            await lent.__aexit__(None if error is None else type(error), error, None)
+
+    def _let_go_of(self, error: BaseException) -> None:
+        """Say in the error what else there is to say, and do not hold it any more: by its traceback it holds the group,
+        with all that its members had in their hands when they failed.
+        """
+        self.ending.reason.add_unseen(error)
+        self.ending.let_go()
+        self._recovered_failures.clear()
+        self.scheduler.let_go_of(error)
 
     async def close(self, status: GroupStatus) -> None:
         """The block has been left, and nothing runs any more."""

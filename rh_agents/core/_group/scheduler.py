@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from rh_agents.core._base.foreign import noted
+from rh_agents.core._base.foreign import noted, retold
 from rh_agents.core._group.members import Member, Source, close_unstarted
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
@@ -443,6 +443,12 @@ class Scheduler:
             self._completed.append(member.index)
         if member.key is not None and self.order.knows(member.key):
             self._keys[member.index] = member.key
+
+    def let_go_of(self, error: BaseException) -> None:
+        """The group was left with this error: by its traceback it holds the group, which must not hold it any more."""
+        for index, result in self.finished.items():
+            if result.error is error:
+                self.finished[index] = result.model_copy(update={"error": retold(error)})
 
     @property
     def is_recovering(self) -> bool:
