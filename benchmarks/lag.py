@@ -16,7 +16,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from rh_agents import ExecutionState, MemoryStore, open_store, parallel, tool
+from pydantic import BaseModel
+
+from rh_agents import ExecutionEvent, ExecutionState, MemoryStore, Tool, open_store, parallel, tool
 from rh_agents.core.ports import Store
 
 _KINDS: dict[str, Callable[[int], Any]] = {
@@ -25,6 +27,22 @@ _KINDS: dict[str, Callable[[int], Any]] = {
     "a list of integers": lambda size: list(range(size // 8)),
     "a list of texts": lambda size: [f"{number:01000}" for number in range(size // 1000)],
     "a list of objects": lambda size: [{"id": number, "text": "x" * 100} for number in range(size // 120)],
+}
+
+
+class Item(BaseModel):
+    """An object of a type."""
+
+    id: int
+    text: str
+
+
+_TYPES: dict[str, Any] = {
+    "a text": str,
+    "bytes": bytes,
+    "a list of integers": list[int],
+    "a list of texts": list[str],
+    "a list of objects": list[Item],
 }
 
 
@@ -49,7 +67,58 @@ def table(*, quick: bool) -> str:
     for name, make in _KINDS.items():
         lags = asyncio.run(_lags_of_arguments(make(size)))
         lines.append(f"| {name} | " + " | ".join(f"{lag * 1e3:.0f} ms" for lag in lags) + " |")
+    lines += [
+        f"\n## Event loop lag with {size // 1_000_000} MB elsewhere\n",
+        "The same with the input of a run (SQLite), a result that a replay validates, an input and a result that are",
+        "validated by a type, and an argument of a function in a worker process.\n",
+        "| | a run: begun | resumed | compared: SQLite | memory store | of a type: input | result | to a process |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, make in _KINDS.items():
+        lags = asyncio.run(_lags_elsewhere(make(size), _TYPES[name]))
+        lines.append(f"| {name} | " + " | ".join(f"{lag * 1e3:.0f} ms" for lag in lags) + " |")
     return "\n".join(lines) + "\n"
+
+
+async def _lags_elsewhere(value: Any, kind: Any) -> list[float]:
+    @tool
+    async def produce() -> Any:
+        return value
+
+    @tool
+    async def little() -> int:
+        return 1
+
+    found: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        stores: list[Store] = [open_store(str(Path(folder) / "runs.db")), MemoryStore()]
+        for _ in ("begun", "resumed"):
+            async with _measured(found), ExecutionState(store=stores[0], run_id="input", input=value):
+                await little()
+        for store in stores:
+            await _execute(store, produce())
+            async with _measured(found):
+                kept = await _execute(store, produce(), replay_mode="validation")
+            del kept
+            await store.aclose()
+
+    async def same(given: Any) -> Any:
+        return given
+
+    for options in ({"input_model": kind}, {"output_model": kind}):
+        actor = Tool(name="same", handler=same, **options)
+        async with _measured(found):
+            kept = await ExecutionEvent(actor=actor)(value, None, ExecutionState())
+        del kept
+    await _count("x")  # a worker is there
+    async with _measured(found):
+        await _count(value)
+    return found
+
+
+@tool(engine="process")
+def _count(value: Any) -> int:
+    return len(value)
 
 
 async def _lags_of_arguments(value: Any) -> list[float]:
@@ -88,8 +157,8 @@ async def _lags(value: Any) -> list[float]:
     return found
 
 
-async def _execute(store: Store, call: Any) -> Any:
-    async with ExecutionState(store=store, run_id="lag", history_limit=0):
+async def _execute(store: Store, call: Any, **options: Any) -> Any:
+    async with ExecutionState(store=store, run_id="lag", history_limit=0, **options):
         return await call
 
 

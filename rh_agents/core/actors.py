@@ -32,6 +32,7 @@ from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import check_annotation, function_below, learn, learn_function, unresolved_in
+from rh_agents.core.values.large_validation import validate
 
 __all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
 
@@ -251,7 +252,7 @@ class BaseActor(BaseModel):
         if self.input_model is None or _is_instance(data, self.input_model):
             return data
         try:
-            return self._input_adapter.validate_python(data)
+            return validate(self._input_adapter, data)
         except ValidationError as error:
             raise InputError(f"{self.name}: input {_places(error)}") from error
 
@@ -272,7 +273,7 @@ class BaseActor(BaseModel):
         if self.output_model is None or _is_instance(value, self.output_model):
             return value
         try:
-            return self._output_adapter.validate_python(value)
+            return validate(self._output_adapter, value)
         except ValidationError as error:
             raise OutputError(f"{self.name}: result {_places(error)}") from error
 

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from rh_agents.core._loops.beside import beside, beside_if_large
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._replay.address import child_address
 from rh_agents.core._replay.keys import Canonical, child_key, identity
 from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
 from rh_agents.core._run.frame import Frame, current_frame, root_of
-from rh_agents.core._run.identifying import Identities, beside, identified_in_turn
+from rh_agents.core._run.identifying import Identities, identified_in_turn
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import run_frame
 from rh_agents.core.actors import BaseActor
@@ -337,7 +338,9 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
         return self.actor.estimate_input(self.input_data)
 
     async def _check(self, run: RunParts) -> None:
-        self.input_data = self.actor.validate_input(self.input_data)
+        actor, given = self.actor, self.input_data
+        if actor.input_model is not None:
+            self.input_data = await beside_if_large(given, actor.validate_input, given)
         for condition in self.actor.preconditions:
             await _awaited(condition(self.input_data, self.extra_context, run.state))
 
@@ -349,7 +352,8 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
             value = await actor.handler(*args, **kwargs)
         else:
             value = await run.executors.of(actor).call(actor.handler, args, kwargs)
-        value = actor.validate_output(value)
+        if actor.output_model is not None:
+            value = await beside_if_large(value, actor.validate_output, value)
         for condition in actor.postconditions:
             await _awaited(condition(value, self.extra_context, run.state))
         return value

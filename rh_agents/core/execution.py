@@ -11,6 +11,7 @@ import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Token
+from dataclasses import replace
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -49,8 +50,9 @@ from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Spending
-from rh_agents.core.values import encode, keep_text
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values import encode_any, is_large, keep_text
+from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.pieces import joined
 
 __all__ = [
     "ActorMetrics",
@@ -134,12 +136,17 @@ class ExecutionState:
         self.status: ExecutionStatus = ExecutionStatus.PENDING
         self.replay_mode: ReplayMode = ReplayMode(replay_mode)
         self.on_unknown: OnUnknown = OnUnknown(on_unknown)
-        data, digest = _kept_input(input)
         kept = {name: keep_text(text) for name, text in (facts or {}).items()}
         tags_kept = tuple(map(without_secrets, self.tags))
         request = RunRequest(
-            self.run_id, make_owner(), without_secrets(workflow), data, digest, tags_kept, kept, _positive(lease)
+            self.run_id, make_owner(), without_secrets(workflow), None, None, tags_kept, kept, _positive(lease)
         )
+        keep = None
+        if opened is not None and is_large(input):
+            keep = functools.partial(_kept_input, input)
+        elif opened is not None:
+            data, digest = _kept_input(input)
+            request = replace(request, input=data, input_digest=digest)
         recording = Recording(
             opened,
             request,
@@ -148,6 +155,7 @@ class ExecutionState:
             retry_failed=retry_failed,
             reuse=reuse,
             resume_from=resume_from,
+            keep_input=keep,
         )
         self.parts: RunParts = RunParts(
             self,
@@ -493,23 +501,30 @@ def _kept_input(data: Any) -> tuple[bytes | None, bytes | None]:
     if data is None:
         return None, None
     parts = data if isinstance(data, dict) else {"": data}
-    digest = sha256(canonical({name: _canonical(value) for name, value in parts.items()})).digest()
+    digest = sha256()
+    for piece in _canonical({name: joined(_described(value)) for name, value in parts.items()}):
+        digest.update(piece)
     try:
-        return encode(data), digest
+        return encode_any(data), digest.digest()
     except UnstorableError:
-        return encode({str(name): _storable(value) for name, value in parts.items()}), digest
+        return encode_any({str(name): _storable(value) for name, value in parts.items()}), digest.digest()
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical(value: Any) -> Sequence[bytes]:
+    found = CanonicalInput(value)
+    return found.pieces() if found.is_large else [found.whole()]
+
+
+def _described(value: Any) -> Sequence[bytes]:
     try:
-        return canonical(value)
+        return _canonical(value)
     except DefinitionError:
-        return f"a {type(value).__qualname__}".encode()
+        return [f"a {type(value).__qualname__}".encode()]
 
 
 def _storable(value: Any) -> Any:
     try:
-        encode(value)
+        encode_any(value)
     except UnstorableError:
         return f"<{type(value).__qualname__}>"
     return value

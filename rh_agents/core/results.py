@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rh_agents.core._base.errors import RecordedError, RhAgentsError
 from rh_agents.core._base.foreign import text_of
+from rh_agents.core._base.sizes import is_large
 from rh_agents.core._base.trusted import trusted
 from rh_agents.core.redaction import redact
 from rh_agents.core.types import Generation
@@ -73,13 +74,20 @@ class ExecutionResult(BaseModel, Generic[T]):
             del self  # else the error would hold its result, by its traceback, and be held by it
 
 
+_MOST_CUT = 20_000
+_LONGEST_LINE = 10_000
+"""Characters of a text that is longer than that."""
+
+
 def describe_error(error: BaseException) -> str:
     """One line for people: the kind of the error and its first line of text, without secrets."""
     kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
     text = text_of(error)
     if not text:
         return kind
-    line = redact(text.splitlines()[0])
+    line = redact(text[:_MOST_CUT].splitlines()[0])
+    if len(text) > _MOST_CUT and len(line) > _LONGEST_LINE:
+        line = f"{line[:_LONGEST_LINE]}…"  # after it was redacted: half a secret would not be known as one
     if not line.isprintable():  # it may go to a terminal, and it may have come from anywhere
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return f"{kind}: {line}"
@@ -179,6 +187,11 @@ class Outcome(NamedTuple):
         return _result(self.value, self.error, self.seconds, self.attempts, self.name, index, address, True, self.usage)
 
     @property
+    def is_large(self) -> bool:
+        """Whether its text takes so long to write that it is to be done in a thread."""
+        return is_large(self.value if self.error is None else self.error)
+
+    @property
     def header(self) -> OutcomeHeader:
         """All of it but the value and the error."""
         return OutcomeHeader._make((*self[:3], self.error is None, *self[5:]))
@@ -214,7 +227,9 @@ class UnreadOutcome(NamedTuple):
         header: which call ended, and how.
         read: decodes the value or the error. It may read a file, and raises `StoreError` for a value of a class that
             this program does not know; `read(unknown_ok=True)` gives an `UnknownValue` in its place.
+        is_large: whether that takes so long that it is to be done in a thread.
     """
 
     header: OutcomeHeader
     read: Callable[..., Outcome]
+    is_large: bool = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core.context import current
 from rh_agents.core.errors import DefinitionError, UnstorableError, UsageError, WorkerLost
 from rh_agents.core.results import describe_error
@@ -75,7 +77,9 @@ class ProcessExecutor:
         name = getattr(function, "__qualname__", repr(function))
         context = _context()
         async with self._slots.one():
-            data, is_by_value = pickled_arguments(args, kwargs, name, is_by_value=isinstance(reference, ByValue))
+            is_by_value = isinstance(reference, ByValue)
+            pickle_them = functools.partial(pickled_arguments, args, kwargs, name, is_by_value=is_by_value)
+            data, is_by_value = await beside_if_large((args, kwargs), pickle_them)
             frame = await self._call(Order(reference, name, context, is_by_value), data)
         return await _outcome(frame, name)
 

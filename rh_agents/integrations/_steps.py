@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 from pydantic_core import to_json
 
+from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core._run.frame import current_frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import LLM, BaseActor, Tool
@@ -21,7 +22,7 @@ from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, tokens_in
 from rh_agents.core.context import report_usage
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.usage import Listing, Price, Usage, listing_of
-from rh_agents.core.values import encode
+from rh_agents.core.values import encode_any
 from rh_agents.core.values.canonical import CanonicalInput
 
 __all__ = [
@@ -79,7 +80,7 @@ class _ForeignModel(LLM):
         bound, known = _max_tokens(about), self.max_output or listing_of(self.name).max_output
         if bound is None:
             report_unbounded(self.name, known)
-        usage = Usage(tokens_in(_text(about)), bound or known or DEFAULT_OUTPUT, requests=1)
+        usage = Usage(_tokens_in(about), bound or known or DEFAULT_OUTPUT, requests=1)
         price = self.known_price
         return replace(usage, cost=math.nan if price is None else price.cost(usage))
 
@@ -102,8 +103,8 @@ def _max_tokens(about: Any, depth: int = 2) -> int | None:
     return None
 
 
-def _text(data: Any) -> str:
-    return to_json(data, fallback=str, bytes_mode="base64", inf_nan_mode="constants").decode()
+def _tokens_in(data: Any) -> int:
+    return tokens_in(to_json(data, fallback=str, bytes_mode="base64", inf_nan_mode="constants").decode())
 
 
 def tool_actor(name: str) -> BaseActor:
@@ -150,7 +151,8 @@ class Step(Call[Any]):
                 report_usage(replace(model.estimate(self._about), cost=0.0, estimates=1))
             raise
         if _tokens_so_far() == before:
-            report_usage(Usage(tokens_in(_text(self._about)), tokens_in(_text(value)), requests=1, estimates=1))
+            sent = await beside_if_large(self._about, _tokens_in, self._about)
+            report_usage(Usage(sent, await beside_if_large(value, _tokens_in, value), requests=1, estimates=1))
         return value
 
 
@@ -160,10 +162,10 @@ def _tokens_so_far() -> int:
     return 0 if frame is None or frame.usage is None else frame.usage.tokens
 
 
-def is_storable(value: Any) -> bool:
+async def is_storable(value: Any) -> bool:
     """Whether a value can be recorded as it is."""
     try:
-        encode(value)
+        await beside_if_large(value, encode_any, value)
     except UnstorableError:
         return False
     return True

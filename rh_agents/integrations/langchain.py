@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.context import report_usage
 from rh_agents.core.usage import Listing, Price, Usage
@@ -154,7 +155,7 @@ class _DurableChatModel(BaseChatModel):
         ask = functools.partial(self._asked, messages, stop, given)
         with _stops_kept():
             found = await Step(self._actor, self._about(messages, stop, given), ask)
-        return ChatResult(generations=[ChatGeneration(message=_read(each)) for each in found])
+        return ChatResult(generations=[ChatGeneration(message=await _read(each)) for each in found])
 
     async def _asked(self, messages: list[BaseMessage], stop: Any, given: dict[str, Any]) -> Any:
         result = await self.inner._agenerate(messages, stop=stop, **given)
@@ -192,7 +193,7 @@ class _DurableChatModel(BaseChatModel):
                     has_pieces = True
                     yield chunk
                 if not has_pieces:
-                    yield _whole(_read(pieces.value[0]), is_replayed=pieces.is_replayed)
+                    yield _whole(await _read(pieces.value[0]), is_replayed=pieces.is_replayed)
 
     def _about(self, messages: list[BaseMessage], stop: Any, given: dict[str, Any]) -> Any:
         return [
@@ -216,15 +217,15 @@ class _DurableTool(BaseTool):
             return {"message": message_to_dict(found)} if isinstance(found, BaseMessage) else {"value": found}
 
         found = await Step(tool_actor(self.name), plain(input), call)
-        return _read(found["message"]) if "message" in found else found["value"]
+        return await _read(found["message"]) if "message" in found else found["value"]
 
     def _run(self, *args: Any, **given: Any) -> Any:
         warn_not_recorded(f"a call of tool {self.name!r} by a synchronous method", "use ainvoke")
         return self.inner._run(*args, **given)
 
 
-def _read(data: Any) -> Any:
-    return messages_from_dict([data])[0]
+async def _read(data: Any) -> Any:
+    return (await beside_if_large(data, messages_from_dict, [data]))[0]
 
 
 @contextlib.contextmanager

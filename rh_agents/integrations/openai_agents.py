@@ -20,10 +20,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.context import report_usage
 from rh_agents.core.usage import Listing, Price, Usage
 from rh_agents.core.values import learn
+from rh_agents.core.values.large_validation import validate
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
@@ -67,6 +69,7 @@ _VOLATILE = frozenset({"created_at"})
 # They act on this machine, and the SDK carries them out itself.
 _LOCAL_TOOLS = frozenset({"ComputerTool", "LocalShellTool", "ShellTool", "ApplyPatchTool", "CustomTool"})
 _RESPONSES: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
+_STREAMED: TypeAdapter[Response] = TypeAdapter(Response)
 
 
 def durable(agent: Agent[ContextT], *, price: Price | None = None, max_output: int | None = None) -> Agent[ContextT]:
@@ -137,7 +140,7 @@ def _durable_tool(agent: str, tool: Any) -> Any:
 
         async def make() -> Any:
             value = await invoke(context, arguments)
-            return value if is_storable(value) else str(value)  # that is what the SDK tells the model
+            return value if await is_storable(value) else str(value)  # that is what the SDK tells the model
 
         return await Step(actor, [_read_arguments(arguments), getattr(context, "tool_call_id", None)], make)
 
@@ -168,7 +171,8 @@ class _DurableModel(Model):
         async def ask() -> Any:
             return _written(await self._inner().get_response(*args, **options))
 
-        return _RESPONSES.validate_python(await Step(self._actor, _about(args, options), ask))
+        found = await Step(self._actor, _about(args, options), ask)
+        return await beside_if_large(found, validate, _RESPONSES, found)
 
     async def stream_response(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
         """The events of the stream as they come. The last one, which has all of the answer, comes when it is recorded;
@@ -201,7 +205,7 @@ class _DurableModel(Model):
             async for event in pieces:
                 yield event
             if last is None:
-                response = Response.model_validate(pieces.value)
+                response = await beside_if_large(pieces.value, validate, _STREAMED, pieces.value)
                 if pieces.is_replayed:
                     response.metadata = {**(response.metadata or {}), REPLAYED: "true"}
                 last = ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")

@@ -17,13 +17,16 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.context import report_usage
 from rh_agents.core.usage import Listing, Price, Usage
+from rh_agents.core.values.large_validation import validate
 from rh_agents.integrations._steps import Step, is_storable, model_actor, plain, tool_actor, warn_not_recorded
 from rh_agents.integrations._streams import REPLAYED, Pieces, streamed, warn_not_streamed
 
@@ -140,7 +143,7 @@ class _DurableModel(WrapperModel):
             response = await super(_DurableModel, self).request(messages, model_settings, model_request_parameters)
             return _written(response)
 
-        return _read(await Step(self._actor, _about(messages, model_settings, model_request_parameters), ask))
+        return await _read(await Step(self._actor, _about(messages, model_settings, model_request_parameters), ask))
 
     @asynccontextmanager
     async def request_stream(
@@ -181,7 +184,7 @@ class _DurableModel(WrapperModel):
             if inner is not None:
                 yield _LiveResponse(inner, pieces, model_request_parameters)
                 return
-            response = _read(pieces.value)
+            response = await _read(pieces.value)
             if pieces.is_replayed:
                 response.metadata = {**(response.metadata or {}), REPLAYED: True}
             yield CompletedStreamedResponse(
@@ -214,7 +217,7 @@ class _LiveResponse(StreamedResponse):
         if self._cancelled:
             return
         self._finished = True
-        self._response = _read(self._pieces.value)
+        self._response = await _read(self._pieces.value)
 
     async def close_stream(self) -> None:
         """The program wants no more of it."""
@@ -285,7 +288,7 @@ class _DurableToolset(WrapperToolset[DepsT]):
 
         async def call() -> Any:
             try:
-                return _returned(await super(_DurableToolset, self).call_tool(name, tool_args, ctx, tool))
+                return await _returned(await super(_DurableToolset, self).call_tool(name, tool_args, ctx, tool))
             except ModelRetry as retry:  # an answer to the model, and no failure
                 return {_RETRY: retry.message}
 
@@ -294,16 +297,16 @@ class _DurableToolset(WrapperToolset[DepsT]):
             raise ModelRetry(found[_RETRY])
         for kind, adapter in _ADAPTERS.items():
             if kind in found:
-                return adapter.validate_python(found[kind])
+                return await beside_if_large(found[kind], validate, adapter, found[kind])
         return found["value"]
 
 
-def _returned(value: Any) -> dict[str, Any]:
+async def _returned(value: Any) -> dict[str, Any]:
     """What a tool returned, as data. What only the program's own classes can hold becomes what the model sees of it."""
-    if is_storable(value):
+    if await is_storable(value):
         return {"value": value}
     kind = "return" if isinstance(value, ToolReturn) else "content"
-    return {kind: _ADAPTERS[kind].dump_python(value, mode="json")}
+    return {kind: await beside_if_large(value, partial(_ADAPTERS[kind].dump_python, mode="json"), value)}
 
 
 def _about(messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters) -> Any:
@@ -337,7 +340,7 @@ def _usage(used: RequestUsage) -> Usage:
     )
 
 
-def _read(data: Any) -> ModelResponse:
-    (response,) = ModelMessagesTypeAdapter.validate_python([data])
+async def _read(data: Any) -> ModelResponse:
+    (response,) = await beside_if_large(data, validate, ModelMessagesTypeAdapter, [data])
     assert isinstance(response, ModelResponse)
     return response

@@ -16,7 +16,7 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RunInfo
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values import encode_large, is_large
+from rh_agents.core.values import LARGE, encode_large
 from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
@@ -124,9 +124,9 @@ class SqlJournal:
 
     async def _encoded(self, outcome: Outcome) -> bytes:
         """The text of an outcome; of a large one it is made beside the event loop."""
-        if outcome.error is not None or not is_large(outcome.value):
+        if not outcome.is_large:
             return encode_outcome(outcome)
-        data = await self._engine.in_thread(encode_large, outcome.value)
+        data = await self._engine.in_thread(encode_outcome, outcome, encode_large)
         self._expect_mine()
         return data
 
@@ -254,6 +254,8 @@ class SqlJournal:
         self._expect_mine()
         unwritten = self._unwritten.get(key)
         if unwritten is not None:
+            if len(unwritten[1]) > LARGE:
+                return await self._engine.in_thread(outcome_of, *unwritten)
             return outcome_of(*unwritten)
         sequence = self.recorded.finished.get(key)
         if sequence is None:
@@ -273,7 +275,7 @@ class SqlJournal:
         self._expect_mine()
         unwritten = self._unwritten.get(key)
         if unwritten is not None:
-            return outcome_of(*unwritten)
+            return None if len(unwritten[1]) > LARGE else outcome_of(*unwritten)
         found = self._read_ahead.take(self.recorded.finished[key])
         if found is None:
             return None

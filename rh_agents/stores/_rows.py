@@ -44,8 +44,8 @@ _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def encode_outcome(outcome: Outcome) -> bytes:
-    """The typed JSON text of its value or of its error.
+def encode_outcome(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> bytes:
+    """The typed JSON text of its value, which `encode` writes, or of its error.
 
     Raises:
         UnstorableError: the value is no data.

@@ -286,7 +286,8 @@ class SqlStore:
             raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 
     def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
-        return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored))
+        is_large = stored.row.artifact is not None
+        return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored), is_large)
 
     # -- changes from outside -----------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large, is_large
+from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large
 from rh_agents.core.values.answers import expect_fitting, kept_answer
 from rh_agents.core.values.large import LARGE
 from rh_agents.stores._windows import Ticket, refusal
@@ -136,7 +136,7 @@ class MemoryStore:
             while True:
                 while after < len(run.events):
                     after += 1
-                    yield RecordedEvent(after, run.event(after, values=values))
+                    yield RecordedEvent(after, await run.event(after, values=values))
                 if not follow or run.owner() is None:
                     return
                 await place.wait()
@@ -147,13 +147,13 @@ class MemoryStore:
         """What the calls of a run came to, in the order in which that was recorded."""
         self._expect_open()
         for stored in list(self._run(run_id).outcomes.values()):
-            yield _read(stored, unknown_ok=unknown_ok)
+            yield await _read_beside(stored, unknown_ok=unknown_ok)
 
     async def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
         """The same without decoding any value."""
         self._expect_open()
         for stored in list(self._run(run_id).outcomes.values()):
-            yield UnreadOutcome(stored.header, partial(_read, stored))
+            yield UnreadOutcome(stored.header, partial(_read, stored), _is_long(stored))
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
@@ -307,7 +307,7 @@ class _Run:
             self.outcomes[stored.key] = stored
             self.sequence_of[stored.key] = len(self.events)
 
-    def event(self, sequence: int, *, values: bool) -> ExecutionEvent[Any]:
+    async def event(self, sequence: int, *, values: bool) -> ExecutionEvent[Any]:
         """The event at a place, with the result of its call if values are wanted."""
         event = self.events[sequence - 1]
         if not values:
@@ -318,7 +318,7 @@ class _Run:
         stored = self.outcomes.get(key) if self.sequence_of.get(key) == sequence else None
         if stored is None or not isinstance(stored.value, _Encoded):
             return event
-        return event.model_copy(update={"result": decode(stored.value.data, unknown_ok=True)})
+        return event.model_copy(update={"result": (await _read_beside(stored, unknown_ok=True)).value})
 
     def entries(self) -> Iterator[tuple[ExecutionEvent[Any], Outcome | None]]:
         """The events, each with the outcome that it reports."""
@@ -359,7 +359,7 @@ class MemoryJournal:
         stored = self._run.outcomes.get(key)
         if stored is None:
             raise StoreError(f"run {self.info.run_id!r} has no outcome for key {key.hex()}")
-        return await asyncio.to_thread(_read, stored) if _is_long(stored) else _read(stored)
+        return await _read_beside(stored)
 
     def load_nowait(self, key: bytes) -> Outcome | None:
         """The same: memory has nothing to wait for, but for large values, which are read beside the event loop."""
@@ -391,10 +391,9 @@ class MemoryJournal:
     async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
         """The same as `note`: memory has nothing to wait for, but for large values, written beside the event loop."""
         stored = None
-        if outcome is not None and outcome.error is None and _is_encoded(outcome.value) and is_large(outcome.value):
+        if outcome is not None and outcome.is_large and (outcome.error is not None or _is_encoded(outcome.value)):
             self._expect_mine()
-            data = await asyncio.to_thread(encode_large, outcome.value)
-            stored = outcome._replace(value=_Encoded(data))
+            stored = await asyncio.to_thread(_written, outcome, encode_large)
         return self._add(event, outcome, stored)
 
     async def flush(self) -> None:
@@ -478,7 +477,7 @@ def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], out
     recorded.add(sequence, status, key, attempt, group_id, has_outcome, failed_in, charge, ending)
 
 
-def _written(outcome: Outcome) -> Outcome:
+def _written(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> Outcome:
     """The outcome as it is kept: what could be changed from outside is turned into text."""
     if outcome.error is None and not _is_encoded(outcome.value):
         return outcome
@@ -493,7 +492,10 @@ def _is_encoded(value: object) -> bool:
 
 def _is_long(stored: Outcome) -> bool:
     """Whether an outcome is kept as text that is to be read in a thread."""
-    return isinstance(stored.value, _Encoded) and len(stored.value.data) > LARGE
+    if not isinstance(stored.value, _Encoded):
+        return False
+    error: Any = stored.error
+    return len(stored.value.data) > LARGE or (error is not None and len(error) > LARGE)
 
 
 def _read(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
@@ -515,6 +517,13 @@ def _edited(event: ExecutionEvent[Any], outcome: Outcome) -> tuple[ExecutionEven
         "attempt": outcome.attempts,
     }
     return event.model_copy(update=changes), _written(outcome)
+
+
+async def _read_beside(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
+    """The same; what is long is read in a thread."""
+    if _is_long(stored):
+        return await asyncio.to_thread(_read, stored, unknown_ok=unknown_ok)
+    return _read(stored, unknown_ok=unknown_ok)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
@@ -87,8 +87,18 @@ def _parts_of(value: Any, kind: type) -> Iterable[Any]:
 def _fields_of(kind: type) -> list[Callable[[Any], Any]]:
     """What gets the `__dict__` of an instance, and the fields that it has beside that."""
     own = [base for base in kind.__mro__ if "__slots__" in vars(base)]
-    slots = [each.__get__ for base in own for each in vars(base).values() if type(each) is MemberDescriptorType]
+    slots: list[Callable[[Any], Any]] = [
+        each.__get__ for base in own for each in vars(base).values() if type(each) is MemberDescriptorType
+    ]
+    if issubclass(kind, BaseException):
+        slots += [_part_of_errors[name].__get__ for name in ("args", "__cause__")]
+    if issubclass(kind, BaseExceptionGroup):
+        slots.append(_part_of_groups.__get__)
     return [lambda value: object.__getattribute__(value, "__dict__"), *slots]
+
+
+_part_of_errors: Mapping[str, Any] = vars(BaseException)
+_part_of_groups: Any = vars(BaseExceptionGroup)["exceptions"]
 
 
 def is_array(value: object) -> bool:

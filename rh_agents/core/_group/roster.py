@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rh_agents.core._group.members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
+from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.keys import again_key, child_key, identity_of_item, identity_of_unseen
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
-from rh_agents.core._run.identifying import Identities, beside
+from rh_agents.core._run.identifying import Identities
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun

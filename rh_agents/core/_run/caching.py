@@ -8,13 +8,14 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from rh_agents.core._base.sizes import LARGE
+from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import CacheEntry, Clock, StopSignal, Store
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import CacheScope
-from rh_agents.core.values import decode, encode, encode_large, is_large
+from rh_agents.core.values import decode, encode_any
 
 __all__ = ["CallCache"]
 
@@ -157,7 +158,7 @@ class CallCache:
 async def _encoded(actor: BaseActor, value: Any) -> bytes:
     """What is kept of a value; a large one is written beside the event loop."""
     try:
-        return await asyncio.to_thread(encode_large, value) if is_large(value) else encode(value)
+        return await beside_if_large(value, encode_any, value)
     except UnstorableError as error:
         raise UnstorableError(f"{actor.name} returned what no cache can keep: {error}") from error
 

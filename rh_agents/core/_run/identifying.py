@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._run.frame import Frame
 
-__all__ = ["Identities", "beside", "identified_in_turn"]
+__all__ = ["Identities", "identified_in_turn"]
 
 T = TypeVar("T")
 
@@ -70,8 +70,3 @@ async def _in_turn(caller: Frame, identify: Callable[[], Identities], number: Ca
         except RuntimeError:  # a mapping or a set was changed while it was read
             identities = identify()
         return number(identities)
-
-
-def beside(identify: Callable[[], T]) -> asyncio.Future[T]:
-    """Begin to do it in a thread."""
-    return asyncio.get_running_loop().run_in_executor(None, copy_context().run, identify)

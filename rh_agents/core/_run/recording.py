@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
+from rh_agents.core._loops.beside import beside, beside_if_large, read_beside
 from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is_done
 from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.key_table import DigestTable
@@ -26,7 +27,7 @@ from rh_agents.core.redaction import expect_no_secret, logger, redact
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.rewind import affected_by
 from rh_agents.core.types import Durability, ExecutionStatus, Generation, ReplayMode
-from rh_agents.core.values import is_large, shown_value
+from rh_agents.core.values import shown_value
 
 __all__ = ["Recording", "make_owner"]
 
@@ -54,6 +55,8 @@ class Recording:
         retry_failed: whether failures of an execution that had ended are tried again.
         reuse: whether the run may go on with another input or workflow than it had.
         resume_from: make the call at this address again, and what depends on it.
+        keep_input: gives the input of the run as it is kept and its digest, if that takes so long that it is to be done
+            in a thread; None if the request has both.
     """
 
     def __init__(
@@ -66,12 +69,15 @@ class Recording:
         retry_failed: bool = True,
         reuse: bool = False,
         resume_from: str | None = None,
+        keep_input: Callable[[], tuple[bytes | None, bytes | None]] | None = None,
     ) -> None:
         self._store = store
+        self._keep_input = keep_input
         self._request = request
         self._mode = mode
-        self._durability = durability
+        # A validation records nothing; it compares, and that is waited for, however long it takes.
         compares = mode is ReplayMode.VALIDATION
+        self._durability = Durability.SYNC if compares else durability
         self.again: Again = Again(retry_failed and not compares, compares)
         """What becomes of recorded outcomes of direct calls."""
         self._reuse = reuse
@@ -116,6 +122,13 @@ class Recording:
             self.is_open = True
 
     async def _open(self, store: Store) -> None:
+        if self._keep_input is not None:
+            try:
+                data, digest = await beside(self._keep_input)
+            except RuntimeError:  # a mapping or a set was changed while it was read
+                data, digest = self._keep_input()
+            self._request = replace(self._request, input=data, input_digest=digest)
+            self._keep_input = None
         request = self._request
         known = await store.find_run(request.run_id)
         self.keys_generation = generation_of_keys(None if known is None else known.facts)
@@ -124,7 +137,7 @@ class Recording:
         if known is None:
             expect_no_secret(request.run_id)
         elif not self._reuse:
-            _expect_same(known, request)
+            await beside_if_large((known.input, request.input), _expect_same, known, request)
         if known is not None and self._resume_from is not None:
             affected = await affected_by(store, request.run_id, self._resume_from)
             await store.supersede(request.run_id, [outcome.key for outcome in affected])
@@ -274,7 +287,8 @@ class Recording:
                 unused.append(outcome)
         for outcome in unused:
             if not any(map(self._reused_places.get, places_around(outcome.header.parent, parents))):
-                yield outcome.read(unknown_ok=True)  # the program has changed, so it may not have the class any more
+                # The program has changed, so it may not have the class any more.
+                yield await read_beside(outcome, unknown_ok=True)
 
     # -- what happens now ---------------------------------------------------------------------------------------------
 
@@ -305,7 +319,7 @@ class Recording:
             self._used.set(outcome.key, 1)
         try:
             is_waited_for = outcome is not None and (
-                self._durability is Durability.SYNC or is_large(outcome.value)  # it is written in a thread
+                self._durability is Durability.SYNC or outcome.is_large  # it is written in a thread
             )
             if is_urgent or is_waited_for:
                 return await self._appended(journal, event, outcome, postponed)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+from rh_agents.core._loops.beside import beside, read_beside
 from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
@@ -14,7 +16,8 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values import encode
+from rh_agents.core.values import encode_any, is_large
+from rh_agents.core.values.unstarted import short_repr
 
 __all__ = ["Difference", "ValidationJournal"]
 
@@ -44,7 +47,10 @@ class Difference:
 def _brief(outcome: Outcome | None, length: int = 80) -> str:
     if outcome is None:
         return "nothing"
-    text = repr(outcome.value) if outcome.error is None else describe_error(outcome.error)
+    if outcome.error is not None:
+        text = describe_error(outcome.error)
+    else:
+        text = short_repr(outcome.value) if is_large(outcome.value) else repr(outcome.value)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -76,11 +82,13 @@ class ValidationJournal:
             raise StoreError(f"there is no run {run_id!r} to validate")
         outcomes = {outcome.header.key: outcome async for outcome in store.unread_outcomes(run_id)}
         recorded = RecordedCalls()
+        cut_off = {key for key, outcome in outcomes.items() if await _tells_that_it_was_cut_off(outcome)}
         async for entry in store.events(run_id, values=False):
             event = entry.event
             key = None if event.key is None else bytes.fromhex(event.key)
             outcome = outcomes.get(key) if key is not None and event.execution_status.is_final else None
-            if outcome is not None and not _is_told_by(outcome, event.execution_status):
+            is_cut_off = event.execution_status is ExecutionStatus.CANCELLED
+            if outcome is not None and (outcome.header.key in cut_off) is not is_cut_off:
                 outcome = None  # a shutdown cut the call off, and it was made again
             failed_in = None if outcome is None or outcome.header.ok else outcome.header.made_in
             recorded.add(
@@ -100,11 +108,12 @@ class ValidationJournal:
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome of a key."""
-        return self._reused(self._outcomes[key].read())
+        return self._reused(await read_beside(self._outcomes[key]))
 
     def load_nowait(self, key: bytes) -> Outcome | None:
-        """The same."""
-        return self._reused(self._outcomes[key].read())
+        """The same if it can be read at once."""
+        unread = self._outcomes[key]
+        return None if unread.is_large else self._reused(unread.read())
 
     def _reused(self, outcome: Outcome) -> Outcome:
         self._seen.add(outcome.key)
@@ -113,26 +122,22 @@ class ValidationJournal:
 
     def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
         """Compare an outcome; the recorded one counts."""
-        if outcome is None:
-            return None
-        encode(outcome.value)  # what no store could keep fails here as it did there
-        self._seen.add(outcome.key)
-        unread = self._outcomes.get(outcome.key)
-        if unread is None:
-            self.differences.append(Difference(outcome.address, None, outcome))
-            return outcome
-        try:
-            recorded = unread.read()
-        except StoreError:  # its class is another one by now, or is gone
-            self.differences.append(Difference(outcome.address, unread.read(unknown_ok=True), outcome))
-            return outcome
-        if not _is_same(recorded, outcome):
-            self.differences.append(Difference(outcome.address, recorded, outcome))
-        return recorded
+        return None if outcome is None else self._judged(outcome, _compared(self._outcomes.get(outcome.key), outcome))
 
     async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """The same."""
-        return self.note(event, outcome)
+        """The same; what is large is compared beside the event loop."""
+        if outcome is None:
+            return None
+        unread = self._outcomes.get(outcome.key)
+        if (unread is not None and unread.is_large) or outcome.is_large:
+            return self._judged(outcome, await beside(partial(_compared, unread, outcome)))
+        return self._judged(outcome, _compared(unread, outcome))
+
+    def _judged(self, outcome: Outcome, compared: _Compared) -> Outcome:
+        self._seen.add(outcome.key)
+        if not compared.is_same:
+            self.differences.append(Difference(outcome.address, compared.recorded, outcome))
+        return compared.counts
 
     async def flush(self) -> None:
         """Nothing waits."""
@@ -156,20 +161,40 @@ class ValidationJournal:
             if key in self._seen or is_replaced:
                 continue
             if self._reused_places.isdisjoint(places_around(outcome.header.parent, parents)):
-                self.differences.append(Difference(outcome.header.address, outcome.read(unknown_ok=True), None))
+                recorded = await read_beside(outcome, unknown_ok=True)
+                self.differences.append(Difference(outcome.header.address, recorded, None))
 
 
-def _is_told_by(outcome: UnreadOutcome, status: ExecutionStatus) -> bool:
-    was_cancelled = not outcome.header.ok and isinstance(outcome.read().error, CallCancelled)
-    return was_cancelled == (status is ExecutionStatus.CANCELLED)
+async def _tells_that_it_was_cut_off(outcome: UnreadOutcome) -> bool:
+    return not outcome.header.ok and isinstance((await read_beside(outcome)).error, CallCancelled)
 
 
-def _is_same(recorded: Outcome, found: Outcome) -> bool:
+class _Compared(NamedTuple):
+    """What became of a comparison: what is recorded, whether that is the same, and what counts."""
+
+    recorded: Outcome | None
+    is_same: bool
+    counts: Outcome
+
+
+def _compared(unread: UnreadOutcome | None, found: Outcome) -> _Compared:
+    """Raises: UnstorableError: what no store could keep fails here as it did there."""
+    text = encode_any(found.value)
+    if unread is None:
+        return _Compared(None, False, found)
+    try:
+        recorded = unread.read()
+    except StoreError:  # its class is another one by now, or is gone
+        return _Compared(unread.read(unknown_ok=True), False, found)
+    return _Compared(recorded, _is_same(recorded, found, text), recorded)
+
+
+def _is_same(recorded: Outcome, found: Outcome, text: bytes) -> bool:
     if recorded.error is not None and found.error is not None:
         return describe_error(recorded.error) == describe_error(found.error)
     if recorded.error is not None or found.error is not None:
         return False
     try:
-        return encode(recorded.value) == encode(found.value)
+        return encode_any(recorded.value) == text
     except UnstorableError:
         return False

@@ -33,11 +33,13 @@ from rh_agents.core.values.pieces import contains, joined
 from rh_agents.core.values.registry import function_below, learn, learn_function, name_of, storable, unresolved_in
 
 __all__ = [
+    "LARGE",
     "UnknownValue",
     "check_annotation",
     "decode",
     "decode_error",
     "encode",
+    "encode_any",
     "encode_error",
     "encode_large",
     "function_below",
@@ -86,6 +88,15 @@ def encode_large(value: object) -> bytes:
     except Exception:  # noqa: BLE001 - part of it is unusual, no data, or was changed meanwhile
         return encode(value)
     return encode(value) if any(contains(data, needle) for needle in stored_needles()) else data
+
+
+def encode_any(value: object) -> bytes:
+    """The same for any value; whoever calls it on the event loop does that by `beside_if_large`.
+
+    Raises:
+        UnstorableError: it is no data.
+    """
+    return encode_large(value) if is_large(value) else encode(value)
 
 
 def _has_unreadable_number(data: bytes) -> bool:
