@@ -218,3 +218,6 @@ class QuestionCall(Call[Any]):
     def begin(self, run: RunParts) -> Awaitable[Any]:
         """Ask, or find the answer."""
         return self._asking.answer(self._text, self._adapter)
+
+
+learn(OnUnknown)  # what a person decides about a call is recorded, and read where nobody has asked yet

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from tests.random_programs.additions import draw_any_program
 from tests.random_programs.oracle import kind_of
-from tests.random_programs.programs import Program, draw_program, source_of
+from tests.random_programs.programs import Program, source_of
 from tests.random_programs.real import RealMoment, RealTrial, draw_real_moments
 from tests.random_programs.shrink import shrink
 from tests.random_programs.virtual import Moment, VirtualTrial, draw_moments
@@ -72,7 +73,7 @@ def _try_all(given: argparse.Namespace, folder: Path, store: str | None) -> int:
     failed = crashes = 0
     for seed in range(given.seed_from, given.seed_from + given.count):
         make = _maker(given.kind, folder, store, seed)
-        program = draw_program(seed, given.size)
+        program = draw_any_program(seed, given.size)
         trial = make(program, seed, 0)
         found = trial.findings()
         crashes += getattr(trial, "crashes", 0)

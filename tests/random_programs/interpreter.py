@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,16 +22,19 @@ from rh_agents import (
     RateLimit,
     RetryPolicy,
     StoreError,
+    WorkerLost,
     agent,
     current,
     parallel,
     tool,
 )
 from rh_agents.core.policies.limits import Limit
+from rh_agents.core.ports import Executor, Question, Store
 from rh_agents.decorators import ActorFunction
 from tests.random_programs.ledger import Line, Write
 from tests.random_programs.programs import (
     Agent,
+    Ask,
     Block,
     Chains,
     Group,
@@ -40,7 +48,7 @@ from tests.random_programs.programs import (
 )
 from tests.random_programs.values import Boom, describe, describe_result, make_error, make_value
 
-__all__ = ["Interpreter"]
+__all__ = ["Interpreter", "answer_some"]
 
 _thread: ContextVar[str] = ContextVar("thread", default="main")
 """Where the program is, see `Line.thread`."""
@@ -59,6 +67,41 @@ def _blocking_leaf(label: str) -> Any:
     return _interpreter.get().work_in_thread(label)
 
 
+def _process_leaf(label: str) -> Any:
+    """Is never called: `_Workers` calls `_in_worker` in its place."""
+    raise AssertionError(label)
+
+
+def _in_worker(part: Leaf, nonce: str, seconds: float, dies: bool, fails: bool) -> Any:
+    """What a function does in a worker process."""
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(seconds)
+    if fails:
+        raise make_error(part.error, part.label, nonce)
+    return make_value(part.kind, part.label, nonce)
+
+
+class _Workers:
+    """Executes `engine="process"`, and tells the ledger of it in the process of the run."""
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the executor port asks for."""
+        return await _interpreter.get().work_in_process(args[0])
+
+
+class _NoWorkers:
+    """Stands for worker processes where there are none: in virtual time."""
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The same."""
+        part, nonce, seconds, dies, fails = args
+        if dies:
+            raise WorkerLost("the worker process was killed by signal 9 (out of memory?)")
+        await asyncio.sleep(seconds)
+        return function(part, nonce, 0.0, dies, fails)
+
+
 async def _branch(label: str) -> list[str]:
     return await _interpreter.get().be_agent(label)
 
@@ -70,11 +113,10 @@ def _leaf_actor(
     cache: str | None,
     external: str | None,
     limit: Limit | None,
-    blocks: bool,
+    handler: Any,
     version: str,
 ) -> ActorFunction[[str], Any]:
     effect = None if external is None else "external"
-    handler: Any = _blocking_leaf if blocks else _leaf
     made: ActorFunction[[str], Any] = tool(
         name="leaf",
         version=version,
@@ -84,6 +126,7 @@ def _leaf_actor(
         effect=effect,
         on_unknown=external,
         limits=limit,
+        engine="process" if handler is _process_leaf else None,
     )(handler)
     return made
 
@@ -106,6 +149,7 @@ class Interpreter:
         generosity: what budgets are multiplied with.
         has_threads: whether plain functions may run in threads.
         trial: tells programs apart that share a store, where one would otherwise find what another one has cached.
+        workers: what executes functions in processes.
     """
 
     def __init__(
@@ -118,6 +162,7 @@ class Interpreter:
         generosity: int = 1,
         has_threads: bool = False,
         trial: str = "1",
+        workers: Executor | None = None,
     ) -> None:
         self._program = program
         self._write = write
@@ -126,11 +171,24 @@ class Interpreter:
         self._generosity = generosity
         self._has_threads = has_threads
         self._trial = trial
+        self._workers = workers or _NoWorkers()
+        self._chance = random.Random(f"people {trial} {nonces}")
         self._parts = {part.label: part for part in everything_in(program) if isinstance(part, Leaf | Plain | Agent)}
+        self._questions = {part.label: part for part in everything_in(program) if isinstance(part, Ask)}
         self._limits: dict[str, Limit] = {
             "slots": ConcurrencyLimit(2, name="slots"),
             "rate": RateLimit(requests=3, per=2 * unit, name="rate"),
         }
+
+    @property
+    def executors(self) -> dict[str, Executor]:
+        """Who executes what is no coroutine function."""
+        return {"process": _Workers()}
+
+    @property
+    def answerer(self) -> Callable[[Question], Awaitable[object]] | None:
+        """The person who is there, if anybody is."""
+        return None if self._program.people == "away" else self._answer
 
     @property
     def budget(self) -> Budget | None:
@@ -188,8 +246,32 @@ class Interpreter:
         attempt, tell, nonce = self._begin(label)
         return self._end(part, attempt, tell, nonce)
 
+    async def work_in_process(self, label: str) -> Any:
+        """What a function does that is called in a worker process."""
+        part = self._parts[label]
+        assert isinstance(part, Leaf)
+        attempt, tell, nonce = self._begin(label)
+        dies, fails = attempt <= part.dies, self._fails(part, attempt)
+        try:
+            arguments = (part, nonce, part.seconds * self._unit, dies, fails)
+            value = await self._workers.call(_in_worker, arguments, {})
+        except asyncio.CancelledError:
+            tell("cut")
+            raise
+        except WorkerLost as error:
+            tell("lost" if error.has_begun else "cut")
+            raise
+        except Exception:
+            tell("failing")
+            raise
+        tell("done")
+        return value
+
+    def _fails(self, part: Leaf | Plain, attempt: int) -> bool:
+        return attempt <= part.fails or (isinstance(part, Leaf) and part.fails_at_first and _attempt.get() == 1)
+
     def _end(self, part: Leaf | Plain, attempt: int, tell: Callable[[str], None], nonce: str) -> Any:
-        if attempt <= part.fails or (isinstance(part, Leaf) and part.fails_at_first and _attempt.get() == 1):
+        if self._fails(part, attempt):
             tell("failing")
             raise make_error(part.error, part.label, nonce)
         tell("done")
@@ -221,9 +303,10 @@ class Interpreter:
         timeout = 0.5 * max(self._unit, 0.02) if part.hangs else None
         limit = None if part.limit is None else self._limits[part.limit]
         blocks = part.blocks and self._has_threads
+        handler = _process_leaf if part.process else _blocking_leaf if blocks else _leaf
         cache = None if part.external else part.cache
         retry = self._retry(part.attempts)
-        return _leaf_actor(retry, timeout, cache, part.external, limit, blocks, self._trial)(part.label)
+        return _leaf_actor(retry, timeout, cache, part.external, limit, handler, self._trial)(part.label)
 
     # -- statements --
 
@@ -239,7 +322,7 @@ class Interpreter:
         if isinstance(statement, Group):
             return await self._group(statement)
         try:
-            value = await self._call(statement)
+            value = await (self._ask(statement) if isinstance(statement, Ask) else self._call(statement))
         except StoreError:  # the program is over
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the program sees it
@@ -263,6 +346,29 @@ class Interpreter:
             if isinstance(value, BaseException) and chains.how == "all":
                 raise value
         return describe(values)
+
+    # -- people --
+
+    def _ask(self, part: Ask) -> Awaitable[str]:
+        return current().run.ask(part.label, str)
+
+    async def _answer(self, question: Question) -> object:
+        """What somebody says who is there. Whether a call is made of which nothing is known, nobody wants."""
+        part = self._questions.get(question.text)
+        if self._program.people == "both" and self._chance.random() < 0.3:
+            return None
+        if part is None:
+            return "fail"
+        if part.errs and question.problem is None:
+            return 5
+        _, tell, nonce = self._begin(part.label)
+        try:
+            await asyncio.sleep(part.seconds * self._unit)
+        except asyncio.CancelledError:
+            tell("cut")
+            raise
+        tell("done")
+        return f"{part.label} ~{nonce}~"
 
     # -- groups --
 
@@ -396,6 +502,15 @@ class Interpreter:
     def _see_all(self, results: list[ExecutionResult[Any]]) -> str:
         self._see(describe(results))
         return _in_order(results)
+
+
+async def answer_some(store: Store, run_id: str, chance: random.Random, *, all_of_them: bool) -> None:
+    """Somebody looks at what the run has asked while it is not executed, and answers most of it, or all of it."""
+    for question in await store.questions(run_id):
+        if all_of_them or chance.random() < 0.7:
+            is_about_a_call = question.schema is not None and "enum" in json.loads(question.schema)
+            answer = "fail" if is_about_a_call else f"{question.text} ~person {chance.random()}~"
+            await store.answer(run_id, question.id, json.dumps(answer).encode(), "somebody")
 
 
 def _in_order(results: list[ExecutionResult[Any]]) -> str:

@@ -16,8 +16,9 @@ class Line:
 
     Attributes:
         kind: of calls: "begun" (a function was called), "done" (it is about to return), "failing" (it is about to
-            raise), "cut" (it was cancelled), and "entered" (an agent was). Of the program: "seen", and "ended" (a
-            group). "recorded" is a call that the store has a value for when the execution begins.
+            raise), "cut" (it was cancelled), "lost" (its worker died), and "entered" (an agent was). Of the program:
+            "seen", and "ended" (a group). "recorded" is a call that the store has a value for when the execution
+            begins.
         thread: the sequence of steps that it belongs to. It names the calls around it with the numbers of their
             attempts, so that another attempt is another thread.
         key: of calls, what is the same at every attempt and in every execution; of "ended", the id of the group.

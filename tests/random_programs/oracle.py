@@ -172,13 +172,14 @@ def _begun_after_the_end(executions: Sequence[Execution]) -> Iterator[str]:
 def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str]:
     """What must not be repeated in silence is not, while nothing tells whether it was done."""
     parts = list(everything_in(program))
-    careful = {part.label for part in parts if isinstance(part, Leaf) and part.external == "fail"}
+    careful = {part.label for part in parts if isinstance(part, Leaf) and part.external in ("fail", "ask")}
     # Its own timeout is a failure that the program sees. Its group may have said that it has no more use for it.
     may_be_cut = {part.label for part in parts if isinstance(part, Leaf) and part.hangs}
     may_be_cut |= {member.label for part in parts if isinstance(part, Group) for member in part.members}
     task_groups = [part for part in parts if isinstance(part, Chains) and part.how == "task_group"]
     may_be_cut |= {part.label for part in everything_in(tuple(task_groups)) if isinstance(part, Leaf)}
     open_calls: dict[tuple[int, str], tuple[Line, bool]] = {}
+    lost: set[tuple[int, str]] = set()
     for number, each in enumerate(executions):
         for line in each.lines:
             if line.label not in careful:
@@ -188,9 +189,12 @@ def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str
                 before, is_over = open_calls.get(place, (None, True))
                 is_retry = before is not None and before.thread == line.thread and before.attempt < line.attempt
                 is_same = before is not None and (before.thread, before.attempt) == (line.thread, line.attempt)
-                if is_same or not (is_over or is_retry):  # whoever states a retry asks for it
+                # Whoever states a retry asks for it, but not when a worker was lost.
+                if is_same or place in lost or not (is_over or is_retry):
                     yield f"external: execution {number} repeats {line.label} in {line.thread}"
                 open_calls[place] = (line, False)
+            elif line.kind == "lost":
+                lost.add(place)
             elif line.kind in ("done", "failing") or (line.kind == "cut" and line.label in may_be_cut):
                 open_calls[place] = (line, True)
 

@@ -1,8 +1,8 @@
 """Programs as data: what a workflow does, drawn at random from a seed.
 
 A program is a tree. Its statements are calls, agents with statements of their own, groups, chains that
-`asyncio.gather` executes side by side, and pauses. Nothing in it knows how it is executed (see `interpreter`), and
-equal seeds give equal programs: a seed, a size and the list `KNOWN` say everything.
+`asyncio.gather` executes side by side, questions to people, and pauses. Nothing in it knows how it is executed (see
+`interpreter`), and equal seeds give equal programs: a seed, a size and the list `KNOWN` say everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from tests.random_programs.values import ERRORS, KINDS
 __all__ = [
     "FOREVER",
     "KNOWN",
+    "PEOPLE",
     "Agent",
+    "Ask",
     "Block",
     "Chains",
     "Group",
@@ -53,10 +55,13 @@ class Leaf:
         hangs: how many of its first attempts never end; each has a timeout then.
         attempts: how many it has.
         error: how it fails.
-        external: None, or what becomes of it when nothing tells whether it was done: "retry" or "fail".
+        external: None, or what becomes of it when nothing tells whether it was done: "retry", "fail" or "ask". Whoever
+            is asked says that it fails.
         cache: None, "run" or "store".
         limit: None, "slots" or "rate".
         blocks: whether it is a plain function, which runs in a thread where there are threads.
+        process: whether it is called in a worker process.
+        dies: in how many of its first attempts that dies under it.
     """
 
     label: str
@@ -71,6 +76,8 @@ class Leaf:
     cache: str | None = None
     limit: str | None = None
     blocks: bool = False
+    process: bool = False
+    dies: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,15 @@ class Chains:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """A question to a person, who needs some time, and may give an answer first that does not fit."""
+
+    label: str
+    seconds: float = 1.0
+    errs: bool = False
+
+
+@dataclass(frozen=True)
 class Pause:
     """Nothing for some units."""
 
@@ -160,7 +176,8 @@ class Pause:
 
 
 Member = Leaf | Agent | Plain
-Statement = Leaf | Agent | Group | Chains | Pause
+Statement = Leaf | Agent | Group | Chains | Ask | Pause
+_PARTS = Leaf | Plain | Agent | Group | Chains | Ask | Pause
 Block = tuple[Statement, ...]
 
 
@@ -168,12 +185,17 @@ Block = tuple[Statement, ...]
 class Program:
     """A workflow, and how its run is opened.
 
-    `budget` is how many calls the run may make, until a larger one is given.
+    `budget` is how many calls the run may make, until a larger one is given. `people` says who answers its questions:
+    somebody who is there ("there"), who answers while the run is not executed ("away"), or now so and now so ("both").
     """
 
     body: Block
     durability: str = "sync"
     budget: int | None = None
+    people: str = "there"
+
+
+PEOPLE = ("there", "away", "both")
 
 
 # -- what is to be known of a program ----------------------------------------------------------------------------------
@@ -184,7 +206,7 @@ def everything_in(part: Any) -> Iterator[Any]:
     if isinstance(part, tuple):
         for each in part:
             yield from everything_in(each)
-    elif isinstance(part, Leaf | Plain | Agent | Group | Chains | Pause | Program):
+    elif isinstance(part, _PARTS | Program):
         yield part
         for value in vars(part).values():
             if isinstance(value, tuple):
@@ -222,7 +244,7 @@ _BY_TIME = ("leave", "cancel", "cancel_later", "raise", "crawl")
 
 def _looks_at_time(part: Any) -> bool:
     if isinstance(part, Leaf):
-        return part.external == "fail"
+        return part.external in ("fail", "ask")
     if isinstance(part, Agent):
         return part.timeout is not None
     if isinstance(part, Group):
@@ -254,7 +276,7 @@ def source_of(part: Any, indent: str = "") -> str:
             return "()"
         deeper = indent + "  "
         return "(\n" + "".join(f"{deeper}{source_of(each, deeper)},\n" for each in part) + f"{indent})"
-    if not isinstance(part, Leaf | Plain | Agent | Group | Chains | Pause | Program):
+    if not isinstance(part, _PARTS | Program):
         return repr(part)
     usual = {each.name: each.default for each in fields(part)}
     given = {name: getattr(part, name) for name in usual if getattr(part, name) != usual[name]}

@@ -30,8 +30,9 @@ from typing import Any
 from rh_agents import ExecutionState, MemoryStore, RunStopped, open_store, run
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.executors.processes import ProcessExecutor
 from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
-from tests.random_programs.interpreter import Interpreter
+from tests.random_programs.interpreter import Interpreter, answer_some
 from tests.random_programs.ledger import Line, read_ledger, written
 from tests.random_programs.oracle import findings, findings_of_change
 from tests.random_programs.programs import Program, draw_change, draw_program
@@ -42,12 +43,15 @@ UNIT = 0.002
 """Seconds that a unit of a program takes."""
 _LOADED_LATE = (
     "anyio._backends._asyncio",
+    "rh_agents.executors.processes",
     "rh_agents.executors.threads",
     "rh_agents.stores.sqlite",
     "rh_agents.stores.postgresql",
 )
 _PATIENCE = 60.0
 """Seconds after which a child hangs."""
+_MOST_EXECUTIONS = 30
+"""Until a run has come to its end: budgets grow, and questions are answered."""
 _trials = itertools.count(1)
 """Numbers the trials of this process: those that share a store have runs, and cached results, of their own."""
 
@@ -100,6 +104,7 @@ class RealTrial:
         self.store = store or f"sqlite:///{folder}/runs.db"
         self.crashes = 0
         self.name = f"{seed}" if store is None else f"{seed} {next(_trials)}"
+        self.patience_of_people = False
         self._generosity = 1
         self._count = 0
         self._has_second_stage = random.Random(f"stage {seed}").random() < 0.3
@@ -172,7 +177,8 @@ class RealTrial:
         return executions
 
     def _to_the_end(self, run_id: str, executions: list[Execution], stage: int, *, retry_failed: bool = False) -> None:
-        for _ in range(12):
+        for number in range(_MOST_EXECUTIONS):
+            self.patience_of_people = number > _MOST_EXECUTIONS // 2
             if executions and executions[-1].stage == stage and executions[-1].end not in (KILLED, STOPPED):
                 return
             executions.append(self._execute(run_id, stage=stage, retry_failed=retry_failed))
@@ -240,7 +246,9 @@ class _Job:
             generosity=trial._generosity,
             has_threads=True,
             trial=trial.name,
+            workers=ProcessExecutor(2),
         )
+        self.chance = random.Random(f"answers {trial.seed} {number}")
         self.state: ExecutionState | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -273,6 +281,7 @@ class _Job:
         try:
             if await store.find_run(self.run_id) is not None:
                 await self._tell_recorded(store)
+                await answer_some(store, self.run_id, self.chance, all_of_them=trial.patience_of_people)
             self.state = ExecutionState(
                 store=store,
                 run_id=self.run_id,
@@ -280,7 +289,9 @@ class _Job:
                 durability=trial.program.durability,
                 budget=self.interpreter.budget,
                 chance=lambda: 0.5,
+                executors=self.interpreter.executors,
             )
+            self.state.set_answerer(self.interpreter.answerer)
             with interrupt_on_signals(self.interrupt):
                 async with self.state:
                     return ENDED, await self.interpreter.workflow()

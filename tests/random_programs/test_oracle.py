@@ -51,6 +51,7 @@ def test_nothing_is_wrong_with_a_good_trial() -> None:
     assert findings(PROGRAM, good(), ["g: ~", "~0.pay~"]) == []
 
 
+PAYING = begun("pay", 1)
 WRONG: dict[str, tuple[Callable[[], list[Execution]], str]] = {
     "another story": (lambda: changed(good(), 1, seen("#1 leaf gave ~1.b~")), "story"),
     "a replay that sees less": (lambda: [*good()[:2], replace(good()[2], lines=good()[2].lines[:2])], "story"),
@@ -63,6 +64,10 @@ WRONG: dict[str, tuple[Callable[[], list[Execution]], str]] = {
     ),
     "a member begins after the end": (lambda: changed(good(), 1, begun("c", 1, group="G"), at=6), "after the end"),
     "a payment is repeated": (lambda: changed(good(), 0, begun("pay", 0)), "external"),
+    "a payment is made again whose worker was lost": (
+        lambda: changed(good(), 1, over(PAYING, "lost"), replace(PAYING, attempt=2), at=6),
+        "external",
+    ),
     "too much is repeated": (
         lambda: changed(
             changed(good(), 0, *(begun(f"c{number}", 0) for number in range(9))),

@@ -10,14 +10,17 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import fields
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from rh_agents import MemoryStore, run
+from tests.random_programs.additions import ADDED_FROM, draw_any_program
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line
 from tests.random_programs.programs import (
+    PEOPLE,
     Agent,
     Chains,
     Group,
@@ -39,12 +42,14 @@ from tests.random_programs.virtual import VirtualTrial, draw_moments
 PROGRAMS = 200
 SIZE = 8
 AT_ONCE = 25
+FIRST = (*range(0, 150, AT_ONCE), *range(ADDED_FROM, ADDED_FROM + 50, AT_ONCE))
+SEEDS = [seed for first in FIRST for seed in range(first, first + AT_ONCE)]
 
 
-@pytest.mark.parametrize("first", range(0, PROGRAMS, AT_ONCE))
+@pytest.mark.parametrize("first", FIRST)
 def test_random_programs_tell_the_same_story_after_crashes_and_interrupts_at_any_moment(first: int) -> None:
     for seed in range(first, first + AT_ONCE):
-        program = draw_program(seed, SIZE)
+        program = draw_any_program(seed, SIZE)
         trial = VirtualTrial(program, draw_moments(random.Random(f"moments {seed}")), seed)
         found = trial.findings()
         assert found == [], (
@@ -55,19 +60,31 @@ def test_random_programs_tell_the_same_story_after_crashes_and_interrupts_at_any
 def test_equal_seeds_give_equal_programs() -> None:
     assert [draw_program(seed) for seed in range(20)] == [draw_program(seed) for seed in range(20)]
     assert len({source_of(draw_program(seed)) for seed in range(20)}) == 20
+    later = range(ADDED_FROM, ADDED_FROM + 20)
+    assert [draw_any_program(seed) for seed in later] == [draw_any_program(seed) for seed in later]
+
+
+def test_earlier_seeds_mean_what_they_always_meant() -> None:
+    assert [draw_any_program(seed) for seed in range(20)] == [draw_program(seed) for seed in range(20)]
+    sources = "".join(source_of(draw_any_program(seed, 10)) for seed in (0, 90941, 111_000))
+    assert sha256(sources.encode()).hexdigest() == "79f5094017d028ae70e95f9aee41038127662e0a796efe2634c3cbf33599a4fc"
 
 
 def test_the_programs_of_every_day_do_everything_that_is_not_known_to_fail() -> None:
     used: Counter[tuple[str, str, object]] = Counter()
-    for seed in range(PROGRAMS):
-        for part in everything_in(draw_program(seed, SIZE)):
+    for seed in SEEDS:
+        for part in everything_in(draw_any_program(seed, SIZE)):
             for each in fields(part):
                 value = getattr(part, each.name)
                 if each.name not in ("label", "name") and not isinstance(value, tuple):
                     used[type(part).__name__, each.name, value] += 1
     for kind, option, values in [
         ("Leaf", "kind", ("model", "dataclass", "enum", "bytes", "set", "large", "error", "unstorable")),
-        ("Leaf", "external", ("retry", "fail")),
+        ("Leaf", "external", ("retry", "fail", "ask")),
+        ("Leaf", "process", (True,)),
+        ("Leaf", "dies", (1, 2)),
+        ("Ask", "errs", (False, True)),
+        ("Program", "people", PEOPLE),
         ("Leaf", "limit", ("slots", "rate")),
         ("Leaf", "fails_at_first", (True,)),
         ("Leaf", "hangs", (1,)),

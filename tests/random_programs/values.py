@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _NONCE = re.compile(r"~([^~]*)~")
+_KEY = re.compile(r"its idempotency key is [0-9a-f]{40}")
 
 
 def nonces_in(text: str) -> list[str]:
@@ -40,8 +41,8 @@ def nonces_in(text: str) -> list[str]:
 
 
 def without_nonces(text: str) -> str:
-    """What a description says that does not depend on when it was made."""
-    return _NONCE.sub("~", text)
+    """What a description says that does not depend on when it was made, nor on the name of the run."""
+    return _KEY.sub("its key", _NONCE.sub("~", text))
 
 
 @storable

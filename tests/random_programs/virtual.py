@@ -20,12 +20,12 @@ import detangle
 
 from rh_agents import ExecutionEvent, ExecutionState, MemoryStore, RunStopped
 from rh_agents.core._replay.keys import idempotency_key
-from rh_agents.core.ports import CacheEntry, RunInfo, RunRequest
+from rh_agents.core.ports import CacheEntry, Question, RunInfo, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.values import decode, decode_error, encode, encode_error
 from rh_agents.stores.memory import MemoryJournal
 from tests.random_programs.evidence import ENDED, STOPPED, Execution
-from tests.random_programs.interpreter import Interpreter
+from tests.random_programs.interpreter import Interpreter, answer_some
 from tests.random_programs.ledger import Line
 from tests.random_programs.oracle import findings, findings_of_change
 from tests.random_programs.programs import Program, draw_change
@@ -35,7 +35,10 @@ __all__ = ["Moment", "VirtualTrial", "draw_moments"]
 RUN = "monday"
 _DEADLINE = 100_000.0
 """Virtual seconds after which an execution hangs."""
-Operation = tuple[ExecutionEvent[Any], Outcome | None] | CacheEntry
+_MOST_EXECUTIONS = 30
+"""Until a run has come to its end: budgets grow, and questions are answered."""
+Operation = tuple[ExecutionEvent[Any], Outcome | None] | CacheEntry | Question
+"""A question as it stands from then on."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,12 @@ class _Disk(MemoryStore):
         await asyncio.sleep(self.latency())
         return await super().find_cached(key, now=now)
 
+    async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
+        answered = await super().answer(run_id, question_id, answer, by)
+        self.add(answered)
+        self.waited_for = len(self.operations)
+        return answered
+
     def add(self, operation: Operation) -> None:
         """Something is to be written."""
         self.operations.append(operation)
@@ -116,6 +125,8 @@ class _Disk(MemoryStore):
         for operation in self.operations[:count]:
             if isinstance(operation, CacheEntry):
                 await MemoryStore.put_cached(left, operation)
+            elif isinstance(operation, Question):
+                run.questions[operation.id] = operation
             else:
                 MemoryJournal.note(journal, *operation)
         left.operations = self.operations[:count]
@@ -124,7 +135,7 @@ class _Disk(MemoryStore):
 
     def values(self) -> list[Line]:
         """The calls that have a recorded value, as lines of a ledger."""
-        outcomes = [each[1] for each in self.operations if not isinstance(each, CacheEntry) and each[1] is not None]
+        outcomes = [each[1] for each in self.operations if isinstance(each, tuple) and each[1] is not None]
         return [
             Line("recorded", key=idempotency_key(RUN, outcome.base)) for outcome in outcomes if outcome.error is None
         ]
@@ -143,6 +154,19 @@ class _DiskJournal(MemoryJournal):
         counts = self.note(event, outcome)
         await self._store.commit()
         return counts
+
+    async def ask(self, question: Question) -> Question:
+        is_new = question.id not in self._run.questions
+        found = await super().ask(question)
+        if is_new:
+            self._store.add(found)
+            await self._store.commit()
+        return found
+
+    async def reject_answer(self, question_id: str, problem: str) -> None:
+        await super().reject_answer(question_id, problem)
+        self._store.add(self._run.questions[question_id])
+        await self._store.commit()
 
     async def flush(self) -> None:
         await super().flush()
@@ -181,6 +205,7 @@ class VirtualTrial:
         self.seed = seed
         self.generosity = 1
         self._count = 0
+        self._patience_of_people = False
         chance = random.Random(f"trial {seed}")
         self._latencies: list[float] = chance.choice([[0.0], [0.25], [0.0, 0.0, 0.25, 1.5]])
         self._schedule: int | None = chance.choice([None, seed])
@@ -266,7 +291,8 @@ class VirtualTrial:
     def _execute_to_its_end(
         self, store: _Disk, executions: list[Execution], stage: int, *, retry_failed: bool = False
     ) -> None:
-        for _ in range(12):
+        for number in range(_MOST_EXECUTIONS):
+            self._patience_of_people = number > _MOST_EXECUTIONS // 2
             executions.append(self._execute(store, stage, None, retry_failed=retry_failed))
             if executions[-1].end != STOPPED:
                 break
@@ -281,12 +307,17 @@ class VirtualTrial:
     def _execute(self, store: _Disk, stage: int, moment: Moment | None, *, retry_failed: bool = False) -> Execution:
         """One execution, to its end or to its interruption."""
         self._count += 1
+        chance = random.Random(f"answers {self.seed} {self._count}")
+        if RUN in store._runs:
+            asyncio.run(answer_some(store, RUN, chance, all_of_them=self._patience_of_people))
         lines: list[Line] = store.values()
 
         def write(line: Line) -> None:
             lines.append(dataclasses.replace(line, place=store.place))
 
-        interpreter = Interpreter(self.program, write, str(self._count), generosity=self.generosity)
+        interpreter = Interpreter(
+            self.program, write, str(self._count), generosity=self.generosity, trial=f"{self.seed}"
+        )
 
         async def main() -> tuple[str, list[str] | None]:
             state = ExecutionState(
@@ -297,7 +328,9 @@ class VirtualTrial:
                 budget=interpreter.budget,
                 clock=lambda: 1_700_000_000.0 + asyncio.get_running_loop().time(),
                 chance=lambda: 0.5,
+                executors=interpreter.executors,
             )
+            state.set_answerer(interpreter.answerer)
             if moment is not None and moment.kind == "interrupt":
                 self._interrupt(store, state, moment)
             try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -26,7 +28,8 @@ from rh_agents import (
 from rh_agents.core.errors import DefinitionError, RunStopped, UnknownOutcomeError
 from rh_agents.core.ports import Question
 from rh_agents.core.results import Outcome
-from rh_agents.core.types import Effect
+from rh_agents.core.types import Effect, OnUnknown
+from rh_agents.core.values import encode
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, SlowlyAcknowledged, World
 
@@ -262,6 +265,14 @@ def test_a_decision_to_ask_once_more_is_no_decision(world: World) -> None:
 
 
 # -- which calls are unknown ------------------------------------------------------------------------------------------
+
+
+def test_what_a_person_decided_is_read_by_a_program_that_has_asked_nobody() -> None:
+    """As whoever looks at the outcomes of a run in another process does."""
+    code = "import sys, rh_agents; from rh_agents.core.values import decode; print(repr(decode(sys.argv[1].encode())))"
+    written = encode(OnUnknown.FAIL).decode()
+    done = subprocess.run([sys.executable, "-c", code, written], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{OnUnknown.FAIL!r}\n", "")
 
 
 @pytest.mark.parametrize("effect", ["external", "repeatable"])

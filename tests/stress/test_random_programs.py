@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.random_programs.additions import ADDED_FROM
 from tests.services.postgresql import PostgresqlServer
 from tests.stress.sizes import rounds
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("RANDOM_PROGRAMS_FROM", "0"))
 
 
-def try_programs(kind: str, count: int, log: Path, *more: str) -> None:
+def try_programs(kind: str, count: int, log: Path, *more: str, seed: int = SEED) -> None:
     """Try so many, in a process that forks and therefore has no threads."""
     command = [
         sys.executable,
@@ -26,7 +27,7 @@ def try_programs(kind: str, count: int, log: Path, *more: str) -> None:
         "tests.random_programs",
         kind,
         "--seed-from",
-        str(SEED),
+        str(seed),
         "--count",
         str(count),
         *more,
@@ -39,6 +40,11 @@ def try_programs(kind: str, count: int, log: Path, *more: str) -> None:
 @rounds(short=10, full=5000)
 def test_random_programs_tell_the_same_story_after_their_processes_were_killed(rounds: int, tmp_path: Path) -> None:
     try_programs("sqlite", rounds, tmp_path / "log")
+
+
+@rounds(short=3, full=1000)
+def test_programs_that_ask_people_and_use_worker_processes_tell_the_same_story_too(rounds: int, tmp_path: Path) -> None:
+    try_programs("sqlite", rounds, tmp_path / "log", seed=ADDED_FROM + SEED)
 
 
 @rounds(short=2, full=1000)
