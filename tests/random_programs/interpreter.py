@@ -28,6 +28,7 @@ from rh_agents import (
     parallel,
     tool,
 )
+from rh_agents.core.errors import StopRun
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.ports import Executor, Question, Store
 from rh_agents.decorators import ActorFunction
@@ -56,6 +57,8 @@ _attempt: ContextVar[int] = ContextVar("attempt", default=1)
 """The attempt of the agent around a call."""
 
 
+_STOP = f"<{StopRun.__name__} "
+"""How a stop is described."""
 _interpreter: ContextVar[Interpreter] = ContextVar("interpreter")
 
 
@@ -171,6 +174,8 @@ class Interpreter:
         self._generosity = generosity
         self._has_threads = has_threads
         self._trial = trial
+        self._misled: set[str] = set()
+        """Threads that have taken a stop for a result."""
         self._workers = workers or _NoWorkers()
         self._chance = random.Random(f"people {trial} {nonces}")
         self._parts = {part.label: part for part in everything_in(program) if isinstance(part, Leaf | Plain | Agent)}
@@ -209,8 +214,15 @@ class Interpreter:
         return RetryPolicy(max_attempts=attempts, initial_delay=0.5 * self._unit, jitter=False)
 
     def _see(self, text: str) -> str:
-        self._write(Line("seen", _thread.get(), text=text))
+        self._tell_seen(Line("seen", _thread.get(), text=text))
         return text
+
+    def _tell_seen(self, line: Line) -> None:
+        """Tell what the program sees, unless it has taken a stop for a result: what it makes of that is no story."""
+        if _STOP in line.text:
+            self._misled.add(line.thread)
+        if line.thread not in self._misled:
+            self._write(line)
 
     # -- what is called --
 
@@ -398,7 +410,7 @@ class Interpreter:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the program sees it
             value = f"{group.name} raised {describe(error)}"
-        self._write(Line("ended", _thread.get(), manager.group_id, group.name, text=value))
+        self._tell_seen(Line("ended", _thread.get(), manager.group_id, group.name, text=value))
         return value
 
     async def _in_block(self, p: ParallelExecutionManager, group: Group) -> str:
