@@ -10,7 +10,7 @@ texts are refused. What a model thought goes back to it untouched and in its pla
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import anthropic
 from pydantic_core import from_json
@@ -19,12 +19,12 @@ from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message, T
 from rh_agents.core.errors import InvalidRequest
 from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_grammar, in_words, mode_of
 from rh_agents.llms._providers import OutputMode, Provider
+from rh_agents.llms._settings import Caching
 
-__all__ = ["BLOCKS", "Caching", "request_body"]
+__all__ = ["BLOCKS", "request_body"]
 
 BLOCKS = "anthropic_content"
 """The key in `Message.provider` under which blocks of an answer go back as they came."""
-Caching = Literal["5m", "1h"]
 _THOUGHTS = ("thinking", "redacted_thinking")
 """Blocks of thoughts. They take no mark for the cache."""
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}

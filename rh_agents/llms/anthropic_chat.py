@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 from pydantic import SecretStr, field_validator
 
 from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT
+from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.chat.messages import CallSettings
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.errors import IncompleteAnswer, ModelError
@@ -26,12 +28,13 @@ except ModuleNotFoundError as _error:
 
 from rh_agents.llms._anthropic_answer import AnswerInPieces, read_answer, usage_of
 from rh_agents.llms._anthropic_errors import CLIENT_ERRORS
-from rh_agents.llms._anthropic_request import Caching, request_body
+from rh_agents.llms._anthropic_request import request_body
 from rh_agents.llms._client_errors import ClientErrors
 from rh_agents.llms._clients import ClientModel
 from rh_agents.llms._http import http_client
 from rh_agents.llms._providers import MESSAGES, WireProtocol
 from rh_agents.llms._server_json import read_json
+from rh_agents.llms._settings import AnthropicSettings, Caching
 from rh_agents.llms._sse import server_events
 from rh_agents.llms.anthropic_batch import AnthropicBatchApi
 
@@ -75,12 +78,13 @@ class AnthropicChat(ClientModel):
     key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
     key_advice: ClassVar[str] = "set ANTHROPIC_API_KEY, or pass api_key="
 
+    @takes_settings(AnthropicSettings)
     def __init__(  # written out for type checkers, which take the fields of a class for its arguments otherwise
         self,
         model: str,
         base_url: str | None = None,
         api_key: str | SecretStr | Secret | None = None,
-        **settings: Any,
+        **settings: Unpack[AnthropicSettings],
     ) -> None:
         super().__init__(model, base_url, api_key, **settings)
 
@@ -113,7 +117,7 @@ class AnthropicChat(ClientModel):
         tools: Any = (),
         tool_choice: str | None = None,
         answer: AnswerType | None = None,
-        **settings: Any,
+        **settings: Unpack[CallSettings],
     ) -> ChatRequest:
         """As for every model. How much it thinks is a field of the request, since it decides what is answered."""
         request = super().request(prompt, system, tools, tool_choice, answer, **settings)

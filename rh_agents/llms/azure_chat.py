@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
+from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.errors import AccessDenied, DefinitionError
 from rh_agents.core.redaction import Secret
 from rh_agents.core.usage import Price
+from rh_agents.llms._settings import AzureSettings, TokenProvider
 from rh_agents.llms._windows import window_of
 from rh_agents.llms.openai_chat import OpenAIChat
 
@@ -26,8 +27,6 @@ from rh_agents.llms._http import http_client
 
 __all__ = ["AzureChat"]
 
-TokenProvider = Callable[[], str | Awaitable[str]]
-
 
 class AzureChat(OpenAIChat):
     """A deployment of a model of OpenAI in a resource at Azure.
@@ -38,7 +37,8 @@ class AzureChat(OpenAIChat):
         deployment: its name, which stands in the path of requests. It is the `model` of this class.
         endpoint: of the resource, without a path; by default what the environment variable AZURE_OPENAI_ENDPOINT says.
         api_key: by default what AZURE_OPENAI_API_KEY says; sent as the header `api-key`.
-        settings: fields of `OpenAIChat`, and those below.
+        settings: fields of `OpenAIChat`, and those below. In place of its `endpoint`, `known_as` is the name of the
+            resource as a part of what the model is; by default its URL.
 
     What the content filter does not let through is a `ModelRefused`, whether it is the prompt, the answer or the end of
     an answer of which the beginning had been streamed (the asynchronous filter); the message names what was found.
@@ -57,16 +57,18 @@ class AzureChat(OpenAIChat):
     deployed_model: str | None = None
     """The model behind the deployment, such as "gpt-4.1-mini": its price counts for budgets before it has answered."""
 
+    endpoint_setting: ClassVar[str] = "known_as"
     has_batches: ClassVar[bool] = False
     key_variable: ClassVar[str] = "AZURE_OPENAI_API_KEY"
     key_advice: ClassVar[str] = "set AZURE_OPENAI_API_KEY, or pass api_key= or token="
 
+    @takes_settings(AzureSettings)
     def __init__(
         self,
         deployment: str,
         endpoint: str | None = None,
         api_key: str | SecretStr | Secret | None = None,
-        **settings: Any,
+        **settings: Unpack[AzureSettings],
     ) -> None:
         place = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
         if not place:
@@ -80,7 +82,9 @@ class AzureChat(OpenAIChat):
                 f"AzureChat({deployment!r}): the endpoint of a resource ends before /openai, as in "
                 "https://my-resource.openai.azure.com; an address that ends in /openai/v1 is one for OpenAIChat"
             )
-        super().__init__(deployment, place, api_key, **settings)
+        fields: dict[str, Any] = dict(settings)
+        fields["endpoint"] = fields.pop("known_as", None)
+        super().__init__(deployment, place, api_key, **fields)
 
     @property
     def known_price(self) -> Price | None:

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from pydantic import SecretStr
 
+from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.chat import ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.errors import ModelError
@@ -33,6 +34,7 @@ from rh_agents.llms._openai_usage import usage_in
 from rh_agents.llms._outputs import max_output_of
 from rh_agents.llms._providers import CHAT, WireProtocol
 from rh_agents.llms._server_json import read_json
+from rh_agents.llms._settings import OpenAISettings
 from rh_agents.llms._sse import ServerEvent, server_events
 from rh_agents.llms.openai_batch import OpenAIBatchApi
 
@@ -77,12 +79,13 @@ class OpenAIChat(ClientModel):
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
     key_advice: ClassVar[str] = "set OPENAI_API_KEY, or pass api_key="
 
+    @takes_settings(OpenAISettings)
     def __init__(  # written out for type checkers, which take the fields of a class for its arguments otherwise
         self,
         model: str,
         base_url: str | None = None,
         api_key: str | SecretStr | Secret | None = None,
-        **settings: Any,
+        **settings: Unpack[OpenAISettings],
     ) -> None:
         super().__init__(model, base_url, api_key, **settings)
 

@@ -9,19 +9,20 @@ import json
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 from pydantic import BaseModel, PrivateAttr
 from pydantic_core import to_json, to_jsonable_python
 
+from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse, FinishReason, ToolCall
-from rh_agents.core.chat.model import ChatModel, OnDelta
+from rh_agents.core.chat.model import ChatModel, ModelSettings, OnDelta
 from rh_agents.core.errors import PermanentModelError
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.usage import Usage
 from rh_agents.core.values.canonical import canonical
 
-__all__ = ["ScriptEnded", "ScriptedLLM", "tool_call"]
+__all__ = ["ScriptEnded", "ScriptedLLM", "ScriptedSettings", "tool_call"]
 
 _CHARACTERS_PER_TOKEN = 4
 _PIECE = 8
@@ -54,6 +55,12 @@ def tool_call(name: str, /, **arguments: Any) -> ToolCall:
     arguments that are broken on purpose, write `ToolCall(id="1", name="search", arguments="{broken")`.
     """
     return ToolCall(id="", name=name, arguments=json.dumps(to_jsonable_python(arguments), ensure_ascii=False))
+
+
+class ScriptedSettings(ModelSettings, total=False):
+    """Settings of a `ScriptedLLM`: those of all models, and what it is called."""
+
+    model: str
 
 
 class ScriptedLLM(ChatModel):
@@ -100,6 +107,7 @@ class ScriptedLLM(ChatModel):
     _raised: dict[bytes, int] = PrivateAttr(default_factory=dict)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
+    @takes_settings(ScriptedSettings)
     def __init__(
         self,
         script: Script = (),
@@ -108,11 +116,12 @@ class ScriptedLLM(ChatModel):
         latency: float | Callable[[ChatRequest], float] = 0.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         usage: Usage | None = None,
-        **settings: Any,
+        **settings: Unpack[ScriptedSettings],
     ) -> None:
         if isinstance(script, str):
             raise TypeError(f"ScriptedLLM({script!r}): a script is a list of answers; did you mean [{script!r}]?")
-        super().__init__(**settings)
+        fields: dict[str, Any] = dict(settings)
+        super().__init__(**fields)
         self._script = script if callable(script) or isinstance(script, Mapping) else tuple(script)
         self._latency = latency
         self._sleep = sleep

@@ -16,6 +16,7 @@ from rh_agents import (
     run_sync,
     tool,
 )
+from rh_agents.llms import AnthropicChat, OpenAIChat
 
 
 @tool
@@ -94,3 +95,13 @@ def wrong_subscribers(state: ExecutionState) -> None:
 
     state.event_bus.subscribe(of_two)  # type: ignore[arg-type]
     state.event_bus.subscribe("print")  # type: ignore[arg-type]
+
+
+async def wrong_settings_of_models() -> None:
+    OpenAIChat("m", temprature=0)  # type: ignore[call-arg]
+    OpenAIChat("m", temperature="hot")  # type: ignore[arg-type]
+    OpenAIChat("m", thinking=2_000)  # type: ignore[call-arg]
+    AnthropicChat("m", prompt_cache="2h")  # type: ignore[arg-type]
+    model = OpenAIChat("m", retry=3, limits=())
+    await model("Hi.", max_token=3)  # type: ignore[call-arg]
+    await model.ask("Hi.", temprature=0)  # type: ignore[call-overload]

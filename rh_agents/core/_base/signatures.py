@@ -1,8 +1,8 @@
-"""Functions that take the arguments of another one and hand them on: the list is written once.
+"""Functions that take the arguments of another one, or settings, and hand them on: the list is written once.
 
-A `**options: Unpack[...]` would do for options that are only given by name; groups take some by position, too. So the
-type checkers see the parameters of what is made (`Concatenate` leaves out its first one, which the function itself
-gives), and `help()` shows them.
+A `**settings: Unpack[...]` does for what is only given by name, as the settings of models are. Groups take some options
+by position, too. So there the type checkers see the parameters of what is made (`Concatenate` leaves out its first one,
+which the function itself gives). `help()` shows either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["function_with_arguments_of", "method_with_arguments_of"]
+__all__ = ["function_with_arguments_of", "method_with_arguments_of", "takes_settings"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,3 +38,41 @@ def _with_parameters(function: FunctionT, make: Callable[..., Any], *own: inspec
     signature = inspect.signature(function).replace(parameters=[*own, *rest])
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function
+
+
+def takes_settings(settings: Any) -> Callable[[FunctionT], FunctionT]:
+    """Let the signature of a function with `**settings` name all that are in a `TypedDict`.
+
+    Type checkers read them from the annotation; `help`, and editors that look at objects, from here. Each has a
+    default, which stands elsewhere.
+    """
+
+    def mark(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+        given = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        named = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=_Shown("..."), annotation=_written(annotation)
+            )
+            for name, annotation in settings.__annotations__.items()
+        ]
+        function.__signature__ = signature.replace(parameters=[*given, *named])  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class _Shown:
+    """Something in a signature, as people read it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _written(annotation: Any) -> Any:
+    """An annotation as it stands in the code."""
+    text = getattr(annotation, "__forward_arg__", None)
+    return annotation if text is None else _Shown(text)

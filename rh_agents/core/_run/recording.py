@@ -162,7 +162,7 @@ class Recording:
             name,
         )
 
-    async def report_other_server(self, name: str, version: str, server: str) -> None:
+    async def report_other_server(self, name: str, version: str, server: str, setting: str = "endpoint") -> None:
         """A model is asked whose answers in the journal may all come from another server. Said once for each model.
 
         They are not used, since two servers may call different models by one name. But who has moved a server, or has
@@ -173,6 +173,7 @@ class Recording:
             name: of the model.
             version: of the model, without its server.
             server: what stands for its server now.
+            setting: what the argument is called that names it.
         """
         if self._store is None or name in self._compared or self.keys_generation < EVERY_ENDPOINT:
             return
@@ -188,11 +189,12 @@ class Recording:
         if found and server not in found:
             _log.warning(
                 "%s is asked at %s, and run %r has its answers from %s: they are not used, and its calls are made and "
-                "paid for again. If it is the same model, say so with endpoint=%r.",
+                "paid for again. If it is the same model, say so with %s=%r.",
                 name,
                 _named(server),
                 self._request.run_id,
                 " and ".join(sorted(map(_named, found))),
+                setting,
                 min(found),
             )
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
 from pydantic import PrivateAttr
 
 from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT
+from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core._run.patience import among_others, under_limits
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse
-from rh_agents.core.chat.model import Batcher, ChatModel, room_in
+from rh_agents.core.chat.model import Batcher, ChatModel, ModelSettings, room_in
 from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.context import again
 from rh_agents.core.errors import AccessDenied, DefinitionError, ModelError, QuotaExhausted, TemporaryModelError
@@ -58,17 +59,19 @@ class Fallback(ChatModel):
     _reported: set[tuple[int, type[ModelError]]] = PrivateAttr(default_factory=set)
     """Which of its models failed how, as far as that was reported."""
 
+    @takes_settings(ModelSettings)
     def __init__(
         self,
         *models: ChatModel,
         on: Failure | Iterable[Failure] = (TemporaryModelError, QuotaExhausted, AccessDenied),
-        **settings: Any,
+        **settings: Unpack[ModelSettings],
     ) -> None:
         if len(models) < 2 or not all(isinstance(model, ChatModel) for model in models):
             raise DefinitionError("a fallback has two models or more: Fallback(OpenAIChat(...), OpenAIChat(...))")
-        settings.setdefault("model", " else ".join(model.model for model in models))
-        settings.setdefault("name", " else ".join(model.name for model in models))
-        super().__init__(**settings)
+        fields: dict[str, Any] = dict(settings)
+        fields.setdefault("model", " else ".join(model.model for model in models))
+        fields.setdefault("name", " else ".join(model.name for model in models))
+        super().__init__(**fields)
         self._models = models
         self._on = failures("on", on)
 

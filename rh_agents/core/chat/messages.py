@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import to_json
@@ -19,6 +19,7 @@ from rh_agents.core.usage import Usage
 from rh_agents.core.values.unstarted import short_repr
 
 __all__ = [
+    "CallSettings",
     "ChatDelta",
     "ChatRequest",
     "ChatResponse",
@@ -238,6 +239,22 @@ class ChatRequest(_Data):
     seed: int | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, as the provider names them."""
+
+
+class CallSettings(TypedDict, total=False):
+    """What one call of a model can set in place of the model: fields of `ChatRequest`. It is for editors, type checkers
+    and `help`.
+    """
+
+    model: str
+    temperature: float | None
+    reasoning_effort: str | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: Sequence[str]
+    seed: int | None
+    parallel_tool_calls: bool | None
+    extra: dict[str, Any]
 
 
 class FinishReason(StrEnum):

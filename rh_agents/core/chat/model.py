@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, overload
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core.actors import LLM, BaseActor
+from rh_agents.core.actors import LLM, BaseActor, Check
 from rh_agents.core.calls import Call
 from rh_agents.core.chat._asking import ask, begin_again, report_unbounded
 from rh_agents.core.chat._estimates import DEFAULT_OUTPUT, input_tokens
 from rh_agents.core.chat.messages import (
+    CallSettings,
     ChatDelta,
     ChatRequest,
     ChatResponse,
@@ -30,20 +33,28 @@ from rh_agents.core.chat.messages import (
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
 from rh_agents.core.context import report_advice
 from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
-from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies._checks import expect_known
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.policies.limits import Advice, Limit
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.types import CacheScope
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
 from rh_agents.core.values.canonical import CanonicalInput
 
-__all__ = ["Batcher", "ChatModel", "ModelCall", "OnDelta", "room_in"]
+__all__ = ["Batcher", "ChatModel", "ModelCall", "ModelSettings", "OnDelta", "SharedSettings", "room_in"]
 
 T = TypeVar("T")
 Prompt = Said | ChatRequest
 OnDelta = Callable[[ChatDelta], Awaitable[None]]
 
-_TRUNCATED = "the answer ended at the greatest number of tokens before it was whole; raise max_tokens"
+_TRUNCATED = (
+    "the answer ended at the greatest number of tokens before it was whole; raise max_tokens, or shorten the "
+    "conversation if that is what fills the model's context"
+)
+_SETTINGS_OF_CALLS = set(ChatRequest.model_fields) - {"messages", "tools", "tool_choice"}
 
 
 class Batcher(Protocol):
@@ -115,6 +126,8 @@ class ChatModel(LLM):
     `OpenAIChat` it is the URL by default. Give a name of your own to a server whose address changes."""
 
     is_chat_model: ClassVar[bool] = True
+    endpoint_setting: ClassVar[str] = "endpoint"
+    """What the argument is called that sets `endpoint`."""
 
     _pause: Pause | None = PrivateAttr(default=None)
 
@@ -124,6 +137,14 @@ class ChatModel(LLM):
         if isinstance(data, dict) and not data.get("name") and isinstance(data.get("model"), str):
             data = {**data, "name": data["model"]}
         return data
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let `help` show how a model of this class is made; else it shows that of the class above it."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            signature = inspect.signature(cls.__init__)
+            cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def model_post_init(self, context: Any, /) -> None:
         """The handler is the model's own."""
@@ -135,7 +156,7 @@ class ChatModel(LLM):
         """The same model, as one of its own: `model_copy(update=...)` gives it other settings."""
         copied = super().__copy__()
         if self.handler == self._handle:
-            copied.__dict__["handler"] = copied._handle
+            object.__setattr__(copied, "handler", copied._handle)
         copied._pause = None
         return copied
 
@@ -206,6 +227,7 @@ class ChatModel(LLM):
 
     # -- calling it ---------------------------------------------------------------------------------------------------
 
+    @takes_settings(CallSettings)
     def __call__(
         self,
         prompt: Prompt,
@@ -214,7 +236,7 @@ class ChatModel(LLM):
         tools: Sequence[Any] = (),
         tool_choice: str | None = None,
         output: Any = None,
-        **settings: Any,
+        **settings: Unpack[CallSettings],
     ) -> ModelCall[ChatResponse]:
         """A call whose value is the model's `ChatResponse`; with `output`, its `output` is an object of that type.
 
@@ -226,26 +248,43 @@ class ChatModel(LLM):
             tool_choice: "auto", "none", "required", or the name of a tool.
             output: a type; the model is told its JSON schema.
             settings: fields of `ChatRequest` in place of the model's own settings, such as `temperature`.
+
+        Raises:
+            DefinitionError: there is no such setting.
         """
+        self._expect_settings("__call__", settings)
         answer = None if output is None else AnswerType(output)
         return ModelCall(self, self.request(prompt, system, tools, tool_choice, answer, **settings), answer)
 
     @overload
-    def ask(self, prompt: Prompt, *, system: str | None = None, output: type[T], **settings: Any) -> ModelCall[T]: ...
+    def ask(
+        self, prompt: Prompt, *, system: str | None = None, output: type[T], **settings: Unpack[CallSettings]
+    ) -> ModelCall[T]: ...
     @overload
     def ask(
-        self, prompt: Prompt, *, system: str | None = None, output: None = None, **settings: Any
+        self, prompt: Prompt, *, system: str | None = None, output: None = None, **settings: Unpack[CallSettings]
     ) -> ModelCall[str]: ...
-    def ask(self, prompt: Prompt, *, system: str | None = None, output: Any = None, **settings: Any) -> ModelCall[Any]:
-        """A call whose value is the text of the answer, or an object of the type `output`.
+    @takes_settings(CallSettings)
+    def ask(
+        self, prompt: Prompt, *, system: str | None = None, output: Any = None, **settings: Unpack[CallSettings]
+    ) -> ModelCall[Any]:
+        """A call whose value is the text of the answer, or an object of the type `output`. It offers no tools.
+
+        Raises:
+            DefinitionError: there is no such setting.
 
         Raises (when it is awaited):
             ModelRefused: the model will not answer.
             InvalidAnswer: the answer does not fit the type, also after the model was told so `output_retries` times.
             AnswerTruncated: it is longer than `max_tokens`.
         """
+        self._expect_settings("ask", settings)
         answer = None if output is None else AnswerType(output)
         return ModelCall(self, self.request(prompt, system, (), None, answer, **settings), answer, only_content=True)
+
+    def _expect_settings(self, how: str, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that there are not, before they are taken for something else."""
+        expect_known(f"{type(self).__name__}.{how}", self.model, settings, _SETTINGS_OF_CALLS)
 
     def request(
         self,
@@ -254,7 +293,7 @@ class ChatModel(LLM):
         tools: Sequence[Any] = (),
         tool_choice: str | None = None,
         answer: AnswerType | None = None,
-        **settings: Any,
+        **settings: Unpack[CallSettings],
     ) -> ChatRequest:
         """What is sent to the provider, with the settings of the model where nothing else is given."""
         if isinstance(prompt, ChatRequest):
@@ -371,6 +410,43 @@ class ChatModel(LLM):
         return replace(self.estimate(request), cost=0.0, estimates=1)
 
 
+class SharedSettings(TypedDict, total=False):
+    """What every model can be made with, whoever it is: fields of `ChatModel`, as a caller may write them. It is for
+    editors, type checkers and `help`; a test holds it against the fields.
+    """
+
+    name: str
+    description: str
+    version: str
+    price: Price | None
+    retry: RetryPolicy | int | None
+    timeout: float | None
+    idle_timeout: float | None
+    stream: bool
+    output_retries: int
+    temperature: float | None
+    reasoning_effort: str | None
+    top_p: float | None
+    max_tokens: int | None
+    max_output: int | None
+    max_context: int | None
+    seed: int | None
+    extra: dict[str, Any]
+    limits: Limit | Iterable[Limit]
+    budget: Budget | None
+    breaker: CircuitBreaker | None
+    cache: CacheScope | str | None
+    ttl: float | None
+    preconditions: Sequence[Check]
+    postconditions: Sequence[Check]
+
+
+class ModelSettings(SharedSettings, total=False):
+    """The same for models whose server is named by `endpoint`."""
+
+    endpoint: str | None
+
+
 class ModelCall(Call[T]):
     """The question to a model, as a call."""
 
@@ -415,7 +491,10 @@ class ModelCall(Call[T]):
     async def begin(self, run: RunParts) -> Any:
         """One attempt."""
         if run.recording.is_resumed:
-            await run.recording.report_other_server(self.model.name, self.model.version, self.model.endpoint_identity)
+            model = self.model
+            await run.recording.report_other_server(
+                model.name, model.version, model.endpoint_identity, model.endpoint_setting
+            )
         response = await self.model.answer(self.request, self.answer)
         if not self.only_content:
             return response
