@@ -24,6 +24,8 @@ class Usage:
         cost: in the currency of the price table, US dollars unless somebody has another one.
         cache_write_tokens: of the input tokens, those that the provider was asked to keep in its cache.
         estimates: how many of the requests did not say what they used, so that these numbers were estimated for them.
+        long_cache_write_tokens: of the tokens for the cache, those that are to be kept for longer than is usual
+            (Anthropic: for an hour).
     """
 
     input_tokens: int = 0
@@ -34,6 +36,7 @@ class Usage:
     cost: float = 0.0
     cache_write_tokens: int = 0
     estimates: int = 0
+    long_cache_write_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -53,6 +56,7 @@ class Usage:
             self.cost + other.cost,
             self.cache_write_tokens + other.cache_write_tokens,
             self.estimates + other.estimates,
+            self.long_cache_write_tokens + other.long_cache_write_tokens,
         )
 
     def __sub__(self, other: Usage) -> Usage:
@@ -65,6 +69,7 @@ class Usage:
             self.cost - other.cost,
             self.cache_write_tokens - other.cache_write_tokens,
             self.estimates - other.estimates,
+            self.long_cache_write_tokens - other.long_cache_write_tokens,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class Price:
         output: for a million output tokens.
         cached_input: for a million input tokens that the provider had in its cache; None means the price of all others.
         cache_write: for a million input tokens that it was asked to keep there; None means the price of all others.
+        long_cache_write: for a million of those that it was asked to keep for longer; None means `cache_write`.
         above: with more input tokens in a request than the first number says, all of it costs what the second one says.
     """
 
@@ -95,9 +101,10 @@ class Price:
     cached_input: float | None = None
     cache_write: float | None = None
     above: tuple[int, Price] | None = None
+    long_cache_write: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input", "output", "cached_input", "cache_write"):
+        for name in ("input", "output", "cached_input", "cache_write", "long_cache_write"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value!r}: a price is a number from 0 on")
@@ -109,7 +116,9 @@ class Price:
         cached = self.input if self.cached_input is None else self.cached_input
         written = self.input if self.cache_write is None else self.cache_write
         fresh = max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens)
-        read = fresh * self.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
+        longer = min(usage.long_cache_write_tokens, usage.cache_write_tokens)
+        read = fresh * self.input + usage.cached_tokens * cached + (usage.cache_write_tokens - longer) * written
+        read += longer * (written if self.long_cache_write is None else self.long_cache_write)
         return (read + usage.output_tokens * self.output) / _PER
 
 

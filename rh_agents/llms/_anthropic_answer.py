@@ -40,6 +40,9 @@ def usage_of(answer: Mapping[str, Any]) -> Usage | None:
     if not isinstance(told, Mapping):
         return None
     read, written = _count(told, "cache_read_input_tokens"), _count(told, "cache_creation_input_tokens")
+    kept = told.get("cache_creation")
+    for_an_hour = _count(kept, "ephemeral_1h_input_tokens")
+    written = max(written, _count(kept, "ephemeral_5m_input_tokens") + for_an_hour)
     usage = Usage(
         input_tokens=_count(told, "input_tokens") + read + written,
         output_tokens=_count(told, "output_tokens"),
@@ -48,6 +51,7 @@ def usage_of(answer: Mapping[str, Any]) -> Usage | None:
         reasoning_tokens=_count(told.get("output_tokens_details"), "thinking_tokens"),
         requests=1,
         cost=cost_of(told),
+        long_cache_write_tokens=for_an_hour,
     )
     return usage if usage.tokens else None  # zeros: nothing is free of tokens, so it is not known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -104,9 +105,17 @@ class AnthropicChat(ClientModel):
 
     def _listed_price(self, *models: str) -> Price | None:
         price = super()._listed_price(*models)
-        if price is None or self.prompt_cache != "1h" or price.cache_write is None:
-            return price
-        return replace(price, cache_write=_LONG_CACHING * price.input)
+        return None if price is None else _with_an_hour(price, is_usual=self.prompt_cache == "1h")
+
+    def estimate(self, request: ChatRequest) -> Usage:
+        """As for every model. Where it is to keep the conversation in its cache, all of it may have to be paid so."""
+        found = super().estimate(request)
+        if self.prompt_cache is None:
+            return found
+        longer = found.input_tokens if self.prompt_cache == "1h" else 0
+        found = replace(found, cost=0.0, cache_write_tokens=found.input_tokens, long_cache_write_tokens=longer)
+        price = self.known_price
+        return replace(found, cost=math.nan if price is None else price.cost(found) * self.discount)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -215,3 +224,14 @@ class AnthropicChat(ClientModel):
         base_url = None if url is None else url.rstrip("/").removesuffix("/v1")
         client = http_client(anthropic.DefaultAsyncHttpxClient, common["timeout"])
         return anthropic.AsyncAnthropic(base_url=base_url, http_client=client, **common)
+
+
+def _with_an_hour(price: Price, *, is_usual: bool) -> Price:
+    """The price with that of an hour in the cache. If that `is_usual`, it counts where an answer does not say for how
+    long it keeps what.
+    """
+    if price.cache_write is None:
+        return price
+    hour = _LONG_CACHING * price.input if price.long_cache_write is None else price.long_cache_write
+    above = None if price.above is None else (price.above[0], _with_an_hour(price.above[1], is_usual=is_usual))
+    return replace(price, cache_write=hour if is_usual else price.cache_write, long_cache_write=hour, above=above)

@@ -388,10 +388,38 @@ def test_what_requests_have_in_common_is_marked_for_the_cache_and_that_is_no_par
 
 def test_an_hour_in_the_cache_costs_twice_the_price_of_the_tokens() -> None:
     usage = Usage(input_tokens=1_000_000, cache_write_tokens=1_000_000)
-    for cache, times in ((None, 1.25), ("5m", 1.25), ("1h", 2.0)):
+    caches: list[tuple[Any, float]] = [(None, 1.25), ("5m", 1.25), ("1h", 2.0)]
+    for cache, times in caches:
         model = AnthropicChat("claude-opus-4-5", api_key="k", prompt_cache=cache)
         assert model.known_price is not None
         assert model.known_price.cost(usage) == pytest.approx(times * model.known_price.input)
+
+
+@BOTH
+def test_what_is_kept_for_an_hour_and_what_for_five_minutes_is_told_apart_in_one_answer(streamed: bool) -> None:
+    kept = {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200}
+    usage = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 300, "cache_creation": kept}
+    prices = {"claude-test": {"input": 1.0, "output": 0.0, "cache_write": 1.25}}
+    extra = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}  # the provider marks by itself
+    found = ask(says(text("x"), usage=usage), streamed=streamed, prices=prices, extra=extra).usage
+    assert (found.input_tokens, found.cache_write_tokens, found.long_cache_write_tokens) == (310, 300, 200)
+    assert found.cost == pytest.approx((10 + 100 * 1.25 + 200 * 2.0) / 1e6)
+
+
+def test_an_hour_in_the_cache_has_its_price_in_long_requests_as_well() -> None:
+    model = AnthropicChat("claude-sonnet-4-5", api_key="k", prompt_cache="1h")
+    assert model.known_price is not None
+    usage = Usage(input_tokens=300_000, cache_write_tokens=300_000)
+    assert model.known_price.cost(usage) == pytest.approx(0.3 * 2 * 6.0)
+
+
+def test_a_budget_reserves_what_it_costs_to_keep_the_whole_conversation() -> None:
+    reserved = {}
+    for cache in (None, "5m", "1h"):
+        model = AnthropicChat("claude-opus-4-5", api_key="k", prompt_cache=cache, max_tokens=1)
+        estimate = model.estimate(model.request("x" * 100_000))
+        reserved[cache] = (estimate.cost - 25.0 / 1e6) / estimate.input_tokens * 1e6
+    assert reserved == pytest.approx({None: 5.0, "5m": 6.25, "1h": 10.0})
 
 
 REASONS = [

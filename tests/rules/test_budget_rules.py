@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,10 +48,13 @@ def test_prices_are_for_a_million_tokens_and_cached_ones_have_their_own() -> Non
     assert Price(input=2.0, output=8.0, cached_input=0.5, cache_write=2.5).cost(written) == pytest.approx(
         0.8 + 0.2 + 0.5
     )
+    longer = replace(written, long_cache_write_tokens=50_000)
+    assert Price(2.0, 8.0, 0.5, 2.5).cost(longer) == Price(2.0, 8.0, 0.5, 2.5).cost(written)
+    assert Price(2.0, 8.0, 0.5, 2.5, long_cache_write=4.0).cost(longer) == pytest.approx(0.8 + 0.2 + 0.375 + 0.2)
 
 
 @pytest.mark.parametrize("number", [-1.0, math.inf, math.nan])
-@pytest.mark.parametrize("name", ["input", "output", "cached_input", "cache_write"])
+@pytest.mark.parametrize("name", ["input", "output", "cached_input", "cache_write", "long_cache_write"])
 def test_a_price_is_a_number_from_zero_on(name: str, number: float) -> None:
     numbers: dict[str, Any] = {"input": 1.0, "output": 1.0, name: number}
     with pytest.raises(ValueError, match=name):

@@ -26,7 +26,9 @@ UNSET_AND_SET: list[tuple[Any, Any]] = [
     (ChatDelta(text="t"), ChatDelta(text="t", replayed=True)),
     (Usage(1, 2), Usage(1, 2, estimates=1)),
     (Usage(1, 2), Usage(1, 2, cache_write_tokens=1)),
+    (Usage(1, 2), Usage(1, 2, long_cache_write_tokens=1)),
     (Price(1.0, 2.0), Price(1.0, 2.0, cache_write=1.25)),
+    (Price(1.0, 2.0), Price(1.0, 2.0, long_cache_write=2.0)),
 ]
 LATER = (b"provider", b"reasoning'", b"void", b"replayed", b"estimates", b"cache_write")
 
