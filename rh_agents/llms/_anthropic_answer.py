@@ -7,7 +7,7 @@ What an answer used is read first, so that one that cannot be read is counted al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from pydantic_core import from_json, to_json
@@ -100,7 +100,7 @@ def _read(data: Mapping[str, Any], usage: Usage | None, name: str, reasons: Mapp
     blocks = data.get("content")
     if not isinstance(blocks, list):
         raise unreadable(f"content is {kind_of(blocks)}, not a list of blocks")
-    blocks = [object_at(each, "a block") for each in blocks]
+    blocks = _told_apart([object_at(each, "a block") for each in blocks])
     ended = reason_of(data.get("stop_reason"), name, reasons)
     text = "".join(_text(each, "text") for each in blocks if each.get("type") == "text")
     calls = [_call(each) for each in blocks if each.get("type") == "tool_use"]
@@ -121,6 +121,23 @@ def _read(data: Mapping[str, Any], usage: Usage | None, name: str, reasons: Mapp
         reasoning="".join(_text(each, "thinking") for each in blocks if each.get("type") == "thinking"),
         **facts,
     )
+
+
+def _told_apart(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The blocks with an id for each tool call. A call that is said once more, in every point the same, is one call."""
+    found: list[Mapping[str, Any]] = []
+    given = {each.get("id"): each for each in reversed(blocks) if each.get("type") == "tool_use"}
+    taken = set(given)
+    for index, block in enumerate(blocks):
+        call_id = block.get("id")
+        if block.get("type") != "tool_use" or not isinstance(call_id, str) or given[call_id] is block:
+            found.append(block)
+        elif not any(block == each for each in blocks[:index]):
+            while call_id in taken:
+                call_id += "_"
+            taken.add(call_id)
+            found.append({**block, "id": call_id})
+    return found
 
 
 def _text(block: Mapping[str, Any], name: str) -> str:

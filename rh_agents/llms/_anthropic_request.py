@@ -64,7 +64,8 @@ def request_body(
         raise InvalidRequest(f"{request.model}: Anthropic's models take no seed")
     system, messages = _conversation(request.messages, provider)
     tools = [_tool(tool) for tool in request.tools]
-    config, thinking = _efforts(request)
+    config = _efforts(request)
+    thinking = _thinking(request)
     if request.output_schema is not None and mode == "tool":
         tools.append(_answer_tool(request))
     elif request.output_schema is not None and mode == "prompt":
@@ -88,22 +89,23 @@ def request_body(
         "stop_sequences": list(request.stop) or None,
         "stream": stream or None,
         "output_config": {**config, **own_config} or None,
-        "thinking": thinking,
+        "thinking": None if _has_a_budget(thinking) and _goes_on_without_thoughts(messages) else thinking,
     }
-    extra = {name: value for name, value in request.extra.items() if name != "output_config"}
-    if _has_a_budget(extra.get("thinking")) and _goes_on_without_thoughts(messages):
-        del extra["thinking"]
+    extra = {name: value for name, value in request.extra.items() if name not in ("output_config", "thinking")}
     return {**{name: value for name, value in fields.items() if value is not None}, **extra}
 
 
-def _efforts(request: ChatRequest) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """How much effort the model shall put into the answer, as a part of `output_config`, and as `thinking`."""
+def _efforts(request: ChatRequest) -> dict[str, Any]:
+    """How much effort the model shall put into the answer, as a part of `output_config`."""
     effort = request.reasoning_effort
-    if effort is None:
-        return {}, None
-    if effort == _NO_EFFORT:
-        return {}, {"type": "disabled"}
-    return {"effort": _EFFORTS.get(effort, effort)}, None
+    return {} if effort in (None, _NO_EFFORT) else {"effort": _EFFORTS.get(effort, effort)}
+
+
+def _thinking(request: ChatRequest) -> Any:
+    """How much it shall think. That it shall not is what a call or an agent says, so it counts more than what the model
+    was made with.
+    """
+    return {"type": "disabled"} if request.reasoning_effort == _NO_EFFORT else request.extra.get("thinking")
 
 
 def _has_a_budget(thinking: Any) -> bool:
@@ -140,9 +142,10 @@ def _conversation(messages: Sequence[Message], provider: Provider) -> tuple[list
     start = next((index for index, each in enumerate(messages) if each.role != "system"), len(messages))
     system = [block for each in messages[:start] for block in _blocks(each.content)]
     turns: list[dict[str, Any]] = []
+    ids = _CallIds(provider)
     for message in messages[start:]:
         role = "user" if message.role == "tool" else message.role
-        blocks = _turn(message, provider)
+        blocks = _turn(message, ids)
         if not blocks:
             continue  # the API refuses empty messages
         if turns and turns[-1]["role"] == role:
@@ -157,17 +160,59 @@ def _results_first(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*results, *(block for block in blocks if block["type"] != "tool_result")]
 
 
-def _turn(message: Message, provider: Provider) -> list[dict[str, Any]]:
+class _CallIds:
+    """The ids of tool calls as they are sent: in the form that the provider takes, and none twice in a conversation.
+    Other models number the calls of each answer anew ("call_0"), and some those of one answer alike.
+
+    Args:
+        provider: whom the conversation is sent to.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._taken: set[str] = set()
+        self._sent: dict[str, list[str]] = {}
+        """For each id that was given, what it was sent as in the last answer with it: several, if that has it so."""
+        self._in_turn: set[str] = set()
+
+    def begin_turn(self) -> None:
+        """The next calls are of another answer."""
+        self._in_turn.clear()
+
+    def of_call(self, given: str) -> str:
+        """For a call of the model."""
+        sent = first = self._provider.call_id(given)
+        number = 1
+        while sent in self._taken:
+            number += 1
+            sent = f"{first}_{number}"
+        self._taken.add(sent)
+        if given not in self._in_turn:
+            self._in_turn.add(given)
+            self._sent[given] = []
+        self._sent[given].append(sent)
+        return sent
+
+    def of_result(self, given: str) -> str:
+        """For what came of it. The results of calls with one id are in the order of the calls."""
+        sent = self._sent.get(given)
+        if not sent:
+            return self._provider.call_id(given)
+        return sent.pop(0) if len(sent) > 1 else sent[0]
+
+
+def _turn(message: Message, ids: _CallIds) -> list[dict[str, Any]]:
     if message.role == "tool":
         blocks = _blocks(message.content)
-        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": provider.call_id(message.tool_call_id or "")}
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": ids.of_result(message.tool_call_id or "")}
         return [{**result, "content": blocks} if blocks else result]
-    if message.role == "assistant":
-        kept = _kept(message)
-        if kept is not None:
-            return kept
-        return [*_blocks(message.content), *(_tool_use(call, provider) for call in message.tool_calls)]
-    return _blocks(message.content)
+    if message.role != "assistant":
+        return _blocks(message.content)
+    said = _kept(message)
+    if said is None:
+        said = [*_blocks(message.content), *map(_tool_use, message.tool_calls)]
+    ids.begin_turn()
+    return [{**block, "id": ids.of_call(block["id"])} if block["type"] == "tool_use" else block for block in said]
 
 
 def _kept(message: Message) -> list[dict[str, Any]] | None:
@@ -222,7 +267,7 @@ def _document(part: DocumentPart) -> dict[str, Any]:
     return {"type": "document", "source": _source(part.url), **title}
 
 
-def _tool_use(call: ToolCall, provider: Provider) -> dict[str, Any]:
+def _tool_use(call: ToolCall) -> dict[str, Any]:
     """A call that the model has made. Its arguments must be an object there, whatever it wrote."""
     try:
         arguments = from_json(call.arguments or "{}")
@@ -230,7 +275,7 @@ def _tool_use(call: ToolCall, provider: Provider) -> dict[str, Any]:
         arguments = {}
     return {
         "type": "tool_use",
-        "id": provider.call_id(call.id),
+        "id": call.id,
         "name": call.name,
         "input": arguments if isinstance(arguments, dict) else {},
     }
@@ -275,7 +320,7 @@ def _tool_choice(request: ChatRequest, *, by_tool: bool) -> dict[str, Any] | Non
 
 def _thinks(request: ChatRequest) -> bool:
     """Whether the model thinks first: then it cannot be made to call a tool."""
-    thinking = request.extra.get("thinking")
+    thinking = _thinking(request)
     return isinstance(thinking, Mapping) and thinking.get("type") != "disabled"
 
 

@@ -694,6 +694,67 @@ def test_calls_that_another_model_made_are_sent_with_ids_that_are_taken() -> Non
     assert len({each["id"] for each in said["content"]}) == 2
 
 
+def test_calls_of_other_models_that_are_numbered_anew_in_each_answer_are_sent_with_an_id_for_each() -> None:
+    """Claude's server takes no id twice in a conversation."""
+    server = says(text("Yes."))
+    again = [Message.assistant("", [ToolCall(id="call_0", name="f", arguments="{}")]), Message.tool("call_0", "a")]
+    alike = [ToolCall(id="call_0", name=name, arguments="{}") for name in "gh"]
+    both = [Message.assistant("", alike), Message.tool("call_0", "of g"), Message.tool("call_0", "of h")]
+    assert ask(server, [Message.user("Hello?"), *again, *again, *both]).text == "Yes."
+    turns = server.bodies[0]["messages"][1:]
+    called = [(block["id"], block["name"]) for turn in turns[::2] for block in turn["content"]]
+    results = [(block["tool_use_id"], block["content"][0]["text"]) for turn in turns[1::2] for block in turn["content"]]
+    assert called == [("call_0", "f"), ("call_0_2", "f"), ("call_0_3", "g"), ("call_0_4", "h")]
+    assert results == [("call_0", "a"), ("call_0_2", "a"), ("call_0_3", "of g"), ("call_0_4", "of h")]
+
+
+def agent_after(*blocks: dict[str, Any], streamed: bool = False, **settings: Any) -> tuple[list[str], dict[str, Any]]:
+    """What an agent looks up when its model answers so, and the request that follows."""
+    server = AnthropicServer(lambda body: message(*blocks) if len(body["messages"]) == 1 else message(text("Done.")))
+    looked_up: list[str] = []
+
+    @tool
+    async def look_up(word: str) -> str:
+        """Look a word up."""
+        looked_up.append(word)
+        return word.upper()
+
+    async def main() -> None:
+        async with served(server, stream=streamed, **settings) as model:
+            assert await run(Agent(name="reader", llm=model, tools=[look_up]), "Go.") == "Done."
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    return sorted(looked_up), server.bodies[1]
+
+
+@BOTH
+@pytest.mark.parametrize("thought", [[], [thinking("Two.")]], ids=["plain", "thoughtful"])
+def test_two_calls_with_one_id_are_two_calls_and_one_that_is_repeated_is_one(
+    thought: list[dict[str, Any]], streamed: bool
+) -> None:
+    calls = [tool_use("x", "look_up", word="a"), tool_use("x", "look_up", word="b"), tool_use("x", "look_up", word="a")]
+    looked_up, body = agent_after(*thought, *calls, streamed=streamed)
+    assert looked_up == ["a", "b"]
+    said, told = body["messages"][1]["content"], body["messages"][2]["content"]
+    assert said == [*thought, calls[0], {**calls[1], "id": "x_"}]
+    results = [(each["tool_use_id"], each["content"][0]["text"]) for each in told]
+    assert results == [("x", "A"), ("x_", "B")]
+
+
+def test_a_call_beside_thoughts_and_its_result_go_back_with_one_id_whatever_form_it_has() -> None:
+    _, body = agent_after(thinking("One."), tool_use("call:1/2", "look_up", word="a"), thinking=2_000)
+    thought, call = body["messages"][1]["content"]
+    assert thought == thinking("One.")
+    assert call["id"] == body["messages"][2]["content"][0]["tool_use_id"] != "call:1/2"
+
+
+def test_an_agent_or_a_call_that_wants_no_thoughts_gets_none_from_a_model_that_thinks() -> None:
+    server = says(tool_use("t", "Verdict", mood="good", stars=4))
+    ask(server, thinking=2_000, output_mode="tool", call={"reasoning_effort": "none", "output": Verdict})
+    assert server.bodies[0]["thinking"] == {"type": "disabled"}
+    assert server.bodies[0]["tool_choice"] == {"type": "any"}
+
+
 @pytest.mark.parametrize("thinking_", [2_000, "adaptive"])
 def test_a_turn_that_another_model_began_without_thoughts_goes_on_without_them(thinking_: Any) -> None:
     """With a budget for them that would be refused; where the model decides, it may have called without a thought."""

@@ -171,6 +171,9 @@ def _check_schema(schema: Any) -> None:
 def _check_messages(messages: list[Body], *, must_have_thought: bool) -> None:
     _expect(messages and messages[0]["role"] == "user", "messages: first message must use the user role")
     open_calls: list[str] = []
+    lists = [each["content"] for each in messages if isinstance(each["content"], list)]
+    calls = [block["id"] for blocks in lists for block in blocks if block["type"] == "tool_use"]
+    _expect(len(set(calls)) == len(calls), "`tool_use` ids must be unique")
     for number, each in enumerate(messages):
         blocks = each["content"] if isinstance(each["content"], list) else [text(each["content"])]
         _expect(blocks, f"messages.{number}: all messages must have non-empty content")

@@ -101,7 +101,10 @@ class _Conversation:
         if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
             raise ModelRefused(f"{agent.name}: the model will not answer: {response.refusal or 'it was cut off'}")
         if response.finish_reason is FinishReason.LENGTH:
-            raise AnswerTruncated(f"{agent.name}: the answer ended at the greatest number of tokens; raise max_tokens")
+            raise AnswerTruncated(
+                f"{agent.name}: the answer ended at the greatest number of tokens; raise max_tokens, or let compact= "
+                "shorten the conversation if that is what fills the model's context"
+            )
         if response.tool_calls:
             raise IncompleteAnswer(f"{agent.name}: a tool call was cut off ({response.finish_reason})")
         return response.text if agent.output is None else response.output
