@@ -7,7 +7,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from rh_agents.core._base.signatures import function_with_arguments_of
 from rh_agents.core._run.frame import current_frame
@@ -27,7 +27,7 @@ from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnkno
 from rh_agents.core.values.unstarted import short_repr
 from rh_agents.stores import open_store
 
-__all__ = ["ActorDecorator", "ActorFunction", "agent", "llm", "parallel", "run", "run_sync", "tool"]
+__all__ = ["ActorDecorator", "ActorFunction", "ActorOptions", "agent", "llm", "parallel", "run", "run_sync", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,8 +64,27 @@ class ActorFunction(Generic[P, R]):
         return self.actor.signature.input_model(f"{self.actor.name}_input")
 
 
+class ActorOptions(TypedDict, total=False):
+    """The options of `tool`, `agent` and `llm`; see `ActorDecorator`."""
+
+    name: str | None
+    description: str | None
+    version: str | None
+    retry: RetryPolicy | int | None
+    timeout: float | None
+    engine: Engine | str | None
+    breaker: CircuitBreaker | None
+    effect: Effect | str | None
+    on_unknown: OnUnknown | str | None
+    cache: CacheScope | str | None
+    ttl: float | None
+    limits: Limit | Sequence[Limit] | None
+    budget: Budget | None
+    max_result: int | None
+
+
 class ActorDecorator:
-    """What `tool`, `agent` and `llm` are: `@tool`, or `@tool(retry=3, timeout=30)`.
+    """What `tool`, `agent` and `llm` are: `@tool`, `@tool(retry=3, timeout=30)` or `tool(fetch, retry=3)`.
 
     Options, all by keyword:
         name: by default the function's name.
@@ -95,33 +114,18 @@ class ActorDecorator:
         return f"@{self._kind.__name__.lower()}"
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> ActorFunction[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> ActorFunction[P, R]: ...
-    @overload
     def __call__(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        version: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        timeout: float | None = None,
-        engine: Engine | str | None = None,
-        breaker: CircuitBreaker | None = None,
-        effect: Effect | str | None = None,
-        on_unknown: OnUnknown | str | None = None,
-        cache: CacheScope | str | None = None,
-        ttl: float | None = None,
-        limits: Limit | Sequence[Limit] | None = None,
-        budget: Budget | None = None,
-        max_result: int | None = None,
-    ) -> ActorDecorator: ...
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, **options: Unpack[ActorOptions]
+    ) -> ActorFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /, **options: Unpack[ActorOptions]) -> ActorFunction[P, R]: ...
+    @overload
+    def __call__(self, /, **options: Unpack[ActorOptions]) -> ActorDecorator: ...
     def __call__(self, function: Any = None, /, **options: Any) -> Any:
-        if function is None:
-            return ActorDecorator(self._kind, **{**self._options, **options})
-        return ActorFunction(function, self._make_actor(function))
+        if options:
+            decorator = ActorDecorator(self._kind, **{**self._options, **options})
+            return decorator if function is None else decorator(function)
+        return self if function is None else ActorFunction(function, self._make_actor(function))
 
     def _make_actor(self, function: Callable[..., Any]) -> BaseActor:
         options = {key: value for key, value in self._options.items() if value is not None}

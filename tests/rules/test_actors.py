@@ -341,3 +341,14 @@ def test_an_agent_carries_its_tools_and_its_model() -> None:
     assert survey.tools["search"] is SEARCH
     assert survey.llm is model
     assert len(Agent(name="empty", handler=noop).tools) == 0
+
+
+def test_options_may_be_given_together_with_the_function() -> None:
+    async def fetch(url: str) -> str:
+        return url
+
+    made = tool(fetch, name="get", retry=3, timeout=2.0)
+    assert made.actor.name == "get"
+    assert made.actor.retry is not None
+    assert (made.actor.retry.max_attempts, made.actor.timeout) == (3, 2.0)
+    assert tool(timeout=1.0)(fetch, name="get").actor.timeout == 1.0

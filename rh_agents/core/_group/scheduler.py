@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from rh_agents.core._base.foreign import noted, retold
 from rh_agents.core._group.members import Member, Source, close_unstarted
 from rh_agents.core._group.roster import Roster
+from rh_agents.core._group.slots import LentSlot, Slots
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.numbering import ENDED
@@ -103,11 +104,10 @@ class Scheduler:
         self.is_streamed: bool = False
         """Whether somebody wants to be woken at every result, not only at the end."""
         self._run = run
-        self._max_workers = max_workers
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Member] = {}
-        self._slots_taken = 0
+        self._slots = Slots(max_workers, self.fill)
         self._completed: deque[int] = deque()
         self._keys: dict[int, bytes] = {}
         self._filling = False
@@ -133,6 +133,7 @@ class Scheduler:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
         self.roster.report_to(None)
         self._group = _NO_GROUP
+        self._slots.close()
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class Scheduler:
         """Do with a member what is to be done with it; False if it has to wait, and all others behind it."""
         frame = self._prepare(member)
         step = next_step(self._phase, member.recorded, is_clear=self._recovering == 0 and not self.unjudged)
-        if step is Step.START and self._slots_taken >= self._max_workers:
+        if step is Step.START and not self._slots.has_free:
             step = Step.WAIT
         if step is Step.WAIT and self._seeks_recorded:
             self._held.append(member)
@@ -278,9 +279,9 @@ class Scheduler:
     @property
     def _has_slot(self) -> bool:
         """Whether another member may be looked at. What is recovered needs a slot only where others wait for slots."""
-        if len(self._running) >= self._max_workers + _WAITING_FOR_RECOVERY:
+        if len(self._running) - self._slots.lent >= self._slots.most + _WAITING_FOR_RECOVERY:
             return False
-        return self._slots_taken < self._max_workers or self._phase is not Phase.OPEN
+        return self._slots.has_free or self._phase is not Phase.OPEN
 
     @property
     def _may_pull(self) -> bool:
@@ -304,8 +305,11 @@ class Scheduler:
             member.is_recovering = True
             self._recovering += 1
         else:
-            self._take_slot(member, now)
+            self._slots.take(member)
+            self._count_start(member, now)
             frame.settled = self._member_settled
+            if frame.retry is not None:
+                frame.slot = LentSlot(self._slots, member)
         task = self._create_task(member, frame)
         if task is None or member.index not in self._running:
             return
@@ -327,11 +331,6 @@ class Scheduler:
             if isinstance(error, Exception):
                 return None
             raise
-
-    def _take_slot(self, member: Member, now: float) -> None:
-        member.holds_slot = True
-        self._slots_taken += 1
-        self._count_start(member, now)
 
     def _count_start(self, member: Member, now: float) -> None:
         if not member.is_counted:
@@ -420,7 +419,7 @@ class Scheduler:
 
     def _end(self, member: Member, error: BaseException | None) -> None:
         del self._running[member.index]
-        self._slots_taken -= member.holds_slot
+        self._slots.give_back(member)
         self._recovering -= member.is_recovering
         self._group.ended(member, error)
         self._judge_soon()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -90,6 +91,8 @@ class Frame(Numbering):
     retry: RetryPolicy | None = None
     timeout: float | None = None
     breaker: CircuitBreaker | None = None
+    slot: AbstractAsyncContextManager[None] | None = None
+    """A block in which it waits for its next attempt, and others of its group may run in its place."""
     group_id: str | None = None
     """The group of which it is a member."""
     index: int | None = None
@@ -404,7 +407,7 @@ class Frame(Numbering):
         this one. What it held of the result and of its group would hold the error, until the garbage collector comes;
         and what the program has started in its context would hold the function.
         """
-        self.result = self.settled = self.total = self.check = self.estimate = None
+        self.result = self.settled = self.total = self.check = self.estimate = self.slot = None
         self.begin = _is_over
 
     @property

@@ -463,7 +463,22 @@ async def _with_retries(frame: Frame) -> Any:
         if frame.is_told:
             facts = {"attempt": frame.attempts, "retry_delay": delay, "message": message, **frame.spent_facts()}
             await frame.tell(ExecutionStatus.RETRYING, is_urgent=lost > 0, lost=lost, **facts)
-        await frame.run.interruption.sleep(delay)
+        await _wait_for_next_attempt(frame, delay)
+
+
+async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
+    """Wait, and let another member of the group run meanwhile.
+
+    That the attempt has failed is on disk before: after a crash no more is repeated than the group has slots.
+    """
+    interruption = frame.run.interruption
+    if frame.slot is None or not seconds:
+        await interruption.sleep(seconds)
+        return
+    await frame.run.recording.acknowledge()
+    async with frame.slot:
+        await interruption.sleep(seconds)
+    interruption.expect_running()  # it may have waited for its slot
 
 
 async def _absorb_cancellation() -> None:
