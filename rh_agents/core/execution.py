@@ -316,11 +316,14 @@ class ExecutionState:
             await self._interruption.aclose()
             await self._close_store()
             raise
-        self._token = current_frame.set(root_of(self.parts))
+        around, root = current_frame.get(), root_of(self.parts)
+        if around is not None and around.run.home is self.parts.home:
+            root.passage = around.passage  # who executes a run within a call holds no slot while it waits for its calls
+        self._token = current_frame.set(root)
         self._watched_in = watched_loops.add()
         self._task = asyncio.current_task()
         self._cancellations = 0 if self._task is None else self._task.cancelling()
-        root_of(self.parts).owner = self._task
+        root.owner = self._task
         if self._interruption.is_cut_off:
             asyncio.get_running_loop().call_soon(self._cancel_task)
         return self
@@ -331,6 +334,7 @@ class ExecutionState:
         if self._token is not None:
             watched_loops.remove(self._watched_in)
             current_frame.reset(self._token)
+            root_of(self.parts).passage = None
             self._token = None
         was_cut_off = self._let_go_of_the_task(error)
         stop = stop_in(error)

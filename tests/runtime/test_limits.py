@@ -636,3 +636,33 @@ def test_what_waits_for_its_outer_slot_again_leaves_no_permit_behind_when_it_is_
         assert (outer.in_use, inner.in_use) == (0, 0)
 
     run_virtually(lambda: run(main))
+
+
+def test_a_run_within_a_call_gets_the_slot_that_the_call_holds() -> None:
+    limit, gauge = ConcurrencyLimit(1), Gauge()
+
+    @tool(limits=limit)
+    async def inner(number: int) -> int:
+        await gauge.stay(1.0)
+        return number
+
+    @tool(limits=limit)
+    async def outer(number: int) -> int:
+        await gauge.stay(1.0)
+        first = await run(inner, number)
+        async with ExecutionState() as state:
+            async with state.parallel() as p:
+                p.map(inner, range(3))
+                await p.gather()
+            last = await inner(number)
+        await gauge.stay(1.0)
+        return int(first + last)
+
+    async def main() -> list[int]:
+        async with parallel() as p:
+            p.map(outer, range(2))
+            return [result.unwrap() for result in await p.gather()]
+
+    assert run_virtually(lambda: run(main)) == [0, 2]
+    assert gauge.most == 1
+    assert limit.in_use == 0

@@ -76,7 +76,6 @@ def test_where_the_stack_ends_one_error_says_how_deep_and_what_to_do_and_nothing
     run_virtually(main)
 
 
-@pytest.mark.lazy_tasks("an eager task begins on the stack of the one that makes it")
 def test_members_of_groups_nest_deeper_than_one_stack() -> None:
     @agent
     async def down(n: int) -> int:

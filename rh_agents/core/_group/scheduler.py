@@ -16,6 +16,7 @@ from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.numbering import ENDED
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.nesting import needs_another_stack
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import recover_nowait, run_frame
 from rh_agents.core.errors import CallCancelled, StopRun, StoreError
@@ -386,12 +387,15 @@ class Scheduler:
     async def _execute(self, member: Member, frame: Frame) -> None:
         """A member's task. What follows its end is done in its last step, which costs less than a callback."""
         member.has_begun = True
+        is_eager = member.task is None
         if member.task is None:
             member.task = asyncio.current_task()  # an eager task makes its first step before anybody else knows it
         else:
             member.task.remove_done_callback(self._never_began)
         error: BaseException | None = None
         try:
+            if is_eager and needs_another_stack(frame):
+                await asyncio.sleep(0)  # that of the event loop is its own
             await run_frame(frame)
         except asyncio.CancelledError:
             raise

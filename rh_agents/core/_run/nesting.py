@@ -11,13 +11,17 @@ from rh_agents.core.policies.budget import DEFAULT_DEPTH, DEFAULT_RECURSION
 from rh_agents.core.types import EventType
 from rh_agents.core.usage import Shortfall
 
-__all__ = ["check_nesting"]
+__all__ = ["check_nesting", "needs_another_stack"]
 
 
 _SHALLOW = 12
 """Calls. So many fit into Python's stack whatever the program has between them, so nothing is looked at."""
 _RESERVE = 200
 """Python frames that a call needs besides those of the calls below it: to be recorded, to be told of, to fail."""
+
+
+_FOR_A_CALL = 150
+"""Python frames that the function of a call may need before it makes the next one."""
 
 
 def check_nesting(frame: Frame) -> None:
@@ -29,7 +33,7 @@ def check_nesting(frame: Frame) -> None:
     """
     name, is_agent = frame.actor.name, frame.actor.event_type is EventType.AGENT_CALL
     run, deepest = frame.run, frame.run.budgets.deepest
-    if frame.depth > _SHALLOW and _is_stack_nearly_full():
+    if frame.depth > _SHALLOW and _has_no_more_than(_RESERVE):
         raise NestingError(
             f"calls are nested {frame.depth} deep at {name}, and Python's stack has no room for another one. A "
             "member of a group has a stack of its own: make the call in a group (parallel()), or raise the limit with "
@@ -57,9 +61,15 @@ def check_nesting(frame: Frame) -> None:
         )
 
 
-def _is_stack_nearly_full() -> bool:
+def needs_another_stack(frame: Frame) -> bool:
+    """Whether a call that may begin on another stack had better do that: this one is nearly full."""
+    return frame.depth > _SHALLOW and _has_no_more_than(_RESERVE + _FOR_A_CALL)
+
+
+def _has_no_more_than(frames: int) -> bool:
+    """Whether Python's stack has no more room than for so many Python frames."""
     try:
-        sys._getframe(sys.getrecursionlimit() - _RESERVE)
+        sys._getframe(sys.getrecursionlimit() - frames)
     except ValueError:
         return False
     return True
