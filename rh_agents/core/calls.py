@@ -15,7 +15,7 @@ from rh_agents.core._replay.address import child_address
 from rh_agents.core._replay.keys import Canonical, child_key, identity
 from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
 from rh_agents.core._run.frame import Frame, current_frame, root_of
-from rh_agents.core._run.identifying import Identities, identified_in_turn
+from rh_agents.core._run.identifying import Identities, has_outcome_of_next, identified_in_turn, known_place
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import run_frame
 from rh_agents.core.actors import BaseActor
@@ -119,7 +119,7 @@ class Call(Unstarted, Generic[T]):
             found = await beside(functools.partial(self.identities_of_large, self.key, data))
         else:
             found = self.identities(self.key, b"" if data is None else data.whole())
-        return parent.has_outcome_of_next(found.same, found.former, self.actor.keys_since)
+        return has_outcome_of_next(parent, found.same, found.former, self.actor.keys_since)
 
     def _numbered_now(self, parent: Frame, data: CanonicalInput | None) -> Frame:
         if not parent.run.records and self.actor.cache is None:
@@ -151,7 +151,7 @@ class Call(Unstarted, Generic[T]):
             claim = claim_in_order(parent, identities.same, claimant, name, run)
             base = child_key(parent.base, "", identities.same, claim.occurrence)
             if self.actor.former_versions:
-                base = parent.known_place(name, None, base, identities.former, self.actor.keys_since)
+                base = known_place(parent, name, None, base, identities.former, self.actor.keys_since)
             key, tries = parent.try_of(base)
             if not self.actor.is_stored:
                 key = None

@@ -16,7 +16,7 @@ from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.keys import again_key, child_key, identity_of_item, identity_of_unseen
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
-from rh_agents.core._run.identifying import Identities
+from rh_agents.core._run.identifying import Identities, known_place
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
@@ -333,7 +333,7 @@ class Roster:
         member.base = child_key(frame.base, group, identities.same, occurrence) if occurrence else first
         if isinstance(work, Call) and identities.former:
             actor = work.actor
-            member.base = frame.known_place(actor.name, group, member.base, identities.former, actor.keys_since)
+            member.base = known_place(frame, actor.name, group, member.base, identities.former, actor.keys_since)
         member.key, member.tries = frame.try_of_member(member.base, sealed_by)
         if sealed_by is not None:
             self.known += self._run.recording.recorded.knows(member.key)

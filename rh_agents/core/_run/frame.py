@@ -16,11 +16,11 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 from rh_agents.core._base.current import current_call
-from rh_agents.core._limits.admission import Passage
+from rh_agents.core._limits.consumption import Consumption
 from rh_agents.core._limits.interruption import CallsUnderWay
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
 from rh_agents.core._loops.postponed import Postponed
-from rh_agents.core._replay.keys import ROOT_KEY, child_key
+from rh_agents.core._replay.keys import ROOT_KEY
 from rh_agents.core._replay.numbering import Claimant, Numbering
 from rh_agents.core._replay.recorded import spender_of
 from rh_agents.core._run.parts import RunParts
@@ -30,7 +30,6 @@ from rh_agents.core.events import ExecutionEvent, call_event
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.policies._checks import Failure
 from rh_agents.core.policies.breaker import CircuitBreaker
-from rh_agents.core.policies.limits import Advice, Limit, need_of
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
@@ -52,7 +51,7 @@ async def _is_over() -> Any:
     raise RuntimeError("a call that has ended is not begun again")
 
 
-class Frame(Numbering):
+class Frame(Numbering, Consumption):
     """One call, and the place from which others are made.
 
     `begin` starts an attempt. `result` is there as soon as the outcome is, even if the task that executes the call is
@@ -70,7 +69,6 @@ class Frame(Numbering):
         attempt: the number of the attempt under way, from 1.
         token: stands for the call in a run that gives it no key.
         depth: how many calls there are around it.
-        ledgers: the budgets that count what is spent here, the innermost last.
         own_calls: for each agent that is under way here, how often it was called by itself, directly or not.
         stop: why the call cannot go on for now, if something that it called has told its body so.
     """
@@ -78,7 +76,6 @@ class Frame(Numbering):
     attempt: int = 0
     token: str | None = None
     depth: int = 0
-    ledgers: tuple[Ledger, ...] = ()
     own_calls: dict[str, OwnCalls] | None = None
     stop: StopRun | None = None
     caller: Claimant | None = None
@@ -120,26 +117,14 @@ class Frame(Numbering):
     has_begun: bool = False
     ended_at: float | None = None
     result: ExecutionResult[Any] | None = None
-    limits: tuple[Limit, ...] = ()
-    estimate: Callable[[], Usage | None] | None = None
-    """Tells what it will use at most."""
     cached_as: bytes | None = None
     """What it has in common with all calls whose result it may share."""
     formerly_cached_as: tuple[bytes, ...] = ()
     """The same in caches that earlier versions filled."""
     cached_data: bytes | None = None
     """What its function returned, as it is kept for them."""
-    usage: Usage | None = None
-    """What it has used so far."""
-    told_usage: Usage | None = None
-    """What of that has been recorded."""
     cleanup_problem: str = ""
     """What its cleanup raised when it was cancelled from outside: it has no outcome that could say so."""
-    passage: Passage | None = None
-    """The permits that it has."""
-    metered: Usage | None = None
-    """What it had used when it got them."""
-    reservation: Reservation | None = None
     lost: int = 0
     """How many workers it has lost, in all executions of the run."""
     is_unknown: bool = False
@@ -253,44 +238,6 @@ class Frame(Numbering):
         """Whether its body may have been executed before."""
         return self.tries > 0 or self.attempt > 1 or self.run.recording.is_resumed
 
-    def known_place(self, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
-        """The place of a call made here: `base`, or the one at which a former version recorded it.
-
-        Args:
-            name: of what is called.
-            group: the name of its group; None outside of one.
-            base: its place by today's identity.
-            former: its former identities.
-            since: the generation of keys from which on they are former.
-        """
-        recording = self.run.recording
-        if not former or recording.keys_generation >= since:
-            return base
-        places = [self._next_place(group, same) for same in former]
-        knows = recording.recorded.knows
-        if knows(base):
-            return base
-        place = next((place for place in places if knows(place)), None)
-        if place is None:
-            return base
-        recording.report_former_key(name)
-        return place
-
-    def _next_place(self, group: str | None, same: bytes) -> bytes:
-        """The place of the next call with this identity, numbered as calls and members of groups are."""
-        if group is None:
-            return child_key(self.base, "", same, self.count(same))
-        return child_key(self.base, group, same, self.count(child_key(self.base, group, same, 0)))
-
-    def has_outcome_of_next(self, same: bytes, former: Sequence[bytes], since: int) -> bool:
-        """Whether the journal says what becomes of the next call with this identity, so that it would not be made."""
-        recording = self.run.recording
-        if not recording.is_resumed:
-            return False
-        identities = (same,) if recording.keys_generation >= since else (same, *former)
-        places = (child_key(self.base, "", each, self.peek(each)) for each in identities)
-        return any(recording.has_outcome(self.try_of(place)[0]) for place in places)
-
     def count_beginning(self) -> None:
         """It begins, as those who watch for a blocked event loop want to know."""
         begun = self.run.begun
@@ -317,25 +264,33 @@ class Frame(Numbering):
     def spent_facts(self) -> dict[str, Any]:
         """What an event says about what was spent since the last one that did."""
         facts: dict[str, Any] = {}
-        if self.usage is not None:
-            facts["usage"] = self.usage if self.told_usage is None else self.usage - self.told_usage
-            self.told_usage = self.usage
-        ledgers = self.ledgers
-        if ledgers and self.run.records:
-            now = asyncio.get_running_loop().time()
-            charges = {
-                ledger.place: ledger.charge(now)
-                for ledger in ledgers
-                if ledger.place or ledger.budget.seconds is not None
-            }
-            if charges:
-                facts["charges"] = charges
+        usage = self.untold_usage()
+        if usage is not None:
+            facts["usage"] = usage
+        charges = self.charges() if self.ledgers and self.run.records else None
+        if charges:
+            facts["charges"] = charges
         return facts
 
-    def heed(self, advice: Advice) -> None:
-        """A provider has said something about its limits."""
-        if self.passage is not None:
-            self.passage.heed(advice)
+    async def admit_again(self, estimate: Usage) -> None:
+        """Wait until another request may be made within the same attempt.
+
+        Raises:
+            StopRun: the run is being stopped, or its budget does not suffice.
+        """
+        self.run.interruption.expect_running()
+        await self.enter_again(self.run.interruption, estimate)
+
+    async def reserve(self, counted: Sequence[Ledger]) -> None:
+        """Take what it may use out of all its budgets; `counted` are those that count the call itself.
+
+        Raises:
+            StopRun: a budget does not suffice.
+        """
+        name = spender_of(self.actor, self.name)
+        self.reservation = await reserve(
+            self.run.interruption, self.ledgers, counted, name, self.need(), self._callers()
+        )
 
     async def tell_progress(self, progress: Any) -> None:
         """Let subscribers know how the call gets on."""
@@ -347,35 +302,6 @@ class Frame(Numbering):
         if self.run.is_observed:
             facts = {"message": why, "retry_delay": seconds, "attempt": self.attempts}
             await self.run.publish(self.event(ExecutionStatus.WAITING, facts))
-
-    async def admit_again(self, estimate: Usage) -> None:
-        """Wait until another request may be made within the same attempt.
-
-        Raises:
-            StopRun: the run is being stopped, or its budget does not suffice.
-        """
-        self.run.interruption.expect_running()
-        if self.reservation is not None:
-            await self.reservation.renew(self.run.interruption, estimate)
-        if self.passage is not None:
-            used, self.metered = self.used_since(self.metered), self.usage
-            await self.passage.enter_again(need_of(used), need_of(estimate))
-
-    def used_since(self, before: Usage | None) -> Usage | None:
-        """What it has used since it had used so much; None if nothing was reported since then."""
-        if self.usage is before or self.usage is None:
-            return None
-        return self.usage if before is None else self.usage - before
-
-    async def reserve(self, counted: Sequence[Ledger]) -> None:
-        """Take what it may use out of all its budgets; `counted` are those that count the call itself.
-
-        Raises:
-            StopRun: a budget does not suffice.
-        """
-        need = None if self.estimate is None else self.estimate()
-        name = spender_of(self.actor, self.name)
-        self.reservation = await reserve(self.run.interruption, self.ledgers, counted, name, need, self._callers())
 
     def _callers(self) -> list[Reservation]:
         """What is reserved for the calls around it."""
@@ -393,12 +319,6 @@ class Frame(Numbering):
         while caller.is_under_way and caller is not other:
             caller = caller.parent
         return caller is other
-
-    def settle(self) -> None:
-        """The call has ended, or was cut off."""
-        if self.reservation is not None:
-            self.reservation.release(has_outcome=self.result is not None)
-            self.reservation = None
 
     def let_go(self) -> None:
         """It has ended, and what made it has its result.

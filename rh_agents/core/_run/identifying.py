@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._replay.keys import child_key
 from rh_agents.core._run.frame import Frame
 
 __all__ = ["Identities", "identified_in_turn"]
@@ -70,3 +71,48 @@ async def _in_turn(caller: Frame, identify: Callable[[], Identities], number: Ca
         except RuntimeError:  # a mapping or a set was changed while it was read
             identities = identify()
         return number(identities)
+
+
+# -- where earlier executions have recorded a call --------------------------------------------------------------------
+
+
+def known_place(frame: Frame, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
+    """The place of a call: `base`, or the one at which a former version recorded it.
+
+    Args:
+        frame: the call that makes it.
+        name: of what is called.
+        group: the name of its group; None outside of one.
+        base: its place by today's identity.
+        former: its former identities.
+        since: the generation of keys from which on they are former.
+    """
+    recording = frame.run.recording
+    if not former or recording.keys_generation >= since:
+        return base
+    places = [_next_place(frame, group, same) for same in former]
+    knows = recording.recorded.knows
+    if knows(base):
+        return base
+    place = next((place for place in places if knows(place)), None)
+    if place is None:
+        return base
+    recording.report_former_key(name)
+    return place
+
+
+def _next_place(frame: Frame, group: str | None, same: bytes) -> bytes:
+    """The place of the next call with this identity, numbered as calls and members of groups are."""
+    if group is None:
+        return child_key(frame.base, "", same, frame.count(same))
+    return child_key(frame.base, group, same, frame.count(child_key(frame.base, group, same, 0)))
+
+
+def has_outcome_of_next(frame: Frame, same: bytes, former: Sequence[bytes], since: int) -> bool:
+    """Whether the journal says what becomes of the next call with this identity here, so that it would not be made."""
+    recording = frame.run.recording
+    if not recording.is_resumed:
+        return False
+    identities = (same,) if recording.keys_generation >= since else (same, *former)
+    places = (child_key(frame.base, "", each, frame.peek(each)) for each in identities)
+    return any(recording.has_outcome(frame.try_of(place)[0]) for place in places)

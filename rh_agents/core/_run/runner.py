@@ -80,7 +80,7 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
             interruption.under_way.ended()
             frame.parent.calls.ended(caller)
         if frame.reservation is not None:
-            frame.settle()
+            frame.release(has_outcome=frame.result is not None)
         if frame.postponed is not None:
             frame.postponed.deliver_soon()
     assert frame.result is not None
@@ -496,15 +496,16 @@ def _attempt(frame: Frame) -> Awaitable[Any]:
 
 async def _renewed(frame: Frame) -> Any:
     assert frame.reservation is not None
-    await frame.reservation.renew(frame.run.interruption, None if frame.estimate is None else frame.estimate())
+    await frame.reservation.renew(frame.run.interruption, frame.need())
     return await _under_limits(frame)
 
 
 def _under_limits(frame: Frame) -> Awaitable[Any]:
     if not frame.limits:
         return _under_breaker(frame)
-    need = need_of(None if frame.estimate is None else frame.estimate())
-    return within_limits(frame, frame.limits, need, functools.partial(_under_breaker, frame), frame.attempts)
+    return within_limits(
+        frame, frame.limits, need_of(frame.need()), functools.partial(_under_breaker, frame), frame.attempts
+    )
 
 
 def _under_breaker(frame: Frame) -> Awaitable[Any]:

@@ -1,0 +1,87 @@
+"""What a call takes out of limits and budgets, and what it uses of that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rh_agents.core._limits.admission import Passage
+from rh_agents.core._limits.ledgers import Ledger, Reservation
+from rh_agents.core.policies.limits import Advice, Limit, need_of
+from rh_agents.core.ports import StopSignal
+from rh_agents.core.usage import Usage
+
+__all__ = ["Consumption"]
+
+
+class Consumption:
+    """What one call has taken, and has used so far.
+
+    Attributes:
+        limits: whose permits each of its attempts needs.
+        ledgers: the budgets that count what is spent in it, the innermost last.
+        estimate: tells what it will use at most, or None if nobody knows.
+        usage: what it has used so far.
+        passage: the permits that it has.
+        metered: what it had used when it got them.
+        reservation: what is reserved for it in its budgets.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    ledgers: tuple[Ledger, ...] = ()
+    estimate: Callable[[], Usage | None] | None = None
+    usage: Usage | None = None
+    passage: Passage | None = None
+    metered: Usage | None = None
+    reservation: Reservation | None = None
+    _told_usage: Usage | None = None
+
+    def need(self) -> Usage | None:
+        """What an attempt will use at most; None if nobody knows."""
+        return None if self.estimate is None else self.estimate()
+
+    def used_since(self, before: Usage | None) -> Usage | None:
+        """What it has used since it had used so much; None if nothing was reported since then."""
+        if self.usage is before or self.usage is None:
+            return None
+        return self.usage if before is None else self.usage - before
+
+    def untold_usage(self) -> Usage | None:
+        """What it has used since this was asked last; None if nothing was ever reported."""
+        if self.usage is None:
+            return None
+        untold = self.usage if self._told_usage is None else self.usage - self._told_usage
+        self._told_usage = self.usage
+        return untold
+
+    def charges(self) -> dict[str, float]:
+        """What its budgets have to know to be counted on from there, by the part of the run that they are for."""
+        now = asyncio.get_running_loop().time()
+        return {
+            ledger.place: ledger.charge(now)
+            for ledger in self.ledgers
+            if ledger.place or ledger.budget.seconds is not None
+        }
+
+    def heed(self, advice: Advice) -> None:
+        """A provider has said something about its limits."""
+        if self.passage is not None:
+            self.passage.heed(advice)
+
+    async def enter_again(self, interruption: StopSignal, estimate: Usage) -> None:
+        """Wait for what another request within the same attempt needs.
+
+        Raises:
+            StopRun: the run is being stopped, or a budget does not suffice.
+        """
+        if self.reservation is not None:
+            await self.reservation.renew(interruption, estimate)
+        if self.passage is not None:
+            used, self.metered = self.used_since(self.metered), self.usage
+            await self.passage.enter_again(need_of(used), need_of(estimate))
+
+    def release(self, *, has_outcome: bool) -> None:
+        """The call has ended, or was cut off without an outcome."""
+        if self.reservation is not None:
+            self.reservation.release(has_outcome=has_outcome)
+            self.reservation = None
