@@ -667,21 +667,40 @@ def test_what_an_earlier_execution_asked_and_made_shorter_is_not_decided_anew(
         assert len(walker.asked) <= 8 - sum(not is_summary(request) for request in paid[:ended])
 
 
-def test_room_is_left_for_the_answer_so_that_no_request_is_refused_for_it() -> None:
+@pytest.mark.parametrize("by", [DropTurns(), Summarize()], ids=["dropped", "summarized"])
+def test_room_is_left_for_the_answer_so_that_no_request_is_refused_for_it(by: Any) -> None:
     """As with vLLM: what is sent and what may be answered have to fit into the window together."""
-    refused: list[int] = []
+    refused: list[ChatRequest] = []
 
     async def answer(request: ChatRequest) -> object:
         size = sum(len(message.text) + 20 for message in request.messages) // 4
         if size + (request.max_tokens or 0) > 2_000:
-            refused.append(size)
+            refused.append(request)
+            return ContextTooLong("too long", status=400)
         return await walker.answer(request)
 
     walker = Walker(places=12)
     walker.model = ScriptedLLM(answer, max_context=2_000, max_tokens=900)
-    assert walk(walker, Compaction(DropTurns(), keep=2)) == "There is nothing."
+    assert walk(walker, Compaction(by, keep=1)) == "There is nothing."
     assert max(len(request.messages) for request in walker.asked) > 8
     assert not refused
+
+
+@pytest.mark.parametrize(
+    ("lengths", "left"),
+    [((2, 2, 2, 2, 2), "s u a u"), ((900, 500, 300, 250, 100), "s u")],
+    ids=["short", "long"],
+)
+def test_a_summary_is_dropped_for_the_last_try_only(lengths: Sequence[int], left: str) -> None:
+    walker = Walker()
+    walker.refuses_above = 300
+    talk = [each for n in range(20) for each in (Message.user(f"{n} " + "word " * 80), Message.assistant("Yes."))]
+    history = [*talk, Message.user("What is there? " + "Look well. " * 60)]
+    writer = ScriptedLLM(["talk " * length for length in lengths], name="writer")
+    only = walker.agent(Compaction([Summarize(writer), DropTurns()], trigger=None, keep=30), max_turns=1)
+    with pytest.raises(TooManyTurns):
+        run_virtually(lambda: run(only, history))
+    assert roles(walker.asked[-1]) == left
 
 
 def test_what_is_known_of_a_window_leaves_room_for_the_answer() -> None:
@@ -719,7 +738,7 @@ def test_the_last_try_is_with_the_shortest_conversation_that_there_can_be() -> N
     with pytest.raises(TooManyTurns):
         run_virtually(lambda: run(only, history))
     assert roles(walker.asked[-1]) == "s u"
-    assert len(walker.asked) == 5
+    assert len(walker.asked) <= 6
 
 
 def test_where_the_window_is_known_the_second_try_fits() -> None:

@@ -51,9 +51,9 @@ Question = Callable[[Sequence[Message]], ModelCall[ChatResponse]]
 
 _ENOUGH = 0.75
 """The share of the tokens that made a conversation too long with which it is short enough, and stays so for a while."""
-_ROUNDS = 4
-"""How often a conversation is made shorter for one question because the provider refuses it: each time by a quarter,
-and the last time as far as possible."""
+_ROUNDS = 5
+"""How often a conversation is made shorter for one question because the provider refuses it: by a quarter each time, at
+last with nothing but the last turn, and then by all kinds of the policy."""
 _WORTH_IT = 0.2
 """The least share of a conversation that has to be able to go before it is made shorter without need, and by which it
 has to have grown since that was done last."""
@@ -67,16 +67,19 @@ class _Goal:
 
     Attributes:
         limit: the tokens above which it is too long.
-        enough: those with which it is short enough; 0 for as few as possible.
+        staying: those that the turns that stay may have, if these are more than one.
+        enough: those with which no further kind of the policy is tried.
     """
 
     limit: int
+    staying: int
     enough: int
 
     @classmethod
-    def below(cls, limit: float) -> _Goal:
-        """So short that it stays below the limit for a while."""
-        return cls(int(limit), int(limit * _ENOUGH))
+    def below(cls, limit: float, left: int = _ROUNDS) -> _Goal:
+        """So short that it stays below the limit for a while; the last tries are with less."""
+        enough = int(limit * _ENOUGH)
+        return cls(int(limit), enough if left > 2 else 0, enough if left > 1 else 0)
 
 
 class Compactor:
@@ -144,9 +147,7 @@ class Compactor:
 
     async def _after_refusal(self, history: Turn, size: Size, error: RequestTooLarge, left: int) -> Turn:
         """Whatever it was estimated at, it is too long."""
-        goal = _Goal.below(min(self._limit or math.inf, self._model.known_room or math.inf, size(history)))
-        if left == 1:
-            goal = _Goal(goal.limit, 0)
+        goal = _Goal.below(min(self._limit or math.inf, self._model.known_room or math.inf, size(history)), left)
         can_go = left > 0 and self._can_go(history, size, goal) > 0
         shorter = await self._shorter(history, size, goal) if can_go else history
         if size(shorter) >= size(history):
@@ -168,7 +169,7 @@ class Compactor:
     # -- how much of it can go ----------------------------------------------------------------------------------------
 
     def _split(self, history: Turn, size: Size, goal: _Goal) -> Split:
-        return split(history, self._policy.keep, lambda staying: size(staying) <= goal.enough)
+        return split(history, self._policy.keep, lambda staying: size(staying) <= goal.staying)
 
     def _is_worth_it(self, history: Turn, size: Size) -> bool:
         assert self._limit is not None
@@ -251,7 +252,7 @@ class Compactor:
             return joined(parts, None)
         model = self._model if step.model is None else step.model
         assert isinstance(model, ChatModel)
-        room = goal.limit if model.known_context is None else int(_ENOUGH * model.known_context)
+        room = goal.limit if model.known_room is None else int(_ENOUGH * model.known_room)
         summary = await summary_of(model, step, transcript(parts, step.attachments), room, size)
         shorter = joined(parts, summary)
         return shorter if size(shorter) < size(history) else history
