@@ -75,6 +75,8 @@ class _Adding:
         more: dict[str, Any] = {}
         if leaf.external is not None and self.chance.random() < 0.4:
             more["external"] = "ask"
-        if not leaf.hangs and self.chance.random() < 0.15:
-            more |= {"process": True, "blocks": False, "dies": self.chance.choice([0, 0, 0, 1, 2, FOREVER])}
+        # Payments whose workers die are what matters most, and too rare if nothing is done about it.
+        share, deaths = (0.15, [0, 0, 0, 1, 2, FOREVER]) if leaf.external is None else (0.5, [0, 1, 1, 2, FOREVER])
+        if not leaf.hangs and self.chance.random() < share:
+            more |= {"process": True, "blocks": False, "dies": self.chance.choice(deaths)}
         return replace(leaf, **more)

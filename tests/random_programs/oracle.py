@@ -14,6 +14,7 @@ from tests.random_programs.values import nonces_in, without_nonces
 
 __all__ = ["findings", "findings_of_change", "kind_of"]
 
+_MOST_LOST = 3
 Thread = tuple[int, str]
 """The stage of a run, and a thread of its program."""
 
@@ -28,6 +29,7 @@ def findings(program: Program, executions: Sequence[Execution], expected: Sequen
             *_begun_after_the_end(executions),
             *_external(program, executions),
             *_in_flight(program, executions),
+            *_lost(executions),
         ]
     return list(dict.fromkeys(found))
 
@@ -197,6 +199,20 @@ def _external(program: Program, executions: Sequence[Execution]) -> Iterator[str
                 lost.add(place)
             elif line.kind in ("done", "failing") or (line.kind == "cut" and line.label in may_be_cut):
                 open_calls[place] = (line, True)
+
+
+def _lost(executions: Sequence[Execution]) -> Iterator[str]:
+    """A call loses three workers at most, in all executions. A crash may come before a loss is recorded."""
+    losses: Counter[tuple[Thread, str]] = Counter()
+    crashes = 0
+    for number, each in enumerate(executions):
+        for line in each.lines:
+            if line.kind == "lost":
+                place = ((each.stage, line.thread), line.key)
+                losses[place] += 1
+                if losses[place] > _MOST_LOST + crashes:
+                    yield f"lost: execution {number} makes {line.label} in {line.thread} again, which lost its workers"
+        crashes += each.end == KILLED
 
 
 def _in_flight(program: Program, executions: Sequence[Execution]) -> Iterator[str]:

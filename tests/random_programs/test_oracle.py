@@ -68,6 +68,10 @@ WRONG: dict[str, tuple[Callable[[], list[Execution]], str]] = {
         lambda: changed(good(), 1, over(PAYING, "lost"), replace(PAYING, attempt=2), at=6),
         "external",
     ),
+    "a call loses more workers than it may": (
+        lambda: changed(good(), 1, *[over(replace(PAYING, label="c", key="c"), "lost") for _ in range(5)]),
+        "lost",
+    ),
     "too much is repeated": (
         lambda: changed(
             changed(good(), 0, *(begun(f"c{number}", 0) for number in range(9))),
