@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -99,6 +100,8 @@ class AnthropicBatchApi(ClientBatches):
         total, left = sum(counts.values()), counts["processing"]
         has_ended = batch.processing_status == "ended"
         has_results = has_ended and isinstance(batch.results_url, str) and batch.results_url
+        # The URL itself may name the provider where a proxy is asked, which has the key.
+        results = f"/v1/messages/batches/{quote(batch.id, safe='')}/results"
         # Each has a line, also those that were not tried: so a batch that was cut off is told from what its lines say.
         return BatchState(
             id=batch.id,
@@ -106,7 +109,7 @@ class AnthropicBatchApi(ClientBatches):
             is_ended=has_ended,
             is_whole=not (counts["canceled"] or counts["expired"] or batch.processing_status == "canceling"),
             created_at=_moment(batch.created_at),
-            files={batch.results_url: total} if has_results else {},
+            files={results: total} if has_results else {},
             total=total,
         )
 

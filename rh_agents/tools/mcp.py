@@ -86,7 +86,7 @@ async def mcp_tools(
 
     Raises:
         ToolError: the server cannot be started or reached, or does not speak the protocol.
-        DefinitionError: a tool among `only` is not there.
+        DefinitionError: a tool among `only` is not there, or `server` is a text and no URL.
     """
     for variable, value in (env or {}).items():
         if is_credential_name(variable):
@@ -112,6 +112,11 @@ async def mcp_tools(
 
 
 def _target(server: Any, env: dict[str, str] | None, cwd: str | None) -> Any:
+    if isinstance(server, str) and not server.lower().startswith(("http://", "https://")):
+        raise DefinitionError(
+            f"mcp_tools({server!r}): a text is the URL of a server and begins with http:// or https://; a command is "
+            f"a list, such as {server.split() or ['npx', '-y', 'a-server']}"
+        )
     if not isinstance(server, list | tuple):
         return server
     if not server:

@@ -159,6 +159,20 @@ def test_an_object_that_is_asked_for_by_a_tool_is_read_from_a_batch_as_well() ->
     assert results[0].unwrap().output == Verdict(mood="good")
 
 
+def test_results_are_fetched_from_the_server_that_was_asked_wherever_they_are_said_to_be() -> None:
+    """Behind a proxy, the provider names itself; its proxy has the key."""
+
+    class Behind(AnthropicServer):
+        def __call__(self, exchange: Exchange) -> Reply:
+            reply = super().__call__(exchange)
+            if isinstance(reply.body, dict) and reply.body.get("results_url"):
+                return Reply({**reply.body, "results_url": "http://127.0.0.1:9/elsewhere"})
+            return reply
+
+    results, _ = run(Behind(echo), ["a", "b"])
+    assert [each.unwrap().text for each in results] == ["A", "B"]
+
+
 def test_results_that_are_not_there_yet_are_waited_for() -> None:
     class Late(AnthropicServer):
         failed = 0

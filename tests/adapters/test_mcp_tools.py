@@ -239,6 +239,16 @@ def test_a_server_that_is_not_there_is_one_clear_sentence(server: Any) -> None:
         with_tools(use, server)
 
 
+@pytest.mark.parametrize("server", ["python server.py", "127.0.0.1:8000/mcp", "npx", ""])
+def test_a_text_that_is_no_url_is_refused_with_the_form_of_a_command(server: str) -> None:
+    async def use(_: dict[str, Tool]) -> None:
+        raise AssertionError("there is none")
+
+    with pytest.raises(DefinitionError, match=r"begins with http://.* a command is a list, such as \['") as caught:
+        with_tools(use, server)
+    assert not server or str(caught.value).endswith(str(server.split()))
+
+
 def test_tools_are_reached_over_http() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

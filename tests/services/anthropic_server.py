@@ -319,8 +319,9 @@ class AnthropicServer:
         return {"type": str(found.body)}
 
     def _results(self, name: str) -> str:
-        lines = zip(self.requests[name], self.batches[name]["results"], strict=True)
-        return "\n".join(json.dumps({"custom_id": each["custom_id"], "result": result}) for each, result in lines)
+        """They may come in any order."""
+        lines = list(zip(self.requests[name], self.batches[name]["results"], strict=True))
+        return "\n".join(json.dumps({"custom_id": each["custom_id"], "result": found}) for each, found in lines[::-1])
 
 
 def _moment(later: float = 0.0) -> str:
