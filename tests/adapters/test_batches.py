@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ChatModel, ConcurrencyLimit, ExecutionState, MemoryStore, Price, RetryPolicy
+from rh_agents import ChatModel, ConcurrencyLimit, ExecutionState, MemoryStore, Price, RateLimit, RetryPolicy
 from rh_agents.core.chat import Fallback
 from rh_agents.core.errors import (
     AccessDenied,
@@ -104,7 +104,7 @@ def nothing(_: int, __: str) -> None:
 def test_models_that_stand_in_for_each_other_have_the_patience_of_a_batch() -> None:
     """And a batch is made of the requests of all, whatever limits each of them has otherwise."""
     world = World()
-    limits = (ConcurrencyLimit(1),)
+    limits = (ConcurrencyLimit(1), RateLimit(requests=1, per=1e9))
 
     async def main() -> tuple[list[Any], float]:
         first, second = (BatchedModel(model=name, retry=None, price=Price(1.0, 1.0), limits=limits) for name in "ab")
