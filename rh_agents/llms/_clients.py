@@ -395,21 +395,37 @@ class ClientModel(ChatModel):
         try:
             sdk = self._new_client(url, **common)
         except self.client_errors.no_key as error:
-            raise AccessDenied(f"{self.name}: no key: {self.key_advice} ({error})") from error
+            raise AccessDenied(f"{self.name}: no key: {self._key_advice()} ({error})") from error
         if sdk.api_key == "":
-            raise AccessDenied(f"{self.name}: the key is empty: {self.key_advice}")
+            raise AccessDenied(f"{self.name}: the key is empty: {self._key_advice()}")
         if common["api_key"] is None:
             self._register_found_key(sdk)
         return sdk
 
     def _key(self) -> str | None:
-        """The key; None if the client shall look for credentials by itself. It would take a key in the environment with
-        the line end of the file that it was read from.
+        """The key; None if the client shall look for credentials by itself.
+
+        It looks where its own provider's key is. For another one that is known, a key stands elsewhere, and that comes
+        first. And it would take a key with the line end of the file that it was read from.
         """
         if self.api_key is not None:
             return self.api_key.get_secret_value()
-        found = os.environ.get(self.key_variable, "")
-        return None if found == found.strip() else sendable(found, f"{self.name}: {self.key_variable}")
+        for variable in filter(None, (self._provider_key, self.key_variable)):
+            found = os.environ.get(variable, "")
+            if found.strip() and (variable != self.key_variable or found != found.strip()):
+                key = sendable(found, f"{self.name}: {variable}")
+                register_found(variable, key)
+                return key
+        return None
+
+    @property
+    def _provider_key(self) -> str:
+        """The variable with a key for the provider whose host is asked, whatever its dialect is said to be."""
+        return self.protocol.at(self.address).key_variable
+
+    def _key_advice(self) -> str:
+        variable = self._provider_key
+        return self.key_advice.replace(self.key_variable, variable) if variable else self.key_advice
 
     def _register_found_key(self, sdk: Any) -> None:
         """Keep the key that the client has found by itself out of everything that people read."""

@@ -30,6 +30,7 @@ class Provider:
         name: by which a model can be told that its server speaks this dialect.
         hosts: the ends of the names of its hosts; "openai.azure.com" stands for all hosts below it as well. What people
             run themselves has none.
+        key_variable: the environment variable in which its own documents look for a key; "" for none.
         length_field: what it calls the most tokens that an answer may have.
         field_names: what it calls other fields of a request; None for one that it refuses.
         call_stand_in: the fields that the first tool call of a message gets if another model made it, where it would be
@@ -49,6 +50,7 @@ class Provider:
 
     name: str
     hosts: tuple[str, ...] = ()
+    key_variable: str = ""
     length_field: str = "max_tokens"
     field_names: Mapping[str, str | None] = field(default_factory=dict)
     call_stand_in: Mapping[str, Any] = field(default_factory=dict)
@@ -92,28 +94,51 @@ PROVIDERS: tuple[Provider, ...] = (
         length_field="max_completion_tokens",
         output_with_tools="native",
     ),
-    Provider(name="Anthropic", hosts=("api.anthropic.com",), output="tool"),
-    Provider(name="DeepSeek", hosts=("api.deepseek.com",), output="prompt", gives_back=("reasoning_content",)),
+    Provider(name="Anthropic", hosts=("api.anthropic.com",), key_variable="ANTHROPIC_API_KEY", output="tool"),
+    Provider(
+        name="DeepSeek",
+        hosts=("api.deepseek.com",),
+        key_variable="DEEPSEEK_API_KEY",
+        output="prompt",
+        gives_back=("reasoning_content",),
+    ),
     Provider(
         name="Gemini",
         hosts=("generativelanguage.googleapis.com",),
+        key_variable="GEMINI_API_KEY",
         gives_back=("extra_content",),
         gives_back_in_calls=("extra_content",),
         # ai.google.dev/gemini-api/docs/thought-signatures, "transferring history from a different model"
         call_stand_in={"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}},
     ),
-    Provider(name="Groq", hosts=("api.groq.com",), length_field="max_completion_tokens"),
+    Provider(name="Groq", hosts=("api.groq.com",), key_variable="GROQ_API_KEY", length_field="max_completion_tokens"),
     Provider(
         name="Mistral",
         hosts=("api.mistral.ai",),
+        key_variable="MISTRAL_API_KEY",
         call_ids=r"[A-Za-z0-9]{9}",
         field_names={"seed": "random_seed", "stream_options": None},  # it tells the usage without being asked
         assistant_after_tools=True,
     ),
-    Provider(name="OpenRouter", hosts=("openrouter.ai",), gives_back=("reasoning_details",)),
-    Provider(name="xAI", hosts=("api.x.ai",), length_field="max_completion_tokens"),
-    Provider(name="Together", hosts=("api.together.xyz", "api.together.ai"), finish_reasons={"eos": "stop"}),
-    Provider(name="Fireworks", hosts=("api.fireworks.ai",), gives_back=("reasoning_content",)),
+    Provider(
+        name="OpenRouter",
+        hosts=("openrouter.ai",),
+        key_variable="OPENROUTER_API_KEY",
+        gives_back=("reasoning_details",),
+    ),
+    Provider(name="xAI", hosts=("api.x.ai",), key_variable="XAI_API_KEY", length_field="max_completion_tokens"),
+    Provider(
+        name="Together",
+        hosts=("api.together.xyz", "api.together.ai"),
+        key_variable="TOGETHER_API_KEY",
+        finish_reasons={"eos": "stop"},
+    ),
+    Provider(
+        name="Fireworks",
+        hosts=("api.fireworks.ai",),
+        key_variable="FIREWORKS_API_KEY",
+        gives_back=("reasoning_content",),
+    ),
     replace(UNKNOWN, name="vLLM"),
     replace(UNKNOWN, name="llama.cpp"),
     replace(UNKNOWN, name="Ollama", hosts=("ollama.com",)),

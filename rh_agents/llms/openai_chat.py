@@ -54,7 +54,8 @@ class OpenAIChat(ClientModel):
     Args:
         model: its name there.
         base_url: where; by default what the environment variable OPENAI_BASE_URL says, or else OpenAI.
-        api_key: by default what OPENAI_API_KEY says.
+        api_key: by default what the variable of the provider at the address says (such as GROQ_API_KEY; the table in
+            docs/how-to/models.md has them all), or else OPENAI_API_KEY.
         settings: fields of `ChatModel`, such as `temperature=0`, `limits=RateLimit(requests=500)` or `stream=True`, and
             those below. None of them are part of the identity of calls, but for what is sent with each request, and
             for the server: `endpoint="my vLLM"`, or else the URL (scheme, host, port, path; nothing for OpenAI's own).
@@ -77,7 +78,7 @@ class OpenAIChat(ClientModel):
     protocol: ClassVar[WireProtocol] = CHAT
     client_errors: ClassVar[ClientErrors] = CLIENT_ERRORS
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
-    key_advice: ClassVar[str] = "set OPENAI_API_KEY, or pass api_key="
+    key_advice: ClassVar[str] = "set OPENAI_API_KEY, or pass api_key= (a server of your own mostly takes any)"
 
     @takes_settings(OpenAISettings)
     def __init__(  # written out for type checkers, which take the fields of a class for its arguments otherwise

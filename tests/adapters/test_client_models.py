@@ -22,6 +22,7 @@ from rh_agents.core.errors import (
     ModelOverloaded,
     UnreadableAnswer,
 )
+from rh_agents.core.redaction import redact
 from tests.services import anthropic_server as anthropic_api
 from tests.services.model_server import Exchange, ModelServer, Reply, answer, chunks, model_server, streamed
 
@@ -111,6 +112,27 @@ def test_a_key_in_the_environment_that_cannot_be_sent_is_refused_by_its_name(mon
     with pytest.raises(DefinitionError, match="m: OPENAI_API_KEY has a line end or a character") as caught:
         asyncio.run(asyncio.wait_for(OpenAIChat("m", "http://127.0.0.1:9/v1").ask("Hi."), 20))
     assert "word-" not in str(caught.value)
+
+
+def test_the_key_of_another_provider_is_looked_for_in_its_own_variable_and_not_sent_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def key_at(url: str, **settings: Any) -> str | None:
+        async def main() -> str | None:
+            sdk = await OpenAIChat("m", url, **settings).sdk()
+            return str(sdk.api_key)
+
+        return asyncio.run(main())
+
+    groq, proxy = "https://api.groq.com/openai/v1", "https://proxy.example/v1"
+    with pytest.raises(AccessDenied, match="set GROQ_API_KEY, or pass api_key="):
+        key_at(groq)
+    monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
+    assert key_at(groq) == "of-openai"  # as the official client does
+    monkeypatch.setenv("GROQ_API_KEY", "of-groq-123456\n")
+    assert (key_at(groq), key_at(groq, api_key="given")) == ("of-groq-123456", "given")
+    assert key_at(proxy, dialect="Groq") == key_at("https://api.openai.com/v1") == "of-openai"
+    assert "of-groq" not in redact("it is of-groq-123456")
 
 
 @KINDS

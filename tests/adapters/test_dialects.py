@@ -6,6 +6,7 @@ The turn: a question, two tool calls side by side, their results, the answer; st
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast
@@ -30,7 +31,7 @@ from rh_agents.llms import OpenAIChat
 from tests.services.dialects import llama_cpp, lm_studio, openrouter
 from tests.services.dialects.all_of_them import DIALECTS
 from tests.services.dialects.kit import ANSWER, CITIES, REASON, Dialect, Says, Wanted, play
-from tests.services.dialects.table import PAGE, marked, table
+from tests.services.dialects.table import ADDRESSES, PAGE, PROVIDERS, addresses, marked, table
 from tests.services.dialects.turn import Larger, model_of, run, turn
 from tests.services.model_server import Exchange, Reply, model_server
 
@@ -310,7 +311,8 @@ def test_a_dialect_that_nobody_speaks_is_refused_with_the_names_of_all() -> None
         OpenAIChat("m", api_key="key", dialect="klingon")
 
 
-def test_the_table_in_the_documentation_is_what_was_sent_and_counted() -> None:
-    """If it is not: python -m tests.services.dialects.table."""
-    _, written, _ = marked(PAGE.read_text(encoding="utf-8"))
-    assert written == table()
+@pytest.mark.parametrize(("name", "made"), [(PROVIDERS, table), (ADDRESSES, addresses)], ids=[PROVIDERS, ADDRESSES])
+def test_the_tables_in_the_documentation_are_what_is_sent_and_counted(name: str, made: Callable[[], str]) -> None:
+    """If they are not: python -m tests.services.dialects.table."""
+    _, written, _ = marked(PAGE.read_text(encoding="utf-8"), name)
+    assert written == made()

@@ -1,4 +1,5 @@
-"""The table of providers in docs/how-to/models.md, made of what was sent and counted when each dialect was played.
+"""The tables of providers in docs/how-to/models.md: where they are, and what they do differently, which is made of what
+was sent and counted when each dialect was played.
 
 After a change of a dialect or of a provider's row: python -m tests.services.dialects.table
 """
@@ -10,18 +11,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rh_agents import llms
 from rh_agents.core.chat import ToolSpec
 from rh_agents.core.errors import InvalidRequest
 from rh_agents.llms import OpenAIChat
+from rh_agents.llms._providers import CHAT
 from tests.services.dialects.all_of_them import DIALECTS
 from tests.services.dialects.kit import Dialect, play
 from tests.services.dialects.turn import Larger, Turn, model_of, run, turn
 from tests.services.model_server import model_server
 
-__all__ = ["PAGE", "marked", "table"]
+__all__ = ["ADDRESSES", "PAGE", "PROVIDERS", "addresses", "marked", "table"]
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/models.md"
-BEGIN, END = "<!-- providers -->\n", "<!-- end of providers -->\n"
+PROVIDERS, ADDRESSES = "providers", "addresses"
 HEADS = (
     "Provider",
     "known by",
@@ -39,6 +42,8 @@ HEADS = (
     "seen",
 )
 NOTHING = "–"
+_OWN = ("OpenAI", "Azure", "Anthropic")
+"""Those that have a class of their own."""
 
 
 def table() -> str:
@@ -48,11 +53,25 @@ def table() -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (HEADS, ["---"] * len(HEADS), *rows))
 
 
-def marked(page: str) -> tuple[str, str, str]:
-    """A page: what stands before the table, the table, and what stands behind it."""
-    before, _, rest = page.partition(BEGIN)
-    inside, _, after = rest.partition(END)
-    return before + BEGIN, inside, END + after
+def addresses() -> str:
+    """The table of where providers are, and which variables have keys for them."""
+    rows = [["Provider", "class", "address", "key"], ["---"] * 4]
+    for dialect in DIALECTS.values():
+        kind = f"{dialect.name}Chat" if dialect.name in ("Azure", "Anthropic") else "OpenAIChat"
+        known = CHAT.at(dialect.base_url)
+        key = getattr(llms, kind).key_variable if dialect.name in _OWN else known.key_variable
+        is_local = dialect.base_url.startswith("http://")
+        where = _code(dialect.base_url) + (" or elsewhere" if is_local else "")
+        rows.append([dialect.name, _code(kind), where, 'any: `api_key="none"`' if is_local else _code(key)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def marked(page: str, name: str) -> tuple[str, str, str]:
+    """A page: what stands before the table of this name, the table, and what stands behind it."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = page.partition(begin)
+    inside, _, after = rest.partition(end)
+    return before + begin, inside, end + after
 
 
 def _row(dialect: Dialect, prices: int) -> list[str]:
@@ -170,5 +189,6 @@ def _code(*names: str) -> str:
 
 
 if __name__ == "__main__":
-    before, _, after = marked(PAGE.read_text(encoding="utf-8"))
-    PAGE.write_text(before + table() + after, encoding="utf-8")
+    for name, written in ((ADDRESSES, addresses()), (PROVIDERS, table())):
+        before, _, after = marked(PAGE.read_text(encoding="utf-8"), name)
+        PAGE.write_text(before + written + after, encoding="utf-8")
