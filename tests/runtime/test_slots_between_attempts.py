@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rh_agents import ExecutionState, GroupTimeout, MemoryStore, RetryPolicy, parallel, tool
-from rh_agents.core.errors import RunStopped
+from rh_agents import Budget, ExecutionState, GroupTimeout, MemoryStore, RetryPolicy, Usage, agent, parallel, tool
+from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
+from rh_agents.core.chat.model import OnDelta
+from rh_agents.core.errors import ModelOverloaded, RunStopped
 from tests.properties.virtual import run_virtually
 
 
@@ -92,6 +95,51 @@ def test_a_million_items_that_all_fail_are_not_pulled_at_once() -> None:
 
     run_virtually(main)
     assert len(pulled) <= 2 * 3 + 1
+
+
+def test_a_call_whose_result_others_wait_for_keeps_its_slot() -> None:
+    tried: list[float] = []
+
+    async def main() -> list[int | None]:
+        @tool(cache="run", retry=RetryPolicy(max_attempts=2, initial_delay=1.0))
+        async def fetch() -> int:
+            tried.append(now())
+            if len(tried) == 1:
+                raise OSError("flaky")
+            return 7
+
+        @agent
+        async def survey() -> int:
+            return await fetch()
+
+        async with parallel(1) as p:
+            p.add(fetch())
+            p.add(survey())
+            return [result.result for result in await p.gather()]
+
+    assert run_virtually(main) == [7, 7]
+    assert len(tried) == 2
+
+
+def test_what_was_reserved_for_a_call_that_waits_is_for_others_to_use() -> None:
+    tried: list[int] = []
+
+    async def main() -> list[Any]:
+        class Counting(ChatModel):
+            async def complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatResponse:
+                number = int(str(request.messages[-1].content))
+                tried.append(number)
+                if tried == [0]:
+                    raise ModelOverloaded("busy")
+                return ChatResponse(text="yes", usage=Usage(10, 10))
+
+        model = Counting(model="counting", retry=RetryPolicy(max_attempts=2, initial_delay=1.0), max_tokens=100)
+        async with parallel(1, budget=Budget(tokens=200)) as p:
+            p.map(lambda number: model.ask(f"{number}"), range(2))
+            return [result.ok for result in await p.gather()]
+
+    assert run_virtually(main) == [True, True]
+    assert tried == [0, 1, 0]
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout", "stop"])

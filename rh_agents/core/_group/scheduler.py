@@ -309,7 +309,7 @@ class Scheduler:
             self._slots.take(member)
             self._count_start(member, now)
             frame.settled = self._member_settled
-            if frame.retry is not None:
+            if frame.retry is not None and frame.cached_as is None:  # those who hold slots may wait for a cached one
                 frame.slot = LentSlot(self._slots, member)
         task = self._create_task(member, frame)
         if task is None or member.index not in self._running:

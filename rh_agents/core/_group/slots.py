@@ -3,6 +3,10 @@
 Lending a slot has bounds, or a source of a million items that all fail would be pulled to its end: at most as many
 members wait without a slot as there are slots. Beyond that, a wait keeps its slot. Whoever is due again comes before
 what has not begun, and gets the next slot that is free: more never run than there are slots.
+
+Nobody who holds a slot may wait for somebody who has lent his, or both would wait for ever. So calls whose result
+others share while they are under way (`cache=`) keep theirs, and what was reserved for a call is given back while it
+waits.
 """
 
 from __future__ import annotations

@@ -476,6 +476,8 @@ async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
         await interruption.sleep(seconds)
         return
     await frame.run.recording.acknowledge()
+    if frame.reservation is not None:
+        frame.reservation.give_back()  # those who hold slots may wait for it; the next attempt reserves again
     async with frame.slot:
         await interruption.sleep(seconds)
     interruption.expect_running()  # it may have waited for its slot
