@@ -44,11 +44,17 @@ def findings_of_change(before: Program, told: Execution, after: Program, now: Ex
     begun = [line.label for line in now.lines if line.kind in ("begun", "entered") and not line.label.startswith("new")]
     found = [f"change: {label} is called again" for label in begun]
     known = {id(part): text for part, text in zip(before.body, told.value, strict=True)}
-    is_single = Counter(id(part) for part in before.body)  # of identical calls, any one may get the result of another
+    parts_with = Counter(label for part in before.body for label in _labels_in(part))
     for part, text in zip(after.body, now.value, strict=True):
-        if is_single[id(part)] == 1 and known[id(part)] != text:
+        # Of identical calls, any one may get the result of another: they are numbered as they come.
+        is_single = all(parts_with[label] == 1 for label in _labels_in(part))
+        if is_single and known[id(part)] != text:
             found.append(f"change: now comes {_difference(text, known[id(part)])}")
     return found
+
+
+def _labels_in(part: Any) -> set[str]:
+    return {each.label for each in everything_in(part) if isinstance(getattr(each, "label", None), str)}
 
 
 def kind_of(finding: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tests.random_programs.evidence import ENDED, KILLED, Execution
 from tests.random_programs.ledger import Line
 from tests.random_programs.oracle import findings, findings_of_change, kind_of
-from tests.random_programs.programs import Group, Leaf, Program
+from tests.random_programs.programs import Chains, Group, Leaf, Program
 
 PAY = Leaf("pay", external="fail")
 PROGRAM = Program((Group("g", (Leaf("a"), Leaf("b"))), PAY))
@@ -111,6 +111,13 @@ def test_a_changed_program_calls_only_what_is_new_and_gets_the_rest_as_it_was() 
         replace(now, value=["~2.new0~", "~2.pay~", "g: ~"]),
     ):
         assert {kind_of(line) for line in findings_of_change(TIMELESS, told, after, wrong)} == {"change"}
+
+
+def test_identical_calls_in_several_parts_of_a_changed_program_may_swap_their_results() -> None:
+    before = Program((Leaf("c"), Chains(((Leaf("c"),),))))
+    told = Execution([], ENDED, ["~1.c~", "~2.c~"])
+    after = replace(before, body=before.body[::-1])
+    assert findings_of_change(before, told, after, Execution([], ENDED, ["~1.c~", "~2.c~"])) == []
 
 
 def test_where_nothing_is_waited_for_a_call_may_be_made_again_after_a_crash() -> None:
