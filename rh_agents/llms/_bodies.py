@@ -7,17 +7,21 @@ The first sign tells: a JSON value begins with a brace, and no line of a stream 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from rh_agents.core.errors import UnreadableAnswer
 
-__all__ = ["Body", "bounded", "opened"]
+__all__ = ["Body", "bounded", "opened", "read_off"]
 
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 """What may stand before everything else; the last three bytes are a BOM."""
 _BEGINNINGS = (b"data:", b"event:", b":", b"id:", b"retry:")
 """How a stream of events begins."""
+_ENDS_WITHIN = 0.1
+"""Seconds within which the body of a stream ends that has said so. Some servers leave it open."""
 
 
 class Body(NamedTuple):
@@ -65,3 +69,13 @@ async def _joined(begun: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterat
         yield piece
     async for piece in rest:
         yield piece
+
+
+async def read_off(pieces: AsyncIterator[bytes]) -> None:
+    """Read what is left of a body of which all has come that is needed: mostly its end. Only then its connection can be
+    used again; otherwise each streamed answer would need a new one.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ENDS_WITHIN):
+            async for _ in pieces:
+                pass

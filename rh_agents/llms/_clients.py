@@ -6,6 +6,7 @@ Clients are one for each event loop, since connections belong to the loop on whi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -30,7 +31,7 @@ from rh_agents.core.errors import (
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import Secret, is_credential_name, register_found
 from rh_agents.core.usage import Price, Usage
-from rh_agents.llms._bodies import bounded, opened
+from rh_agents.llms._bodies import bounded, opened, read_off
 from rh_agents.llms._client_errors import ClientErrors
 from rh_agents.llms._endpoints import credentials_in, endpoint_of, expect_url, given_or_environment, without_query
 from rh_agents.llms._finish_reasons import checked_reasons
@@ -333,7 +334,10 @@ class ClientModel(ChatModel):
                     self.heed(advice)
                 body = await opened(bounded(response.iter_bytes(), self.max_bytes))
                 if body.is_stream or (on_delta is not None and not body.is_whole):
-                    return await self._read_stream(request, body.pieces, on_delta or _nobody_listens)
+                    found = await self._read_stream(request, body.pieces, on_delta or _nobody_listens)
+                    with contextlib.suppress(ModelError, *self.client_errors.caught):  # the answer is whole
+                        await read_off(body.pieces)
+                    return found
                 facts = facts._replace(cost=cost_in_headers(response.headers))  # a stream begins before it is known
                 return await self._read_whole(request, body.pieces, on_delta, facts.cost)
         except self.client_errors.caught as error:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -273,6 +274,29 @@ def test_a_stream_in_place_of_a_whole_answer_is_put_together(kind: Any) -> None:
     found, pieces, requests = told(kind, hello_in_pieces)
     assert (found.text, pieces, requests) == ("Hello.", [], 1)
     assert (found.usage.input_tokens, found.usage.output_tokens) == (10, 5)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@KINDS
+def test_answers_one_after_the_other_use_one_connection(kind: Any, is_streamed: bool) -> None:
+    async def use(server: ModelServer) -> None:
+        model = kind("m", server.base_url, "k", stream=is_streamed)
+        assert [await model.ask("Hi.") for _ in range(3)] == ["Hello."] * 3
+
+    assert served(use, hello_in_pieces if is_streamed else hello).accepted == 1
+
+
+@KINDS
+def test_a_stream_whose_body_does_not_end_with_it_is_an_answer_all_the_same(kind: Any) -> None:
+    def stays_open(exchange: Exchange) -> Reply:
+        return replace(hello_in_pieces(exchange), length=10_000)
+
+    def is_torn_down(exchange: Exchange) -> Reply:
+        return replace(stays_open(exchange), cut_at=9_000)
+
+    for answering in (stays_open, is_torn_down):
+        found, _, requests = told(kind, answering, stream=True)
+        assert (found.text, requests) == ("Hello.", 1)
 
 
 @KINDS

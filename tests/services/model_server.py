@@ -133,6 +133,7 @@ class ModelServer:
         base_url: where it answers; ends in `/v1`.
         exchanges: the requests that have come, in their order.
         most: the most requests that were under way at a time.
+        accepted: how many connections were made.
     """
 
     def __init__(self, answering: Answering) -> None:
@@ -142,6 +143,7 @@ class ModelServer:
         self.base_url = ""
         self.inside = 0
         self.most = 0
+        self.accepted = 0
 
     async def start(self, port: int = 0) -> asyncio.Server:
         server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=2**26)
@@ -157,6 +159,7 @@ class ModelServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.accepted += 1
         try:
             while await self._serve(reader, writer):
                 pass
