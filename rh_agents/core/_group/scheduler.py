@@ -37,6 +37,7 @@ class GroupRules(Protocol):
 
     def make_frame(self, member: Member) -> Frame:
         """What to execute for a member."""
+        ...
 
     def started(self, member: Member, now: float) -> None:
         """A member has taken a slot."""
