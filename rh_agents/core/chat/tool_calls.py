@@ -155,7 +155,7 @@ def _validated(tool: BaseActor, model: Any, arguments: dict[str, Any]) -> Any:
     except ValueError as error:
         raise ToolError(f"the arguments of {tool.name} do not fit:\n{problems(error)}") from error
     except FAILURES as raised:  # a validator of the program's own
-        what = describe_error(failure_of(raised))
+        what = describe_error(failure_of(raised), is_cut=False)
         raise ToolError(f"the arguments of {tool.name} do not fit: {what}") from raised
 
 
@@ -196,5 +196,5 @@ def _answer(
     if isinstance(tool, Tool) and tool.on_error == "raise":
         result.unwrap()
     error = result.error
-    text = str(error) if isinstance(error, ToolError) else describe_error(error) if error else "it failed"
+    text = str(error) if isinstance(error, ToolError) else describe_error(error, is_cut=False) if error else "it failed"
     return Message.tool(wanted.id, cut(f"Error: {without_lone_surrogates(text)}", most))
