@@ -48,7 +48,7 @@ def findings_of_change(before: Program, told: Execution, after: Program, now: Ex
     for part, text in zip(after.body, now.value, strict=True):
         # Of identical calls, any one may get the result of another: they are numbered as they come.
         is_single = all(parts_with[label] == 1 for label in _labels_in(part))
-        if is_single and known[id(part)] != text:
+        if id(part) in known and is_single and known[id(part)] != text:
             found.append(f"change: now comes {_difference(text, known[id(part)])}")
     return found
 
