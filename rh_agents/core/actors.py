@@ -163,7 +163,7 @@ class BaseActor(BaseModel):
         if self.effect is Effect.EXTERNAL and self.on_unknown is None:
             raise DefinitionError(
                 f"{self.name} has an external effect: say what to do if a crash leaves it unknown whether it was done, "
-                "with on_unknown='retry' (its service heeds current().idempotency_key), 'fail' or 'ask'"
+                "with on_unknown='retry' (its service honours current().idempotency_key), 'fail' or 'ask'"
             )
         returned = _returned(self.handler)
         if self.effect is Effect.EXTERNAL and _is_injected(returned):

@@ -83,10 +83,10 @@ class Call(Unstarted, Generic[T]):
             frame = self._numbered_now(parent, data)
         token = current_frame.set(parent)
         try:
-            if parent.passage is None:
+            if parent.permits is None:
                 result = await run_frame(frame)
             else:
-                async with parent.passage.lent(gives_result=True):
+                async with parent.permits.released(gives_result=True):
                     result = await run_frame(frame)
         except StopRun as stop:
             parent.tell_stop(stop)

@@ -10,7 +10,7 @@ from typing import Any
 from rh_agents.core._replay.keys import idempotency_key
 from rh_agents.core._run.frame import current_frame
 from rh_agents.core.errors import UsageError
-from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies.limits import RateLimitHint
 from rh_agents.core.ports import CallContext
 from rh_agents.core.runs import Run
 from rh_agents.core.usage import Usage
@@ -22,7 +22,7 @@ __all__ = [
     "claim_further_try",
     "current",
     "remote_call",
-    "report_advice",
+    "report_hint",
     "report_usage",
     "tell_progress",
 ]
@@ -109,11 +109,11 @@ def report_usage(usage: Usage) -> None:
         remote.add_usage(usage)
 
 
-def report_advice(advice: Advice) -> None:
+def report_hint(hint: RateLimitHint) -> None:
     """Let the limits of the call that is under way know what a provider has said about its own."""
     frame = current_frame.get()
     if frame is not None and frame.is_under_way:
-        frame.heed(advice)
+        frame.honour(hint)
 
 
 async def tell_progress(progress: Any) -> None:

@@ -318,7 +318,7 @@ class ExecutionState:
             raise
         around, root = current_frame.get(), root_of(self.parts)
         if around is not None and around.run.home is self.parts.home:
-            root.passage = around.passage  # who executes a run within a call holds no slot while it waits for its calls
+            root.permits = around.permits  # who executes a run within a call holds no slot while it waits for its calls
         self._token = current_frame.set(root)
         self._watched_in = watched_loops.add()
         self._task = asyncio.current_task()
@@ -334,7 +334,7 @@ class ExecutionState:
         if self._token is not None:
             watched_loops.remove(self._watched_in)
             current_frame.reset(self._token)
-            root_of(self.parts).passage = None
+            root_of(self.parts).permits = None
             self._token = None
         was_cut_off = self._let_go_of_the_task(error)
         stop = stop_in(error)

@@ -41,7 +41,7 @@ from rh_agents.llms._openai_usage import cost_in_headers, salvaged_usage
 from rh_agents.llms._output_modes import AnswerTool, answer_tool_of, mode_of
 from rh_agents.llms._providers import OutputMode, Provider, WireProtocol
 from rh_agents.llms._server_json import read_json
-from rh_agents.llms._waits import advice_in
+from rh_agents.llms._waits import hint_in
 from rh_agents.llms._windows import window_of
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
@@ -329,9 +329,9 @@ class ClientModel(ChatModel):
         try:
             async with self._send(client, request, fields) as response:
                 facts = _Facts(response.request_id, placed(response.url))
-                advice = advice_in(response.headers)
-                if advice is not None:
-                    self.heed(advice)
+                hint = hint_in(response.headers)
+                if hint is not None:
+                    self.honour(hint)
                 body = await opened(bounded(response.iter_bytes(), self.max_bytes))
                 if body.is_stream or (on_delta is not None and not body.is_whole):
                     found = await self._read_stream(request, body.pieces, on_delta or _nobody_listens)

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from rh_agents.core.policies.limits import Advice
+from rh_agents.core.policies.limits import RateLimitHint
 from rh_agents.llms._error_bodies import facts_in, said_in
 
-__all__ = ["LONGEST_WAIT", "advice_in", "seconds_to_wait", "wait_asked_for"]
+__all__ = ["LONGEST_WAIT", "hint_in", "seconds_to_wait", "wait_asked_for"]
 
 LONGEST_WAIT = 3600.0
 """Seconds. A server that wants more than that is not believed: backoff decides then."""
@@ -134,14 +134,14 @@ def _in_words(body: Any, _: datetime) -> float | None:
     return None if wait is None else _sensible(wait)
 
 
-def advice_in(headers: Mapping[str, str], now: datetime | None = None) -> Advice | None:
+def hint_in(headers: Mapping[str, str], now: datetime | None = None) -> RateLimitHint | None:
     """What the headers of an answer say about what is left of the provider's limits; None if nothing."""
     remaining: dict[str, float] = {}
     resets: dict[str, float] = {}
     for name, left, reset in _left(headers, now or datetime.now(UTC)):
         if name not in remaining:
             remaining[name], resets[name] = left, reset
-    return Advice(remaining=remaining, resets_in=resets) if remaining else None
+    return RateLimitHint(remaining=remaining, resets_in=resets) if remaining else None
 
 
 def _left(headers: Mapping[str, str], now: datetime) -> Iterator[tuple[str, float, float]]:

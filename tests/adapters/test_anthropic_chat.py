@@ -1013,8 +1013,8 @@ def test_limits_are_told_what_the_headers_say_is_left() -> None:
     told: list[Any] = []
 
     class Listening(AnthropicChat):
-        def heed(self, advice: Any) -> None:
-            told.append(advice)
+        def honour(self, hint: Any) -> None:
+            told.append(hint)
 
     headers = {
         "anthropic-ratelimit-requests-remaining": "3",
@@ -1029,9 +1029,9 @@ def test_limits_are_told_what_the_headers_say_is_left() -> None:
             await model("Hello?")
 
     asyncio.run(main())
-    (advice,) = told
-    assert advice.remaining == {"requests": 3.0}
-    assert 100 < advice.resets_in["requests"] <= 120
+    (hint,) = told
+    assert hint.remaining == {"requests": 3.0}
+    assert 100 < hint.resets_in["requests"] <= 120
 
 
 def test_keys_are_kept_out_of_everything_that_people_read() -> None:

@@ -30,7 +30,7 @@ from rh_agents.core.errors import (
 )
 from rh_agents.llms import OpenAIChat
 from rh_agents.llms._client_errors import LOADING, error_of_body, error_of_status
-from rh_agents.llms._waits import advice_in, wait_asked_for
+from rh_agents.llms._waits import hint_in, wait_asked_for
 
 NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 
@@ -526,7 +526,7 @@ def test_how_long_to_wait_is_found_wherever_it_stands(name: str) -> None:
 
 
 def test_headers_of_every_family_tell_what_is_left() -> None:
-    advice = advice_in(
+    hint = hint_in(
         {
             "anthropic-ratelimit-input-tokens-remaining": "100",
             "anthropic-ratelimit-input-tokens-reset": "2026-11-28T12:00:30Z",
@@ -535,9 +535,9 @@ def test_headers_of_every_family_tell_what_is_left() -> None:
         },
         NOW,
     )
-    assert advice is not None
-    assert advice.remaining == {"input_tokens": 100.0, "requests": 3.0}
-    assert advice.resets_in == {"input_tokens": 30.0, "requests": 5.0}
+    assert hint is not None
+    assert hint.remaining == {"input_tokens": 100.0, "requests": 3.0}
+    assert hint.resets_in == {"input_tokens": 30.0, "requests": 5.0}
 
 
 def test_a_server_that_loads_its_model_is_asked_again_soon() -> None:

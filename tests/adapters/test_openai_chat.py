@@ -70,7 +70,7 @@ openai = pytest.importorskip("openai", reason="openai is not installed: pip inst
 from rh_agents.llms import OpenAIChat  # noqa: E402
 from rh_agents.llms._openai_errors import ERRORS, NEVER_RAISED  # noqa: E402
 from rh_agents.llms._providers import PROVIDERS  # noqa: E402
-from rh_agents.llms._waits import advice_in, seconds_to_wait  # noqa: E402
+from rh_agents.llms._waits import hint_in, seconds_to_wait  # noqa: E402
 from rh_agents.llms.prices import price_of  # noqa: E402
 
 T = TypeVar("T")
@@ -587,12 +587,12 @@ def test_headers_tell_what_is_left_of_the_limits() -> None:
         "x-ratelimit-remaining-tokens": "100",
         "x-ratelimit-reset-tokens": "20ms",
     }
-    advice = advice_in(headers)
-    assert advice is not None
-    assert advice.remaining == {"requests": 9.0, "tokens": 100.0}
-    assert advice.resets_in == {"requests": 360.0, "tokens": 0.02}
-    assert advice_in({"x-ratelimit-remaining-requests": "many", "x-ratelimit-reset-requests": "1s"}) is None
-    assert advice_in({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "whenever"}) is None
+    hint = hint_in(headers)
+    assert hint is not None
+    assert hint.remaining == {"requests": 9.0, "tokens": 100.0}
+    assert hint.resets_in == {"requests": 360.0, "tokens": 0.02}
+    assert hint_in({"x-ratelimit-remaining-requests": "many", "x-ratelimit-reset-requests": "1s"}) is None
+    assert hint_in({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "whenever"}) is None
 
 
 # -- as an actor ------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class RealMoment:
     """What disturbs an execution.
 
     Attributes:
-        kind: "kill" (SIGKILL), "terminate" (SIGTERM, which the program heeds by an interrupt), or "interrupt".
+        kind: "kill" (SIGKILL), "terminate" (SIGTERM, which the program honours by an interrupt), or "interrupt".
         share: when: after this share of the lines of an undisturbed ledger, or of its time.
         by_time: whether it is its time that counts.
         grace: seconds that are given to calls under way, but for "kill".
@@ -209,7 +209,7 @@ class RealTrial:
         result = next((line for line in read_ledger(ledger) if line.kind == "result"), None)
         if result is not None and status == 0:
             end, value = result.label, json.loads(result.text)
-        elif status in (-signal.SIGKILL, -signal.SIGTERM):  # before it heeds signals, it dies of any
+        elif status in (-signal.SIGKILL, -signal.SIGTERM):  # before it honours signals, it dies of any
             end, value = KILLED, None
             self.crashes += 1
         else:

@@ -38,7 +38,7 @@ from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.plan import Fate, Plan, PlannedCall, PlannedGroup
 from rh_agents.core.policies.breaker import Admission, BreakerState
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
-from rh_agents.core.policies.limits import Advice, Permit, Refusal
+from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
@@ -48,6 +48,7 @@ from rh_agents.core.usage import Listing, Shortfall
 from rh_agents.core.values import decode_error, encode, encode_error, learn
 from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.names import recorded_name
 from rh_agents.core.values.registry import kind_of
 from rh_agents.display.counts import CallCounts, EventCounts
 from rh_agents.llms.local import LocalServer
@@ -119,7 +120,7 @@ DATA: list[Any] = [
     Compaction([DropTurns()], 100, 2),
     DropTurns(),
     Summarize(instructions="i", max_tokens=3, attachments=False),
-    Advice({"tokens": 1.0}, {"tokens": 2.0}, 3.0, is_overloaded=True),
+    RateLimitHint({"tokens": 1.0}, {"tokens": 2.0}, 3.0, is_overloaded=True),
     Permit(0.5, {"tokens": 1.0}, is_counted=True, ticket="t"),
     Refusal(0.5, "w"),
     Admitted("t", 0.5, "w"),
@@ -214,7 +215,7 @@ def forms() -> dict[str, list[str]]:
             found[f"{cls.__qualname__} 0"] = ["", encode_error(error).decode()]
     for sample in samples:
         learn(type(sample))
-        name = type(sample).__qualname__
+        name = recorded_name(type(sample)).rpartition(".")[2]
         number = sum(each.rpartition(" ")[0] == name for each in found)
         found[f"{name} {sample.name if isinstance(sample, enum.Enum) else number}"] = [
             canonical(sample).decode(),

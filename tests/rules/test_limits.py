@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents import AdaptiveConcurrency, ConcurrencyLimit, ExecutionState, RateLimit, Usage, parallel, tool
-from rh_agents.core._limits.admission import Passage
-from rh_agents.core.policies.limits import KINDS, Advice, Permit, Refusal, need_of
+from rh_agents.core._limits.admission import Permits
+from rh_agents.core.policies.limits import KINDS, Permit, RateLimitHint, Refusal, need_of
 from rh_agents.testing import JumpingClock
 
 PER = 10.0
@@ -267,9 +267,9 @@ def test_numbers_that_mean_nothing_are_refused(make: Callable[[], object]) -> No
 
 def test_nobody_passes_before_the_time_that_the_provider_named() -> None:
     limit = RateLimit(requests=100)
-    limit.heed(Advice(retry_after=7.0), 100.0)
+    limit.honour(RateLimitHint(retry_after=7.0), 100.0)
     assert limit.admit({"requests": 1.0}, 101.0) == Refusal(6.0, "the provider asked to wait")
-    limit.heed(Advice(retry_after=1.0), 101.0)  # a shorter one does not shorten it
+    limit.honour(RateLimitHint(retry_after=1.0), 101.0)  # a shorter one does not shorten it
     assert limit.admit({"requests": 1.0}, 106.5) == Refusal(0.5, "the provider asked to wait")
     assert isinstance(limit.admit({"requests": 1.0}, 107.0), Permit)
 
@@ -277,14 +277,14 @@ def test_nobody_passes_before_the_time_that_the_provider_named() -> None:
 @given(st.floats(max_value=0.0) | st.just(math.nan) | st.just(-math.inf))
 def test_a_time_that_has_passed_and_one_that_is_no_number_hold_nobody(seconds: float) -> None:
     limit = RateLimit(requests=100)
-    limit.heed(Advice(retry_after=seconds), 100.0)
+    limit.honour(RateLimitHint(retry_after=seconds), 100.0)
     assert isinstance(limit.admit({"requests": 1.0}, 100.0), Permit)
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(allow_nan=True, allow_infinity=True))
 def test_what_headers_say_holds_nobody_for_longer_than_a_period(remaining: float, resets_in: float) -> None:
     limit = RateLimit(requests=100, per=60.0)
-    limit.heed(Advice(remaining={"tokens": remaining}, resets_in={"tokens": resets_in}), 1_000.0)
+    limit.honour(RateLimitHint(remaining={"tokens": remaining}, resets_in={"tokens": resets_in}), 1_000.0)
     answer = limit.admit({"requests": 1.0}, 1_000.0)
     if isinstance(answer, Refusal):
         assert remaining < 1
@@ -296,8 +296,8 @@ def test_what_headers_say_holds_nobody_for_longer_than_a_period(remaining: float
 
 def test_as_long_as_something_is_left_headers_hold_nobody() -> None:
     limit = RateLimit(requests=100)
-    limit.heed(Advice(remaining={"requests": 1.0}, resets_in={"requests": 30.0}), 0.0)
-    limit.heed(Advice(remaining={"tokens": 0.0}), 0.0)  # nobody knows until when
+    limit.honour(RateLimitHint(remaining={"requests": 1.0}, resets_in={"requests": 30.0}), 0.0)
+    limit.honour(RateLimitHint(remaining={"tokens": 0.0}), 0.0)  # nobody knows until when
     assert isinstance(limit.admit({"requests": 1.0}, 0.0), Permit)
 
 
@@ -443,10 +443,10 @@ def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None
             pass
 
         await asyncio.sleep(at)
-        passage = Passage(state.parts, [limit], tell)
-        await passage.enter({"tokens": tokens})
+        permits = Permits(state.parts, [limit], tell)
+        await permits.enter({"tokens": tokens})
         order.append((name, round(clock.elapsed, 3)))
-        await passage.leave(None, None)
+        await permits.leave(None, None)
 
     async def main() -> None:
         async with ExecutionState() as state:
@@ -471,7 +471,7 @@ def test_a_permit_is_given_back_if_its_caller_is_gone_before_it_knows() -> None:
 
     async def main() -> None:
         async with ExecutionState() as state:
-            first, second = Passage(state.parts, [limit], tell_nobody), Passage(state.parts, [limit], tell_slowly)
+            first, second = Permits(state.parts, [limit], tell_nobody), Permits(state.parts, [limit], tell_slowly)
             await first.enter({})
             waiter = asyncio.ensure_future(second.enter({}))
             await asyncio.sleep(1.0)
@@ -490,20 +490,20 @@ def test_slots_that_were_lent_again_while_they_were_waited_for_are_taken_in_orde
 
     async def main() -> None:
         async with ExecutionState() as state:
-            caller, neighbour = (Passage(state.parts, [first, second], tell_nobody) for _ in range(2))
-            other = Passage(state.parts, [second], tell_nobody)
+            caller, neighbour = (Permits(state.parts, [first, second], tell_nobody) for _ in range(2))
+            other = Permits(state.parts, [second], tell_nobody)
             await caller.enter({})
 
             async def call(begin: float, end: float) -> None:
                 await asyncio.sleep(begin)
-                async with caller.lent():
+                async with caller.released():
                     await asyncio.sleep(end - begin)
 
-            async def hold(passage: Passage, begin: float, end: float) -> None:
+            async def hold(permits: Permits, begin: float, end: float) -> None:
                 await asyncio.sleep(begin)
-                await passage.enter({})
+                await permits.enter({})
                 await asyncio.sleep(end - begin)
-                await passage.leave(None, None)
+                await permits.leave(None, None)
 
             # At 5.0 the caller gets the second slot while the neighbour has the first one, and waits for the second.
             await asyncio.wait_for(
@@ -518,7 +518,7 @@ def test_slots_that_were_lent_again_while_they_were_waited_for_are_taken_in_orde
 
 def test_a_provider_is_believed_for_an_hour_at_most() -> None:
     limit = RateLimit(requests=1, per=1.0)
-    limit.heed(Advice(retry_after=1e9), 0.0)
+    limit.honour(RateLimitHint(retry_after=1e9), 0.0)
     refusal = limit.admit({"requests": 1.0}, 1.0)
     assert isinstance(refusal, Refusal)
     assert refusal.wait == 3599.0

@@ -354,7 +354,7 @@ def test_only_the_first_turn_has_to_call_a_tool() -> None:
 def test_of_two_agents_that_shall_take_over_the_first_one_does() -> None:
     heard: list[list[str]] = []
 
-    def heir(name: str) -> Agent:
+    def target(name: str) -> Agent:
         def model(request: ChatRequest) -> object:
             heard.append([message.text for message in request.messages if message.role == "tool"])
             return name
@@ -362,7 +362,7 @@ def test_of_two_agents_that_shall_take_over_the_first_one_does() -> None:
         return Agent(name=name, llm=ScriptedLLM(model))
 
     both = [tool_call("transfer_to_first"), tool_call("transfer_to_second")]
-    clerk = Agent(name="clerk", llm=ScriptedLLM([both]), handoffs=[heir("first"), heir("second")])
+    clerk = Agent(name="clerk", llm=ScriptedLLM([both]), handoffs=[target("first"), target("second")])
     assert run_virtually(lambda: run(clerk, "Help.")) == "first"
     assert heard == [["The conversation is handed over.", "Only one agent can take over, and another one does."]]
 

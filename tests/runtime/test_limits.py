@@ -29,9 +29,9 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core._run.patience import under_limits
-from rh_agents.core.context import again, report_advice
+from rh_agents.core.context import again, report_hint
 from rh_agents.core.errors import CircuitOpenError, ModelOverloaded, RateLimited
-from rh_agents.core.policies.limits import Advice, Limit
+from rh_agents.core.policies.limits import Limit, RateLimitHint
 from rh_agents.testing import ScriptedLLM
 from tests.properties.virtual import run_virtually
 
@@ -274,15 +274,15 @@ def test_what_a_breaker_refuses_takes_nothing_of_a_rate() -> None:
     assert run_virtually(lambda: run(program)) == pytest.approx(0.0, abs=0.1)
 
 
-@pytest.mark.parametrize("how", ["by an error", "by advice"])
+@pytest.mark.parametrize("how", ["by an error", "by a hint"])
 def test_whoever_is_told_to_come_later_makes_all_wait_who_share_the_limit(how: str) -> None:
     limit, begun = RateLimit(requests=100, per=1.0), list[float]()
 
     @tool(limits=limit, retry=3)
     async def work(number: int) -> int:
         begun.append(now())
-        if len(begun) == 1 and how == "by advice":
-            report_advice(Advice(retry_after=30.0))
+        if len(begun) == 1 and how == "by a hint":
+            report_hint(RateLimitHint(retry_after=30.0))
         if len(begun) == 1 and how == "by an error":
             raise RateLimited("slow down", retry_after=30.0)
         return number

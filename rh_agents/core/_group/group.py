@@ -55,7 +55,7 @@ class Group:
         self._has_defaults = not (options.retry is None and options.item_timeout is None and options.breaker is None)
         self._not_ok = 0
         self._recovered_failures: dict[bytes, ExecutionResult[object]] = {}
-        self._lent: AbstractAsyncContextManager[None] | None = None
+        self._released: AbstractAsyncContextManager[None] | None = None
         self._ledger: Ledger | None = None
         if options.budget is not None:
             place, what = f"g{self.group_id}", f"the group {options.name}"
@@ -92,24 +92,24 @@ class Group:
             raise
         if not self.scheduler.order.has_members:
             self.ending.start_timer()
-        if frame.passage is not None:  # what waits for members holds no slot meanwhile
-            self._lent = frame.passage.lent(gives_result=True)
-            await self._lent.__aenter__()
+        if frame.permits is not None:  # what waits for members holds no slot meanwhile
+            self._released = frame.permits.released(gives_result=True)
+            await self._released.__aenter__()
 
     async def has_been_left(self, error: BaseException | None) -> None:
         """The block has been left, with its results or with an error: what waited for members goes on."""
-        lent, self._lent = self._lent, None
+        released, self._released = self._released, None
         try:
             if error is not None:
                 self._let_go_of(error)
             if isinstance(error, StopRun):
                 await self.frame.let_others_end()
         except BaseException as raised:
-            if lent is not None:
-                await lent.__aexit__(type(raised), raised, None)
+            if released is not None:
+                await released.__aexit__(type(raised), raised, None)
             raise
-        if lent is not None:
-            await lent.__aexit__(None if error is None else type(error), error, None)
+        if released is not None:
+            await released.__aexit__(None if error is None else type(error), error, None)
 
     def _let_go_of(self, error: BaseException) -> None:
         """Say in the error what else there is to say, and do not hold it any more: by its traceback it holds the group,

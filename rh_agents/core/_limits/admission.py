@@ -12,12 +12,12 @@ from rh_agents.core._base.foreign import seconds_to_wait
 from rh_agents.core._loops.homes import Home, Place, SharedClock, home, reentrant_lock
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
-from rh_agents.core.policies.limits import Advice, Limit, Permit, RateLimit, Refusal
+from rh_agents.core.policies.limits import Limit, Permit, RateLimit, RateLimitHint, Refusal
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.ports import RateWindow, StopSignal, Store
 from rh_agents.core.redaction import without_secrets
 
-__all__ = ["Passage", "seconds_held"]
+__all__ = ["Permits", "seconds_held"]
 
 _TOLD_FROM = 0.05
 """Seconds. Shorter waits are not worth an event."""
@@ -141,12 +141,12 @@ class _Gate:
         if not self._holders and not self._queue:
             self._homes.clear()
 
-    def heed(self, advice: Advice, permit: Permit) -> None:
+    def honour(self, hint: RateLimitHint, permit: Permit) -> None:
         """A provider has said something about its limits to the holder of a permit."""
         with self._lock:
             now = self._clock.now()
-            self.limit.heed(advice, now)
-            if advice.is_overloaded:
+            self.limit.honour(hint, now)
+            if hint.is_overloaded:
                 self.limit.refused(permit, now)
 
     def succeeded(self, permit: Permit) -> None:
@@ -285,7 +285,7 @@ def seconds_held(pause: Pause) -> float:
     return _gate_of(pause).seconds_held(pause)
 
 
-class Passage:
+class Permits:
     """The permits of one attempt of a call.
 
     Args:
@@ -303,10 +303,10 @@ class Passage:
         self._tell = tell
         self._slots: dict[Limit, Permit] = {}
         self._rates: dict[Limit, Permit] = {}
-        self._advice: list[Advice] = []
-        self._lent = 0
+        self._hints: list[RateLimitHint] = []
+        self._released = 0
         self._has_left = False
-        self._taking_back = asyncio.Lock()
+        self._reacquiring = asyncio.Lock()
 
     @property
     def is_shared(self) -> bool:
@@ -336,11 +336,11 @@ class Passage:
         await self._release_rates(used)
         await self._enter_rates(need)
 
-    def heed(self, advice: Advice) -> None:
+    def honour(self, hint: RateLimitHint) -> None:
         """A provider has said something about its limits."""
-        self._advice.append(advice)
+        self._hints.append(hint)
         for limit, permit in (*self._slots.items(), *self._rates.items()):
-            _gate_of(limit).heed(advice, permit)
+            _gate_of(limit).honour(hint, permit)
 
     async def leave(
         self, used: Mapping[str, float] | None, error: BaseException | None, *, has_ended: bool = True
@@ -349,7 +349,7 @@ class Passage:
         self._has_left = True
         try:
             if error is not None and (hint := _hint_of(error)) is not None:
-                self.heed(hint)
+                self.honour(hint)
             if has_ended and error is None:
                 for limit, permit in (*self._slots.items(), *self._rates.items()):
                     _gate_of(limit).succeeded(permit)
@@ -364,43 +364,43 @@ class Passage:
 
     async def _release_rates(self, used: Mapping[str, float] | None) -> None:
         released, self._rates = self._rates, {}
-        advice, self._advice = self._advice, []
+        hints, self._hints = self._hints, []
         for limit, permit in released.items():
             _gate_of(limit).give_back(permit, used)
         for limit, permit in released.items():
             if permit.ticket is not None and isinstance(limit, RateLimit):
-                await _settle_shared(self._run, limit, permit.ticket, used, advice)
+                await _settle_shared(self._run, limit, permit.ticket, used, hints)
 
-    def lent(self, *, gives_result: bool = False) -> _Lent:
+    def released(self, *, gives_result: bool = False) -> _Released:
         """While the block lasts, the call waits for calls of its own, and others may have its slots.
 
         With `gives_result` the block has come to something that is recorded, and that the program gets in any case: a
         cancellation that comes while the slots are taken back arrives at the next await after that.
         """
-        return _Lent(self, gives_result)
+        return _Released(self, gives_result)
 
-    def lend(self) -> None:
+    def release(self) -> None:
         """The call waits for calls of its own from now on."""
-        self._lent += 1
+        self._released += 1
         self._release_slots()
 
-    async def take_back(self) -> None:
+    async def reacquire(self) -> None:
         """The call goes on: wait for its slots, unless further calls of its own are under way."""
-        self._lent -= 1
+        self._released -= 1
         try:
-            async with self._taking_back:
+            async with self._reacquiring:
                 while (limit := self._next_to_hold()) is not None:
                     self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
                     held = list(self._slots)
-                    if self._lent or self._has_left or held != self._of_slots[: len(held)]:
-                        self._release_slots()  # meanwhile they were lent again, or are not needed any more
+                    if self._released or self._has_left or held != self._of_slots[: len(held)]:
+                        self._release_slots()  # meanwhile they were released again, or are not needed any more
         except BaseException:
             self._hold_at_once()
             raise
 
-    def take_back_at_once(self) -> None:
+    def reacquire_nowait(self) -> None:
         """It does not wait any more, since something ends it. If it goes on, nobody else is to be let in for it."""
-        self._lent -= 1
+        self._released -= 1
         self._hold_at_once()
 
     def _hold_at_once(self) -> None:
@@ -408,31 +408,31 @@ class Passage:
             self._slots[limit] = _gate_of(limit).take()
 
     def _next_to_hold(self) -> Limit | None:
-        if self._lent or self._has_left:
+        if self._released or self._has_left:
             return None
         return next((limit for limit in self._of_slots if limit not in self._slots), None)
 
 
-class _Lent:
+class _Released:
     """A block in which a call waits for calls of its own. (No `asynccontextmanager`: it sets attributes of errors.)"""
 
-    __slots__ = ("_gives_result", "_passage")
+    __slots__ = ("_gives_result", "_permits")
 
-    def __init__(self, passage: Passage, gives_result: bool) -> None:
-        self._passage = passage
+    def __init__(self, permits: Permits, gives_result: bool) -> None:
+        self._permits = permits
         self._gives_result = gives_result
 
     async def __aenter__(self) -> None:
-        self._passage.lend()
+        self._permits.release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not isinstance(error, Exception):
-            self._passage.take_back_at_once()
+            self._permits.reacquire_nowait()
             return
         try:
-            await self._passage.take_back()
+            await self._permits.reacquire()
         except asyncio.CancelledError as cancelled:
             if error is not None or not self._gives_result:
                 raise
@@ -441,22 +441,22 @@ class _Lent:
             postponed.deliver_soon()
 
 
-def _hint_of(error: BaseException) -> Advice | None:
+def _hint_of(error: BaseException) -> RateLimitHint | None:
     """What a failure says about limits: errors that carry a `retry_after`, and those that say that it was too much."""
     seconds = seconds_to_wait(error)
     if seconds is None and not isinstance(error, RateLimited | ModelOverloaded):
         return None
-    return Advice(retry_after=seconds, is_overloaded=True)
+    return RateLimitHint(retry_after=seconds, is_overloaded=True)
 
 
 async def _settle_shared(
-    run: WaitingRun, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, advice: Sequence[Advice]
+    run: WaitingRun, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, hints: Sequence[RateLimitHint]
 ) -> None:
     """Let the other processes know what was used, and for how long the provider wants to be left alone."""
     store, window = _store(run, limit), _window(limit)
     if used is not None:
         await store.settle(window, ticket, used)
-    waits = [each.retry_after for each in advice if each.retry_after is not None]
+    waits = [each.retry_after for each in hints if each.retry_after is not None]
     if waits:
         await store.hold(window, max(waits))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rh_agents.core._limits.admission import Passage
+from rh_agents.core._limits.admission import Permits
 from rh_agents.core._limits.ledgers import Ledger, Reservation
-from rh_agents.core.policies.limits import Advice, Limit, need_of
+from rh_agents.core.policies.limits import Limit, RateLimitHint, need_of
 from rh_agents.core.ports import StopSignal
 from rh_agents.core.usage import Usage
 
@@ -22,7 +22,7 @@ class Consumption:
         ledgers: the budgets that count what is spent in it, the innermost last.
         estimate: tells what it will use at most, or None if nobody knows.
         usage: what it has used so far.
-        passage: the permits that it has.
+        permits: the permits that it has.
         metered: what it had used when it got them.
         reservation: what is reserved for it in its budgets.
     """
@@ -31,7 +31,7 @@ class Consumption:
     ledgers: tuple[Ledger, ...] = ()
     estimate: Callable[[], Usage | None] | None = None
     usage: Usage | None = None
-    passage: Passage | None = None
+    permits: Permits | None = None
     metered: Usage | None = None
     reservation: Reservation | None = None
     _told_usage: Usage | None = None
@@ -63,10 +63,10 @@ class Consumption:
             if ledger.place or ledger.budget.seconds is not None
         }
 
-    def heed(self, advice: Advice) -> None:
+    def honour(self, hint: RateLimitHint) -> None:
         """A provider has said something about its limits."""
-        if self.passage is not None:
-            self.passage.heed(advice)
+        if self.permits is not None:
+            self.permits.honour(hint)
 
     async def enter_again(self, interruption: StopSignal, estimate: Usage) -> None:
         """Wait for what another request within the same attempt needs.
@@ -76,9 +76,9 @@ class Consumption:
         """
         if self.reservation is not None:
             await self.reservation.renew(interruption, estimate)
-        if self.passage is not None:
+        if self.permits is not None:
             used, self.metered = self.used_since(self.metered), self.usage
-            await self.passage.enter_again(need_of(used), need_of(estimate))
+            await self.permits.enter_again(need_of(used), need_of(estimate))
 
     def release(self, *, has_outcome: bool) -> None:
         """The call has ended, or was cut off without an outcome."""

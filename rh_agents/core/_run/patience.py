@@ -3,8 +3,8 @@
 A refused request has done nothing and cost nothing. Were it a failure, the whole attempt would be made again, and with
 it the requests before it that were answered and paid for; a call that is refused a few times would fail though nothing
 is wrong. So only the request is made again, when the server wants it. Meanwhile the time of the attempt stands still,
-its slots are lent to others, and subscribers see that it waits. What bounds the wait: the retry policy's `max_wait` and
-`max_retry_after`, the time of the budgets around it, and the timeouts of the groups and calls around it.
+its slots are free for others, and subscribers see that it waits. What bounds the wait: the retry policy's `max_wait`
+and `max_retry_after`, the time of the budgets around it, and the timeouts of the groups and calls around it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from rh_agents.core._base.foreign import noted, seconds_to_wait
-from rh_agents.core._limits.admission import Passage, seconds_held
+from rh_agents.core._limits.admission import Permits, seconds_held
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
 from rh_agents.core.policies._checks import Failure, is_meant
-from rh_agents.core.policies.limits import Advice, Limit, need_of
+from rh_agents.core.policies.limits import Limit, RateLimitHint, need_of
 from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
 from rh_agents.core.redaction import logger
 from rh_agents.core.usage import Usage
@@ -62,21 +62,21 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
     if frame is None:
         return await ask()
     while True:
-        passage = Passage(frame.run, (pause,), frame.tell_waiting)
-        await _enter(frame, pause, passage)
+        permits = Permits(frame.run, (pause,), frame.tell_waiting)
+        await _enter(frame, pause, permits)
         try:
             answer = await ask()
         except BaseException as error:
             refusal = error if asks_to_wait(error) else None
-            await passage.leave({}, refusal, has_ended=False)
+            await permits.leave({}, refusal, has_ended=False)
             if refusal is None or not _is_patient(frame, pause, error):
                 raise
             seconds = seconds_to_wait(error) or 0.0
         else:
-            await passage.leave({}, None)
+            await permits.leave({}, None)
             return answer
         _report_wait(frame, pause.name, seconds)
-        frame.heed(Advice(retry_after=seconds, is_overloaded=True))
+        frame.honour(RateLimitHint(retry_after=seconds, is_overloaded=True))
         if seconds > LONGEST_PAUSE:
             await _wait_alone(frame, seconds)
         async with _Waiting(frame):
@@ -107,10 +107,10 @@ async def within_limits(
         attempt: what is made.
         attempts: how many attempts had begun before this one; None within one.
     """
-    outer, metered = frame.passage, frame.metered
-    passage = Passage(frame.run, limits, frame.tell_waiting)
-    await _admitted(frame, passage, need)
-    frame.passage, frame.metered = passage, frame.usage
+    outer, metered = frame.permits, frame.metered
+    permits = Permits(frame.run, limits, frame.tell_waiting)
+    await _admitted(frame, permits, need)
+    frame.permits, frame.metered = permits, frame.usage
     error: BaseException | None = None
     try:
         return await attempt()
@@ -121,27 +121,27 @@ async def within_limits(
         used = frame.used_since(frame.metered)
         need = {} if attempts is not None and frame.attempts == attempts else need_of(used)  # a breaker refused it
         is_known = used is not None or not need
-        frame.passage, frame.metered = outer, metered
+        frame.permits, frame.metered = outer, metered
         try:
-            await _leave(passage, need if is_known else None, error)
+            await _leave(permits, need if is_known else None, error)
         finally:
             error = None  # by its traceback, which holds this frame, it would hold itself
 
 
-async def _admitted(frame: Frame, passage: Passage, need: Mapping[str, float]) -> None:
+async def _admitted(frame: Frame, permits: Permits, need: Mapping[str, float]) -> None:
     """Wait for permits. Whatever comes meanwhile, also when the slots around it are taken back, leaves none behind."""
     try:
         async with _Waiting(frame):
-            await passage.enter(need)
+            await permits.enter(need)
     except BaseException:
-        await passage.leave({}, None, has_ended=False)
+        await permits.leave({}, None, has_ended=False)
         raise
 
 
-async def _leave(passage: Passage, used: Mapping[str, float] | None, error: BaseException | None) -> None:
+async def _leave(permits: Permits, used: Mapping[str, float] | None, error: BaseException | None) -> None:
     """Give permits back. What has been made and paid for is not cut off while other processes are told of it."""
-    leaving = passage.leave(used, error)
-    if error is not None or not passage.is_shared:
+    leaving = permits.leave(used, error)
+    if error is not None or not permits.is_shared:
         await leaving
         return
     postponed = Postponed()
@@ -226,16 +226,16 @@ def _expect_time(frame: Frame, wait: float) -> None:
             raise stop
 
 
-async def _enter(frame: Frame, pause: Pause, passage: Passage) -> None:
+async def _enter(frame: Frame, pause: Pause, permits: Permits) -> None:
     if pause.is_idle:
-        await passage.enter({})
+        await permits.enter({})
         return
     left = seconds_held(pause)
     if left and frame.falls_back_on:
         paused = RateLimited(f"{pause.name}: the server asked to wait", retry_after=left)
         if is_meant(paused, frame.falls_back_on):
             raise paused
-    await _admitted(frame, passage, {})
+    await _admitted(frame, permits, {})
 
 
 async def _wait_alone(frame: Frame, seconds: float) -> None:
@@ -249,25 +249,25 @@ async def _wait_alone(frame: Frame, seconds: float) -> None:
 class _Waiting:
     """While the block lasts, the time of the attempt stands still, and others may have its slots."""
 
-    __slots__ = ("_frame", "_left", "_lent")
+    __slots__ = ("_frame", "_left", "_released")
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
         self._left: float | None = None
-        self._lent = None if frame.passage is None else frame.passage.lent()
+        self._released = None if frame.permits is None else frame.permits.released()
 
     async def __aenter__(self) -> None:
         limit = self._frame.time_limit
         if limit is not None and not limit.expired() and (when := limit.when()) is not None:
             self._left = max(0.0, when - asyncio.get_running_loop().time())
             limit.reschedule(None)
-        if self._lent is not None:
-            await self._lent.__aenter__()
+        if self._released is not None:
+            await self._released.__aenter__()
 
     async def __aexit__(self, *about: object) -> None:
         try:
-            if self._lent is not None:
-                await self._lent.__aexit__(*about)  # type: ignore[arg-type]
+            if self._released is not None:
+                await self._released.__aexit__(*about)  # type: ignore[arg-type]
         finally:
             limit = self._frame.time_limit
             if self._left is not None and limit is not None:

@@ -49,7 +49,7 @@ class _Conversation:
         self._messages: list[Message] = list(messages_of(prompt))
         self._compactor = None if agent.compact is None else Compactor(agent.name, model, agent.compact)
         self._tools: list[Tool] = agent.tools.get_tool_list()
-        self._heirs = {_transfer_name(heir): heir for heir in agent.handoffs}
+        self._handoffs = {_transfer_name(target): target for target in agent.handoffs}
         self._specs = [*map(spec_of, self._tools), *map(_transfer_spec, agent.handoffs)]
 
     async def answer(self) -> Any:
@@ -64,12 +64,12 @@ class _Conversation:
             response = await self._ask(agent.tool_choice if turn == 0 else None)
             if not response.tool_calls or response.finish_reason not in _WHOLE:
                 return self._read(response)
-            if turn + 1 == agent.max_turns and not any(call.name in self._heirs for call in response.tool_calls):
+            if turn + 1 == agent.max_turns and not any(call.name in self._handoffs for call in response.tool_calls):
                 break  # nobody would see what came of the tools
             self._messages.append(response.message)
-            heir = await self._act(response.tool_calls)
-            if heir is not None:
-                return await heir(tuple(self._messages))
+            target = await self._act(response.tool_calls)
+            if target is not None:
+                return await target(tuple(self._messages))
         raise TooManyTurns(
             f"{agent.name} had no answer after {agent.max_turns} turns; give it more by max_turns, or say in its "
             "instructions when it shall answer"
@@ -111,25 +111,25 @@ class _Conversation:
 
     async def _act(self, calls: Sequence[ToolCall]) -> Agent | None:
         """Call the tools that the model wants, and let it know what came of it; returns who takes over, if anybody."""
-        wanted = [call for call in calls if call.name not in self._heirs]
+        wanted = [call for call in calls if call.name not in self._handoffs]
         agent = self._agent
         replies = (
             await call_tools(wanted, self._tools, max_workers=agent.max_workers, max_result=agent.max_result)
             if wanted
             else []
         )
-        heir: Agent | None = None
+        target: Agent | None = None
         answers = iter(replies)
         for call in calls:
-            if call.name not in self._heirs:
+            if call.name not in self._handoffs:
                 self._messages.append(next(answers))
                 continue
             reply = (
-                "Only one agent can take over, and another one does." if heir else "The conversation is handed over."
+                "Only one agent can take over, and another one does." if target else "The conversation is handed over."
             )
-            heir = heir or self._heirs[call.name]
+            target = target or self._handoffs[call.name]
             self._messages.append(Message.tool(call.id, reply))
-        return heir
+        return target
 
 
 def _transfer_name(agent: Agent) -> str:

@@ -31,12 +31,12 @@ from rh_agents.core.chat.messages import (
     pieces_of,
 )
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
-from rh_agents.core.context import report_advice
+from rh_agents.core.context import report_hint
 from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
 from rh_agents.core.policies._checks import expect_known
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.policies.limits import Advice, Limit
+from rh_agents.core.policies.limits import Limit, RateLimitHint
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.types import CacheScope
@@ -387,9 +387,9 @@ class ChatModel(LLM):
         chosen = self.batcher
         return 1.0 if chosen is None else chosen.discount
 
-    def heed(self, advice: Advice) -> None:
+    def honour(self, hint: RateLimitHint) -> None:
         """For providers: let the limits of the call that is under way know what was said about them."""
-        report_advice(advice)
+        report_hint(hint)
 
     def estimate_input(self, input_data: Any) -> Usage:
         """What a call with this input will use at most."""

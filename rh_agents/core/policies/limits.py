@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rh_agents.core.policies._checks import at_least, number
 from rh_agents.core.usage import Usage
 
-__all__ = ["AdaptiveConcurrency", "Advice", "ConcurrencyLimit", "Limit", "Permit", "RateLimit", "Refusal"]
+__all__ = ["AdaptiveConcurrency", "ConcurrencyLimit", "Limit", "Permit", "RateLimit", "RateLimitHint", "Refusal"]
 
 _FOREVER = float("inf")
 _serials = itertools.count()
@@ -51,7 +51,7 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class RateLimitHint:
     """What a provider says about its limits: in its headers, or by refusing a request.
 
     Attributes:
@@ -110,7 +110,7 @@ class Limit:
         """An attempt has ended and really used so much; None if that is not known, or what was granted."""
         raise NotImplementedError
 
-    def heed(self, advice: Advice, now: float) -> None:
+    def honour(self, hint: RateLimitHint, now: float) -> None:
         """A provider has said something."""
 
     def refused(self, permit: Permit, now: float) -> None:
@@ -337,12 +337,12 @@ class RateLimit(Limit):
         if used is not None:
             self._log.settle(permit, used)
 
-    def heed(self, advice: Advice, now: float) -> None:
+    def honour(self, hint: RateLimitHint, now: float) -> None:
         """Hold back while the provider says that nothing is left."""
-        if advice.retry_after is not None:
-            self._hold(now + min(advice.retry_after, LONGEST_HOLD), "the provider asked to wait")
-        for name, remaining in advice.remaining.items():
-            resets_in = advice.resets_in.get(name)
+        if hint.retry_after is not None:
+            self._hold(now + min(hint.retry_after, LONGEST_HOLD), "the provider asked to wait")
+        for name, remaining in hint.remaining.items():
+            resets_in = hint.resets_in.get(name)
             if remaining < 1 and resets_in is not None:
                 self._hold(now + min(resets_in, self.per), f"the provider has no {name.replace('_', ' ')} left")
 

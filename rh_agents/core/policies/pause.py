@@ -20,7 +20,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
-from rh_agents.core.policies.limits import Advice, Limit, Permit, Refusal
+from rh_agents.core.policies.limits import Limit, Permit, RateLimitHint, Refusal
 
 __all__ = ["LONGEST_PAUSE", "Pause"]
 
@@ -94,10 +94,10 @@ class Pause(Limit):
         if self._burst is None and not self._is_closed:
             self._answered.append(now)
 
-    def heed(self, advice: Advice, now: float) -> None:
+    def honour(self, hint: RateLimitHint, now: float) -> None:
         """The server has refused a request and named a time."""
-        asked = advice.retry_after
-        if not advice.is_overloaded or asked is None or asked > LONGEST_PAUSE:
+        asked = hint.retry_after
+        if not hint.is_overloaded or asked is None or asked > LONGEST_PAUSE:
             return
         if not self._is_closed:
             self._close(now, asked)
@@ -106,7 +106,7 @@ class Pause(Limit):
         self.hold = self._held_until - now
 
     def refused(self, permit: Permit, now: float) -> None:
-        """This one was refused; comes after `heed`."""
+        """This one was refused; comes after `honour`."""
         if self._is_closed and permit.granted_at >= self._opened_at:
             self._refused += 1
 
