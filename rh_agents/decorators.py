@@ -51,8 +51,8 @@ class ActorFunction(Generic[P, R]):
         if instance is None:
             return self
         raise DefinitionError(
-            f"{self.actor.name} is a method, whose object is no data; write a function that takes the object as a "
-            "parameter marked Annotated[..., Injected]"
+            f"{self.actor.name} is a method, whose object is not serializable; write a function that takes the object "
+            "as a parameter marked Annotated[..., Injected]"
         )
 
     def __repr__(self) -> str:

@@ -161,8 +161,8 @@ class _FunctionCallee:
         for name in signature.injected:
             if name not in signature.defaults:
                 raise CommandError(
-                    f"{self.name} needs {name!r}, which is no data and so cannot come from the command line: give it a "
-                    "default, or name a function that fills it in"
+                    f"{self.name} needs {name!r}, which is not serializable and so cannot come from the command line: "
+                    "give it a default, or name a function that fills it in"
                 )
 
 
@@ -172,7 +172,9 @@ def _input_model(function: ActorFunction[..., Any]) -> type[BaseModel]:
         model.model_rebuild()
     except (PydanticUserError, NameError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise CommandError(f"what {function.actor.name} takes cannot be told from its parameters: {reason}") from error
+        raise CommandError(
+            f"what {function.actor.name} takes cannot be inferred from its parameters: {reason}"
+        ) from error
     return model
 
 

@@ -154,13 +154,13 @@ class FlowJob:
         for line in question_lines(questions):
             self.tell(line)
         self.tell(f"answer with: {self.how_to_answer} {questions[0].id if len(questions) == 1 else 'QUESTION'} JSON")
-        self.tell(f"then go on with: {self.how_to_go_on}")
+        self.tell(f"then resume with: {self.how_to_go_on}")
         return AWAITING
 
     def _tell_stop(self, stopped: RunStopped) -> int:
         self.tell("rh-agents: interrupted" if self.is_interrupted else f"stopped: {one_line(stopped.reason)}")
         if self.how_to_go_on:
-            self.tell(f"go on with: {self.how_to_go_on}{more_of(budget_field(stopped))}")
+            self.tell(f"resume with: {self.how_to_go_on}{more_of(budget_field(stopped))}")
         return INTERRUPTED if self.is_interrupted else 1
 
     def _ask(self) -> None:

@@ -33,5 +33,5 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise RepeatedKey(f"the key {name!r:.80} stands twice in one object, and which one is meant is unclear")
+            raise RepeatedKey(f"the key {name!r:.80} appears twice in one object, so its value is ambiguous")
         seen.add(name)

@@ -45,7 +45,7 @@ async def locate_run(options: RunOptions, near: Iterable[str]) -> RunOptions:
         with contextlib.suppress(RhAgentsError):  # a store that cannot be read has nothing for us
             name = await _known(path, names, options.command)
             if name is not None:
-                say(f"run {name} is recorded in {path}, which is used; --store says otherwise")
+                say(f"run {name} is recorded in {path}, which is used; --store overrides this")
                 return dataclasses.replace(options, run_id=name, store=path, shown_store=path)
     return options
 

@@ -155,14 +155,12 @@ class BaseActor(BaseModel):
                 f"{self.name}: engine={self.engine.value!r} is for plain functions, and {self.name} is an `async def`"
             )
         if self.effect is Effect.EXTERNAL and self.cache is not None:
-            raise DefinitionError(
-                f"{self.name} has an external effect, so an equal call is another deed: it cannot have cache="
-            )
+            raise DefinitionError(f"{self.name} has an external effect, which cannot be cached: remove cache=")
         if self.ttl is not None and self.cache is None:
             raise DefinitionError(f"{self.name}: ttl= says how long a result is cached, so it needs cache=")
         if self.effect is Effect.EXTERNAL and self.on_unknown is None:
             raise DefinitionError(
-                f"{self.name} has an external effect: say what to do if a crash leaves it unknown whether it was done, "
+                f"{self.name} has an external effect: say what to do when a crash leaves its outcome unknown, "
                 "with on_unknown='retry' (its service honours current().idempotency_key), 'fail' or 'ask'"
             )
         returned = _returned(self.handler)
@@ -173,8 +171,8 @@ class BaseActor(BaseModel):
         problem = None if returned is None or isinstance(returned, str) else check_annotation(returned)
         if problem is not None:
             raise DefinitionError(
-                f"{self.name} returns what no store can keep: {problem}; return data, or write "
-                "`-> Annotated[..., Injected]`, so that it is not recorded and called again when a run goes on"
+                f"{self.name} returns a type that cannot be stored: {problem}; return serializable data, or "
+                "write `-> Annotated[..., Injected]`: then it is not recorded, and called again when a run is resumed"
             )
         if not is_async and self.engine is Engine.ASYNC:
             raise DefinitionError(
@@ -477,7 +475,7 @@ def _as_tool(given: Any) -> Tool:
     if isinstance(actor, Tool):
         return actor
     if not isinstance(actor, BaseActor):
-        raise DefinitionError(f"{given!r} is no tool: write @tool above the function, or give a Tool or an Agent")
+        raise DefinitionError(f"{given!r} is not a tool: write @tool above the function, or give a Tool or an Agent")
     if isinstance(actor, Agent) and given is actor:
 
         async def ask(prompt: str) -> Any:

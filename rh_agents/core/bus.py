@@ -228,7 +228,7 @@ class Subscription:
         self.errors += 1
         self.last_error = error
         if self.errors == 1:
-            _log.error("subscriber %s raised; the run goes on", _name(self.handler), exc_info=error)
+            _log.error("subscriber %s raised; the run continues", _name(self.handler), exc_info=error)
 
     async def drain(self) -> None:
         """Wait until nothing waits in the buffer."""

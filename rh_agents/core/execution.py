@@ -349,7 +349,7 @@ class ExecutionState:
         elif isinstance(error, Exception):
             await self._close(ExecutionStatus.FAILED, None)
         else:  # Ctrl-C or a shutdown: the run has not ended, and goes on when it is started again
-            await self._close(ExecutionStatus.STARTED, "the process was told to end")
+            await self._close(ExecutionStatus.STARTED, "the process was asked to end")
 
     def _let_go_of_the_task(self, error: BaseException | None) -> bool:
         """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task of the run.

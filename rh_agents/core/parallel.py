@@ -213,8 +213,8 @@ class ParallelExecutionManager:
         errors = [result.error for result in self._unread if isinstance(result.error, Exception)]
         if errors and group.ending.reason.error is None:
             raise UnreadFailures(
-                f"{len(errors)} of {group.roster.enrolled} calls of group {self.name!r} failed, and nobody read their "
-                "results; end the block with `await p.gather()`",
+                f"{len(errors)} of {group.roster.enrolled} calls of group {self.name!r} failed, and their "
+                "results were not read; end the block with `await p.gather()`",
                 errors,
             )
 

@@ -89,7 +89,7 @@ class Asking:
             await self._run.interruption.sleep(0)  # it may be always wrong, and others want the event loop as well
         if not self._run.records:
             raise UsageError(
-                f"nobody is there to answer {redact(text)!r}, and a run without a store cannot wait: give it a store, "
+                f"there is no one to answer {redact(text)!r}, and a run without a store cannot wait: give it a store, "
                 "or state.set_answerer(...)"
             )
         self._open[question.id] = question
@@ -151,9 +151,8 @@ class Asking:
     async def _ask_about_unknown(self, actor: BaseActor, address: str, occasion: int) -> OnUnknown:
         """Ask a person, at every occasion anew."""
         text = (
-            f"{address or actor.name} had begun when its process ended or it was cut off, and nothing tells "
-            "whether it was done. "
-            "Make it again (retry), or let it fail (fail)?"
+            f"{address or actor.name} was in flight when its process or its call was stopped; its outcome is unknown. "
+            "Call it again (retry), or let it fail (fail)?"
         )
         decision: OnUnknown = await QuestionCall(text, OnUnknown, self._run, self, f"{address}@{occasion}")
         return OnUnknown.FAIL if decision is OnUnknown.ASK else decision
@@ -174,7 +173,7 @@ def _as_json(given: object) -> bytes:
     try:
         return to_json(given)
     except ValueError as error:
-        raise InputError(f"the answer is no data: {error}") from error
+        raise InputError(f"the answer is not serializable: {error}") from error
 
 
 def _read(answer: bytes, adapter: TypeAdapter[Any] | None) -> Any:

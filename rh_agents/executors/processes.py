@@ -119,7 +119,7 @@ async def _outcome(frame: Frame, name: str) -> Any:
             return await asyncio.to_thread(loads, content) if len(content) >= LARGE else loads(content)
         except Exception as error:
             raise UnstorableError(
-                f"what {name} returned cannot be made again in this process: {describe_error(error)}"
+                f"the result of {name} cannot be read in this process: {describe_error(error)}"
             ) from error
     failure: Failure = pickle.loads(content)
     raise raised(failure)

@@ -48,7 +48,7 @@ class NotRecordedWarning(UserWarning):
 def warn_not_recorded(what: str, remedy: str) -> None:
     """Say loudly that something will be paid for twice."""
     warnings.warn(
-        f"{what} is not recorded, so it is done, and paid for, again when the run goes on; {remedy}",
+        f"{what} is not recorded, so it is repeated, and paid for again, when the run is resumed; {remedy}",
         NotRecordedWarning,
         stacklevel=3,
     )

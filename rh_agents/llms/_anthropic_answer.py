@@ -167,7 +167,7 @@ def _refusal(details: Any) -> str:
     kind = details.get("category") if isinstance(details, Mapping) else None
     if isinstance(said, str) and said:
         return said
-    return f"a policy stands against it: {kind}" if isinstance(kind, str) else "the model refused"
+    return f"a policy forbids it: {kind}" if isinstance(kind, str) else "the model refused"
 
 
 class AnswerInPieces:

@@ -336,7 +336,7 @@ class Batches:
                 continue
             except TemporaryModelError as error:
                 gathering.in_doubt = True
-                self._tell(f"{api.name}: nothing tells whether the batch was made: {error}")
+                self._tell(f"{api.name}: it is unknown whether the batch was made: {error}")
                 failures.append(error)
                 made = await self._known.made_all_the_same(api, marks, requests, began)
                 if made is None:
@@ -461,7 +461,7 @@ async def _left_behind(frame: Frame, body: dict[str, Any]) -> dict[str, str] | N
 
 
 async def _nowhere() -> dict[str, str]:
-    raise PermanentModelError("what is recorded is not made again")
+    raise PermanentModelError("recorded results are not repeated")
 
 
 async def _leave(frame: Frame, body: dict[str, Any], place: dict[str, str]) -> None:

@@ -36,7 +36,7 @@ def read_json(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         value = _with_halves(data, error)
     if not isinstance(value, dict):
-        raise unreadable(f"the answer is no JSON object, but {kind_of(value)}")
+        raise unreadable(f"the answer is not a JSON object, but {kind_of(value)}")
     return value
 
 
@@ -46,7 +46,7 @@ def _with_halves(data: bytes, error: ValueError) -> Any:
     except RecursionError:
         raise unreadable("the answer is nested too deeply") from error
     except ValueError:
-        raise IncompleteAnswer(f"the answer is no JSON: {error}; it begins with {_beginning(data)}") from error
+        raise IncompleteAnswer(f"the answer is not JSON: {error}; it begins with {_beginning(data)}") from error
 
 
 def _beginning(data: bytes) -> str:

@@ -66,7 +66,7 @@ def checked_mode(mode: int, shown: object = None) -> int:
     if not 0 <= mode <= 0o777 or mode & _NEEDED != _NEEDED or mode & 0o111:
         text = oct(mode) if shown is None else repr(shown)
         raise ValueError(
-            f"{text} is no mode of a data file: write for instance 0600 or 0640, the owner reads and writes"
+            f"{text} is not a mode of a data file: write for instance 0600 or 0640, the owner reads and writes"
         )
     return mode
 

@@ -130,7 +130,7 @@ def checked_digest(digest: str) -> str:
         StoreError: it is not 64 hexadecimal digits in lower case.
     """
     if _DIGEST.fullmatch(digest) is None:
-        raise StoreError(f"{digest!r} is no SHA-256 digest in hexadecimal, so it names no artifact")
+        raise StoreError(f"{digest!r} is not a SHA-256 digest in hexadecimal, so it names no artifact")
     return digest
 
 

@@ -345,7 +345,7 @@ def problem_of(tool: ServedTool | Any) -> str | None:
     if not served.name:
         return "it has no name"
     kind = served.input_schema.get("type", "object")
-    return None if kind == "object" else f"its arguments are no object, but {kind!r}"
+    return None if kind == "object" else f"its arguments are not an object, but {kind!r}"
 
 
 def cause(error: BaseException | None) -> str:

@@ -140,7 +140,7 @@ async def _served(client: Client, name: str, left_out: dict[str, str]) -> list[S
         try:
             page = await client.list_tools(cursor=cursor)
         except (MCPError, OSError, RuntimeError, ValueError) as error:
-            raise ToolError(f"the MCP server {name} does not tell its tools: {cause(error)}") from error
+            raise ToolError(f"the MCP server {name} does not list its tools: {cause(error)}") from error
         for each in page.tools:
             problem = problem_of(each) if each.name not in found else "there is another one of this name"
             if problem is None:
@@ -151,7 +151,7 @@ async def _served(client: Client, name: str, left_out: dict[str, str]) -> list[S
         if cursor is None:
             return list(found.values())
         if cursor in seen:
-            raise ToolError(f"the list of the tools of the MCP server {name} has no end: page {cursor!r} comes again")
+            raise ToolError(f"the list of the tools of the MCP server {name} has no end: page {cursor!r} is repeated")
         seen.add(cursor)
 
 

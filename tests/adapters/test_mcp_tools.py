@@ -171,7 +171,7 @@ def test_what_must_not_be_done_twice_is_not_called_again_when_its_server_died(tm
         assert "once_only" in asked[1]
         assert await run(agent, "Clean up.", store=store, run_id="r") == "Done."
         answers = [message.text for message in model.requests[-1].messages if message.role == "tool"]
-        assert "nothing tells whether it was done" in answers[0]
+        assert "its outcome is unknown" in answers[0]
         assert answers[1] == "3"
 
     with_tools(use, [*RAW, "mortal"])
@@ -327,8 +327,8 @@ def test_an_agent_reads_files_through_the_filesystem_server(node_modules: Path, 
     ("cursors", "problem"),
     [
         (["b", "c", None], None),
-        (["b", "c", "b", "c"], "has no end: page 'b' comes again"),
-        (["b"], "does not tell its tools: .*no such page"),
+        (["b", "c", "b", "c"], "has no end: page 'b' is repeated"),
+        (["b"], "does not list its tools: .*no such page"),
     ],
 )
 def test_a_long_list_of_tools_comes_in_pages_and_has_an_end(cursors: list[str | None], problem: str | None) -> None:

@@ -297,7 +297,9 @@ def test_functions_are_found_wherever_they_are(tmp_path: Path, monkeypatch: pyte
         assert await call(os.getcwd, (), {}) == str(tmp_path), "wherever another function has gone"
         with pytest.raises(DefinitionError, match="arguments of length cannot be sent to a worker process"):
             await call(length, (lambda: None,), {})
-        with pytest.raises(UnstorableError, match="generate returned what cannot leave its worker process: TypeError"):
+        with pytest.raises(
+            UnstorableError, match="generate returned a value that cannot leave its worker process: TypeError"
+        ):
             await call(far.generate, (), {})
         with pytest.raises(DefinitionError, match="define it, and what it uses, at the top level of a module"):
             await call(functools.partial(length, threading.Lock()), (), {})

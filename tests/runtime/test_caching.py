@@ -130,7 +130,7 @@ def test_a_hit_is_an_outcome_of_its_own_that_is_marked_and_replayed() -> None:
 def test_an_external_effect_is_not_shared_and_a_ttl_needs_a_cache() -> None:
     async def pay(amount: int) -> None: ...
 
-    with pytest.raises(DefinitionError, match="another deed"):
+    with pytest.raises(DefinitionError, match="cannot be cached"):
         tool(cache="run", effect="external", on_unknown="fail")(pay)
     with pytest.raises(DefinitionError, match="needs cache="):
         tool(ttl=60.0)(pay)

@@ -792,7 +792,7 @@ def test_without_a_store_a_result_may_be_anything(world: World) -> None:
 
 
 def test_an_actor_whose_annotation_tells_that_its_results_are_no_data_is_refused_at_once() -> None:
-    with pytest.raises(DefinitionError, match=r"connect returns what no store can keep: .*Connection.*Injected"):
+    with pytest.raises(DefinitionError, match=r"connect returns a type that cannot be stored: .*Connection.*Injected"):
 
         @tool
         async def connect() -> list[Connection]:

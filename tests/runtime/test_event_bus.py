@@ -139,7 +139,7 @@ def test_a_subscriber_that_raises_is_counted_logged_once_and_costs_nobody_anythi
     assert names == ["work", "work"]
     (record,) = caplog.records
     assert "raise_it" in record.getMessage()
-    assert "the run goes on" in record.getMessage()
+    assert "the run continues" in record.getMessage()
 
 
 def test_a_subscriber_that_raises_a_cancellation_of_its_own_cancels_nothing() -> None:

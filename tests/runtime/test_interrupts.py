@@ -1325,7 +1325,7 @@ def test_a_process_that_is_told_to_end_records_no_outcome_of_what_it_cuts_off(wo
         assert await world.values() == []
         assert (await statuses(world.store)).count("cancelled") == 3, "two calls and their group"
         info = await world.info()
-        assert (info.status, info.reason) == (ExecutionStatus.STARTED, "the process was told to end")
+        assert (info.status, info.reason) == (ExecutionStatus.STARTED, "the process was asked to end")
 
     run_virtually(main)
 

@@ -174,7 +174,7 @@ def test_somebody_who_is_there_is_asked_at_once(world: World) -> None:
     work, workers = make_work(on_unknown="ask"), Workers(2)
 
     async def answer(question: Question) -> OnUnknown:
-        assert "nothing tells whether it was done" in question.text
+        assert "its outcome is unknown" in question.text
         return answers.pop()
 
     async def main() -> None:

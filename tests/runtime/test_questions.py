@@ -243,7 +243,7 @@ def test_no_answer_can_be_a_class_without_a_schema(world: World) -> None:
 def test_a_run_without_a_store_cannot_wait(world: World) -> None:
     async def main() -> None:
         async with ExecutionState() as state:
-            with pytest.raises(UsageError, match=r"nobody is there to answer 'Well\?'.*give it a store"):
+            with pytest.raises(UsageError, match=r"there is no one to answer 'Well\?'.*give it a store"):
                 await state.ask("Well?")
 
     run_virtually(main)

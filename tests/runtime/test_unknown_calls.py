@@ -176,7 +176,7 @@ def test_with_ask_a_person_decides(world: World, said: str, is_made_again: bool)
 
     async def main() -> None:
         await crash_within(world, work, 0.5)
-        with pytest.raises(RunAwaiting, match="fetch had begun when its process ended"):
+        with pytest.raises(RunAwaiting, match="fetch was in flight when its process"):
             async with world.again():
                 await work()
         (question,) = await world.store.questions(RUN)

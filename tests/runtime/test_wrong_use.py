@@ -99,11 +99,11 @@ def test_a_model_has_no_time_limit_that_is_over_at_once(name: str, seconds: floa
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [
-        (3, "3 is no prompt: give a text, a message or a list of messages"),
-        (None, "None is no prompt: give a text, a message or a list of messages"),
-        ([{"content": "x"}], "is no message: role: Field required"),
-        ([{"role": "user", "contents": "x"}], "is no message: contents: Extra inputs are not permitted"),
-        ([{"role": "function", "content": "x"}], "is no message: function_call and the role"),
+        (3, "3 is not a prompt: give a text, a message or a list of messages"),
+        (None, "None is not a prompt: give a text, a message or a list of messages"),
+        ([{"content": "x"}], "is not a message: role: Field required"),
+        ([{"role": "user", "contents": "x"}], "is not a message: contents: Extra inputs are not permitted"),
+        ([{"role": "function", "content": "x"}], "is not a message: function_call and the role"),
     ],
 )
 def test_what_is_wrong_with_a_prompt_is_said_with_its_place(prompt: Any, says: str) -> None:

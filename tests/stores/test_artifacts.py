@@ -87,11 +87,11 @@ def test_many_threads_may_put_the_same_and_different_data(artifacts: ArtifactSto
 @pytest.mark.parametrize("text", NOT_DIGESTS)
 def test_what_is_no_digest_names_no_artifact(artifacts: ArtifactStore, text: str) -> None:
     artifacts.put(DATA)
-    with pytest.raises(StoreError, match="is no SHA-256 digest"):
+    with pytest.raises(StoreError, match="is not a SHA-256 digest"):
         artifacts.get(text)
-    with pytest.raises(StoreError, match="is no SHA-256 digest"):
+    with pytest.raises(StoreError, match="is not a SHA-256 digest"):
         artifacts.delete(text, put_before=time.time())
-    with pytest.raises(StoreError, match="is no SHA-256 digest"):
+    with pytest.raises(StoreError, match="is not a SHA-256 digest"):
         checked_digest(text)
     assert all_of(artifacts) == {DIGEST: len(DATA)}
 

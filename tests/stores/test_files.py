@@ -91,9 +91,9 @@ def test_a_database_is_made_where_a_link_leads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["0888", "0440", "755", "rw", "", "-1", "0o10600"])
 def test_a_mode_that_is_none_is_refused(tmp_path: Path, mode: str) -> None:
-    with pytest.raises(ValueError, match="is no mode of a data file: write for instance 0600 or 0640"):
+    with pytest.raises(ValueError, match="is not a mode of a data file: write for instance 0600 or 0640"):
         open_store(f"sqlite:///{tmp_path}/runs.db?mode={mode}")
-    with pytest.raises(ValueError, match="0o755 is no mode"):
+    with pytest.raises(ValueError, match="0o755 is not a mode"):
         SqliteStore(tmp_path / "runs.db", file_mode=0o755)
 
 

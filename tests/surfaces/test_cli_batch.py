@@ -84,7 +84,7 @@ def test_a_budget_stops_a_job_and_a_larger_one_lets_it_go_on(tmp_path: Path) -> 
         assert "calls=4" in said
         assert "4 calls, 40 tokens, $0.4000" in said
         assert said.rstrip().endswith("--store runs.db --budget-calls MORE")
-        again = ("resume", said.split("go on with: rh-agents resume ")[1].split()[0], "--store", "runs.db")
+        again = ("resume", said.split("resume with: rh-agents resume ")[1].split()[0], "--store", "runs.db")
         code, said = await rh_agents(tmp_path, "http://127.0.0.1:1/v1", *again)
         assert code == 1, "the same budget as before does not suffice"
         code, said = await rh_agents(tmp_path, "http://127.0.0.1:1/v1", *again, "--budget-calls", "6")

@@ -280,7 +280,7 @@ def test_when_the_reader_has_gone_what_is_left_and_how_to_go_on_is_told(folder: 
     assert first == "rh-agents: standard output was closed"
     assert left.startswith("not finished: ")
     assert " done (" in counts
-    assert how.startswith("go on with: rh-agents resume length-")
+    assert how.startswith("resume with: rh-agents resume length-")
 
 
 def test_after_kill_9_there_are_the_lines_of_the_items_that_were_done(folder: Path) -> None:
@@ -318,7 +318,7 @@ def test_ctrl_c_lets_a_flow_finish_what_it_began_and_the_second_one_cancels_it()
         assert process.wait(timeout=60) == 130
         interrupted, how = process.stderr.read().splitlines()
         assert interrupted == "rh-agents: interrupted"
-        assert how.startswith("go on with: rh-agents resume stuck-")
+        assert how.startswith("resume with: rh-agents resume stuck-")
 
 
 def test_the_third_signal_ends_the_process_whatever_it_does() -> None:

@@ -66,7 +66,7 @@ def test_the_same_command_again_calls_nothing_and_writes_all_lines_anew(
     assert folder.lines() == first
     assert folder.ledger == made
     told = capfd.readouterr().err.splitlines()
-    assert told[0].endswith(" goes on: 6 finished calls recorded")
+    assert told[0].endswith(" continues: 6 finished calls recorded")
     assert told[1].startswith("3 done (3 ok, 0 failed), 3 reused, 0 called, 0 retried, ")
     assert told[2].startswith("nothing was called: all results were recorded; for new ones")
 
@@ -302,7 +302,7 @@ def test_an_interruption_records_what_finishes_and_nothing_that_is_cut_off_and_s
     assert sorted(line["id"] for line in folder.lines()) == ["a", "stop"]
     told = capfd.readouterr().err.splitlines()
     assert told[0].startswith("interrupted: no more items are started; 2 in flight have 0.05 s")
-    assert told[-1] == "go on with: rh-agents resume 'my run'"
+    assert told[-1] == "resume with: rh-agents resume 'my run'"
     assert status_of("my run") == "started"
     folder.flag("wait", is_set=False)
     assert command("resume", "my run") == 0
@@ -318,7 +318,7 @@ def test_a_job_that_a_failure_has_stopped_has_failed_and_one_whose_output_broke_
     folder.flag("broken")
     fast = ("--error-strategy", "fail_fast", "-n", "1", "--run-id", "mine")
     assert command(*MAP, "in.jsonl", "-o", "out.jsonl", *fast, *QUIET) == 1
-    assert capfd.readouterr().err.splitlines()[-1] == "go on with: rh-agents resume mine"
+    assert capfd.readouterr().err.splitlines()[-1] == "resume with: rh-agents resume mine"
     assert status_of("mine") == "failed"
     assert command(*MAP, "in.jsonl", "-o", "/dev/full", "--run-id", "full", *QUIET) == 1
     assert "cannot write /dev/full: No space left on device; 0 lines are complete" in capfd.readouterr().err
@@ -387,7 +387,7 @@ def test_a_flow_that_asks_waits_is_answered_and_goes_on(folder: Folder, capfd: p
         f"  {question}  publish::ask: Publish?",
         "      answer: true or false",
         f"answer with: rh-agents answer mine {question} JSON",
-        "then go on with: rh-agents resume mine",
+        "then resume with: rh-agents resume mine",
     ]
     assert status_of("mine") == "awaiting"
     assert command("answer", "mine", question, "true") == 0

@@ -130,7 +130,7 @@ def test_what_ends_the_process_is_told_with_what_is_left_and_how_to_go_on(
     at = next(place for place, line in enumerate(err) if " done (" in line)
     assert err[at - 1] == f"interrupted: {len(out)} done, {4 - len(out)} not done"
     assert err[at].startswith(f"{len(out)} done ({len(out)} ok, 0 failed)")
-    assert err[at + 1].startswith(f"go on with: rh-agents resume {function}-")
+    assert err[at + 1].startswith(f"resume with: rh-agents resume {function}-")
 
 
 def test_a_store_that_fails_is_told_with_what_is_done_and_how_to_go_on(folder: Path, ended: Ended) -> None:
@@ -145,7 +145,7 @@ def test_a_store_that_fails_is_told_with_what_is_done_and_how_to_go_on(folder: P
     assert err[0].startswith("rh-agents: ")
     assert err[1].startswith("not finished: ")
     assert " done (" in err[2]
-    assert err[3].startswith("go on with: rh-agents resume fill-")
+    assert err[3].startswith("resume with: rh-agents resume fill-")
     code, out, err = ended("fill")
     assert (code, len(out)) == (0, 100)
     assert " reused, " in err[-1]
@@ -168,7 +168,7 @@ def test_a_flow_that_is_stopped_by_a_signal_says_how_to_go_on(
     assert command("run", "leaving.py:stopped", "-i", json.dumps(names), "--progress", "none") == 130
     lines = capfd.readouterr().err.splitlines()
     assert lines[-2] == "rh-agents: interrupted"
-    assert lines[-1].startswith("go on with: rh-agents resume stopped-")
+    assert lines[-1].startswith("resume with: rh-agents resume stopped-")
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_character_that_the_look_cuts_in_its_middle_is_no_fault() -> None:
 
 
 def test_nul_bytes_are_no_text_unless_somebody_says_so() -> None:
-    assert "a.log holds NUL bytes, so it is no text" in refusal("a.log", b"line one\nline \0 two\n")
+    assert "a.log contains NUL bytes, so it is not text" in refusal("a.log", b"line one\nline \0 two\n")
     assert read("a.log", b"a\0b\n", form=Format.TEXT).values == ["a\0b"]
 
 
@@ -178,7 +178,7 @@ def test_what_is_put_behind_a_name_does_not_hide_it(name: str) -> None:
 def test_where_no_name_tells_the_content_does(name: str) -> None:
     found = read(name, JSONL)
     assert [item.id for item in found.items] == [1, 2]
-    assert found.told == [f"{name} is read as JSON lines, which is what it holds; --format says otherwise"]
+    assert found.told == [f"{name} is read as JSON lines, since it contains them; --format overrides this"]
     assert (read(name, TEXT).values, read(name, b"1\n2\n").values) == (["a", "b"], ["1", "2"])
     assert "looks like a table whose fields are separated by ',': say --format csv" in refusal(name, CSV)
     assert "looks like a table whose fields are separated by tab" in refusal(name, CSV.replace(b",", b"\t"))
@@ -250,7 +250,7 @@ def test_what_looks_like_json() -> None:
 @pytest.mark.parametrize("data", ['[\n{"a": 1},\n{"a": 2}\n]\n', '[{"a": 1},\n{"a": 2}]\n', '\ufeff[\r\n{"a": 1}\r\n]'])
 def test_a_list_over_several_lines_is_refused(name: str, data: str) -> None:
     other = "a-lines.jsonl" if name == "a.jsonl" else "a.jsonl"  # never the input itself
-    told = f"{name} holds a list, and map reads JSON lines, one value a line: convert it with "
+    told = f"{name} contains a list, and map reads JSON lines, one value a line: convert it with "
     assert refusal(name, data.encode()) == f"{told}jq -c '.[]' {name} > {other}"
 
 
@@ -261,15 +261,15 @@ def test_a_remedy_can_be_pasted_into_a_shell() -> None:
 
 def test_a_list_of_objects_on_one_line_is_an_item_only_where_its_name_says_so() -> None:
     data = b'[{"a": 1}, {"a": 2}]\n'
-    assert "holds a list" in refusal("a", data)
-    assert "holds a list" in refusal("a.json", data)
+    assert "contains a list" in refusal("a", data)
+    assert "contains a list" in refusal("a.json", data)
     assert read("a.jsonl", data).values == [[{"a": 1}, {"a": 2}]]
     assert read("a", data, form=Format.JSONL).values == [[{"a": 1}, {"a": 2}]]
     assert read("a", b"[1, 2]\n[3]\n").values == [[1, 2], [3]]
 
 
 def test_an_object_over_several_lines_is_refused_and_a_broken_first_line_is_an_item() -> None:
-    assert "holds one object over several lines" in refusal("a", b'{\n  "a": 1\n}\n')
+    assert "contains one object over several lines" in refusal("a", b'{\n  "a": 1\n}\n')
     assert read("a.jsonl", b'{"a": \n{"a": 2}\n').values == [None, {"a": 2}]
 
 

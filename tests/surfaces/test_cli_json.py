@@ -23,7 +23,7 @@ TWICE = '{"text": "a", "text": "b"}'
 
 @pytest.mark.parametrize("text", [TWICE, f"[1, {TWICE}]", '{"a": {"b": [{"x": 1, "y": 2, "x": 1}]}}', '{"": 0, "": 0}'])
 def test_a_key_that_stands_twice_is_refused_wherever_it_stands(text: str) -> None:
-    with pytest.raises(RepeatedKey, match="stands twice in one object, and which one is meant is unclear"):
+    with pytest.raises(RepeatedKey, match="appears twice in one object, so its value is ambiguous"):
         read_json(text)
 
 
@@ -38,11 +38,11 @@ def test_an_item_with_a_key_twice_fails_with_its_line_and_the_others_go_on() -> 
     items = list(read_items(stream, "in.jsonl", Format.JSONL))
     assert [item.value for item in items] == [{"text": "x"}, None, {"text": "y"}]
     assert items[1].place == "in.jsonl:2"
-    assert items[1].problem == "the key 'text' stands twice in one object, and which one is meant is unclear"
+    assert items[1].problem == "the key 'text' appears twice in one object, so its value is ambiguous"
 
 
 def test_an_answer_with_a_key_twice_is_refused() -> None:
-    with pytest.raises(InputError, match="the key 'text' stands twice"):
+    with pytest.raises(InputError, match="the key 'text' appears twice"):
         parse_answer(TWICE)
     assert parse_answer("plain") == "plain"
 
@@ -71,5 +71,5 @@ def test_a_key_twice_on_the_command_line_is_refused_before_anything_is_called(
         assert command("run", "program.py:rate", "-i", '{"text": "a"}', "--run-id", "r") == 0
     before: Any = folder.ledger
     assert command(*words) == 2
-    assert f"{where}the key 'text' stands twice in one object" in capsys.readouterr().err
+    assert f"{where}the key 'text' appears twice in one object" in capsys.readouterr().err
     assert folder.ledger == before

@@ -56,7 +56,7 @@ def test_the_same_job_is_found_again_and_nothing_is_called(
         out, err = capfd.readouterr()
         assert len(out.splitlines()) == 2
         assert "2 reused, 0 called" in err
-        assert ("which is used; --store says otherwise" in err) == (directory != ".")
+        assert ("which is used; --store overrides this" in err) == (directory != ".")
         assert not (Path.cwd() / ".rh_agents").exists() or directory == "."
     assert folder.ledger["rate a"] == 1
 
@@ -117,7 +117,7 @@ def test_a_job_that_was_recorded_under_its_older_name_is_found_by_that(
     assert command("map", "program.py:rate", "data/in.jsonl", "--run-id", older, *QUIET) == 0
     with redirected(0, "data/in.jsonl", os.O_RDONLY):
         assert command("map", "program.py:rate", "-", *QUIET) == 0
-    assert f"run {older} goes on: 4 finished calls recorded" in capfd.readouterr().err
+    assert f"run {older} continues: 4 finished calls recorded" in capfd.readouterr().err
 
 
 def test_of_two_names_the_run_with_the_same_output_counts(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:

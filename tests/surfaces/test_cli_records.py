@@ -140,8 +140,8 @@ def test_the_records_of_a_file_are_counted_before_they_are_read(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("a.json", b' [{"a": 1}]', "holds a list, and map reads JSON lines"),
-        ("a.json", b'{\n"a": 1\n}', "holds one object over several lines, and map reads JSON lines"),
+        ("a.json", b' [{"a": 1}]', "contains a list, and map reads JSON lines"),
+        ("a.json", b'{\n"a": 1\n}', "contains one object over several lines, and map reads JSON lines"),
         ("a.txt", "ä".encode("utf-16"), "is written in UTF-16"),
     ],
 )

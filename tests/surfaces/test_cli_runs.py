@@ -481,7 +481,7 @@ def test_a_fork_is_a_copy_that_does_not_write_over_the_output_of_the_other_one(
     mapped: Folder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = out_of(capfd, "fork", "job", "copy", "--at", "rate[0]::a::score", "--result", "9.5")
-    assert out == "copy: a copy with 4 finished calls; go on with: rh-agents resume copy -o OUT.jsonl\n"
+    assert out == "copy: a copy with 4 finished calls; resume with: rh-agents resume copy -o OUT.jsonl\n"
     assert "copy  forked, not started" in out_of(capfd, "show", "copy")
     before = mapped.lines()
     assert "out.jsonl exists and has content" in error_of(capfd, "resume", "copy")
@@ -565,7 +565,7 @@ def test_questions_are_listed_and_answered_and_an_answer_that_does_not_fit_is_re
     assert "waiting for 1 answer" in out_of(capfd, "runs")
     assert out_of(capfd, "answer", "asks", question[:5], "false").splitlines() == [
         "answered: Publish?",
-        "go on with: rh-agents resume asks",
+        "resume with: rh-agents resume asks",
     ]
     assert "answered, to be resumed" in out_of(capfd, "runs")
     assert f"question '{question}' of run 'asks' has been answered" in error_of(capfd, "answer", "asks", question, "1")

@@ -216,7 +216,7 @@ def test_a_parameter_that_is_no_data_needs_a_default() -> None:
     async def fetch(url: str, client: Annotated[object, Injected]) -> None: ...
     async def mild(url: str, client: Annotated[object, Injected] = None) -> None: ...
 
-    with pytest.raises(CommandError, match="fetch needs 'client', which is no data"):
+    with pytest.raises(CommandError, match="fetch needs 'client', which is not serializable"):
         make_callee(tool(fetch))
     assert arguments(mild, "a") == ((), {"url": "a"})
 

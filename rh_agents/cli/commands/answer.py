@@ -72,7 +72,7 @@ def answer_command(
         page.line("the run is being executed now; it reads the answer when it is started again")
     elif info.status is ExecutionStatus.AWAITING:
         is_command = RunCommand.of(info) is not None
-        page.line(f"go on with: {go_on_line(run, store)}" if is_command else "go on by starting the run again")
+        page.line(f"resume with: {go_on_line(run, store)}" if is_command else "start the run again to resume it")
     else:
         page.line(f"{harmless(run)} has no open questions")
 

@@ -60,7 +60,7 @@ def fork_command(
     go_on = ""
     if RunCommand.of(info) is not None:
         other = " -o OUT.jsonl" if _writes_file(info) else ""
-        go_on = f"; go on with: {go_on_line(new, store)}{other}"
+        go_on = f"; resume with: {go_on_line(new, store)}{other}"
     Page().line(f"{harmless(new)}: a copy with {counted(info.outcomes, 'finished call')}{go_on}")
 
 

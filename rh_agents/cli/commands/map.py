@@ -272,7 +272,9 @@ class _MapStart:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 job.with_input = self.with_input
                 if known is not None and known.outcomes:
-                    job.greeting = f"run {options.run_id} goes on: {counted(known.outcomes, 'finished call')} recorded"
+                    job.greeting = (
+                        f"run {options.run_id} continues: {counted(known.outcomes, 'finished call')} recorded"
+                    )
                 try:
                     with shown(self.progress) as job.subscriber:
                         await job.run()

@@ -143,7 +143,9 @@ def refuse_what_is_no_text(beginning: Beginning, *, is_asked: bool) -> None:
     if is_asked:
         return
     if b"\0" in data:
-        raise CommandError(f"{beginning.name} holds NUL bytes, so it is no text: convert it, or say how with --format")
+        raise CommandError(
+            f"{beginning.name} contains NUL bytes, so it is not text: convert it, or name its format with --format"
+        )
     if b"\n" not in data and _has_several_lines_of_cr(data):
         raise CommandError(
             f"{beginning.name} has lines that end with CR alone, as old Macs wrote them: convert them, as in "
@@ -287,9 +289,9 @@ def refuse_json_over_lines(beginning: Beginning, *, is_json_file: bool, is_named
     is_list_over_lines = first.startswith("[") and (is_json_file or (value is _NO_JSON and _goes_on(beginning)))
     is_list_of_objects = isinstance(value, list) and any(isinstance(each, dict) for each in value)
     if is_list_over_lines or (is_list_of_objects and is_alone and not is_named):
-        what, how = "holds a list", ".[]"
+        what, how = "contains a list", ".[]"
     elif first.startswith("{") and value is _NO_JSON and _goes_on(beginning):
-        what, how = "holds one object over several lines", "."
+        what, how = "contains one object over several lines", "."
     else:
         return
     root, ending = os.path.splitext(beginning.path)

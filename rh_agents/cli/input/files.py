@@ -291,7 +291,7 @@ class _Look:
         form = content_format(beginning, is_stream=self.path == _STREAM)
         if form is Format.JSONL:
             if beginning.lines and self.path != _STREAM:
-                self._tell(f"{beginning.name} is read as JSON lines, which is what it holds; --format says otherwise")
+                self._tell(f"{beginning.name} is read as JSON lines, since it contains them; --format overrides this")
             return form
         separator = table_separator(self._text, is_all=beginning.is_all)
         if separator is not None:

@@ -106,10 +106,10 @@ def next_steps(summary: Summary, go_on: str, run_id: str) -> list[str]:
     if summary.questions:
         return [
             f"{counted(len(summary.questions), 'question')} must be answered: rh-agents answer {run_id}",
-            f"then go on with: {go_on}",
+            f"then resume with: {go_on}",
         ]
     if summary.is_interrupted or summary.stopped is not None or summary.is_cut_short:
-        return [f"go on with: {go_on}"]
+        return [f"resume with: {go_on}"]
     if summary.failed > summary.bad:
         return [f"to try the failed ones again: {go_on}"]
     if summary.reused and not summary.called:

@@ -187,7 +187,7 @@ async def reserve(
     if math.isnan(need.cost):
         if any(ledger.budget.cost is not None for ledger in ledgers):
             raise UsageError(
-                f"a budget of money cannot be kept: nobody knows what {name} costs; give it a price, "
+                f"a budget of money cannot be held: the price of {name} is unknown; give it a price, "
                 "for instance price=Price(input=0.4, output=1.6) for a million tokens each"
             )
         need = _without_cost(need)

@@ -160,7 +160,7 @@ async def _encoded(actor: BaseActor, value: Any) -> bytes:
     try:
         return await beside_if_large(value, encode_any, value)
     except UnstorableError as error:
-        raise UnstorableError(f"{actor.name} returned what no cache can keep: {error}") from error
+        raise UnstorableError(f"{actor.name} returned a value that cannot be cached: {error}") from error
 
 
 async def _decoded(data: bytes) -> Any:

@@ -48,7 +48,7 @@ class OwnCalls:
 
 
 async def _is_over() -> Any:
-    raise RuntimeError("a call that has ended is not begun again")
+    raise RuntimeError("a call that has ended cannot be started again")
 
 
 class Frame(Numbering, Consumption):

@@ -404,7 +404,7 @@ def _expect_same(known: RunInfo, request: RunRequest) -> None:
     if known.workflow and request.workflow and known.workflow != request.workflow:
         raise RunMismatchError(
             f"run {known.run_id!r} was started with the workflow {known.workflow}, and this is {request.workflow}: "
-            "name another run, or go on with what still fits by reuse=True"
+            "name another run, or pass reuse=True to keep the results that still fit"
         )
     digests = known.input_digest, request.input_digest
     if None not in digests and digests[0] != digests[1]:

@@ -302,8 +302,8 @@ async def _tell_stopped(frame: Frame, stop: StopRun) -> None:
 def _unknown(frame: Frame) -> ExecutionResult[Any]:
     """The result of a call that had begun before and was cut off, and that must not be made again."""
     error = UnknownOutcomeError(
-        f"{frame.address or frame.name} had begun when an earlier execution of it was cut off, and nothing tells "
-        f"whether it was done; its idempotency key is {idempotency_key(frame.run.run_id, frame.base)}"
+        f"{frame.address or frame.name} was in flight when an earlier execution of it stopped; its outcome is unknown. "
+        f"Its idempotency key is {idempotency_key(frame.run.run_id, frame.base)}"
     )
     return failure(error, 0.0, 0, frame.name, frame.index, frame.address)
 
@@ -339,7 +339,7 @@ async def _settle(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult
     except UnstorableError as error:
         if not result.ok:
             raise
-        error = UnstorableError(f"{frame.name or frame.actor.name} returned what no store can keep: {error}")
+        error = UnstorableError(f"{frame.name or frame.actor.name} returned a value that cannot be stored: {error}")
         seconds = result.execution_time
         return await _settle(frame, failure(error, seconds, frame.attempts, frame.name, frame.index, frame.address))
     is_new = counts is outcome or counts is None

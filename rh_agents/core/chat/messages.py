@@ -356,7 +356,7 @@ def messages_of(prompt: Said, system: str | None = None) -> tuple[Message, ...]:
     elif isinstance(prompt, Iterable):
         said = tuple(map(_message, prompt))
     else:
-        raise InputError(f"{short_repr(prompt)} is no prompt: give a text, a message or a list of messages")
+        raise InputError(f"{short_repr(prompt)} is not a prompt: give a text, a message or a list of messages")
     return said if system is None else (Message.system(system), *said)
 
 
@@ -368,7 +368,7 @@ def _message(given: Any) -> Message:
         return Message.model_validate(data)
     except ValidationError as error:
         problems = "; ".join(map(_problem, error.errors(include_url=False)))
-        raise InputError(f"{short_repr(data)} is no message: {problems}") from error
+        raise InputError(f"{short_repr(data)} is not a message: {problems}") from error
 
 
 def _problem(found: Any) -> str:

@@ -536,7 +536,7 @@ def _spec(tool: Any) -> ToolSpec:
     actor = getattr(tool, "actor", tool)
     if isinstance(actor, BaseActor):
         return spec_of(actor)
-    raise InputError(f"{tool!r} is no tool: give a function with @tool above it, a Tool or a ToolSpec")
+    raise InputError(f"{tool!r} is not a tool: give a function with @tool above it, a Tool or a ToolSpec")
 
 
 def _line(text: str) -> str:

@@ -70,7 +70,7 @@ def _object_schema(actor: BaseActor, adapter: TypeAdapter[Any]) -> dict[str, Any
         schema = adapter.json_schema()
     except PydanticUserError as error:
         raise DefinitionError(
-            f"{actor.name}: no JSON schema can be made of its parameters, so no model can call it; mark what is no "
+            f"{actor.name}: no JSON schema can be made of its parameters, so no model can call it; mark what is not "
             f"data `Annotated[..., Injected]` ({error.message.splitlines()[0]})"
         ) from error
     if schema.get("type") != "object" and "$ref" not in schema:

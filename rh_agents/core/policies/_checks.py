@@ -96,13 +96,13 @@ def is_meant(error: BaseException, chosen: Sequence[Failure]) -> bool:
 
 def _remedy(name: str, value: Any) -> str:
     if value is None:
-        return "None is no class of exceptions; for none of them write ()"
+        return "None is not an exception class; to name none, write ()"
     if isinstance(value, str):
         return f"the class itself is needed, not its name: {name}=({value},)"
     if isinstance(value, BaseException):
         return f"the class is needed, not an exception of it: {name}=({type(value).__name__},)"
     if isinstance(value, type) and issubclass(value, BaseException):
-        return "only classes derived from Exception can be meant; the others end the program or the task"
+        return "only classes derived from Exception can be named; the others end the program or the task"
     if inspect.iscoroutinefunction(value):
         return "a function that says at once whether an error is meant is needed, not a coroutine function"
     example = f"{name}=(ConnectionError, TimeoutError)"

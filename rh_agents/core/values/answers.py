@@ -31,7 +31,7 @@ def expect_fitting(schema: str | None, answer: bytes) -> None:
     try:
         value = json.loads(answer)  # also takes halves of surrogate pairs, which an answer may have in it
     except ValueError as error:
-        raise InputError(f"the answer is no JSON: {error}") from error
+        raise InputError(f"the answer is not JSON: {error}") from error
     problem = why_not_fitting(schema, value)
     if problem is not None:
         raise InputError(f"the answer does not fit: {problem}")

@@ -108,9 +108,7 @@ def _text(node: Node, name: str = "v") -> str:
 
 def _checked(value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
-        raise StoreError(
-            f"a recorded value is damaged: a {type(value).__name__} stands where a {kind.__name__} belongs"
-        )
+        raise StoreError(f"a recorded value is damaged: a {type(value).__name__} where a {kind.__name__} is expected")
     return value
 
 
@@ -404,7 +402,7 @@ def _restored(instance: Any, state: dict[str, Any], shape: Shape) -> Any:
         try:
             object.__getattribute__(instance, "__dict__").update(state)
         except AttributeError:
-            raise _Changed(f"had {', '.join(state)}, for which it has no place now{_REMEDY}") from None
+            raise _Changed(f"had {', '.join(state)}, for which it has no field now{_REMEDY}") from None
     return instance
 
 

@@ -206,7 +206,7 @@ def _is_plain(value: Any) -> bool:
 def too_deep(place: str) -> str:
     """Not the whole place: it would have a hundred parts."""
     where = f" at {place[:60]}..." if place else ""
-    return f"what stands{where} cannot be stored: it contains itself, or is nested more than {_MOST_LEVELS} levels deep"
+    return f"the value{where} cannot be stored: it contains itself, or is nested more than {_MOST_LEVELS} levels deep"
 
 
 def _refusal(value: object, place: str) -> str:

@@ -304,7 +304,7 @@ def storable(cls: ClassT) -> ClassT:
     if not _is_class(cls) or not register(cls):
         raise DefinitionError(
             f"{getattr(cls, '__qualname__', cls)!s} cannot be stored: only enums, dataclasses, Pydantic models, named "
-            "tuples and kinds of str, int, float and bytes can. (@storable stands above @dataclass.)"
+            "tuples and kinds of str, int, float and bytes can. (Put @storable above @dataclass.)"
         )
     learn(cls)
     return cls

@@ -163,7 +163,7 @@ class _Served:
             return [dumps_for_the_parent(value)] if order.is_by_value else Pieces.of(value)
         except Exception as error:
             raise UnstorableError(
-                f"{order.name} returned what cannot leave its worker process: {describe_error(error)}"
+                f"{order.name} returned a value that cannot leave its worker process: {describe_error(error)}"
             ) from error
 
     def _report(self, usage: Usage) -> None:
@@ -175,7 +175,7 @@ def _read_arguments(order: Order, data: bytearray) -> tuple[tuple[Any, ...], dic
         args, kwargs = loads(data)
     except Exception as error:
         raise DefinitionError(
-            f"a worker process cannot make the arguments of {order.name} again: {describe_error(error)}"
+            f"a worker process cannot read the arguments of {order.name}: {describe_error(error)}"
         ) from error
     return args, kwargs
 
