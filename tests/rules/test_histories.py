@@ -87,10 +87,10 @@ def test_they_are_read_wherever_messages_are_taken(how: str) -> None:
         ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}, "use tool_calls"),
         ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "'input_audio' cannot be sent"),
         ({"role": "user", "content": [{"type": "file", "file": {"file_id": "f1"}}]}, "file_data is needed"),
-        ({"role": "robot", "content": "x"}, "is no message"),
-        ({"content": "x"}, "is no message"),
+        ({"role": "robot", "content": "x"}, "is not a message"),
+        ({"content": "x"}, "is not a message"),
         ({"role": "tool", "content": "x"}, "needs the id"),
-        ("two texts", "is no message"),
+        ("two texts", "is not a message"),
     ],
 )
 def test_what_is_no_message_is_refused_and_says_why(given: Any, says: str) -> None:

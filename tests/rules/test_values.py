@@ -645,7 +645,7 @@ def test_the_classes_of_a_script_are_those_of_the_module_that_it_is_when_importe
         ('{"!":"flag","class":"HERE.Access","v":["READ"],"rest":8}', "has no member 9 now"),
         ('{"!":"model","class":"HERE.Spot","v":{"x":1,"y":2}}', "was a model and is a dataclass now"),
         ('{"!":"atom","class":"HERE.Slug","v":1}', "was derived from int and is from str now"),
-        ('{"!":"dataclass","class":"HERE.Spot","v":{"x":1,"y":2},"more":{"z":3}}', "had z, for which it has no place"),
+        ('{"!":"dataclass","class":"HERE.Spot","v":{"x":1,"y":2},"more":{"z":3}}', "had z, for which it has no field"),
         ('{"!":"model","class":"HERE.Hidden","v":{"url":""},"private":{}}', "had the private attributes none and"),
         ('{"!":"model","class":"HERE.Hidden","v":{"url":""},"private":{"_seen":1,"_x":1}}',
         "had the private attributes _"),
