@@ -171,7 +171,7 @@ class Frame(Numbering, Consumption):
         self.is_told = run.records or kind is not EventType.FUNCTION_CALL or run.is_observed
         self.depth = parent.depth + 1
         if parent.ledgers:
-            self.ledgers = parent.ledgers
+            self.ledgers: tuple[Ledger, ...] = parent.ledgers
         self.own_calls = parent.own_calls
         if kind is EventType.AGENT_CALL:
             self._enter_agent(parent, actor.name)
@@ -256,7 +256,7 @@ class Frame(Numbering, Consumption):
     def add_usage(self, usage: Usage) -> None:
         """The call has used something."""
         usage = self.actor.priced(usage)
-        self.usage = usage if self.usage is None else self.usage + usage
+        self.usage: Usage | None = usage if self.usage is None else self.usage + usage
         self.run.budgets.spent.add(spender_of(self.actor, self.name), usage)
         if self.reservation is not None:
             self.reservation.spend(usage)
@@ -288,7 +288,7 @@ class Frame(Numbering, Consumption):
             StopRun: a budget does not suffice.
         """
         name = spender_of(self.actor, self.name)
-        self.reservation = await reserve(
+        self.reservation: Reservation | None = await reserve(
             self.run.interruption, self.ledgers, counted, name, self.need(), self._callers()
         )
 
@@ -327,7 +327,8 @@ class Frame(Numbering, Consumption):
         this one. What it held of the result and of its group would hold the error, until the garbage collector comes;
         and what the program has started in its context would hold the function.
         """
-        self.result = self.settled = self.total = self.check = self.estimate = self.slot = None
+        self.result = self.settled = self.total = self.check = self.slot = None
+        self.estimate: Callable[[], Usage | None] | None = None
         self.begin = _is_over
 
     @property

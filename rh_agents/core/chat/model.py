@@ -126,6 +126,7 @@ class ChatModel(LLM):
     `OpenAIChat` it is the URL by default. Give a name of your own to a server whose address changes."""
 
     is_chat_model: ClassVar[bool] = True
+    __signature__: ClassVar[inspect.Signature]
     endpoint_setting: ClassVar[str] = "endpoint"
     """What the argument is called that sets `endpoint`."""
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from itertools import chain, islice
-from typing import Any
+from typing import Any, ClassVar
 
 from rh_agents.core.values.pieces import PIECE
 
@@ -39,7 +39,7 @@ class Long:
     __slots__ = ("parts",)
 
     def __init__(self, parts: list[str] | list[bytes]) -> None:
-        self.parts = parts
+        self.parts: list[str] | list[bytes] = parts
 
     def whole(self) -> Any:
         """All of it. Only what is equal to its beginning has to be compared so."""
@@ -57,7 +57,7 @@ class Long:
     def __gt__(self, other: object) -> bool:
         return bool(self.whole() > _whole(other))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
 def _whole(text: object) -> Any:
@@ -70,7 +70,7 @@ class Many:
     __slots__ = ("chunks",)
 
     def __init__(self, chunks: Iterator[list[Any]]) -> None:
-        self.chunks = chunks
+        self.chunks: Iterator[list[Any]] = chunks
 
     def __repr__(self) -> str:
         return ascii(list(chain.from_iterable(self.chunks)))
