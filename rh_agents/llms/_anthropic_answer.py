@@ -100,7 +100,7 @@ def _read(data: Mapping[str, Any], usage: Usage | None, name: str, reasons: Mapp
     blocks = data.get("content")
     if not isinstance(blocks, list):
         raise unreadable(f"content is {kind_of(blocks)}, not a list of blocks")
-    blocks = _told_apart([object_at(each, "a block") for each in blocks])
+    blocks = _told_apart([_block(each) for each in blocks])
     ended = reason_of(data.get("stop_reason"), name, reasons)
     text = "".join(_text(each, "text") for each in blocks if each.get("type") == "text")
     calls = [_call(each) for each in blocks if each.get("type") == "tool_use"]
@@ -121,6 +121,14 @@ def _read(data: Mapping[str, Any], usage: Usage | None, name: str, reasons: Mapp
         reasoning="".join(_text(each, "thinking") for each in blocks if each.get("type") == "thinking"),
         **facts,
     )
+
+
+def _block(value: Any) -> Mapping[str, Any]:
+    block = object_at(value, "a block")
+    text_at(block.get("type"), "type")
+    if block.get("type") == "tool_use":
+        text_at(block.get("id"), "id")
+    return block
 
 
 def _told_apart(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

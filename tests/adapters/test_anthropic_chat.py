@@ -74,6 +74,7 @@ pytest.importorskip("anthropic", reason="anthropic is not installed: pip install
 import anthropic
 
 from rh_agents.llms import AnthropicChat
+from rh_agents.llms._anthropic_answer import read_answer
 from rh_agents.llms._anthropic_errors import CLIENT_ERRORS
 
 BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -739,6 +740,13 @@ def test_two_calls_with_one_id_are_two_calls_and_one_that_is_repeated_is_one(
     assert said == [*thought, calls[0], {**calls[1], "id": "x_"}]
     results = [(each["tool_use_id"], each["content"][0]["text"]) for each in told]
     assert results == [("x", "A"), ("x_", "B")]
+
+
+@pytest.mark.parametrize(("field", "odd"), [("id", {}), ("id", [1]), ("id", 7), ("type", {}), ("type", ["tool_use"])])
+def test_a_block_whose_id_or_type_is_no_text_cannot_be_read(field: str, odd: object) -> None:
+    block = {**tool_use("x", "look_up", word="a"), field: odd}
+    with pytest.raises(UnreadableAnswer, match=f"{field} is "):
+        read_answer(message(block), "claude", {})
 
 
 def test_a_call_beside_thoughts_and_its_result_go_back_with_one_id_whatever_form_it_has() -> None:
