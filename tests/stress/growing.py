@@ -20,6 +20,11 @@ async def fetch(number: int) -> int:
     return number
 
 
+@tool(effect="external", on_unknown="retry")
+async def wait_for_the_disk() -> None:
+    """An external call begins only after all that was recorded before it is on disk: what waits in memory is gone."""
+
+
 def _memory() -> tuple[int, int]:
     """How many blocks Python has allocated, and bytes of memory but for what SQLite keeps, which has its own bound."""
     gc.collect()
@@ -64,6 +69,7 @@ async def main(folder: str, first: int, every: int) -> None:
     async with ExecutionState(store=f"{folder}/runs.db", run_id="r", history_limit=0, durability="async") as state:
         for numbers in _spans(first, every):
             await _make_calls(state, numbers)
+            await wait_for_the_disk()
             seen.append(_memory())
     (blocks, size), (more_blocks, larger) = seen
     sys.stdout.write(json.dumps({"blocks": more_blocks - blocks, "bytes": larger - size}))
