@@ -37,23 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Not standalone: the messages of Typer quote what was typed, which may be a credential.
         code = app(args=None if argv is None else list(argv), prog_name="rh-agents", obj=about, standalone_mode=False)
         if sys.stdout is not None:
-            sys.stdout.flush()  # not at the end of the interpreter, where nobody can say that it did not work
+            sys.stdout.flush()  # not at the end of the interpreter, where a failure could not be reported
     except CommandError as error:
-        return _tell(error, error.exit_code)
+        return _report(error, error.exit_code)
     except (UsageError, RunMismatchError) as error:
-        return _tell(error, USAGE)
-    except RhAgentsError as error:  # a store that does not work, a run that somebody else executes
-        return _tell(error, 1)
+        return _report(error, USAGE)
+    except RhAgentsError as error:  # a store that does not work, a run that another process executes
+        return _report(error, 1)
     except KeyboardInterrupt:
-        return _tell("interrupted", _INTERRUPTED)
+        return _report("interrupted", _INTERRUPTED)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except BrokenPipeError:  # nobody reads any more, as with `| head`
+    except BrokenPipeError:  # the reader has gone, as with `| head`
         _close_standard_output()
         return 1
     except OSError as error:
         _close_standard_output()
-        return _tell(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
+        return _report(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
     except Exception as error:
         show, exit_code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or exit_code is None:  # not of Typer, which hides the class of its own
@@ -66,11 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _close_standard_output() -> None:
-    """What it still holds cannot be written, and must not be tried again at the end of the interpreter."""
+    """What it still buffers cannot be written, and must not be tried again at the end of the interpreter."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _tell(what: object, exit_code: int) -> int:
+def _report(what: object, exit_code: int) -> int:
     print(f"rh-agents: {one_line(str(what))}", file=sys.stderr)
     return exit_code

@@ -31,7 +31,7 @@ __all__ = ["app"]
 
 
 class _Commands(TyperGroup):
-    """The context's object tells whether the process is the command's own, so that it may end without its threads."""
+    """The context's object says whether the process is the command's own, so that it may end without its threads."""
 
     def invoke(self, ctx: Any) -> Any:
         """Older versions of Typer take Ctrl-C for a failure. And no code of the user's decides how the command ends."""

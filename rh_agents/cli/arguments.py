@@ -49,9 +49,9 @@ def make_callee(
 
     Args:
         actor: what is to be called.
-        retry: the number of attempts, in place of the actor's own policy.
-        timeout: seconds for each attempt, in place of the actor's own.
-        fixed: arguments that are the same in every call, in place of what an item says.
+        retry: the number of attempts, instead of the actor's own policy.
+        timeout: seconds for each attempt, instead of the actor's own.
+        fixed: arguments that are the same in every call, instead of what an item says.
         knows_all_names: a name in a value that the function does not take is an error; else it is ignored.
 
     Raises:

@@ -25,7 +25,7 @@ class DaemonThread:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Execute `function`; the future gets what it returns or raises, unless somebody else sets it first."""
+        """Execute `function`; the future gets what it returns or raises, unless something else sets it first."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put((function, future))
         if not self._thread.is_alive():
@@ -40,11 +40,11 @@ class DaemonThread:
                 value = function()
             except BaseException as caught:  # noqa: BLE001 - raised where the future is awaited
                 error = caught
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-                future.get_loop().call_soon_threadsafe(_settle, future, value, error)
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: no one waits any more
+                future.get_loop().call_soon_threadsafe(_deliver, future, value, error)
 
 
-def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+def _deliver(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
     if future.done():
         return
     if error is not None:

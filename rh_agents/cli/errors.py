@@ -26,7 +26,7 @@ USAGE = 2
 
 
 class CommandError(Exception):
-    """The command cannot go on. The message is for its user; `exit_code` is what the process ends with."""
+    """The command cannot continue. The message is for its user; `exit_code` is what the process ends with."""
 
     def __init__(self, message: str, exit_code: int = USAGE) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class CommandError(Exception):
 
 
 class BadInput(InputError):
-    """One item does not fit. It fails without having been tried, and the job goes on."""
+    """One item does not fit. It fails without having been tried, and the job continues."""
 
 
 class OutputFailed(CommandError):

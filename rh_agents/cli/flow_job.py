@@ -88,8 +88,8 @@ class FlowJob:
 
     Attributes:
         call: belongs to `state`.
-        tell: takes lines for people.
-        how_to_go_on: the command that goes on with the run; "" if it is not recorded.
+        report: takes lines for people.
+        resume_command_line: the command that resumes the run; "" if it is not recorded.
         how_to_answer: the beginning of the command that answers its questions.
         grace: seconds for what runs when a signal comes.
     """
@@ -97,8 +97,8 @@ class FlowJob:
     name: str
     call: Call[Any]
     state: ExecutionState
-    tell: Callable[[str], None]
-    how_to_go_on: str = ""
+    report: Callable[[str], None]
+    resume_command_line: str = ""
     how_to_answer: str = ""
     grace: float = 30.0
     show_traceback: bool = False
@@ -120,13 +120,13 @@ class FlowJob:
                 async with state:
                     result = await self._outcome()
         except _FlowFailed as failed:
-            return self._tell_failure(failed.result)
+            return self._report_failure(failed.result)
         except RunAwaiting:
-            return self._tell_questions()
+            return self._report_questions()
         except RunStopped as stopped:
-            return self._tell_stop(stopped)
+            return self._report_stop(stopped)
         if result.is_replayed:
-            self.tell(
+            self.report(
                 f"run {state.run_id} had returned this before, and nothing was called; for another one: --run-id NAME"
             )
         _print(result.result)
@@ -141,32 +141,32 @@ class FlowJob:
             raise _FlowFailed(result)
         return result
 
-    def _tell_failure(self, result: ExecutionResult[Any]) -> int:
+    def _report_failure(self, result: ExecutionResult[Any]) -> int:
         assert result.error is not None
         if self.show_traceback:
-            self.tell(redact("".join(traceback.format_exception(result.error))).rstrip())
-        self.tell(f"rh-agents: {self.name} failed: {one_line(describe_error(result.error))}")
+            self.report(redact("".join(traceback.format_exception(result.error))).rstrip())
+        self.report(f"rh-agents: {self.name} failed: {one_line(describe_error(result.error))}")
         return 1
 
-    def _tell_questions(self) -> int:
+    def _report_questions(self) -> int:
         questions = self.state.questions
-        self.tell(f"run {self.state.run_id} waits for {counted(len(questions), 'answer')}:")
+        self.report(f"run {self.state.run_id} waits for {counted(len(questions), 'answer')}:")
         for line in question_lines(questions):
-            self.tell(line)
-        self.tell(f"answer with: {self.how_to_answer} {questions[0].id if len(questions) == 1 else 'QUESTION'} JSON")
-        self.tell(f"then resume with: {self.how_to_go_on}")
+            self.report(line)
+        self.report(f"answer with: {self.how_to_answer} {questions[0].id if len(questions) == 1 else 'QUESTION'} JSON")
+        self.report(f"then resume with: {self.resume_command_line}")
         return AWAITING
 
-    def _tell_stop(self, stopped: RunStopped) -> int:
-        self.tell("rh-agents: interrupted" if self.is_interrupted else f"stopped: {one_line(stopped.reason)}")
-        if self.how_to_go_on:
-            self.tell(f"resume with: {self.how_to_go_on}{more_of(budget_field(stopped))}")
+    def _report_stop(self, stopped: RunStopped) -> int:
+        self.report("rh-agents: interrupted" if self.is_interrupted else f"stopped: {one_line(stopped.reason)}")
+        if self.resume_command_line:
+            self.report(f"resume with: {self.resume_command_line}{more_of(budget_field(stopped))}")
         return INTERRUPTED if self.is_interrupted else 1
 
     def _ask(self) -> None:
         """The first signal."""
         self.is_interrupted = True
-        self.tell(f"interrupted: no more calls begin; those under way have {self.grace:g} s; once more cancels them")
+        self.report(f"interrupted: no more calls begin; those under way have {self.grace:g} s; once more cancels them")
         self.state.request_interrupt("interrupted by a signal", grace=self.grace)
 
     def _insist(self) -> None:

@@ -1,4 +1,4 @@
-"""JSON as people write it: an object that has a key twice is refused, since nobody knows which of the two is meant."""
+"""JSON as people write it: an object that has a key twice is refused, since its value is ambiguous."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
         RepeatedKey: one of its objects has a key twice, of which parsers take the last in silence.
     """
     value = from_json(text)

@@ -51,16 +51,16 @@ class Limits:
 
 @dataclass(slots=True)
 class MapJob:
-    """Runs `callee` over the items of `source`; `tell` takes lines for people as they come up.
+    """Runs `callee` over the items of `source`; `report` takes lines for people as they come up.
 
-    `state` is the run that it is; it is executed once. Without one, nothing is recorded. `greeting` is told as soon as
-    it is certain that this process executes the run.
+    `state` is the run that it is; it is executed once. Without one, nothing is recorded. `greeting` is reported as
+    soon as it is certain that this process executes the run.
     """
 
     callee: Callee
     source: Source
     writer: LineWriter
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     limits: Limits = Limits()
     state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
     greeting: str | None = None
@@ -76,11 +76,11 @@ class MapJob:
     _last_error: BaseException | None = None
 
     async def run(self) -> Summary:
-        """Do it. What ends it early is told in the summary, not raised. Once `has_begun`, the summary is complete
+        """Do it. What ends it early is in the summary, not raised. Once `has_begun`, the summary is complete
         whatever happens.
 
         Raises:
-            StoreError: the run cannot be opened; `RunIsLive`: somebody else executes it.
+            StoreError: the run cannot be opened; `RunIsLive`: another process executes it.
         """
         began = self.clock()
         await self.state.open()
@@ -101,8 +101,8 @@ class MapJob:
     async def _run(self) -> None:
         state = self.state
         if self.greeting is not None:
-            self.tell(self.greeting)
-        # Only now that the run is ours: what an earlier execution of it wrote is written anew from the beginning.
+            self.report(self.greeting)
+        # Only now that the run is ours: what an earlier execution of it wrote is written again from the beginning.
         # Should this process die meanwhile, nothing is lost with those lines, since all of them are in the store.
         self.writer.restart()
         if self.subscriber is not None:
@@ -161,7 +161,7 @@ class MapJob:
         self._pending[index] = item
         call = call_for(item, self.callee, self.state.parts)
         if isinstance(call, _BadItem):
-            self.tell(f"{item.place}: {one_line(str(call.problem))}")
+            self.report(f"{item.position}: {one_line(str(call.problem))}")
         return call
 
     async def _write(self, result: ExecutionResult[Any]) -> None:
@@ -190,7 +190,7 @@ class MapJob:
             return to_line(record), result.ok
         except FAILURES as error:  # a result may have any class, and its repr raise anything
             problem = f"the result cannot be written as JSON: {one_line(str(error))}"
-            self.tell(f"{item.place}: {problem}")
+            self.report(f"{item.position}: {problem}")
             return unwritable_line(record, problem), False
 
     def _count(self, item: Item, result: ExecutionResult[Any], is_ok: bool) -> None:
@@ -205,7 +205,7 @@ class MapJob:
         summary.bad += is_bad
         summary.left_threads |= isinstance(result.error, CallTimeout) and not result.is_replayed
         if summary.first_failure is None and not is_bad:
-            summary.first_failure = f"{item.place}: {one_line(result.error_message or '')}"
+            summary.first_failure = f"{item.position}: {one_line(result.error_message or '')}"
 
     def _has_stopped_the_group(self, error: Exception) -> bool:
         return isinstance(error, TooManyFailures) or error is self._last_error
@@ -221,7 +221,7 @@ class MapJob:
         self.summary.is_interrupted = True
         self.source.stop()
         running = group.group.running
-        self.tell(
+        self.report(
             f"interrupted: no more items are started; {running} in flight have {grace:g} s; once more cancels them"
         )
         self.state.request_interrupt(_SIGNALS, grace=grace)
@@ -243,13 +243,13 @@ def _label(given: Any) -> str:
 
 
 def call_for(item: Item, callee: Callee, run: RunParts) -> Call[Any]:
-    """The call for an item: of the actor, or one that tells at once what is wrong with the item."""
+    """The call for an item: of the actor, or one that fails at once with what is wrong with the item."""
     try:
         if item.problem is not None:
             raise BadInput(item.problem)
         return callee.call(item.value, run)
     except BadInput as error:
-        return _BadItem(item.place, error, run)
+        return _BadItem(item.position, error, run)
 
 
 async def _refuse() -> Annotated[None, Injected]:
@@ -259,16 +259,16 @@ async def _refuse() -> Annotated[None, Injected]:
 class _BadItem(Call[Any]):
     """An item that does not fit: fails at once, and is never recorded, because the input may be mended."""
 
-    __slots__ = ("place", "problem")
+    __slots__ = ("position", "problem")
 
-    def __init__(self, place: str, problem: BadInput, run: RunParts) -> None:
+    def __init__(self, position: str, problem: BadInput, run: RunParts) -> None:
         super().__init__(_BAD_ITEM, run)
-        self.place = place
+        self.position = position
         self.problem = problem
 
     def canonical_input(self) -> CanonicalInput:
-        """It is told apart by where it stands."""
-        return CanonicalInput(self.place)
+        """It is identified by its position."""
+        return CanonicalInput(self.position)
 
     async def begin(self, run: RunParts) -> Any:
         """Tell what is wrong."""

@@ -21,9 +21,9 @@ _PATIENCE = 2.0
 
 
 def run_to_the_end(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, but `sys.exit` in a task of somebody else's ends that task and not the loop.
+    """`asyncio.run`, but `sys.exit` in a task that is not ours ends that task and not the loop.
 
-    `SystemExit` in a task passes through the loop, which stops where it is and can be continued: whoever awaits the
+    `SystemExit` in a task passes through the loop, which stops where it is and can be continued: what awaits the
     task gets its exception, and there it is an ordinary failure.
 
     Raises:
@@ -35,7 +35,7 @@ def run_to_the_end(main: Coroutine[Any, Any, T]) -> T:
             try:
                 return runner.run(_result_of(task))
             except SystemExit as raised:
-                failure_of(raised)  # which raises what is meant for the process
+                failure_of(raised)  # which raises what is addressed to the process
                 if task.done():
                     raise
 

@@ -44,12 +44,12 @@ class Program:
         ]
 
     def asks_about(self, call: PlannedCall) -> bool:
-        """Whether a call that is tried again may have had its external effect, so that it is not made in silence."""
+        """Whether a call that is retried may have had its external effect, so that it is not repeated silently."""
         actor = self.actors.get(call.name)
         return call.fate is Fate.TRIED_AGAIN and call.may_be_done and actor is not None and actor.marks_attempts
 
     def decision(self, call: PlannedCall) -> OnUnknown:
-        """What would be done about a call of which nobody knows whether it was done."""
+        """What would be done about a call whose outcome is unknown."""
         actor = self.actors.get(call.name)
         return OnUnknown.RETRY if actor is None else actor.on_unknown or OnUnknown.RETRY
 

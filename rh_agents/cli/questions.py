@@ -22,7 +22,7 @@ _LONGEST_HINT = 300
 
 
 def parse_answer(text: str, schema: str | None = None) -> Any:
-    """JSON; what is no JSON counts as text, and so does what only as text fits the schema of the question.
+    """JSON; what is not JSON counts as text, and so does what only as text fits the schema of the question.
 
     Raises:
         InputError: an object in it has a key twice.
@@ -39,7 +39,7 @@ def parse_answer(text: str, schema: str | None = None) -> Any:
 
 
 def hint_of(schema: str | None) -> str:
-    """In a few words what an answer looks like, told from its JSON schema; "" if that says nothing."""
+    """In a few words what an answer looks like, by its JSON schema; "" if that says nothing."""
     if schema is None:
         return ""
     try:
@@ -68,13 +68,13 @@ def _field(name: str, about: Any, schema: dict[str, Any]) -> str:
 
 def _followed(about: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """What a reference within the schema refers to."""
-    place = about.get("$ref")
-    found = schema.get("$defs", {}).get(str(place).rpartition("/")[2]) if isinstance(place, str) else None
+    reference = about.get("$ref")
+    found = schema.get("$defs", {}).get(str(reference).rpartition("/")[2]) if isinstance(reference, str) else None
     return {**schema, **found} if isinstance(found, dict) else about
 
 
 def question_lines(questions: Sequence[Question]) -> list[str]:
-    """What is open, for people: id, place, text, what an answer looks like, and why an earlier one was not accepted."""
+    """What is open, for people: id, address, text, what an answer looks like, why an earlier one was rejected."""
     lines = []
     for question in questions:
         lines.append(f"  {one_line(question.id)}  {one_line(question.address)}: {one_line(question.text)}")
@@ -87,15 +87,15 @@ def question_lines(questions: Sequence[Question]) -> list[str]:
 
 
 class PersonAtTheTerminal:
-    """Asks whoever sits at standard input, one question after the other. An empty line leaves a question open.
+    """Asks the person at standard input, one question after the other. An empty line leaves a question open.
 
     Args:
-        tell: shows a line.
+        report: shows a line.
         pause: called before a question is shown: bars must not be drawn over what is being typed.
     """
 
-    def __init__(self, tell: Callable[[str], None], pause: Callable[[], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[str], None], pause: Callable[[], None]) -> None:
+        self._report = report
         self._pause = pause
         self._turn = asyncio.Lock()
         self._thread = DaemonThread("read answers")
@@ -107,8 +107,8 @@ class PersonAtTheTerminal:
         async with self._turn:
             self._pause()
             for line in question_lines([question]):
-                self._tell(line)
-            self._tell("      (an empty line: answer later)")
+                self._report(line)
+            self._report("      (an empty line: answer later)")
             given = await self._thread.start(self._read)
         text = given.decode("utf-8", "backslashreplace").strip()
         return parse_answer(text, question.schema) if text else None

@@ -1,4 +1,4 @@
-"""What is kept of a command with its run, so that the same command finds the run again and `resume` repeats it."""
+"""What is recorded of a command with its run, so that the same command finds the run again and `resume` repeats it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = [
     "absolute_path",
     "command_line",
     "derived_run_id",
-    "go_on_line",
     "here",
     "is_untouched_fork",
+    "resume_line",
     "settings_text",
 ]
 
@@ -41,9 +41,9 @@ class Invocation:
 
     Attributes:
         owns_process: the process is the command's own, so that it may end without waiting for threads.
-        run_id, store: in place of what the arguments say.
+        run_id, store: instead of what the arguments say.
         shown_store: the same store as its user called it.
-        resume_from: the address of a call that is to be made again.
+        resume_from: the address of a call that is to be called again.
         output, force: another output file, and whether it may be written over.
     """
 
@@ -130,7 +130,7 @@ class RunCommand:
         }
 
     def check_same(self, known: RunInfo) -> None:
-        """Refuse to go on with a run that does something else.
+        """Refuse to resume a run that does something else.
 
         Raises:
             CommandError: it does.
@@ -222,8 +222,8 @@ def absolute_path(path: str) -> str:
     return path if path == STANDARD_STREAM else os.path.realpath(path)
 
 
-def go_on_line(run_id: str, store: str, words: Sequence[str] | None = None) -> str:
-    """The command that goes on with a run: `words` themselves if only they can do that."""
+def resume_line(run_id: str, store: str, words: Sequence[str] | None = None) -> str:
+    """The command that resumes a run: `words` themselves if only they can do that."""
     if words is not None:
         return f"rh-agents {shlex.join(words)} --run-id {shlex.quote(run_id)}{store_option(store)}"
     return f"rh-agents resume {shlex.quote(run_id)}{store_option(store)}"

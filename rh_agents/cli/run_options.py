@@ -46,7 +46,7 @@ class RunOptions:
         budget: Budget | None = None,
         older: Sequence[str] = (),
     ) -> Self:
-        """What the options and the process say; `derived` is the name of the run if nobody gives one, and `older` are
+        """What the options and the process say; `derived` is the name of the run if none is given, and `older` are
         the names that earlier versions would have given it."""
         about = Invocation.of(context)
         if run_id is not None and not run_id.strip():

@@ -1,4 +1,4 @@
-"""How a run stands, in the words of the commands."""
+"""The status of a run, in the words of the commands."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["RunStatus", "status_of", "status_text"]
 
 
 class RunStatus(StrEnum):
-    """How a run stands, as people think of it."""
+    """The status of a run, as people think of it."""
 
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    """It has not ended, and nobody executes it: it was stopped, or its process died."""
+    """It has not ended, and no process executes it: it was stopped, or its process died."""
     WAITING = "waiting"
     """For the answers of people."""
     COMPLETED = "completed"
@@ -31,7 +31,7 @@ class RunStatus(StrEnum):
 
 
 def status_of(info: RunInfo) -> RunStatus:
-    """How a run stands."""
+    """The status of a run."""
     if info.owner is not None:
         return RunStatus.RUNNING
     if info.status is ExecutionStatus.AWAITING:

@@ -1,7 +1,7 @@
-"""Where a job is recorded already. A job is its program, its input and its settings, however their paths were written.
+"""Where a job is already recorded. A job is its program, its input and its settings, however their paths were written.
 
 The name of a run is derived from real paths, so `./a.txt`, a link and the path seen from another directory are the same
-job. What is not the same in another directory is the usual store, `.rh_agents/runs.db`: the job would begin anew there,
+job. What is not the same in another directory is the usual store, `.rh_agents/runs.db`: the job would start over there,
 and be paid for twice. So a run that is not in the usual store is looked for in the usual stores of the directories
 around: those above the working directory, the input and the program. Only a store of this very user is opened, and only
 a run of exactly this name counts.
@@ -61,7 +61,7 @@ async def _known(url: str, names: Iterable[str], command: RunCommand) -> str | N
 
 
 def _usual_stores(near: Iterable[str]) -> Iterator[str]:
-    """Those of the directories above some places, the nearest first."""
+    """Those of the directories above some paths, the nearest first."""
     seen = {os.path.realpath(DEFAULT_STORE)}
     for place in near:
         for folder in (Path(place), *Path(place).parents):

@@ -145,5 +145,5 @@ def path_of_store(url: str) -> tuple[str, str | None] | None:
 
 def has_runs(url: str) -> bool:
     """Whether there may be runs in a store: it is no file, or one that is there and not empty."""
-    place = path_of_store(url)
-    return place is None or (os.path.isfile(place[0]) and os.path.getsize(place[0]) > 0)
+    paths = path_of_store(url)
+    return paths is None or (os.path.isfile(paths[0]) and os.path.getsize(paths[0]) > 0)

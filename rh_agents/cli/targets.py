@@ -163,7 +163,7 @@ def _import_dotted(name: str) -> ModuleType:
 
 
 def _guarded(name: str, path: str | None) -> ModuleType:
-    """Import; whatever the module raises meanwhile is its author's to mend, and is told with its place."""
+    """Import; whatever the module raises meanwhile is its author's to mend, and is reported with its position."""
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:

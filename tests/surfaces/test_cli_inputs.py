@@ -34,7 +34,7 @@ class Given:
 
     def __init__(self, path: str, **options: Any) -> None:
         self.told: list[str] = []
-        with open_input(path, Reading(tell=self.told.append, **options)) as given:
+        with open_input(path, Reading(report=self.told.append, **options)) as given:
             self.items: list[Item] = list(given.items)
             if given.may_block:
                 given.stream.close()
@@ -45,7 +45,7 @@ class Given:
 
     @property
     def problems(self) -> list[str]:
-        return [f"{item.place}: {item.problem}" for item in self.items if item.problem is not None]
+        return [f"{item.position}: {item.problem}" for item in self.items if item.problem is not None]
 
 
 @pytest.fixture(autouse=True)
@@ -275,7 +275,9 @@ def test_an_object_over_several_lines_is_refused_and_a_broken_first_line_is_an_i
 
 def test_json_lines_that_are_called_a_table_are_refused() -> None:
     found = open_input(str(_written("a.csv", JSONL)))
-    with pytest.raises(CommandError, match=r"a.csv:1: this is JSON and no header of a table: --format jsonl reads it"):
+    with pytest.raises(
+        CommandError, match=r"a.csv:1: this is JSON, not the header of a table: --format jsonl reads it"
+    ):
         list(found.items)
     found.stream.close()
 
@@ -302,7 +304,7 @@ def test_the_separator_of_a_table_is_found_out(name: str, separator: str, shown:
     found = read(name, text.encode())
     assert found.values[0] == {"id": "1", "text": f"a{separator}b"} if separator != "," else found.values
     usual = "\t" if name == "a.tsv" else ","
-    told = [f"{name}: the fields are separated by {shown}; --separator says otherwise"]
+    told = [f"{name}: the fields are separated by {shown}; --separator overrides this"]
     assert found.told == ([] if separator == usual else told)
 
 
@@ -324,7 +326,7 @@ def test_one_column_is_a_table_as_well_and_commas_in_numbers_do_not_count() -> N
 
 def test_the_line_for_excel_is_no_header() -> None:
     assert read("a.csv", b"sep=;\nid;text\n1;a\n").values == [{"id": "1", "text": "a"}]
-    assert [item.place for item in read("a.csv", b"\xef\xbb\xbfsep=|\r\nid|text\r\n1|a\r\n").items] == ["a.csv:3"]
+    assert [item.position for item in read("a.csv", b"\xef\xbb\xbfsep=|\r\nid|text\r\n1|a\r\n").items] == ["a.csv:3"]
 
 
 def test_a_column_without_a_name_is_given_by_its_number_and_told_once() -> None:
@@ -393,9 +395,9 @@ def test_a_field_may_have_many_lines_and_very_many_are_told() -> None:
     found = read("a.csv", ("id,text\n" + f'1,"{words}"\n' * 5).encode())
     assert len(found.items) == 5
     assert [line.partition(":")[2] for line in found.told] == [
-        "2: the record goes on to line 62: is a quote not closed in line 2?",
-        "63: the record goes on to line 123: is a quote not closed in line 63?",
-        "124: the record goes on to line 184: is a quote not closed in line 124?; others like it are not told",
+        "2: the record continues to line 62: is a quote not closed in line 2?",
+        "63: the record continues to line 123: is a quote not closed in line 63?",
+        "124: the record continues to line 184: is a quote not closed in line 124?; others like it are not reported",
     ]
 
 
@@ -425,7 +427,7 @@ def test_an_id_field_that_some_records_have_is_enough() -> None:
 
 
 def test_a_plain_line_is_its_own_id() -> None:
-    assert [(item.place, item.id) for item in read("a.txt", b"one\n\ntwo \r\n").items] == [
+    assert [(item.position, item.id) for item in read("a.txt", b"one\n\ntwo \r\n").items] == [
         ("a.txt:1", "one"),
         ("a.txt:3", "two "),
     ]

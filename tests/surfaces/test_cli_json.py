@@ -37,7 +37,7 @@ def test_an_item_with_a_key_twice_fails_with_its_line_and_the_others_go_on() -> 
     stream = io.BytesIO(f'{{"text": "x"}}\n{TWICE}\n{{"text": "y"}}\n'.encode())
     items = list(read_items(stream, "in.jsonl", Format.JSONL))
     assert [item.value for item in items] == [{"text": "x"}, None, {"text": "y"}]
-    assert items[1].place == "in.jsonl:2"
+    assert items[1].position == "in.jsonl:2"
     assert items[1].problem == "the key 'text' appears twice in one object, so its value is ambiguous"
 
 

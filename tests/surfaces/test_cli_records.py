@@ -20,7 +20,7 @@ def read(data: bytes, form: Format = Format.JSONL, id_field: str = "id") -> list
 
 
 def problems(data: bytes, form: Format = Format.JSONL) -> dict[str, str | None]:
-    return {item.place: item.problem for item in read(data, form)}
+    return {item.position: item.problem for item in read(data, form)}
 
 
 def test_a_json_line_is_an_item_named_by_its_id_field() -> None:
@@ -34,7 +34,7 @@ def test_without_an_id_an_item_is_named_by_the_number_of_its_line() -> None:
 
 def test_blank_lines_are_no_items_but_count_as_lines() -> None:
     for form in Format.JSONL, Format.TEXT:
-        assert [item.place for item in read(b"1\n\n  \t\r\n2\n", form)] == ["in:1", "in:4"]
+        assert [item.position for item in read(b"1\n\n  \t\r\n2\n", form)] == ["in:1", "in:4"]
 
 
 def test_a_byte_order_mark_crlf_and_a_missing_last_line_end_are_tolerated() -> None:
@@ -65,7 +65,7 @@ def test_invalid_utf8_is_a_bad_item_with_its_column(form: Format) -> None:
 def test_a_line_beyond_the_limit_is_a_bad_item_and_is_not_kept(form: Format, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "LONGEST_LINE", 10)
     found = read(b"1\n" + b"9" * 1000 + b"\n2\n", form)
-    by_line = {item.place: item.problem for item in found}
+    by_line = {item.position: item.problem for item in found}
     assert by_line["in:2"] is not None
     assert "longer than" in by_line["in:2"]
     assert by_line["in:3"] is None
@@ -82,7 +82,7 @@ def test_the_csv_header_gives_the_names() -> None:
 
 
 def test_a_quoted_field_may_hold_line_ends_and_the_record_stands_where_it_begins() -> None:
-    assert [(item.place, item.value["b"]) for item in read(b'a,b\n1,"x\ny"\n2,z\n', Format.CSV)] == [
+    assert [(item.position, item.value["b"]) for item in read(b'a,b\n1,"x\ny"\n2,z\n', Format.CSV)] == [
         ("in:2", "x\ny"),
         ("in:4", "z"),
     ]

@@ -13,7 +13,7 @@ from rh_agents.cli.errors import CommandError, close_names, one_line
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.questions import hint_of, parse_answer, question_lines
-from rh_agents.cli.recorded_command import RunCommand, go_on_line
+from rh_agents.cli.recorded_command import RunCommand, resume_line
 from rh_agents.cli.run_status import RunStatus, status_of
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, store_option
 from rh_agents.core.errors import InputError
@@ -72,7 +72,7 @@ def answer_command(
         page.line("the run is being executed now; it reads the answer when it is started again")
     elif info.status is ExecutionStatus.AWAITING:
         is_command = RunCommand.of(info) is not None
-        page.line(f"resume with: {go_on_line(run, store)}" if is_command else "start the run again to resume it")
+        page.line(f"resume with: {resume_line(run, store)}" if is_command else "start the run again to resume it")
     else:
         page.line(f"{harmless(run)} has no open questions")
 

@@ -102,12 +102,12 @@ def show_head(page: Page, info: RunInfo, open_questions: int) -> None:
         page.line(Part(harmless(info.workflow), "bold"), Part(harmless(given), "dim", 1, True))
     if info.reason and status_of(info) is not RunStatus.WAITING:
         page.paragraph(harmless(info.reason, 500), "yellow")
-    again = f"restarted {counted(info.epoch, 'time')} after its end" if info.epoch else ""
+    restarts = f"restarted {counted(info.epoch, 'time')} after its end" if info.epoch else ""
     origin = f"a copy of {harmless(info.forked_from)}" if info.forked_from is not None else ""
     page.line(
         Part(f"started {datetime.fromtimestamp(info.created_at).astimezone():%Y-%m-%d %H:%M:%S}", "dim"),
         Part(counted(info.outcomes, "finished call"), "dim", 1),
-        Part(again, "dim", 2),
+        Part(restarts, "dim", 2),
         Part(origin, "dim", 3),
     )
     page.line()

@@ -40,7 +40,7 @@ def export_command(
 
 
 def _event_record(recorded: RecordedEvent) -> dict[str, Any]:
-    """An event with its place in the journal; what it does not have is left out."""
+    """An event with its number in the journal; what it does not have is left out."""
     event = recorded.event
     record: dict[str, Any] = {
         "sequence": recorded.sequence,
@@ -91,7 +91,7 @@ def _to_line(record: dict[str, Any]) -> str:
     """A record as JSON with its line feed.
 
     Bytes are written in base64, NaN and infinity as texts, and what has no form in JSON as its `repr`. Instances of
-    classes that this program does not know are written as those of others: what they hold.
+    classes that this program does not know are written as those of others: their contents.
     """
     try:
         return to_json(record, fallback=_shown, bytes_mode="base64", inf_nan_mode="strings").decode() + "\n"

@@ -13,7 +13,7 @@ from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.program import Program, load_program
-from rh_agents.cli.recorded_command import RunCommand, go_on_line, is_untouched_fork
+from rh_agents.cli.recorded_command import RunCommand, is_untouched_fork, resume_line
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
@@ -57,11 +57,11 @@ def fork_command(
         return await existing_run(opened, new)
 
     info = with_store(store, copy, writes=True)
-    go_on = ""
+    resume = ""
     if RunCommand.of(info) is not None:
         other = " -o OUT.jsonl" if _writes_file(info) else ""
-        go_on = f"; resume with: {go_on_line(new, store)}{other}"
-    Page().line(f"{harmless(new)}: a copy with {counted(info.outcomes, 'finished call')}{go_on}")
+        resume = f"; resume with: {resume_line(new, store)}{other}"
+    Page().line(f"{harmless(new)}: a copy with {counted(info.outcomes, 'finished call')}{resume}")
 
 
 def _writes_file(info: RunInfo) -> bool:

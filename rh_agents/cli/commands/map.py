@@ -46,8 +46,8 @@ from rh_agents.cli.recorded_command import (
     absolute_path,
     command_line,
     derived_run_id,
-    go_on_line,
     here,
+    resume_line,
     settings_text,
 )
 from rh_agents.cli.run_options import RunOptions
@@ -192,7 +192,7 @@ def map_command(
     is_older = about.run_id is not None and form is Format.AUTO and separator is None
     reading = Reading(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)
     with open_input(source, reading) as given:
-        # With what was found out: when the run goes on, the same file is read in the same way.
+        # With what was found out: when the run is resumed, the same file is read in the same way.
         words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
         options = dataclasses.replace(options, command=dataclasses.replace(command, words=words))
         used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
@@ -208,7 +208,7 @@ def map_command(
 
 
 def _ways_to_name(source: str) -> list[list[str]]:
-    """What stands for an input in the name of its run, and what stood for it in earlier versions."""
+    """What represents an input in the name of its run, and what did in earlier versions."""
     piped = [STANDARD_STREAM, here()]
     if not is_stream(source):
         return [[absolute_path(source)]]
@@ -280,13 +280,13 @@ class _MapStart:
                         await job.run()
                 finally:
                     if job.has_begun:
-                        self._tell(job, job.summary, options)
+                        self._report(job, job.summary, options)
         summary = job.summary
         if summary.left_threads and options.owns_process:  # now: the end of the loop may wait for them as well
             leave_without_threads(summary.exit_code)
         return summary.exit_code
 
-    def _tell(self, job: MapJob, summary: Summary, options: RunOptions) -> None:
+    def _report(self, job: MapJob, summary: Summary, options: RunOptions) -> None:
         for line in describe(summary, job.writer.name, is_shown=job.subscriber is not None):
             say(line)
         if job.state.store is None:
@@ -294,6 +294,6 @@ class _MapStart:
         is_piped = is_stream(self.source)
         more = more_of(summary.budget_field)
         words = without_options(options.command.words, more.split()) if is_piped else None
-        go_on = go_on_line(options.run_id, options.shown_store, words) + more
-        for line in next_steps(summary, go_on, options.run_id):
+        resume = resume_line(options.run_id, options.shown_store, words) + more
+        for line in next_steps(summary, resume, options.run_id):
             say(line)

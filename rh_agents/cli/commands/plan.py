@@ -88,7 +88,7 @@ class _InputPlan:
 
     Attributes:
         name: of the file.
-        fates: how many of its items are recorded, and how those stand.
+        fates: how many of its items are recorded, by what would become of them.
         new: how many are not recorded.
         bad: how many do not fit.
         gone: how many recorded items are no longer in it.
@@ -104,7 +104,7 @@ class _InputPlan:
 
 
 def _plan_input(command: RunCommand, parameters: dict[str, Any], plan: Plan) -> _InputPlan:
-    """What would become of the items of the input of a `map`. Nothing is called: keys can be told from the items."""
+    """What would become of the items of the input of a `map`. Nothing is called: keys follow from the items."""
     source = str(parameters["source"])
     found = _InputPlan(source)
     if is_stream(source):

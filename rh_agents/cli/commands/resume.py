@@ -15,7 +15,7 @@ from rh_agents.cli.input.files import is_stream
 from rh_agents.cli.options import BudgetCalls, BudgetCost, BudgetTokens, budget_of, budget_options, without_options
 from rh_agents.cli.output.results import expect_output_name
 from rh_agents.cli.program import load_program
-from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, go_on_line
+from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, resume_line
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunInfo
@@ -61,13 +61,13 @@ def resume_command(
         words.insert(1, "--no-retry-failed")
     if STANDARD_STREAM in words and (sys.stdin is None or sys.stdin.isatty()):
         raise CommandError(
-            f"run {run!r} reads its items from standard input: give them again, as in `... | {go_on_line(run, store)}`"
+            f"run {run!r} reads its items from standard input: give them again, as in `... | {resume_line(run, store)}`"
         )
     source = str(parameters_of(ctx, command).get("source", "")) if command.kind == "map" else ""
     if source not in ("", STANDARD_STREAM) and is_stream(source):
         raise CommandError(
             f"run {run!r} reads its items from {source}, which is another pipe each time: give them again, as in "
-            f"`{go_on_line(run, store, command.words)}`"
+            f"`{resume_line(run, store, command.words)}`"
         )
     about = Invocation(
         owns_process=Invocation.of(ctx).owns_process,

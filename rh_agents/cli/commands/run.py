@@ -30,7 +30,7 @@ from rh_agents.cli.output.progress import Progress, Shown, say, shown
 from rh_agents.cli.output.results import expect_standard_output
 from rh_agents.cli.process import leave_without_threads, run_to_the_end
 from rh_agents.cli.questions import PersonAtTheTerminal
-from rh_agents.cli.recorded_command import STANDARD_STREAM, RunCommand, command_line, derived_run_id, go_on_line, here
+from rh_agents.cli.recorded_command import STANDARD_STREAM, RunCommand, command_line, derived_run_id, here, resume_line
 from rh_agents.cli.run_options import RunOptions
 from rh_agents.cli.store_search import locate_run, search_folders
 from rh_agents.cli.stores import DEFAULT_STORE, made_store, store_option
@@ -113,7 +113,7 @@ class _FlowStart:
             job = FlowJob(self.callee.name, flow_call(self.callee, self.value, state), state, say)
             job.grace, job.show_traceback = self.grace, self.show_traceback
             if store is not None:
-                job.how_to_go_on = go_on_line(options.run_id, options.shown_store)
+                job.resume_command_line = resume_line(options.run_id, options.shown_store)
                 job.how_to_answer = f"rh-agents answer {options.run_id}{store_option(options.shown_store)}"
             try:
                 code = await job.run()

@@ -1,8 +1,8 @@
 """What an input is, seen from its beginning: whether it is text at all, and in which format.
 
 A wrong guess would send a whole file to a model in the wrong shape, and be paid for. So nothing is guessed that the
-content does not show plainly, what is no text is refused before anything is called, and each refusal is one sentence
-with the remedy. A name such as `data.csv` says what a file is meant to be; where a name says nothing (standard input, a
+content does not show plainly, what is not text is refused before anything is called, and each refusal is one sentence
+with the remedy. A name such as `data.csv` says what a file should contain; where a name says nothing (standard input, a
 pipe, `data.jsonl.bak`), the content has to.
 """
 
@@ -92,7 +92,7 @@ def named_format(path: str) -> tuple[Format | None, str | None]:
     return _NAMED.get(ending), "\t" if ending in _TABS else None
 
 
-# -- no text ----------------------------------------------------------------------------------------------------------
+# -- not text ---------------------------------------------------------------------------------------------------------
 
 _AS_CSV = "save it as CSV in UTF-8"
 _PANDAS = """python -c "import pandas; pandas.read_{}('{}').to_json('{}.jsonl', orient='records', lines=True)\""""
@@ -131,10 +131,10 @@ _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\v\b\x1b")
 def refuse_what_is_no_text(beginning: Beginning, *, is_asked: bool) -> None:
     """Refuse an input of which every item would be wrong.
 
-    With `is_asked` somebody has named the format: then what may be text of a strange kind is read all the same.
+    With `is_asked` the user has named the format: then what may be text of a strange kind is read all the same.
 
     Raises:
-        CommandError: it is no text, or not in UTF-8.
+        CommandError: it is not text, or not in UTF-8.
     """
     data = beginning.data
     if not _is_clean(data):
@@ -197,7 +197,7 @@ def _refuse_other_encodings(beginning: Beginning) -> None:
     elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
         found, encoding = "UTF-16", "utf-16"
     else:
-        zeros = [data[place::2].count(0) for place in (0, 1)]
+        zeros = [data[parity::2].count(0) for parity in (0, 1)]
         pairs = max(1, len(data) // 2)
         few, many = sorted(zeros)
         if many < max(min(2, pairs), 0.4 * pairs) or few > 0.1 * pairs:
@@ -218,8 +218,8 @@ def _refuse_latin_1(beginning: Beginning) -> None:
     """A file in an old encoding has no line that is UTF-8 and not ASCII. A single broken line is an item's problem."""
     lines = beginning.data.split(b"\n")
     complete = lines if beginning.is_all or len(lines) == 1 else lines[:-1]
-    foreign = [place for place, line in enumerate(complete) if not line.isascii()]
-    broken = [place for place in foreign if not _is_utf8(complete[place])]
+    foreign = [number for number, line in enumerate(complete) if not line.isascii()]
+    broken = [number for number in foreign if not _is_utf8(complete[number])]
     is_rare = len(broken) == 1 and sum(map(bool, complete)) > 2
     if broken and len(broken) == len(foreign) and not is_rare:
         file = f" {beginning.shown_path}" if beginning.path else ""
@@ -245,7 +245,7 @@ _NO_JSON = object()
 
 
 def looks_like_json(line: str) -> bool:
-    """Whether nobody would write such a line as plain text: an object or a list, or the beginning of an object."""
+    """Whether such a line is hardly plain text: an object or a list, or the beginning of an object."""
     if line.lstrip()[:1] not in ("[", "{"):
         return False
     return _OBJECT_BEGINS.match(line) is not None or isinstance(_parsed(line), list | dict)
@@ -275,7 +275,7 @@ def content_format(beginning: Beginning, *, is_stream: bool) -> Format:
 
 
 def refuse_json_over_lines(beginning: Beginning, *, is_json_file: bool, is_named: bool) -> None:
-    """Refuse a list or an object that goes over several lines, where one value a line is meant.
+    """Refuse a list or an object that goes over several lines, where one value a line is expected.
 
     `is_json_file`: its name ends in `.json`; `is_named`: its name says that there is one value a line.
 
@@ -302,7 +302,7 @@ def refuse_json_over_lines(beginning: Beginning, *, is_json_file: bool, is_named
 
 
 def _goes_on(beginning: Beginning) -> bool:
-    """Whether the first line begins a value that goes on: the lines together are JSON, or the beginning of it."""
+    """Whether the first line begins a value of several lines: the lines together are JSON, or the beginning of it."""
     lines = beginning.lines
     if lines[0] in ("[", "{", "[{"):  # of a pipe there may be no more yet
         return True

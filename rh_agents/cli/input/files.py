@@ -45,8 +45,8 @@ class Reading:
         form: how it is written; AUTO leaves that to its name, and else to its content.
         id_field: the field that names an item.
         must_have_id: the user has named that field, so that there must be one of this name.
-        separator: what stands between the fields of a table; None leaves it to the content.
-        tell: takes lines for people about what is doubtful and read all the same.
+        separator: what separates the fields of a table; None leaves it to the content.
+        report: takes lines for people about what is doubtful and read all the same.
         is_older: it belongs to a run of an earlier version, which knew a few endings of names and looked at nothing
             else. Read in another way, its items would be others.
     """
@@ -55,7 +55,7 @@ class Reading:
     id_field: str = "id"
     must_have_id: bool = False
     separator: str | None = None
-    tell: Callable[[str], None] | None = None
+    report: Callable[[str], None] | None = None
     is_older: bool = False
 
 
@@ -63,7 +63,7 @@ class Reading:
 class Input:
     """An input that has been opened; its block closes a file.
 
-    A pipe stays open: a thread may be waiting in it, and whoever closed it would have to wait as well.
+    A pipe stays open: a thread may be waiting in it, and closing it would have to wait as well.
 
     Attributes:
         name: for people.
@@ -124,7 +124,7 @@ def open_input(path: str, reading: Reading | None = None) -> Input:
     Of a pipe the first line is waited for.
 
     Raises:
-        CommandError: it cannot be read, is no text, or may be read in several ways.
+        CommandError: it cannot be read, is not text, or may be read in several ways.
     """
     reading = reading or Reading()
     name = "<stdin>" if path == _STREAM else path
@@ -151,7 +151,7 @@ def open_input(path: str, reading: Reading | None = None) -> Input:
         found.form,
         reading.id_field,
         separator=found.separator,
-        tell=reading.tell,
+        report=reading.report,
         is_guess=reading.form is Format.AUTO,
     )
     return Input(name, items, not is_file, total, stream, found.form, found.separator)
@@ -257,7 +257,7 @@ class _Look:
         """How it is written.
 
         Raises:
-            CommandError: it is no text, or may be read in several ways.
+            CommandError: it is not text, or may be read in several ways.
         """
         asked = self.reading.form is not Format.AUTO or self.reading.separator is not None
         refuse_what_is_no_text(self.beginning, is_asked=asked)
@@ -291,7 +291,7 @@ class _Look:
         form = content_format(beginning, is_stream=self.path == _STREAM)
         if form is Format.JSONL:
             if beginning.lines and self.path != _STREAM:
-                self._tell(f"{beginning.name} is read as JSON lines, since it contains them; --format overrides this")
+                self._report(f"{beginning.name} is read as JSON lines, since it contains them; --format overrides this")
             return form
         separator = table_separator(self._text, is_all=beginning.is_all)
         if separator is not None:
@@ -300,7 +300,7 @@ class _Look:
                 "--format csv, or --format text to send each line as it is"
             )
         if is_piped:
-            self._tell(f"{beginning.name} is read as plain text, an item a line; --format says otherwise")
+            self._report(f"{beginning.name} is read as plain text, an item a line; --format overrides this")
         return form
 
     def _separator(self, usual: str) -> str:
@@ -310,7 +310,7 @@ class _Look:
         found = found_separator(self._text, usual, self.beginning.name, is_all=self.beginning.is_all)
         if found != usual:
             shown = shown_separator(found)
-            self._tell(f"{self.beginning.name}: the fields are separated by {shown}; --separator says otherwise")
+            self._report(f"{self.beginning.name}: the fields are separated by {shown}; --separator overrides this")
         return found
 
     def _expect_id(self, found: _Found) -> None:
@@ -342,9 +342,9 @@ class _Look:
             names.update(dict.fromkeys(value) if isinstance(value, dict) else {})
         return list(names) if seen else None
 
-    def _tell(self, text: str) -> None:
-        if self.reading.tell is not None:
-            self.reading.tell(text)
+    def _report(self, text: str) -> None:
+        if self.reading.report is not None:
+            self.reading.report(text)
 
 
 _OLDER_NAMES = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JSONL, ".csv": Format.CSV}
@@ -357,7 +357,7 @@ def _by_older_names(path: str) -> Format:
 
 
 def _count(stream: io.BufferedReader, found: _Found) -> int | None:
-    """How many records there are, but for blank lines; None where that takes long or cannot be told by lines."""
+    """How many records there are, but for blank lines; None where that takes long or lines do not show it."""
     if os.fstat(stream.fileno()).st_size > _COUNTED_UP_TO:
         return None
     is_table = found.form is Format.CSV

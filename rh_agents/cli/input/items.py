@@ -1,4 +1,4 @@
-"""Records: from the bytes of an input to items, each with its place, or with its problem.
+"""Records: from the bytes of an input to items, each with its position, or with its problem.
 
 What is defined, whatever the format: UTF-8, with or without a byte order mark; lines end with LF or CRLF, the last one
 may end with the file; blank lines are no items, though they count for line numbers. A line that is not UTF-8 or longer
@@ -25,7 +25,7 @@ def read_items(
     id_field: str = "id",
     *,
     separator: str = ",",
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
     is_guess: bool = False,
 ) -> Iterator[Item]:
     """The records of a stream of bytes.
@@ -35,18 +35,18 @@ def read_items(
         name: of the input, for people.
         form: how it is written.
         id_field: the field that names an item.
-        separator: what stands between the fields of a table.
-        tell: takes a line for people about what is doubtful and read all the same.
-        is_guess: nobody has said that plain lines are plain, so that one which looks like JSON is told.
+        separator: what separates the fields of a table.
+        report: takes a line for people about what is doubtful and read all the same.
+        is_guess: the user has not said that the lines are plain, so that one which looks like JSON is reported.
 
     Raises:
         CommandError: it cannot be read any further.
     """
     lines = Lines(stream, name)
     if form is Format.CSV:
-        return table_items(lines, id_field, separator, tell or _nobody)
+        return table_items(lines, id_field, separator, report or _nobody)
     if form is Format.TEXT:
-        return _text_items(lines, tell if is_guess else None)
+        return _text_items(lines, report if is_guess else None)
     return _json_items(lines, id_field)
 
 
@@ -78,17 +78,17 @@ def _without_line(error: ValueError) -> str:
     return str(error).replace(" at line 1 column ", " at column ")
 
 
-def _text_items(lines: Lines, tell: Callable[[str], None] | None) -> Iterator[Item]:
+def _text_items(lines: Lines, report: Callable[[str], None] | None) -> Iterator[Item]:
     for line in lines:
         problem = lines.take_problem()
         if problem is not None:
             yield lines.bad_item(lines.number, problem)
         elif line.strip():
             text = line.removesuffix("\n").removesuffix("\r")
-            if tell is not None and looks_like_json(text):
-                tell(
+            if report is not None and looks_like_json(text):
+                report(
                     f"{lines.name}:{lines.number}: looks like JSON and is sent as plain text, as are others like it; "
-                    "--format jsonl reads it, and --format text says that this is meant"
+                    "--format jsonl reads it, and --format text says that this is intended"
                 )
-                tell = None
+                report = None
             yield Item(f"{lines.name}:{lines.number}", text, text)

@@ -30,20 +30,20 @@ class Item:
     """One record of the input.
 
     Attributes:
-        place: where it stands, for people: `reviews.jsonl:17`. In a CSV file the line on which the record begins.
+        position: where it is, for people: `reviews.jsonl:17`. In a CSV file the line on which the record begins.
         id: what its id field says, else the number of its line, counted from 1; of a plain line the line itself.
         value: the record: any JSON value, a mapping of the CSV header to texts, or the text of a line.
         problem: why there is no value; None if there is one.
     """
 
-    place: str
+    position: str
     id: Any
     value: Any
     problem: str | None = None
 
 
 class Lines:
-    """The lines of a stream as text. What is wrong with the line that was given last stands in `problem`."""
+    """The lines of a stream as text. What is wrong with the line that was given last is in `problem`."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Between the input and the group: items one by one, until there are enough of them or somebody says stop."""
+"""Between the input and the group: items one by one, until there are enough of them or the job is stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READ_AHEAD = 64
 
 
 class _Source:
-    """The items of an input, up to a limit. What kept it from reading on, if anything, stands in `failure`."""
+    """The items of an input, up to a limit. What kept it from reading on, if anything, is in `failure`."""
 
     def __init__(self, records: Iterator[Item], total: int | None, limit: int | None) -> None:
         self._records = records
@@ -85,7 +85,7 @@ class CountedFileSource(FileSource):
 
 
 class PipeSource(_Source):
-    """Read ahead in a thread: the next item of a pipe may be long in coming, and what runs must go on meanwhile.
+    """Read ahead in a thread: the next item of a pipe may be long in coming, and what runs must continue meanwhile.
 
     The process does not wait for that thread when it ends, which is why it is none of a pool of the standard library.
     """
@@ -98,7 +98,7 @@ class PipeSource(_Source):
         self._waiting: asyncio.Future[None] | None = None
 
     def stop(self) -> None:
-        """Give no more items, not even to whoever waits for one."""
+        """Give no more items, not even to a task that waits for one."""
         super().stop()
         self._wake()
 
@@ -132,7 +132,7 @@ class PipeSource(_Source):
                 item = error
             self._ahead.append(item)
             if self._waiting is not None:
-                with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+                with contextlib.suppress(RuntimeError):  # the loop has been closed: no one waits any more
                     self._loop.call_soon_threadsafe(self._wake)
             if not isinstance(item, Item):
                 return

@@ -1,7 +1,7 @@
 """Tables: CSV and its relatives. Which separator they have, what their columns are called, and quotes left open.
 
 The reader of the standard library takes a quote that is never closed for one field, to the end of the file: a thousand
-records become one. No parser can know what was meant, but people can, if they are told where such a record begins, how
+records become one. No parser can know what was meant, but people can, if they are shown where such a record begins, how
 far it went, and that its lines look like records of their own. `csv.Sniffer` is not used: it takes letters for
 separators and never says that it is not sure. Four separators are tried; one of them has to fit all lines there are.
 """
@@ -20,8 +20,8 @@ __all__ = ["SEPARATORS", "column_names", "found_separator", "shown_separator", "
 
 SEPARATORS = (",", ";", "\t", "|")
 _LONG = 50
-"""Lines. A record over more of them is told: few texts have so many, and a quote may be open."""
-_TOLD = 3
+"""Lines. A record over more of them is reported: few texts are that long, and a quote may be open."""
+_REPORTED = 3
 _NUMBER = re.compile(r"[-+]?[0-9]+([.,][0-9]+)?")
 _EXCEL_HINT = re.compile(r"^\ufeff?sep=(.)\r?\n?$")
 """What Excel takes for the separator, before the header."""
@@ -40,7 +40,7 @@ def found_separator(text: str, usual: str, name: str, *, is_all: bool) -> str:
 
     Args:
         text: the first lines.
-        usual: the one that the name stands for; what has one column only has this.
+        usual: the one that the name implies; a table of one column has this one.
         name: of the input.
         is_all: whether there is no more; else the last record may be cut.
 
@@ -116,18 +116,18 @@ def column_names(text: str, separator: str) -> list[str]:
 class _Columns:
     """The columns of a table. One without a name is given as `column 3`, where it has a value."""
 
-    def __init__(self, fields: Sequence[str], problem: str | None, place: str) -> None:
+    def __init__(self, fields: Sequence[str], problem: str | None, position: str) -> None:
         names = [name.strip() for name in fields]
         given = [name for name in names if name]
         if problem is None and not given:
             problem = "no column has a name"
         if problem is None and looks_like_json(",".join(fields)):
-            raise CommandError(f"{place}: this is JSON and no header of a table: --format jsonl reads it")
+            raise CommandError(f"{position}: this is JSON, not the header of a table: --format jsonl reads it")
         if problem is None and len(set(given)) < len(given):
             twice = next(name for name in given if given.count(name) > 1)
             problem = f"two columns are named {twice!r}: rename one"
         if problem is not None:
-            raise CommandError(f"{place}: the first line of a CSV file names its columns: {problem}")
+            raise CommandError(f"{position}: the first line of a CSV file names its columns: {problem}")
         self.nameless = {number for number, name in enumerate(names) if not name}
         for number in self.nameless:
             names[number] = self._free_name(f"column {number + 1}", names)
@@ -163,14 +163,14 @@ def _fields(number: int) -> str:
 # -- records ----------------------------------------------------------------------------------------------------------
 
 
-def table_items(lines: Lines, id_field: str, separator: str, tell: Callable[[str], None]) -> Iterator[Item]:
+def table_items(lines: Lines, id_field: str, separator: str, report: Callable[[str], None]) -> Iterator[Item]:
     """The header gives the names. A record with more or fewer fields than it is a failed item.
 
     Raises:
         CommandError: the header names no columns.
     """
     csv.field_size_limit(LONGEST_LINE)
-    table = _Table(lines, separator, tell)
+    table = _Table(lines, separator, report)
     while True:
         begin = lines.number + 1
         fields, problem = table.read()
@@ -195,11 +195,11 @@ def _is_hint(lines: Lines, begin: int) -> bool:
 class _Table:
     """Reads records, and sees what is doubtful about them."""
 
-    def __init__(self, lines: Lines, separator: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, lines: Lines, separator: str, report: Callable[[str], None]) -> None:
         self.columns: _Columns | None = None
         self._lines = lines
         self._separator = separator
-        self._tell = tell
+        self._report = report
         self._reader = csv.reader(lines, delimiter=separator, strict=True)
         self._long = 0
         self._told_names: set[str] = set()
@@ -238,7 +238,7 @@ class _Table:
         return f"not valid CSV: {error}, {goes}: a quote is probably not closed"
 
     def _doubt(self, begin: int) -> str | None:
-        """Why a record that is well formed is probably not what was meant; None if it is all right."""
+        """Why a record that is well formed is probably not what was intended; None if it is."""
         kept, end = self._lines.kept or [], self._lines.number
         inner = kept[1:-1]
         if len(inner) >= 3 and self.columns is not None and len(self.columns) > 1:
@@ -248,11 +248,13 @@ class _Table:
                     f"the record goes from line {begin} to line {end}, and {alike} of its lines look like records of "
                     f"their own: a quote in line {begin} is probably not closed; if it is one field, give JSON lines"
                 )
-        if len(kept) > _LONG and self._long < _TOLD:
+        if len(kept) > _LONG and self._long < _REPORTED:
             self._long += 1
-            more = "; others like it are not told" if self._long == _TOLD else ""
-            place = f"{self._lines.name}:{begin}"
-            self._tell(f"{place}: the record goes on to line {end}: is a quote not closed in line {begin}?{more}")
+            more = "; others like it are not reported" if self._long == _REPORTED else ""
+            position = f"{self._lines.name}:{begin}"
+            self._report(
+                f"{position}: the record continues to line {end}: is a quote not closed in line {begin}?{more}"
+            )
         return None
 
     def _is_like_a_record(self, line: str) -> bool:
@@ -265,7 +267,7 @@ class _Table:
         assert self.columns is not None
         number = next((name for name in self.columns.names if _NUMBER.fullmatch(name)), None)
         if number is not None:
-            self._tell(
+            self._report(
                 f"{self._lines.name}:{begin}: this line is taken for the names of the columns, and {number!r} is one "
                 "of them: if it is a record, write a line of names above it"
             )
@@ -277,6 +279,6 @@ class _Table:
             name = self.columns.names[number]
             if name in value and name not in self._told_names:
                 self._told_names.add(name)
-                self._tell(
+                self._report(
                     f"{self._lines.name}:{begin}: column {number + 1} has no name; its values are given as {name!r}"
                 )

@@ -68,15 +68,15 @@ class Page:
             return list(parts)
         room = self.width - 1 - indent
         chosen: dict[int, Part] = {}
-        for place in sorted(range(len(parts)), key=lambda place: parts[place].rank):
-            part, gap = parts[place], _GAP if chosen else 0
+        for index in sorted(range(len(parts)), key=lambda index: parts[index].rank):
+            part, gap = parts[index], _GAP if chosen else 0
             if width_of(part.text) > room - gap:
                 if chosen and (not part.is_elastic or room - gap < _WORTH_CUTTING):
                     continue
                 part = part._replace(text=crop(part.text, room - gap))
-            chosen[place] = part
+            chosen[index] = part
             room -= gap + width_of(part.text)
-        return [chosen[place] for place in sorted(chosen)]
+        return [chosen[index] for index in sorted(chosen)]
 
     def _painted(self, part: Part) -> str:
         code = _CODES.get(part.style)
@@ -97,12 +97,12 @@ def table_lines(rows: Iterable[Sequence[str]], width: int | None, whole: int = 1
     `whole` columns stay as they are; the widest of the others are cut, and then the last ones left out.
     """
     table = [list(row) for row in rows]
-    kept = [place for place in range(len(table[0])) if any(row[place] for row in table[1:])]
-    table = [[row[place] for place in kept] for row in table]
-    widths = [max(width_of(row[place]) for row in table) for place in range(len(kept))]
+    kept = [index for index in range(len(table[0])) if any(row[index] for row in table[1:])]
+    table = [[row[index] for index in kept] for row in table]
+    widths = [max(width_of(row[index]) for row in table) for index in range(len(kept))]
     if width is not None:
         _make_fit(widths, width - 1, whole)
-    return ["  ".join(_padded(row[place], width) for place, width in enumerate(widths)).rstrip() for row in table]
+    return ["  ".join(_padded(row[index], width) for index, width in enumerate(widths)).rstrip() for row in table]
 
 
 def _make_fit(widths: list[int], room: int, whole: int) -> None:

@@ -15,11 +15,11 @@ from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["Progress", "Shown", "say", "shown"]
 
-_TOLD_BEFORE = f"{BadInput.__name__}:"
+_REPORTED_BEFORE = f"{BadInput.__name__}:"
 
 
 class Progress(StrEnum):
-    """How to show what goes on."""
+    """How to show progress."""
 
     AUTO = "auto"
     BAR = "bar"
@@ -35,8 +35,8 @@ class Shown:
 
     def __call__(self, event: ExecutionEvent[Any]) -> None:
         """Show an event."""
-        if event.message is not None and event.message.startswith(_TOLD_BEFORE):
-            event = event.model_copy(update={"message": None})  # it had a line of its own, with its place
+        if event.message is not None and event.message.startswith(_REPORTED_BEFORE):
+            event = event.model_copy(update={"message": None})  # it had a line of its own, with its position
         self._printer(event)
 
     def pause(self) -> None:
@@ -64,7 +64,7 @@ def shown(progress: Progress) -> Iterator[Shown | None]:
 def say(text: str) -> None:
     """A line for people, above the bar if there is one.
 
-    If nobody can read it any more, that is no reason to stop: the output is somewhere else.
+    If its reader has gone, that is no reason to stop: the output is somewhere else.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):  # the last one: it is None if it was closed
         sys.stderr.write(f"{text}\n")

@@ -101,10 +101,10 @@ def _begins_as_a_database(name: str, descriptor: int) -> bool:
 
 def files_of_store(url: str) -> ProtectedFiles:
     """What belongs to a store: its database with what SQLite keeps beside it, and the directory of large results."""
-    place = path_of_store(url)
-    if place is None:
+    paths = path_of_store(url)
+    if paths is None:
         return ProtectedFiles()
-    path, artifacts = place
+    path, artifacts = paths
     # SQLite keeps its log beside the real file, whatever links lead to it.
     files: dict[str | int, str] = dict.fromkeys((path, *_beside(os.path.realpath(path))), "the store")
     return ProtectedFiles(files, {} if artifacts is None else {artifacts: "the store"})

@@ -40,7 +40,7 @@ class LineWriter:
     """Writes lines, each one with a single `write` where the system takes it whole.
 
     If that fails on a file, what was written of the line is taken back: there are complete lines only. A full pipe is
-    waited for in a thread, since its reader may take its time and what runs must go on meanwhile.
+    waited for in a thread, since its reader may take its time and what runs must continue meanwhile.
     """
 
     def __init__(self, raw: io.RawIOBase, name: str, *, begins_anew: bool = False) -> None:
@@ -69,7 +69,7 @@ class LineWriter:
         """Write one line, which ends with its line feed.
 
         Raises:
-            OutputClosed: nobody reads it.
+            OutputClosed: its reader has gone.
             OutputFailed: it could not be written.
         """
         if self._thread is None or self._has_room(len(line)):
@@ -92,16 +92,16 @@ class LineWriter:
         self.lines += 1
 
     def _has_room(self, size: int) -> bool:
-        """Whether the system says that so many bytes can be written without waiting."""
+        """Whether the system says that this many bytes can be written without waiting."""
         if size > _SURE:
             return False
-        with contextlib.suppress(ValueError):  # descriptors beyond what `select` can hold
+        with contextlib.suppress(ValueError):  # descriptors beyond what `select` can watch
             return bool(select.select([], [self._raw], [], 0)[1])
         return False
 
     def _write_some(self, data: memoryview) -> int:
         written = self._raw.write(data)
-        if written is None:  # somebody made this pipe non-blocking, and it is full
+        if written is None:  # someone made this pipe non-blocking, and it is full
             select.select([], [self._raw], [])
             return 0
         return written
@@ -120,7 +120,7 @@ class LineWriter:
 
 
 class _Terminal(io.RawIOBase):
-    """Standard output as it is when a line is written: while there is a bar, what stands there keeps lines above it."""
+    """Standard output as it is when a line is written: while there is a bar, it keeps lines above the bar."""
 
     def write(self, data: Any, /) -> int:
         """Write complete lines."""
@@ -144,7 +144,7 @@ def expect_output_name(path: str | None) -> None:
 
 
 def expect_standard_output() -> None:
-    """Refuse to do something whose result nobody could get.
+    """Refuse to do something whose result could not be delivered.
 
     Raises:
         CommandError: standard output is closed.
@@ -192,7 +192,7 @@ def open_output(path: str | None, *, force: bool, protected: ProtectedFiles | No
 
 def _opened(path: str) -> int:
     """The descriptor of a file: a new one is for its owner alone, one that is there keeps its permissions."""
-    # Appending: every line goes to the end, whoever else writes there.
+    # Appending: every line goes to the end, whatever else writes there.
     flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
     try:
         return create_file(path, flags)
@@ -235,7 +235,7 @@ def to_line(value: Any, indent: int | None = None) -> bytes:
     What has no form in JSON is written as its `repr`; numbers that JSON does not know (NaN, infinity) are null.
 
     Raises:
-        ValueError: there is no JSON for it: bytes that are no UTF-8, a lone surrogate, a list that contains itself.
+        ValueError: there is no JSON for it: bytes that are not UTF-8, a lone surrogate, a list that contains itself.
     """
     return to_json(value, fallback=repr, inf_nan_mode="null", indent=indent) + b"\n"
 

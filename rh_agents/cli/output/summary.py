@@ -29,20 +29,20 @@ class Summary:
     retries: int = 0
     seconds: float = 0.0
     first_failure: str | None = None
-    """Of a call: bad input has been told before."""
+    """Of a call: bad input has been reported before."""
     stopped: str | None = None
     """Why the job ended early, if a failure, too many of them or a budget did it."""
     budget_field: str = ""
     """What there was too little of, if the budget of the run did it."""
     failure: CommandError | None = None
-    """Why it could not go on reading or writing."""
+    """Why it could not continue reading or writing."""
     questions: tuple[str, ...] = ()
-    """The ids of the questions that have to be answered before it can go on."""
+    """The ids of the questions that have to be answered before it can continue."""
     is_unfinished: bool = False
     """Whether the input was not read to its end, nor to the limit."""
     is_interrupted: bool = False
     left_threads: bool = False
-    """Whether calls were given up that may go on in threads, which nothing can stop."""
+    """Whether calls were abandoned that may continue in threads, which nothing can stop."""
 
     @property
     def done(self) -> int:
@@ -101,17 +101,17 @@ def _left(summary: Summary) -> str:
     return f"{summary.done} done, {summary.cancelled} cancelled, the rest of the input not read"
 
 
-def next_steps(summary: Summary, go_on: str, run_id: str) -> list[str]:
-    """What a recorded job leaves to be said: `go_on` is the command that goes on with it."""
+def next_steps(summary: Summary, resume: str, run_id: str) -> list[str]:
+    """What a recorded job leaves to be said: `resume` is the command for that."""
     if summary.questions:
         return [
             f"{counted(len(summary.questions), 'question')} must be answered: rh-agents answer {run_id}",
-            f"then resume with: {go_on}",
+            f"then resume with: {resume}",
         ]
     if summary.is_interrupted or summary.stopped is not None or summary.is_cut_short:
-        return [f"resume with: {go_on}"]
+        return [f"resume with: {resume}"]
     if summary.failed > summary.bad:
-        return [f"to try the failed ones again: {go_on}"]
+        return [f"to try the failed ones again: {resume}"]
     if summary.reused and not summary.called:
         return ["nothing was called: all results were recorded; for new ones give the run another name with --run-id"]
     return []

@@ -36,13 +36,13 @@ class Node:
 
     Attributes:
         key: of a call, in hexadecimal; None for groups, and for calls of which nothing is kept.
-        index: its place in its group.
+        index: its position in its group.
         group_id: the group itself, or the one of which the call is a member.
-        began, ended: places in the journal where it began last, and where its outcome stands; 0 if it has none.
+        began, ended: sequence numbers in the journal of its last start and of its outcome; 0 if it has none.
         tries: how often the call was made, each time with the attempts that its policy allows.
         is_reused: its outcome is older than the last execution of what it is a part of.
-        is_superseded: somebody asked for it to be made again.
-        group: how the group stands, of a group.
+        is_superseded: it is to be called again, by request.
+        group: the status of a group.
     """
 
     address: str
@@ -93,7 +93,7 @@ class RunTree:
         self._at: dict[str, list[Node]] = {}
         self._last_try: dict[str, str] = {}
         self.last: int = 0
-        """The place of the last event."""
+        """The sequence number of the last event."""
 
     def add(self, recorded: RecordedEvent) -> None:
         """The next event."""
@@ -163,7 +163,7 @@ class RunTree:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether addresses do not tell for every call which one made it."""
+        """Whether addresses do not say for every call which one made it."""
         several = {address for address, nodes in self._at.items() if len(nodes) > 1}
         return bool(several) and any(
             prefix in several for node in self._nodes.values() for prefix in addresses_around(node.address)
@@ -267,10 +267,10 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class TreeView:
-    """Prints a tree. Of many calls in one place the first ones are shown, and all that is not as it should be.
+    """Prints a tree. Of many calls below one call the first ones are shown, and all that is not as it should be.
 
     Attributes:
-        is_running: whether somebody executes the run; else what has begun and not ended was left.
+        is_running: whether a process executes the run; else what has begun and not ended was cut off.
         depth: levels that are shown; None for all.
         only_failed: only failed calls, with what they are in.
         shows_all: every call.
@@ -378,7 +378,7 @@ class TreeView:
 
 
 def _label(node: Node) -> str:
-    """The last part of the address, which is all that is not told by where the line stands."""
+    """The last part of the address, which is all that the line's indentation does not say."""
     if node.parent is not None and node.parent.is_group and node.index is not None:
         return harmless(f"[{node.index}] {node.name}".rstrip())
     if node.parent is not None:
