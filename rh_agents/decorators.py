@@ -97,10 +97,10 @@ class ActorDecorator:
         effect: "external" for what must not happen twice by accident.
         on_unknown: what to do when a crash leaves it unknown whether the call was done: "retry", "fail" or "ask".
         cache: "run" or "store": for whom results are kept, so that equal calls are not made again.
-        ttl: after so many seconds a cached result is not used any more.
+        ttl: after this many seconds a cached result is not used any more.
         limits: what each attempt waits for: a `RateLimit`, a `ConcurrencyLimit`, or several.
         budget: what one call may spend, with all that is called in it.
-        max_result: of tools and agents: how many characters of a tool's result a model is told.
+        max_result: of tools and agents: how many characters of a tool's result a model gets.
 
     Raises:
         DefinitionError: the function cannot be called as the options say.
@@ -176,14 +176,14 @@ async def run(
     """Execute `workflow(*args, **kwargs)` as a run, and return its value.
 
     Started again with the same store and `run_id`, it repeats no finished call. The other arguments are those of
-    `ExecutionState`; `subscribers` are told of every event, and `answerer` is asked what a person has to answer.
+    `ExecutionState`; `subscribers` get every event, and `answerer` is asked what a person has to answer.
 
     Raises:
         DefinitionError: `workflow` is a call that was made already, or nothing that can be awaited comes of calling it.
         RunStopped: the run was stopped before its end; `RunAwaiting`: it waits for answers; `BudgetExceeded`: a budget
             is spent.
         RunMismatchError: a run of this name was started with another workflow or other arguments.
-        StoreError: the store failed; `RunIsLive`: somebody else executes the run.
+        StoreError: the store failed; `RunIsLive`: another process executes the run.
     """
     _expect_function(workflow)
     state = ExecutionState(
@@ -215,7 +215,7 @@ async def run(
 
 
 def _expect_function(workflow: object) -> None:
-    """Refuse what a newcomer gives in place of a function.
+    """Refuse what a newcomer passes instead of a function.
 
     Raises:
         DefinitionError: it is a call that was made already, or nothing that can be called.

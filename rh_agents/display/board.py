@@ -20,7 +20,7 @@ _FINISHED_KEPT = 100
 
 
 def known_total(tracker: ParallelGroupTracker) -> int | None:
-    """How many members a group will have; None if it cannot tell. A total smaller than what has been seen is none."""
+    """How many members a group will have; None if it is unknown. A total smaller than what has been seen is none."""
     total = tracker.total
     if total is None or total < max(tracker.enrolled, tracker.finished + len(tracker.running)):
         return None
@@ -69,7 +69,7 @@ class Board:
     """By id, in the order in which they were first seen."""
     _running: dict[str, ParallelGroupTracker] = field(default_factory=dict)
     _spent: dict[str, Spent] = field(default_factory=dict)
-    _places: dict[tuple[str, str], str] = field(default_factory=dict)
+    _by_address: dict[tuple[str, str], str] = field(default_factory=dict)
     """The running groups by their run and their address."""
     _ended: deque[str] = field(default_factory=deque)
     _has_waits: bool = False
@@ -92,7 +92,7 @@ class Board:
         was_complete, total = tracker.is_complete, tracker.total
         tracker.apply(event, now)
         if tracker.about is not None and not tracker.is_complete:
-            self._places[event.run_id, tracker.about.address] = group_id
+            self._by_address[event.run_id, tracker.about.address] = group_id
         if event.group is None and total is not None and tracker.total is not None:
             tracker.total = max(tracker.total, total)  # late news of a member that started before others were enrolled
         if tracker.is_complete and not was_complete:
@@ -111,10 +111,10 @@ class Board:
     def _groups_around(self, event: ExecutionEvent[Any]) -> set[str]:
         """The running groups in which a call is made, directly or not."""
         found = {event.group_id} if event.group_id in self._running else set[str]()
-        place = event.address
-        while "[" in place:
-            place = place.rpartition("[")[0]
-            group_id = self._places.get((event.run_id, place))
+        address = event.address
+        while "[" in address:
+            address = address.rpartition("[")[0]
+            group_id = self._by_address.get((event.run_id, address))
             if group_id is not None:
                 found.add(group_id)
         return found
@@ -138,9 +138,9 @@ class Board:
     def _end(self, run_id: str, tracker: ParallelGroupTracker) -> None:
         group_id = tracker.group_id
         self._running.pop(group_id, None)
-        place = (run_id, "" if tracker.about is None else tracker.about.address)
-        if self._places.get(place) == group_id:
-            del self._places[place]
+        address = (run_id, "" if tracker.about is None else tracker.about.address)
+        if self._by_address.get(address) == group_id:
+            del self._by_address[address]
         self.spent(tracker).waits.clear()
         self._ended.append(group_id)
         if len(self._ended) > _FINISHED_KEPT:
@@ -183,5 +183,5 @@ def _group_name(event: ExecutionEvent[Any]) -> str:
     """The name for a group whose start was missed: a member's address ends with `group[index]::member`."""
     if event.group is not None:
         return event.group.name
-    place = event.address.rpartition("[")[0]
-    return place.rpartition("::")[2] or "group"
+    address = event.address.rpartition("[")[0]
+    return address.rpartition("::")[2] or "group"

@@ -38,7 +38,7 @@ class LineFormat:
 
     Attributes:
         timestamp: the time of the event.
-        address: the whole address in place of the name alone.
+        address: the whole address instead of the name alone.
         result: the value of a call that succeeded, in short.
         timezone: of the timestamps; None means the machine's own.
     """
@@ -52,7 +52,7 @@ class LineFormat:
 def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None = None, note: str = "") -> Text:
     """The line of an event, cut to `width` columns (None: as long as it is). What went wrong is never cut.
 
-    `note` stands after the mark: how far the group of the call is.
+    `note` follows the mark: how far the group of the call is.
     """
     mark, style = _MARKS.get(event.execution_status, ("·", ""))
     room = 10_000 if width is None else width

@@ -120,7 +120,7 @@ class ParallelEventPrinter(EventPrinter):
         self._region.draw()
 
     def close(self) -> None:
-        """Erase the bars and give the terminal back. Groups that go on are shown again when another one starts."""
+        """Erase the bars and give the terminal back. Groups that continue are shown again when another one starts."""
         self._region.stop()
 
     def _handle_parallel_event(self, event: ExecutionEvent[Any]) -> None:
@@ -180,7 +180,7 @@ class ParallelEventPrinter(EventPrinter):
         return (False, False) if self.is_live else self._milestones.nested(root.group_id)
 
     def _update_progress_bar(self, group_id: str) -> None:
-        """Show how a group stands: draw the bars anew or, where lines stay, print one if it has come far enough."""
+        """Show the state of a group: draw the bars again or, where lines stay, print one if it has come far enough."""
         if self.is_live:
             self.refresh()
             return

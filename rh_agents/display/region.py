@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 class LiveRegion:
     """Draws what `frame` returns, from a thread of its own, until it is stopped.
 
-    The cursor is never hidden and always stands at the beginning of the line below the region, so whatever ends the
+    The cursor is never hidden and is always at the beginning of the line below the region, so whatever ends the
     program, its terminal is left in order. While the region is there, whole lines that are printed to a terminal appear
     above it; the beginning of a line is its first row until the line ends. (rich's own Live hides the cursor, breaks
     long lines that others print, may read markup in them, and takes a standard output that goes elsewhere.)
@@ -134,7 +134,7 @@ class LiveRegion:
                 self._redirected.append((name, proxy))
 
     def _restore(self) -> str:
-        """Put the streams back, unless somebody has replaced them since. Returns what was waiting for a line end."""
+        """Put the streams back, unless they have been replaced since. Returns what was waiting for a line end."""
         rest = ""
         for name, proxy in self._redirected:
             if getattr(sys, name) is proxy:
@@ -155,7 +155,7 @@ def _move_log_handlers(before: object, after: object) -> None:
 
 
 class _LinesAbove:
-    """Stands for a standard stream while a region is in use. Whoever keeps it may go on using it afterwards."""
+    """Replaces a standard stream while a region is in use. A reference to it can still be used afterwards."""
 
     def __init__(self, stream: IO[str], region: LiveRegion) -> None:
         self.stream = stream

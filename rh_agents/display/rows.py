@@ -165,7 +165,7 @@ def _detail_row(tracker: ParallelGroupTracker, spent: Spent, now: float, width: 
     label = "slowest " if width >= _ROOM_FOR_LABEL else ""
     room = max(1, width - indent - len(label))
     items = [_running_item(item, now, room) for item in tracker.slowest(_SLOWEST)]
-    slowest = [_Part(f"{'' if place else label}{item}", 0) for place, item in enumerate(items)]
+    slowest = [_Part(f"{'' if index else label}{item}", 0) for index, item in enumerate(items)]
     details = [*_waits(spent, now), *_usage(spent), *slowest]
     ranked = [part._replace(rank=rank, gap=part.gap if rank else 1) for rank, part in enumerate(details)]
     row = _fitted([_Part(" " * (indent - 1), -1), *ranked], width)
@@ -183,16 +183,16 @@ def _fitted(parts: Sequence[_Part], width: int) -> Text:
     """The parts in their order, without those for which there is no room. The first one is always there."""
     chosen: set[int] = set()
     left = width
-    for place in sorted(range(len(parts)), key=lambda place: parts[place].rank):
-        part = parts[place]
-        needed = width_of(part.text) + (part.gap if place else 0)
+    for index in sorted(range(len(parts)), key=lambda index: parts[index].rank):
+        part = parts[index]
+        needed = width_of(part.text) + (part.gap if index else 0)
         if not chosen or needed <= left:
-            chosen.add(place)
+            chosen.add(index)
             left -= needed
     row = Text(no_wrap=True, overflow="crop", end="")
-    for place, part in enumerate(parts):
-        if place in chosen:
-            row.append(" " * part.gap if place else "").append(part.text, part.style)
+    for index, part in enumerate(parts):
+        if index in chosen:
+            row.append(" " * part.gap if index else "").append(part.text, part.style)
     row.truncate(max(0, width))
     return row
 
@@ -211,7 +211,7 @@ def started_line(tracker: ParallelGroupTracker) -> Text:
 
 
 def milestone_line(tracker: ParallelGroupTracker, now: float, spent: Spent | None = None) -> Text:
-    """How a group stands, for output that keeps every line."""
+    """The state of a group, for output that keeps every line."""
     total = known_total(tracker)
     line = Text("  ").append(harmless(tracker.name), "bold")
     finished = tracker.finished

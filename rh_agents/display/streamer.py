@@ -25,8 +25,8 @@ class EventStreamer:
             async for chunk in streamer.stream():
                 await response.write(chunk)
 
-    Up to `buffer` events wait for the reader. When more come, the oldest are dropped: the reader is told how many by an
-    event named "dropped", and `dropped` counts them all. Nobody ever waits for the reader. May be called from any
+    Up to `buffer` events wait for the reader. When more come, the oldest are dropped: the reader learns how many from
+    an event named "dropped", and `dropped` counts them all. Nobody ever waits for the reader. May be called from any
     thread, with or without an event loop.
     """
 
@@ -61,7 +61,7 @@ class EventStreamer:
         """The events from the first one that waits, each as "event: tool_call\\ndata: {…}\\n\\n", until `close`.
 
         Raises:
-            UsageError: somebody else is reading.
+            UsageError: another reader is active.
         """
         if self._is_read:
             raise UsageError("an EventStreamer has one reader; subscribe another EventStreamer for another reader")
@@ -83,7 +83,7 @@ class EventStreamer:
         loop = asyncio.get_running_loop()
         self._reader = (loop, loop.create_future())
         try:
-            # Looked at again after the reader can be woken: what came in between would wake nobody.
+            # Looked at again after the reader can be woken: what came in between would wake no one.
             if not self._waiting and not self.is_closed:
                 await self._reader[1]
         finally:

@@ -15,7 +15,7 @@ __all__ = ["amount", "brief", "brief_result", "crop", "duration", "frequency", "
 _ANSWER = "rh_agents.core.chat.messages.ChatResponse"
 """Told by its name: who only looks has not loaded it."""
 LONGEST = 200
-"""Characters of a foreign text that are shown, unless told otherwise."""
+"""Characters of a foreign text that are shown, unless stated otherwise."""
 
 _MOST_CUT = 4000
 

@@ -39,7 +39,7 @@ class ProcessExecutor:
     Args:
         max_processes: how many calls run at a time. None: as many as there are processors, for all executors of this
             process that do not say together.
-        max_calls_per_worker: after so many calls a worker is replaced by a new one, for functions that leak; None for
+        max_calls_per_worker: after this many calls a worker is replaced by a new one, for functions that leak; None for
             never.
         max_lost: how many workers one call may lose before it fails with `WorkerLost`, when `on_unknown` says that it
             is made again.

@@ -15,7 +15,7 @@ __all__ = ["ThreadExecutor"]
 class ThreadExecutor:
     """Calls functions in worker threads, with the context variables of the caller.
 
-    A thread cannot be stopped: if the caller is cancelled or times out, the function goes on unseen and its result is
+    A thread cannot be stopped: if the caller is cancelled or times out, the function continues unseen and its result is
     dropped. `max_threads` bounds how many run at the same time, those included.
     """
 

@@ -64,18 +64,18 @@ def _replaced(value: Any) -> Any:
     return value
 
 
-def object_at(value: Any, place: str) -> Mapping[str, Any]:
+def object_at(value: Any, path: str) -> Mapping[str, Any]:
     """An object.
 
     Raises:
         UnreadableAnswer: it is something else.
     """
     if not isinstance(value, dict):
-        raise unreadable(f"{place} is {kind_of(value)}, not an object")
+        raise unreadable(f"{path} is {kind_of(value)}, not an object")
     return value
 
 
-def listed(value: Any, place: str) -> Sequence[Any]:
+def listed(value: Any, path: str) -> Sequence[Any]:
     """A list; nothing is an empty one.
 
     Raises:
@@ -84,11 +84,11 @@ def listed(value: Any, place: str) -> Sequence[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise unreadable(f"{place} is {kind_of(value)}, not a list")
+        raise unreadable(f"{path} is {kind_of(value)}, not a list")
     return value
 
 
-def text_at(value: Any, place: str) -> str:
+def text_at(value: Any, path: str) -> str:
     """A text; nothing is an empty one.
 
     Raises:
@@ -97,7 +97,7 @@ def text_at(value: Any, place: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise unreadable(f"{place} is {kind_of(value)}, not a text")
+        raise unreadable(f"{path} is {kind_of(value)}, not a text")
     return value
 
 

@@ -41,7 +41,7 @@ _HOMES = {
     "tool_call": "scripted",
 }
 
-# Failed assertions of the suites shall be explained like those of any test; pytest must be told before it is too late.
+# Failed assertions of the suites are explained like those of any test if pytest knows them before their import.
 if "pytest" in sys.modules:
     sys.modules["pytest"].register_assert_rewrite(
         "rh_agents.testing.conformance", "rh_agents.testing._comparison", "rh_agents.testing._records"

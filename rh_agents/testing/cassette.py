@@ -42,7 +42,7 @@ class CassetteMode(StrEnum):
 
 
 class Drift(StoreError, AssertionError):
-    """A program did something else than what its cassette has. The message tells all that is known.
+    """A program did something that its cassette does not have. The message says all that is known.
 
     Attributes:
         differences: what differs, call by call.
@@ -102,7 +102,7 @@ class Cassette:
             UsageError: nothing is recorded, and in this mode nothing is to be.
             Exception: what the workflow raises, or is recorded to have raised.
         """
-        given = {str(place): value for place, value in enumerate(args)} | kwargs
+        given = {str(index): value for index, value in enumerate(args)} | kwargs
         async with self.open(run_id, workflow=getattr(workflow, "__name__", ""), input=given or None):
             return await workflow(*args, **kwargs)
 
@@ -248,31 +248,31 @@ class _Player(ValidationJournal):
             if entry.event.key is not None and entry.event.event_type in _PLAYED:
                 played.add(bytes.fromhex(entry.event.key))
         recorded = player.recorded
-        recorded.finished = KeyTable({key: place for key, place in recorded.finished.items() if key in played})
+        recorded.finished = KeyTable({key: number for key, number in recorded.finished.items() if key in played})
         recorded.failed = {key: made_in for key, made_in in recorded.failed.items() if key in played}
         recorded.spent = {"": Spending()}  # a budget that was enough for the recording is enough for its replay
         return player
 
     def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """What is about to be called is not recorded: otherwise nobody would tell that it begins."""
+        """What is about to be called is not recorded: otherwise no event would report its start."""
         if event.event_type in _PLAYED and event.execution_status is ExecutionStatus.STARTED:
             raise Drift(self._not_recorded(event))
         return super().note(event, outcome)
 
     def _not_recorded(self, event: ExecutionEvent[Any]) -> str:
-        place = event.address or event.name
+        address = event.address or event.name
         left = [each for key, each in self._outcomes.items() if key in self.recorded.finished and key not in self._seen]
         same = [each for each in left if each.header.address == event.address]
         if same:
             came_to = _brief(same[0].read(unknown_ok=True))
             why = f"it is recorded with another input there, and came to {came_to}"
         elif left:
-            places = ", ".join(each.header.address for each in left[:_SHOWN])
-            why = f"what is recorded and has not been asked for: {places}"
+            addresses = ", ".join(each.header.address for each in left[:_SHOWN])
+            why = f"what is recorded and has not been asked for: {addresses}"
         else:
             why = "all that is recorded has been asked for"
         return (
-            f"{place} is not on the cassette of run {self.info.run_id!r}, so it is not called; {why}. "
+            f"{address} is not on the cassette of run {self.info.run_id!r}, so it is not called; {why}. "
             f"If that is meant, {_HOW_TO_RECORD}."
         )
 

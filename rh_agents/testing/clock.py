@@ -24,7 +24,7 @@ class JumpingClock:
         assert clock.elapsed == 3600.0
 
     It is two clocks: that of its event loop, from which the library takes durations, and, when it is called, the time
-    of day, for `ExecutionState(clock=clock)`. Both go on by the same seconds.
+    of day, for `ExecutionState(clock=clock)`. Both advance by the same seconds.
 
     The clock cannot know what other threads and sockets are about to do. While functions run in the loop's executor
     (`asyncio.to_thread`) it waits for them in earnest. For other threads, for instance those of a store in a file, and
@@ -91,7 +91,7 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:  # from Python 3.12 on there is a timeout
-        """Threads end in real time, so the time until somebody loses patience does not pass."""
+        """Threads end in real time, so the time until a timeout does not pass."""
         self._selector_of_ours.busy += 1
         try:
             await super().shutdown_default_executor(*timeout)
@@ -130,7 +130,7 @@ class _JumpingSelector(selectors.BaseSelector):
         if timeout is None or timeout <= 0:
             return self._real.select(timeout)
         if self.busy:
-            return self._real.select(None)  # whoever ends wakes the loop
+            return self._real.select(None)  # a thread that ends wakes the loop
         ready = self._real.select(self._clock.patience)
         if not ready:
             self._clock.elapsed += timeout

@@ -28,7 +28,7 @@ class no_real_requests:  # noqa: N801, RUF100 - read as a phrase: `with no_real_
             await run(workflow, "question")
 
     It covers what goes through Python's `socket` module, in all threads of the process: names that are looked up,
-    connections, datagrams; so also asyncio, anyio, trio and every HTTP client that stands on them. It does not see
+    connections, datagrams; so also asyncio, anyio, trio and every HTTP client built on them. It does not see
     other processes, nor libraries in C that open sockets by themselves (`libpq`, gRPC, uvloop). Unix sockets and pipes
     are left alone. Blocks may be nested; the innermost one decides.
 

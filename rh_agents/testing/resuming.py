@@ -42,8 +42,8 @@ async def assert_no_paid_calls_on_resume(
         workflow: an agent or an async function.
         args: its arguments; so are `kwargs`.
         store: where the run is recorded: a store, or a URL or path for `open_store`.
-        stop_after: cut the first execution off, as Ctrl-C does, when so many paid calls have their outcomes; None lets
-            it come to its end. What remains is called in the second execution.
+        stop_after: cut the first execution off, as Ctrl-C does, when this many paid calls have their outcomes; None
+            lets it come to its end. What remains is called in the second execution.
         paid: the calls that cost something; by default those of models and of tools.
         run_id: by default a new one.
         kwargs: its keyword arguments.
@@ -139,9 +139,9 @@ def _made_again(first: _Watch, second: _Watch) -> list[str]:
 
 
 def _message(again: list[str], first: _Watch) -> str:
-    places = ", ".join(again[:_SHOWN]) + (f" and {len(again) - _SHOWN} more" if len(again) > _SHOWN else "")
+    addresses = ", ".join(again[:_SHOWN]) + (f" and {len(again) - _SHOWN} more" if len(again) > _SHOWN else "")
     return (
         f"{len(again)} calls were made, and paid for, again although they had an outcome (there were "
-        f"{len(first.finished)} in all): {places}. Is there a date, a random number or a set in what they are asked, "
-        "or are they called in a run of their own?"
+        f"{len(first.finished)} in all): {addresses}. Is there a date, a random number or a set in what they are "
+        "asked, or are they called in a run of their own?"
     )

@@ -51,8 +51,8 @@ class ScriptEnded(PermanentModelError, AssertionError):
 def tool_call(name: str, /, **arguments: Any) -> ToolCall:
     """The wish of a model that a tool be called: `tool_call("search", query="rivers", limit=3)`.
 
-    It gets its id when the model answers: the same one each time that it comes at the same place of a conversation. For
-    arguments that are broken on purpose, write `ToolCall(id="1", name="search", arguments="{broken")`.
+    It gets its id when the model answers: the same one each time that it comes at the same position of a conversation.
+    For arguments that are broken on purpose, write `ToolCall(id="1", name="search", arguments="{broken")`.
     """
     return ToolCall(id="", name=name, arguments=json.dumps(to_jsonable_python(arguments), ensure_ascii=False))
 
@@ -71,7 +71,7 @@ class ScriptedLLM(ChatModel):
         ScriptedLLM(lambda request: request.messages[-1].text.upper())
 
     A **list** gives its answers one after the other, in the order in which requests arrive. That is for one
-    conversation. With calls side by side, or in a process that goes on with a run that another one began, the order of
+    conversation. With calls side by side, or in a process that resumes a run that another one began, the order of
     arrival says nothing: use one of the others there.
 
     A **mapping** gives the answer whose key is found in the text of the conversation; if there are several, the one

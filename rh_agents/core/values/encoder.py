@@ -99,52 +99,52 @@ def is_object(value: dict[Any, Any]) -> bool:
 class Writing:
     """Writes what `quick` cannot: texts that are no UTF-8, numbers that JSON has not, errors. Tells what is no data.
 
-    A part of a value is written with its place in it, for people, and its depth in the JSON text.
+    A part of a value is written with its path, for people, and its depth in the JSON text.
     """
 
     def __init__(self) -> None:
         self.inside: set[int] = set()
         self.errors: int = 0
 
-    def write(self, value: Any, place: str, depth: int) -> Any:
-        """The JSON value of a value; `place` says where in the whole it stands, for errors."""
+    def write(self, value: Any, path: str, depth: int) -> Any:
+        """The JSON value of a value; `path` says where in the whole it is, for errors."""
         kind = type(value)
         if kind in ATOMS and _is_plain(value):
             return value
         if depth >= _MOST_LEVELS:
-            raise UnstorableError(too_deep(place))
+            raise UnstorableError(too_deep(path))
         if kind is str and (parts := parts_of(value)) is not None:
-            return {TAG: "with-secrets", "v": [self.write(part, place, depth + 2) for part in parts]}
+            return {TAG: "with-secrets", "v": [self.write(part, path, depth + 2) for part in parts]}
         if kind is list:
-            return [self.write(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
+            return [self.write(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
         if kind is dict and is_object(value) and all(map(_is_plain, value)):
-            return {name: self.write(item, f"{place}[{name!r}]", depth + 1) for name, item in value.items()}
+            return {name: self.write(item, f"{path}[{name!r}]", depth + 1) for name, item in value.items()}
         if isinstance(value, Exception):
-            return self.error(value, place, depth)
+            return self.error(value, path, depth)
         node = desugared(value)
         if node is None:
-            raise UnstorableError(_refusal(value, place))
-        return {name: self._part(name, part, node, place, depth + 1) for name, part in node.items()}
+            raise UnstorableError(_refusal(value, path))
+        return {name: self._part(name, part, node, path, depth + 1) for name, part in node.items()}
 
-    def _part(self, name: str, part: Any, node: Node, place: str, depth: int) -> Any:
-        """A part of a tagged object; only in the place that is told does it differ from any other value."""
+    def _part(self, name: str, part: Any, node: Node, path: str, depth: int) -> Any:
+        """A part of a tagged object; only in the path does it differ from any other value."""
         if type(part) is dict and is_object(part) and all(map(_is_plain, part)):
-            return {field: self.write(item, f"{place}.{field}", depth + 1) for field, item in part.items()}
+            return {field: self.write(item, f"{path}.{field}", depth + 1) for field, item in part.items()}
         if name == "v" and node[TAG] in _PAIRED:
             return [
                 [
-                    self.write(key, f"{place} key {key!r:.40}", depth + 2),
-                    self.write(item, f"{place}[{key!r:.40}]", depth + 2),
+                    self.write(key, f"{path} key {key!r:.40}", depth + 2),
+                    self.write(item, f"{path}[{key!r:.40}]", depth + 2),
                 ]
                 for key, item in part
             ]
-        return self.write(part, place, depth)
+        return self.write(part, path, depth)
 
-    def error(self, error: Exception, place: str, depth: int) -> Node:
+    def error(self, error: Exception, path: str, depth: int) -> Node:
         """The same for an error. What it carries and is no data is left out."""
         self.errors = self.errors + 1 if self.inside else 0
         if id(error) in self.inside or depth >= _MOST_LEVELS or self.errors > _MOST_ERRORS:
-            raise UnstorableError(too_deep(place))
+            raise UnstorableError(too_deep(path))
         self.inside.add(id(error))
         try:
             return self._error(error, depth + 1)
@@ -203,15 +203,15 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def too_deep(place: str) -> str:
-    """Not the whole place: it would have a hundred parts."""
-    where = f" at {place[:60]}..." if place else ""
+def too_deep(path: str) -> str:
+    """Not the whole path, which would have a hundred parts."""
+    where = f" at {path[:60]}..." if path else ""
     return f"the value{where} cannot be stored: it contains itself, or is nested more than {_MOST_LEVELS} levels deep"
 
 
-def _refusal(value: object, place: str) -> str:
+def _refusal(value: object, path: str) -> str:
     kind = type(value)
-    where = f" at {place}" if place else ""
+    where = f" at {path}" if path else ""
     if kind_of(kind) is not None:
         remedy = "annotate the function's return type with its class, or decorate the class with `@storable`"
         remedy += why_unknown(name_of(kind))

@@ -63,7 +63,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, ours: frozenset[CodeType]) -> Failure:
-    """All that can be told of an exception. `ours` is the code that the traceback need not show."""
+    """All that can be said of an exception. `ours` is the code that the traceback need not show."""
     failure = _described(error, 0, {})
     failure.trace = _trace(error, ours)
     return failure
@@ -218,7 +218,7 @@ def _loaded(failure: Failure) -> BaseException | None:
 
 
 def _built(failure: Failure, made: dict[int, BaseException]) -> BaseException:
-    """The exception without its `__init__`, which wants arguments that nobody has any more."""
+    """The exception without its `__init__`, whose arguments are gone."""
     members = None if failure.members is None else [_made(each, made) for each in failure.members]
     args = tuple(each if isinstance(each, str) else _unpickled(each) for each in failure.args)
     state = {name: _unpickled(data) for name, data in failure.state.items()}

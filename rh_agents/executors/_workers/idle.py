@@ -1,4 +1,4 @@
-"""What idle workers send: threads that functions have left behind go on logging when nobody waits for a result.
+"""What idle workers send: threads that functions have left behind keep logging when no one waits for a result.
 
 One thread for all of them waits for their wires. (Their watching threads wait for the ends of their processes, and no
 event loop is there for certain: workers outlive the loops that use them.)

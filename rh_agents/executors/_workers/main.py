@@ -207,7 +207,7 @@ class _Forwarding(logging.Handler):
                 facts["exc_text"] = self._formatter.formatException(record.exc_info)
                 facts["exc_info"] = None
             self._send_frame(Kind.LOG, _pickled_facts(facts))
-        except Exception:  # noqa: BLE001 - as every handler does: logging costs nobody the call
+        except Exception:  # noqa: BLE001 - as every handler does: logging never fails a call
             self.handleError(record)
 
 

@@ -20,7 +20,7 @@ _LONGEST_IDLE = 300.0
 """Seconds after which an idle worker is not kept any more: what its functions have loaded may be large."""
 _TIME_AT_EXIT = 3.0
 _LOOK_AFTER_OTHERS = 0.2
-"""Seconds after which somebody who waits looks whether the event loops of the others are still there."""
+"""Seconds after which a waiter checks whether the event loops of the others are still there."""
 
 
 def processors() -> int:
@@ -52,16 +52,16 @@ class Slots:
         """Wait until it is this one's turn."""
         if self._admit(slot, None):
             return
-        place = Place()
+        waiter = Place()
         with self._lock:
-            self._queue.append(place)
+            self._queue.append(waiter)
         try:
-            while not self._admit(slot, place):
-                await self._wait(place)
+            while not self._admit(slot, waiter):
+                await self._wait(waiter)
         finally:
             with self._lock:
-                if place in self._queue:
-                    self._queue.remove(place)
+                if waiter in self._queue:
+                    self._queue.remove(waiter)
                 self._wake_next()
 
     def release(self, slot: Slot) -> None:
@@ -70,40 +70,40 @@ class Slots:
             self._holders.pop(slot, None)
             self._wake_next()
 
-    def _admit(self, slot: Slot, place: Place | None) -> bool:
+    def _admit(self, slot: Slot, waiter: Place | None) -> bool:
         with self._lock:
             if len(self._holders) >= self.count:
                 self._holders = {
                     each: home for each, home in self._holders.items() if not (home.is_gone or home.cannot_run)
                 }
-            if len(self._holders) >= self.count or not self._is_first(place):
+            if len(self._holders) >= self.count or not self._is_first(waiter):
                 return False
             self._holders[slot] = home()
             return True
 
-    def _is_first(self, place: Place | None) -> bool:
+    def _is_first(self, waiter: Place | None) -> bool:
         for other in self._queue:
-            if other is place:
+            if other is waiter:
                 return True
             if other.home.is_running:
                 return False
-        return place is None
+        return waiter is None
 
     def _wake_next(self) -> None:
-        for place in list(self._queue):
-            if not place.wake():
-                self._queue.remove(place)
-            elif place.home.is_running:
+        for waiter in list(self._queue):
+            if not waiter.wake():
+                self._queue.remove(waiter)
+            elif waiter.home.is_running:
                 return
 
-    async def _wait(self, place: Place) -> None:
+    async def _wait(self, waiter: Place) -> None:
         timer = None
         with self._lock:
             homes = {*self._holders.values(), *(other.home for other in self._queue)}
-        if homes != {place.home}:  # nobody tells when the loop of somebody else is gone
-            timer = asyncio.get_running_loop().call_later(_LOOK_AFTER_OTHERS, place.wake)
+        if homes != {waiter.home}:  # the end of another waiter's loop is not announced
+            timer = asyncio.get_running_loop().call_later(_LOOK_AFTER_OTHERS, waiter.wake)
         try:
-            await place.wait()
+            await waiter.wait()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -201,9 +201,9 @@ class Pool:
                 worker.join(1.0)
 
     def hold_still(self) -> None:
-        """Let no worker be made while this process forks: its descriptors would be nobody's in the child.
+        """Let no worker be made while this process forks: its descriptors would belong to no one in the child.
 
-        One of them tells the worker when its parent is gone, which it then would not learn before the child's end too.
+        By one of them the worker learns when its parent is gone, which it would then not learn before the child ends.
         """
         self._lock.acquire()
 

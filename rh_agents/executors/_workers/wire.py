@@ -40,7 +40,7 @@ Frame = tuple[Kind, bytearray]
 
 
 def header(kind: Kind, length: int) -> bytes:
-    """What stands before the content of a frame."""
+    """What precedes the content of a frame."""
     return _HEADER.pack(kind.value, length)
 
 

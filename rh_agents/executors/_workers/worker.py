@@ -75,11 +75,11 @@ class Worker:
         self.idle_since: float = time.monotonic()
         self.is_dead: bool = False
         self.is_idle: bool = False
-        """Whether it makes no call and belongs to nobody; set and read under `reading`."""
+        """Whether it makes no call and belongs to no one; set and read under `reading`."""
         self.reading: threading.Lock = threading.Lock()  # the wire has one reader at a time
         self._inbox = Inbox()
         self._settings: Settings | None = None
-        self._lock = threading.Lock()  # nobody signals a process whose id another one may have by now
+        self._lock = threading.Lock()  # no signal goes to a process whose id another one may have by now
         self._ended = threading.Event()
         self._timer: threading.Timer | None = None
         self._wire, theirs = socket.socketpair()

@@ -94,12 +94,12 @@ class ReadingConformance(StoreSuite):
 
     async def _follow(self, store: Store, reader: Store) -> None:
         seen: list[int] = []
-        told = asyncio.Event()
+        arrived = asyncio.Event()
 
         async def follow() -> None:
             async for each in reader.events(RUN, after=1, follow=True):
                 seen.append(each.sequence)
-                told.set()
+                arrived.set()
 
         written = Written(RUN)
         journal = await store.open_run(request())
@@ -109,8 +109,8 @@ class ReadingConformance(StoreSuite):
             await written.call(journal, outcome(number))
             async with asyncio.timeout(PATIENCE):
                 while len(seen) < 2 * number + 1:
-                    told.clear()
-                    await told.wait()
+                    arrived.clear()
+                    await arrived.wait()
             assert not following.done()
         await journal.append(event(RUN, CANCELLED, None))
         await journal.close(COMPLETED)

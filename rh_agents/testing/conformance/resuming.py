@@ -108,11 +108,11 @@ class ResumeConformance(StoreSuite):
     @on_an_event_loop
     async def test_what_was_spent_is_folded_from_the_events(self, store: Store) -> None:
         journal = await store.open_run(request())
-        usage, places = Usage(input_tokens=7, output_tokens=3, requests=1, cost=0.25), {"": 1.5, "ab" * 32: 0.0}
-        failed_attempt = event(RUN, RETRYING, outcome(1), attempt=1, usage=usage, charges=places)
+        usage, charges = Usage(input_tokens=7, output_tokens=3, requests=1, cost=0.25), {"": 1.5, "ab" * 32: 0.0}
+        failed_attempt = event(RUN, RETRYING, outcome(1), attempt=1, usage=usage, charges=charges)
         await journal.append(failed_attempt)
         spent = outcome(1, "value", usage=usage + usage)
-        end = completed(RUN, spent).model_copy(update={"usage": usage, "charges": places})
+        end = completed(RUN, spent).model_copy(update={"usage": usage, "charges": charges})
         await journal.append(end, spent)
         hit = completed(RUN, outcome(2, "value")).model_copy(update={"from_cache": True})
         await journal.append(hit, outcome(2, "value"))
@@ -124,10 +124,10 @@ class ResumeConformance(StoreSuite):
         assert (recorded[""].calls, recorded["ab" * 32].calls) == (1, 1)
         assert recorded[""].by_actor == {failed_attempt.actor.name: usage + usage}
         assert recorded[""].seconds == 1.5
-        told = [each.event async for each in store.events(RUN)]
-        assert [each.usage for each in told] == [usage, usage, None]
-        assert [each.charges for each in told] == [places, places, None]
-        assert [each.from_cache for each in told] == [False, False, True]
+        events = [each.event async for each in store.events(RUN)]
+        assert [each.usage for each in events] == [usage, usage, None]
+        assert [each.charges for each in events] == [charges, charges, None]
+        assert [each.from_cache for each in events] == [False, False, True]
 
     @on_an_event_loop
     async def test_lost_workers_are_counted_and_leave_a_call_unknown_until_it_has_an_outcome(
@@ -147,8 +147,8 @@ class ResumeConformance(StoreSuite):
             journal = await store.open_run(request())
         await journal.append(event(RUN, RETRYING, lost, attempt=3))
         assert (journal.recorded.lost, list(journal.recorded.unknown)) == ({lost.key: 2}, [])
-        told = [each.event.lost async for each in store.events(RUN)]
-        assert told == [0, 2, 0, 2, 0, 0]
+        events = [each.event.lost async for each in store.events(RUN)]
+        assert events == [0, 2, 0, 2, 0, 0]
 
     @on_an_event_loop
     async def test_outcomes_are_loaded_in_any_order(self, store: Store) -> None:

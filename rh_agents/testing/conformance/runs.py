@@ -1,4 +1,4 @@
-"""How runs begin, end, go on and are found."""
+"""How runs begin, end, resume and are found."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["RunConformance"]
 
 
 class RunConformance(StoreSuite):
-    """Runs begin, end, go on and are found. Every store needs this."""
+    """Runs begin, end, resume and are found. Every store needs this."""
 
     @on_an_event_loop
     async def test_a_run_that_nobody_opened_is_not_there(self, store: Store) -> None:

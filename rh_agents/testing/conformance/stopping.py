@@ -30,7 +30,7 @@ __all__ = ["StopConformance"]
 
 
 class StopConformance(StoreSuite):
-    """A run is stopped by asking whoever executes it, or at once if no one does."""
+    """A run is stopped by asking its owner, or at once if no one does."""
 
     operations: ClassVar[tuple[str, ...]] = ("stop",)
 
@@ -48,20 +48,20 @@ class StopConformance(StoreSuite):
         await self._stop(store, await self._second(store))
 
     async def _stop(self, store: Store, asking: Store) -> None:
-        told: list[str] = []
+        reasons: list[str] = []
         journal = await store.open_run(request())
         assert stop_request(journal) is None, "the request was for an earlier owner"
-        journal.when_stop_requested(told.append)
+        journal.when_stop_requested(reasons.append)
         assert await asking.request_stop(RUN, "enough\0")
 
         async def has_been_told() -> bool | None:
-            return True if told else None
+            return True if reasons else None
 
         await until(has_been_told)
-        assert told == ["enough\0"]
+        assert reasons == ["enough\0"]
         assert stop_request(journal) == "enough\0"
-        told.clear()
-        journal.when_stop_requested(told.append)
+        reasons.clear()
+        journal.when_stop_requested(reasons.append)
         await until(has_been_told)
         await counting(journal, outcome(1))
         await journal.close(STARTED, "enough\0")

@@ -62,8 +62,8 @@ class ValueConformance(StoreSuite):
         await written.append(journal, about_group(RUN, "pages", GroupStatus.FAILED))
         again: dict[str, Any] = {"is_replayed": True, "from_cache": True, "execution_time": 0.5}
         for call, message in ((member, None), (failure, "KeyError: 'x'")):
-            told = event(RUN, ExecutionStatus.RECOVERED, call, result=call.value, message=message, **again)
-            await written.append(journal, told)
+            given = event(RUN, ExecutionStatus.RECOVERED, call, result=call.value, message=message, **again)
+            await written.append(journal, given)
         await written.check(store)
 
     @on_an_event_loop
