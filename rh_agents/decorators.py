@@ -11,7 +11,8 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from rh_agents.core._base.signatures import function_with_arguments_of
 from rh_agents.core._run.frame import current_frame
-from rh_agents.core.actors import LLM, Agent, BaseActor, Signature, Tool
+from rh_agents.core.actors import LLM, Agent, BaseActor, Tool
+from rh_agents.core.actors.signature import Signature
 from rh_agents.core.calls import Call, FunctionCall, default_run
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState, set_executors

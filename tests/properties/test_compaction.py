@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rh_agents import Agent, ClearToolResults, Compaction, DropTurns, Message, Summarize, run
 from rh_agents.core.chat import ChatRequest, ImagePart, TextPart, ToolCall
-from rh_agents.core.chat._lengths import Measure, Size
-from rh_agents.core.chat._turns import problem_of, split, turns_of
+from rh_agents.core.chat._compaction.lengths import Measure, Size
+from rh_agents.core.chat._compaction.turns import problem_of, split, turns_of
 from rh_agents.core.errors import ContextTooLong
 from rh_agents.testing import ScriptedLLM
 

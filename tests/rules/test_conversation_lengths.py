@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message
-from rh_agents.core.chat._lengths import Measure, Size
+from rh_agents.core.chat._compaction.lengths import Measure, Size
 from rh_agents.core.usage import Usage
 
 FILE = base64.b64encode(b"\0" * 3_000_000).decode()

@@ -13,7 +13,7 @@ from typing import Any
 
 from rh_agents.core.actors import Agent, Tool, set_agent_loop
 from rh_agents.core.calls import ActorCall
-from rh_agents.core.chat._compacting import Compactor, check_policy
+from rh_agents.core.chat._compaction.compacting import Compactor, check_policy
 from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, Said, ToolCall, ToolSpec, messages_of
 from rh_agents.core.chat.model import ChatModel, ModelCall
 from rh_agents.core.chat.schema import spec_of

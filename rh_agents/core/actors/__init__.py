@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import typing
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from types import FunctionType
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,12 +15,12 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
-    create_model,
     field_validator,
     model_validator,
 )
 
 from rh_agents.core._base.key_generations import ENDPOINTS
+from rh_agents.core.actors.signature import Injected, Signature, expect_resolved, is_injected, returned
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies._checks import expect_known
 from rh_agents.core.policies.breaker import CircuitBreaker
@@ -31,24 +30,13 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
 from rh_agents.core.usage import Usage
-from rh_agents.core.values import check_annotation, function_below, learn, learn_function, unresolved_in
+from rh_agents.core.values import check_annotation, learn, learn_function
 from rh_agents.core.values.large_validation import validate
 
 __all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
 
 
-class Injected:
-    """Marks a parameter that is no data (a client, a connection): neither keyed nor stored, never in an input model.
-
-    async def fetch(url: str, client: Annotated[Client, Injected]) -> str: ...
-
-    A function that returns such a thing marks its result in the same way, and is called again when a run goes on.
-    """
-
-
 Check = Callable[..., Awaitable[object] | object]
-_NAMES_OF_STATE = frozenset({"state", "execution_state"})
-_NAMES_OF_CONTEXT = frozenset({"context", "extra_context"})
 
 
 class BaseActor(BaseModel):
@@ -163,12 +151,12 @@ class BaseActor(BaseModel):
                 f"{self.name} has an external effect: say what to do when a crash leaves its outcome unknown, "
                 "with on_unknown='retry' (its service honours current().idempotency_key), 'fail' or 'ask'"
             )
-        returned = _returned(self.handler)
-        if self.effect is Effect.EXTERNAL and _is_injected(returned):
+        result = returned(self.handler)
+        if self.effect is Effect.EXTERNAL and is_injected(result):
             raise DefinitionError(
                 f"{self.name} has an external effect, so its result must be recorded: it cannot be `Injected`"
             )
-        problem = None if returned is None or isinstance(returned, str) else check_annotation(returned)
+        problem = None if result is None or isinstance(result, str) else check_annotation(result)
         if problem is not None:
             raise DefinitionError(
                 f"{self.name} returns a type that cannot be stored: {problem}; return serializable data, or "
@@ -193,7 +181,7 @@ class BaseActor(BaseModel):
     @cached_property
     def is_stored(self) -> bool:
         """Whether results are data. `-> Annotated[Client, Injected]` says they are not: such calls are made again."""
-        return not _is_injected(_returned(self.handler))
+        return not is_injected(returned(self.handler))
 
     def _learn_types(self) -> None:
         """Make the classes that the annotations name known to stores: they may then be read from one."""
@@ -483,157 +471,6 @@ def _as_tool(given: Any) -> Tool:
 
         return Tool(name=actor.name, description=actor.description or actor.instructions, handler=ask)
     return Tool(**{name: getattr(actor, name) for name in BaseActor.model_fields if name != "event_type"})
-
-
-class Signature:
-    """The parameters of a handler: how to fill them, and which of them are data."""
-
-    def __init__(self, handler: Callable[..., Any]) -> None:
-        try:
-            parameters = list(inspect.signature(handler).parameters.values())
-            self.is_known: bool = True
-            """Whether the handler says which parameters it has."""
-        except (TypeError, ValueError):  # some callables of C extensions do not tell
-            parameters = [inspect.Parameter("input_data", inspect.Parameter.POSITIONAL_ONLY)]
-            self.is_known = False
-        self.parameters = parameters
-        self.hints: dict[str, Any] = _hints(handler)
-        self.injected: frozenset[str] = frozenset(
-            p.name for p in parameters if _is_injected(self.hints.get(p.name, p.annotation))
-        )
-        self.positional: tuple[str, ...] = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
-        self.defaults: dict[str, Any] = {p.name: p.default for p in parameters if p.default is not p.empty}
-        self.is_simple: bool = not self.injected and len(self.positional) == len(parameters)
-        self.arity: int = len(self.positional) if len(self.positional) == len(parameters) else -1
-        """How many positional arguments fit for certain; -1 if that depends on more than their number."""
-        self._bind = inspect.Signature(parameters).bind
-        self._order = _roles(self.positional)
-        self._named_roles = {
-            p.name: role for p in parameters if p.kind is p.KEYWORD_ONLY and (role := _role(p.name)) is not None
-        }
-
-    def fill(self, input_data: Any, extra_context: Any, run: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments for a handler that takes (input, extra context, run) or fewer."""
-        sources = (input_data, extra_context, run)
-        named = {name: sources[role] for name, role in self._named_roles.items()}
-        return tuple(sources[role] for role in self._order), named
-
-    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Refuse arguments that do not fit.
-
-        Raises:
-            TypeError: they do not fit the parameters.
-        """
-        self._bind(*args, **kwargs)
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by parameter, with defaults filled in and injected ones left out.
-
-        Raises:
-            TypeError: they do not fit the parameters, as when the function itself is called so.
-        """
-        if self.is_simple and not kwargs and len(args) == len(self.positional):
-            return dict(zip(self.positional, args, strict=False))  # their number is the same
-        bound = self._bind(*args, **kwargs)
-        bound.apply_defaults()
-        return {name: value for name, value in bound.arguments.items() if name not in self.injected}
-
-    def expect_names(self, function: str) -> None:
-        """Refuse parameters that cannot be given by name.
-
-        Raises:
-            DefinitionError: there are such.
-        """
-        for each in self.parameters:
-            if each.kind in _NAMELESS and each.name not in self.injected:
-                raise DefinitionError(
-                    f"{function}: a model gives arguments by name, so a tool cannot have {_NAMELESS[each.kind]} "
-                    f"({str(each).partition(':')[0].partition('=')[0].strip()}); name its parameters, "
-                    "or state input_model="
-                )
-
-    def input_model(self, name: str) -> type[BaseModel]:
-        """A model with a field for each parameter that is data.
-
-        Raises:
-            DefinitionError: Pydantic has no room for a parameter's name, such as `_x` or `copy`.
-        """
-        fields: dict[str, Any] = {}
-        for parameter in self.parameters:
-            if parameter.name in self.injected or parameter.kind in _VARIADIC:
-                continue
-            hint = self.hints.get(parameter.name, Any)
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (hint, default)
-            if parameter.name.startswith("_") or hasattr(BaseModel, parameter.name):
-                raise DefinitionError(
-                    f"{name}: a parameter named {parameter.name!r} cannot be a field of a Pydantic model; rename it"
-                )
-        return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
-
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_NAMELESS = {
-    inspect.Parameter.POSITIONAL_ONLY: "positional-only parameters",
-    inspect.Parameter.VAR_POSITIONAL: "any number of positional arguments",
-    inspect.Parameter.VAR_KEYWORD: "any number of named arguments",
-}
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _roles(names: Sequence[str]) -> tuple[int, ...]:
-    """For each parameter which of (input, extra context, run) it gets: by its name if that tells, else in order."""
-    roles: list[int] = []
-    for position, name in enumerate(names[:3]):
-        named = _role(name) if position else None
-        roles.append(position if named is None else named)
-    return tuple(roles)
-
-
-def _role(name: str) -> int | None:
-    """Which of (input, extra context, run) a parameter of this name gets; None if its place decides."""
-    if name in _NAMES_OF_STATE:
-        return 2
-    return 1 if name in _NAMES_OF_CONTEXT else None
-
-
-def _hints(handler: Callable[..., Any]) -> dict[str, Any]:
-    """Type hints; none where a name in them cannot be resolved, which only costs the input model its types."""
-    try:
-        return typing.get_type_hints(inspect.unwrap(handler), include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        return {}
-
-
-def _returned(handler: Callable[..., Any]) -> Any:
-    """What a handler's annotations say that it returns; as text if that names something unknown here."""
-    hints = _hints(handler)
-    return (
-        hints["return"] if "return" in hints else getattr(inspect.unwrap(handler), "__annotations__", {}).get("return")
-    )
-
-
-def _is_injected(hint: Any) -> bool:
-    if isinstance(hint, str):
-        return "Injected" in hint
-    if any(mark is Injected or isinstance(mark, Injected) for mark in getattr(hint, "__metadata__", ())):
-        return True
-    return any(_is_injected(part) for part in typing.get_args(hint) if typing.get_origin(part) is Annotated)
-
-
-def expect_resolved(function: Callable[..., Any], name: str) -> None:
-    """Refuse a function that says what it returns by a name that means nothing.
-
-    Raises:
-        DefinitionError: it does.
-    """
-    missing = unresolved_in(function)
-    if missing is not None and not _is_injected(_returned(function_below(function) or function)):
-        raise DefinitionError(
-            f"{name}: the annotation of its result names {missing!r}, and there is no such name when the program runs "
-            "(is it imported for type checkers only?): import it, since recorded results are made of the classes that "
-            "annotations name"
-        )
 
 
 def _is_coroutine_function(handler: Callable[..., Any]) -> bool:

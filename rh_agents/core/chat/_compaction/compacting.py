@@ -23,9 +23,9 @@ from typing import Any
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
-from rh_agents.core.chat._lengths import Measure, Size
-from rh_agents.core.chat._summaries import summary_of
-from rh_agents.core.chat._turns import Split, Turn, cleared, joined, problem_of, split, transcript
+from rh_agents.core.chat._compaction.lengths import Measure, Size
+from rh_agents.core.chat._compaction.summaries import summary_of
+from rh_agents.core.chat._compaction.turns import Split, Turn, cleared, joined, problem_of, split, transcript
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse, Message, messages_of
 from rh_agents.core.chat.model import ChatModel, ModelCall
 from rh_agents.core.errors import (

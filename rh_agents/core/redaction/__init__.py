@@ -5,7 +5,7 @@ There are two borders, and they follow different rules.
 *What people read* (messages of events, texts of errors as they are shown, logs, terminal) passes `redact`. It takes out
 registered secrets in every spelling in which they travel (as they are, in a URL, in base64, escaped), and what has the
 shape of a credential: the password in a URL, a token in a query, an Authorization header, the keys of well-known
-services. A shape can be mistaken, which costs a reader a word and nobody a value.
+services (`rh_agents.core.redaction.shapes`). A shape can be mistaken, which costs a reader a word and nobody a value.
 
 *What a store keeps* must come back as it was: a presigned URL is a result like any other. So nothing is changed by its
 shape there. Only what has been registered is taken out, since it can be put back: the value holds a reference, the name
@@ -31,6 +31,7 @@ from pydantic_core import core_schema, to_json
 
 from rh_agents.core._base.errors import UsageError
 from rh_agents.core._base.sizes import is_array, is_large
+from rh_agents.core.redaction.shapes import is_credential_name, without_credentials
 
 __all__ = [
     "SPELLINGS",
@@ -167,11 +168,6 @@ def register_found(name: str, value: str | None) -> None:
         number += 1
         free = f"{name} ({number})"
     register_secret(free, value)
-
-
-def is_credential_name(name: str) -> bool:
-    """Whether a variable, a header or a parameter of this name has a credential."""
-    return _CREDENTIAL_NAME.fullmatch(name) is not None
 
 
 def forget_secret(name: str) -> None:
@@ -451,98 +447,6 @@ def registered_value(name: str) -> str | None:
 
 # -- in texts that people read -----------------------------------------------------------------------------------------
 
-_NAME_BEGINS = r"(?<![\w.-])"
-"""A name is tried once, from its beginning. From each of its parts (`\\b`), a long one would take quadratic time."""
-_NAMES = (
-    r"(?:[\w.-]*[_.-])?(?:api[_-]?key|apikey|access[_-]?key|key|token|secret|password|passwd|pwd|signature|sig|credential"
-    r"|auth|authorization|session[_-]?id|sas)"
-)
-_CREDENTIAL_NAME = re.compile(rf"(?i){_NAMES}|cookie")
-_NAMED = ("key", "token", "secret", "passw", "pwd", "sig", "credential", "auth", "session", "sas")
-"""Something of this is in each of the names, in small letters."""
-
-
-class _Shape(NamedTuple):
-    """What credentials of one kind look like.
-
-    Attributes:
-        hints: for each group of these, one of it is in every text that the pattern fits, in small letters. To look for
-            them takes much less time than to try the pattern.
-        pattern: takes time in proportion to the text, whatever stands there: no part of a text is read again from
-            many beginnings.
-        replacement: what is left of it.
-    """
-
-    hints: tuple[tuple[str, ...], ...]
-    pattern: re.Pattern[str]
-    replacement: str
-
-
-_SHAPES: tuple[_Shape, ...] = (
-    # scheme://user:password@host; of a user alone, where it is a token (as for https) and not a name (as for ssh)
-    _Shape((("://",), ("@",)), re.compile(r"(://[^\s/@:?#'\"<>]*):[^\s/'\"<>]+@"), r"\1:***@"),
-    _Shape((("http",), ("@",)), re.compile(r"(?i)(\bhttps?://)[^\s/@:?#'\"<>]+@"), r"\1***@"),
-    # ?token=..., &X-Amz-Signature=...
-    _Shape((("=",), _NAMED), re.compile(rf"(?i)([?&;]{_NAMES}=)[^\s&#;'\"<>)\]}}]+"), r"\1***"),
-    # Authorization: Bearer ..., 'authorization': 'Basic ...', x-api-key: ...
-    _Shape(
-        (("authorization",),),
-        re.compile(
-            r"(?i)(\b(?:proxy-)?authorization\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?(?:(?:bearer|basic|token|digest|negotiate)\s+)?)"
-            r"[^\s'\",;\\)}\]]+"
-        ),
-        r"\1***",
-    ),
-    _Shape(
-        (("x-api-key",),),
-        re.compile(r"(?i)(\bx-api-key\\?['\"]?\s*[:=,]\s*(?-i:b)?\\?['\"]?)[^\s'\",;\\)}\]]+"),
-        r"\1***",
-    ),
-    _Shape((("bearer", "basic"),), re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{8,}=*"), r"\1***"),
-    # password='...', "api_key": "..."; without quotes only after an equals sign
-    _Shape(
-        ((":", "="), ("'", '"'), _NAMED),
-        re.compile(
-            rf"(?i)({_NAME_BEGINS}{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])(?!<secret:[^<>'\"\\]*>\\?['\"])[^'\"\\]+"
-        ),
-        r"\1***",
-    ),
-    _Shape(
-        (("=",), _NAMED),
-        re.compile(
-            rf"(?i)({_NAME_BEGINS}(?:[\w.-]*(?:password|passwd|pwd|secret)|(?:[\w.-]*[_.-])?(?:api[_-]?key|token))=)"
-            r"[^\s&#,;'\")\]}]+"
-        ),
-        r"\1***",
-    ),
-    # keys that tell by their beginning whose they are, and JSON Web Tokens
-    _Shape(
-        (
-            (
-                "sk-",
-                "gho_",
-                "ghp_",
-                "ghs_",
-                "ghu_",
-                "ghr_",
-                "github_pat_",
-                "glpat-",
-                "xox",
-                "hf_",
-                "aiza",
-                "akia",
-                "asia",
-            ),
-        ),
-        re.compile(
-            r"\b(?:sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
-            r"|hf_[A-Za-z0-9]{20,}|AIza[\w-]{30,}|(?:AKIA|ASIA)[A-Z0-9]{16})"
-        ),
-        "***",
-    ),
-    _Shape((("eyj",),), re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"), "***"),
-)
-
 
 def redact(text: str) -> str:
     """The text as people may read it: without registered secrets, and without what has the shape of a credential.
@@ -553,11 +457,7 @@ def redact(text: str) -> str:
     finder = _finder(marks, text)
     if finder is not None:
         text = finder.sub(lambda found: marks[found[0]], text)
-    small = text.lower()
-    for shape in _SHAPES:
-        if all(any(hint in small for hint in group) for group in shape.hints):
-            text = shape.pattern.sub(shape.replacement, text)
-    return text
+    return without_credentials(text)
 
 
 class RedactingRepr(reprlib.Repr):

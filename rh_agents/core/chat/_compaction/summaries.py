@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from rh_agents.core.chat._lengths import Size
-from rh_agents.core.chat._turns import Piece
+from rh_agents.core.chat._compaction.lengths import Size
+from rh_agents.core.chat._compaction.turns import Piece
 from rh_agents.core.chat.messages import Message, TextPart
 from rh_agents.core.chat.model import ChatModel
 from rh_agents.core.errors import AnswerTruncated, InvalidAnswer, RequestTooLarge

@@ -1,0 +1,1 @@
+"""How a conversation that grows too long is made shorter: how long it is, what its turns are, what a summary says."""
