@@ -38,6 +38,8 @@ PURE = [
 """Modules and packages of the core."""
 CORE = PACKAGE / "core"
 MOST_IN_CORE, MOST_IN_A_PACKAGE = 30, 12
+MOST_ON_THE_WAY = 10
+"""Files that somebody opens who reads a call from the decorator to the disk."""
 
 IMPORT_PATHS = {
     "rh_agents.core.parallel": (
@@ -285,6 +287,50 @@ def test_a_document_names_only_files_that_exist(document: str) -> None:
     named = {each for text in IN_BACKTICKS.findall(read(document)) for each in alternatives(text) if FILE.match(each)}
     generated = {each for each in named if each.startswith((".venv", "build/", "dist/", "htmlcov/"))}
     assert {each for each in named - generated if not exists(each)} == set()
+
+
+def files_between(beginning: str, end: str) -> list[Path]:
+    """The files that ARCHITECTURE.md names from one phrase to another one."""
+    text = read("ARCHITECTURE.md")
+    assert text.count(beginning) == 1
+    part = text[text.index(beginning) :]
+    return [ROOT / each for each in IN_BACKTICKS.findall(part[: part.index(end)]) if FILE.match(each)]
+
+
+def test_who_wants_the_whole_idea_reads_at_most_fifteen_hundred_lines() -> None:
+    whole = files_between("To get the whole idea, read", "and of these that follow")
+    heads = files_between("and of these that follow", "\n\n")
+    assert len(whole) >= 7
+    assert len(heads) >= 3
+    lines = sum(len(path.read_text().splitlines()) for path in whole)
+    essays = [(ast.get_docstring(ast.parse(path.read_text())) or "").splitlines() for path in heads]
+    assert min(map(len, essays)) >= 10, "there is an essay at the head"
+    assert lines + sum(map(len, essays)) <= 1_500
+
+
+def test_the_way_of_a_call_to_the_disk_is_at_most_ten_files_and_is_the_way_that_a_call_takes(tmp_path: Path) -> None:
+    way = files_between("The way of `await fetch(url)`", "\n\n")
+    assert len(way) <= MOST_ON_THE_WAY
+    code = (
+        "import asyncio, sys, rh_agents\n"
+        "crossed = {}\n"
+        "def note(frame, event, _):\n"
+        "    name = str(frame.f_globals.get('__name__'))\n"
+        "    if event == 'call' and name.startswith('rh_agents.'): crossed.setdefault(name)\n"
+        "@rh_agents.tool\n"
+        "async def fetch(number: int) -> int: return number\n"
+        "async def main():\n"
+        f"    async with rh_agents.ExecutionState(store=rh_agents.open_store({str(tmp_path / 'runs.db')!r})):\n"
+        "        await fetch(1)\n"
+        "        sys.setprofile(note)\n"
+        "        await fetch(2)\n"
+        "        sys.setprofile(None)\n"
+        "asyncio.run(main())\n"
+        "print(*crossed)"
+    )
+    crossed = in_a_new_interpreter(code).split()
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in way if path.suffix == ".py"]
+    assert [name for name in crossed if name in modules] == modules, "in this order"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

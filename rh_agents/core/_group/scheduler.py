@@ -1,15 +1,59 @@
-"""The tasks of a group: started as slots become free, ended before the group ends, their results kept until read."""
+"""The tasks of a group: started as slots become free, ended before the group ends, their results kept until read.
+
+A bounded parallel map is a semaphore and a task group. Four demands make this harder than that.
+
+*A million items.* A task for each item, all waiting for one semaphore, would take memory for all of them before the
+first has begun. Here a member gets its task when it has a slot, and an iterable is pulled when there is a slot for
+what it gives. So nobody waits in line but the members that were added one by one, and there is no dispatcher task
+either: whoever ends starts the next one. `fill` is called in the last step of every task, and wherever else something
+may have become possible (a member was added, a result was read, a retry waits). It starts what can be started and
+returns. It is not re-entered: pulling an item runs the program's code, which may call `add`.
+
+*Everything between awaits.* There is one event loop and no lock. Each method leaves the state consistent when it
+returns, and only `_execute`, the feeder and the waits at the end of this file await anything. What has changed is
+announced by `_wake`, after the change. Whoever waits looks again at what he waits for: `is_idle`, `_is_stuck`, a
+result.
+
+*The second execution must be the first one again.* Some members are recorded when a run is resumed. They need no
+slot, and are *recovered* in the order in which they are enrolled, some hundreds at a time, so that others get to the
+event loop. What becomes of a member is decided in `rh_agents.core._replay.decision`, which has the reasons; this file
+obeys. Three words of it are about time:
+
+    judged   A recovered failure may end the group, as it did before. Which one it is shows only when all failures are
+             back that came before it, perhaps out of iterables that have to be read for them (`_seeks_recorded`). Until
+             then nothing may begin: it might be a call that the first execution never made. What comes too early is
+             *held*. Judging happens in a step of its own (`_judge_soon`), for the block may be adding members still.
+    parked   The group is known to have ended early. A member without an outcome had never come to one, and must not
+             now. It waits, without task and slot, for the group to end again.
+    stuck    Nothing runs, and all that is left is parked or may not be pulled. Only now is it certain that the program
+             gives no more members, so the block, which waits, ends the group as it ended before, or finds that this is
+             another group and opens it (`_go_on`).
+
+*Four ways to end, which may follow each other in this order.* By itself: there is nothing more. `drain`: the run is
+stopped, what runs comes to its end, and nothing begins. `halt`: what runs is cancelled, once, so that it can clean
+up; but for a member whose outcome is on its way to the store, since the next execution will find it there.
+`halt(dismiss=True)`: the program has no more use for the group. Then what is recorded is still recovered, for it
+counts in every replay. `join` ends only when the last task has; a cancellation that comes meanwhile is passed on to
+the members, and raised after they have ended.
+
+Alternatives, and what speaks against them: a task for each member with a semaphore (memory, and no order among those
+that wait); a fixed pool of worker tasks that read a queue (a member needs a context and a cancellation of its own,
+and recovered members would wait behind running ones); `asyncio.TaskGroup` (the first exception cancels the siblings,
+which is what a group exists to avoid); a done callback for each task (one more step of the event loop for each
+member; it is used only for a task that was cancelled before its first step, which never gets to its `finally`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from rh_agents.core._base.foreign import noted, retold
 from rh_agents.core._group.members import Member, Source, close_unstarted
 from rh_agents.core._group.roster import Roster
+from rh_agents.core._group.rules import NO_GROUP, GroupRules
 from rh_agents.core._group.slots import LentSlot, Slots
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
 from rh_agents.core._replay.keys import again_key
@@ -22,7 +66,7 @@ from rh_agents.core._run.runner import recover_nowait, run_frame
 from rh_agents.core.errors import CallCancelled, StopRun, StoreError
 from rh_agents.core.results import ExecutionResult
 
-__all__ = ["GroupRules", "Scheduler"]
+__all__ = ["Scheduler"]
 
 _RECOVERED_AT_ONCE = 256
 """Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
@@ -30,48 +74,6 @@ _WAITING_FOR_RECOVERY = 16
 """Recovered members whose outcome is not at hand take a task each. What one waits for brings those of many."""
 _LOOK_AHEAD = 10_000
 """How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
-
-
-class GroupRules(Protocol):
-    """What a scheduler asks, and tells, about its group."""
-
-    def make_frame(self, member: Member) -> Frame:
-        """What to execute for a member."""
-        ...
-
-    def started(self, member: Member, now: float) -> None:
-        """A member has taken a slot."""
-
-    def ended(self, member: Member, error: BaseException | None) -> None:
-        """A member has ended, and the next one has not started yet.
-
-        `error` is what no group may swallow: the store failed, or the interpreter is told to exit.
-        """
-
-    def failed(self, error: BaseException) -> None:
-        """No member can be had any more; this must halt the group."""
-
-    def judge(self) -> None:
-        """Decide what recovered failures mean for the group; halt it if they end it."""
-
-    def end_again(self) -> None:
-        """Halt the group as an earlier execution did. If it is another group than that, open it."""
-
-
-class _NoGroup:
-    """Nobody asks any more for a group that has ended."""
-
-    def make_frame(self, member: Member) -> Frame:
-        raise RuntimeError(f"member {member.index} of a group that has ended does not begin")
-
-    def started(self, member: Member, now: float) -> None: ...
-    def ended(self, member: Member, error: BaseException | None) -> None: ...
-    def failed(self, error: BaseException) -> None: ...
-    def judge(self) -> None: ...
-    def end_again(self) -> None: ...
-
-
-_NO_GROUP = _NoGroup()
 
 
 class Scheduler:
@@ -134,7 +136,7 @@ class Scheduler:
     def close(self) -> None:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
         self.roster.report_to(None)
-        self._group = _NO_GROUP
+        self._group = NO_GROUP
         self._slots.close()
 
     # -- starting -----------------------------------------------------------------------------------------------------
