@@ -79,7 +79,7 @@ class OutcomeRow(NamedTuple):
     """What an outcome has in addition to the event that reports it, which has the same sequence.
 
     Attributes:
-        key: the same as in its event. There is at most one outcome for each key of a run: the database holds that.
+        key: the same as in its event. Of several outcomes for one key of a run the first one counts.
         base: None if it equals `key`, which is so for all that never failed.
         epoch, tries, parent_attempt: `Outcome.made_in`.
         value: typed JSON text in UTF-8, of the value or of the error; None if it is an artifact.
@@ -390,8 +390,8 @@ class Reading(Protocol):
         """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         ...
 
-    def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
-        """Where the outcomes of these keys are recorded; those that have none are left out."""
+    def later_outcomes(self, number: int) -> list[int]:
+        """The sequences of outcomes that count for nothing, because there is an earlier one of their key."""
         ...
 
     def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
@@ -425,8 +425,8 @@ class Reading(Protocol):
         """Look for damage; a line for each finding that names its run.
 
         The database's own check; damaged rows of the windows of rate limits; runs whose events are not numbered 1 to
-        `last_sequence`; runs whose `outcomes` is not their number; outcomes without an event that has `ok`, and such
-        events without outcome; keys that differ between the two; keys with two outcomes.
+        `last_sequence`; runs whose `outcomes` is not their number; outcomes in events without `ok`, and events with it
+        that have none; keys with two outcomes.
         """
         ...
 

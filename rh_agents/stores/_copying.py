@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, RunRow
-from rh_agents.stores._verified import VerifiedReading, with_outcomes
+from rh_agents.stores._verified import VerifiedReading, reported
 
 __all__ = ["copied"]
 
@@ -28,21 +29,26 @@ def copied(
         StoreError: a row is damaged or missing.
     """
     edited = {edit.key: edit for edit in edits}
+    has_outcome = KeyTable()
     after = sequence = 0
     while after < run.last_sequence:
         limit = min(_CHUNK, run.last_sequence - after)
         rows = reading.events(run.number, run.run_id, after, limit)
         if len(rows) < limit:
             raise reading.missing(run.run_id, f"event {after + len(rows) + 1}")
+        found = reported(reading, run.number, run.run_id, rows)
         events: list[EventRow] = []
         outcomes: list[OutcomeRow] = []
-        for row, outcome in with_outcomes(reading, run.number, run.run_id, rows):
+        for row in rows:
             change = None if row.key is None else edited.get(row.key)
             if row.key in leave_out or (change is not None and row.status == _SUPERSEDED):
                 continue
             sequence += 1
-            event = row._replace(sequence=sequence)
-            if outcome is not None and row.ok is not None:
+            event, outcome = row._replace(sequence=sequence), found.get(row.sequence)
+            if outcome is not None and outcome.key in has_outcome:  # it counts for nothing, but for what it cost
+                event, outcome = event._replace(ok=None), None
+            if outcome is not None:
+                has_outcome.add(outcome.key, sequence)
                 outcome = outcome._replace(sequence=sequence)
                 if change is not None:
                     event, outcome = _edited(event, outcome, change)

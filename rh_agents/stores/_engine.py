@@ -12,19 +12,17 @@ from typing import Any, TypeVar
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
 from rh_agents.stores._backend import Backend, Writing
+from rh_agents.stores._ownership import own_runs
 from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged
 from rh_agents.stores._writer import Holder, Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = ["Engine", "Readers", "own_runs", "releasing"]
+__all__ = ["Engine", "Readers", "releasing"]
 
 T = TypeVar("T")
 
 _READERS = 4
 """Threads that read, each with a connection of its own."""
-
-own_runs: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
-"""What holds a run in this process: open journals, and runs that are being opened; by `Process.opening`."""
 
 
 class Engine:

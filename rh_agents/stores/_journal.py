@@ -20,6 +20,7 @@ from rh_agents.core.values import LARGE, encode_large
 from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
+from rh_agents.stores._repeated import made_twice, says_the_same
 from rh_agents.stores._rows import (
     LARGEST_INLINE,
     encode_outcome,
@@ -90,15 +91,20 @@ class SqlJournal:
         return len(self._events) + in_flight
 
     def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Add an event with its outcome, to be written soon. Of two outcomes for one key the first counts."""
+        """Add an event with its outcome, to be written soon.
+
+        An outcome that its key has already is not added again, and given back as it was recorded.
+
+        Raises:
+            StoreError: the key has another one. The run stops: it would have been paid for twice.
+        """
         self._expect_mine()
         if outcome is None:
             self._add_event(event)
-        elif outcome.key in self.recorded.finished:
-            return self._earlier_now(outcome.key)
         else:
             data = encode_outcome(outcome)
-            self._add_outcome(event, outcome, data, self._keep_later(data))
+            if not self._enter(event, outcome, data, self._keep_later(data)):
+                return self._earlier_now(outcome, data)
         if len(self._events) >= _WRITE_BEHIND_AT:
             self._hand_over_soon()
         elif self._timer is None and not self._is_due and self._in_flight is None:
@@ -106,19 +112,16 @@ class SqlJournal:
         return outcome
 
     async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Add an event with its outcome, and wait until they survive a power cut."""
+        """The same as `note`, and wait until they survive a power cut."""
         self._expect_mine()
         if outcome is None:
             self._add_event(event)
-        elif outcome.key in self.recorded.finished:
-            return await self._earlier(outcome.key)
         else:
             data = await self._encoded(outcome)
             artifact = await self._kept(data) if len(data) > LARGEST_INLINE else None
             self._expect_mine()
-            if outcome.key in self.recorded.finished:  # another one came while this one was being written
-                return await self._earlier(outcome.key)
-            self._add_outcome(event, outcome, data, artifact)
+            if not self._enter(event, outcome, data, artifact):
+                return await self._earlier(outcome, data)
         await self._written()
         return outcome
 
@@ -164,8 +167,16 @@ class SqlJournal:
             sequence, event.execution_status, key, event.attempt, event.group_id, False, None, charge, ending
         )
 
-    def _add_outcome(self, event: ExecutionEvent[Any], outcome: Outcome, data: bytes, artifact: str | None) -> None:
+    def _enter(self, event: ExecutionEvent[Any], outcome: Outcome, data: bytes, artifact: str | None) -> bool:
+        """Add an outcome with its event, unless its key has one; False if it has.
+
+        This is what keeps a call from having two outcomes, and the only way by which one gets into a journal: the key
+        is looked up in the set of the run's one owner and entered there, and nothing is awaited in between. (What
+        another owner has written since is not in it: that moved `last_sequence` on, so that our batches are refused.)
+        """
         key, ok = outcome.key, outcome.error is None
+        if key in self.recorded.finished:
+            return False
         sequence = self._sequence + 1
         row = event_row(sequence, event, key, ok)
         about = (
@@ -180,6 +191,7 @@ class SqlJournal:
         failed_in = None if ok else outcome.made_in
         charge = charge_in(event)
         self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, True, failed_in, charge)
+        return True
 
     async def _kept(self, data: bytes) -> str:
         """The digest of a large value that is kept now, in a thread of its own: nobody's commit waits for it."""
@@ -257,6 +269,13 @@ class SqlJournal:
             if len(unwritten[1]) > LARGE:
                 return await self._engine.in_thread(outcome_of, *unwritten)
             return outcome_of(*unwritten)
+        found = await self._find(key)
+        if found.row.artifact is not None:
+            return await self._engine.in_thread(self._revived_artifact, found)
+        return self._revived(found, found.row.value)
+
+    async def _find(self, key: bytes) -> StoredOutcome:
+        """The outcome of a key as it is on disk."""
         sequence = self.recorded.finished.get(key)
         if sequence is None:
             raise StoreError(f"run {self.info.run_id!r} has no outcome for key {key.hex()}")
@@ -265,10 +284,7 @@ class SqlJournal:
             found = await self._read_ahead.wait_for(sequence)
         if found is None:
             raise self._engine.missing(self.info.run_id, f"the outcome of event {sequence}")
-        row = found.row
-        if row.artifact is not None:
-            return await self._engine.in_thread(self._revived_artifact, found)
-        return self._revived(found, row.value)
+        return found
 
     def load_nowait(self, key: bytes) -> Outcome | None:
         """The same if it is at hand, else None."""
@@ -293,30 +309,44 @@ class SqlJournal:
         except Exception as error:
             raise self._engine.unreadable(self.info.run_id, stored.row.sequence, error) from error
 
-    async def _earlier(self, key: bytes) -> Outcome:
-        """The outcome that was recorded first for a key, as soon as it is on disk."""
-        if key in self._unwritten:
-            self._hand_over_soon()
-            await self._flush_until(key)
-        return await self.load(key)
-
-    async def _flush_until(self, key: bytes) -> None:
+    async def _earlier(self, outcome: Outcome, data: bytes) -> Outcome:
+        """The outcome that a key has already, as soon as it is on disk: the same as this one, written as `data`."""
+        key = outcome.key
         while key in self._unwritten:
+            self._hand_over_soon()
             await self._flush()
             self._expect_mine()
+        found = await self._find(key)
+        its = found.row.value
+        if found.row.artifact is not None:
+            its = await self._engine.in_thread(read_artifact, self._engine.artifacts, found.row)
+        self._expect_same(outcome, data, found.row, its)
+        return self._revived(found, its)
 
-    def _earlier_now(self, key: bytes) -> Outcome:
+    def _earlier_now(self, outcome: Outcome, data: bytes) -> Outcome:
         """The same without waiting. That nobody may wait is worth a reading on the event loop: it is rare."""
-        unwritten = self._unwritten.get(key)
+        unwritten = self._unwritten.get(outcome.key)
         if unwritten is not None:
+            self._expect_same(outcome, data, unwritten[0].row, unwritten[1])
             return outcome_of(*unwritten)
-        sequence = self.recorded.finished[key]
+        sequence = self.recorded.finished[outcome.key]
         found = self._begin_to_read(sequence - 1, 1).result()
         if not found or found[0].row.sequence != sequence:
             raise self._engine.missing(self.info.run_id, f"the outcome of event {sequence}")
         row = found[0].row
-        data = row.value if row.artifact is None else read_artifact(self._engine.artifacts, row)
-        return self._revived(found[0], data)
+        its = row.value if row.artifact is None else read_artifact(self._engine.artifacts, row)
+        self._expect_same(outcome, data, row, its)
+        return self._revived(found[0], its)
+
+    def _expect_same(self, outcome: Outcome, data: bytes, row: OutcomeRow, its: bytes | None) -> None:
+        """See to it that an outcome is the one that its key has, whose value is `its`.
+
+        Raises:
+            StoreError: it is not, and the run stops. Its program may have acted on the first one, and nobody can say
+                which of the two is right.
+        """
+        if row.ok is not (outcome.error is None) or its is None or not says_the_same(data, its):
+            raise again(self._break(made_twice(self.info.run_id, outcome, row.sequence)))
 
     # -- people -------------------------------------------------------------------------------------------------------
 

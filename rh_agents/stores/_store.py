@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from rh_agents.core._replay.recorded import RecordedCalls
-from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
+from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome, UnreadOutcome
@@ -33,11 +32,14 @@ from rh_agents.stores._backend import (
 )
 from rh_agents.stores._checking import check
 from rh_agents.stores._copying import copied
-from rh_agents.stores._engine import Engine, Readers, own_runs, releasing
+from rh_agents.stores._engine import Engine, Readers, releasing
+from rh_agents.stores._folding import fold
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
-from rh_agents.stores._rows import charge_of, edit, ending_of, event_of, header_of, outcome_of, read_artifact
-from rh_agents.stores._verified import VerifiedReading, damaged, with_outcomes
+from rh_agents.stores._ownership import is_dead, live, own_runs, taken
+from rh_agents.stores._repeated import warn_of_repeated
+from rh_agents.stores._rows import edit, event_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._verified import OutcomePlaces, VerifiedReading, with_outcomes
 from rh_agents.stores._writer import result_of
 from rh_agents.stores.artifacts import sweep
 
@@ -48,8 +50,6 @@ T = TypeVar("T")
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 _CHUNK = 256
 """Events or outcomes that are read at a time; for people, so that the first ones come soon."""
-_FOLD_CHUNK = 8192
-"""Events that are read at a time when a run is opened."""
 _FOLLOW_EVERY = 0.05
 """Seconds between two looks whether somebody has written."""
 _LOOKS = 20
@@ -84,7 +84,8 @@ class SqlStore:
         try:
             opening.is_of(row)
             self.engine.writer.hold(opening)
-            recorded = await self.engine.read(lambda session: _fold(session, row))
+            recorded = await self.engine.read(lambda session: fold(session, row))
+            warn_of_repeated(self._backend.name, row.run_id, recorded)
             info = dataclasses.replace(before.info, epoch=row.epoch)
             journal = SqlJournal(self.engine, row, info, recorded, opening.process.opening)
         except BaseException:
@@ -163,10 +164,10 @@ class SqlStore:
         Raises:
             RunIsLive: somebody does, or has begun to meanwhile.
         """
-        if row.owner is None or _is_dead(row):
+        if row.owner is None or is_dead(row):
             return
         if self._is_fresh(row):
-            raise _live(row)
+            raise live(row)
         # The owner has been silent for longer than its lease, its clock compared with ours. They may differ, so that
         # this alone proves nothing: it has to be silent for as long by ours.
         loop = asyncio.get_running_loop()
@@ -177,7 +178,7 @@ class SqlStore:
             if now is None or now.owner is None:
                 return
             if (now.number, now.fence, now.heartbeat) != (row.number, row.fence, row.heartbeat):
-                raise _live(now)
+                raise live(now)
 
     def _is_fresh(self, row: RunRow) -> bool:
         """Whether the owner gave a sign of life within its lease, as far as clocks can be compared."""
@@ -185,7 +186,7 @@ class SqlStore:
 
     def _is_held(self, row: RunRow) -> bool:
         """Whether somebody executes the run, as far as is known."""
-        return row.owner is not None and not _is_dead(row) and self._is_fresh(row)
+        return row.owner is not None and not is_dead(row) and self._is_fresh(row)
 
     def _info(self, row: RunRow) -> RunInfo:
         return row.info if self._is_held(row) else dataclasses.replace(row.info, owner=None)
@@ -213,13 +214,14 @@ class SqlStore:
         """The journal of a run in its order, from after the place `after`."""
         await self._get_ready()
         number = (await self._found(run_id)).number
+        places = OutcomePlaces(number, run_id)
         changes = _Changes(self.engine.readers) if follow else None
         try:
             while True:
                 # Looked at before the events are read: what the owner wrote before it let go is among them.
                 run = await self._found(run_id)
                 may_grow = follow and self._is_held(run)
-                chunk = await self.engine.read(partial(self._events, number, run_id, after, values))
+                chunk = await self.engine.read(partial(self._events, places, after, values))
                 for event in chunk:
                     yield event
                 if chunk:
@@ -234,12 +236,11 @@ class SqlStore:
             if changes is not None:
                 changes.stop()
 
-    def _events(
-        self, number: int, run_id: str, after: int, values: bool, session: VerifiedReading
-    ) -> list[RecordedEvent]:
+    def _events(self, places: OutcomePlaces, after: int, values: bool, session: VerifiedReading) -> list[RecordedEvent]:
+        rows = session.events(places.number, places.run_id, after, _CHUNK)
         return [
-            RecordedEvent(stored.row.sequence, self._event(stored, run_id, values))
-            for stored in with_outcomes(session, number, run_id, session.events(number, run_id, after, _CHUNK))
+            RecordedEvent(stored.row.sequence, self._event(stored, places.run_id, values))
+            for stored in with_outcomes(session, places, rows)
         ]
 
     def _event(self, stored: StoredEvent, run_id: str, values: bool) -> Any:
@@ -267,15 +268,17 @@ class SqlStore:
         """What `make` makes of the stored outcomes of a run, in a thread of those who read."""
         await self._get_ready()
         run = await self._found(run_id)
+        later = set(await self.engine.read(lambda session: session.later_outcomes(run.number)))
         after = count = 0
         while True:
-            chunk = await self.engine.read(partial(_made, make, run.number, run_id, after))
-            for sequence, outcome in chunk:
-                yield outcome
-                after = sequence
+            chunk = await self.engine.read(partial(_made, make, run.number, run_id, after, later))
+            for _, outcome in chunk:
+                if outcome is not None:
+                    yield outcome
             count += len(chunk)
             if len(chunk) < _CHUNK:
                 break
+            after = chunk[-1][0]
         if count < run.outcomes:  # it may be more by now
             raise self.engine.missing(run_id, f"one of {run.outcomes} outcomes")
 
@@ -299,12 +302,12 @@ class SqlStore:
             batch = Batch(row.number, row.fence, row.last_sequence, marks, [])
             now = self.engine.clock()
             if marks and not (await self.engine.writer.done(lambda session: session.write([batch], now)))[0].is_ours:
-                raise _taken(row)
+                raise taken(row)
 
     def _marks(self, session: VerifiedReading, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
         """The events that say so: like those that report the outcomes."""
         now = self.engine.clock()
-        places = _fold(session, row).finished
+        places = fold(session, row).finished
         return [
             session.events(row.number, row.run_id, places[key] - 1, 1)[0]._replace(
                 sequence=row.last_sequence + count, status=ExecutionStatus.SUPERSEDED.value, timestamp=now, ok=None
@@ -404,7 +407,7 @@ class SqlStore:
         await self._get_ready()
         async with self._held(run_id, "whoever deletes it") as row:
             if not await self.engine.writer.done(lambda session: session.delete(row.number, row.fence)):
-                raise _taken(row)
+                raise taken(row)
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
@@ -549,65 +552,11 @@ class _Changes:
 
 
 def _made(
-    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, session: VerifiedReading
-) -> list[tuple[int, T]]:
-    return [(stored.row.sequence, make(stored)) for stored in session.outcomes(number, run_id, after, _CHUNK)]
-
-
-def _fold(session: VerifiedReading, run: RunRow) -> RecordedCalls:
-    """What the journal of a run says about its calls.
-
-    Raises:
-        StoreError: it has not all the rows, up to `last_sequence`, or one is damaged.
-    """
-    recorded = RecordedCalls()
-    add, after, outcomes = recorded.add, 0, 0
-    while True:
-        chunk = session.calls(run.number, run.run_id, after, _FOLD_CHUNK)
-        for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
-            failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
-            charge = ending = None
-            if more is not None:
-                facts = json.loads(more)
-                charge, ending = charge_of(name or "", facts), ending_of(facts)
-            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending)
-            outcomes += ok is not None
-        after += len(chunk)
-        if len(chunk) < _FOLD_CHUNK:
-            break
-    if after < run.last_sequence:
-        raise session.missing(run.run_id, f"event {after + 1}")
-    for found, expected, what in (
-        (after, run.last_sequence, "events"),
-        (outcomes, run.outcomes, "outcomes"),
-    ):
-        if found != expected:
-            raise damaged(session.place, f"run {run.run_id!r}", f"it should have {expected} {what}, and has {found}")
-    return recorded
-
-
-def _is_dead(row: RunRow) -> bool:
-    """Whether the owner of a run certainly exists no more. False if that cannot be told from here."""
-    process = None if row.process is None else Process.read(row.process)
-    if process is None:
-        return False
-    return process.is_gone or (process.is_here and _is_given_up(process.opening))
-
-
-def _is_given_up(opening: str) -> bool:
-    """Whether nobody in this process can use what was opened so any more."""
-    holder = own_runs.get(opening)
-    return holder is None or holder.loop.is_closed()
-
-
-def _taken(row: RunRow) -> LeaseLost:
-    return LeaseLost(f"run {row.run_id!r} has been taken over by somebody else meanwhile")
-
-
-def _live(row: RunRow) -> RunIsLive:
-    process = None if row.process is None else Process.read(row.process)
-    where = f" ({process})" if process is not None and str(process) not in (row.owner or "") else ""
-    return RunIsLive(f"run {row.run_id!r} is being executed by {row.owner}{where}", owner=row.owner or "somebody")
+    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, later: set[int], session: VerifiedReading
+) -> list[tuple[int, T | None]]:
+    """What is made of outcomes, by their places; None of those that count for nothing."""
+    found = session.outcomes(number, run_id, after, _CHUNK)
+    return [(stored.sequence, None if later and stored.sequence in later else make(stored)) for stored in found]
 
 
 def _request_stop(number: int, reason: str, session: Writing) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import CacheEntry, Question
 from rh_agents.core.types import ExecutionStatus
@@ -36,14 +37,18 @@ __all__ = [
     "CHECKSUMS_OF_QUESTION",
     "CHECKSUMS_OF_RUN",
     "REMEDY",
+    "OutcomePlaces",
     "VerifiedReading",
     "checksums_of_question",
     "checksums_of_run",
     "damaged",
     "fits",
+    "reported",
     "with_outcomes",
 ]
 _RECOVERED = ExecutionStatus.RECOVERED.value
+_PLACES_AT_ONCE = 8192
+"""Events."""
 
 R = TypeVar("R", CallRow, EventRow, StoredOutcome)
 
@@ -194,9 +199,9 @@ class VerifiedReading:
             raise self.missing(run_id, f"the outcome of event {sequence}")
         return found[0]
 
-    def sequences(self, number: int, keys: Collection[bytes]) -> dict[bytes, int]:
-        """Where the outcomes of these keys are recorded; those that have none are left out."""
-        return self.inner.sequences(number, keys)
+    def later_outcomes(self, number: int) -> list[int]:
+        """Where outcomes stand that count for nothing, because there is an earlier one of their key."""
+        return self.inner.later_outcomes(number)
 
     def _expect_no_gap(self, sequences: Sequence[int], run_id: str, after: int) -> None:
         expected = range(after + 1, after + 1 + len(sequences))
@@ -252,21 +257,60 @@ class VerifiedReading:
         self.inner.close()
 
 
-def with_outcomes(session: VerifiedReading, number: int, run_id: str, rows: Sequence[EventRow]) -> list[StoredEvent]:
+class OutcomePlaces:
+    """Where the outcomes of a run stand, by key: of each the first one. Read as far as somebody asks for.
+
+    Args:
+        number, run_id: the run.
+    """
+
+    def __init__(self, number: int, run_id: str) -> None:
+        self.number: int = number
+        self.run_id: str = run_id
+        self._first = KeyTable()
+        self._read = 0
+
+    def of(self, session: VerifiedReading, key: bytes, before: int) -> int | None:
+        """The sequence of a key's outcome among the events before a sequence; None if it has none there."""
+        while self._read < before - 1:
+            chunk = session.calls(self.number, self.run_id, self._read, _PLACES_AT_ONCE)
+            if not chunk:
+                break
+            for row in chunk:
+                if row.ok is not None and row.key is not None and row.key not in self._first:
+                    self._first.add(row.key, row.sequence)
+            self._read = chunk[-1].sequence
+        return self._first.get(key)
+
+
+def reported(session: VerifiedReading, number: int, run_id: str, rows: Sequence[EventRow]) -> dict[int, OutcomeRow]:
+    """The outcomes that events report which follow each other, by their sequences.
+
+    Raises:
+        StoreError: one is damaged or missing.
+    """
+    reporting = [row.sequence for row in rows if row.ok is not None]
+    if not reporting:
+        return {}
+    its = session.outcomes(number, run_id, reporting[0] - 1, len(reporting))
+    found = {stored.row.sequence: stored.row for stored in its}
+    for sequence in reporting:
+        if sequence not in found:
+            raise session.missing(run_id, f"the outcome of event {sequence}")
+    return found
+
+
+def with_outcomes(session: VerifiedReading, places: OutcomePlaces, rows: Sequence[EventRow]) -> list[StoredEvent]:
     """Events with the outcomes that they report; those of recovered calls are elsewhere in the journal.
 
     Raises:
         StoreError: an outcome is damaged or missing.
     """
-    reporting = [row.sequence for row in rows if row.ok is not None]
-    found: dict[int, OutcomeRow] = {}
-    if reporting:
-        its = session.outcomes(number, run_id, reporting[0] - 1, len(reporting))
-        found = {stored.row.sequence: stored.row for stored in its}
-        for sequence in reporting:
-            if sequence not in found:
-                raise session.missing(run_id, f"the outcome of event {sequence}")
-    keys = {row.key for row in rows if row.status == _RECOVERED and row.key is not None}
-    places = session.sequences(number, keys) if keys else {}
-    earlier = {key: session.outcome(number, run_id, sequence).row for key, sequence in places.items()}
-    return [StoredEvent(row, found.get(row.sequence) or earlier.get(row.key or b"")) for row in rows]
+    number, run_id = places.number, places.run_id
+    found = reported(session, number, run_id, rows)
+    for row in rows:
+        if row.status == _RECOVERED and row.key is not None:
+            sequence = places.of(session, row.key, row.sequence)
+            if sequence is not None:
+                found[row.sequence] = session.outcome(number, run_id, sequence).row
+    return [StoredEvent(row, found.get(row.sequence)) for row in rows]

@@ -22,6 +22,7 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large
 from rh_agents.core.values.answers import expect_fitting, kept_answer
 from rh_agents.core.values.large import LARGE
+from rh_agents.stores._repeated import made_twice, says_the_same, told_twice, warn_of_repeated
 from rh_agents.stores._windows import Ticket, refusal
 
 __all__ = ["MemoryJournal", "MemoryStore"]
@@ -186,6 +187,8 @@ class MemoryStore:
             if event.key is not None and bytes.fromhex(event.key) in left_out:
                 continue
             copy = event.model_copy(update={"run_id": new_run_id})
+            if stored is not None and stored.key in fork.outcomes:
+                stored = None  # it counts for nothing, but for what it cost
             if event.key is not None and bytes.fromhex(event.key) in changed:
                 if stored is None and event.execution_status is ExecutionStatus.SUPERSEDED:
                     continue
@@ -252,9 +255,13 @@ class MemoryStore:
         return 0
 
     async def check(self) -> list[str]:
-        """Look for damage: memory that is damaged cannot be trusted to say so."""
+        """Look for calls with two outcomes. Memory that is damaged cannot be trusted to say so."""
         self._expect_open()
-        return []
+        return [
+            told_twice(name, outcome.key.hex(), sequence, run.sequence_of[outcome.key])
+            for name, run in self._runs.items()
+            for sequence, outcome in run.later.items()
+        ]
 
     async def aclose(self) -> None:
         """From now on, nothing can be read or written."""
@@ -277,6 +284,9 @@ class _Run:
     events: list[ExecutionEvent[Any]] = field(default_factory=list)
     outcomes: dict[bytes, Outcome] = field(default_factory=dict)
     sequence_of: dict[bytes, int] = field(default_factory=dict)
+    """Of the first outcome of each key, which is the one that counts."""
+    later: dict[int, Outcome] = field(default_factory=dict)
+    """Outcomes of keys that had one, by their sequences; there are none unless something has gone wrong."""
     questions: dict[str, Question] = field(default_factory=dict)
     fence: int = 0
     followers: list[Place] = field(default_factory=list)
@@ -303,7 +313,9 @@ class _Run:
 
     def add(self, event: ExecutionEvent[Any], stored: Outcome | None) -> None:
         self.events.append(event)
-        if stored is not None:
+        if stored is not None and stored.key in self.outcomes:
+            self.later[len(self.events)] = stored
+        elif stored is not None:
             self.outcomes[stored.key] = stored
             self.sequence_of[stored.key] = len(self.events)
 
@@ -315,14 +327,14 @@ class _Run:
         if event.key is None or not event.execution_status.is_final:
             return event
         key = bytes.fromhex(event.key)
-        stored = self.outcomes.get(key) if self.sequence_of.get(key) == sequence else None
+        stored = self.outcomes.get(key) if self.sequence_of.get(key) == sequence else self.later.get(sequence)
         if stored is None or not isinstance(stored.value, _Encoded):
             return event
         return event.model_copy(update={"result": (await _read_beside(stored, unknown_ok=True)).value})
 
     def entries(self) -> Iterator[tuple[ExecutionEvent[Any], Outcome | None]]:
         """The events, each with the outcome that it reports."""
-        by_sequence = {self.sequence_of[key]: outcome for key, outcome in self.outcomes.items()}
+        by_sequence = {self.sequence_of[key]: outcome for key, outcome in self.outcomes.items()} | self.later
         for sequence, event in enumerate(self.events, 1):
             yield event, by_sequence.get(sequence)
 
@@ -348,8 +360,10 @@ class MemoryJournal:
         self.home: Home = home()
         run.fence += 1
         self._fence = run.fence
+        self._broken: StoreError | None = None
         self.info: RunInfo = info
         self.recorded: RecordedCalls = run.fold()
+        warn_of_repeated("memory", info.run_id, self.recorded)
         self.stop_requested: str | None = None
         self.waiting: int = 0
 
@@ -368,7 +382,7 @@ class MemoryJournal:
         return None if stored is None or _is_long(stored) else _read(stored)
 
     def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Add an event with its outcome. Of two outcomes for one key the first counts; the second leaves no event."""
+        """Add an event with its outcome. One that its key has already leaves no event; another one stops the run."""
         return self._add(event, outcome, None)
 
     def _add(self, event: ExecutionEvent[Any], outcome: Outcome | None, stored: Outcome | None) -> Outcome | None:
@@ -377,9 +391,9 @@ class MemoryJournal:
         run = self._run
         if outcome is not None:
             first = run.outcomes.get(outcome.key)
-            if first is not None:
-                return _read(first)
             stored = stored or _written(outcome)
+            if first is not None:
+                return self._earlier(first, stored)
             if stored is not outcome and event.result is not None:
                 event = event.model_copy(update={"result": None})  # it may be changed from outside
         run.add(event, stored)
@@ -387,6 +401,13 @@ class MemoryJournal:
         if run.followers:
             run.tell()
         return outcome
+
+    def _earlier(self, first: Outcome, stored: Outcome) -> Outcome:
+        """The outcome that a key has already, which must be the same."""
+        if not _is_same(first, stored):
+            self._broken = made_twice(self.info.run_id, stored, self._run.sequence_of[stored.key])
+            raise self._broken
+        return _read(first)
 
     async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
         """The same as `note`: memory has nothing to wait for, but for large values, written beside the event loop."""
@@ -442,6 +463,8 @@ class MemoryJournal:
 
     def _expect_mine(self) -> None:
         self._store._expect_open()
+        if self._broken is not None:
+            raise self._broken
         if self._run.fence != self._fence:
             raise LeaseLost(f"run {self.info.run_id!r} is closed here, or somebody else has taken it over")
 
@@ -504,6 +527,13 @@ def _read(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
     error: Any = stored.error
     value = decode(stored.value.data, unknown_ok=unknown_ok)
     return stored._replace(value=value, error=None if error is None else decode_error(error))
+
+
+def _is_same(stored: Outcome, other: Outcome) -> bool:
+    """Whether two outcomes, as they are kept, have the same value or the same error."""
+    if isinstance(stored.value, _Encoded) and isinstance(other.value, _Encoded):
+        return stored.error == other.error and says_the_same(stored.value.data, other.value.data)
+    return repr((stored.value, stored.error)) == repr((other.value, other.error))
 
 
 def _edited(event: ExecutionEvent[Any], outcome: Outcome) -> tuple[ExecutionEvent[Any], Outcome]:

@@ -13,7 +13,7 @@ from rh_agents.core.ports import Clock
 from rh_agents.stores._store import SqlStore
 
 try:
-    from rh_agents.stores._postgresql_backend import PostgresqlBackend
+    from rh_agents.stores._postgresql.backend import PostgresqlBackend
 except ModuleNotFoundError as _error:
     if _error.name not in ("psycopg", "psycopg_pool"):
         raise

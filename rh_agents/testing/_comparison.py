@@ -174,7 +174,7 @@ class Comparison:
         journal = await self.opened()
         first = self.written.outcomes.get(call.key)
         if first is not None:
-            same_outcome(await counting(journal, call), first)
+            same_outcome(await counting(journal, first), first)
         elif waits:
             await self.written.append(journal, completed(self.run_id, call), call)
         else:

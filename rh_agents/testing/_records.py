@@ -241,8 +241,12 @@ class Written:
 
     @property
     def outcomes(self) -> dict[bytes, Outcome]:
-        """By key, in the order in which they were recorded."""
-        return {result.key: result for _, result in self.entries if result is not None}
+        """By key, in the order in which they were recorded: of each key the first one."""
+        found: dict[bytes, Outcome] = {}
+        for _, result in self.entries:
+            if result is not None:
+                found.setdefault(result.key, result)
+        return found
 
     def recorded(self) -> RecordedCalls:
         """The fold over the events."""

@@ -18,7 +18,7 @@ from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Batch, Standing, Writing
 from rh_agents.stores._sql import read_queries
-from rh_agents.stores._sqlite_rows import kept_run
+from rh_agents.stores._sqlite.rows import kept_run
 from rh_agents.stores._verified import checksums_of_run
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import completed, event, outcome

@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from rh_agents.core.errors import RunIsLive
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import RunRequest, Store
+from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores import MemoryStore, open_store
+from rh_agents.stores import MemoryStore, memory, open_store
+from rh_agents.stores._backend import Batch
+from rh_agents.stores._rows import encode_outcome, event_row, outcome_row
 from rh_agents.stores._store import SqlStore
 from rh_agents.testing import conformance
+from rh_agents.testing._records import RUN
 from rh_agents.testing.conformance import StoreConformance, StoreSuite
 
 
@@ -35,6 +40,7 @@ class TestMemory(
     conformance.CoreConformance,
     conformance.CrashConformance,
     conformance.FencingConformance,
+    conformance.RepeatedConformance,
     conformance.EditingConformance,
     conformance.StopConformance,
     conformance.DeletionConformance,
@@ -52,6 +58,11 @@ class TestMemory(
     async def crash(self, store: Store) -> Store:
         await self.silence(store, "")
         return store
+
+    async def plant(self, store: Store, told: ExecutionEvent[Any], given: Outcome) -> bool:
+        assert isinstance(store, MemoryStore)
+        store._runs[RUN].add(told, memory._written(given))
+        return True
 
     async def silence(self, store: Store, run_id: str) -> bool:
         assert isinstance(store, MemoryStore)
@@ -122,8 +133,27 @@ class OnDisk(StoreConformance):
             store.engine.writer.drop(number, fence)
         return True
 
+    async def plant(self, store: Store, told: ExecutionEvent[Any], given: Outcome) -> bool:
+        assert isinstance(store, SqlStore)
+        run = await store.engine.read(lambda session: session.find_run(RUN))
+        assert run is not None
+        sequence = run.last_sequence + 1
+        row = event_row(sequence, told, given.key, given.error is None)
+        its = outcome_row(sequence, given, row, encode_outcome(given), None, None)
+        batch = Batch(run.number, run.fence, run.last_sequence, [row], [its])
+        await store.engine.writer.done(self.let_it_be)
+        (standing,) = await store.engine.writer.done(lambda session: session.write([batch], run.updated_at))
+        return standing.is_ours
+
+    def let_it_be(self, session: Any) -> None:
+        """Drop the index that our own tests have."""
+        raise NotImplementedError
+
 
 class TestSqlite(OnDisk):
+    def let_it_be(self, session: Any) -> None:
+        session.connection.execute("DROP INDEX outcome_once")
+
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite:///{tmp_path / 'runs.db'}"
@@ -134,6 +164,9 @@ class TestSqlite(OnDisk):
 
 class TestPostgresql(OnDisk):
     """Skipped where there is no server, see `tests/services/postgresql.py`; on CI it fails then."""
+
+    def let_it_be(self, session: Any) -> None:
+        session._connection.execute("DROP INDEX outcome_once")
 
     @pytest.fixture(autouse=True)
     def _place(self, postgresql_url: str) -> None:

@@ -293,7 +293,7 @@ def test_the_fence_is_checked_in_the_transaction_that_writes(path: Path) -> None
         assert isinstance(given[0], LeaseLost)
         assert not isinstance(given[1], BaseException), "the other run shares the transaction, and goes on"
         assert sql(path, "SELECT last_sequence, outcomes FROM run ORDER BY number") == [(2, 1), (2, 1)]
-        assert sql(path, "SELECT count(*) FROM event") == [(4,)]
+        assert sql(path, "SELECT count(*) FROM journal") == [(4,)]
         assert await store.check() == []
 
     execute(path, test)
@@ -308,7 +308,7 @@ def test_who_writes_must_know_the_whole_journal(path: Path) -> None:
         sql(path, "UPDATE run SET last_sequence = 7")
         with pytest.raises(LeaseLost):
             await call(journal, 2)
-        assert sql(path, "SELECT count(*) FROM event") == [(2,)]
+        assert sql(path, "SELECT count(*) FROM journal") == [(2,)]
 
     execute(path, test)
 

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import apsw
 import pytest
 
 from rh_agents import open_store
-from rh_agents.core.errors import StoreError
+from rh_agents.core.errors import RunIsLive, StoreError
+from rh_agents.stores._progress import Progress
 from rh_agents.stores._sql import read_migrations
+from rh_agents.stores._sqlite.looking import expect_ours
+from rh_agents.stores._sqlite.moving import Moving
+from rh_agents.stores._sqlite.versions import JOURNAL
 from rh_agents.testing._records import listed
 from tests.services.postgresql import PostgresqlServer
-from tests.stores.sqlite_kit import python, sql
+from tests.stores.sqlite_kit import change_runs, python, sql
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh_agents[postgresql]'")
 
-from rh_agents.stores._postgresql_backend import PostgresqlBackend
-from rh_agents.stores._postgresql_migration import Sealing
+from rh_agents.stores._postgresql.backend import PostgresqlBackend
+from rh_agents.stores._postgresql.moving import Moving as PostgresqlMoving
+from rh_agents.stores._postgresql.sealing import Sealing
 
 GOLDEN = Path(__file__).parents[1] / "stress" / "golden"
 SCHEMA = "golden"
 CURRENT = read_migrations("postgresql")[-1].number
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A store in a file and one in a server, as an earlier version left them."""
-    with tarfile.open(GOLDEN / "conversations_2.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
-    return tmp_path
+def unpack(name: str, folder: Path) -> None:
+    """A store as an earlier version left it."""
+    with tarfile.open(GOLDEN / f"{name}.tar.gz") as tar:
+        tar.extractall(folder, filter="data")
 
 
 @pytest.fixture
-def old(folder: Path, postgresql_server: PostgresqlServer) -> Iterator[str]:
-    """The URL of the one in the server."""
-    postgresql_server.execute((folder / "postgresql.sql").read_text())
+def old(tmp_path: Path, postgresql_server: PostgresqlServer) -> Iterator[str]:
+    """The URL of one in a server."""
+    unpack("conversations_2", tmp_path)
+    postgresql_server.execute((tmp_path / "postgresql.sql").read_text())
     yield postgresql_server.url(schema=SCHEMA)
     postgresql_server.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
 
@@ -62,15 +70,17 @@ async def read_everything(url: str, *, read_only: bool = False) -> int:
 _OPEN = """
 import asyncio, sys, time
 from rh_agents import open_store
-from rh_agents.stores import _sqlite_migration
+from rh_agents.stores._sqlite import moving, sealing
 if sys.argv[2] == "slowly":
-    seal = _sqlite_migration.Sealing.seal_some
-    def seal_some(self):
-        self._batch = 3
-        print("sealing", flush=True)
-        time.sleep(0.01)
-        return seal(self)
-    _sqlite_migration.Sealing.seal_some = seal_some
+    def slowed(do, word):
+        def slowly(self):
+            self._batch = 3
+            print(word, flush=True)
+            time.sleep(0.01)
+            return do(self)
+        return slowly
+    sealing.Sealing.seal_some = slowed(sealing.Sealing.seal_some, "sealing")
+    moving.Moving.advance = slowed(moving.Moving.advance, "moving")
 async def main():
     store = open_store(sys.argv[1])
     await store.find_run("")
@@ -81,24 +91,148 @@ asyncio.run(main())
 """
 
 
-def test_a_file_is_brought_up_to_date_by_processes_that_are_killed_and_others_that_begin_at_once(folder: Path) -> None:
-    path = folder / "runs.db"
-    for steps in (1, 2, 5):
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_file_is_brought_up_to_date_by_processes_that_are_killed_and_others_that_begin_at_once(
+    tmp_path: Path, version: int
+) -> None:
+    unpack(f"schema_{version}", tmp_path)
+    path = tmp_path / "runs.db"
+    everything = asyncio.run(read_everything(f"sqlite:///{path}", read_only=True))
+    for word, steps in (("sealing", 1), ("sealing", 5), ("moving", 1), ("moving", 4), ("moving", 29)):
+        if word == "sealing" and version == 3:
+            continue
         process = python(_OPEN, path, "slowly")
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("\n")
         process.stdin.flush()
+        lines = iter(process.stdout.readline, "")
         for _ in range(steps):
-            assert process.stdout.readline() == "sealing\n"
+            assert word in (line.strip() for line in lines), "it comes to that"
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert sql(path, "PRAGMA user_version") == [(2,)]
-    processes = [python(_OPEN, path, "at once") for _ in range(4)]
-    assert [process.communicate("\n", timeout=60) for process in processes] == [("", "")] * 4
+        assert sql(path, "PRAGMA user_version") == [(CURRENT if word == "moving" else 2,)]
+        assert asyncio.run(read_everything(f"sqlite:///{path}", read_only=True)) == everything, "as it is meanwhile"
+    processes = [python(_OPEN, path, "at once") for _ in range(3)]
+    assert [process.communicate("\n", timeout=60) for process in processes] == [("", "")] * 3
     assert sql(path, "PRAGMA user_version") == [(CURRENT,)]
-    assert asyncio.run(read_everything(f"sqlite:///{path}")) > 100
+    assert sql(path, "SELECT name FROM sqlite_schema WHERE name LIKE '%\\_3' ESCAPE '\\'") == []
+    assert asyncio.run(read_everything(f"sqlite:///{path}")) == everything
+
+
+def test_a_row_that_was_copied_wrongly_is_noticed_before_anything_is_deleted(tmp_path: Path) -> None:
+    unpack("schema_3", tmp_path)
+    path = tmp_path / "runs.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(read_migrations("sqlite")[JOURNAL - 1].text)
+    connection.pragma("user_version", JOURNAL)
+    moving = Moving(connection, "runs.db", batch=7)
+    for _ in range(3):
+        assert not moving.advance()
+    ((before,),) = list(connection.execute("SELECT count(*) FROM event_3"))
+    for damage in (
+        "UPDATE journal SET value = 'x' WHERE place = (SELECT min(place) FROM journal WHERE ok)",
+        "UPDATE journal SET group_total = 7 WHERE place = (SELECT min(place) FROM journal)",
+        "DELETE FROM journal WHERE place = (SELECT min(place) FROM journal)",
+    ):
+        connection.execute("SAVEPOINT damage")
+        connection.execute(damage)
+        with pytest.raises(StoreError, match=r"1 of 7 rows are not as they were; nothing was deleted"):
+            while not moving.advance():
+                pass
+        connection.execute("ROLLBACK TO damage; RELEASE damage")
+    connection.execute("INSERT INTO journal SELECT * FROM journal WHERE false")
+    connection.execute("UPDATE journal SET place = place + 1000 WHERE place = (SELECT max(place) FROM journal)")
+    connection.close()
+    with pytest.raises(StoreError, match=r"have become|are not as they were"):
+        asyncio.run(read_everything(f"sqlite:///{path}"))
+    assert sql(path, "SELECT count(*) FROM event_3") == [(before,)]
+
+
+def test_what_was_damaged_before_is_copied_as_it_is_and_named_as_before(tmp_path: Path) -> None:
+    unpack("schema_3", tmp_path)
+    path = tmp_path / "runs.db"
+    sql(path, "UPDATE outcome SET value = replace(value, 'a', 'b') WHERE place = (SELECT min(place) FROM outcome)")
+
+    async def findings(**options: bool) -> list[str]:
+        store = open_store(path, **options)
+        try:
+            return await store.check()
+        finally:
+            await store.aclose()
+
+    before = asyncio.run(findings(read_only=True))
+    assert len(before) == 1
+    assert asyncio.run(findings()) == before
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_file_with_a_run_that_is_being_executed_is_left_as_it_is(tmp_path: Path, version: int) -> None:
+    unpack(f"schema_{version}", tmp_path)
+    path = tmp_path / "runs.db"
+    hold = "UPDATE run SET owner = 'process 7 on Ada', process = NULL, heartbeat_at = ?, lease = ? "
+    hold += "WHERE run_id = 'killed'"
+    for heartbeat_at, lease in ((time.time(), 15.0), (time.time() + 20, 10.0)):
+        (change_runs if version == 3 else sql)(path, hold, heartbeat_at, lease)
+        stop = threading.Event()
+        beating = threading.Thread(target=beat, args=(path, stop))
+        beating.start()
+        try:
+            with pytest.raises(RunIsLive, match=r"cannot be brought up to date while run 'killed' .* process 7 on Ada"):
+                asyncio.run(read_everything(f"sqlite:///{path}"))
+        finally:
+            stop.set()
+            beating.join()
+        assert sql(path, "PRAGMA user_version") == [(version,)]
+        assert asyncio.run(read_everything(f"sqlite:///{path}", read_only=True)) > 10
+    (change_runs if version == 3 else sql)(path, hold, time.time() + 20, 0.1)
+    assert asyncio.run(read_everything(f"sqlite:///{path}")) > 10, "its owner is silent now, for as long as its lease"
+
+
+def beat(path: Path, stop: threading.Event) -> None:
+    """Give signs of life as the owner of a run does, whose clock is another one."""
+    while not stop.wait(0.02):
+        sql(path, "UPDATE run SET heartbeat = heartbeat + 1 WHERE run_id = 'killed'")
+
+
+def test_what_has_the_file_open_in_an_earlier_version_can_write_no_more(tmp_path: Path) -> None:
+    unpack("schema_3", tmp_path)
+    path = tmp_path / "runs.db"
+    old = apsw.Connection(str(path))
+    assert list(old.execute("SELECT count(*) > 0 FROM event"))
+    asyncio.run(read_everything(f"sqlite:///{path}"))
+    with pytest.raises(apsw.SQLError, match="no such table"):
+        old.execute("INSERT INTO event (place) VALUES (1)")
+    old.close()
+    connection = apsw.Connection(str(path))
+    with pytest.raises(StoreError, match=f"made by a newer version of rh_agents: schema {CURRENT}, this one knows 3"):
+        expect_ours(connection, "runs.db", 3)
+    connection.close()
+
+
+def test_without_room_for_two_copies_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack("schema_3", tmp_path)
+    path = tmp_path / "runs.db"
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=path.stat().st_size))
+    with pytest.raises(StoreError, match=r"takes 0\.\d MB more on its disk for a while, and there are 0\.\d MB"):
+        asyncio.run(read_everything(f"sqlite:///{path}"))
+    assert sql(path, "PRAGMA user_version") == [(3,)]
+    monkeypatch.undo()
+    assert asyncio.run(read_everything(f"sqlite:///{path}")) > 10
+
+
+def test_what_takes_longer_than_a_second_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    progress = Progress("runs.db", 1000, lambda: now[0])
+    for seconds in (0.3, 0.6, 0.9, 1.2, 1.5, 2.3):
+        now[0] = seconds
+        progress.add(100)
+    assert [record.getMessage() for record in caplog.records] == [
+        "runs.db is being brought up to date for this version of rh_agents: 40 %",
+        "runs.db is being brought up to date for this version of rh_agents: 60 %",
+    ]
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
@@ -108,30 +242,60 @@ def version(server: PostgresqlServer) -> list[tuple[object, ...]]:
     return server.execute(f"SELECT max(version) FROM {SCHEMA}.schema_version")
 
 
-def seal_some(url: str, batches: int) -> None:
-    """What a program has committed of the migration when it is killed after so many batches."""
-    step = read_migrations("postgresql")[-1]
+def take_steps(url: str, sealed: int, moved: int) -> None:
+    """What a program has committed of the migration when it is killed after so many batches of each step."""
+    steps = read_migrations("postgresql")
     connection = PostgresqlBackend(url).database.connect()
-    sealing = Sealing(connection, batch=5)
-    for _ in range(batches):
+    sealing, moving = Sealing(connection, batch=5), PostgresqlMoving(connection, "golden", batch=5)
+    for _ in range(sealed):
         with connection.transaction():
-            assert not sealing.advance(step)
-    if batches:  # and in the middle of the next one
-        with connection.transaction(force_rollback=True):
-            sealing.advance(step)
+            sealing.advance(steps[2])
+    if moved:
+        with connection.transaction():
+            while not sealing.advance(steps[2]):
+                pass
+            connection.execute(steps[3].text.encode())
+            connection.execute("INSERT INTO schema_version (version, file) VALUES (3, ''), (4, '')")
+    for _ in range(moved):
+        with connection.transaction():
+            assert not moving.advance()
+    with connection.transaction(force_rollback=True):  # and in the middle of the next one
+        moving.advance() if moved else sealing.advance(steps[2])
     connection.close()
 
 
-@pytest.mark.parametrize("batches", [0, 1, 4])
+@pytest.mark.parametrize(("sealed", "moved"), [(0, 0), (1, 0), (4, 0), (4, 1), (4, 7), (4, 70)])
 def test_a_migration_of_a_server_that_was_killed_is_made_to_its_end(
-    batches: int, old: str, postgresql_server: PostgresqlServer
+    sealed: int, moved: int, old: str, postgresql_server: PostgresqlServer
 ) -> None:
-    seal_some(old, batches)
-    assert version(postgresql_server) == [(2,)]
-    assert asyncio.run(read_everything(old)) > 100
+    everything = asyncio.run(read_everything(old, read_only=True))
+    take_steps(old, sealed, moved)
+    assert version(postgresql_server) == [(4 if moved else 2,)]
+    assert asyncio.run(read_everything(old, read_only=True)) == everything, "as it is meanwhile"
+    assert asyncio.run(read_everything(old)) == everything > 100
     assert version(postgresql_server) == [(CURRENT,)]
-    unsealed = f"SELECT count(*) FROM {SCHEMA}.event WHERE checksum IS NULL OR call_checksum IS NULL"
-    assert postgresql_server.execute(unsealed) == [(0,)]
+    tables = f"SELECT tablename FROM pg_tables WHERE schemaname = '{SCHEMA}' AND tablename LIKE '%\\_3'"
+    assert postgresql_server.execute(tables) == []
+
+
+def test_a_server_with_a_run_that_is_being_executed_is_left_as_it_is(
+    old: str, postgresql_server: PostgresqlServer
+) -> None:
+    hold = f"UPDATE {SCHEMA}.run SET owner = 'process 7 on Ada', process = NULL, heartbeat_at = %s WHERE number = 1"
+    postgresql_server.execute(hold, (time.time(),))
+    with pytest.raises(RunIsLive, match=r"cannot be brought up to date while run .* by process 7 on Ada"):
+        asyncio.run(read_everything(old))
+    assert version(postgresql_server) == [(2,)]
+
+
+def test_a_row_that_was_copied_wrongly_to_a_server_is_noticed_before_anything_is_deleted(
+    old: str, postgresql_server: PostgresqlServer
+) -> None:
+    take_steps(old, 1, 3)
+    postgresql_server.execute(f"UPDATE {SCHEMA}.journal SET name = 'x' WHERE sequence = 2")
+    with pytest.raises(StoreError, match="rows are not as they were; nothing was deleted"):
+        asyncio.run(read_everything(old))
+    assert postgresql_server.execute(f"SELECT count(*) > 100 FROM {SCHEMA}.event_3") == [(True,)]
 
 
 def test_of_many_that_bring_a_server_up_to_date_at_once_one_does_it(
@@ -153,15 +317,13 @@ def dump(server: PostgresqlServer, schema: str) -> list[object]:
     return [(name, sorted(map(str, server.execute(f'SELECT * FROM {schema}."{name}"')))) for (name,) in tables]
 
 
-def test_who_only_looks_at_an_older_server_gets_one_sentence_and_changes_nothing(
+def test_who_only_looks_at_an_older_server_reads_it_as_it_is_and_changes_nothing(
     old: str, postgresql_server: PostgresqlServer
 ) -> None:
     before = dump(postgresql_server, SCHEMA)
-    with pytest.raises(
-        StoreError, match=r"earlier version of rh_agents \(schema 2, this one knows \d\): starting or res"
-    ):
-        asyncio.run(read_everything(old, read_only=True))
+    everything = asyncio.run(read_everything(old, read_only=True))
     assert dump(postgresql_server, SCHEMA) == before
+    assert asyncio.run(read_everything(old)) == everything > 100
 
 
 def test_who_only_looks_makes_no_schema(postgresql_url: str, postgresql_server: PostgresqlServer) -> None:

@@ -25,8 +25,8 @@ from tests.stores.test_artifacts import (
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh_agents[postgresql]'")
 
-from rh_agents.stores._postgresql_artifacts import TableArtifacts
-from rh_agents.stores._postgresql_backend import PostgresqlBackend
+from rh_agents.stores._postgresql.artifacts import TableArtifacts
+from rh_agents.stores._postgresql.backend import PostgresqlBackend
 
 __all__ = [
     "test_a_sweep_deletes_what_is_neither_used_nor_young",
@@ -62,7 +62,7 @@ def test_damage_in_the_table_is_seen_and_mended_by_the_next_put(
 
 
 def test_more_artifacts_than_one_page_are_all_listed(artifacts: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rh_agents.stores._postgresql_artifacts._AT_ONCE", 3)
+    monkeypatch.setattr("rh_agents.stores._postgresql.artifacts._AT_ONCE", 3)
     for count in range(8):
         assert len(list(artifacts.digests())) == count
         artifacts.put(b"%d" % count)

@@ -18,9 +18,11 @@ pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh
 from rh_agents.core.ports import Question
 from rh_agents.stores._backend import Batch, Edit, EventRow, OutcomeRow, RunRow, Standing
 from rh_agents.stores._copying import copied
-from rh_agents.stores._postgresql_backend import PostgresqlBackend, PostgresqlReading, PostgresqlWriting
+from rh_agents.stores._postgresql.backend import PostgresqlBackend
+from rh_agents.stores._postgresql.reading import PostgresqlReading
+from rh_agents.stores._postgresql.writing import PostgresqlWriting
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
-from rh_agents.stores._verified import VerifiedReading, with_outcomes
+from rh_agents.stores._verified import OutcomePlaces, VerifiedReading, with_outcomes
 
 KEYS = [bytes([number]) * 32 for number in range(256)]
 
@@ -144,7 +146,7 @@ def test_a_migration_that_fails_leaves_nothing_and_can_be_made_again(
 ) -> None:
     right = read_migrations("postgresql")
     wrong = Migration(right[-1].number + 1, "wrong.sql", "CREATE TABLE half (); SELECT 1 / 0")
-    monkeypatch.setattr("rh_agents.stores._postgresql_backend.read_migrations", lambda _: (*right, wrong))
+    monkeypatch.setattr("rh_agents.stores._postgresql.schema.read_migrations", lambda _: (*right, wrong))
     with pytest.raises(StoreError, match="schema could not be brought up to date: division by zero"):
         PostgresqlBackend(postgresql_url).writing()
     monkeypatch.undo()
@@ -227,15 +229,21 @@ def test_of_two_outcomes_for_one_key_the_second_is_refused_by_the_database(opene
 def test_damage_is_found_and_told_with_the_name_of_its_run(opened: Opened, postgresql_server: PostgresqlServer) -> None:
     opened.writing.write([finished(opened.number, 0, *KEYS[:5])], 1.0)
     schema = opened.backend.database.schema
-    postgresql_server.execute(f"DELETE FROM {schema}.event WHERE sequence = 2")
-    postgresql_server.execute(f"DELETE FROM {schema}.outcome WHERE sequence = 3")
-    postgresql_server.execute(f"UPDATE {schema}.outcome SET key = 'x' WHERE sequence = 4")
+    postgresql_server.execute(f"DROP INDEX {schema}.outcome_once")
+    postgresql_server.execute(f"DELETE FROM {schema}.journal WHERE sequence = 2")
+    postgresql_server.execute(f"UPDATE {schema}.journal SET parent = NULL WHERE sequence = 3")
+    postgresql_server.execute(f"UPDATE {schema}.journal SET ok = NULL, value = NULL WHERE sequence = 4")
+    postgresql_server.execute(f"UPDATE {schema}.journal SET key = %s WHERE sequence = 5", (KEYS[0],))
+    opened.writing.write([finished(opened.new_run("tuesday"), 0, KEYS[1])], 1.0)
+    postgresql_server.execute(f"DELETE FROM {schema}.run WHERE run_id = 'tuesday'")
     assert opened.reading.inner.findings() == [
         "run 'monday' should have events 1 to 5, and has 4, the last of them 5",
-        "run 'monday' should have 5 outcomes, and has 4",
-        "run 'monday': there is an outcome without its event at 2",
-        "run 'monday': there is an event without its outcome at 3",
-        "run 'monday': the outcome and the event that reports it do not belong together at 4",
+        "run 'monday' should have 5 outcomes, and has 3",
+        "the outcome of event 3 of run 'monday' has no call, or not one value",
+        "the outcome of event 4 of run 'monday' is there, though its event reports none",
+        f"1 events belong to run number {opened.number + 1}, which is not there",
+        f"run 'monday': the call with the key {KEYS[0].hex()} has another outcome at event 5 than at event 1, "
+        "which is the one that counts",
     ]
 
 
@@ -250,7 +258,9 @@ def test_a_copy_is_of_one_moment_and_numbered_anew(opened: Opened) -> None:
     assert not opened.writing.add(new, copied(opened.reading, run, [], []))
     fork = opened.reading.find_run("fork")
     assert fork is not None
-    rows = with_outcomes(opened.reading, fork.number, "fork", opened.reading.events(fork.number, "fork", 0, 10))
+    rows = with_outcomes(
+        opened.reading, OutcomePlaces(fork.number, "fork"), opened.reading.events(fork.number, "fork", 0, 10)
+    )
     found = [(row.sequence, row.key, row.status, row.message, its and its.value) for row, its in rows]
     assert found == [
         (1, KEYS[0], "completed", None, b"1"),
@@ -378,14 +388,14 @@ def test_a_server_that_only_reads_is_a_clear_error(opened: Opened) -> None:
 
 # --- plans -----------------------------------------------------------------------------------------------------------
 
-LARGE = ("run", "event", "outcome", "question", "artifact")
+LARGE = ("run", "journal", "question", "artifact")
 
 ONE_RUN: dict[str, dict[str, Any]] = {
     "find_run": {"run_id": "run 77", "named": 77},
     "calls": {"number": 77, "after": 3, "limit": 5},
     "events": {"number": 77, "after": 3, "limit": 5},
     "outcomes": {"number": 77, "after": 3, "limit": 5},
-    "sequences": {"number": 77, "keys": [KEYS[1], KEYS[2]]},
+    "later_outcomes": {"number": 77},
     "question": {"number": 77, "id": "q", "named": 77},
     "request_stop": {"number": 77, "reason": "", "changes": "c", "requests": "r"},
     "release": {"number": 77, "fence": 1, "holder_checksum": 0, "changes": "c"},
@@ -403,15 +413,13 @@ INSERT INTO run (run_id, status, epoch, workflow, tags, facts, created_at, updat
     lease, last_sequence, outcomes, name_checksum, checksum, status_checksum, holder_checksum)
 SELECT 'run ' || i, 'completed', 0, '', ARRAY['tag ' || i], '{}', i, i, 1, 0, 0, 15, 10, 5, i, 0, 0, 0
 FROM generate_series(1, 2000) i;
-INSERT INTO event (run, sequence, timestamp, attempt, status, event_type, name, address, key, ok,
-    call_checksum, checksum)
+INSERT INTO journal (run, sequence, timestamp, attempt, status, event_type, name, address, key, ok,
+    call_checksum, checksum, epoch, tries, parent_attempt, parent, value, artifact, outcome_checksum)
 SELECT i, j, j, 1, CASE WHEN j > 5 THEN 'completed' ELSE 'started' END, '', '', '',
-    sha256(j::text::bytea), CASE WHEN j > 5 THEN true END, 0, 0
+    sha256(j::text::bytea), CASE WHEN j > 5 THEN true END, 0, 0, 0, 0, 0, '',
+    CASE WHEN j > 5 AND i % 10 > 0 THEN '1'::bytea END,
+    CASE WHEN j > 5 AND i % 10 = 0 THEN sha256(i::text::bytea) END, 0
 FROM generate_series(1, 2000) i, generate_series(1, 10) j;
-INSERT INTO outcome (run, sequence, epoch, tries, parent_attempt, ok, key, parent, value, artifact, checksum)
-SELECT run, sequence, 0, 0, 0, ok, key, key, CASE WHEN run % 10 > 0 THEN '1'::bytea END,
-    CASE WHEN run % 10 = 0 THEN sha256(run::text::bytea) END, 0
-FROM event WHERE ok;
 INSERT INTO question (run, id, address, text, asked_at, name_checksum, checksum, answer_checksum)
 SELECT i, 'q', '', '', i, i, 0, 0 FROM generate_series(1, 2000) i;
 INSERT INTO artifact (digest, put_at, data) SELECT sha256(i::text::bytea), 0, '' FROM generate_series(1, 2000) i;

@@ -14,7 +14,7 @@ from tests.services.postgresql import LOCKED, PASSWORD, PostgresqlServer
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh_agents[postgresql]'")
 
-from rh_agents.stores._postgresql_driver import Array, Database, as_text, from_text, read_url
+from rh_agents.stores._postgresql.driver import Array, Database, as_text, from_text, read_url
 
 
 def anything() -> st.SearchStrategy[str]:

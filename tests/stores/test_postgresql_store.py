@@ -127,7 +127,7 @@ def test_an_outcome_whose_commit_was_not_answered_is_an_error_and_harmless_on_re
         async with opened(postgresql_url) as store:
             journal = await store.open_run(RunRequest(RUN, "successor"))
             assert list(journal.recorded.finished) == [key(1), key(2)]
-            again = outcome(2, "another value")
+            again = outcome(2, "value 2")
             first = await journal.append(completed(RUN, again), again)
             assert first is not None
             assert first.value == "value 2"
@@ -289,6 +289,7 @@ for package in ("psycopg_pool", "psycopg"):
         import rh_agents.stores.postgresql
     except ModuleNotFoundError as error:
         print(error)
+    del sys.modules[package]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [

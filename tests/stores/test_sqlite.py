@@ -14,10 +14,12 @@ import pytest
 
 from rh_agents import MemoryStore, open_store
 from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Question
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import StoredOutcome
 from rh_agents.stores._read_ahead import _MOST, _MOST_BYTES, _MOST_KEPT, ReadAhead
 from rh_agents.stores._sql import read_migrations, read_queries
+from rh_agents.stores._sqlite.versions import CHECKSUMS
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import completed, key, listed, outcome
 from tests.stores.sqlite_kit import RUN, call, python, request, sql, started
@@ -67,9 +69,9 @@ def test_what_is_acknowledged_survives_a_power_cut_by_these_settings(path: Path)
         await write(store, 1)
         session: Any = store.engine.writer._session
         settings = ("journal_mode", "synchronous", "foreign_keys", "page_size")
-        found = await store.engine.writer.done(lambda _: [session._connection.pragma(name) for name in settings])
-        assert found == ["wal", 2, 1, 1024]
-        assert await store.engine.read(lambda session: session.inner._connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
+        found = await store.engine.writer.done(lambda _: [session.connection.pragma(name) for name in settings])
+        assert found == ["wal", 2, 1, 4096]
+        assert await store.engine.read(lambda session: session.inner.connection.pragma("query_only")) == 1  # type: ignore[attr-defined]
 
     execute(path, test)
 
@@ -97,7 +99,7 @@ def test_a_reader_that_stays_holds_nobody_up(path: Path) -> None:
         reading = store.events(RUN)
         await anext(reading)
         outside = apsw.Connection(str(path))
-        snapshot = outside.execute("SELECT place FROM event")
+        snapshot = outside.execute("SELECT place FROM journal")
         next(snapshot)
         journal = await store.open_run(request())
         await asyncio.gather(*[call(journal, number, "x" * 1000) for number in range(1000, 1500)])
@@ -128,6 +130,8 @@ asyncio.run(main())
     expected = apsw.Connection(":memory:")
     for migration in read_migrations("sqlite"):
         expected.execute(migration.text)
+    expected.execute(read_queries("sqlite")["drop_moved"])
+    expected.execute(read_queries("sqlite")["expect_once"])
     schema = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
     assert sql(path, schema) == list(expected.execute(schema))
     assert sql(path, "PRAGMA user_version") == [(len(read_migrations("sqlite")),)]
@@ -190,7 +194,7 @@ def _directory(path: Path) -> None:
 def _damaged(path: Path) -> None:
     execute(path, lambda store: write(store, 50))
     data = bytearray(path.read_bytes())
-    data[1024:3072] = bytes(2048)
+    data[4096:12288] = bytes(8192)
     path.write_bytes(data)
 
 
@@ -241,16 +245,20 @@ def test_a_path_is_relative_to_where_the_store_was_made(tmp_path: Path, monkeypa
 # -- the database's own promises ---------------------------------------------------------------------------------------
 
 
-def test_the_database_holds_that_a_call_has_one_outcome(path: Path) -> None:
+def test_the_database_holds_that_a_place_is_given_once_and_that_a_call_has_one_outcome_where_that_is_wanted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = "INSERT INTO journal SELECT * FROM journal"
+    at_other_places = "CREATE TEMP TABLE more AS SELECT * FROM journal; UPDATE more SET place = place + 100; "
+    at_other_places += "INSERT INTO journal SELECT * FROM more"
+    monkeypatch.delenv("RH_AGENTS_CHECK")
     execute(path, lambda store: write(store, 2))
-    with pytest.raises(apsw.ConstraintError, match=r"UNIQUE.*outcome.run, outcome.call"):
-        sql(
-            path,
-            "INSERT INTO outcome SELECT place + 1, run, call, ok, base, parent, epoch, tries, parent_attempt, "
-            "artifact, more, value, size, checksum FROM outcome",
-        )
-    with pytest.raises(apsw.ConstraintError, match=r"event.place"):
-        sql(path, "INSERT INTO event SELECT * FROM event")
+    with pytest.raises(apsw.ConstraintError, match=r"UNIQUE.*journal.place"):
+        sql(path, again)
+    monkeypatch.setenv("RH_AGENTS_CHECK", "others keys")
+    execute(path, lambda store: write(store, 0))
+    with pytest.raises(apsw.ConstraintError, match=r"UNIQUE.*outcome_once"):
+        sql(path, at_other_places)
 
 
 def test_batches_of_every_size_are_written_whole(path: Path) -> None:
@@ -273,25 +281,32 @@ def test_batches_of_every_size_are_written_whole(path: Path) -> None:
 
 
 _DAMAGES = {
-    "DELETE FROM event WHERE place % 1024 = 1 AND ok IS NULL": "run 'monday' should have the events 1 to 4, and has 3",
+    "DELETE FROM journal WHERE place % 1024 = 1": "run 'monday' should have the events 1 to 4, and has 3",
     "UPDATE run SET last_sequence = 9": "should have the events 1 to 9, and has 4",
     "UPDATE run SET outcomes = 9": "run 'monday' should have 9 outcomes, and has 2",
-    "UPDATE event SET ok = NULL WHERE ok = 1 AND place % 1024 = 2": "outcome 2 of run 'monday' says something else",
-    "DELETE FROM outcome WHERE place % 1024 = 2": "event 2 of run 'monday' reports an outcome that is missing",
-    "DELETE FROM event WHERE place % 1024 = 2": "refers to a event that is not there",
-    "UPDATE event SET key = zeroblob(32) WHERE place % 1024 = 2": "outcome 2 of run 'monday' has another key",
-    "UPDATE event SET ok = 0 WHERE place % 1024 = 2": "outcome 2 of run 'monday' says something else than its event",
-    "UPDATE outcome SET value = NULL WHERE place % 1024 = 2": "has neither a value nor an artifact",
-    "INSERT INTO event SELECT place + (1 << 40), timestamp, status, event_type, name, address, key, group_id, "
-    "parallel_index, group_total, attempt, seconds, message, NULL, more, 0, 0 FROM event": "belong to run number",
-    "UPDATE event SET key = (SELECT key FROM event WHERE ok LIMIT 1) WHERE ok": "a call of run 'monday' has 2 outcomes",
-    "UPDATE outcome SET run = 7": "refers to a run that is not there",
+    "UPDATE journal SET ok = NULL WHERE ok = 1 AND place % 1024 = 2": "of event 2 of run 'monday' is there, though its",
+    "UPDATE journal SET parent = NULL WHERE place % 1024 = 2": "the outcome of event 2 of run 'monday' is of no call",
+    "UPDATE journal SET value = NULL WHERE place % 1024 = 2": "has neither a value nor an artifact",
+    "UPDATE journal SET artifact = x'00' WHERE place % 1024 = 2": "has neither a value nor an artifact, or both",
+    "INSERT INTO journal (place, timestamp, status, event_type, name, address, attempt) "
+    "VALUES ((9 << 40) + 1, 0, '', '', '', '', 1)": "1 events belong to run number 9, which is not there",
+    "UPDATE journal SET key = (SELECT key FROM journal WHERE ok LIMIT 1) WHERE ok": (
+        "has another outcome at event 4 than at event 2, which is the one that counts"
+    ),
+    "UPDATE question SET run = 7": "refers to a run that is not there",
 }
 
 
 @pytest.mark.parametrize(("damage", "says"), _DAMAGES.items())
-def test_damage_is_found_and_named(path: Path, damage: str, says: str) -> None:
+def test_damage_is_found_and_named(path: Path, damage: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RH_AGENTS_CHECK")
+
+    async def ask(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        await journal.ask(Question(RUN, "q", "ask", "Go on?"))
+
     execute(path, lambda store: write(store, 2))
+    execute(path, ask)
     sql(path, damage)
 
     async def test(store: SqliteStore) -> None:
@@ -320,7 +335,7 @@ def test_an_artifact_that_is_missing_or_damaged_is_found_and_loading_it_says_so(
 
 def test_a_value_that_cannot_be_read_is_named_with_its_run_and_place(path: Path) -> None:
     execute(path, lambda store: write(store, 2))
-    sql(path, "UPDATE outcome SET value = '{' WHERE place % 1024 = 4")
+    sql(path, "UPDATE journal SET value = '{' WHERE place % 1024 = 4")
 
     async def test(store: SqliteStore) -> None:
         journal = await store.open_run(request())
@@ -341,14 +356,21 @@ _MAY_SCAN = {
     "all_tickets": "everything is checked",
     "all_holds": "everything is checked",
     "numbered_tickets": "all get their checksums, once",
+    "owners": "before a file is brought up to date, once",
+    "compare_moved": "the same",
+    "count_moved": "the same",
+    "move": "what is left, once",
+    "still_to_move": "the same",
 }
 """Queries that look at every row of a table, and why that is what they are for."""
 
 
 def _query_plans() -> dict[str, list[str]]:
-    connection = apsw.Connection(":memory:")
+    old, current = apsw.Connection(":memory:"), apsw.Connection(":memory:")
     for migration in read_migrations("sqlite"):
-        connection.execute(migration.text)
+        current.execute(migration.text)
+        if migration.number <= CHECKSUMS:
+            old.execute(migration.text)
     queries = read_queries("sqlite")
     plans = {}
     for name, query in queries.items():
@@ -358,6 +380,7 @@ def _query_plans() -> dict[str, list[str]]:
             and not name.startswith("check_")
         ):
             values = [None] * query.count("?") if "?" in query else dict.fromkeys(re.findall(r":(\w+)", query))
+            connection = old if re.search(r"\b(event|outcome)\b", query) and "journal" not in query else current
             plans[name] = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
     return plans
 
@@ -367,9 +390,9 @@ def test_no_query_looks_at_rows_that_it_does_not_want(name: str, plan: list[str]
     scans = [step for step in plan if re.match(r"SCAN (?!chunk|\(subquery|\d+-ROW VALUES|CONSTANT)", step)]
     if name not in _MAY_SCAN:
         # A partial index that is read in its order holds nothing but what is wanted.
-        assert [step for step in scans if "question_open" not in step and "outcome_artifact" not in step] == []
-    for table in ("event", "outcome"):
-        for step in plan:
+        assert [step for step in scans if "question_open" not in step and "journal_artifact" not in step] == []
+    for table in ("event", "outcome", "journal"):
+        for step in plan if name not in _MAY_SCAN else ():
             if re.match(rf"SEARCH {table}\b", step):
                 assert re.search(r"\((rowid|place|run|artifact|(?:<expr>)).*[=<>]", step), step
 

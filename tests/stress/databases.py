@@ -12,16 +12,17 @@ import apsw
 __all__ = ["Tables", "findings", "read_postgresql", "read_sqlite"]
 
 # run: number, run_id, last_sequence, outcomes, owner, ended_at; event: run, sequence, key, ok;
-# outcome: run, sequence, the first half of its call's key, ok. In SQLite a place is run * 2^40 + sequence.
+# outcome: the same of those that have a value. In SQLite a place is run * 2^40 + sequence.
 _SQLITE = (
     "SELECT number, run_id, last_sequence, outcomes, owner, ended_at FROM run NOT INDEXED",
-    "SELECT place >> 40, place & 0xFFFFFFFFFF, substr(key, 1, 16), ok FROM event NOT INDEXED ORDER BY place",
-    "SELECT run, place & 0xFFFFFFFFFF, call, ok FROM outcome NOT INDEXED WHERE place >> 40 = run ORDER BY place",
+    "SELECT place >> 40, place & 0xFFFFFFFFFF, key, ok FROM journal NOT INDEXED ORDER BY place",
+    "SELECT place >> 40, place & 0xFFFFFFFFFF, key, ok FROM journal NOT INDEXED "
+    "WHERE coalesce(value, artifact) IS NOT NULL ORDER BY place",
 )
 _POSTGRESQL = (
     "SELECT number, run_id, last_sequence, outcomes, owner, ended_at FROM run",
-    "SELECT run, sequence, substr(key, 1, 16), ok FROM event ORDER BY run, sequence",
-    "SELECT run, sequence, substr(key, 1, 16), ok FROM outcome ORDER BY run, sequence",
+    "SELECT run, sequence, key, ok FROM journal ORDER BY run, sequence",
+    "SELECT run, sequence, key, ok FROM journal WHERE num_nonnulls(value, artifact) > 0 ORDER BY run, sequence",
 )
 Row = Sequence[Any]
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import tarfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from rh_agents import open_store, run
 from rh_agents.core.ports import Store
 from rh_agents.stores._sql import read_migrations
-from tests.services.model_server import model_server
+from tests.services.model_server import ModelServer, model_server
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")
 
-from tests.stress.golden.conversations import PROGRAMS, QUESTION, SCHEMA, answer_as_recorded, made
+from tests.stress.golden.conversations import PROGRAMS, QUESTION, SCHEMA, URL, answer_as_recorded, made
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("conversations_*.tar.gz"))
 DATABASES = [(path, kind) for path in GOLDEN for kind in ("sqlite", "postgresql")]
@@ -32,33 +34,61 @@ class Recorded:
 
     url: str
     results: dict[str, Any]
+    version: int
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where the models have to be; None: it was no part of what they are when this was recorded."""
+        return URL if self.version >= 4 else None
 
 
 @pytest.fixture(scope="module", params=DATABASES, ids=lambda each: f"{each[1]} {each[0].name[14]}")
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     """The journals, unpacked once for all tests: what they start leaves what is recorded as it is."""
     path, kind = request.param
+    version = int(path.name.partition(".")[0].rpartition("_")[2])
     folder = tmp_path_factory.mktemp("golden")
     with tarfile.open(path) as tar:
         tar.extractall(folder, filter="data")
     results = json.loads((folder / "results.json").read_text())
     if kind == "sqlite":
-        yield Recorded(f"sqlite:///{folder}/runs.db", results)
+        yield Recorded(f"sqlite:///{folder}/runs.db", results, version)
         return
     server = request.getfixturevalue("postgresql_server")
     server.execute((folder / "postgresql.sql").read_text())
-    yield Recorded(server.url(schema=SCHEMA), results)
+    yield Recorded(server.url(schema=SCHEMA), results, version)
     server.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
 
 
-def execute(monkeypatch: pytest.MonkeyPatch, url: str, body: Callable[[Store], Awaitable[None]]) -> int:
+@asynccontextmanager
+async def listening(recorded: Recorded, *, is_asked: bool) -> AsyncIterator[ModelServer]:
+    """The models. Those that are asked again have to be where they were, and another test may be there just now."""
+    port = urlsplit(recorded.endpoint).port or 0 if is_asked and recorded.endpoint else 0
+    while True:
+        async with AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(model_server(answer_as_recorded, port))
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            yield server
+            return
+
+
+def execute(
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: Recorded,
+    body: Callable[[Store], Awaitable[None]],
+    *,
+    is_asked: bool = False,
+) -> int:
     """How many requests the models got meanwhile. Which functions were called stands in `made`."""
     made.clear()
 
     async def main() -> int:
-        async with model_server(answer_as_recorded) as server:
-            monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-            store = open_store(url)
+        async with listening(recorded, is_asked=is_asked) as server:
+            monkeypatch.setenv("OPENAI_BASE_URL", recorded.endpoint or server.base_url)
+            store = open_store(recorded.url)
             try:
                 await body(store)
             finally:
@@ -88,7 +118,7 @@ def test_a_recorded_conversation_is_replayed_without_a_request_or_a_call(
         found = await run(program, store=store, run_id=name, retry_failed=False)
         assert json.loads(json.dumps(found)) == recorded.results[name]
 
-    assert execute(monkeypatch, recorded.url, replay) == 0
+    assert execute(monkeypatch, recorded, replay) == 0
     assert made == []
 
 
@@ -101,7 +131,7 @@ def test_what_a_person_is_asked_can_be_answered_later_and_the_conversation_conti
         await store.answer("awaiting", question.id, b"true")
         assert await run(PROGRAMS["awaiting"], store=store, run_id="awaiting") == ["Blue.", "It is sent, too."]
 
-    assert execute(monkeypatch, recorded.url, answer_and_resume) == 1
+    assert execute(monkeypatch, recorded, answer_and_resume, is_asked=True) == 1
     assert made == ["send for ever"]
 
 
@@ -110,7 +140,7 @@ def test_another_run_gets_what_the_cache_holds(recorded: Recorded, monkeypatch: 
         found = await run(PROGRAMS["sharing"], store=store, run_id="another")
         assert json.loads(json.dumps(found)) == recorded.results["sharing"]
 
-    assert execute(monkeypatch, recorded.url, share) == 0
+    assert execute(monkeypatch, recorded, share) == 0
     assert made == []
 
 
@@ -125,7 +155,7 @@ def test_the_database_is_sound_and_everything_in_it_can_be_read(
             assert len(outcomes) == info.outcomes
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))
 
-    assert execute(monkeypatch, recorded.url, read) == 0
+    assert execute(monkeypatch, recorded, read) == 0
 
 
 def test_there_are_golden_conversations_for_the_versions_of_the_schema_from_the_second_on() -> None:

@@ -87,6 +87,8 @@ class RecordedCalls:
             the number of the event that told of their end.
         superseded: outcomes that somebody asked not to use any more.
         spent: what was spent, by the place of each part of the run that has a budget ("" is the run itself).
+        repeated: outcomes that count for nothing, since their calls had one before: their keys, by the numbers of their
+            events. There are none unless something has gone wrong.
         events: how many events the journal has.
     """
 
@@ -102,6 +104,7 @@ class RecordedCalls:
     cut_off: dict[bytes, int] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
+    repeated: dict[int, bytes] = field(default_factory=dict)
     events: int = 0
 
     def add(
@@ -116,7 +119,11 @@ class RecordedCalls:
         charge: Charge | None = None,
         ending: GroupEnding | None = None,
     ) -> None:
-        """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed."""
+        """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed.
+
+        Of several outcomes of one key the first one counts. A later one changes nothing but what was spent: what was
+        paid twice is spent twice.
+        """
         self.events += 1
         if charge is not None:
             self._charge(charge, has_outcome)
@@ -126,7 +133,9 @@ class RecordedCalls:
             if group_id is not None:
                 self._note_ending(group_id, status, ending)
             return
-        if has_outcome:
+        if has_outcome and key in self.finished:
+            self.repeated[sequence] = key
+        elif has_outcome:
             place = self.finished.add(key, sequence)
             if failed_in is not None:
                 self.failed[key] = failed_in

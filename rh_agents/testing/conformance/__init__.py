@@ -18,6 +18,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
   `ReadingConformance` and `OwnerConformance`.
 - `CrashConformance`: what was acknowledged survives when the process is killed; needs the hook `crash`.
 - `FencingConformance`: an owner that was replaced can write no more; needs the hook `silence`.
+- `RepeatedConformance`: of two outcomes of a call the first counts for everybody; needs the hook `plant`.
 - `EditingConformance`: `supersede` and `fork_run`.
 - `StopConformance`: `request_stop`.
 - `DeletionConformance`: `delete_run`.
@@ -50,6 +51,7 @@ from rh_agents.testing.conformance.journal import JournalConformance
 from rh_agents.testing.conformance.owners import FencingConformance, OwnerConformance
 from rh_agents.testing.conformance.questions import QuestionConformance
 from rh_agents.testing.conformance.reading import ReadingConformance
+from rh_agents.testing.conformance.repeated import RepeatedConformance
 from rh_agents.testing.conformance.resuming import ResumeConformance
 from rh_agents.testing.conformance.runs import RunConformance
 from rh_agents.testing.conformance.sequences import SequenceConformance
@@ -71,6 +73,7 @@ __all__ = [
     "OwnerConformance",
     "QuestionConformance",
     "ReadingConformance",
+    "RepeatedConformance",
     "ResumeConformance",
     "RunConformance",
     "SequenceConformance",
@@ -92,6 +95,7 @@ class StoreConformance(
     CoreConformance,
     CrashConformance,
     FencingConformance,
+    RepeatedConformance,
     EditingConformance,
     StopConformance,
     DeletionConformance,

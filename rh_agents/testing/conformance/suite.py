@@ -10,7 +10,9 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from rh_agents.core.errors import RunIsLive, StoreError
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Journal, Store
+from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.testing._records import BRIEF_LEASE, RUN, STARTED, Written, completed, event, outcome, request
 
@@ -69,6 +71,13 @@ class StoreSuite:
         """Keep the owner of a run from renewing its lease, as if its process were suspended; False if that cannot be.
 
         Its journal is used afterwards, as by a process that goes on.
+        """
+        return False
+
+    async def plant(self, store: Store, told: ExecutionEvent[Any], given: Outcome) -> bool:
+        """Put an event with an outcome behind the journal of `RUN`, which nobody executes; False if that cannot be.
+
+        It goes past everything that keeps a call from having two outcomes, as a fault would.
         """
         return False
 

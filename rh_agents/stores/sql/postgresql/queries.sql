@@ -40,29 +40,21 @@ moved AS (
     WHERE run.number = batch.number AND run.fence = batch.fence AND run.last_sequence = batch.before
     RETURNING run.number, run.stop_requested
 ),
-new_event AS (
-    INSERT INTO event (
+added AS (
+    INSERT INTO journal (
         run, sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-        attempt, seconds, message, ok, more, call_checksum, checksum
+        attempt, seconds, message, ok, more, call_checksum, checksum,
+        base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, outcome_checksum
     )
     SELECT * FROM unnest(
-        %(event_run)s, %(event_sequence)s, %(event_timestamp)s, %(event_status)s, %(event_event_type)s, %(event_name)s,
-        %(event_address)s, %(event_key)s, %(event_group_id)s, %(event_parallel_index)s, %(event_group_total)s,
-        %(event_attempt)s, %(event_seconds)s, %(event_message)s, %(event_ok)s, %(event_more)s,
-        %(event_call_checksum)s, %(event_checksum)s
-    ) AS event (run)
-    WHERE event.run IN (SELECT number FROM moved)
-),
-new_outcome AS (
-    INSERT INTO outcome (
-        run, sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more, size, checksum
-    )
-    SELECT * FROM unnest(
-        %(outcome_run)s, %(outcome_sequence)s, %(outcome_key)s, %(outcome_ok)s, %(outcome_base)s, %(outcome_parent)s,
-        %(outcome_epoch)s, %(outcome_tries)s, %(outcome_parent_attempt)s, %(outcome_value)s, %(outcome_artifact)s,
-        %(outcome_more)s, %(outcome_size)s, %(outcome_checksum)s
-    ) AS outcome (run)
-    WHERE outcome.run IN (SELECT number FROM moved)
+        %(row_run)s, %(row_sequence)s, %(row_timestamp)s, %(row_status)s, %(row_event_type)s, %(row_name)s,
+        %(row_address)s, %(row_key)s, %(row_group_id)s, %(row_parallel_index)s, %(row_group_total)s,
+        %(row_attempt)s, %(row_seconds)s, %(row_message)s, %(row_ok)s, %(row_more)s,
+        %(row_call_checksum)s, %(row_checksum)s,
+        %(row_base)s, %(row_parent)s, %(row_epoch)s, %(row_tries)s, %(row_parent_attempt)s, %(row_value)s,
+        %(row_artifact)s, %(row_outcome_more)s, %(row_size)s, %(row_outcome_checksum)s
+    ) AS fact (run)
+    WHERE fact.run IN (SELECT number FROM moved)
 )
 SELECT number, stop_requested, pg_notify(%(changes)s, '') FROM moved
 
@@ -144,11 +136,8 @@ RETURNING pg_notify(%(changes)s, '')
 WITH gone AS (
     DELETE FROM run WHERE number = %(number)s AND fence = %(fence)s RETURNING number, run_id
 ),
-gone_event AS (
-    DELETE FROM event WHERE run IN (SELECT number FROM gone)
-),
-gone_outcome AS (
-    DELETE FROM outcome WHERE run IN (SELECT number FROM gone)
+gone_journal AS (
+    DELETE FROM journal WHERE run IN (SELECT number FROM gone)
 ),
 gone_cached AS (
     DELETE FROM cached WHERE run_id IN (SELECT run_id FROM gone)
@@ -225,17 +214,11 @@ WHERE (%(status)s::text IS NULL OR status = %(status)s)
 ORDER BY created_at DESC, number DESC
 
 -- name: calls
--- Only for failures the large table is looked at.
 SELECT sequence, status, key, attempt, group_id, ok,
     CASE WHEN more IS NOT NULL THEN name END, more,
-    CASE WHEN NOT ok THEN
-        (SELECT epoch FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
-    CASE WHEN NOT ok THEN
-        (SELECT tries FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
-    CASE WHEN NOT ok THEN
-        (SELECT parent_attempt FROM outcome WHERE outcome.run = event.run AND outcome.sequence = event.sequence) END,
+    CASE WHEN NOT ok THEN epoch END, CASE WHEN NOT ok THEN tries END, CASE WHEN NOT ok THEN parent_attempt END,
     call_checksum
-FROM event
+FROM journal
 WHERE run = %(number)s AND sequence > %(after)s
 ORDER BY sequence
 LIMIT %(limit)s
@@ -243,23 +226,29 @@ LIMIT %(limit)s
 -- name: events
 SELECT sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt, seconds,
     message, ok, more, checksum
-FROM event
+FROM journal
 WHERE run = %(number)s AND sequence > %(after)s
 ORDER BY sequence
 LIMIT %(limit)s
 
 -- name: outcomes
-SELECT outcome.sequence, outcome.key, outcome.ok, outcome.base, outcome.parent, outcome.epoch, outcome.tries,
-    outcome.parent_attempt, outcome.value, outcome.artifact, outcome.more, outcome.size,
-    event.name, event.address, event.seconds, event.attempt, event.group_id, outcome.checksum
-FROM (
-    SELECT * FROM outcome WHERE run = %(number)s AND sequence > %(after)s ORDER BY sequence LIMIT %(limit)s
-) AS outcome
-JOIN event ON event.run = outcome.run AND event.sequence = outcome.sequence
-ORDER BY outcome.sequence
+SELECT sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, name, address,
+    seconds, attempt, group_id, outcome_checksum
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND ok IS NOT NULL
+ORDER BY sequence
+LIMIT %(limit)s
 
--- name: sequences
-SELECT key, sequence FROM outcome WHERE run = %(number)s AND key = ANY(%(keys)s)
+-- name: later_outcomes
+-- Which outcomes count for nothing, because there is an earlier one of their key. All who do not fold a journal ask this.
+SELECT sequence
+FROM (
+    SELECT sequence, row_number() OVER (PARTITION BY key ORDER BY sequence) AS nth
+    FROM journal
+    WHERE run = %(number)s AND ok IS NOT NULL
+) AS outcome
+WHERE nth > 1
+ORDER BY sequence
 
 -- name: question
 SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
@@ -277,41 +266,58 @@ WHERE (%(run_id)s::text IS NULL OR run.run_id = %(run_id)s) AND (NOT %(is_open)s
 ORDER BY question.asked_at, question.run, question.id
 
 -- name: used_artifacts
-SELECT DISTINCT artifact FROM outcome WHERE artifact = ANY(%(digests)s)
+SELECT DISTINCT artifact FROM journal WHERE artifact = ANY(%(digests)s)
 
 -- name: all_artifacts
-SELECT DISTINCT artifact FROM outcome WHERE artifact > %(after)s ORDER BY artifact LIMIT %(limit)s
+SELECT DISTINCT artifact FROM journal WHERE artifact > %(after)s ORDER BY artifact LIMIT %(limit)s
 
 -- name: finding_gaps
-SELECT run.run_id, run.last_sequence, count(event.sequence), max(event.sequence)
-FROM run LEFT JOIN event ON event.run = run.number
-GROUP BY run.number
-HAVING count(event.sequence) <> run.last_sequence
-    OR COALESCE(min(event.sequence), 1) <> 1
-    OR COALESCE(max(event.sequence), 0) <> run.last_sequence
+SELECT run.run_id, run.last_sequence, count(journal.sequence), max(journal.sequence)
+FROM run LEFT JOIN journal ON journal.run = run.number
+GROUP BY run.number, run.run_id, run.last_sequence
+HAVING count(journal.sequence) <> run.last_sequence
+    OR COALESCE(min(journal.sequence), 1) <> 1
+    OR COALESCE(max(journal.sequence), 0) <> run.last_sequence
 ORDER BY run.number
 
 -- name: finding_counts
-SELECT run.run_id, run.outcomes, count(outcome.sequence)
-FROM run LEFT JOIN outcome ON outcome.run = run.number
-GROUP BY run.number
-HAVING count(outcome.sequence) <> run.outcomes
+SELECT run.run_id, run.outcomes, count(journal.ok)
+FROM run LEFT JOIN journal ON journal.run = run.number
+GROUP BY run.number, run.run_id, run.outcomes
+HAVING run.outcomes NOT IN (count(journal.ok), count(DISTINCT CASE WHEN journal.ok IS NOT NULL THEN journal.key END))
 ORDER BY run.number
 
--- name: finding_pairs
-SELECT run.run_id, COALESCE(outcome.sequence, event.sequence), outcome.run IS NOT NULL, event.run IS NOT NULL
-FROM outcome FULL JOIN (SELECT * FROM event WHERE ok IS NOT NULL) AS event
-    ON event.run = outcome.run AND event.sequence = outcome.sequence
-LEFT JOIN run ON run.number = COALESCE(outcome.run, event.run)
-WHERE event.run IS NULL OR outcome.run IS NULL OR event.key IS DISTINCT FROM outcome.key OR event.ok <> outcome.ok
+-- name: finding_outcomes
+SELECT run.run_id, journal.sequence, journal.ok IS NOT NULL
+FROM journal LEFT JOIN run ON run.number = journal.run
+WHERE CASE
+    WHEN journal.ok IS NULL THEN num_nonnulls(
+        journal.base, journal.parent, journal.epoch, journal.tries, journal.parent_attempt, journal.artifact, journal.size,
+        journal.outcome_more, journal.outcome_checksum, journal.value
+    ) > 0
+    ELSE journal.key IS NULL OR journal.parent IS NULL OR num_nonnulls(journal.value, journal.artifact) <> 1
+END
 ORDER BY 1, 2
 
+-- name: finding_strays
+SELECT journal.run, count(*)
+FROM journal
+WHERE NOT EXISTS (SELECT FROM run WHERE run.number = journal.run)
+GROUP BY journal.run
+ORDER BY 1
+
+-- name: finding_orphans
+-- Of schemas before version 4, in which an outcome had a row of its own.
+SELECT run.run_id, orphan.sequence FROM orphan LEFT JOIN run ON run.number = orphan.run ORDER BY 1, 2
+
 -- name: finding_keys
-SELECT run.run_id, outcome.key, count(*)
-FROM outcome LEFT JOIN run ON run.number = outcome.run
-GROUP BY outcome.run, run.run_id, outcome.key
-HAVING count(*) > 1
-ORDER BY 1, 2
+SELECT run.run_id, encode(outcome.key, 'hex'), outcome.sequence, outcome.first
+FROM (
+    SELECT run, key, sequence, min(sequence) OVER (PARTITION BY run, key) AS first FROM journal WHERE ok IS NOT NULL
+) AS outcome
+LEFT JOIN run ON run.number = outcome.run
+WHERE outcome.sequence > outcome.first
+ORDER BY 1, 3
 
 -- name: put_artifact
 INSERT INTO artifact (digest, put_at, data)
@@ -448,3 +454,70 @@ ALTER TABLE question
 ALTER TABLE cached ALTER COLUMN checksum SET NOT NULL;
 ALTER TABLE ticket ALTER COLUMN checksum SET NOT NULL, ALTER COLUMN amounts_checksum SET NOT NULL;
 ALTER TABLE held ALTER COLUMN checksum SET NOT NULL
+
+-- name: is_moving
+SELECT to_regclass('event_3') IS NOT NULL
+
+-- name: expect_once
+-- What the owner of a run decides is held by the database as well, where that is wanted: see `rh_agents.stores._repeated`.
+CREATE UNIQUE INDEX outcome_once ON journal (run, key) WHERE ok IS NOT NULL
+
+-- name: is_once
+SELECT to_regclass('outcome_once') IS NOT NULL
+
+-- name: owners
+SELECT run_id, number, owner, process, fence, heartbeat, heartbeat_at, lease FROM run WHERE owner IS NOT NULL
+
+-- name: let_go
+UPDATE run SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL, holder_checksum = %(holder_checksum)s
+WHERE number = %(number)s AND fence = %(fence)s
+
+-- name: move
+WITH last AS (
+    SELECT run, sequence FROM journal ORDER BY run DESC, sequence DESC LIMIT 1
+)
+INSERT INTO journal (
+    run, sequence, timestamp, seconds, parallel_index, group_total, attempt, ok, status, event_type, name, address, key,
+    group_id, message, more, call_checksum, checksum,
+    epoch, tries, parent_attempt, base, parent, value, artifact, outcome_more, size, outcome_checksum
+)
+SELECT event.run, event.sequence, event.timestamp, event.seconds, event.parallel_index, event.group_total, event.attempt,
+    event.ok, event.status, event.event_type, event.name, event.address, event.key, event.group_id, event.message, event.more,
+    event.call_checksum, event.checksum, outcome_3.epoch, outcome_3.tries, outcome_3.parent_attempt, outcome_3.base,
+    outcome_3.parent, outcome_3.value, outcome_3.artifact, outcome_3.more, outcome_3.size, outcome_3.checksum
+FROM (
+    SELECT * FROM event_3
+    WHERE (run, sequence) > (COALESCE((SELECT run FROM last), 0), COALESCE((SELECT sequence FROM last), 0))
+    ORDER BY run, sequence
+    LIMIT %(limit)s
+) AS event
+LEFT JOIN outcome_3 ON outcome_3.run = event.run AND outcome_3.sequence = event.sequence
+RETURNING 1
+
+-- name: compare_moved
+SELECT event.run, event.sequence, ROW(
+        event.timestamp, event.seconds, event.parallel_index, event.group_total, event.attempt, event.ok, event.status,
+        event.event_type, event.name, event.address, event.key, event.group_id, event.message, event.more,
+        event.call_checksum, event.checksum, outcome_3.epoch, outcome_3.tries, outcome_3.parent_attempt, outcome_3.base,
+        outcome_3.parent, outcome_3.value, outcome_3.artifact, outcome_3.more, outcome_3.size, outcome_3.checksum
+    ) IS NOT DISTINCT FROM ROW(
+        journal.timestamp, journal.seconds, journal.parallel_index, journal.group_total, journal.attempt, journal.ok,
+        journal.status, journal.event_type, journal.name, journal.address, journal.key, journal.group_id, journal.message,
+        journal.more, journal.call_checksum, journal.checksum, journal.epoch, journal.tries, journal.parent_attempt,
+        journal.base, journal.parent, journal.value, journal.artifact, journal.outcome_more, journal.size,
+        journal.outcome_checksum
+    )
+FROM (
+    SELECT * FROM event_3 WHERE (run, sequence) > (%(run)s, %(after)s) ORDER BY run, sequence LIMIT %(limit)s
+) AS event
+LEFT JOIN outcome_3 ON outcome_3.run = event.run AND outcome_3.sequence = event.sequence
+LEFT JOIN journal ON journal.run = event.run AND journal.sequence = event.sequence
+ORDER BY event.run, event.sequence
+
+-- name: count_moved
+SELECT
+    (SELECT count(*) FROM event_3), (SELECT count(*) FROM journal),
+    (SELECT count(*) FROM outcome_3), (SELECT count(parent) FROM journal)
+
+-- name: drop_moved
+DROP TABLE outcome_3, event_3

@@ -27,21 +27,14 @@ SET last_sequence = :last_sequence, outcomes = outcomes + :outcomes,
 WHERE number = :number AND fence = :fence AND last_sequence = :expected
 RETURNING stop_requested
 
--- name: insert_events
-INSERT OR ROLLBACK INTO event (
+-- name: insert
+INSERT OR ROLLBACK INTO journal (
   place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
-  attempt, seconds, message, ok, more, call_checksum, checksum
+  attempt, seconds, message, ok, more, call_checksum, checksum,
+  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value
 )
 SELECT * FROM (
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-) WHERE column1 IS NOT NULL
-
--- name: insert_outcomes
-INSERT OR ROLLBACK INTO outcome (
-  place, run, call, ok, base, parent, epoch, tries, parent_attempt, artifact, more, value, size, checksum
-)
-SELECT * FROM (
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ) WHERE column1 IS NOT NULL
 
 -- name: renew
@@ -97,11 +90,8 @@ RETURNING number
 -- name: is_held
 SELECT 1 FROM run WHERE number = :number AND fence = :fence
 
--- name: delete_outcomes
-DELETE FROM outcome WHERE place BETWEEN :first AND :last
-
--- name: delete_events
-DELETE FROM event WHERE place BETWEEN :first AND :last
+-- name: delete_journal
+DELETE FROM journal WHERE place BETWEEN :first AND :last
 
 -- name: delete_questions
 DELETE FROM question WHERE run = :number
@@ -161,16 +151,12 @@ SELECT
   json_group_array(place), json_group_array(status), CAST(string_agg(coalesce(key, zeroblob(32)), '') AS BLOB),
   json_group_array(attempt), json_group_array(group_id), json_group_array(ok),
   json_group_array(CASE WHEN more IS NOT NULL THEN json_array(name, more) END),
-  json_group_array(
-    CASE WHEN ok = 0 THEN (
-      SELECT json_array(epoch, tries, parent_attempt) FROM outcome WHERE outcome.place = chunk.place
-    ) END
-  ),
+  json_group_array(CASE WHEN ok = 0 THEN json_array(epoch, tries, parent_attempt) END),
   json_group_array(call_checksum)
 FROM (
-  SELECT place, status, key, attempt, group_id, ok, name, more, call_checksum
-  FROM event WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
-) AS chunk
+  SELECT place, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt, call_checksum
+  FROM journal WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
+)
 
 -- name: read_events
 SELECT
@@ -181,7 +167,10 @@ SELECT
     )
   )
 FROM (
-  SELECT * FROM event WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
+  SELECT
+    place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+    attempt, seconds, message, ok, more, checksum
+  FROM journal WHERE place > :after AND place <= :last ORDER BY place LIMIT :limit
 )
 
 -- name: read_outcomes
@@ -189,22 +178,24 @@ FROM (
 SELECT
   json_group_array(
     json_array(
-      place, hex(key), ok, hex(base), base IS NULL, hex(parent), epoch, tries, parent_attempt, lower(hex(artifact)), more,
-      size, name, address, seconds, attempt, group_id, checksum
+      place, hex(key), ok, hex(base), base IS NULL, hex(parent), epoch, tries, parent_attempt, lower(hex(artifact)),
+      outcome_more, size, name, address, seconds, attempt, group_id, outcome_checksum
     )
   ),
   CAST(string_agg(coalesce(value, ''), char(30)) AS BLOB)
 FROM (
   SELECT
-    outcome.place, event.key, outcome.ok, outcome.base, outcome.parent, outcome.epoch, outcome.tries, outcome.parent_attempt,
-    outcome.artifact, outcome.more, outcome.value, outcome.size, outcome.checksum,
-    event.name, event.address, event.seconds, event.attempt, event.group_id
-  FROM outcome CROSS JOIN event ON event.place = outcome.place
-  WHERE outcome.place > :after AND outcome.place <= :last ORDER BY outcome.place LIMIT :limit
+    place, key, ok, base, parent, epoch, tries, parent_attempt, artifact, outcome_more, size, name, address, seconds, attempt,
+    group_id, outcome_checksum, value
+  FROM journal WHERE place > :after AND place <= :last AND ok IS NOT NULL ORDER BY place LIMIT :limit
 )
 
--- name: find_outcome
-SELECT place FROM outcome WHERE run = :number AND call = substr(:key, 1, 16)
+-- name: later_outcomes
+-- Which outcomes count for nothing, because there is an earlier one of their key. All who do not fold a journal ask this.
+SELECT place FROM (
+  SELECT place, row_number() OVER (PARTITION BY key ORDER BY place) AS nth
+  FROM journal WHERE place BETWEEN :first AND :last AND ok IS NOT NULL
+) WHERE nth > 1 ORDER BY place
 
 -- name: find_question
 SELECT
@@ -241,10 +232,10 @@ WHERE run.run_id = :run_id
 ORDER BY question.asked_at
 
 -- name: is_used_artifact
-SELECT 1 FROM outcome WHERE artifact = :artifact LIMIT 1
+SELECT 1 FROM journal WHERE artifact = :artifact LIMIT 1
 
 -- name: all_artifacts
-SELECT DISTINCT lower(hex(artifact)) FROM outcome INDEXED BY outcome_artifact
+SELECT DISTINCT lower(hex(artifact)) FROM journal INDEXED BY journal_artifact
 WHERE artifact IS NOT NULL AND artifact > :after
 ORDER BY artifact LIMIT :limit
 
@@ -255,46 +246,45 @@ PRAGMA integrity_check(100)
 PRAGMA foreign_key_check
 
 -- name: check_sequences
-SELECT run.run_id, run.last_sequence, count(event.place) AS events, min(event.place) AS least, max(event.place) AS most
-FROM run LEFT JOIN event ON event.place BETWEEN (run.number << 40) AND ((run.number + 1) << 40) - 1
+SELECT run.run_id, run.last_sequence, count(journal.place) AS events, min(journal.place) AS least, max(journal.place) AS most
+FROM run LEFT JOIN journal ON journal.place BETWEEN (run.number << 40) AND ((run.number + 1) << 40) - 1
 GROUP BY run.number
 HAVING events <> run.last_sequence
   OR (events > 0 AND (least <> (run.number << 40) + 1 OR most <> (run.number << 40) + run.last_sequence))
 
 -- name: check_counts
-SELECT run.run_id, run.outcomes, count(outcome.place) AS found
-FROM run LEFT JOIN outcome ON outcome.place BETWEEN (run.number << 40) AND ((run.number + 1) << 40) - 1
+SELECT run.run_id, run.outcomes, count(journal.ok) AS found
+FROM run LEFT JOIN journal ON journal.place BETWEEN (run.number << 40) AND ((run.number + 1) << 40) - 1
 GROUP BY run.number
-HAVING found <> run.outcomes
+HAVING run.outcomes NOT IN (found, count(DISTINCT CASE WHEN journal.ok IS NOT NULL THEN journal.key END))
 
 -- name: check_events_without_run
-SELECT place >> 40, count(*) FROM event
-WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.number = event.place >> 40)
+SELECT place >> 40, count(*) FROM journal
+WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.number = journal.place >> 40)
 GROUP BY place >> 40
 
--- name: check_events_without_outcome
-SELECT run.run_id, event.place - (run.number << 40)
-FROM event JOIN run ON run.number = event.place >> 40
-WHERE event.ok IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome.place = event.place)
-
 -- name: check_outcomes
-SELECT coalesce(run.run_id, outcome.run), outcome.place & ((1 << 40) - 1), CASE
-    WHEN event.place IS NULL THEN 'has no event'
-    WHEN event.key IS NULL OR substr(event.key, 1, 16) IS NOT outcome.call THEN 'has another key than its event'
-    WHEN event.ok IS NOT outcome.ok THEN 'says something else than its event'
-    WHEN outcome.run <> outcome.place >> 40 THEN 'stands in the journal of another run'
-    ELSE 'has neither a value nor an artifact'
+SELECT coalesce(run.run_id, journal.place >> 40), journal.place & ((1 << 40) - 1), CASE
+    WHEN journal.ok IS NULL THEN 'is there, though its event reports none'
+    WHEN journal.key IS NULL OR journal.parent IS NULL THEN 'is of no call'
+    ELSE 'has neither a value nor an artifact, or both'
   END
-FROM outcome LEFT JOIN event ON event.place = outcome.place LEFT JOIN run ON run.number = outcome.run
-WHERE event.place IS NULL OR event.key IS NULL OR substr(event.key, 1, 16) IS NOT outcome.call
-  OR event.ok IS NOT outcome.ok OR outcome.run <> outcome.place >> 40 OR (outcome.value IS NULL) = (outcome.artifact IS NULL)
+FROM journal LEFT JOIN run ON run.number = journal.place >> 40
+WHERE CASE
+    WHEN journal.ok IS NULL THEN coalesce(
+      journal.base, journal.parent, journal.epoch, journal.tries, journal.parent_attempt, journal.artifact, journal.size,
+      journal.outcome_more, journal.outcome_checksum, journal.value
+    ) IS NOT NULL
+    ELSE journal.key IS NULL OR journal.parent IS NULL OR (journal.value IS NULL) = (journal.artifact IS NULL)
+  END
 
 -- name: check_calls
-SELECT run.run_id, count(*)
-FROM event JOIN run ON run.number = event.place >> 40
-WHERE event.ok IS NOT NULL
-GROUP BY event.place >> 40, event.key
-HAVING count(*) > 1
+SELECT run.run_id, hex(key), place & ((1 << 40) - 1), first & ((1 << 40) - 1)
+FROM (
+  SELECT place, key, min(place) OVER (PARTITION BY place >> 40, key) AS first FROM journal WHERE ok IS NOT NULL
+) JOIN run ON run.number = place >> 40
+WHERE place > first
+ORDER BY place
 
 -- name: find_cached
 SELECT key, CAST(value AS BLOB), actor, created_at, expires_at, run_id, checksum FROM cached
@@ -347,6 +337,64 @@ ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum =
 
 -- name: has_checksums
 SELECT 1 FROM pragma_table_info('held') WHERE name = 'checksum'
+
+-- name: is_moving
+SELECT 1 FROM pragma_table_info('event_3') LIMIT 1
+
+-- name: expect_once
+-- What the owner of a run decides is held by the database as well, where that is wanted: see `rh_agents.stores._rows`.
+CREATE UNIQUE INDEX IF NOT EXISTS outcome_once ON journal (place >> 40, key) WHERE ok IS NOT NULL
+
+-- name: owners
+SELECT run_id, number, owner, process, fence, heartbeat, heartbeat_at, lease FROM run WHERE owner IS NOT NULL
+
+-- name: move
+INSERT INTO journal
+SELECT
+  event_3.place, event_3.timestamp, event_3.status, event_3.event_type, event_3.name, event_3.address, event_3.key,
+  event_3.group_id, event_3.parallel_index, event_3.group_total, event_3.attempt, event_3.seconds, event_3.message,
+  event_3.ok, event_3.more, event_3.call_checksum, event_3.checksum, outcome_3.base, outcome_3.parent, outcome_3.epoch,
+  outcome_3.tries, outcome_3.parent_attempt, outcome_3.artifact, outcome_3.size, outcome_3.more, outcome_3.checksum,
+  outcome_3.value
+FROM event_3 LEFT JOIN outcome_3 ON outcome_3.place = event_3.place
+WHERE event_3.place > coalesce((SELECT max(place) FROM journal), 0)
+ORDER BY event_3.place LIMIT :limit
+
+-- name: compare_moved
+SELECT count(*), max(event.place), sum(
+    (
+      event.timestamp, event.status, event.event_type, event.name, event.address, event.key, event.group_id,
+      event.parallel_index, event.group_total, event.attempt, event.seconds, event.message, event.ok, event.more,
+      event.call_checksum, event.checksum
+    ) IS (
+      journal.timestamp, journal.status, journal.event_type, journal.name, journal.address, journal.key, journal.group_id,
+      journal.parallel_index, journal.group_total, journal.attempt, journal.seconds, journal.message, journal.ok,
+      journal.more, journal.call_checksum, journal.checksum
+    ) AND (
+      outcome_3.base, outcome_3.parent, outcome_3.epoch, outcome_3.tries, outcome_3.parent_attempt, outcome_3.artifact,
+      outcome_3.size, outcome_3.more, outcome_3.checksum, outcome_3.value
+    ) IS (
+      journal.base, journal.parent, journal.epoch, journal.tries, journal.parent_attempt, journal.artifact, journal.size,
+      journal.outcome_more, journal.outcome_checksum, journal.value
+    )
+  )
+FROM (SELECT * FROM event_3 WHERE place > :after ORDER BY place LIMIT :limit) AS event
+LEFT JOIN outcome_3 ON outcome_3.place = event.place
+LEFT JOIN journal ON journal.place = event.place
+
+-- name: count_moved
+SELECT
+  (SELECT count(*) FROM event_3), (SELECT count(*) FROM journal),
+  (SELECT count(*) FROM outcome_3), (SELECT count(parent) FROM journal)
+
+-- name: still_to_move
+SELECT
+  (SELECT count(*) FROM event_3 WHERE place > coalesce((SELECT max(place) FROM journal), 0)),
+  (SELECT count(*) FROM event_3)
+
+-- name: drop_moved
+DROP TABLE outcome_3;
+DROP TABLE event_3
 
 -- name: unsealed_events
 SELECT

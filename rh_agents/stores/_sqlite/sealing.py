@@ -23,7 +23,7 @@ from rh_agents.stores._checksums import (
     ticket_checksum,
 )
 from rh_agents.stores._sql import read_queries
-from rh_agents.stores._sqlite_rows import (
+from rh_agents.stores._sqlite.rows import (
     OKS,
     PLACE_BITS,
     from_text,
@@ -35,10 +35,8 @@ from rh_agents.stores._sqlite_rows import (
 )
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 
-__all__ = ["CHECKSUMS", "Sealing", "has_checksums"]
+__all__ = ["Sealing", "has_checksums"]
 
-CHECKSUMS: Final = 3
-"""The version of the schema that has checksums."""
 _BATCH = 2000
 """Events, with their outcomes."""
 _SEQUENCE: Final = (1 << PLACE_BITS) - 1

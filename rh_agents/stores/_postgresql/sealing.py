@@ -1,8 +1,8 @@
 """From schema 2 to schema 3 of PostgreSQL: every row that is there gets its checksums.
 
-A large journal is worked on in batches, each in a transaction of its own, as in SQLite files (`_sqlite_migration`). The
-last transaction keeps all writers out, does what has come in meanwhile, takes runs from their owners, and makes
-checksums obligatory: a program of an older version that still writes gets an error, and stops.
+A large journal is worked on in batches, each in a transaction of its own, as in SQLite files. The last transaction
+keeps all writers out, does what has come in meanwhile, takes runs from their owners, and makes checksums obligatory: a
+program of an older version that still writes gets an error, and stops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rh_agents.stores._checksums import (
     sealed,
     ticket_checksum,
 )
-from rh_agents.stores._postgresql_driver import Array
+from rh_agents.stores._postgresql.driver import Array
 from rh_agents.stores._sql import Migration, read_queries
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,

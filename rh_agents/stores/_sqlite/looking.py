@@ -1,14 +1,15 @@
 """How SQLite files are opened by those who only look: no file is made, and none is changed.
 
 SQLite itself is less strict. Whoever opens a database in WAL mode makes a log and an index beside it, and the last one
-who closes it brings a log that a crash has left into the database, and deletes it. So there are four ways:
+who closes it brings a log that a crash has left into the database, and deletes it. So there are three ways:
 
 - The usual case: the database was closed in good order, or somebody uses it now. It is opened like any other; what is
   made beside it is gone again when it is closed, and a log that was there before is left as it is.
 - A log, but no index: a copy of files that somebody was using. They are copied once more, to a directory of ours.
 - A folder or a file in which nothing may be written: it is read as a file that nobody changes, or copied if it has a
   log.
-- A database of an earlier version: its rows have no checksums yet, so a copy is brought up to date.
+
+A database of an earlier version is read as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -105,14 +106,12 @@ class Looking:
     Args:
         path, name: where it is, and what it is called in errors.
         busy_timeout: seconds to wait for others.
-        upgrade: brings a copy up to date.
     """
 
-    def __init__(self, path: Path, name: str, busy_timeout: float, upgrade: Callable[[Path], None]) -> None:
+    def __init__(self, path: Path, name: str, busy_timeout: float) -> None:
         self._path = path
         self._name = name
         self._busy_timeout = busy_timeout
-        self._upgrade = upgrade
         self._lock = threading.Lock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._copy: Path | None = None
@@ -131,7 +130,7 @@ class Looking:
                 if connection is not None:
                     return connection
             assert self._copy is not None
-            return apsw.Connection(os.fspath(self._copy), flags=apsw.SQLITE_OPEN_READWRITE)
+            return self._checked(apsw.Connection(os.fspath(self._copy), flags=apsw.SQLITE_OPEN_READWRITE))
 
     def close(self) -> None:
         """Delete the copy, if there is one."""
@@ -153,30 +152,22 @@ class Looking:
         if connection is None:
             self._copy_files()
             return None
+        return self._checked(connection)
+
+    def _checked(self, connection: apsw.Connection) -> apsw.Connection:
+        """The connection, if it leads to runs of a version that this program knows."""
         if self._is_checked:
             return connection
         try:
-            return self._checked(connection)
+            with at_one_moment(connection):
+                version = expect_ours(connection, self._name, read_migrations("sqlite")[-1].number)
+            if version == 0:
+                raise StoreError(f"{self._name}: the database is empty, so no runs are recorded in it")
         except BaseException:
             connection.close()
             raise
-
-    def _checked(self, connection: apsw.Connection) -> apsw.Connection | None:
-        known = read_migrations("sqlite")[-1].number
-        with at_one_moment(connection):
-            version = expect_ours(connection, self._name, known)
-        if version == 0:
-            raise StoreError(f"{self._name}: the database is empty, so no runs are recorded in it")
-        if version == known:
-            self._is_checked = True
-            return connection
-        with self._copying() as copy, connection:
-            target = apsw.Connection(os.fspath(copy))
-            with target.backup("main", connection, "main") as backup:
-                backup.step()
-            target.close()
-        connection.close()
-        return None
+        self._is_checked = True
+        return connection
 
     def _opened(self) -> apsw.Connection | None:
         """A connection that leaves everything as it is; None if there is no way to have one."""
@@ -201,31 +192,21 @@ class Looking:
         return apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
 
     def _copy_files(self) -> None:
-        with self._copying() as copy:
+        """Copy what is there to a directory of ours, where SQLite may bring a log into the database."""
+        folder = tempfile.TemporaryDirectory(prefix="rh_agents-", ignore_cleanup_errors=True)
+        try:
+            copy = Path(folder.name) / "runs.db"
             for ending in ("", "-wal"):
                 source = Path(f"{self._path}{ending}")
                 if source.exists():
                     shutil.copyfile(source, f"{copy}{ending}")
-
-    @contextmanager
-    def _copying(self) -> Iterator[Path]:
-        """Where to put a copy, which is brought up to date at the end of the block."""
-        folder = tempfile.TemporaryDirectory(prefix="rh_agents-", ignore_cleanup_errors=True)
-        try:
-            copy = Path(folder.name) / "runs.db"
-            yield copy
-            self._upgrade(copy)
-        except (apsw.FullError, apsw.IOError, OSError, StoreError) as error:
+        except OSError as error:
             folder.cleanup()
-            why = "the system reported an error" if str(error) == "not an error" else error  # of the other connection
             raise StoreError(
                 f"{self._name}: it can only be looked at in a copy, which could not be made in "
-                f"{tempfile.gettempdir()}: {why}; TMPDIR names another directory"
+                f"{tempfile.gettempdir()}: {error}; TMPDIR names another directory"
             ) from error
-        except BaseException:
-            folder.cleanup()
-            raise
-        self._folder, self._copy, self._is_checked = folder, copy, True
+        self._folder, self._copy = folder, copy
 
 
 def _size(path: Path | str) -> int:

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import EventRow, Kept, OutcomeRow, RunRow, Standing, StoredOutcome
+from rh_agents.stores._backend import Batch, EventRow, Kept, OutcomeRow, RunRow, Standing, StoredOutcome
+from rh_agents.stores._checksums import sealed
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
 
 __all__ = [
+    "JOURNAL_WIDTH",
     "NOT_MADE",
     "OKS",
     "PLACE_BITS",
     "Row",
     "as_json",
     "as_text",
-    "event_row",
     "from_text",
+    "journal_rows",
     "kept_entry",
     "kept_event",
     "kept_outcome",
     "kept_question",
     "kept_run",
-    "outcome_row",
     "places_of_run",
     "run_facts",
+    "some_as_text",
+    "some_text",
     "standing_of_row",
-    "with_number",
 ]
 
 Row = tuple[Any, ...]
@@ -78,15 +79,32 @@ def standing_of_row(row: Row | None) -> Standing:
     return Standing(False, None) if row is None else Standing(True, from_text(row[0]))
 
 
-def event_row(first: int, row: EventRow, checksums: tuple[int, int]) -> Row:
-    if not is_plain(row):
-        row = row._replace(
-            name=some_as_text(row.name),
-            address=some_as_text(row.address),
-            group_id=as_text(row.group_id),
-            message=as_text(row.message),
-        )
-    return (first + row[0], *row[1:], *checksums)
+JOURNAL_WIDTH: Final = 27
+"""Columns of a row of the journal."""
+_NO_OUTCOME: Final = (None,) * 10
+
+
+def journal_rows(batch: Batch) -> list[Any]:
+    """The rows of a batch as one list of values, which is how they are given to SQLite."""
+    first = batch.number << PLACE_BITS
+    of_events, of_outcomes = sealed(batch.events, batch.outcomes)
+    outcomes = zip(batch.outcomes, of_outcomes, strict=True)
+    outcome, its = next(outcomes, (None, 0))
+    values: list[Any] = []
+    for event, checksums in zip(batch.events, of_events, strict=True):
+        values.append(first + event[0])
+        values += (event if is_plain(event) else _writable(event))[1:]
+        values += checksums
+        if outcome is None or outcome[0] != event[0]:
+            values += _NO_OUTCOME
+            continue
+        _, _, _, base, parent, epoch, tries, attempt, value, artifact, more, size = outcome
+        digest = None if artifact is None else bytes.fromhex(artifact)
+        values += (base, parent, epoch, tries, attempt, digest, size, more, its)
+        values.append(None if value is None else value.decode())
+        outcome, its = next(outcomes, (None, 0))
+    assert outcome is None, "each outcome has the sequence of an event that is written with it"
+    return values
 
 
 def is_plain(row: EventRow) -> bool:
@@ -100,23 +118,12 @@ def is_plain(row: EventRow) -> bool:
     )
 
 
-def outcome_row(first: int, number: int, row: OutcomeRow, checksum: int) -> Row:
-    sequence, key, ok, base, parent, epoch, tries, attempt, value, artifact, more, size = row
-    return (
-        first + sequence,
-        number,
-        key[:16],
-        ok,
-        base,
-        parent,
-        epoch,
-        tries,
-        attempt,
-        None if artifact is None else bytes.fromhex(artifact),
-        more,
-        None if value is None else value.decode(),
-        size,
-        checksum,
+def _writable(row: EventRow) -> EventRow:
+    return row._replace(
+        name=some_as_text(row.name),
+        address=some_as_text(row.address),
+        group_id=as_text(row.group_id),
+        message=as_text(row.message),
     )
 
 
@@ -205,10 +212,6 @@ def run_facts(row: RunRow) -> dict[str, Any]:
         "forked_from": as_text(row.forked_from),
         **dict(zip(CHECKSUMS_OF_RUN, checksums_of_run(row), strict=True)),
     }
-
-
-def with_number(row: RunRow, number: int) -> RunRow:
-    return dataclasses.replace(row, number=number)
 
 
 def kept_run(row: Row) -> Kept[RunRow]:

@@ -1,0 +1,50 @@
+"""The one fold over a journal in a database: everybody who resumes, plans, forks or supersedes gets it."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.stores._backend import RunRow
+from rh_agents.stores._rows import charge_of, ending_of
+from rh_agents.stores._verified import VerifiedReading, damaged
+
+__all__ = ["fold"]
+
+_CHUNK: Final = 8192
+"""Events that are read at a time."""
+
+
+def fold(session: VerifiedReading, run: RunRow) -> RecordedCalls:
+    """What the journal of a run says about its calls.
+
+    Raises:
+        StoreError: it has not all the rows, up to `last_sequence`, or one is damaged.
+    """
+    recorded = RecordedCalls()
+    add, after, outcomes = recorded.add, 0, 0
+    while True:
+        chunk = session.calls(run.number, run.run_id, after, _CHUNK)
+        for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
+            failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
+            charge = ending = None
+            if more is not None:
+                facts = json.loads(more)
+                charge, ending = charge_of(name or "", facts), ending_of(facts)
+            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending)
+            outcomes += ok is not None
+        after += len(chunk)
+        if len(chunk) < _CHUNK:
+            break
+    if after < run.last_sequence:
+        raise session.missing(run.run_id, f"event {after + 1}")
+    _expect(session, run, "events", run.last_sequence, after)
+    if run.outcomes != len(recorded.finished):  # else somebody has added one to a call that had one
+        _expect(session, run, "outcomes", run.outcomes, outcomes)
+    return recorded
+
+
+def _expect(session: VerifiedReading, run: RunRow, what: str, expected: int, found: int) -> None:
+    if found != expected:
+        raise damaged(session.place, f"run {run.run_id!r}", f"it should have {expected} {what}, and has {found}")

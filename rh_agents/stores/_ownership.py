@@ -1,0 +1,113 @@
+"""Who holds a run, and whether that can still be."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from rh_agents.core.errors import LeaseLost, RunIsLive
+from rh_agents.stores._backend import RunRow
+from rh_agents.stores._owner import Process
+from rh_agents.stores._writer import Holder
+
+__all__ = ["Owned", "expect_nobody_executes", "is_dead", "is_gone", "live", "own_runs", "taken"]
+
+own_runs: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
+"""What holds a run in this process: open journals, and runs that are being opened; by `Process.opening`."""
+
+_LOOK_EVERY: Final = 0.05
+_CLOCKS_DIFFER_BY: Final = 3600.0
+"""Seconds. Clocks of machines may differ by so much at most: who has been silent for longer is not there."""
+
+
+def is_dead(row: RunRow) -> bool:
+    """Whether the owner of a run certainly exists no more. False if that cannot be told from here."""
+    return is_gone(row.process)
+
+
+def is_gone(text: str | None) -> bool:
+    """The same of the process that a row names."""
+    process = None if text is None else Process.read(text)
+    if process is None:
+        return False
+    return process.is_gone or (process.is_here and _is_given_up(process.opening))
+
+
+def _is_given_up(opening: str) -> bool:
+    """Whether nobody in this process can use what was opened so any more."""
+    holder = own_runs.get(opening)
+    return holder is None or holder.loop.is_closed()
+
+
+def taken(row: RunRow) -> LeaseLost:
+    """The error of who had a run."""
+    return LeaseLost(f"run {row.run_id!r} has been taken over by somebody else meanwhile")
+
+
+def live(row: RunRow) -> RunIsLive:
+    """The error that says who executes a run."""
+    return RunIsLive(
+        f"run {row.run_id!r} is being executed by {_named(row.owner, row.process)}", owner=row.owner or "somebody"
+    )
+
+
+def _named(owner: str | None, text: str | None) -> str:
+    process = None if text is None else Process.read(text)
+    where = f" ({process})" if process is not None and str(process) not in (owner or "") else ""
+    return f"{owner}{where}"
+
+
+# -- before a database is brought up to date ---------------------------------------------------------------------------
+
+
+class Owned(NamedTuple):
+    """A run that somebody holds, as databases of every version tell of it."""
+
+    run_id: str
+    number: int
+    owner: str
+    process: str | None
+    fence: int
+    heartbeat: int
+    heartbeat_at: float
+    lease: float
+
+
+def expect_nobody_executes(place: str, read: Callable[[], Sequence[Owned]]) -> None:
+    """See to it that no run is being executed, by whatever version of this library.
+
+    An owner whose process is gone from this machine is none. One that was silent for longer than its lease has to be
+    silent for as long by our own clock, since clocks of machines differ.
+
+    Args:
+        place: the database, for people.
+        read: the runs that somebody holds now.
+
+    Raises:
+        RunIsLive: one is.
+    """
+    before = [each for each in read() if not is_gone(each.process)]
+    now, started = time.time(), time.monotonic()
+    for each in before:
+        if 0.0 <= now - each.heartbeat_at < each.lease:
+            raise _in_the_way(place, each)
+    watched = [each for each in before if abs(now - each.heartbeat_at) < each.lease + _CLOCKS_DIFFER_BY]
+    while watched:
+        time.sleep(_LOOK_EVERY)
+        found = {each.number: each for each in read()}
+        for each in watched:
+            other = found.get(each.number)
+            if other is not None and (other.fence, other.heartbeat) != (each.fence, each.heartbeat):
+                raise _in_the_way(place, other)
+        silent_for = time.monotonic() - started
+        watched = [each for each in watched if each.number in found and silent_for < each.lease]
+
+
+def _in_the_way(place: str, owned: Owned) -> RunIsLive:
+    return RunIsLive(
+        f"{place} was made by an earlier version of rh_agents, and cannot be brought up to date while run "
+        f"{owned.run_id!r} is being executed by {_named(owned.owner, owned.process)}: let it end first, or stop it",
+        owner=owned.owner or "somebody",
+    )

@@ -1,0 +1,203 @@
+"""A session that reads a PostgreSQL schema of runs, of whatever version it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+
+from rh_agents.core.ports import CacheEntry, Question
+from rh_agents.stores._backend import CallRow, EventRow, Kept, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
+from rh_agents.stores._postgresql.driver import Array, plain_text
+from rh_agents.stores._postgresql.news import Connection, News, rows
+from rh_agents.stores._postgresql.rows import call_row, kept_entry, kept_run, outcome_row
+from rh_agents.stores._postgresql.schema import views_of
+from rh_agents.stores._repeated import told_twice
+from rh_agents.stores._sql import read_queries, through
+from rh_agents.stores._verified import checksums_of_question, checksums_of_run
+from rh_agents.stores._windows import damaged_windows
+
+__all__ = ["PostgresqlReading"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Lender(Protocol):
+    """Whoever lends connections that all share."""
+
+    @property
+    def name(self) -> str:
+        """The database, for people."""
+        ...
+
+    def borrow(self, what: str) -> AbstractContextManager[Connection]:
+        """A connection; an error inside says that `what` could not be done."""
+        ...
+
+
+class PostgresqlReading:
+    """A session that only reads. PostgreSQL's readers never keep a writer waiting."""
+
+    def __init__(self, backend: Lender, news: News) -> None:
+        self._backend = backend
+        self._queries: Mapping[str, str] | None = None
+        self._views: Mapping[str, str] = {}
+        self._has_checksums = True
+        self._news = news
+        self._seen: int | None = None
+
+    def __repr__(self) -> str:
+        return f"PostgresqlReading({self._backend.name!r})"
+
+    def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._backend.borrow(what) as connection:
+            return self._read(connection, name, lambda query: rows(connection, query, parameters))
+
+    def _read(self, connection: Connection, name: str, ask: Callable[[str], T]) -> T:
+        """What a query gives, of a schema of whatever version, also if it has just been brought up to date."""
+        if self._queries is None:
+            self._look_through(views_of(connection))
+        assert self._queries is not None
+        try:
+            return ask(self._queries[name])
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            views = views_of(connection)
+            if views == self._views:
+                raise
+            self._look_through(views)
+            return ask(self._queries[name])
+
+    def _look_through(self, views: Mapping[str, str]) -> None:
+        """Read these instead of the tables that a schema of an earlier version does not have."""
+        self._views = views
+        self._has_checksums = "run" not in views
+        self._queries = {name: through(query, views) for name, query in read_queries("postgresql").items()}
+
+    def _sealed(self, checksum: Callable[[R], Any], found: Iterable[Kept[R]]) -> list[Kept[R]]:
+        """The rows; those of a version that had no checksums get theirs here: there is nothing to compare them with."""
+        return list(found) if self._has_checksums else [Kept(kept.row, checksum(kept.row)) for kept in found]
+
+    def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
+        """The run of this name, and those whose name has this checksum."""
+        found = self._rows("find_run", f"run {run_id!r} could not be read", run_id=run_id, named=named)
+        return self._sealed(checksums_of_run, map(kept_run, found))
+
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
+        """The runs that fit, newest first."""
+        name = "runs" if tag is None else "runs_with_tag"
+        tags = {} if tag is None else {"tag": Array("text", [tag])}
+        found = self._rows(name, "the runs could not be read", status=status, updated_before=updated_before, **tags)
+        return self._sealed(checksums_of_run, map(kept_run, found))
+
+    def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
+        """Events in their order from after a sequence, at most `limit`."""
+        with self._backend.borrow("the journal could not be read") as connection:
+            parameters = {"number": number, "after": after, "limit": limit}
+            found = self._read(connection, "calls", lambda query: _plain_rows(connection, query, parameters))
+        return self._sealed(call_checksum, [Kept(call_row(row[:-1]), row[-1]) for row in found])
+
+    def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
+        """The same, with everything but their outcomes."""
+        found = self._rows("events", "the journal could not be read", number=number, after=after, limit=limit)
+        return self._sealed(event_checksum, [Kept(EventRow._make(row[:-1]), row[-1]) for row in found])
+
+    def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
+        """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
+        found = self._rows("outcomes", "the outcomes could not be read", number=number, after=after, limit=limit)
+        width = len(OutcomeRow._fields)
+        outcomes = [Kept(StoredOutcome(outcome_row(row[:width]), *row[width:-1]), row[-1]) for row in found]
+        return self._sealed(outcome_checksum, outcomes)
+
+    def later_outcomes(self, number: int) -> list[int]:
+        """The sequences of outcomes that count for nothing."""
+        return [row[0] for row in self._rows("later_outcomes", "the outcomes could not be read", number=number)]
+
+    def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
+        """The result that is kept under a key and has not expired."""
+        found = self._rows("find_cached", "a kept result could not be read", key=key, now=now)
+        return self._sealed(cache_checksum, [kept_entry(found[0])])[0] if found else None
+
+    def cached(self, after: bytes, limit: int) -> list[Kept[CacheEntry]]:
+        """Results that are kept, in the order of their keys."""
+        found = self._rows("cached", "the kept results could not be read", after=after, limit=limit)
+        return self._sealed(cache_checksum, map(kept_entry, found))
+
+    def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
+        """The question of a run, and those of any run whose id has this checksum."""
+        facts = {"number": number, "id": question_id, "named": named}
+        found = self._rows("question", "a question could not be read", **facts)
+        return self._sealed(checksums_of_question, [Kept(Question(*row[:-3]), row[-3:]) for row in found])
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Kept[Question]]:
+        """Questions of one run or of all, oldest first."""
+        found = self._rows("questions", "the questions could not be read", run_id=run_id, is_open=is_open)
+        return self._sealed(checksums_of_question, [Kept(Question(*row[:-3]), row[-3:]) for row in found])
+
+    def used_artifacts(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that an outcome refers to."""
+        names = Array("bytea", [bytes.fromhex(digest) for digest in digests])
+        return {row[0].hex() for row in self._rows("used_artifacts", "the outcomes could not be read", digests=names)}
+
+    def all_artifacts(self, after: str, limit: int) -> list[str]:
+        """The digests that outcomes refer to, each once, in order from after one, at most `limit`."""
+        what = "the outcomes could not be read"
+        found = self._rows("all_artifacts", what, after=bytes.fromhex(after), limit=limit)
+        return [row[0].hex() for row in found]
+
+    def findings(self) -> list[str]:
+        """Look for damage; a line for each finding that names its run."""
+        what = "the check could not be made"
+        return [
+            *(
+                f"run {run_id!r} should have events 1 to {last}, and has {count}, the last of them {highest or 0}"
+                for run_id, last, count, highest in self._rows("finding_gaps", what)
+            ),
+            *(
+                f"run {run_id!r} should have {counted} outcomes, and has {found}"
+                for run_id, counted, found in self._rows("finding_counts", what)
+            ),
+            *(
+                f"the outcome of event {sequence} of run {run_id!r} {_what_is_wrong(reports)}"
+                for run_id, sequence, reports in self._rows("finding_outcomes", what)
+            ),
+            *(
+                f"{count} events belong to run number {number}, which is not there"
+                for number, count in self._rows("finding_strays", what)
+            ),
+            *(told_twice(*row) for row in self._rows("finding_keys", what)),
+            *self._findings_of_version(what),
+        ]
+
+    def _findings_of_version(self, what: str) -> list[str]:
+        """What can be wrong in some versions only."""
+        found = []
+        if "orphan" in self._views:
+            orphans = self._rows("finding_orphans", what)
+            found += [f"run {run_id!r}: there is an outcome without its event at {place}" for run_id, place in orphans]
+        if self._has_checksums:
+            found += damaged_windows(self._rows("all_tickets", what), self._rows("all_holds", what))
+        return found
+
+    def has_changed(self) -> bool:
+        """Whether anybody may have written since the last call; True at the first one."""
+        seen, self._seen = self._seen, self._news.count()
+        return seen != self._seen
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _plain_rows(connection: Connection, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Hundreds of thousands of rows: their texts are words and digests, in which there is nothing to restore."""
+    cursor = connection.cursor(binary=True)
+    plain_text(cursor)
+    cursor.execute(query.encode(), parameters, prepare=True)
+    return cursor.fetchall()
+
+
+def _what_is_wrong(reports: bool) -> str:
+    return "has no call, or not one value" if reports else "is there, though its event reports none"

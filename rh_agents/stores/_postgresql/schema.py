@@ -1,0 +1,154 @@
+"""A PostgreSQL schema of runs is brought up to date by whoever writes to it, step by step, whatever version it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from psycopg import sql
+
+from rh_agents.core.errors import StoreError
+from rh_agents.stores._checksums import holder_checksum
+from rh_agents.stores._ownership import Owned, expect_nobody_executes
+from rh_agents.stores._postgresql.driver import Database
+from rh_agents.stores._postgresql.moving import Moving
+from rh_agents.stores._postgresql.news import Connection, digest
+from rh_agents.stores._postgresql.sealing import CHECKSUMS, Sealing
+from rh_agents.stores._repeated import is_wanted
+from rh_agents.stores._sql import Migration, read_migrations, read_queries, read_views
+
+__all__ = ["bring_up_to_date", "expect_known", "views_of"]
+
+JOURNAL: Final = 4
+"""The version in which an event and its outcome are one row."""
+
+
+def bring_up_to_date(database: Database, connection: Connection) -> None:
+    """See to it that a schema is the one of this program. Of several who do that at once, each does a part.
+
+    Raises:
+        RunIsLive: a program of an earlier version executes a run in it.
+        StoreError: it was made by a newer version, may not be changed, or is damaged.
+    """
+    with database.errors("the schema could not be brought up to date"):
+        version = _version(connection)
+        if 0 < version < JOURNAL:
+            expect_nobody_executes(database.place, lambda: _owners(connection))
+        if version <= _known() and (version < _known() or _is_moving(connection)):
+            _take_steps(database, connection)
+            version = _version(connection)
+        if is_wanted("keys") and version == _known():
+            with connection.transaction():
+                _execute(connection, "lock_migrations", lock=_lock_number(database))
+                if not _fetch(connection, "is_once")[0][0]:  # to make it waits for those who write
+                    _execute(connection, "expect_once")
+    if version > _known():
+        raise _newer(database, version)
+
+
+def _take_steps(database: Database, connection: Connection) -> None:
+    sealing, moving = Sealing(connection), Moving(connection, database.place)
+    is_done = False
+    while not is_done:
+        with connection.transaction():
+            _execute(connection, "lock_migrations", lock=_lock_number(database))
+            _create_schema(database, connection)
+            version = _version(connection)
+            step = next((step for step in read_migrations("postgresql") if step.number > version), None)
+            if step is not None:
+                _take(connection, step, sealing)
+            elif version > _known():
+                return
+            else:
+                is_done = not _is_moving(connection) or moving.advance()
+
+
+def _take(connection: Connection, step: Migration, sealing: Sealing) -> None:
+    if step.number == CHECKSUMS:
+        if not sealing.advance(step):
+            return
+    else:
+        if step.number == JOURNAL:
+            for owned in _owners(connection):  # whose process is gone: it was asked about that before
+                cleared = holder_checksum(None, None, owned.fence + 1)
+                _execute(connection, "let_go", number=owned.number, fence=owned.fence, holder_checksum=cleared)
+        connection.execute(step.text.encode())
+    _execute(connection, "add_migration", version=step.number, file=step.file)
+
+
+def expect_known(database: Database, connection: Connection) -> None:
+    """See to it that a schema is there and can be read, without making or changing anything.
+
+    Raises:
+        StoreError: it is not, or was made by a newer version.
+    """
+    version = _version(connection)
+    if version == 0:
+        where = f"{database.place}: schema {database.schema!r}"
+        raise StoreError(f"{where} has no tables of rh_agents, so no runs are recorded in it")
+    if version > _known():
+        raise _newer(database, version)
+
+
+def views_of(connection: Connection) -> Mapping[str, str]:
+    """What stands for tables that a schema does not have, or does not have yet, by their names."""
+    version = _version(connection)
+    if version < JOURNAL:
+        return read_views("postgresql", version) if version else {}
+    if not _is_moving(connection):
+        return {}
+    moved = read_views("postgresql", CHECKSUMS)
+    return {name: _renamed(text) for name, text in moved.items()}
+
+
+def _renamed(view: str) -> str:
+    return view.replace(" event AS", " event_3 AS").replace(" outcome AS", " outcome_3 AS")
+
+
+def _is_moving(connection: Connection) -> bool:
+    """Whether the journal is still where an earlier version had it: a process that moved it was cut off, or goes on."""
+    return bool(_fetch(connection, "is_moving")[0][0])
+
+
+def _owners(connection: Connection) -> list[Owned]:
+    return [Owned(*row) for row in _fetch(connection, "owners")]
+
+
+def _known() -> int:
+    return read_migrations("postgresql")[-1].number
+
+
+def _newer(database: Database, version: int) -> StoreError:
+    return StoreError(
+        f"{database.place}: schema {database.schema!r} was made by a newer version of rh_agents: "
+        f"schema {version}, this one knows {_known()}"
+    )
+
+
+def _version(connection: Connection) -> int:
+    """The number of the last migration that was applied, 0 if none was."""
+    found = _fetch(connection, "schema_version")
+    if not found or found[0][0] is None:
+        return 0
+    return int(_fetch(connection, "last_migration")[0][0])
+
+
+def _create_schema(database: Database, connection: Connection) -> None:
+    # IF NOT EXISTS wants the right to create one even where there is one
+    if _fetch(connection, "schema_exists", schema=database.schema) != [(True,)]:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(database.schema)))
+    _execute(connection, "create_schema_version")
+
+
+def _lock_number(database: Database) -> int:
+    """What stands for the schema among the database's advisory locks."""
+    return int.from_bytes(digest(database)[:8], "big", signed=True)
+
+
+def _fetch(connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    query = read_queries("postgresql")[name]
+    return connection.execute(query.encode(), parameters or None).fetchall()
+
+
+def _execute(connection: Connection, name: str, **parameters: Any) -> None:
+    connection.execute(read_queries("postgresql")[name].encode(), parameters or None)

@@ -1,0 +1,228 @@
+"""The session of the writer thread in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
+from typing import Any
+
+from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
+from rh_agents.stores._backend import ENDED, Batch, EventRow, OutcomeRow, RunRow, Standing
+from rh_agents.stores._checksums import (
+    amounts_checksum,
+    answer_checksum,
+    cache_checksum,
+    held_checksum,
+    holder_checksum,
+    status_checksum,
+    ticket_checksum,
+)
+from rh_agents.stores._postgresql.driver import Array, Database
+from rh_agents.stores._postgresql.news import Connection, Ear, channels, digest, rows
+from rh_agents.stores._postgresql.rows import held_runs, journal_columns, run_columns, standings_of
+from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
+from rh_agents.stores._windows import held_until, refusal, tickets_since
+
+__all__ = ["PostgresqlWriting"]
+
+
+class PostgresqlWriting:
+    """The session of the writer thread. Every method is one statement or one transaction."""
+
+    def __init__(self, database: Database, connection: Connection, queries: Mapping[str, str]) -> None:
+        self._database = database
+        self._connection = connection
+        self._queries = queries
+        self._channels = channels(database)
+        with database.errors("no news of other processes"):
+            self._ear = Ear(connection, self._channels["requests"])
+
+    def __repr__(self) -> str:
+        return f"PostgresqlWriting({self._database.place!r})"
+
+    def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._database.errors(what):
+            return rows(self._connection, self._queries[name], parameters)
+
+    def _changes(self, name: str, what: str, **parameters: Any) -> bool:
+        """Whether a query that changes something has found what to change; it tells those who listen."""
+        return bool(self._rows(name, what, **parameters, **self._channels))
+
+    # -- batches and leases -------------------------------------------------------------------------------------------
+
+    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        """Add all batches in one transaction, but for those of runs that are not ours any more."""
+        rows = self._rows(
+            "write",
+            "the journal could not be written (if the connection broke, the last batch may be there all the same)",
+            number=Array("int8", [batch.number for batch in batches]),
+            fence=Array("int8", [batch.fence for batch in batches]),
+            before=Array("int8", [batch.last_sequence for batch in batches]),
+            after=Array("int8", [batch.last_sequence + len(batch.events) for batch in batches]),
+            added=Array("int8", [len(batch.outcomes) for batch in batches]),
+            now=now,
+            changes=self._channels["changes"],
+            **journal_columns(batches),
+        )
+        return standings_of([batch.number for batch in batches], rows)
+
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+        """Give a sign of life for the runs (number, fence)."""
+        rows = self._rows("renew", "the lease could not be renewed", now=now, **held_runs(held))
+        return standings_of([number for number, _ in held], rows)
+
+    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+        """How the runs stand now; None if nobody has notified since the last time."""
+        with self._database.errors("no news of other processes"):
+            if not self._ear.has_heard():
+                return None
+        rows = self._rows("look", "the state of the runs could not be read", **held_runs(held))
+        return standings_of([number for number, _ in held], rows)
+
+    # -- taking hold of runs ------------------------------------------------------------------------------------------
+
+    def create(self, new: RunRow) -> RunRow | None:
+        """Add a run and return it with its number; None if there is one of this name."""
+        rows = self._rows(
+            "create",
+            f"run {new.run_id!r} could not be created",
+            **run_columns(new),
+            last_sequence=new.last_sequence,
+            outcomes=new.outcomes,
+            created_at=new.created_at,
+            run_id=new.run_id,
+            changes=self._channels["changes"],
+        )
+        return None if not rows else replace(new, number=rows[0][0])
+
+    def replace(self, expected: RunRow, new: RunRow) -> bool:
+        """Change the run's row if nobody else has changed who holds it; False if somebody has."""
+        return self._changes(
+            "replace",
+            f"run {expected.run_id!r} could not be changed",
+            **run_columns(new),
+            number=expected.number,
+            expected_fence=expected.fence,
+            expected_heartbeat=expected.heartbeat,
+        )
+
+    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+        """Let go of a run, and say how it stands if `status` is given. False if it is not ours any more."""
+        what = "the run could not be let go of"
+        held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
+        if status is None:
+            return self._changes("release", what, **held)
+        ended_at = now if status in ENDED else None
+        facts = {"status": status, "reason": reason, "now": now, "ended_at": ended_at}
+        checksum = status_checksum(status, reason, ended_at)
+        return self._changes("release_with_status", what, **held, **facts, status_checksum=checksum)
+
+    def delete(self, number: int, fence: int) -> bool:
+        """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours."""
+        return self._changes("delete", "the run could not be deleted", number=number, fence=fence)
+
+    def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
+        """Add a run with a journal; False if there is one of this name."""
+        with self._database.errors(f"run {new.run_id!r} could not be made"), self._connection.transaction():
+            made = self.create(new)
+            if made is None:
+                return False
+            sequence = 0
+            for events, outcomes in parts:
+                self.write([Batch(made.number, made.fence, sequence, events, outcomes)], new.updated_at)
+                sequence += len(events)
+        return True
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def ask(self, number: int, fence: int, question: Question) -> bool:
+        """Add a question unless there is one of this id. False if the run is not ours."""
+        what = "a question could not be recorded"
+        columns = asdict(question)
+        del columns["run_id"]
+        checksums = dict(zip(CHECKSUMS_OF_QUESTION, checksums_of_question(question), strict=True))
+        with self._database.errors(what), self._connection.transaction():
+            self._changes("ask", what, number=number, fence=fence, **columns, **checksums)
+            return bool(self._rows("is_held", what, number=number, fence=fence))
+
+    def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
+        """Take an answer away and say why. False if the run is not ours."""
+        facts = {"number": number, "fence": fence, "id": question_id, "problem": problem}
+        checksum = answer_checksum(question_id, None, None, None, problem)
+        return self._changes("reject_answer", "an answer could not be rejected", **facts, answer_checksum=checksum)
+
+    def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
+        """Answer an open question, and forget its problem; False if there is none or it has been answered."""
+        facts = {"number": number, "id": question_id, "answer": answer, "by": by, "now": now}
+        checksum = answer_checksum(question_id, answer, now, by, None)
+        return self._changes("answer", "an answer could not be recorded", **facts, answer_checksum=checksum)
+
+    def request_stop(self, number: int, reason: str) -> None:
+        """Leave a request for the holder of a run."""
+        self._changes("request_stop", "the run could not be asked to stop", number=number, reason=reason)
+
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    def put_cached(self, entry: CacheEntry) -> None:
+        """Keep a result under its key, in place of what was there."""
+        self._rows(
+            "put_cached",
+            "a result could not be kept",
+            key=entry.key,
+            value=entry.value,
+            actor=entry.actor,
+            created_at=entry.created_at,
+            expires_at=entry.expires_at,
+            run_id=entry.run_id,
+            checksum=cache_checksum(entry),
+        )
+
+    def delete_expired(self, now: float) -> None:
+        """Forget results that have expired, and tickets that no window has any more."""
+        self._rows("delete_expired", "expired results could not be deleted", now=now)
+
+    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
+        """Take amounts out of a window, by the clock of the server: those of machines differ."""
+        what, place, limited = "a shared rate limit could not be asked", self._database.place, window.name
+        with self._database.errors(what), self._connection.transaction():
+            now, until = self._lock_window(limited, what)
+            self._rows("delete_old_tickets", what, limited=limited, now=now)
+            rows = self._rows("read_tickets", what, limited=limited)
+            tickets = tickets_since(place, limited, rows, now - window.per)
+            refused = refusal(window, tickets, until, amounts, now)
+            if refused is not None:
+                return refused
+            taken, ends_at = json.dumps(dict(amounts)), now + window.per
+            facts = {"limited": limited, "taken_at": now, "ends_at": ends_at, "amounts": taken}
+            checksum = ticket_checksum(limited, now, ends_at)
+            of_amounts = amounts_checksum(limited, taken)
+            ((number,),) = self._rows("add_ticket", what, **facts, checksum=checksum, amounts_checksum=of_amounts)
+        return Admitted(str(number))
+
+    def _lock_window(self, limited: str, what: str) -> tuple[float, float]:
+        """Let nobody else look at a window until the transaction ends; its time, and before when nobody passes."""
+        lock = sha256(digest(self._database) + limited.encode("utf-8", "surrogatepass")).digest()
+        self._rows("lock_window", what, lock=int.from_bytes(lock[:8], "big", signed=True))
+        ((now, *row),) = self._rows("read_window", what, limited=limited)
+        return now, held_until(self._database.place, limited, row)
+
+    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        """Let a ticket count for other amounts, if it still counts."""
+        limited, used = window.name, json.dumps(dict(amounts))
+        facts = {"limited": limited, "number": int(ticket), "amounts": used}
+        checksum = amounts_checksum(limited, used)
+        self._rows("settle_ticket", "a shared rate limit could not be settled", **facts, amounts_checksum=checksum)
+
+    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
+        """Admit nobody for so many seconds, or for longer if that was said before."""
+        what, limited = "a shared rate limit could not be held", window.name
+        with self._database.errors(what), self._connection.transaction():
+            now, until = self._lock_window(limited, what)
+            until = max(until, now + seconds)
+            self._rows("hold", what, limited=limited, until=until, checksum=held_checksum(limited, until))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()

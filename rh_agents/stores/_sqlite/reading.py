@@ -1,0 +1,189 @@
+"""A connection that reads a file of runs, of whatever version it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import apsw
+from pydantic_core import from_json
+
+from rh_agents.core.ports import CacheEntry, Question
+from rh_agents.stores._backend import CallRow, EventRow, Kept, RunRow, StoredOutcome
+from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
+from rh_agents.stores._repeated import told_twice
+from rh_agents.stores._sql import read_queries, through
+from rh_agents.stores._sqlite.rows import (
+    NOT_MADE,
+    OKS,
+    PLACE_BITS,
+    Row,
+    as_json,
+    as_text,
+    from_text,
+    kept_entry,
+    kept_event,
+    kept_outcome,
+    kept_question,
+    kept_run,
+    places_of_run,
+)
+from rh_agents.stores._sqlite.session import Place, Session
+from rh_agents.stores._sqlite.versions import views_of
+from rh_agents.stores._verified import checksums_of_question, checksums_of_run
+from rh_agents.stores._windows import damaged_windows
+
+__all__ = ["Reading"]
+
+R = TypeVar("R")
+
+_SEPARATOR: Final = b"\x1e"
+"""Between values that are read together: a character that no JSON text contains."""
+_NO_KEY: Final = bytes(32)
+
+
+def _more(about: list[str] | None) -> tuple[str | None, str | None]:
+    """The name and the rarer facts of an event that has any."""
+    if about is None:
+        return None, None
+    name, more = about
+    return from_text(name), from_text(more)
+
+
+class Reading(Session):
+    """A connection that reads."""
+
+    def __init__(self, place: Place, connection: apsw.Connection) -> None:
+        super().__init__(place, connection)
+        try:
+            with self.errors():
+                connection.pragma("query_only", True)
+                connection.pragma("temp_store", "MEMORY")
+                self._look_through(views_of(connection))
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_through(self, views: Mapping[str, str]) -> None:
+        """Read these instead of the tables that a file of an earlier version does not have."""
+        self._views = views
+        self._has_checksums = "run" not in views
+        self._queries = {name: through(query, views) for name, query in read_queries("sqlite").items()}
+
+    def _all(self, name: str, **arguments: Any) -> list[Row]:
+        with self.errors():
+            try:
+                return self.query(name, **arguments)
+            except apsw.SQLError:  # a table is not there: it may have been brought up to date meanwhile
+                views = views_of(self.connection)
+                if views == self._views:
+                    raise
+                self._look_through(views)
+                return self.query(name, **arguments)
+
+    def _sealed(self, checksum: Callable[[R], Any], rows: Iterable[Kept[R]]) -> list[Kept[R]]:
+        """The rows; those of a version that had no checksums get theirs here: there is nothing to compare them with."""
+        return list(rows) if self._has_checksums else [Kept(kept.row, checksum(kept.row)) for kept in rows]
+
+    def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
+        return self._sealed(checksums_of_run, map(kept_run, self._all("find_run", run_id=as_text(run_id), named=named)))
+
+    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
+        part = None if tag is None else as_json(tag)
+        rows = self._all("list_runs", status=status, tag=part, updated_before=updated_before)
+        found = [kept for kept in map(kept_run, rows) if tag is None or tag in kept.row.tags]
+        return self._sealed(checksums_of_run, found)
+
+    def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
+        first, last = number << PLACE_BITS, places_of_run(number)[1]
+        ((places, statuses, keys, attempts, groups, oks, more, made_in, checksums),) = self._all(
+            "read_calls", after=first + after, last=last, limit=limit
+        )
+        keys = keys or b""
+        found = [
+            Kept(
+                CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *about, *made),
+                checksum,
+            )
+            for place, status, key, attempt, group, ok, about, made, checksum in zip(
+                from_json(places),
+                from_json(statuses),
+                [keys[start : start + 32] for start in range(0, len(keys), 32)],
+                from_json(attempts),
+                map(from_text, from_json(groups)),
+                map(OKS.__getitem__, from_json(oks)),
+                map(_more, from_json(more)),
+                (made or NOT_MADE for made in from_json(made_in)),
+                from_json(checksums),
+                strict=True,
+            )
+        ]
+        return self._sealed(call_checksum, found)
+
+    def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
+        first, last = number << PLACE_BITS, places_of_run(number)[1]
+        ((rows,),) = self._all("read_events", after=first + after, last=last, limit=limit)
+        return self._sealed(event_checksum, [kept_event(first, row) for row in from_json(rows)])
+
+    def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
+        first, last = number << PLACE_BITS, places_of_run(number)[1]
+        ((rows, values),) = self._all("read_outcomes", after=first + after, last=last, limit=limit)
+        parts = [] if values is None else values.split(_SEPARATOR)
+        found = [kept_outcome(first, row, value) for row, value in zip(from_json(rows), parts, strict=True)]
+        return self._sealed(outcome_checksum, found)
+
+    def later_outcomes(self, number: int) -> list[int]:
+        first, last = places_of_run(number)
+        return [place - first + 1 for (place,) in self._all("later_outcomes", first=first, last=last)]
+
+    def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
+        found = self._sealed(cache_checksum, map(kept_entry, self._all("find_cached", key=key, now=now)))
+        return found[0] if found else None
+
+    def cached(self, after: bytes, limit: int) -> list[Kept[CacheEntry]]:
+        found = map(kept_entry, self._all("read_cached", after=after, limit=limit))
+        return self._sealed(cache_checksum, found)
+
+    def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
+        rows = self._all("find_question", number=number, id=as_text(question_id), named=named)
+        return self._sealed(checksums_of_question, map(kept_question, rows))
+
+    def questions(self, run_id: str | None, is_open: bool) -> list[Kept[Question]]:
+        if run_id is not None:
+            rows = self._all("questions_of_run", run_id=as_text(run_id))
+        else:
+            rows = self._all("open_questions" if is_open else "questions")
+        found = [kept for kept in map(kept_question, rows) if not is_open or kept.row.answer is None]
+        return self._sealed(checksums_of_question, found)
+
+    def used_artifacts(self, digests: Collection[str]) -> set[str]:
+        return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
+
+    def all_artifacts(self, after: str, limit: int) -> list[str]:
+        return [digest for (digest,) in self._all("all_artifacts", after=bytes.fromhex(after), limit=limit)]
+
+    def findings(self) -> list[str]:
+        name = self.place.name
+        found = [f"{name}: {text}" for (text,) in self._all("check_integrity") if text != "ok"]
+        if found:  # what a damaged file says about runs is worth nothing
+            return found
+        for query, tell in _FINDINGS.items():
+            found += [f"{name}: {tell(*row)}" for row in self._all(query)]
+        if not self._has_checksums:
+            return found
+        windows = damaged_windows(self._all("all_tickets"), self._all("all_holds"))
+        return found + [f"{name}: {text}" for text in windows]
+
+
+_FINDINGS: Final[dict[str, Callable[..., str]]] = {
+    "check_foreign_keys": lambda table, row, parent, _: f"row {row} of {table} refers to a {parent} that is not there",
+    "check_sequences": lambda run, last, count, *_: (
+        f"run {run!r} should have the events 1 to {last}, and has {count}, not all of them of these numbers"
+    ),
+    "check_counts": lambda run, count, found: f"run {run!r} should have {count} outcomes, and has {found}",
+    "check_events_without_run": lambda number, count: (
+        f"{count} events belong to run number {number}, which is not there"
+    ),
+    "check_outcomes": lambda run, place, what: f"the outcome of event {place} of run {run!r} {what}",
+    "check_calls": told_twice,
+}

@@ -1,0 +1,382 @@
+"""The connection that writes to a file of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import apsw
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
+from rh_agents.stores._backend import ENDED, Batch, EventRow, OutcomeRow, RunRow, Standing
+from rh_agents.stores._checksums import (
+    amounts_checksum,
+    answer_checksum,
+    cache_checksum,
+    held_checksum,
+    holder_checksum,
+    status_checksum,
+    ticket_checksum,
+)
+from rh_agents.stores._repeated import is_wanted
+from rh_agents.stores._sqlite.looking import at_one_moment, expect_ours
+from rh_agents.stores._sqlite.rows import (
+    JOURNAL_WIDTH,
+    as_json,
+    as_text,
+    journal_rows,
+    places_of_run,
+    run_facts,
+    some_as_text,
+    standing_of_row,
+)
+from rh_agents.stores._sqlite.schema import bring_up_to_date
+from rh_agents.stores._sqlite.session import Place, Session
+from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
+from rh_agents.stores._windows import held_until, refusal, tickets_since
+
+__all__ = ["Writing"]
+
+_MOST_ROWS: Final = 256
+"""Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
+
+
+class Writing(Session):
+    """The connection that writes."""
+
+    def __init__(self, place: Place, connection: apsw.Connection) -> None:
+        super().__init__(place, connection)
+        self._wal_pages = 0
+        self._checkpoint_at = 0
+        self._is_news = True
+        try:
+            with self.errors():
+                with at_one_moment(connection):  # before anything is set that stays in the file
+                    expect_ours(connection, place.name)
+                self._configure()
+            bring_up_to_date(self)
+            if is_wanted("keys"):
+                with self.errors():
+                    connection.execute(self._queries["expect_once"])
+        except BaseException:
+            self.close()
+            raise
+
+    def _configure(self) -> None:
+        connection, place = self.connection, self.place
+        connection.pragma("page_size", place.page_size)  # has an effect on an empty file only
+        self._switch_to_wal()
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("fullfsync", True)  # on macOS, where less does not survive a power cut
+        connection.pragma("foreign_keys", True)
+        connection.pragma("temp_store", "MEMORY")  # else statements of many rows keep their way back on disk
+        connection.pragma("cache_size", -16_000)
+        connection.pragma("journal_size_limit", place.wal_limit)
+        connection.wal_autocheckpoint(0)
+        connection.set_wal_hook(self._count_wal_pages)
+        page_size = connection.pragma("page_size")
+        assert isinstance(page_size, int)
+        self._most_wal_pages = max(1, place.wal_limit // page_size)
+        self._checkpoint_at = self._most_wal_pages
+
+    def _switch_to_wal(self) -> None:
+        """SQLite does not wait for others that do the same at the same moment, so that is done here."""
+        end = time.monotonic() + self.place.busy_timeout
+        while True:
+            try:
+                mode = self.connection.pragma("journal_mode", "WAL")
+            except apsw.BusyError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+                continue
+            if mode != "wal":
+                raise StoreError(f"{self.place.name}: its file system cannot hold a write-ahead log")
+            return
+
+    def _count_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return 0
+
+    @contextmanager
+    def transaction(self, begin: str = "begin") -> Iterator[None]:
+        """A transaction, begun by the query of this name. What has left the block survives a power cut."""
+        connection, queries = self.connection, self._queries
+        with self.errors():
+            connection.execute(queries[begin])
+            try:
+                yield
+                connection.execute(queries["commit"])
+            except BaseException:
+                with suppress(apsw.Error):  # a disk that is full or fails: what is wrong is said by the first error
+                    if connection.in_transaction:
+                        connection.execute(queries["rollback"])
+                raise
+            self.place.expect_in_place()
+
+    # -- batches and leases -------------------------------------------------------------------------------------------
+
+    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        with self.transaction():
+            standings = self._write(batches, now)
+        self.bound_wal()
+        return standings
+
+    def _write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+        values: list[Any] = []
+        standings = []
+        for batch in batches:
+            standing = self._advance(batch, now)
+            standings.append(standing)
+            if standing.is_ours:
+                values += journal_rows(batch)
+        self._insert(values)
+        return standings
+
+    def _advance(self, batch: Batch, now: float) -> Standing:
+        row = self.query_one(
+            "advance",
+            number=batch.number,
+            fence=batch.fence,
+            expected=batch.last_sequence,
+            last_sequence=batch.last_sequence + len(batch.events),
+            outcomes=len(batch.outcomes),
+            now=now,
+        )
+        return standing_of_row(row)
+
+    def _insert(self, values: list[Any]) -> None:
+        """Insert rows with as few statements as possible: for each the interpreter's lock has to be got back."""
+        width = JOURNAL_WIDTH
+        for start in range(0, len(values), _MOST_ROWS * width):
+            chunk = values[start : start + _MOST_ROWS * width]
+            count = len(chunk) // width
+            size = _size_for(count)
+            chunk += [None] * ((size - count) * width)
+            self.connection.execute(_repeated(self._queries["insert"], size), chunk)
+
+    def bound_wal(self) -> None:
+        """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""
+        if self._wal_pages < self._checkpoint_at:
+            return
+        with self.errors():
+            pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if pages == moved:
+            self._checkpoint_at = self._most_wal_pages  # the next commit begins from its start again
+        else:  # somebody reads what is older: not at every commit from now on
+            self._checkpoint_at = self._wal_pages + self._most_wal_pages // 4
+
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+        with self.transaction():
+            standings = [
+                standing_of_row(self.query_one("renew", number=number, fence=fence, now=now)) for number, fence in held
+            ]
+        self.bound_wal()
+        return standings
+
+    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+        if not self.has_changed() and not self._is_news:
+            return None
+        self._is_news = False
+        with self.errors():
+            return [standing_of_row(self.query_one("look", number=number, fence=fence)) for number, fence in held]
+
+    # -- taking hold of runs ------------------------------------------------------------------------------------------
+
+    def create(self, new: RunRow) -> RunRow | None:
+        with self.transaction():
+            return self._create(new)
+
+    def _create(self, new: RunRow) -> RunRow | None:
+        row = self.query_one("create_run", created_at=new.created_at, run_id=as_text(new.run_id), **run_facts(new))
+        if row is None:
+            return None
+        self._put_input(row[0], new.input)
+        return dataclasses.replace(new, number=row[0])
+
+    def replace(self, expected: RunRow, new: RunRow) -> bool:
+        with self.transaction():
+            row = self.query_one(
+                "replace_run",
+                number=expected.number,
+                expected_fence=expected.fence,
+                expected_heartbeat=expected.heartbeat,
+                **run_facts(new),
+            )
+            if row is None:
+                return False
+            self._put_input(expected.number, new.input)
+        return True
+
+    def _put_input(self, number: int, data: bytes | None) -> None:
+        if data is not None:
+            self.query("put_input", number=number, input=data)
+
+    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+        held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
+        with self.transaction():
+            if status is None:
+                return bool(self.query("release_run", **held))
+            ended_at = now if status in ENDED else None
+            facts = {"status": status, "reason": as_text(reason), "now": now, "ended_at": ended_at}
+            checksum = status_checksum(status, reason, ended_at)
+            return bool(self.query("release_run_as", **held, **facts, status_checksum=checksum))
+
+    def delete(self, number: int, fence: int) -> bool:
+        first, last = places_of_run(number)
+        with self.transaction():
+            if not self.query("is_held", number=number, fence=fence):
+                return False
+            self.query("delete_journal", first=first, last=last)
+            self.query("delete_questions", number=number)
+            self.query("delete_cached", number=number)
+            self.query("delete_run", number=number)
+        self.bound_wal()
+        return True
+
+    def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
+        with self.transaction():
+            made = self._create(new)
+            if made is None:
+                return False
+            sequence = 0
+            for events, outcomes in parts:
+                self._write([Batch(made.number, made.fence, sequence, events, outcomes)], new.updated_at)
+                sequence += len(events)
+        self.bound_wal()
+        return True
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def ask(self, number: int, fence: int, question: Question) -> bool:
+        checksums = dict(zip(CHECKSUMS_OF_QUESTION, checksums_of_question(question), strict=True))
+        with self.transaction():
+            if not self.query("is_held", number=number, fence=fence):
+                return False
+            self.query(
+                "ask",
+                number=number,
+                id=as_text(question.id),
+                address=as_text(question.address),
+                text=as_text(question.text),
+                schema=as_text(question.schema),
+                asked_at=question.asked_at,
+                answer=question.answer,
+                answered_at=question.answered_at,
+                answered_by=as_text(question.answered_by),
+                problem=as_text(question.problem),
+                **checksums,
+            )
+            return True
+
+    def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
+        checksum = answer_checksum(question_id, None, None, None, problem)
+        with self.transaction():
+            if not self.query("is_held", number=number, fence=fence):
+                return False
+            facts = {"problem": as_text(problem), "answer_checksum": checksum}
+            self.query("reject_answer", number=number, id=as_text(question_id), **facts)
+            return True
+
+    def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
+        facts = {"answer": answer, "by": as_text(by), "now": now}
+        checksum = answer_checksum(question_id, answer, now, by, None)
+        with self.transaction():
+            return bool(self.query("answer", number=number, id=as_text(question_id), answer_checksum=checksum, **facts))
+
+    def request_stop(self, number: int, reason: str) -> None:
+        with self.transaction():
+            self.query("request_stop", number=number, reason=as_text(reason))
+        self._is_news = True  # `data_version` tells only of what others have written
+
+    # -- what runs and processes share --------------------------------------------------------------------------------
+
+    def put_cached(self, entry: CacheEntry) -> None:
+        with self.transaction():
+            self.query(
+                "put_cached",
+                key=entry.key,
+                value=entry.value.decode(),
+                actor=as_text(entry.actor),
+                created_at=entry.created_at,
+                expires_at=entry.expires_at,
+                run_id=as_text(entry.run_id),
+                checksum=cache_checksum(entry),
+            )
+        self.bound_wal()
+
+    def delete_expired(self, now: float) -> None:
+        with self.transaction():
+            self.query("delete_expired", now=now)
+            self.query("delete_old_tickets", now=now)
+        self.bound_wal()
+
+    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
+        limited = some_as_text(window.name)
+        taken = as_json(dict(amounts))
+        ends_at = now + window.per
+        with self.transaction():
+            self.query("delete_old_tickets", now=now)
+            rows = self.query("read_tickets", limited=limited)
+            tickets = tickets_since(self.place.name, limited, rows, now - window.per)
+            refused = refusal(window, tickets, self._held_until(limited), amounts, now)
+            if refused is not None:
+                return refused
+            row = self.query_one(
+                "add_ticket",
+                limited=limited,
+                taken_at=now,
+                ends_at=ends_at,
+                amounts=taken,
+                checksum=ticket_checksum(limited, now, ends_at),
+                amounts_checksum=amounts_checksum(limited, taken),
+            )
+            assert row is not None
+            return Admitted(str(row[0]))
+
+    def _held_until(self, limited: str) -> float:
+        return held_until(self.place.name, limited, self.query_one("read_hold", limited=limited))
+
+    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
+        limited, used = some_as_text(window.name), as_json(dict(amounts))
+        checksum = amounts_checksum(limited, used)
+        with self.transaction():
+            self.query("settle_ticket", number=int(ticket), limited=limited, amounts=used, amounts_checksum=checksum)
+
+    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
+        limited = some_as_text(window.name)
+        with self.transaction():
+            until = max(self._held_until(limited), now + seconds)
+            self.query("hold", limited=limited, held_until=until, checksum=held_checksum(limited, until))
+
+    def close(self) -> None:
+        # If it fails, somebody else uses the file and does it later, or others have been told what is wrong; so nobody
+        # waits for it either.
+        with suppress(apsw.Error):
+            self.connection.set_busy_timeout(0)
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        super().close()
+
+
+def _size_for(count: int) -> int:
+    """So many rows, or a few more: there are few sizes, so that few statements have to be prepared."""
+    power = 1 << (count - 1).bit_length()
+    return power if count * 4 > power * 3 else max(1, power * 3 // 4)
+
+
+_VALUES = re.compile(r"VALUES (\([?, ]+\))")
+_statements: dict[tuple[str, int], str] = {}
+
+
+def _repeated(query: str, count: int) -> str:
+    """The query with its list of values so many times."""
+    text = _statements.get((query, count))
+    if text is None:
+        text = _VALUES.sub(lambda found: "VALUES " + ",".join([found[1].replace(" ", "")] * count), query)
+        _statements[query, count] = text
+    return text
