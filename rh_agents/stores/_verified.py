@@ -277,7 +277,7 @@ class OutcomePlaces:
             if not chunk:
                 break
             for row in chunk:
-                if row.ok is not None and row.key is not None and row.key not in self._first:
+                if row.ok is not None and row.key is not None:
                     self._first.add(row.key, row.sequence)
             self._read = chunk[-1].sequence
         return self._first.get(key)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rh_agents import ExecutionState, MemoryStore, open_store, storable, tool
-from rh_agents.core.errors import UnstorableError
+from rh_agents.core.errors import StoreError, UnstorableError
 from rh_agents.core.values import decode, encode, encode_large, is_large
 from rh_agents.core.values.large import LARGE, value_in
 from rh_agents.core.values.pieces import PIECE, contains, spans
@@ -163,10 +163,12 @@ def test_a_memory_store_writes_and_reads_what_is_large_beside_the_event_loop(is_
             assert found is not None
             assert found.value == value
         assert (journal.load_nowait(made.key) is None) is is_to_be_large
-        second = outcome(1, ["another"] * 100_000)
-        counts = await journal.append(completed("monday", second), second)
+        counts = await journal.append(completed("monday", made), made)
         assert counts is not None
-        assert counts.value == value, "of two outcomes for one key, the first counts"
+        assert counts.value == value
+        second = outcome(1, ["another"] * 100_000)
+        with pytest.raises(StoreError, match="was made twice"):
+            await journal.append(completed("monday", second), second)
 
     asyncio.run(main())
 

@@ -115,16 +115,13 @@ class KeyTable(Mapping[bytes, int]):
             self.add(key, number)
 
     def add(self, key: bytes, number: int) -> int:
-        """Give a key its number, or another one; returns its place in the order, from 0.
+        """Give a key its number, unless it has one; returns its place in the order, from 0, or -1 if it has one.
 
         Raises:
             ValueError: it has not 32 bytes.
         """
-        place = self.place_of(key)
-        if place >= 0:
-            at = place * _LINE + _DIGEST
-            self._lines[at : at + _NUMBER] = number.to_bytes(_NUMBER, "little")
-            return place
+        if self.place_of(key) >= 0:
+            return -1
         if len(key) != _DIGEST:
             raise ValueError(f"{key!r} is no digest of {_DIGEST} bytes")
         place = len(self)

@@ -133,10 +133,11 @@ class RecordedCalls:
             if group_id is not None:
                 self._note_ending(group_id, status, ending)
             return
-        if has_outcome and key in self.finished:
-            self.repeated[sequence] = key
-        elif has_outcome:
+        if has_outcome:
             place = self.finished.add(key, sequence)
+            if place < 0:
+                self.repeated[sequence] = key
+                return
             if failed_in is not None:
                 self.failed[key] = failed_in
                 if status == ExecutionStatus.CANCELLED:
