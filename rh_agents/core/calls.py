@@ -15,7 +15,7 @@ from rh_agents.core._replay.address import child_address
 from rh_agents.core._replay.keys import Canonical, child_key, identity
 from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
 from rh_agents.core._run.frame import Frame, current_frame, root_of
-from rh_agents.core._run.identifying import Identities, has_outcome_of_next, identified_in_turn, known_place
+from rh_agents.core._run.identifying import Identities, has_outcome_of_next, identified_in_turn, known_key
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import run_frame
 from rh_agents.core.actors import BaseActor
@@ -89,7 +89,7 @@ class Call(Unstarted, Generic[T]):
                 async with parent.permits.released(gives_result=True):
                     result = await run_frame(frame)
         except StopRun as stop:
-            parent.tell_stop(stop)
+            parent.report_stop(stop)
             await parent.let_others_end()
             raise
         finally:
@@ -151,7 +151,7 @@ class Call(Unstarted, Generic[T]):
             claim = claim_in_order(parent, identities.same, claimant, name, run)
             base = child_key(parent.base, "", identities.same, claim.occurrence)
             if self.actor.former_versions:
-                base = known_place(parent, name, None, base, identities.former, self.actor.keys_since)
+                base = known_key(parent, name, None, base, identities.former, self.actor.keys_since)
             key, tries = parent.try_of(base)
             if not self.actor.is_stored:
                 key = None

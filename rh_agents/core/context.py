@@ -127,7 +127,7 @@ async def again(estimate: Usage) -> None:
     """The call that is under way makes a further request within one attempt: wait for its rate limits and budgets."""
     frame = current_frame.get()
     if frame is not None and frame.is_under_way:
-        await frame.admit_again(estimate)
+        await frame.readmit(estimate)
 
 
 def claim_further_try() -> bool:

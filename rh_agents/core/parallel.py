@@ -307,14 +307,14 @@ class ParallelExecutionManager:
         ending = group.ending
         if ending.is_expired and not self._run.records:
             ending.reason.note(ending.timed_out())
-        if not ending.is_to_be_told:
+        if not ending.must_be_reported:
             ending.raise_reason()
         try:
             self._run.interruption.expect_running()
         except StopRun as stop:
-            group.frame.tell_stop(stop)
+            group.frame.report_stop(stop)
             raise
-        if group.scheduler.is_halted and not ending.is_to_be_told:
+        if group.scheduler.is_halted and not ending.must_be_reported:
             raise UsageError(f"group {self.name!r} is being cancelled and takes no more work")
         return group
 

@@ -179,12 +179,12 @@ def table_items(lines: Lines, id_field: str, separator: str, report: Callable[[s
         if table.columns is None:
             if problem is not None or (fields and not _is_hint(lines, begin)):
                 table.columns = _Columns(fields, problem, f"{lines.name}:{begin}")
-                table.tell_of_numbers(begin)
+                table.report_numbers(begin)
         elif problem is not None:
             yield lines.bad_item(begin, problem)
         elif fields:
             value = table.columns.value(fields)
-            table.tell_of_nameless(value, begin)
+            table.report_nameless(value, begin)
             yield lines.item(begin, value, id_field)
 
 
@@ -262,7 +262,7 @@ class _Table:
         fields = next(csv.reader([line], delimiter=self._separator), [])
         return len(fields) == len(self.columns)
 
-    def tell_of_numbers(self, begin: int) -> None:
+    def report_numbers(self, begin: int) -> None:
         """A number is a strange name: perhaps nothing names the columns, and the first record would be lost."""
         assert self.columns is not None
         number = next((name for name in self.columns.names if _NUMBER.fullmatch(name)), None)
@@ -272,7 +272,7 @@ class _Table:
                 "of them: if it is a record, write a line of names above it"
             )
 
-    def tell_of_nameless(self, value: dict[str, str], begin: int) -> None:
+    def report_nameless(self, value: dict[str, str], begin: int) -> None:
         """A column without a name has a value: say once what it is called."""
         assert self.columns is not None
         for number in self.columns.nameless:

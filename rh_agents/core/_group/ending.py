@@ -212,7 +212,7 @@ class Ending:
         if self.replayed is not None and self.replayed.member == key.hex():
             self._recorded_reason = result.error
 
-    def end_again(self) -> None:
+    def repeat_ending(self) -> None:
         """Nothing goes on: what is left was cut off when an earlier execution ended the group, so end it like that."""
         ending = self._roster.sealed_by
         assert ending is not None
@@ -224,7 +224,7 @@ class Ending:
             elif cause is not None:
                 self.halt(cause=cause)
         if not self._scheduler.is_halted:  # it is open again, and has all its time
-            self._roster.open_again()
+            self._roster.reopen()
             self.stop_timer()
             self.start_timer()
 
@@ -253,7 +253,7 @@ class Ending:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     @property
-    def is_to_be_told(self) -> bool:
+    def must_be_reported(self) -> bool:
         """Whether the group has ended without its block's doing, and the block has to wait to be told of it."""
         if not self._run.records or self.reason.was_raised or self._now is None:
             return False

@@ -162,7 +162,7 @@ class Group:
     def raise_stop(self) -> None:
         """Some members have no result because the run is being stopped, or waits for somebody."""
         if self.scheduler.stop is not None:
-            self.frame.tell_stop(self.scheduler.stop)
+            self.frame.report_stop(self.scheduler.stop)
             raise self.scheduler.stop
 
     def _drain(self) -> None:
@@ -254,10 +254,10 @@ class Group:
         """Something that no group may swallow: it ends this one."""
         self.ending.halt(error)
 
-    def end_again(self) -> None:
+    def repeat_ending(self) -> None:
         """Nothing goes on: end the group as an earlier execution did, unless it is another group than that."""
         self.judge()
-        self.ending.end_again()
+        self.ending.repeat_ending()
 
     def judge(self) -> None:
         """See what recovered failures mean, in the order in which they happened: the first one ended the group."""

@@ -16,7 +16,7 @@ from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.keys import again_key, child_key, identity_of_item, identity_of_unseen
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
-from rh_agents.core._run.identifying import Identities, known_place
+from rh_agents.core._run.identifying import Identities, known_key
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call, report_undefined_order
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
@@ -86,7 +86,7 @@ class Roster:
         """Tell this one from now on; None tells nobody."""
         self._listener = listener
 
-    def open_again(self) -> None:
+    def reopen(self) -> None:
         """It is another group than the one that ended before."""
         self.sealed_by = None
 
@@ -333,7 +333,7 @@ class Roster:
         member.base = child_key(frame.base, group, identities.same, occurrence) if occurrence else first
         if isinstance(work, Call) and identities.former:
             actor = work.actor
-            member.base = known_place(frame, actor.name, group, member.base, identities.former, actor.keys_since)
+            member.base = known_key(frame, actor.name, group, member.base, identities.former, actor.keys_since)
         member.key, member.tries = frame.try_of_member(member.base, sealed_by)
         if sealed_by is not None:
             self.known += self._run.recording.recorded.knows(member.key)

@@ -32,7 +32,7 @@ class GroupRules(Protocol):
     def judge(self) -> None:
         """Decide what recovered failures mean for the group; halt it if they end it."""
 
-    def end_again(self) -> None:
+    def repeat_ending(self) -> None:
         """Halt the group as an earlier execution did. If it is another group than that, open it."""
 
 
@@ -46,7 +46,7 @@ class _NoGroup:
     def ended(self, member: Member, error: BaseException | None) -> None: ...
     def failed(self, error: BaseException) -> None: ...
     def judge(self) -> None: ...
-    def end_again(self) -> None: ...
+    def repeat_ending(self) -> None: ...
 
 
 NO_GROUP: GroupRules = _NoGroup()

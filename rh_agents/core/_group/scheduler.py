@@ -361,7 +361,7 @@ class Scheduler:
 
     def _go_on(self) -> None:
         """The block waits, and nothing goes on: end the group as it ended before. If it is another group, open it."""
-        self._group.end_again()
+        self._group.repeat_ending()
         if self.is_halted:
             return
         self.unjudged, self._first_failure = True, 0

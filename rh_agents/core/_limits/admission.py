@@ -331,7 +331,7 @@ class Permits:
         for limit in self._of_rates:
             self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._tell)
 
-    async def enter_again(self, used: Mapping[str, float], need: Mapping[str, float]) -> None:
+    async def reenter(self, used: Mapping[str, float], need: Mapping[str, float]) -> None:
         """The same for another request within the attempt: it keeps its slots, and needs the rest anew."""
         await self._release_rates(used)
         await self._enter_rates(need)
@@ -369,7 +369,7 @@ class Permits:
             _gate_of(limit).give_back(permit, used)
         for limit, permit in released.items():
             if permit.ticket is not None and isinstance(limit, RateLimit):
-                await _settle_shared(self._run, limit, permit.ticket, used, hints)
+                await _report_shared(self._run, limit, permit.ticket, used, hints)
 
     def released(self, *, gives_result: bool = False) -> _Released:
         """While the block lasts, the call waits for calls of its own, and others may have its slots.
@@ -395,15 +395,15 @@ class Permits:
                     if self._released or self._has_left or held != self._of_slots[: len(held)]:
                         self._release_slots()  # meanwhile they were released again, or are not needed any more
         except BaseException:
-            self._hold_at_once()
+            self._take_slots_at_once()
             raise
 
     def reacquire_nowait(self) -> None:
         """It does not wait any more, since something ends it. If it goes on, nobody else is to be let in for it."""
         self._released -= 1
-        self._hold_at_once()
+        self._take_slots_at_once()
 
-    def _hold_at_once(self) -> None:
+    def _take_slots_at_once(self) -> None:
         while (limit := self._next_to_hold()) is not None:
             self._slots[limit] = _gate_of(limit).take()
 
@@ -449,7 +449,7 @@ def _hint_of(error: BaseException) -> RateLimitHint | None:
     return RateLimitHint(retry_after=seconds, is_overloaded=True)
 
 
-async def _settle_shared(
+async def _report_shared(
     run: WaitingRun, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, hints: Sequence[RateLimitHint]
 ) -> None:
     """Let the other processes know what was used, and for how long the provider wants to be left alone."""

@@ -68,7 +68,7 @@ class Consumption:
         if self.permits is not None:
             self.permits.honour(hint)
 
-    async def enter_again(self, interruption: StopSignal, estimate: Usage) -> None:
+    async def reenter(self, interruption: StopSignal, estimate: Usage) -> None:
         """Wait for what another request within the same attempt needs.
 
         Raises:
@@ -78,7 +78,7 @@ class Consumption:
             await self.reservation.renew(interruption, estimate)
         if self.permits is not None:
             used, self.metered = self.used_since(self.metered), self.usage
-            await self.permits.enter_again(need_of(used), need_of(estimate))
+            await self.permits.reenter(need_of(used), need_of(estimate))
 
     def release(self, *, has_outcome: bool) -> None:
         """The call has ended, or was cut off without an outcome."""

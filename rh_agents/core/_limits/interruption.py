@@ -133,7 +133,7 @@ class Interruption:
             self.stop = StopRun(reason, shortfall=shortfall)
         if grace != math.inf:
             self.after(max(0.0, grace), self.cut_off)
-        self._tell_watchers()
+        self._wake_watchers()
 
     def budget_spent(self, stop: StopRun) -> None:
         """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
@@ -143,11 +143,11 @@ class Interruption:
     def cut_off(self) -> None:
         """The grace has passed, perhaps before the run has been opened."""
         self.is_cut_off = True
-        self._tell_watchers()
+        self._wake_watchers()
         if self.when_cut_off is not None:
             self.when_cut_off()
 
-    def _tell_watchers(self) -> None:
+    def _wake_watchers(self) -> None:
         """The run is to be stopped, or its grace has passed."""
         for watcher in list(self._watchers):
             watcher()

@@ -24,7 +24,7 @@ def expect_no_import_for_a_worker() -> None:
     Raises:
         UsageError: with the remedy.
     """
-    module = imported_for_a_worker.get() or _main_being_executed_again()
+    module = imported_for_a_worker.get() or _main_being_reexecuted()
     if module is not None:
         raise UsageError(
             f"a worker process is importing {module}, and that must not start a run: put what starts it under "
@@ -32,7 +32,7 @@ def expect_no_import_for_a_worker() -> None:
         )
 
 
-def _main_being_executed_again() -> str | None:
+def _main_being_reexecuted() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == _MAIN_IN_WORKERS:

@@ -150,12 +150,12 @@ def _read(file: str) -> str:
     return _ESCAPE.sub(character, file)
 
 
-def _place(code: CodeType) -> tuple[str, str]:
+def _location(code: CodeType) -> tuple[str, str]:
     return _spelled(code.co_filename), code.co_name
 
 
-_STEP = _place(asyncio.Handle._run.__code__)
-_CALL = _place(run_frame.__code__)
+_STEP = _location(asyncio.Handle._run.__code__)
+_CALL = _location(run_frame.__code__)
 _PACKAGE = _spelled(sys.modules[__name__.partition(".")[0]].__path__[0] + os.sep)
 
 

@@ -189,7 +189,7 @@ class Frame(Numbering, Consumption):
         if attempt > 1:
             self.begin_anew()
 
-    def tell_stop(self, stop: StopRun) -> None:
+    def report_stop(self, stop: StopRun) -> None:
         """The body of the call is told that it cannot go on. What it makes of that is no outcome."""
         self.stop = (self.stop or stop) | stop  # a new one: this one will lead to the frames that it has passed
 
@@ -272,14 +272,14 @@ class Frame(Numbering, Consumption):
             facts["charges"] = charges
         return facts
 
-    async def admit_again(self, estimate: Usage) -> None:
+    async def readmit(self, estimate: Usage) -> None:
         """Wait until another request may be made within the same attempt.
 
         Raises:
             StopRun: the run is being stopped, or its budget does not suffice.
         """
         self.run.interruption.expect_running()
-        await self.enter_again(self.run.interruption, estimate)
+        await self.reenter(self.run.interruption, estimate)
 
     async def reserve(self, counted: Sequence[Ledger]) -> None:
         """Take what it may use out of all its budgets; `counted` are those that count the call itself.
@@ -297,7 +297,7 @@ class Frame(Numbering, Consumption):
         self.pieces_told += 1
         await self.run.publish(self.event(ExecutionStatus.PROGRESS, {"progress": progress, "attempt": self.attempts}))
 
-    async def tell_waiting(self, why: str, seconds: float | None) -> None:
+    async def report_waiting(self, why: str, seconds: float | None) -> None:
         """Let subscribers know that the call waits for a limiter, or (0.0 seconds) that it need not wait any more."""
         if self.run.is_observed:
             facts = {"message": why, "retry_delay": seconds, "attempt": self.attempts}

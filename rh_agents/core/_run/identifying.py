@@ -76,33 +76,33 @@ async def _in_turn(caller: Frame, identify: Callable[[], Identities], number: Ca
 # -- where earlier executions have recorded a call --------------------------------------------------------------------
 
 
-def known_place(frame: Frame, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
-    """The place of a call: `base`, or the one at which a former version recorded it.
+def known_key(frame: Frame, name: str, group: str | None, base: bytes, former: Sequence[bytes], since: int) -> bytes:
+    """The key of a call: `base`, or the one under which a former version recorded it.
 
     Args:
         frame: the call that makes it.
         name: of what is called.
         group: the name of its group; None outside of one.
-        base: its place by today's identity.
+        base: its key by today's identity.
         former: its former identities.
         since: the generation of keys from which on they are former.
     """
     recording = frame.run.recording
     if not former or recording.keys_generation >= since:
         return base
-    places = [_next_place(frame, group, same) for same in former]
+    keys = [_next_key(frame, group, same) for same in former]
     knows = recording.recorded.knows
     if knows(base):
         return base
-    place = next((place for place in places if knows(place)), None)
-    if place is None:
+    key = next((key for key in keys if knows(key)), None)
+    if key is None:
         return base
     recording.report_former_key(name)
-    return place
+    return key
 
 
-def _next_place(frame: Frame, group: str | None, same: bytes) -> bytes:
-    """The place of the next call with this identity, numbered as calls and members of groups are."""
+def _next_key(frame: Frame, group: str | None, same: bytes) -> bytes:
+    """The key of the next call with this identity, numbered as calls and members of groups are."""
     if group is None:
         return child_key(frame.base, "", same, frame.count(same))
     return child_key(frame.base, group, same, frame.count(child_key(frame.base, group, same, 0)))
@@ -114,5 +114,5 @@ def has_outcome_of_next(frame: Frame, same: bytes, former: Sequence[bytes], sinc
     if not recording.is_resumed:
         return False
     identities = (same,) if recording.keys_generation >= since else (same, *former)
-    places = (child_key(frame.base, "", each, frame.peek(each)) for each in identities)
-    return any(recording.has_outcome(frame.try_of(place)[0]) for place in places)
+    keys = (child_key(frame.base, "", each, frame.peek(each)) for each in identities)
+    return any(recording.has_outcome(frame.try_of(key)[0]) for key in keys)

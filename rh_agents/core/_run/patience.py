@@ -62,7 +62,7 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
     if frame is None:
         return await ask()
     while True:
-        permits = Permits(frame.run, (pause,), frame.tell_waiting)
+        permits = Permits(frame.run, (pause,), frame.report_waiting)
         await _enter(frame, pause, permits)
         try:
             answer = await ask()
@@ -80,7 +80,7 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
         if seconds > LONGEST_PAUSE:
             await _wait_alone(frame, seconds)
         async with _Waiting(frame):
-            await frame.admit_again(estimate())
+            await frame.readmit(estimate())
 
 
 async def under_limits(limits: Sequence[Limit], ask: Callable[[], Awaitable[T]], estimate: Callable[[], Usage]) -> T:
@@ -108,7 +108,7 @@ async def within_limits(
         attempts: how many attempts had begun before this one; None within one.
     """
     outer, metered = frame.permits, frame.metered
-    permits = Permits(frame.run, limits, frame.tell_waiting)
+    permits = Permits(frame.run, limits, frame.report_waiting)
     await _admitted(frame, permits, need)
     frame.permits, frame.metered = permits, frame.usage
     error: BaseException | None = None
@@ -203,8 +203,8 @@ def _is_patient(frame: Frame, pause: Pause, error: BaseException) -> bool:
         if policy.max_wait:
             frame.has_waited_enough = True
             bound = "max_retry_after" if asked > policy.max_retry_after else "max_wait"
-            told = f"it wants {asked:.3g} s, and {bound}={getattr(policy, bound):g}"
-            noted(error, f"the call had waited {frame.waited:.3g} s for the server; {told}")
+            reason = f"it wants {asked:.3g} s, and {bound}={getattr(policy, bound):g}"
+            noted(error, f"the call had waited {frame.waited:.3g} s for the server; {reason}")
         return False
     _expect_time(frame, wait)
     frame.waited += wait
@@ -241,9 +241,9 @@ async def _enter(frame: Frame, pause: Pause, permits: Permits) -> None:
 async def _wait_alone(frame: Frame, seconds: float) -> None:
     """Longer than others are held up."""
     async with _Waiting(frame):
-        await frame.tell_waiting("the server asked to wait", seconds)
+        await frame.report_waiting("the server asked to wait", seconds)
         await frame.run.interruption.sleep(seconds)
-        await frame.tell_waiting("waited as long as the server asked", 0.0)
+        await frame.report_waiting("waited as long as the server asked", 0.0)
 
 
 class _Waiting:

@@ -65,7 +65,7 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
         if frame.result is None:
             frame.postponed = None  # what came before arrives with this one
             if is_made and frame.is_told and not frame.has_settled and (frame.is_announced or frame.is_dismissed):
-                await _tell_cancelled(frame, asyncio.get_running_loop().time() - started)
+                await _publish_cancelled(frame, asyncio.get_running_loop().time() - started)
             raise
         frame.postpone(error)
     except StoreError:
@@ -116,12 +116,12 @@ async def _refused(frame: Frame, error: Exception) -> None:
         raise _cut_off(frame, error) from error
     frame.is_refused = frame.may_be_done
     refusal = failure(without_our_frames(error), 0.0, 0, frame.name, frame.index, frame.address)
-    frame.result = await _settle(frame, refusal) if frame.is_told else refusal
+    frame.result = await _record_outcome(frame, refusal) if frame.is_told else refusal
 
 
 async def _unless_refused(frame: Frame, since: int | None) -> ExecutionResult[Any]:
     refusal = await _refusal(frame, since)
-    return await (_with_cache(frame) if refusal is None else _settle(frame, refusal))
+    return await (_with_cache(frame) if refusal is None else _record_outcome(frame, refusal))
 
 
 def _with_cache(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
@@ -135,8 +135,8 @@ def _with_cache(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
 async def _from_cache(frame: Frame, value: Any) -> ExecutionResult[Any]:
     """The result of a call that need not be made, since an equal one was."""
     result = success(value, 0.0, 0, frame.name, frame.index, frame.address)
-    await _tell_in_pieces(frame, value)
-    return await _settle(frame, result.model_copy(update={"from_cache": True}))
+    await _publish_in_pieces(frame, value)
+    return await _record_outcome(frame, result.model_copy(update={"from_cache": True}))
 
 
 def _within_budget(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
@@ -197,7 +197,7 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
             await frame.run.cache.prepare(frame, value)
     except StopRun as stop:
         if frame.is_told:
-            await _tell_stopped(frame, stop)
+            await _publish_stopped(frame, stop)
         raise
     except StoreError:
         raise
@@ -221,7 +221,7 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
 async def _hidden_stop(frame: Frame, stop: StopRun) -> StopRun:
     """Why a call cannot go on, though its body has come to a value or an error all the same."""
     if frame.is_told:
-        await _tell_stopped(frame, stop)
+        await _publish_stopped(frame, stop)
     return stop | stop
 
 
@@ -256,12 +256,12 @@ async def _conclude(frame: Frame) -> ExecutionResult[Any]:
     result, frame.result = frame.result, None
     assert result is not None
     if frame.is_told:
-        return await _settle(frame, result)
+        return await _record_outcome(frame, result)
     frame.result = result
     return result
 
 
-async def _tell_cancelled(frame: Frame, seconds: float) -> None:
+async def _publish_cancelled(frame: Frame, seconds: float) -> None:
     """The call was cancelled. If its group did that, the program goes on from there, so it is an outcome.
 
     It says whether the function was called at all: what was, may have had its effect, and is not repeated in silence.
@@ -287,7 +287,7 @@ def _may_have_begun(frame: Frame) -> int:
     return max(frame.attempts, int(frame.may_be_done))
 
 
-async def _tell_stopped(frame: Frame, stop: StopRun) -> None:
+async def _publish_stopped(frame: Frame, stop: StopRun) -> None:
     """The call cannot go on for now. A question has said itself that it waits."""
     if frame.actor.event_type is EventType.QUESTION:
         return
@@ -314,7 +314,7 @@ def _not_made(frame: Frame) -> ExecutionResult[Any]:
     return failure(error, 0.0, 0, frame.name, frame.index, frame.address)
 
 
-async def _settle(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
+async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
     """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
     status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
     event = frame.event(
@@ -341,7 +341,9 @@ async def _settle(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult
             raise
         error = UnstorableError(f"{frame.name or frame.actor.name} returned a value that cannot be stored: {error}")
         seconds = result.execution_time
-        return await _settle(frame, failure(error, seconds, frame.attempts, frame.name, frame.index, frame.address))
+        return await _record_outcome(
+            frame, failure(error, seconds, frame.attempts, frame.name, frame.index, frame.address)
+        )
     is_new = counts is outcome or counts is None
     if counts is not None and not is_new:
         result = counts.as_result(frame.index, frame.address)
@@ -395,14 +397,14 @@ async def _recover(frame: Frame) -> ExecutionResult[Any]:
     event = _recovered(frame, outcome)
     try:
         if outcome.error is None:
-            await _tell_in_pieces(frame, outcome.value)
+            await _publish_in_pieces(frame, outcome.value)
     finally:
         await frame.run.recall(event)
     assert frame.result is not None
     return frame.result
 
 
-async def _tell_in_pieces(frame: Frame, value: Any) -> None:
+async def _publish_in_pieces(frame: Frame, value: Any) -> None:
     """Let those who listen to pieces have what the call returned before."""
     if frame.pieces_of is not None and frame.run.is_observed:
         for piece in frame.pieces_of(value):

@@ -82,7 +82,7 @@ class ValidationJournal:
             raise StoreError(f"there is no run {run_id!r} to validate")
         outcomes = {outcome.header.key: outcome async for outcome in store.unread_outcomes(run_id)}
         recorded = RecordedCalls()
-        cut_off = {key for key, outcome in outcomes.items() if await _tells_that_it_was_cut_off(outcome)}
+        cut_off = {key for key, outcome in outcomes.items() if await _says_that_it_was_cut_off(outcome)}
         async for entry in store.events(run_id, values=False):
             event = entry.event
             key = None if event.key is None else bytes.fromhex(event.key)
@@ -165,7 +165,7 @@ class ValidationJournal:
                 self.differences.append(Difference(outcome.header.address, recorded, None))
 
 
-async def _tells_that_it_was_cut_off(outcome: UnreadOutcome) -> bool:
+async def _says_that_it_was_cut_off(outcome: UnreadOutcome) -> bool:
     return not outcome.header.ok and isinstance((await read_beside(outcome)).error, CallCancelled)
 
 

@@ -240,7 +240,7 @@ class BaseActor(BaseModel):
         try:
             return validate(self._input_adapter, data)
         except ValidationError as error:
-            raise InputError(f"{self.name}: input {_places(error)}") from error
+            raise InputError(f"{self.name}: input {_problems(error)}") from error
 
     def estimate_input(self, input_data: Any) -> Usage | None:
         """What a call with this input will use at most, for budgets and rate limits; None if that is not known."""
@@ -261,7 +261,7 @@ class BaseActor(BaseModel):
         try:
             return validate(self._output_adapter, value)
         except ValidationError as error:
-            raise OutputError(f"{self.name}: result {_places(error)}") from error
+            raise OutputError(f"{self.name}: result {_problems(error)}") from error
 
 
 class Tool(BaseActor):
@@ -481,7 +481,7 @@ def _is_instance(value: Any, model: Any) -> bool:
     return isinstance(model, type) and issubclass(model, BaseModel) and isinstance(value, model)
 
 
-def _places(error: ValidationError) -> str:
+def _problems(error: ValidationError) -> str:
     """What is wrong, in one line: `url: Field required; depth: Input should be a valid integer`."""
     found = []
     for item in error.errors(include_url=False, include_context=False):

@@ -102,13 +102,13 @@ def _cut(first: Turn, turns: Sequence[Turn], place: int) -> Split:
 def _question(turns: Iterable[Turn]) -> Message | None:
     """The last message of the user, without a summary in it."""
     messages = list(chain.from_iterable(turns))
-    place = _place_of_question(messages)
+    place = _index_of_question(messages)
     if place is None:
         return None
     return messages[place].model_copy(update={"content": _without_summary(messages[place].content)[0]})
 
 
-def _place_of_question(messages: Sequence[Message]) -> int | None:
+def _index_of_question(messages: Sequence[Message]) -> int | None:
     for place in range(len(messages) - 1, -1, -1):
         if messages[place].role == "user" and _without_summary(messages[place].content)[0]:
             return place
@@ -189,7 +189,7 @@ def transcript(parts: Split, attachments: bool) -> list[Piece]:
     """What is to be summarized, as text, with the images and documents in it. A long question is cut: it stays."""
     messages = list(chain.from_iterable(parts.older))
     names = {call.id: call.name for message in messages for call in message.tool_calls}
-    place = None if parts.question is None else _place_of_question(messages)
+    place = None if parts.question is None else _index_of_question(messages)
     if place is not None:
         messages[place] = Message.user(_question_in_short(messages[place].content))
     found: list[Piece] = []
