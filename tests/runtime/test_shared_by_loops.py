@@ -457,7 +457,9 @@ def test_who_follows_a_journal_in_memory_on_another_loop_is_woken_and_can_stop_i
     async def main() -> None:
         async with ExecutionState(store=store, run_id="one"):
             await wait()
-            await same(1)
+            for number in range(10_000):  # the request comes to this loop in one of its next turns
+                await same(number)
+                await asyncio.sleep(0)
 
     owner = InThread(lambda: asyncio.run(main()))
     assert began.wait(PATIENCE)

@@ -19,13 +19,17 @@ class LossyProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._must_lose = threading.Event()
+        self._marker: bytes | None = None
+        self._to_cut: set[socket.socket] = set()
         self.port: int = self._listener.getsockname()[1]
         self.answer_lost: threading.Event = threading.Event()
 
-    def lose_next_answer(self) -> None:
-        """Let the server answer once more, and cut the wire instead of handing that on."""
-        self._must_lose.set()
+    def lose_answer_to(self, marker: bytes) -> None:
+        """Let the server answer the next request with these bytes in it, and cut the wire instead of handing that on.
+
+        Not simply the next answer: what looks at the state of a run, about once a second, would have got that.
+        """
+        self._marker = marker
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -60,10 +64,12 @@ class LossyProxy:
     def _hand_on(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         with suppress(OSError):  # the other end has hung up
             while data := source.recv(1 << 16):
-                if is_answer and self._must_lose.is_set():
-                    self._must_lose.clear()
+                if is_answer and source in self._to_cut:
                     self.answer_lost.set()
                     break
+                if not is_answer and self._marker is not None and self._marker in data:
+                    self._marker = None
+                    self._to_cut.add(sink)
                 sink.sendall(data)
         _hang_up(sink)
         _hang_up(source)

@@ -120,7 +120,7 @@ def test_an_outcome_whose_commit_was_not_answered_is_an_error_and_harmless_on_re
             async with opened(wire) as store:
                 journal = await store.open_run(RunRequest(RUN, "me"))
                 await record(journal, 1)
-                proxy.lose_next_answer()
+                proxy.lose_answer_to(b"value 2")
                 with pytest.raises(StoreError, match="the last batch may be there all the same"):
                     await record(journal, 2)
                 assert proxy.answer_lost.is_set()
