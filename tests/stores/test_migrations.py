@@ -17,10 +17,11 @@ import pytest
 
 from rh_agents import open_store
 from rh_agents.core.errors import RunIsLive, StoreError
+from rh_agents.stores._moving import Moving
 from rh_agents.stores._progress import Progress
 from rh_agents.stores._sql import read_migrations
 from rh_agents.stores._sqlite.looking import expect_ours
-from rh_agents.stores._sqlite.moving import Moving
+from rh_agents.stores._sqlite.moving import SqliteTables
 from rh_agents.stores._sqlite.versions import JOURNAL
 from rh_agents.testing._records import listed
 from tests.services.postgresql import PostgresqlServer
@@ -29,7 +30,7 @@ from tests.stores.sqlite_kit import change_runs, python, sql
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh_agents[postgresql]'")
 
 from rh_agents.stores._postgresql.backend import PostgresqlBackend
-from rh_agents.stores._postgresql.moving import Moving as PostgresqlMoving
+from rh_agents.stores._postgresql.moving import PostgresqlTables
 from rh_agents.stores._postgresql.sealing import Sealing
 
 GOLDEN = Path(__file__).parents[1] / "stress" / "golden"
@@ -70,7 +71,8 @@ async def read_everything(url: str, *, read_only: bool = False) -> int:
 _OPEN = """
 import asyncio, sys, time
 from rh_agents import open_store
-from rh_agents.stores._sqlite import moving, sealing
+from rh_agents.stores._moving import Moving
+from rh_agents.stores._sqlite.sealing import Sealing
 if sys.argv[2] == "slowly":
     def slowed(do, word):
         def slowly(self):
@@ -79,8 +81,8 @@ if sys.argv[2] == "slowly":
             time.sleep(0.01)
             return do(self)
         return slowly
-    sealing.Sealing.seal_some = slowed(sealing.Sealing.seal_some, "sealing")
-    moving.Moving.advance = slowed(moving.Moving.advance, "moving")
+    Sealing.seal_some = slowed(Sealing.seal_some, "sealing")
+    Moving.advance = slowed(Moving.advance, "moving")
 async def main():
     store = open_store(sys.argv[1])
     await store.find_run("")
@@ -127,7 +129,7 @@ def test_a_row_that_was_copied_wrongly_is_noticed_before_anything_is_deleted(tmp
     connection = apsw.Connection(str(path))
     connection.execute(read_migrations("sqlite")[JOURNAL - 1].text)
     connection.pragma("user_version", JOURNAL)
-    moving = Moving(connection, "runs.db", batch=7)
+    moving = Moving(SqliteTables(connection), "runs.db", batch=7)
     for _ in range(3):
         assert not moving.advance()
     ((before,),) = list(connection.execute("SELECT count(*) FROM event_3"))
@@ -246,7 +248,7 @@ def take_steps(url: str, sealed: int, moved: int) -> None:
     """What a program has committed of the migration when it is killed after so many batches of each step."""
     steps = read_migrations("postgresql")
     connection = PostgresqlBackend(url).database.connect()
-    sealing, moving = Sealing(connection, batch=5), PostgresqlMoving(connection, "golden", batch=5)
+    sealing, moving = Sealing(connection, batch=5), Moving(PostgresqlTables(connection), "golden", batch=5)
     for _ in range(sealed):
         with connection.transaction():
             sealing.advance(steps[2])

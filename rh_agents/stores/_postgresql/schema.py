@@ -9,9 +9,10 @@ from psycopg import sql
 
 from rh_agents.core.errors import StoreError
 from rh_agents.stores._checksums import holder_checksum
+from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, expect_nobody_executes
 from rh_agents.stores._postgresql.driver import Database
-from rh_agents.stores._postgresql.moving import Moving
+from rh_agents.stores._postgresql.moving import PostgresqlTables
 from rh_agents.stores._postgresql.news import Connection, digest
 from rh_agents.stores._postgresql.sealing import CHECKSUMS, Sealing
 from rh_agents.stores._repeated import is_wanted
@@ -47,7 +48,7 @@ def bring_up_to_date(database: Database, connection: Connection) -> None:
 
 
 def _take_steps(database: Database, connection: Connection) -> None:
-    sealing, moving = Sealing(connection), Moving(connection, database.place)
+    sealing, moving = Sealing(connection), Moving(PostgresqlTables(connection), database.place)
     is_done = False
     while not is_done:
         with connection.transaction():

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import apsw
 
 from rh_agents.stores._checksums import holder_checksum
+from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, expect_nobody_executes
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
 from rh_agents.stores._sqlite.looking import APPLICATION_ID, expect_ours
-from rh_agents.stores._sqlite.moving import Moving, expect_room
+from rh_agents.stores._sqlite.moving import SqliteTables, expect_room
 from rh_agents.stores._sqlite.rows import Row, some_text
 from rh_agents.stores._sqlite.sealing import Sealing, has_checksums
 from rh_agents.stores._sqlite.session import Place
@@ -118,7 +119,7 @@ def _move(session: Session, migration: Migration) -> None:
                 session.query("release_run", number=owned.number, fence=owned.fence, holder_checksum=cleared)
             session.connection.execute(migration.text)
             _set_version(session, JOURNAL)
-    moving = Moving(session.connection, session.place.name)
+    moving = Moving(SqliteTables(session.connection), session.place.name)
     is_done = False
     while not is_done:
         with session.transaction("begin_exclusive"):
