@@ -58,9 +58,11 @@ def read_views(backend: str, version: int) -> Mapping[str, str]:
     """What stands for tables of today in a schema of an earlier version, by the names of the tables.
 
     `sql/<backend>/views_<version>.sql` has them, each a SELECT from the tables of that version; what it does not have
-    is as it is today.
+    is as in the next version, and in the last one as it is today.
     """
-    return _named(_read(backend, f"views_{version}.sql"))
+    if version == read_migrations(backend)[-1].number:
+        return {}
+    return {**read_views(backend, version + 1), **_named(_read(backend, f"views_{version}.sql"))}
 
 
 def through(query: str, views: Mapping[str, str]) -> str:

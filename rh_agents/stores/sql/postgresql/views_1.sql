@@ -1,30 +1,4 @@
--- The same of version 1: rows had no checksums, and there were no results and windows that runs share.
-
--- name: journal
-SELECT
-    event.run, event.sequence, event.timestamp, event.seconds, event.parallel_index, event.group_total,
-    event.attempt, event.ok, event.status, event.event_type, event.name, event.address, event.key,
-    event.group_id, event.message, event.more, NULL::integer AS call_checksum, NULL::integer AS checksum,
-    NULL::bigint AS size, NULL::integer AS outcome_checksum, outcome.epoch, outcome.tries,
-    outcome.parent_attempt, outcome.base, outcome.parent, outcome.more AS outcome_more, outcome.artifact,
-    outcome.value
-FROM event AS event LEFT JOIN outcome AS outcome ON outcome.run = event.run AND outcome.sequence = event.sequence
-
--- name: orphan
-SELECT run, sequence FROM outcome AS outcome
-WHERE NOT EXISTS (SELECT FROM event AS event WHERE event.run = outcome.run AND event.sequence = outcome.sequence)
-
--- name: run
-SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
-    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-    NULL::integer AS name_checksum, NULL::integer AS checksum, NULL::integer AS status_checksum,
-    NULL::integer AS holder_checksum
-FROM run
-
--- name: question
-SELECT run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem,
-    NULL::integer AS name_checksum, NULL::integer AS checksum, NULL::integer AS answer_checksum
-FROM question
+-- The same of schema 1: there were no results and windows that runs share. The rest is as in `views_2.sql`.
 
 -- name: cached
 SELECT NULL::bytea AS key, NULL::bytea AS value, NULL::text AS actor, NULL::double precision AS created_at,

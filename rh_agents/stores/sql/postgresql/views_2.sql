@@ -10,10 +10,6 @@ SELECT
     outcome.value
 FROM event AS event LEFT JOIN outcome AS outcome ON outcome.run = event.run AND outcome.sequence = event.sequence
 
--- name: orphan
-SELECT run, sequence FROM outcome AS outcome
-WHERE NOT EXISTS (SELECT FROM event AS event WHERE event.run = outcome.run AND event.sequence = outcome.sequence)
-
 -- name: run
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
     process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,

@@ -1,26 +1,4 @@
--- The same of schema 1: rows had no checksums, and there were no results and windows that runs share.
-
--- name: journal
-SELECT
-  event.place, event.timestamp, event.status, event.event_type, event.name, event.address, event.key,
-  event.group_id, event.parallel_index, event.group_total, event.attempt, event.seconds, event.message,
-  event.ok, event.more, NULL AS call_checksum, NULL AS checksum, outcome.base, outcome.parent, outcome.epoch,
-  outcome.tries, outcome.parent_attempt, outcome.artifact, NULL AS size, outcome.more AS outcome_more,
-  NULL AS outcome_checksum, outcome.value
-FROM main.event AS event LEFT JOIN main.outcome AS outcome ON outcome.place = event.place
-
--- name: run
-SELECT
-  number, run_id, status, epoch, workflow, input_digest, tags, facts, created_at, updated_at, ended_at, owner, process,
-  fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-  NULL AS name_checksum, NULL AS checksum, NULL AS status_checksum, NULL AS holder_checksum
-FROM main.run
-
--- name: question
-SELECT
-  run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem,
-  NULL AS name_checksum, NULL AS checksum, NULL AS answer_checksum
-FROM main.question
+-- The same of schema 1: there were no results and windows that runs share. The rest is as in `views_2.sql`.
 
 -- name: cached
 SELECT NULL AS key, NULL AS value, NULL AS actor, NULL AS created_at, NULL AS expires_at, NULL AS run_id, NULL AS checksum
