@@ -8,13 +8,12 @@ program of an older version that still writes gets an error, and stops.
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any, Final
 
 import psycopg
 
-from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import EventRow, OutcomeRow, RunRow
+from rh_agents.core.ports import Question
+from rh_agents.stores._backend import EventRow
 from rh_agents.stores._checksums import (
     amounts_checksum,
     cache_checksum,
@@ -23,6 +22,7 @@ from rh_agents.stores._checksums import (
     ticket_checksum,
 )
 from rh_agents.stores._postgresql.driver import Array
+from rh_agents.stores._postgresql.rows import kept_entry, kept_run, outcome_row
 from rh_agents.stores._sql import Migration, read_queries
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,
@@ -37,9 +37,6 @@ CHECKSUMS: Final = 3
 """The version of the schema that has checksums."""
 _BATCH = 2000
 """Events, with their outcomes."""
-_TAGS: Final = tuple(RunRow.__slots__).index("tags")
-_FACTS: Final = tuple(RunRow.__slots__).index("facts")
-_ARTIFACT: Final = OutcomeRow._fields.index("artifact")
 
 
 class Sealing:
@@ -92,7 +89,7 @@ class Sealing:
         self._place = run, last
         wanted = {event.sequence for event in events}
         found = self._ask("outcomes_between", run=run, first=first, last=last)
-        outcomes = [row for row in map(_outcome, found) if row.sequence in wanted]
+        outcomes = [row for row in map(outcome_row, found) if row.sequence in wanted]
         of_events, of_outcomes = sealed(events, outcomes)
         self._ask(
             "seal_events",
@@ -107,10 +104,7 @@ class Sealing:
 
     def _seal_runs(self) -> None:
         for row in self._ask("runs", status=None, updated_before=None):
-            values = list(row[:-4])
-            values[_TAGS] = tuple(values[_TAGS])
-            values[_FACTS] = json.loads(values[_FACTS])
-            run = RunRow(*values)
+            run = kept_run(row).row
             if run.owner is not None:
                 run = dataclasses.replace(run, owner=None, process=None, fence=run.fence + 1)
             checksums = dict(zip(CHECKSUMS_OF_RUN, checksums_of_run(run), strict=True))
@@ -126,7 +120,7 @@ class Sealing:
     def _seal_cached(self) -> None:
         after = b""
         while rows := self._ask("cached", after=after, limit=self._batch):
-            entries = [CacheEntry(bytes(row[0]), bytes(row[1]), *row[2:-1]) for row in rows]
+            entries = [kept_entry(row).row for row in rows]
             checksums = Array("int4", [cache_checksum(entry) for entry in entries])
             self._ask("seal_cached", key=Array("bytea", [entry.key for entry in entries]), checksum=checksums)
             after = entries[-1].key
@@ -137,8 +131,3 @@ class Sealing:
             self._ask("seal_ticket", number=number, checksum=checksum, amounts_checksum=of_amounts)
         for limited, until, _ in self._ask("all_holds"):
             self._ask("seal_hold", limited=limited, checksum=held_checksum(limited, until))
-
-
-def _outcome(row: tuple[Any, ...]) -> OutcomeRow:
-    made = OutcomeRow._make(row)
-    return made if made.artifact is None else made._replace(artifact=row[_ARTIFACT].hex())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry, Question
@@ -19,6 +20,7 @@ __all__ = [
     "Row",
     "as_json",
     "as_text",
+    "event_row",
     "from_text",
     "journal_rows",
     "kept_entry",
@@ -137,19 +139,17 @@ def from_digits(digits: str) -> bytes | None:
     return bytes.fromhex(digits) if digits else None
 
 
-def kept_event(first: int, row: list[Any]) -> Kept[EventRow]:
-    (
-        place, timestamp, status, kind, name, address, key, group_id, index, total, attempt, seconds, message, ok, more,
-        checksum,
-    ) = row  # fmt: skip
-    event = EventRow(
-        place - first,
+def event_row(sequence: int, key: bytes | None, row: Sequence[Any]) -> EventRow:
+    """An event of a row that begins with its columns."""
+    _, timestamp, status, kind, name, address, _, group_id, index, total, attempt, seconds, message, ok, more = row[:15]
+    return EventRow(
+        sequence,
         timestamp,
         status,
         kind,
         some_text(name),
         some_text(address),
-        from_digits(key),
+        key,
         from_text(group_id),
         index,
         total,
@@ -159,7 +159,10 @@ def kept_event(first: int, row: list[Any]) -> Kept[EventRow]:
         OKS[ok],
         more,
     )
-    return Kept(event, checksum)
+
+
+def kept_event(first: int, row: list[Any]) -> Kept[EventRow]:
+    return Kept(event_row(row[0] - first, from_digits(row[6]), row), row[15])
 
 
 def kept_outcome(first: int, row: list[Any], value: bytes) -> Kept[StoredOutcome]:

@@ -24,14 +24,12 @@ from rh_agents.stores._checksums import (
 )
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.rows import (
-    OKS,
     PLACE_BITS,
-    from_text,
+    event_row,
     kept_entry,
     kept_question,
     kept_run,
     run_facts,
-    some_text,
 )
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 
@@ -87,7 +85,7 @@ class Sealing:
             return False
         rows = [row for row in rows if row[0] >> PLACE_BITS == rows[0][0] >> PLACE_BITS]  # of one run
         first, self._after = rows[0][0], rows[-1][0]
-        events = [_event(row) for row in rows]
+        events = [event_row(row[0] & _SEQUENCE, row[6], row) for row in rows]
         found = self._ask("outcomes_between", first=first, last=self._after)
         by_place = {row[0]: row for row in found}
         pairs = [(row[0], event, by_place.get(row[0])) for row, event in zip(rows, events, strict=True)]
@@ -128,27 +126,6 @@ class Sealing:
         )
         holds = self._ask("all_holds")
         self._set("seal_hold", [(held_checksum(limited, until), limited) for limited, until, _ in holds])
-
-
-def _event(row: tuple[Any, ...]) -> EventRow:
-    place, timestamp, status, kind, name, address, key, group, index, total, attempt, seconds, message, ok, more = row
-    return EventRow(
-        place & _SEQUENCE,
-        timestamp,
-        status,
-        kind,
-        some_text(name),
-        some_text(address),
-        key,
-        from_text(group),
-        index,
-        total,
-        attempt,
-        seconds,
-        from_text(message),
-        OKS[ok],
-        more,
-    )
 
 
 def _outcome(row: tuple[Any, ...], event: EventRow) -> OutcomeRow:
