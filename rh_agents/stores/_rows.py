@@ -32,6 +32,7 @@ __all__ = [
     "outcome_row",
     "read_artifact",
     "stored_outcome",
+    "superseding",
     "usage_of",
 ]
 
@@ -39,6 +40,8 @@ LARGEST_INLINE = 32 * 1024
 """Bytes. What is larger becomes an artifact."""
 
 _RECOVERED = ExecutionStatus.RECOVERED
+_COSTS = ("usage", "charges", "lost", "from_cache")
+"""What few events have that counts for spending. (A mark with one of them would be paid for a second time.)"""
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -120,6 +123,16 @@ def _more_of_event(facts: Mapping[str, Any]) -> str | None:
     if facts["metadata"]:
         more["metadata"] = dict(facts["metadata"])
     return json.dumps(more)
+
+
+def superseding(event: EventRow, sequence: int, timestamp: float) -> EventRow:
+    """The row that says that a call is to be made again, like the one that reports its outcome, but for its cost."""
+    more = None
+    if event.more is not None:
+        facts = {name: value for name, value in json.loads(event.more).items() if name not in _COSTS}
+        more = json.dumps(facts) if facts else None
+    status = ExecutionStatus.SUPERSEDED.value
+    return event._replace(sequence=sequence, status=status, timestamp=timestamp, ok=None, more=more)
 
 
 def outcome_row(
@@ -287,6 +300,8 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
     group = more.get("group")
     is_recovered = row.status == _RECOVERED
     is_ok = stored.outcome is not None and stored.outcome.ok
+    if row.status == ExecutionStatus.SUPERSEDED:  # earlier versions wrote here once more what the call had cost
+        more = {name: value for name, value in more.items() if name not in _COSTS}
     return trusted(
         ExecutionEvent,
         {

@@ -38,7 +38,7 @@ from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
 from rh_agents.stores._ownership import is_dead, live, own_runs, taken
 from rh_agents.stores._repeated import warn_of_repeated
-from rh_agents.stores._rows import edit, event_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._rows import edit, event_of, header_of, outcome_of, read_artifact, superseding
 from rh_agents.stores._verified import OutcomePlaces, VerifiedReading, with_outcomes
 from rh_agents.stores._writer import result_of
 from rh_agents.stores.artifacts import sweep
@@ -309,9 +309,7 @@ class SqlStore:
         now = self.engine.clock()
         places = fold(session, row).finished
         return [
-            session.events(row.number, row.run_id, places[key] - 1, 1)[0]._replace(
-                sequence=row.last_sequence + count, status=ExecutionStatus.SUPERSEDED.value, timestamp=now, ok=None
-            )
+            superseding(session.events(row.number, row.run_id, places[key] - 1, 1)[0], row.last_sequence + count, now)
             for count, key in enumerate([key for key in keys if key in places], 1)
         ]
 

@@ -166,7 +166,8 @@ class MemoryStore:
                 continue
             event = run.events[run.sequence_of[key] - 1]
             changes = {"execution_status": ExecutionStatus.SUPERSEDED, "result": None, "timestamp": self._clock()}
-            run.events.append(event.model_copy(update=changes))
+            free = {"usage": None, "charges": None, "lost": 0, "from_cache": False}  # it has been paid for once
+            run.events.append(event.model_copy(update=changes | free))
 
     async def fork_run(
         self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]

@@ -16,12 +16,13 @@ from rh_agents import MemoryStore, open_store
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Question
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Usage
 from rh_agents.stores._backend import StoredOutcome
 from rh_agents.stores._read_ahead import _MOST, _MOST_BYTES, _MOST_KEPT, ReadAhead
 from rh_agents.stores._sql import read_migrations, read_queries
 from rh_agents.stores._sqlite.versions import CHECKSUMS
 from rh_agents.stores.sqlite import SqliteStore
-from rh_agents.testing._records import completed, key, listed, outcome
+from rh_agents.testing._records import completed, event, key, listed, outcome
 from tests.stores.sqlite_kit import RUN, call, python, request, sql, started
 
 STARTED = ExecutionStatus.STARTED
@@ -329,6 +330,18 @@ def test_an_artifact_that_is_missing_or_damaged_is_found_and_loading_it_says_so(
         for number, says in ((1, "missing|damaged"), (2, "missing|damaged")):
             with pytest.raises(StoreError, match=says):
                 await journal.load(key(number))
+
+    execute(path, test)
+
+
+def test_a_mark_that_earlier_versions_wrote_with_its_cost_is_read_without_it(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        given = await call(journal, 1)
+        facts: dict[str, Any] = {"usage": Usage(cost=0.5), "charges": {"": 1.0}, "lost": 1, "metadata": {"page": 1}}
+        await journal.append(event(RUN, ExecutionStatus.SUPERSEDED, given, **facts))
+        *_, mark = [each.event for each in await listed(store.events(RUN))]
+        assert (mark.usage, mark.charges, mark.lost, mark.metadata) == (None, None, 0, {"page": 1})
 
     execute(path, test)
 

@@ -125,6 +125,8 @@ class RecordedCalls:
         paid twice is spent twice.
         """
         self.events += 1
+        if charge is not None and status == ExecutionStatus.SUPERSEDED:
+            charge = None  # earlier versions wrote there once more what the outcome's event says
         if charge is not None:
             self._charge(charge, has_outcome)
         if has_outcome and not (charge is not None and charge.is_free):

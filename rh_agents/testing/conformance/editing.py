@@ -9,6 +9,7 @@ import pytest
 from rh_agents.core.errors import RunIsLive, StoreError, UnstorableError
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import Store
+from rh_agents.core.usage import Usage
 from rh_agents.testing._records import (
     COMPLETED,
     ENDED,
@@ -58,6 +59,33 @@ class EditingConformance(StoreSuite):
         await written.check_journal(journal)
         await written.call(journal, outcome("2 again", "new"))
         await written.check(store)
+
+    @on_an_event_loop
+    async def test_a_mark_that_supersedes_an_outcome_is_not_paid_for_again(self, store: Store) -> None:
+        used, charges = Usage(input_tokens=10, requests=1, cost=0.5), {"": 2.0, key(1).hex(): 2.0}
+        journal = await store.open_run(request())
+        first, cached = outcome(1, "paid"), outcome(2, "free")
+        await journal.append(event(RUN, COMPLETED, first, usage=used, charges=charges, metadata={"page": 1}), first)
+        await journal.append(event(RUN, COMPLETED, cached, from_cache=True), cached)
+        spent = {place: each.copy() for place, each in journal.recorded.spent.items()}
+        assert (spent[""].usage, spent[""].calls) == (used, 1)
+        await journal.close(COMPLETED)
+        await store.supersede(RUN, [key(1), key(2)])
+        journal = await store.open_run(request())
+        assert (journal.recorded.spent, journal.recorded.superseded) == (spent, {key(1), key(2)})
+        *_, mark, other = [each.event for each in await listed(store.events(RUN))]
+        assert (mark.usage, mark.charges, mark.metadata, other.from_cache) == (None, None, {"page": 1}, False)
+
+    @on_an_event_loop
+    async def test_a_mark_that_earlier_versions_wrote_with_its_cost_is_not_paid_for_again(self, store: Store) -> None:
+        used = Usage(input_tokens=10, requests=1, cost=0.5)
+        journal = await store.open_run(request())
+        given = outcome(1, "paid")
+        await journal.append(event(RUN, COMPLETED, given, usage=used), given)
+        await journal.append(event(RUN, SUPERSEDED, given, usage=used, lost=1))
+        await journal.close(COMPLETED)
+        recorded = (await store.open_run(request())).recorded
+        assert (recorded.spent[""].usage, recorded.lost, recorded.superseded) == (used, {}, {key(1)})
 
     @on_an_event_loop
     async def test_what_has_no_outcome_is_not_superseded_and_nothing_is_while_the_run_is_live(
