@@ -263,6 +263,104 @@ def test_nothing_is_loaded_with_pickle() -> None:
         assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
 
 
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+BROAD = {"Exception", "BaseException"}
+MAY_CATCH_EVERYTHING = {
+    "Code of the user's runs there, which may raise anything: it is shown or judged without what it would have said": (
+        "core/_base/foreign.py: text_of seconds_to_wait says_yes _copied noted",
+        "core/redaction/__init__.py: RedactingRepr.repr_instance",
+        "core/values/__init__.py: encode encode_large encode_error",
+        "core/values/encoder.py: text_of",
+        "core/values/registry.py: _unresolved_name _quietly",
+        "executors/_workers/failures.py: _pickled_if_it_survives _pickled _repr _text _trace _loaded _unpickled _found",
+        "executors/_workers/failures.py: _instance",
+        "executors/_workers/main.py: _pickled_failure _pickled_facts",
+    ),
+    "Code of the user's runs there, and what it raises is the cause of an error of ours": (
+        "cli/flow_job.py: _print",
+        "cli/targets.py: _load_from _import_dotted _guarded",
+        "core/values/__init__.py: _encode_carefully",
+        "executors/_workers/functions.py: _pickled",
+        "executors/_workers/main.py: _Served._called _read_arguments",
+        "executors/_workers/worker.py: pickled_arguments",
+        "executors/processes.py: _outcome",
+    ),
+    "A call ends there: its error is judged by policies, recorded, raised by its group or sent to another process": (
+        "cli/map_job.py: MapJob._run_in_state",
+        "core/_group/group.py: Group.make_frame",
+        "core/_group/scheduler.py: Scheduler.fill Scheduler._execute Scheduler._start_feeder",
+        "core/_run/patience.py: ask_patiently",
+        "core/_run/runner.py: _with_retries",
+        "executors/_workers/main.py: _Served._reply",
+    ),
+    "A thread or a task ends there: who waits for what it makes gets the error": (
+        "cli/daemon_thread.py: DaemonThread._work",
+        "cli/input/source.py: PipeSource._read_ahead",
+        "integrations/_streams.py: Pieces._run",
+        "stores/_writer.py: Writer._write Writer._keep_artifacts Writer._do",
+    ),
+    "One party must not hurt another one there: the error is logged or counted": (
+        "core/bus.py: Subscription._finish",
+        "executors/_workers/main.py: _Forwarding.emit",
+        "executors/_workers/worker.py: _log",
+        "stores/_writer.py: Writer._look_after",
+    ),
+    "Damaged bytes and drivers may raise anything: it becomes a `StoreError` with its cause, or a finding of a check": (
+        "core/values/__init__.py: decode",
+        "stores/_checking.py: check _journal _one_by_one",
+        "stores/_engine.py: Readers._do",
+        "stores/_journal.py: SqlJournal._revived",
+        "stores/_store.py: SqlStore._event SqlStore._outcome",
+        "stores/_verified.py: _Span.rows _Span._damage",
+        "stores/fsspec_artifacts.py: FsspecArtifacts._errors",
+    ),
+    "What a package does inside of it may change with its version, and there is another way": (
+        "cli/__init__.py: main",
+        "core/values/large_validation.py: _with_pauses",
+    ),
+}
+"""Where, by the reasons; what cleans up and raises the same error again may do so everywhere."""
+
+
+def names_in(node: ast.expr | None) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} if node is not None else set()
+
+
+def catches_everything(node: ast.AST) -> bool:
+    """Whether it does, and does not always raise it again."""
+    if isinstance(node, ast.ExceptHandler):
+        is_raised_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+        return (node.type is None or bool(names_in(node.type) & BROAD)) and not is_raised_again
+    if isinstance(node, ast.withitem) and isinstance(node.context_expr, ast.Call):
+        call = node.context_expr
+        return "suppress" in ast.unparse(call.func) and any(names_in(each) & BROAD for each in call.args)
+    return False
+
+
+def places_within(node: ast.AST, name: str = "") -> set[str]:
+    """The functions in which something catches everything, by their qualified names."""
+    found = {name} if catches_everything(node) else set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found |= places_within(child, f"{name}.{child.name}".lstrip("."))
+        else:
+            found |= places_within(child, name)
+    return found
+
+
+def test_everything_is_caught_only_at_borders_each_for_a_reason() -> None:
+    lines = [line.split(": ") for lines in MAY_CATCH_EVERYTHING.values() for line in lines]
+    allowed = {f"{file} {function}" for file, functions in lines for function in functions.split()}
+    found = {
+        f"{path.relative_to(PACKAGE).as_posix()} {function}"
+        for path in PACKAGE.rglob("*.py")
+        for function in places_within(ast.parse(path.read_text()))
+    }
+    assert found - allowed == set(), "name the errors, or the reason in the table above"
+    assert allowed - found == set(), "no exception is needed any more"
+
+
 # -- documents --------------------------------------------------------------------------------------------------------
 
 DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/durability.md"]

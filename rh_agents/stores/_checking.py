@@ -62,7 +62,7 @@ def _journal(read: Read, number: int) -> Iterator[tuple[int, Kept[Any] | None]]:
     while True:
         try:
             found = read(number, after, _CHUNK)
-        except Exception:  # noqa: BLE001 - a damaged byte may put anything into any place
+        except Exception:  # noqa: BLE001 - whatever a driver makes of a damaged byte: it becomes a finding
             found = yield from _one_by_one(read, number, after)
         for kept in found:
             yield kept.row.sequence, kept

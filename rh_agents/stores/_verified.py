@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from struct import error as StructError
 from typing import Any, Generic, TypeVar
 
 from rh_agents.core._replay.key_table import KeyTable
@@ -87,8 +88,8 @@ def fits(checksum: Callable[[Any], Any], kept: Kept[Any]) -> bool:
     """Whether a row is as it was written. What has no checksum, or cannot have one, is not."""
     try:
         return bool(checksum(kept.row) == kept.checksum)
-    except Exception:  # noqa: BLE001 - a damaged byte may put anything into any place
-        return False
+    except (ArithmeticError, AttributeError, TypeError, ValueError, StructError):
+        return False  # a damaged byte may put a value of any type into any column
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class _Span(Generic[R]):
         for _ in range(self.limit):
             try:
                 found = self.read(self.number, after, 1)
-            except Exception as its:  # noqa: BLE001 - as above
+            except Exception as its:  # noqa: BLE001 - whatever a driver makes of a damaged byte: the caller raises it
                 return damaged(place, f"event {after + 1} of run {self.run_id!r}, or its outcome,", its)
             if not found:
                 break

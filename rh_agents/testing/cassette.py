@@ -136,10 +136,8 @@ class Cassette:
         try:
             async with state:
                 yield state
-        except Drift:
-            raise
         except Exception as error:
-            if is_replayed:
+            if is_replayed and not isinstance(error, Drift):
                 changed = [each for each in state.differences if each.found is not None]
                 # What was not called any more is no news when something failed.
                 error.add_note(self._describe(run_id, changed) if changed else f"This was played from {self.path}.")

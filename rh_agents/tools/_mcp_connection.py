@@ -316,9 +316,7 @@ class _Reading:
     async def _next(self, read: Callable[[], Awaitable[Any]]) -> Any:
         try:
             item = await read()
-        except asyncio.CancelledError:
-            raise
-        except BaseException:  # the end of the stream, whatever it is called
+        except Exception:  # the end of the stream, whatever it is called
             self._ended()
             raise
         result = getattr(getattr(item, "message", None), "result", None)
