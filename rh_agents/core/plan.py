@@ -121,8 +121,7 @@ def plan_run(
     for outcome in outcomes:
         fold.add_outcome(outcome)
     for recorded in events:
-        fold.add_event(recorded.sequence, recorded.event)
-    fold.finish()
+        fold.add_event(recorded.sequence, recorded.event, recorded.has_outcome)
     return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()))
 
 
@@ -167,8 +166,6 @@ class _Fold:
         self._calls: dict[bytes, _Call] = {}
         self._groups: dict[str, _Group] = {}
         self._at: dict[str, list[bytes]] = {}
-        self._entries: list[tuple[int, ExecutionStatus, bytes | None, int, str | None, GroupEnding | None]] = []
-        self._ended_at: dict[bytes, int] = {}
         self._reached: dict[bytes, bool] = {}
         self._sealed: dict[str, GroupEnding | None] = {}
 
@@ -178,35 +175,23 @@ class _Fold:
         failed_in = None if outcome.ok else outcome.made_in
         self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, outcome.group_id)
 
-    def add_event(self, sequence: int, event: ExecutionEvent[Any]) -> None:
+    def add_event(self, sequence: int, event: ExecutionEvent[Any], has_outcome: bool) -> None:
         self._note_group(event)
-        if event.key is None:
-            ending = None if event.group is None else event.group.ending
-            self._entries.append((sequence, event.execution_status, None, 1, event.group_id, ending))
+        key = None if event.key is None else bytes.fromhex(event.key)
+        known = None if key is None or not has_outcome else self._outcomes.get(key)
+        is_over = key is not None and key in self._recorded.finished
+        self._recorded.add_event(sequence, event, has_outcome, None if known is None else known.failed_in)
+        if key is None:
             return
-        key, status = bytes.fromhex(event.key), event.execution_status
-        self._entries.append((sequence, status, key, event.attempt, event.group_id, None))
-        if status in _ENDED:
-            self._ended_at[key] = sequence
         call = self._calls.get(key)
         if call is None:
             actor = event.actor
             call = _Call(event.address, actor.name, actor.recorded_version, event.event_type, event.group_id)
             self._calls[key] = call
             self._at.setdefault(event.address, []).append(key)
-        call.attempts = max(call.attempts, event.attempt)
-        call.message = event.message
-
-    def finish(self) -> None:
-        """All events are known: which of several that tell a call's end has its outcome is known only now.
-
-        What a shutdown cancelled has none, and may have come to one later.
-        """
-        for sequence, status, key, attempt, group_id, ending in self._entries:
-            known = None if key is None or self._ended_at.get(key) != sequence else self._outcomes.get(key)
-            failed_in = None if known is None else known.failed_in
-            self._recorded.add(sequence, status, key, attempt, group_id, known is not None, failed_in, ending=ending)
-        self._entries.clear()
+        if not is_over:  # what follows an outcome says nothing of the call
+            call.attempts = max(call.attempts, event.attempt)
+            call.message = event.message
 
     def _note_group(self, event: ExecutionEvent[Any]) -> None:
         if event.group_id is None:

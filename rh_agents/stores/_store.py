@@ -239,7 +239,7 @@ class SqlStore:
     def _events(self, places: OutcomePlaces, after: int, values: bool, session: VerifiedReading) -> list[RecordedEvent]:
         rows = session.events(places.number, places.run_id, after, _CHUNK)
         return [
-            RecordedEvent(stored.row.sequence, self._event(stored, places.run_id, values))
+            RecordedEvent(stored.row.sequence, self._event(stored, places.run_id, values), stored.row.ok is not None)
             for stored in with_outcomes(session, places, rows)
         ]
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from rh_agents.core._loops.homes import Home, Place, home
-from rh_agents.core._replay.recorded import RecordedCalls, charge_in
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
@@ -137,7 +137,7 @@ class MemoryStore:
             while True:
                 while after < len(run.events):
                     after += 1
-                    yield RecordedEvent(after, await run.event(after, values=values))
+                    yield RecordedEvent(after, await run.event(after, values=values), run.has_outcome(after))
                 if not follow or run.owner() is None:
                     return
                 await place.wait()
@@ -320,6 +320,11 @@ class _Run:
             self.outcomes[stored.key] = stored
             self.sequence_of[stored.key] = len(self.events)
 
+    def has_outcome(self, sequence: int) -> bool:
+        """Whether the event at a place reports an outcome."""
+        key = self.events[sequence - 1].key
+        return sequence in self.later or (key is not None and self.sequence_of.get(bytes.fromhex(key)) == sequence)
+
     async def event(self, sequence: int, *, values: bool) -> ExecutionEvent[Any]:
         """The event at a place, with the result of its call if values are wanted."""
         event = self.events[sequence - 1]
@@ -493,12 +498,8 @@ class _Window:
 
 
 def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
-    key = None if event.key is None else bytes.fromhex(event.key)
     failed_in = None if outcome is None or outcome.error is None else outcome.made_in
-    has_outcome, charge = outcome is not None, charge_in(event)
-    ending = None if event.group is None else event.group.ending
-    status, attempt, group_id = event.execution_status, event.attempt, event.group_id
-    recorded.add(sequence, status, key, attempt, group_id, has_outcome, failed_in, charge, ending)
+    recorded.add_event(sequence, event, outcome is not None, failed_in)
 
 
 def _written(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> Outcome:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from rh_agents.core._replay.recorded import RecordedCalls, charge_in
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled
 from rh_agents.core.events import ExecutionEvent, call_event, group_event
@@ -252,17 +252,8 @@ class Written:
         """The fold over the events."""
         calls = RecordedCalls()
         for sequence, (given, result) in enumerate(self.entries, 1):
-            calls.add(
-                sequence,
-                given.execution_status,
-                None if given.key is None else bytes.fromhex(given.key),
-                given.attempt,
-                given.group_id,
-                result is not None,
-                None if result is None or result.error is None else result.made_in,
-                charge_in(given),
-                None if given.group is None else given.group.ending,
-            )
+            failed_in = None if result is None or result.error is None else result.made_in
+            calls.add_event(sequence, given, result is not None, failed_in)
         return calls
 
     async def check(self, store: Store) -> None:
@@ -272,6 +263,7 @@ class Written:
         for each, (given, result) in zip(stored, self.entries, strict=True):
             is_end = result is not None or given.execution_status is ExecutionStatus.RECOVERED
             same_event(each.event, given, has_result=is_end)
+            assert each.has_outcome is (result is not None)
         for found, result in zip(await listed(store.outcomes(self.run_id)), self.outcomes.values(), strict=True):
             same_outcome(found, result)
 

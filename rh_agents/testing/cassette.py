@@ -17,7 +17,6 @@ from rh_agents.core.execution import ExecutionState
 from rh_agents.core.ports import CacheEntry, Journal, RunRequest, Store
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import EventType, ExecutionStatus, ReplayMode
-from rh_agents.core.usage import Spending
 
 __all__ = ["Cassette", "CassetteMode", "Drift"]
 
@@ -248,7 +247,6 @@ class _Player(ValidationJournal):
         recorded = player.recorded
         recorded.finished = KeyTable({key: number for key, number in recorded.finished.items() if key in played})
         recorded.failed = {key: made_in for key, made_in in recorded.failed.items() if key in played}
-        recorded.spent = {"": Spending()}  # a budget that was enough for the recording is enough for its replay
         return player
 
     def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:

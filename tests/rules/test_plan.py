@@ -38,12 +38,19 @@ class Run:
         self.outcomes: list[Outcome] = []
 
     def tell(
-        self, status: ExecutionStatus, address: str, call: bytes, *, actor: BaseActor | None = None, **facts: Any
+        self,
+        status: ExecutionStatus,
+        address: str,
+        call: bytes,
+        *,
+        actor: BaseActor | None = None,
+        has_outcome: bool = False,
+        **facts: Any,
     ) -> Run:
         """An event."""
         name = address.rpartition("::")[2]
         actor = actor or Tool(name=name, handler=_nothing, version="7")
-        return self._add(call_event(actor, name, status, "r", address, call.hex(), 0.0, facts=facts))
+        return self._add(call_event(actor, name, status, "r", address, call.hex(), 0.0, facts=facts), has_outcome)
 
     def group(self, name: str, *, status: GroupStatus = GroupStatus.RUNNING) -> Run:
         """An event of a group."""
@@ -51,8 +58,8 @@ class Run:
         kind: Any = "group_completed" if about.is_complete else "group_started"
         return self._add(group_event(kind, about, "r", 0.0))
 
-    def _add(self, event: ExecutionEvent[Any]) -> Run:
-        self.events.append(RecordedEvent(len(self.events) + 1, event))
+    def _add(self, event: ExecutionEvent[Any], has_outcome: bool = False) -> Run:
+        self.events.append(RecordedEvent(len(self.events) + 1, event, has_outcome))
         return self
 
     def made(
@@ -68,7 +75,8 @@ class Run:
         """A call from its start to its outcome."""
         self.tell(STARTED, address, call)
         message = None if error is None else describe_error(error)
-        self.tell(COMPLETED if error is None else FAILED, address, call, message=message)
+        status = COMPLETED if error is None else FAILED
+        self.tell(status, address, call, message=message, has_outcome=True)
         name = address.rpartition("::")[2]
         self.outcomes.append(
             Outcome(call, name, address, None, error, 0.1, 1, base=base or call, parent=parent, made_in=made_in)
@@ -142,6 +150,23 @@ def test_another_try_that_came_to_nothing_is_not_made_if_failures_are_repeated()
     assert run.fates() == {"a": "unknown"}
     (call,) = run.plan(retry_failed=False).calls
     assert (call.key, call.fate, call.message) == (A, Fate.REPEATED, "ValueError: oops")
+
+
+def test_what_follows_an_outcome_changes_nothing_also_if_it_is_another_outcome() -> None:
+    for error, other in ((None, FAILED), (OOPS, COMPLETED), (OOPS, CANCELLED)):
+        run = Run(COMPLETED).made("a", A, error=error).made("b", B)
+        before = run.plan()
+        run.tell(STARTED, "a", A).tell(RETRYING, "a", A, attempt=4, message="once more")
+        run.tell(other, "a", A, attempt=9, message="another end", has_outcome=True)
+        assert run.plan() == before
+
+
+def test_a_call_that_has_lost_its_worker_is_unknown_until_it_has_an_outcome() -> None:
+    run = Run().tell(STARTED, "a", A).tell(RETRYING, "a", A, attempt=1, lost=1)
+    assert run.fates() == {"a": "unknown"}
+    run.tell(CANCELLED, "a", A, attempt=2)  # a shutdown: it has no outcome
+    assert run.fates() == {"a": "unknown"}
+    assert run.made("a", A).fates() == {"a": "reused"}
 
 
 def test_a_call_without_an_outcome_is_unknown_unless_it_was_left_in_good_order() -> None:

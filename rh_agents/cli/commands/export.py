@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, with_store
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
+from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.values.decoder import UnknownValue
@@ -33,8 +34,12 @@ def export_command(
             async for outcome in opened.outcomes(run, unknown_ok=True):
                 sys.stdout.write(_to_line(_outcome_record(outcome)))
         else:
+            known = KeyTable()
             async for recorded in opened.events(run):
-                sys.stdout.write(_to_line(_event_record(recorded)))
+                record = _event_record(recorded)
+                if recorded.has_outcome and known.add(bytes.fromhex(recorded.event.key or ""), recorded.sequence) < 0:
+                    record["repeated"] = True  # it counts for nothing: its call has an earlier outcome
+                sys.stdout.write(_to_line(record))
 
     with_store(store, write)
 

@@ -8,7 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import typer
@@ -68,6 +68,7 @@ def plan_command(
         code.keys_generation = generation_of_keys(info.facts)
         outcomes = [outcome.header async for outcome in opened.unread_outcomes(run)]
         events = [recorded async for recorded in opened.events(run, values=False)]
+        info = replace(info, outcomes=len(outcomes))
         found = plan_run(info, outcomes, events, retry_failed=not no_retry_failed)
         is_map = command is not None and command.kind == "map" and code.problem is None
         given = _plan_input(command, parameters, found) if is_map and command is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -14,10 +15,8 @@ from rh_agents.cli.output.tree import RunTree, TreeView, record_of_node
 from rh_agents.cli.questions import question_lines
 from rh_agents.cli.run_status import status_text
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
-from rh_agents.core._replay.recorded import spender_of
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.ports import Store
-from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.usage import Spending
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
 
@@ -41,13 +40,11 @@ def show_command(
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
-        tree, spent = RunTree(), Spending()
+        tree, calls = RunTree(), RecordedCalls()
         async for recorded in opened.events(run):
             tree.add(recorded)
-            event = recorded.event
-            if event.execution_status is not ExecutionStatus.RECOVERED:
-                spent.add(spender_of(event.actor, event.name), event.usage)
-        spent.calls = info.outcomes
+            calls.add_event(recorded.sequence, recorded.event, recorded.has_outcome, None)
+        info, spent = replace(info, outcomes=len(calls.finished)), calls.spent[""]
         questions = await opened.questions(run)
         roots = tree.roots(await _makers(opened, run) if tree.is_ambiguous else None)
         if as_json:

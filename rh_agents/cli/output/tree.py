@@ -39,6 +39,7 @@ class Node:
         index: its position in its group.
         group_id: the group itself, or the one of which the call is a member.
         began, ended: sequence numbers in the journal of its last start and of its outcome; 0 if it has none.
+        has_outcome: whether the call has an outcome, after which nothing changes any more.
         tries: how often the call was made, each time with the attempts that its policy allows.
         is_reused: its outcome is older than the last execution of what it is a part of.
         is_superseded: it is to be called again, by request.
@@ -63,6 +64,7 @@ class Node:
     tag: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tries: int = 1
+    has_outcome: bool = False
     is_reused: bool = False
     is_superseded: bool = False
     group: ParallelEventGroup | None = None
@@ -103,11 +105,13 @@ class RunTree:
             return
         node = self._node(event)
         status = event.execution_status
-        node.timestamp = event.timestamp
         if status is ExecutionStatus.SUPERSEDED:
-            node.is_superseded = True
+            node.is_superseded, node.timestamp = True, event.timestamp
             return
-        node.status = status
+        if node.has_outcome:
+            return  # the first outcome of a call counts: what follows says nothing of it
+        node.has_outcome = recorded.has_outcome
+        node.status, node.timestamp = status, event.timestamp
         if event.tag or event.metadata:
             node.tag, node.metadata = event.tag, event.metadata
         node.attempts = max(node.attempts, event.attempt)

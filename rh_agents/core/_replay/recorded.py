@@ -173,6 +173,22 @@ class RecordedCalls:
         elif status == ExecutionStatus.AWAITING and self.unknown.pop(key, None) is not None:
             self.waiting.add(key)
 
+    def add_event(
+        self, sequence: int, event: ExecutionEvent[Any], has_outcome: bool, failed_in: Generation | None
+    ) -> None:
+        """The same, of an event as readers of a journal get it."""
+        self.add(
+            sequence,
+            event.execution_status,
+            None if event.key is None else bytes.fromhex(event.key),
+            event.attempt,
+            event.group_id,
+            has_outcome,
+            failed_in,
+            charge_in(event),
+            None if event.group is None else event.group.ending,
+        )
+
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
         if ending is not None:
             if status == ExecutionStatus.STARTED:  # told when it ended; the end of its block only repeats it

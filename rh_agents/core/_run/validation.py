@@ -11,11 +11,12 @@ from rh_agents.core._loops.beside import beside, read_beside
 from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
-from rh_agents.core.errors import CallCancelled, StoreError, UnstorableError
+from rh_agents.core.errors import StoreError, UnstorableError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Spending
 from rh_agents.core.values import encode_any, is_large
 from rh_agents.core.values.unstarted import short_repr
 
@@ -82,28 +83,16 @@ class ValidationJournal:
             raise StoreError(f"there is no run {run_id!r} to validate")
         outcomes = {outcome.header.key: outcome async for outcome in store.unread_outcomes(run_id)}
         recorded = RecordedCalls()
-        cut_off = {key for key, outcome in outcomes.items() if await _says_that_it_was_cut_off(outcome)}
+        failed = {key: outcome.header.made_in for key, outcome in outcomes.items() if not outcome.header.ok}
         async for entry in store.events(run_id, values=False):
             event = entry.event
-            key = None if event.key is None else bytes.fromhex(event.key)
-            outcome = outcomes.get(key) if key is not None and event.execution_status.is_final else None
-            is_cut_off = event.execution_status is ExecutionStatus.CANCELLED
-            if outcome is not None and (outcome.header.key in cut_off) is not is_cut_off:
-                outcome = None  # a shutdown cut the call off, and it was made again
-            failed_in = None if outcome is None or outcome.header.ok else outcome.header.made_in
-            recorded.add(
-                entry.sequence,
-                event.execution_status,
-                key,
-                event.attempt,
-                event.group_id,
-                outcome is not None,
-                failed_in,
-                ending=None if event.group is None else event.group.ending,
-            )
+            failed_in = failed.get(bytes.fromhex(event.key)) if entry.has_outcome and event.key is not None else None
+            recorded.add_event(entry.sequence, event, entry.has_outcome, failed_in)
         recorded.cut_off.clear()
         recorded.unknown.clear()  # nothing is decided by what was under way
         recorded.attempts.clear()
+        recorded.lost.clear()
+        recorded.spent = {"": Spending()}  # a budget that was enough for the run is enough for its validation
         return cls(info, recorded, outcomes)
 
     async def load(self, key: bytes) -> Outcome:
@@ -163,10 +152,6 @@ class ValidationJournal:
             if self._reused_places.isdisjoint(places_around(outcome.header.parent, parents)):
                 recorded = await read_beside(outcome, unknown_ok=True)
                 self.differences.append(Difference(outcome.header.address, recorded, None))
-
-
-async def _says_that_it_was_cut_off(outcome: UnreadOutcome) -> bool:
-    return not outcome.header.ok and isinstance((await read_beside(outcome)).error, CallCancelled)
 
 
 class _Compared(NamedTuple):

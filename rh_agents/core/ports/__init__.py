@@ -97,10 +97,16 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """An event with its place in the journal of its run; places are counted from 1, without gaps."""
+    """An event with its place in the journal of its run; places are counted from 1, without gaps.
+
+    Attributes:
+        has_outcome: whether it reports an outcome of its call; where a shutdown has cut it off, it does not. Of several
+            outcomes of one key the first one counts.
+    """
 
     sequence: int
     event: ExecutionEvent[Any]
+    has_outcome: bool = False
 
 
 @dataclass(frozen=True, slots=True)
