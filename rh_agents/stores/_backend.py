@@ -14,8 +14,8 @@ may contain NUL and lone surrogates: a backend stores them so that they come bac
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow, RunInfo
 from rh_agents.core.types import ExecutionStatus
@@ -23,6 +23,7 @@ from rh_agents.stores.artifacts import ArtifactStore
 
 __all__ = [
     "ENDED",
+    "REPLACED",
     "SLOWEST",
     "Backend",
     "Batch",
@@ -205,23 +206,13 @@ class RunRow:
     @property
     def info(self) -> RunInfo:
         """The run as others see it."""
-        return RunInfo(
-            run_id=self.run_id,
-            status=ExecutionStatus(self.status),
-            epoch=self.epoch,
-            workflow=self.workflow,
-            input=self.input,
-            input_digest=self.input_digest,
-            tags=self.tags,
-            facts=self.facts,
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-            ended_at=self.ended_at,
-            owner=self.owner,
-            outcomes=self.outcomes,
-            reason=self.reason,
-            forked_from=self.forked_from,
-        )
+        facts = {each.name: getattr(self, each.name) for each in fields(RunInfo)}
+        return RunInfo(**{**facts, "status": ExecutionStatus(self.status)})
+
+
+_NEVER_REPLACED: Final = ("number", "run_id", "created_at", "last_sequence", "outcomes")
+REPLACED: Final = tuple(each.name for each in fields(RunRow) if each.name not in _NEVER_REPLACED)
+"""The columns of a run that `Writing.replace` stores."""
 
 
 @dataclass(slots=True)
@@ -283,9 +274,8 @@ class Writing(Protocol):
     def replace(self, expected: RunRow, new: RunRow) -> bool:
         """Change the run's row if nobody else has changed who holds it; False if somebody has.
 
-        All of `new` is stored but `number`, `run_id`, `created_at`, `last_sequence` and `outcomes`, WHERE number =
-        expected.number AND fence = expected.fence AND heartbeat = expected.heartbeat. (The engine uses it to open,
-        to take over and to cancel.) `heartbeat` is stored as it is in `new`.
+        The columns of `REPLACED` are stored as they are in `new`, WHERE number = expected.number AND fence =
+        expected.fence AND heartbeat = expected.heartbeat. (The engine uses it to open, to take over and to cancel.)
         """
         ...
 
@@ -415,10 +405,6 @@ class Reading(Protocol):
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         """Those of the digests that an outcome refers to."""
-        ...
-
-    def all_artifacts(self, after: str, limit: int) -> list[str]:
-        """The digests that outcomes refer to, each once, in order from after one, at most `limit`."""
         ...
 
     def findings(self) -> list[str]:

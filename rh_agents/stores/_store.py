@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,8 +17,9 @@ from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWind
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values.answers import expect_fitting, kept_answer
+from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer
 from rh_agents.stores._backend import (
+    ENDED,
     Backend,
     Batch,
     EventRow,
@@ -47,7 +47,6 @@ __all__ = ["SqlStore"]
 
 T = TypeVar("T")
 
-_ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 _CHUNK = 256
 """Events or outcomes that are read at a time; for people, so that the first ones come soon."""
 _FOLLOW_EVERY = 0.05
@@ -116,7 +115,7 @@ class SqlStore:
         return dataclasses.replace(
             before,
             status=ExecutionStatus.STARTED.value,
-            epoch=before.epoch + (before.status in _ENDED),
+            epoch=before.epoch + (before.status in ENDED),
             workflow=request.workflow or before.workflow,
             input=before.input if request.input is None else request.input,
             input_digest=request.input_digest or before.input_digest,
@@ -383,7 +382,7 @@ class SqlStore:
             if self._is_held(row):
                 await self.engine.writer.done(partial(_request_stop, row.number, reason))
                 return True
-            if row.status in _ENDED or await self._replaced(row, self._cancelled(row, reason)):
+            if row.status in ENDED or await self._replaced(row, self._cancelled(row, reason)):
                 return False
 
     def _cancelled(self, row: RunRow, reason: str) -> RunRow:
@@ -417,7 +416,7 @@ class SqlStore:
     async def answer(self, run_id: str, question_id: str, answer: bytes, by: str | None = None) -> Question:
         """Answer an open question with plain JSON text that fits its schema."""
         await self._get_ready()
-        _expect_json(answer)
+        expect_json(answer)
         number, now = (await self._found(run_id)).number, self.engine.clock()
         asked = await self.engine.read(lambda session: session.question(number, run_id, question_id))
         if asked is not None and asked.answer is None:
@@ -567,10 +566,3 @@ def _connect(_: Writing) -> None:
 
 def _nothing(_: VerifiedReading) -> None:
     """Whoever reads connects before, which says whether there is anything to be read."""
-
-
-def _expect_json(answer: bytes) -> None:
-    try:
-        json.loads(answer)
-    except ValueError as error:
-        raise StoreError(f"an answer is JSON text, and this is not: {error}") from error

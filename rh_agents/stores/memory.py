@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWind
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large
-from rh_agents.core.values.answers import expect_fitting, kept_answer
+from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer
 from rh_agents.core.values.large import LARGE
 from rh_agents.stores._repeated import made_twice, says_the_same, told_twice, warn_of_repeated
 from rh_agents.stores._windows import Ticket, refusal
@@ -219,10 +218,10 @@ class MemoryStore:
             raise StoreError(f"run {run_id!r} has asked no question {question_id!r}")
         if question.answer is not None:
             raise StoreError(f"question {question_id!r} of run {run_id!r} has been answered")
-        checked = _checked_json(answer)
-        expect_fitting(question.schema, checked)
+        expect_json(answer)
+        expect_fitting(question.schema, answer)
         answered = dataclasses.replace(
-            question, answer=kept_answer(checked), answered_at=self._clock(), answered_by=by, problem=None
+            question, answer=kept_answer(answer), answered_at=self._clock(), answered_by=by, problem=None
         )
         run.questions[question_id] = answered
         return answered
@@ -561,11 +560,3 @@ async def _read_beside(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
 @dataclass(frozen=True, slots=True)
 class _Encoded:
     data: bytes
-
-
-def _checked_json(answer: bytes) -> bytes:
-    try:
-        json.loads(answer)
-    except ValueError as error:
-        raise StoreError(f"an answer is JSON text, and this is not: {error}") from error
-    return answer

@@ -10,14 +10,26 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rh_agents.core.errors import InputError
+from rh_agents.core.errors import InputError, StoreError
 from rh_agents.core.redaction import stored_needles
 from rh_agents.core.values import decode, encode
 
-__all__ = ["expect_fitting", "given_answer", "kept_answer", "why_not_fitting"]
+__all__ = ["expect_fitting", "expect_json", "given_answer", "kept_answer", "why_not_fitting"]
 
 _SHOWN = 3
 _LONGEST = 200
+
+
+def expect_json(answer: bytes) -> None:
+    """Refuse an answer that is no JSON text at all, which no store takes.
+
+    Raises:
+        StoreError: it is none.
+    """
+    try:
+        json.loads(answer)
+    except ValueError as error:
+        raise StoreError(f"an answer is JSON text, and this is not: {error}") from error
 
 
 def expect_fitting(schema: str | None, answer: bytes) -> None:

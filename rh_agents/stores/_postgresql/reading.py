@@ -40,7 +40,7 @@ class Lender(Protocol):
 
 
 class PostgresqlReading:
-    """A session that only reads. PostgreSQL's readers never keep a writer waiting."""
+    """A session that does what `Reading` says. PostgreSQL's readers never keep a writer waiting."""
 
     def __init__(self, backend: Lender, news: News) -> None:
         self._backend = backend
@@ -82,74 +82,56 @@ class PostgresqlReading:
         return list(found) if self._has_checksums else [Kept(kept.row, checksum(kept.row)) for kept in found]
 
     def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
-        """The run of this name, and those whose name has this checksum."""
         found = self._rows("find_run", f"run {run_id!r} could not be read", run_id=run_id, named=named)
         return self._sealed(checksums_of_run, map(kept_run, found))
 
     def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
-        """The runs that fit, newest first."""
         name = "runs" if tag is None else "runs_with_tag"
         tags = {} if tag is None else {"tag": Array("text", [tag])}
         found = self._rows(name, "the runs could not be read", status=status, updated_before=updated_before, **tags)
         return self._sealed(checksums_of_run, map(kept_run, found))
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
-        """Events in their order from after a sequence, at most `limit`."""
         with self._backend.borrow("the journal could not be read") as connection:
             parameters = {"number": number, "after": after, "limit": limit}
             found = self._read(connection, "calls", lambda query: _plain_rows(connection, query, parameters))
         return self._sealed(call_checksum, [Kept(call_row(row[:-1]), row[-1]) for row in found])
 
     def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
-        """The same, with everything but their outcomes."""
         found = self._rows("events", "the journal could not be read", number=number, after=after, limit=limit)
         return self._sealed(event_checksum, [Kept(EventRow._make(row[:-1]), row[-1]) for row in found])
 
     def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
-        """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         found = self._rows("outcomes", "the outcomes could not be read", number=number, after=after, limit=limit)
         width = len(OutcomeRow._fields)
         outcomes = [Kept(StoredOutcome(outcome_row(row[:width]), *row[width:-1]), row[-1]) for row in found]
         return self._sealed(outcome_checksum, outcomes)
 
     def later_outcomes(self, number: int) -> list[int]:
-        """The sequences of outcomes that count for nothing."""
         return [row[0] for row in self._rows("later_outcomes", "the outcomes could not be read", number=number)]
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
-        """The result that is kept under a key and has not expired."""
         found = self._rows("find_cached", "a kept result could not be read", key=key, now=now)
         return self._sealed(cache_checksum, [kept_entry(found[0])])[0] if found else None
 
     def cached(self, after: bytes, limit: int) -> list[Kept[CacheEntry]]:
-        """Results that are kept, in the order of their keys."""
         found = self._rows("cached", "the kept results could not be read", after=after, limit=limit)
         return self._sealed(cache_checksum, map(kept_entry, found))
 
     def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:
-        """The question of a run, and those of any run whose id has this checksum."""
         facts = {"number": number, "id": question_id, "named": named}
         found = self._rows("question", "a question could not be read", **facts)
         return self._sealed(checksums_of_question, [Kept(Question(*row[:-3]), row[-3:]) for row in found])
 
     def questions(self, run_id: str | None, is_open: bool) -> list[Kept[Question]]:
-        """Questions of one run or of all, oldest first."""
         found = self._rows("questions", "the questions could not be read", run_id=run_id, is_open=is_open)
         return self._sealed(checksums_of_question, [Kept(Question(*row[:-3]), row[-3:]) for row in found])
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
-        """Those of the digests that an outcome refers to."""
         names = Array("bytea", [bytes.fromhex(digest) for digest in digests])
         return {row[0].hex() for row in self._rows("used_artifacts", "the outcomes could not be read", digests=names)}
 
-    def all_artifacts(self, after: str, limit: int) -> list[str]:
-        """The digests that outcomes refer to, each once, in order from after one, at most `limit`."""
-        what = "the outcomes could not be read"
-        found = self._rows("all_artifacts", what, after=bytes.fromhex(after), limit=limit)
-        return [row[0].hex() for row in found]
-
     def findings(self) -> list[str]:
-        """Look for damage; a line for each finding that names its run."""
         what = "the check could not be made"
         return [
             *(
@@ -183,7 +165,6 @@ class PostgresqlReading:
         return found
 
     def has_changed(self) -> bool:
-        """Whether anybody may have written since the last call; True at the first one."""
         seen, self._seen = self._seen, self._news.count()
         return seen != self._seen
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry
-from rh_agents.stores._backend import Batch, CallRow, EventRow, Kept, OutcomeRow, RunRow, Standing
+from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, Kept, OutcomeRow, RunRow, Standing
 from rh_agents.stores._checksums import sealed
 from rh_agents.stores._postgresql.driver import Array, from_text
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
@@ -107,24 +107,9 @@ def standings_of(numbers: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> lis
 def run_columns(run: RunRow) -> dict[str, Any]:
     """The columns of a run that its holder may change."""
     return {
-        "status": run.status,
-        "epoch": run.epoch,
-        "workflow": run.workflow,
-        "input": run.input,
-        "input_digest": run.input_digest,
+        **{name: getattr(run, name) for name in REPLACED},
         "tags": Array("text", run.tags),
         "facts": json.dumps(dict(run.facts), ensure_ascii=False),
-        "updated_at": run.updated_at,
-        "ended_at": run.ended_at,
-        "owner": run.owner,
-        "process": run.process,
-        "fence": run.fence,
-        "heartbeat": run.heartbeat,
-        "heartbeat_at": run.heartbeat_at,
-        "lease": run.lease,
-        "reason": run.reason,
-        "stop_requested": run.stop_requested,
-        "forked_from": run.forked_from,
         **dict(zip(CHECKSUMS_OF_RUN, checksums_of_run(run), strict=True)),
     }
 
@@ -135,20 +120,15 @@ _FACTS: Final = tuple(RunRow.__slots__).index("facts")
 
 def kept_run(row: tuple[Any, ...]) -> Kept[RunRow]:
     """The row of a run, with its checksums."""
-    return Kept(_run_row(row[:-4]), row[-4:])
+    values = list(row[:-4])
+    values[_TAGS] = tuple(values[_TAGS])
+    values[_FACTS] = json.loads(values[_FACTS])
+    return Kept(RunRow(*values), row[-4:])
 
 
 def kept_entry(row: tuple[Any, ...]) -> Kept[CacheEntry]:
     """A result that is kept, with its checksum."""
-    key, value, actor, created_at, expires_at, run_id, checksum = row
-    return Kept(CacheEntry(bytes(key), bytes(value), actor, created_at, expires_at, run_id), checksum)
-
-
-def _run_row(row: tuple[Any, ...]) -> RunRow:
-    values = list(row)
-    values[_TAGS] = tuple(values[_TAGS])
-    values[_FACTS] = json.loads(values[_FACTS])
-    return RunRow(*values)
+    return Kept(CacheEntry(bytes(row[0]), bytes(row[1]), *row[2:-1]), row[-1])
 
 
 def call_row(row: tuple[Any, ...]) -> CallRow:

@@ -29,7 +29,7 @@ __all__ = ["PostgresqlWriting"]
 
 
 class PostgresqlWriting:
-    """The session of the writer thread. Every method is one statement or one transaction."""
+    """The session of the writer thread: what `Writing` says, each in one statement or one transaction."""
 
     def __init__(self, database: Database, connection: Connection, queries: Mapping[str, str]) -> None:
         self._database = database
@@ -53,7 +53,6 @@ class PostgresqlWriting:
     # -- batches and leases -------------------------------------------------------------------------------------------
 
     def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
-        """Add all batches in one transaction, but for those of runs that are not ours any more."""
         rows = self._rows(
             "write",
             "the journal could not be written (if the connection broke, the last batch may be there all the same)",
@@ -69,12 +68,10 @@ class PostgresqlWriting:
         return standings_of([batch.number for batch in batches], rows)
 
     def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
-        """Give a sign of life for the runs (number, fence)."""
         rows = self._rows("renew", "the lease could not be renewed", now=now, **held_runs(held))
         return standings_of([number for number, _ in held], rows)
 
     def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
-        """How the runs stand now; None if nobody has notified since the last time."""
         with self._database.errors("no news of other processes"):
             if not self._ear.has_heard():
                 return None
@@ -84,7 +81,6 @@ class PostgresqlWriting:
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 
     def create(self, new: RunRow) -> RunRow | None:
-        """Add a run and return it with its number; None if there is one of this name."""
         rows = self._rows(
             "create",
             f"run {new.run_id!r} could not be created",
@@ -98,7 +94,6 @@ class PostgresqlWriting:
         return None if not rows else replace(new, number=rows[0][0])
 
     def replace(self, expected: RunRow, new: RunRow) -> bool:
-        """Change the run's row if nobody else has changed who holds it; False if somebody has."""
         return self._changes(
             "replace",
             f"run {expected.run_id!r} could not be changed",
@@ -109,7 +104,6 @@ class PostgresqlWriting:
         )
 
     def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
-        """Let go of a run, and say how it stands if `status` is given. False if it is not ours any more."""
         what = "the run could not be let go of"
         held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
         if status is None:
@@ -120,11 +114,9 @@ class PostgresqlWriting:
         return self._changes("release_with_status", what, **held, **facts, status_checksum=checksum)
 
     def delete(self, number: int, fence: int) -> bool:
-        """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours."""
         return self._changes("delete", "the run could not be deleted", number=number, fence=fence)
 
     def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
-        """Add a run with a journal; False if there is one of this name."""
         with self._database.errors(f"run {new.run_id!r} could not be made"), self._connection.transaction():
             made = self.create(new)
             if made is None:
@@ -138,7 +130,6 @@ class PostgresqlWriting:
     # -- people -------------------------------------------------------------------------------------------------------
 
     def ask(self, number: int, fence: int, question: Question) -> bool:
-        """Add a question unless there is one of this id. False if the run is not ours."""
         what = "a question could not be recorded"
         columns = asdict(question)
         del columns["run_id"]
@@ -148,25 +139,21 @@ class PostgresqlWriting:
             return bool(self._rows("is_held", what, number=number, fence=fence))
 
     def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:
-        """Take an answer away and say why. False if the run is not ours."""
         facts = {"number": number, "fence": fence, "id": question_id, "problem": problem}
         checksum = answer_checksum(question_id, None, None, None, problem)
         return self._changes("reject_answer", "an answer could not be rejected", **facts, answer_checksum=checksum)
 
     def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
-        """Answer an open question, and forget its problem; False if there is none or it has been answered."""
         facts = {"number": number, "id": question_id, "answer": answer, "by": by, "now": now}
         checksum = answer_checksum(question_id, answer, now, by, None)
         return self._changes("answer", "an answer could not be recorded", **facts, answer_checksum=checksum)
 
     def request_stop(self, number: int, reason: str) -> None:
-        """Leave a request for the holder of a run."""
         self._changes("request_stop", "the run could not be asked to stop", number=number, reason=reason)
 
     # -- what runs and processes share --------------------------------------------------------------------------------
 
     def put_cached(self, entry: CacheEntry) -> None:
-        """Keep a result under its key, in place of what was there."""
         self._rows(
             "put_cached",
             "a result could not be kept",
@@ -180,7 +167,6 @@ class PostgresqlWriting:
         )
 
     def delete_expired(self, now: float) -> None:
-        """Forget results that have expired, and tickets that no window has any more."""
         self._rows("delete_expired", "expired results could not be deleted", now=now)
 
     def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
@@ -209,14 +195,12 @@ class PostgresqlWriting:
         return now, held_until(self._database.place, limited, row)
 
     def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
-        """Let a ticket count for other amounts, if it still counts."""
         limited, used = window.name, json.dumps(dict(amounts))
         facts = {"limited": limited, "number": int(ticket), "amounts": used}
         checksum = amounts_checksum(limited, used)
         self._rows("settle_ticket", "a shared rate limit could not be settled", **facts, amounts_checksum=checksum)
 
     def hold(self, window: RateWindow, seconds: float, now: float) -> None:
-        """Admit nobody for so many seconds, or for longer if that was said before."""
         what, limited = "a shared rate limit could not be held", window.name
         with self._database.errors(what), self._connection.transaction():
             now, until = self._lock_window(limited, what)
@@ -224,5 +208,4 @@ class PostgresqlWriting:
             self._rows("hold", what, limited=limited, until=until, checksum=held_checksum(limited, until))
 
     def close(self) -> None:
-        """Let go of the connection."""
         self._connection.close()

@@ -159,9 +159,6 @@ class Reading(Session):
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
 
-    def all_artifacts(self, after: str, limit: int) -> list[str]:
-        return [digest for (digest,) in self._all("all_artifacts", after=bytes.fromhex(after), limit=limit)]
-
     def findings(self) -> list[str]:
         name = self.place.name
         found = [f"{name}: {text}" for (text,) in self._all("check_integrity") if text != "ok"]

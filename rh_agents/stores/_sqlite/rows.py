@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import Batch, EventRow, Kept, OutcomeRow, RunRow, Standing, StoredOutcome
+from rh_agents.stores._backend import REPLACED, Batch, EventRow, Kept, OutcomeRow, RunRow, Standing, StoredOutcome
 from rh_agents.stores._checksums import sealed
-from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
+from rh_agents.stores._verified import (
+    CHECKSUMS_OF_QUESTION,
+    CHECKSUMS_OF_RUN,
+    checksums_of_question,
+    checksums_of_run,
+)
 
 __all__ = [
     "JOURNAL_WIDTH",
@@ -29,6 +35,7 @@ __all__ = [
     "kept_question",
     "kept_run",
     "places_of_run",
+    "question_facts",
     "run_facts",
     "some_as_text",
     "some_text",
@@ -194,86 +201,44 @@ def kept_outcome(first: int, row: list[Any], value: bytes) -> Kept[StoredOutcome
 
 
 def run_facts(row: RunRow) -> dict[str, Any]:
-    """What both a new run and a changed one have."""
+    """What both a new run and a changed one have, but for its input, which has a table of its own."""
     return {
-        "status": row.status,
-        "epoch": row.epoch,
-        "workflow": as_text(row.workflow),
-        "input_digest": row.input_digest,
+        **{name: _as_value(getattr(row, name)) for name in REPLACED if name != "input"},
         "tags": as_json(row.tags),
         "facts": as_json(dict(row.facts)),
-        "updated_at": row.updated_at,
-        "ended_at": row.ended_at,
-        "owner": as_text(row.owner),
-        "process": row.process,
-        "fence": row.fence,
-        "heartbeat": row.heartbeat,
-        "heartbeat_at": row.heartbeat_at,
-        "lease": row.lease,
-        "reason": as_text(row.reason),
-        "stop_requested": as_text(row.stop_requested),
-        "forked_from": as_text(row.forked_from),
         **dict(zip(CHECKSUMS_OF_RUN, checksums_of_run(row), strict=True)),
     }
 
 
+_TAGS: Final = tuple(RunRow.__slots__).index("tags")
+_FACTS: Final = tuple(RunRow.__slots__).index("facts")
+
+
 def kept_run(row: Row) -> Kept[RunRow]:
-    return Kept(run_of_row(row[:-4]), row[-4:])
-
-
-def run_of_row(row: Row) -> RunRow:
-    (
-        number, run_id, status, epoch, workflow, data, digest, tags, facts, created_at, updated_at, ended_at,
-        owner, process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested,
-        forked_from,
-    ) = row  # fmt: skip
-    return RunRow(
-        number=number,
-        run_id=some_text(run_id),
-        status=status,
-        epoch=epoch,
-        workflow=some_text(workflow),
-        input=data,
-        input_digest=digest,
-        tags=tuple(json.loads(tags)),
-        facts=json.loads(facts),
-        created_at=created_at,
-        updated_at=updated_at,
-        ended_at=ended_at,
-        owner=from_text(owner),
-        process=process,
-        fence=fence,
-        heartbeat=heartbeat,
-        heartbeat_at=heartbeat_at,
-        lease=lease,
-        last_sequence=last_sequence,
-        outcomes=outcomes,
-        reason=from_text(reason),
-        stop_requested=from_text(stop_requested),
-        forked_from=from_text(forked_from),
-    )
+    values = list(map(_from_value, row[:-4]))
+    values[_TAGS] = tuple(json.loads(values[_TAGS]))
+    values[_FACTS] = json.loads(values[_FACTS])
+    return Kept(RunRow(*values), row[-4:])
 
 
 def kept_question(row: Row) -> Kept[Question]:
-    return Kept(question_of_row(row[:-3]), row[-3:])
+    return Kept(Question(*map(_from_value, row[:-3])), row[-3:])
 
 
 def kept_entry(row: Row) -> Kept[CacheEntry]:
-    key, value, actor, created_at, expires_at, run_id, checksum = row
-    return Kept(CacheEntry(key, value, some_text(actor), created_at, expires_at, from_text(run_id)), checksum)
+    return Kept(CacheEntry(*map(_from_value, row[:-1])), row[-1])
 
 
-def question_of_row(row: Row) -> Question:
-    run_id, question_id, address, text, schema, asked_at, answer, answered_at, answered_by, problem = row
-    return Question(
-        some_text(run_id),
-        some_text(question_id),
-        some_text(address),
-        some_text(text),
-        from_text(schema),
-        asked_at,
-        answer,
-        answered_at,
-        from_text(answered_by),
-        from_text(problem),
-    )
+def question_facts(question: Question) -> dict[str, Any]:
+    """All of a question but its run."""
+    facts = {name: _as_value(value) for name, value in asdict(question).items() if name != "run_id"}
+    return facts | dict(zip(CHECKSUMS_OF_QUESTION, checksums_of_question(question), strict=True))
+
+
+def _as_value(value: Any) -> Any:
+    """What is stored of a value: a text may have to be written in another way."""
+    return as_text(value) if isinstance(value, str) else value
+
+
+def _from_value(value: Any) -> Any:
+    return from_text(value) if isinstance(value, str) else value

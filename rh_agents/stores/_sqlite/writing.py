@@ -31,13 +31,13 @@ from rh_agents.stores._sqlite.rows import (
     as_text,
     journal_rows,
     places_of_run,
+    question_facts,
     run_facts,
     some_as_text,
     standing_of_row,
 )
 from rh_agents.stores._sqlite.schema import bring_up_to_date
 from rh_agents.stores._sqlite.session import Place, Session
-from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
 __all__ = ["Writing"]
@@ -254,24 +254,10 @@ class Writing(Session):
     # -- people -------------------------------------------------------------------------------------------------------
 
     def ask(self, number: int, fence: int, question: Question) -> bool:
-        checksums = dict(zip(CHECKSUMS_OF_QUESTION, checksums_of_question(question), strict=True))
         with self.transaction():
             if not self.query("is_held", number=number, fence=fence):
                 return False
-            self.query(
-                "ask",
-                number=number,
-                id=as_text(question.id),
-                address=as_text(question.address),
-                text=as_text(question.text),
-                schema=as_text(question.schema),
-                asked_at=question.asked_at,
-                answer=question.answer,
-                answered_at=question.answered_at,
-                answered_by=as_text(question.answered_by),
-                problem=as_text(question.problem),
-                **checksums,
-            )
+            self.query("ask", number=number, **question_facts(question))
             return True
 
     def reject_answer(self, number: int, fence: int, question_id: str, problem: str) -> bool:

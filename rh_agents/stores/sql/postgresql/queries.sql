@@ -268,9 +268,6 @@ ORDER BY question.asked_at, question.run, question.id
 -- name: used_artifacts
 SELECT DISTINCT artifact FROM journal WHERE artifact = ANY(%(digests)s)
 
--- name: all_artifacts
-SELECT DISTINCT artifact FROM journal WHERE artifact > %(after)s ORDER BY artifact LIMIT %(limit)s
-
 -- name: finding_gaps
 SELECT run.run_id, run.last_sequence, count(journal.sequence), max(journal.sequence)
 FROM run LEFT JOIN journal ON journal.run = run.number

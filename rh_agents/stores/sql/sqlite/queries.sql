@@ -234,11 +234,6 @@ ORDER BY question.asked_at
 -- name: is_used_artifact
 SELECT 1 FROM journal WHERE artifact = :artifact LIMIT 1
 
--- name: all_artifacts
-SELECT DISTINCT lower(hex(artifact)) FROM journal INDEXED BY journal_artifact
-WHERE artifact IS NOT NULL AND artifact > :after
-ORDER BY artifact LIMIT :limit
-
 -- name: check_integrity
 PRAGMA integrity_check(100)
 
