@@ -54,7 +54,7 @@ class PostgresqlBackend:
         self._queries: dict[str, str] = read_queries("postgresql")
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Connection] | None = None
-        self._news = News(self)
+        self._news = News(self._database, self.pool)
         self._is_checked = False
         where = artifacts or options.get("artifacts")
         mode = read_mode(options.get("mode", "0600")) if file_mode is None else checked_mode(file_mode)
@@ -103,7 +103,7 @@ class PostgresqlBackend:
             with self.borrow("the schema could not be read") as connection:
                 expect_known(self._database, connection)
             self._is_checked = True
-        return PostgresqlReading(self, self._news)
+        return PostgresqlReading(self.name, self.borrow, self._news)
 
     @contextmanager
     def borrow(self, what: str) -> Iterator[Connection]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -13,22 +13,9 @@ from psycopg_pool import ConnectionPool
 
 from rh_agents.stores._postgresql.driver import Database
 
-__all__ = ["Connection", "Ear", "News", "Pools", "channels", "digest", "rows"]
+__all__ = ["Connection", "Ear", "News", "channels", "digest", "rows"]
 
 Connection = psycopg.Connection[Any]
-
-
-class Pools(Protocol):
-    """Whoever has the connections that all share."""
-
-    @property
-    def database(self) -> Database:
-        """Which database it is."""
-        ...
-
-    def pool(self) -> ConnectionPool[Connection]:
-        """The connections."""
-        ...
 
 
 def digest(database: Database) -> bytes:
@@ -71,10 +58,11 @@ class Ear:
 
 
 class News:
-    """Counts what happens in a schema, with one connection for all who want to know."""
+    """Counts what happens in a schema, with one connection of those of `pool` for all who want to know."""
 
-    def __init__(self, backend: Pools) -> None:
-        self._backend = backend
+    def __init__(self, database: Database, pool: Callable[[], ConnectionPool[Connection]]) -> None:
+        self._database = database
+        self._pool = pool
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._ear: Ear | None = None
@@ -82,7 +70,7 @@ class News:
 
     def count(self) -> int:
         """A number that is another one when anybody may have written since the last call."""
-        with self._lock, self._backend.database.errors("no news of other processes"):
+        with self._lock, self._database.errors("no news of other processes"):
             try:
                 self._count += self._listening().has_heard()
             except BaseException:
@@ -97,12 +85,12 @@ class News:
 
     def _listening(self) -> Ear:
         if self._ear is None:
-            self._connection = self._backend.pool().getconn()
-            self._ear = Ear(self._connection, channels(self._backend.database)["changes"])
+            self._connection = self._pool().getconn()
+            self._ear = Ear(self._connection, channels(self._database)["changes"])
         return self._ear
 
     def _let_go(self) -> None:
         connection, self._connection, self._ear = self._connection, None, None
         if connection is not None:
             connection.close()
-            self._backend.pool().putconn(connection)
+            self._pool().putconn(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -26,24 +26,16 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Lender(Protocol):
-    """Whoever lends connections that all share."""
-
-    @property
-    def name(self) -> str:
-        """The database, for people."""
-        ...
-
-    def borrow(self, what: str) -> AbstractContextManager[Connection]:
-        """A connection; an error inside says that `what` could not be done."""
-        ...
+Borrow = Callable[[str], AbstractContextManager[Connection]]
+"""Gives a connection of those that all share; an error inside says that what is named could not be done."""
 
 
 class PostgresqlReading:
     """A session that does what `Reading` says. PostgreSQL's readers never keep a writer waiting."""
 
-    def __init__(self, backend: Lender, news: News) -> None:
-        self._backend = backend
+    def __init__(self, name: str, borrow: Borrow, news: News) -> None:
+        self._name = name
+        self._borrow = borrow
         self._queries: Mapping[str, str] | None = None
         self._views: Mapping[str, str] = {}
         self._has_checksums = True
@@ -51,10 +43,10 @@ class PostgresqlReading:
         self._seen: int | None = None
 
     def __repr__(self) -> str:
-        return f"PostgresqlReading({self._backend.name!r})"
+        return f"PostgresqlReading({self._name!r})"
 
     def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        with self._backend.borrow(what) as connection:
+        with self._borrow(what) as connection:
             return self._read(connection, name, lambda query: rows(connection, query, parameters))
 
     def _read(self, connection: Connection, name: str, ask: Callable[[str], T]) -> T:
@@ -92,7 +84,7 @@ class PostgresqlReading:
         return self._sealed(checksums_of_run, map(kept_run, found))
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
-        with self._backend.borrow("the journal could not be read") as connection:
+        with self._borrow("the journal could not be read") as connection:
             parameters = {"number": number, "after": after, "limit": limit}
             found = self._read(connection, "calls", lambda query: _plain_rows(connection, query, parameters))
         return self._sealed(call_checksum, [Kept(call_row(row[:-1]), row[-1]) for row in found])

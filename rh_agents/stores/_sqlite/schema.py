@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
-
-import apsw
-
 from rh_agents.stores._checksums import holder_checksum
 from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, expect_nobody_executes
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
 from rh_agents.stores._sqlite.looking import APPLICATION_ID, expect_ours
 from rh_agents.stores._sqlite.moving import SqliteTables, expect_room
-from rh_agents.stores._sqlite.rows import Row, some_text
+from rh_agents.stores._sqlite.rows import some_text
 from rh_agents.stores._sqlite.sealing import Sealing, has_checksums
-from rh_agents.stores._sqlite.session import Place
+from rh_agents.stores._sqlite.session import WritingSession
 from rh_agents.stores._sqlite.versions import CHECKSUMS, JOURNAL, is_moving, known_version
 
 __all__ = ["bring_up_to_date"]
 
 
-class Session(Protocol):
-    """The connection that writes."""
-
-    place: Place
-    connection: apsw.Connection
-
-    def query(self, name: str, **arguments: Any) -> list[Row]:
-        """The rows that a query gives."""
-        ...
-
-    def transaction(self, begin: str = "begin") -> AbstractContextManager[None]:
-        """A transaction."""
-        ...
-
-    def bound_wal(self) -> None:
-        """Bring the write-ahead log into the file when it is large."""
-        ...
-
-
-def bring_up_to_date(session: Session) -> None:
+def bring_up_to_date(session: WritingSession) -> None:
     """See to it that a file has the schema of this program. Of several who do that at once, each does a part.
 
     Raises:
@@ -66,11 +42,11 @@ def bring_up_to_date(session: Session) -> None:
             _step(session, migration)
 
 
-def _version(session: Session) -> int:
+def _version(session: WritingSession) -> int:
     return expect_ours(session.connection, session.place.name, known_version())
 
 
-def _make(session: Session) -> None:
+def _make(session: WritingSession) -> None:
     """Make the tables of a new file, all at once: there are no rows with which to do anything."""
     with session.transaction("begin_exclusive"):
         if _version(session) != 0:
@@ -81,19 +57,19 @@ def _make(session: Session) -> None:
         _set_version(session, known_version())
 
 
-def _set_version(session: Session, version: int) -> None:
+def _set_version(session: WritingSession, version: int) -> None:
     session.connection.pragma("application_id", APPLICATION_ID)
     session.connection.pragma("user_version", version)
 
 
-def _step(session: Session, migration: Migration) -> None:
+def _step(session: WritingSession, migration: Migration) -> None:
     with session.transaction("begin_exclusive"):
         if _version(session) < migration.number:  # not done by another process meanwhile
             session.connection.execute(migration.text)
             _set_version(session, migration.number)
 
 
-def _seal(session: Session, migration: Migration) -> None:
+def _seal(session: WritingSession, migration: Migration) -> None:
     """Give every row its checksum. There may be many, so that is done in batches, and the version changes last."""
     with session.transaction("begin_exclusive"):
         if _version(session) < CHECKSUMS and not has_checksums(session.connection):
@@ -109,7 +85,7 @@ def _seal(session: Session, migration: Migration) -> None:
         session.bound_wal()
 
 
-def _move(session: Session, migration: Migration) -> None:
+def _move(session: WritingSession, migration: Migration) -> None:
     """Bring events and outcomes into the one table. From the beginning of that no older program finds them."""
     expect_room(session.connection, session.place)
     with session.transaction("begin_exclusive"):
@@ -127,11 +103,11 @@ def _move(session: Session, migration: Migration) -> None:
         session.bound_wal()
 
 
-def _owned(session: Session) -> list[Owned]:
+def _owned(session: WritingSession) -> list[Owned]:
     with session.transaction("begin_to_read"):
         return _owners(session)
 
 
-def _owners(session: Session) -> list[Owned]:
+def _owners(session: WritingSession) -> list[Owned]:
     rows = session.query("owners")
     return [Owned(some_text(run_id), number, some_text(owner), *rest) for run_id, number, owner, *rest in rows]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 import apsw
 
+from rh_agents.core.errors import StoreError
 from rh_agents.core.redaction import logger
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.rows import Row
 
-__all__ = ["Place", "Session"]
+__all__ = ["Place", "Session", "WritingSession"]
 
 _LOG = logger("rh_agents.stores")
 
@@ -69,3 +71,76 @@ class Session:
     def errors(self) -> AbstractContextManager[None]:
         """Say what went wrong, and where."""
         return self.place.errors(self.connection)
+
+
+class WritingSession(Session):
+    """A connection that writes, in transactions."""
+
+    def __init__(self, place: Place, connection: apsw.Connection) -> None:
+        super().__init__(place, connection)
+        self._wal_pages = 0
+        self._checkpoint_at = 0
+
+    def configure(self) -> None:
+        """Set what makes commits durable. Until then nothing is set that stays in the file."""
+        connection, place = self.connection, self.place
+        connection.pragma("page_size", place.page_size)  # has an effect on an empty file only
+        self._switch_to_wal()
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("fullfsync", True)  # on macOS, where less does not survive a power cut
+        connection.pragma("foreign_keys", True)
+        connection.pragma("temp_store", "MEMORY")  # else statements of many rows keep their way back on disk
+        connection.pragma("cache_size", -16_000)
+        connection.pragma("journal_size_limit", place.wal_limit)
+        connection.wal_autocheckpoint(0)
+        connection.set_wal_hook(self._count_wal_pages)
+        page_size = connection.pragma("page_size")
+        assert isinstance(page_size, int)
+        self._most_wal_pages = max(1, place.wal_limit // page_size)
+        self._checkpoint_at = self._most_wal_pages
+
+    def _switch_to_wal(self) -> None:
+        """SQLite does not wait for others that do the same at the same moment, so that is done here."""
+        end = time.monotonic() + self.place.busy_timeout
+        while True:
+            try:
+                mode = self.connection.pragma("journal_mode", "WAL")
+            except apsw.BusyError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+                continue
+            if mode != "wal":
+                raise StoreError(f"{self.place.name}: its file system cannot hold a write-ahead log")
+            return
+
+    def _count_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return 0
+
+    @contextmanager
+    def transaction(self, begin: str = "begin") -> Iterator[None]:
+        """A transaction, begun by the query of this name. What has left the block survives a power cut."""
+        connection, queries = self.connection, self._queries
+        with self.errors():
+            connection.execute(queries[begin])
+            try:
+                yield
+                connection.execute(queries["commit"])
+            except BaseException:
+                with suppress(apsw.Error):  # a disk that is full or fails: what is wrong is said by the first error
+                    if connection.in_transaction:
+                        connection.execute(queries["rollback"])
+                raise
+            self.place.expect_in_place()
+
+    def bound_wal(self) -> None:
+        """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""
+        if self._wal_pages < self._checkpoint_at:
+            return
+        with self.errors():
+            pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if pages == moved:
+            self._checkpoint_at = self._most_wal_pages  # the next commit begins from its start again
+        else:  # somebody reads what is older: not at every commit from now on
+            self._checkpoint_at = self._wal_pages + self._most_wal_pages // 4

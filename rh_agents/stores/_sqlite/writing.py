@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import apsw
 
-from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
 from rh_agents.stores._backend import ENDED, Batch, EventRow, OutcomeRow, RunRow, Standing
 from rh_agents.stores._checksums import (
@@ -37,7 +35,7 @@ from rh_agents.stores._sqlite.rows import (
     standing_of_row,
 )
 from rh_agents.stores._sqlite.schema import bring_up_to_date
-from rh_agents.stores._sqlite.session import Place, Session
+from rh_agents.stores._sqlite.session import Place, WritingSession
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
 __all__ = ["Writing"]
@@ -46,19 +44,17 @@ _MOST_ROWS: Final = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
 
 
-class Writing(Session):
+class Writing(WritingSession):
     """The connection that writes."""
 
     def __init__(self, place: Place, connection: apsw.Connection) -> None:
         super().__init__(place, connection)
-        self._wal_pages = 0
-        self._checkpoint_at = 0
         self._is_news = True
         try:
             with self.errors():
                 with at_one_moment(connection):  # before anything is set that stays in the file
                     expect_ours(connection, place.name)
-                self._configure()
+                self.configure()
             bring_up_to_date(self)
             if is_wanted("keys"):
                 with self.errors():
@@ -66,58 +62,6 @@ class Writing(Session):
         except BaseException:
             self.close()
             raise
-
-    def _configure(self) -> None:
-        connection, place = self.connection, self.place
-        connection.pragma("page_size", place.page_size)  # has an effect on an empty file only
-        self._switch_to_wal()
-        connection.pragma("synchronous", "FULL")
-        connection.pragma("fullfsync", True)  # on macOS, where less does not survive a power cut
-        connection.pragma("foreign_keys", True)
-        connection.pragma("temp_store", "MEMORY")  # else statements of many rows keep their way back on disk
-        connection.pragma("cache_size", -16_000)
-        connection.pragma("journal_size_limit", place.wal_limit)
-        connection.wal_autocheckpoint(0)
-        connection.set_wal_hook(self._count_wal_pages)
-        page_size = connection.pragma("page_size")
-        assert isinstance(page_size, int)
-        self._most_wal_pages = max(1, place.wal_limit // page_size)
-        self._checkpoint_at = self._most_wal_pages
-
-    def _switch_to_wal(self) -> None:
-        """SQLite does not wait for others that do the same at the same moment, so that is done here."""
-        end = time.monotonic() + self.place.busy_timeout
-        while True:
-            try:
-                mode = self.connection.pragma("journal_mode", "WAL")
-            except apsw.BusyError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
-                continue
-            if mode != "wal":
-                raise StoreError(f"{self.place.name}: its file system cannot hold a write-ahead log")
-            return
-
-    def _count_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
-        self._wal_pages = pages
-        return 0
-
-    @contextmanager
-    def transaction(self, begin: str = "begin") -> Iterator[None]:
-        """A transaction, begun by the query of this name. What has left the block survives a power cut."""
-        connection, queries = self.connection, self._queries
-        with self.errors():
-            connection.execute(queries[begin])
-            try:
-                yield
-                connection.execute(queries["commit"])
-            except BaseException:
-                with suppress(apsw.Error):  # a disk that is full or fails: what is wrong is said by the first error
-                    if connection.in_transaction:
-                        connection.execute(queries["rollback"])
-                raise
-            self.place.expect_in_place()
 
     # -- batches and leases -------------------------------------------------------------------------------------------
 
@@ -159,17 +103,6 @@ class Writing(Session):
             size = _size_for(count)
             chunk += [None] * ((size - count) * width)
             self.connection.execute(_repeated(self._queries["insert"], size), chunk)
-
-    def bound_wal(self) -> None:
-        """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""
-        if self._wal_pages < self._checkpoint_at:
-            return
-        with self.errors():
-            pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if pages == moved:
-            self._checkpoint_at = self._most_wal_pages  # the next commit begins from its start again
-        else:  # somebody reads what is older: not at every commit from now on
-            self._checkpoint_at = self._wal_pages + self._most_wal_pages // 4
 
     def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
         with self.transaction():
