@@ -25,18 +25,6 @@ from rh_agents.core.usage import Listing, Price, Usage, listing_of
 from rh_agents.core.values import encode_any
 from rh_agents.core.values.canonical import CanonicalInput
 
-__all__ = [
-    "NOTHING_KNOWN",
-    "NotRecordedWarning",
-    "Step",
-    "is_storable",
-    "model_actor",
-    "plain",
-    "tool_actor",
-    "warn_not_recorded",
-]
-
-
 NOTHING_KNOWN = Listing()
 """Of a model whose price and greatest output are looked up by its name."""
 

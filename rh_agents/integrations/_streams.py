@@ -32,8 +32,6 @@ from rh_agents.core.context import report_usage, tell_progress
 from rh_agents.core.usage import Usage
 from rh_agents.integrations._steps import Step
 
-__all__ = ["HELD_PIECES", "REPLAYED", "NotStreamedWarning", "Pieces", "streamed", "warn_not_streamed"]
-
 HELD_PIECES = 64
 """So many pieces wait for a reader that is slow."""
 REPLAYED = "rh_agents_replayed"

@@ -21,8 +21,6 @@ from rh_agents.llms._finish_reasons import reason_of
 from rh_agents.llms._openai_usage import cost_of
 from rh_agents.llms._server_json import kind_of, object_at, text_at, unreadable
 
-__all__ = ["AnswerInPieces", "expect_no_error", "read_answer", "usage_of"]
-
 _PLAIN = ("text", "tool_use")
 """Blocks that can be made of a message again. Answers with any others keep all of theirs."""
 _SAYING_NOTHING = ("text", "thinking", "redacted_thinking")

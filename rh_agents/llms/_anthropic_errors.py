@@ -17,8 +17,6 @@ from rh_agents.core.errors import (
 )
 from rh_agents.llms._client_errors import ClientErrors
 
-__all__ = ["CLIENT_ERRORS", "ERRORS"]
-
 ERRORS: dict[type[Exception], type[ModelError] | None] = {
     anthropic.APITimeoutError: ModelTimeout,
     anthropic.APIConnectionError: ModelUnreachable,

@@ -21,8 +21,6 @@ from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_
 from rh_agents.llms._providers import OutputMode, Provider
 from rh_agents.llms._settings import Caching
 
-__all__ = ["BLOCKS", "request_body"]
-
 BLOCKS = "anthropic_content"
 """The key in `Message.provider` under which blocks of an answer go back as they came."""
 _THOUGHTS = ("thinking", "redacted_thinking")

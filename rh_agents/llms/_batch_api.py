@@ -17,8 +17,6 @@ from rh_agents.core.chat import ChatRequest, ChatResponse
 if TYPE_CHECKING:
     from rh_agents.llms._client_errors import ClientErrors
 
-__all__ = ["BatchApi", "BatchState", "ClientBatches", "HasBatches", "Marks", "count_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Marks:

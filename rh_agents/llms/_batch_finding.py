@@ -14,8 +14,6 @@ from rh_agents.core.errors import ModelError, TemporaryModelError
 from rh_agents.llms._batch_api import BatchApi, BatchState, Marks
 from rh_agents.llms._batch_results import Sleep, Tell, answered_ids
 
-__all__ = ["LOOKED_AT", "KnownBatches"]
-
 LOOKED_AT = 100
 """Batches of the account that are looked through at least; in doubt, all that were made since the run began."""
 _LOOKS = 3

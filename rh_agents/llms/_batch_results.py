@@ -26,8 +26,6 @@ from pydantic_core import from_json
 from rh_agents.core.errors import ModelError, TemporaryModelError
 from rh_agents.llms._batch_api import BatchApi, BatchState
 
-__all__ = ["FETCHES", "PATIENCE", "Absent", "Answers", "Lines", "Sleep", "Tell", "answered_ids", "read_lines"]
-
 PATIENCE = 20
 """How often a look that fails for good is repeated before it is believed."""
 FETCHES = 3

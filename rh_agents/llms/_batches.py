@@ -59,8 +59,6 @@ from rh_agents.llms._batch_api import BatchApi, BatchState, HasBatches, Marks
 from rh_agents.llms._batch_finding import LOOKED_AT, KnownBatches
 from rh_agents.llms._batch_results import Absent, Answers, Sleep, Tell
 
-__all__ = ["Batches", "in_batches"]
-
 T = TypeVar("T")
 _LINE_OVERHEAD = 150
 """Bytes of a line that are not the body of its request."""

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 from rh_agents.core.errors import UnreadableAnswer
 
-__all__ = ["Body", "bounded", "opened", "read_off"]
-
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 """What may stand before everything else; the last three bytes are a BOM."""
 _BEGINNINGS = (b"data:", b"event:", b":", b"id:", b"retry:")

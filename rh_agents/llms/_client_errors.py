@@ -28,8 +28,6 @@ from rh_agents.llms._error_bodies import code_in, kind_of, line, said_in, status
 from rh_agents.llms._http import asked, is_not_connected, is_not_sendable, not_connected, remedy_of_status
 from rh_agents.llms._waits import wait_asked_for
 
-__all__ = ["LOADING", "TRANSPORT_ERRORS", "ClientErrors", "error_of_body", "error_of_status"]
-
 _NOT_SENDABLE = "the request has a header that cannot be sent: look for line ends and blanks in the key and in headers="
 LOADING = 1.0
 """Seconds after which a server that loads its model is asked again."""

@@ -45,8 +45,6 @@ from rh_agents.llms._waits import hint_in
 from rh_agents.llms._windows import window_of
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
-__all__ = ["ClientModel", "Clients"]
-
 _pauses: WeakValueDictionary[tuple[Any, ...], Pause] = WeakValueDictionary()
 """By server, model and key: a limit belongs to an account, not to an object of this program."""
 

@@ -16,8 +16,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.redaction import is_credential_name
 
-__all__ = ["credentials_in", "endpoint_of", "expect_url", "given_or_environment", "without_query"]
-
 _PORTS = {"http": 80, "https": 443}
 
 

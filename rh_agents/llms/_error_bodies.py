@@ -34,8 +34,6 @@ from rh_agents.core.errors import (
     RequestTooLarge,
 )
 
-__all__ = ["code_in", "facts_in", "kind_of", "line", "parsed", "said_in", "status_in"]
-
 _SHOWN = 300
 _DEEPEST = 8
 """Nothing that is further down is looked at. What servers say is at most five levels down."""

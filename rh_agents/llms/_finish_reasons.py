@@ -8,8 +8,6 @@ from typing import Any
 from rh_agents.core.chat import FinishReason
 from rh_agents.core.errors import IncompleteAnswer, PermanentModelError, UnreadableAnswer
 
-__all__ = ["BROKEN_OFF", "FINISH_REASONS", "checked_reasons", "reason_of"]
-
 BROKEN_OFF = "broken off"
 FINISH_REASONS: Mapping[str, str] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence"), "stop"),

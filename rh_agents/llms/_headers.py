@@ -14,8 +14,6 @@ from pydantic import SecretStr
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.redaction import Secret
 
-__all__ = ["key_of", "sendable", "sendable_headers"]
-
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 

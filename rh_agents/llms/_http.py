@@ -17,11 +17,6 @@ import httpx2
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, ModelUnreachable, UnreadableAnswer
 from rh_agents.core.redaction import logger
 
-__all__ = [
-    "UNSAID", "asked", "http_client", "is_not_connected", "is_not_sendable", "not_connected",
-    "placed", "remedy_of_status", "was_not_sent",
-]  # fmt: skip
-
 UNSAID = (ModelTimeout, ModelUnreachable, IncompleteAnswer, UnreadableAnswer)
 """Errors after which the provider may have worked on the request, though no answer says so."""
 _NOT_SENT = (

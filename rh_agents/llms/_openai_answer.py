@@ -20,8 +20,6 @@ from rh_agents.llms._openai_usage import larger, usage_in
 from rh_agents.llms._providers import UNKNOWN, Provider
 from rh_agents.llms._server_json import kind_of, listed, object_at, text_at, unreadable
 
-__all__ = ["AnswerInPieces", "read_answer"]
-
 _TEXTS = ("text", "output_text")
 _THOUGHTS = ("thinking", "reasoning", "reasoning_text")
 """The types of the parts of a content that is a list."""

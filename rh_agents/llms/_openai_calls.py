@@ -21,8 +21,6 @@ from pydantic_core import from_json, to_json
 from rh_agents.core.chat import ChatDelta, ToolCall
 from rh_agents.llms._server_json import kind_of, listed, object_at, text_at, unreadable
 
-__all__ = ["CallsInPieces", "tool_calls_in"]
-
 
 def tool_calls_in(message: Mapping[str, Any], gives_back: Sequence[str]) -> tuple[ToolCall, ...]:
     """The tool calls of a whole message, with the fields of each that the provider wants to get back.

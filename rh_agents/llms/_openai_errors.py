@@ -16,8 +16,6 @@ from rh_agents.core.errors import (
 )
 from rh_agents.llms._client_errors import ClientErrors
 
-__all__ = ["CLIENT_ERRORS", "ERRORS", "NEVER_RAISED"]
-
 ERRORS: dict[type[Exception], type[ModelError] | None] = {
     openai.APITimeoutError: ModelTimeout,
     openai.APIConnectionError: ModelUnreachable,

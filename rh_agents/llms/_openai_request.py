@@ -12,8 +12,6 @@ from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_
 from rh_agents.llms._providers import OutputMode, Provider
 from rh_agents.llms._tool_images import with_images_beside_tools
 
-__all__ = ["request_body"]
-
 _CHOICES = ("auto", "none", "required")
 GRAMMARS = (
     "response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",  # vLLM

@@ -15,8 +15,6 @@ from typing import Any
 
 from rh_agents.core.usage import Usage
 
-__all__ = ["cost_in_headers", "cost_of", "larger", "salvaged_usage", "usage_in"]
-
 _Path = tuple[str | int, ...]
 
 PLACES: tuple[_Path, ...] = (

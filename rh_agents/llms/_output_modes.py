@@ -22,8 +22,6 @@ from rh_agents.core.chat import ChatDelta, ChatRequest, ChatResponse, FinishReas
 from rh_agents.core.errors import InvalidRequest
 from rh_agents.llms._providers import OutputMode, Provider
 
-__all__ = ["ANSWER_TOOL", "AnswerTool", "answer_tool_of", "expect_no_grammar", "in_words", "mode_of"]
-
 ANSWER_TOOL = "Give your answer. Call this, and no other tool beside it, when you know all that you need for it."
 _LONGEST_NAME = 64
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["max_output_of"]
-
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 _MAX_OUTPUT: dict[str, int] = {
     "gpt-4.1": 32_768,

@@ -15,9 +15,6 @@ from hashlib import sha256
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-__all__ = ["CHAT", "MESSAGES", "OPENAI", "PROVIDERS", "UNKNOWN", "OutputMode", "Provider", "WireProtocol"]
-
-
 OutputMode = Literal["native", "tool", "prompt"]
 """How an answer of a type is asked for; see `rh_agents.llms._output_modes`."""
 

@@ -11,8 +11,6 @@ from pydantic_core import from_json
 
 from rh_agents.core.errors import IncompleteAnswer, UnreadableAnswer
 
-__all__ = ["kind_of", "listed", "object_at", "read_json", "text_at", "unreadable"]
-
 _HALF = re.compile("[\ud800-\udfff]")
 
 

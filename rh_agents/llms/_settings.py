@@ -9,8 +9,6 @@ from rh_agents.core.chat.model import SharedSettings
 from rh_agents.llms._providers import OutputMode
 from rh_agents.llms.prices import PriceSource
 
-__all__ = ["AnthropicSettings", "AzureSettings", "Caching", "ClientSettings", "OpenAISettings", "TokenProvider"]
-
 Caching = Literal["5m", "1h"]
 TokenProvider = Callable[[], str | Awaitable[str]]
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-__all__ = ["ServerEvent", "server_events"]
-
 _BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb"[A-Za-z_-]*")
 _KIND = re.compile(rb"[A-Za-z0-9_.:/ -]*")

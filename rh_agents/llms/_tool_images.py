@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from rh_agents.core.chat import DocumentPart, ImagePart, Message, TextPart
 
-__all__ = ["BRIDGE", "with_images_beside_tools"]
-
 BRIDGE = "I have the results of the tools."
 """What the assistant says between them and a message of the user, where a server insists on that."""
 

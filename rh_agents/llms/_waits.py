@@ -21,8 +21,6 @@ from typing import Any
 from rh_agents.core.policies.limits import RateLimitHint
 from rh_agents.llms._error_bodies import facts_in, said_in
 
-__all__ = ["LONGEST_WAIT", "hint_in", "seconds_to_wait", "wait_asked_for"]
-
 LONGEST_WAIT = 3600.0
 """Seconds. A server that wants more than that is not believed: backoff decides then."""
 

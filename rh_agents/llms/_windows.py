@@ -10,8 +10,6 @@ import re
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["window_of"]
-
 _DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|20\d{6})$")
 _MAKERS = ("OpenAI", "Anthropic", "Gemini", "xAI")
 """Whose models are not open, so that the name says which model it is, whoever serves it."""

@@ -13,8 +13,6 @@ from rh_agents.stores._rows import read_artifact
 from rh_agents.stores._verified import VerifiedReading, checksums_of_question, checksums_of_run, fits
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = ["check"]
-
 _CHUNK = 256
 
 Read = Callable[[int, int, int], list[Kept[Any]]]

@@ -34,23 +34,6 @@ if TYPE_CHECKING:
     from rh_agents.core.ports import CacheEntry, Question
     from rh_agents.stores._backend import CallRow, EventRow, OutcomeRow, RunRow, StoredOutcome
 
-__all__ = [
-    "amounts_checksum",
-    "answer_checksum",
-    "cache_checksum",
-    "call_checksum",
-    "event_checksum",
-    "held_checksum",
-    "holder_checksum",
-    "named",
-    "outcome_checksum",
-    "question_checksum",
-    "run_checksum",
-    "sealed",
-    "status_checksum",
-    "ticket_checksum",
-]
-
 _NONE: Final = "\0"
 """Stands for a text that is not there."""
 _NOTHING: Final = -(1 << 62)

@@ -9,8 +9,6 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, RunRow
 from rh_agents.stores._verified import VerifiedReading, reported
 
-__all__ = ["copied"]
-
 _CHUNK = 1024
 _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
 

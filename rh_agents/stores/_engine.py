@@ -17,8 +17,6 @@ from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged
 from rh_agents.stores._writer import Holder, Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = ["Engine", "Readers", "releasing"]
-
 T = TypeVar("T")
 
 _READERS = 4

@@ -9,17 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = [
-    "FILE_MODE",
-    "Identity",
-    "checked_mode",
-    "create_file",
-    "directory_mode",
-    "identity_of",
-    "make_directory",
-    "read_mode",
-]
-
 FILE_MODE = 0o600
 """What the owner alone may read: results hold what users, models and services said to each other."""
 _NEEDED = 0o600

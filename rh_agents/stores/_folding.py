@@ -10,8 +10,6 @@ from rh_agents.stores._backend import RunRow
 from rh_agents.stores._rows import charge_of, ending_of
 from rh_agents.stores._verified import VerifiedReading, damaged
 
-__all__ = ["fold"]
-
 _CHUNK: Final = 8192
 """Events that are read at a time."""
 

@@ -23,8 +23,6 @@ from rh_agents.core.errors import StoreError
 from rh_agents.stores._progress import Progress
 from rh_agents.stores._verified import REMEDY
 
-__all__ = ["Counts", "Moving", "Tables"]
-
 _BATCH: Final = 2000
 """Rows."""
 

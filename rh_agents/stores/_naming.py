@@ -10,8 +10,6 @@ from pathlib import PurePath
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-__all__ = ["FILE_OPTIONS", "Kind", "StoreName", "expanded", "read_name"]
-
 FILE_OPTIONS: Final = ("artifacts", "busy_timeout", "mode")
 """What the URL of a file may say after its question mark."""
 _ENDINGS: Final = (".db", ".sqlite", ".sqlite3")

@@ -7,8 +7,6 @@ from urllib.parse import unquote
 from rh_agents.stores._files import FILE_MODE
 from rh_agents.stores.artifacts import ArtifactStore, FileArtifacts
 
-__all__ = ["open_artifacts"]
-
 
 def open_artifacts(where: str, *, file_mode: int = FILE_MODE) -> ArtifactStore:
     """The artifacts in a directory, given as a path or as a `file://` URL, or at any other URL that fsspec knows.

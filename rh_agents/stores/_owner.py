@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Process"]
-
 _ZOMBIES = ("Z", "X", "x")
 """States of processes that have ended and are only still listed."""
 

@@ -12,8 +12,6 @@ from rh_agents.stores._backend import RunRow
 from rh_agents.stores._owner import Process
 from rh_agents.stores._writer import Holder
 
-__all__ = ["Owned", "expect_nobody_executes", "is_dead", "is_gone", "live", "own_runs", "taken"]
-
 own_runs: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
 """What holds a run in this process: open journals, and runs that are being opened; by `Process.opening`."""
 

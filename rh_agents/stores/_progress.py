@@ -8,8 +8,6 @@ from typing import Final
 
 from rh_agents.core.redaction import logger
 
-__all__ = ["Progress"]
-
 _LOG = logger("rh_agents.stores")
 _EVERY: Final = 1.0
 """Seconds. What takes less is not worth a word."""

@@ -10,8 +10,6 @@ from rh_agents.core.errors import StoreError
 from rh_agents.stores._backend import StoredOutcome
 from rh_agents.stores._writer import again, call_on
 
-__all__ = ["ReadAhead"]
-
 Read = Callable[[int, int], Future[list[StoredOutcome]]]
 """Reads outcomes from after a sequence, at most so many."""
 

@@ -8,8 +8,6 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-__all__ = ["Migration", "read_migrations", "read_queries", "read_views", "through"]
-
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _TABLE = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)\b")

@@ -34,19 +34,6 @@ from rh_agents.stores._checksums import (
     status_checksum,
 )
 
-__all__ = [
-    "CHECKSUMS_OF_QUESTION",
-    "CHECKSUMS_OF_RUN",
-    "REMEDY",
-    "OutcomePlaces",
-    "VerifiedReading",
-    "checksums_of_question",
-    "checksums_of_run",
-    "damaged",
-    "fits",
-    "reported",
-    "with_outcomes",
-]
 _RECOVERED = ExecutionStatus.RECOVERED.value
 _PLACES_AT_ONCE = 8192
 """Events."""

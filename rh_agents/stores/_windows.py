@@ -11,8 +11,6 @@ from rh_agents.core.ports import Admitted, RateWindow
 from rh_agents.stores._checksums import amounts_checksum, held_checksum, ticket_checksum
 from rh_agents.stores._verified import damaged
 
-__all__ = ["Ticket", "damaged_windows", "held_until", "refusal", "tickets_since"]
-
 _LEAST_WAIT = 0.001
 """Seconds: a window is never asked again at once."""
 

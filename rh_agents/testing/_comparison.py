@@ -34,8 +34,6 @@ from rh_agents.testing._records import (
     same_outcome,
 )
 
-__all__ = ["Comparison", "Places", "operations"]
-
 _CALLS = st.integers(0, 4)
 _OPERATIONS: list[tuple[str, tuple[st.SearchStrategy[Any], ...]]] = [
     ("open", ()),

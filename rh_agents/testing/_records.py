@@ -21,35 +21,6 @@ from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import storable
 
-__all__ = [
-    "AWAITING",
-    "BRIEF_LEASE",
-    "CANCELLED",
-    "COMPLETED",
-    "ENDED",
-    "FAILED",
-    "ODD_TEXTS",
-    "RETRYING",
-    "RUN",
-    "STARTED",
-    "SUPERSEDED",
-    "VALUES",
-    "Written",
-    "about_group",
-    "completed",
-    "counting",
-    "event",
-    "found_run",
-    "key",
-    "listed",
-    "outcome",
-    "request",
-    "same_event",
-    "same_outcome",
-    "same_recorded",
-    "same_value",
-]
-
 T = TypeVar("T")
 
 RUN = "monday"

@@ -33,8 +33,6 @@ from pydantic import ValidationError
 
 from rh_agents.core.errors import ToolError, WorkerLost
 
-__all__ = ["RESTARTS", "RESTARTS_WITHIN", "Connection", "cause", "log", "problem_of"]
-
 RESTARTS = 3
 RESTARTS_WITHIN = 60.0
 """A server that has died is started again at most so often within so many seconds."""

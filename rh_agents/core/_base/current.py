@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-__all__ = ["Caller", "CurrentCall", "current_call"]
-
 
 class Caller(Protocol):
     """A run, as far as an event has to know it that is called."""

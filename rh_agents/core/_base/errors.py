@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["RecordedError", "RhAgentsError", "UsageError"]
-
 
 class RhAgentsError(Exception):
     """Everything that this library raises of its own accord."""

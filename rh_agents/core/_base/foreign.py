@@ -12,8 +12,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["noted", "retold", "says_yes", "seconds_to_wait", "text_of", "without_our_frames"]
-
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 _OURS = frozenset({"_limits.breakers", "_run.caching", "_group.members", "_run.runner", "_group.scheduler", "calls"})
 """The modules of this package whose frames stand between a call and what it calls."""

@@ -26,8 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ENDPOINTS", "EVERY_ENDPOINT", "fact_of_keys", "generation_of_keys"]
-
 ENDPOINTS = 1
 """From this generation on, keys hold the servers of models as far as they were known then: all but Anthropic's."""
 EVERY_ENDPOINT = 2

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil, log2
 
-__all__ = ["LatencyHistogram", "LatencySummary"]
-
 _PER_DOUBLING = 8
 _SMALLEST = 1e-6
 _OFFSET = -log2(_SMALLEST) * _PER_DOUBLING

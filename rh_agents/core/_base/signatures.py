@@ -11,8 +11,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["function_with_arguments_of", "method_with_arguments_of", "takes_settings"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")

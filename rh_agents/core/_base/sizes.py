@@ -14,8 +14,6 @@ from itertools import chain
 from types import MemberDescriptorType
 from typing import Any
 
-__all__ = ["LARGE", "is_array", "is_large", "room_after"]
-
 LARGE = 1 << 18
 """Bytes, about: what is larger is written and read in a thread."""
 _DEEPEST = 100

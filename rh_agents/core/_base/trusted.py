@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-__all__ = ["trusted"]
-
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _new = object.__new__
 # The slots of every Pydantic model. Setting them through their descriptors takes half the time of `object.__setattr__`.

@@ -11,8 +11,6 @@ from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core.policies.budget import DEFAULT_DEPTH, DEFAULT_RECURSION, Budget, expect_budget
 from rh_agents.core.usage import Spending
 
-__all__ = ["Accounts"]
-
 
 class Accounts:
     """The ledgers of one run.

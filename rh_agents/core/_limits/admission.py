@@ -17,8 +17,6 @@ from rh_agents.core.policies.pause import Pause
 from rh_agents.core.ports import RateWindow, StopSignal, Store
 from rh_agents.core.redaction import without_secrets
 
-__all__ = ["Permits", "seconds_held"]
-
 _TOLD_FROM = 0.05
 """Seconds. Shorter waits are not worth an event."""
 _SHORTEST_WAIT = 0.001

@@ -10,8 +10,6 @@ from rh_agents.core._loops.homes import Home, SharedClock, home, reentrant_lock
 from rh_agents.core.errors import CircuitOpenError
 from rh_agents.core.policies.breaker import Admission, CircuitBreaker
 
-__all__ = ["attempt_under"]
-
 T = TypeVar("T")
 
 

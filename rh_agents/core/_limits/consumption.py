@@ -11,8 +11,6 @@ from rh_agents.core.policies.limits import Limit, RateLimitHint, need_of
 from rh_agents.core.ports import StopSignal
 from rh_agents.core.usage import Usage
 
-__all__ = ["Consumption"]
-
 
 class Consumption:
     """What one call has taken, and has used so far.

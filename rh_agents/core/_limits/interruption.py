@@ -21,8 +21,6 @@ from rh_agents.core._loops.exits import task_of
 from rh_agents.core.errors import StopRun
 from rh_agents.core.usage import Shortfall
 
-__all__ = ["CallsUnderWay", "InterruptChecker", "Interruption", "interrupt_on_signals"]
-
 InterruptChecker = Callable[[], Awaitable[object] | object]
 """Tells whether a run is to be stopped: what gives something to await is awaited once, and comes back when it is time;
 any other function is asked before each call. What comes back is the reason; nothing or False if there is none."""

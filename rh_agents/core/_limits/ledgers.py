@@ -13,8 +13,6 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import StopSignal
 from rh_agents.core.usage import Shortfall, Spending, Usage
 
-__all__ = ["Ledger", "Reservation", "reserve"]
-
 _NOTHING = Usage()
 
 

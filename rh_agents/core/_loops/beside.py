@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 from rh_agents.core._base.sizes import is_large
 from rh_agents.core.results import Outcome, UnreadOutcome
 
-__all__ = ["beside", "beside_if_large", "read_beside"]
-
 T = TypeVar("T")
 
 

@@ -8,8 +8,6 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.ports import Executor
 from rh_agents.core.types import Engine
 
-__all__ = ["Executors", "set_executors"]
-
 _makers: dict[Engine, Callable[[], Executor]] = {}
 
 

@@ -21,8 +21,6 @@ from typing import Any
 
 from rh_agents.core.errors import CalledExit
 
-__all__ = ["FAILURES", "failure_of", "task_of"]
-
 FAILURES = (Exception, SystemExit)
 """What code of the user's fails with. The other exceptions are for the event loop and the interpreter."""
 

@@ -24,8 +24,6 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-__all__ = ["CallsBegun", "Home", "Place", "SharedClock", "home", "reentrant_lock"]
-
 
 class CallsBegun:
     """How many calls have begun on an event loop. Another thread may look, so these are numbers and nothing else.

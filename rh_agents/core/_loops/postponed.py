@@ -20,8 +20,6 @@ from typing import TypeVar
 
 from rh_agents.core.errors import StoreError
 
-__all__ = ["LONGEST_WAIT", "Postponed", "until_it_is_done"]
-
 T = TypeVar("T")
 
 

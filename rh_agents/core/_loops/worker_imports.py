@@ -8,8 +8,6 @@ from types import FrameType
 
 from rh_agents.core.errors import UsageError
 
-__all__ = ["expect_no_import_for_a_worker", "imported_for_a_worker"]
-
 imported_for_a_worker: ContextVar[str | None] = ContextVar("rh_agents_imported_for_a_worker", default=None)
 """In a worker process, the module that is being imported because a function lives there."""
 _MAIN_IN_WORKERS = "__mp_main__"

@@ -29,8 +29,6 @@ from rh_agents.core.policies.pause import Pause
 from rh_agents.core.redaction import logger
 from rh_agents.core.usage import Price, Usage
 
-__all__ = ["ask", "begin_again", "report_unbounded"]
-
 _log = logger("rh_agents.models")
 _reported: set[str] = set()
 """The models of which it was reported that nobody bounds their answers."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse, DocumentPart, ImagePart, Message, TextPart
 from rh_agents.core.usage import Usage
 
-__all__ = ["DEFAULT_OUTPUT", "estimated_usage", "input_tokens", "tokens_in", "tokens_in_message", "tokens_in_part"]
-
 DEFAULT_OUTPUT = 4_096
 """Tokens that are reserved for an answer if neither the request nor anything that is known of the model bounds it."""
 _BYTES_PER_TOKEN = 2

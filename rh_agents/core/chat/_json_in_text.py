@@ -14,8 +14,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-__all__ = ["read_json_in"]
-
 T = TypeVar("T")
 _TAGS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad"
 _THOUGHTS = re.compile(rf"^.*(?:</(?:{_TAGS})>|\[/THINK\])", re.DOTALL | re.IGNORECASE)

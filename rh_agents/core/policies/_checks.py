@@ -13,8 +13,6 @@ from typing import Any, TypeAlias
 from rh_agents.core._base.foreign import says_yes
 from rh_agents.core.errors import DefinitionError
 
-__all__ = ["Failure", "at_least", "expect_known", "failures", "is_meant", "is_number", "number", "yes_or_no"]
-
 Failure: TypeAlias = type[Exception] | Callable[[Any], object]
 """A class of exceptions, or a function that says of an exception whether it is meant."""
 

@@ -23,8 +23,6 @@ from rh_agents.core.errors import CalledExit
 from rh_agents.core.results import describe_error
 from rh_agents.executors._workers.functions import dumps_for_the_parent
 
-__all__ = ["Failure", "bare_failure_of", "failure_of", "raised"]
-
 _MOST_LEVELS = 8
 """Causes of causes, and members of groups in groups."""
 _MOST_OF_A_TRACE = 20_000

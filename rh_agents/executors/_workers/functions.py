@@ -18,8 +18,6 @@ import cloudpickle
 from rh_agents.core._loops.worker_imports import imported_for_a_worker
 from rh_agents.core.errors import DefinitionError
 
-__all__ = ["ByName", "ByValue", "Order", "Reference", "dumps", "dumps_for_the_parent", "find", "refer"]
-
 _MOST_WRAPPED = 50
 
 

@@ -11,8 +11,6 @@ import threading
 from contextlib import suppress
 from typing import Protocol
 
-__all__ = ["IdleReader"]
-
 
 class Idle(Protocol):
     """A worker, as far as this module knows it."""

@@ -27,8 +27,6 @@ from rh_agents.executors._workers.sessions import end_session
 from rh_agents.executors._workers.settings import Settings
 from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece, loads
 
-__all__ = ["main"]
-
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -14,8 +14,6 @@ from rh_agents.core._loops.homes import Home, Place, home, reentrant_lock
 from rh_agents.executors._workers.idle import IdleReader
 from rh_agents.executors._workers.worker import Worker
 
-__all__ = ["Slots", "pool", "processors"]
-
 _LONGEST_IDLE = 300.0
 """Seconds after which an idle worker is not kept any more: what its functions have loaded may be large."""
 _TIME_AT_EXIT = 3.0

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["end_session", "kill_group"]
-
 _PROCESSES = Path("/proc")
 _ROUNDS = 5
 """A process may start another one while it is looked for."""

@@ -12,8 +12,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["LARGE", "Frame", "Inbox", "Kind", "Pieces", "header", "in_one_piece", "loads"]
-
 _HEADER = struct.Struct("!cQ")
 _ROOM = 64 * 1024
 LARGE = 1024 * 1024

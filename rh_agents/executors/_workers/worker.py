@@ -25,8 +25,6 @@ from rh_agents.executors._workers.sessions import end_session, kill_group
 from rh_agents.executors._workers.settings import Settings
 from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece
 
-__all__ = ["Worker", "pickled_arguments"]
-
 _LOG = logger("rh_agents.executors")
 
 _COMMAND = (

@@ -11,8 +11,6 @@ import psycopg
 
 from rh_agents.stores.artifacts import StoredArtifact, checked_digest, expect_size, missing, verified
 
-__all__ = ["TableArtifacts"]
-
 _AT_ONCE = 1000
 """How many artifacts are listed by one query."""
 

@@ -21,8 +21,6 @@ from rh_agents.stores._postgresql.writing import PostgresqlWriting
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = ["PostgresqlBackend"]
-
 
 class PostgresqlBackend:
     """A schema in a PostgreSQL database.

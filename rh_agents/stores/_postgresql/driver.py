@@ -24,8 +24,6 @@ from psycopg_pool import ConnectionPool
 from rh_agents.core.errors import StoreError
 from rh_agents.core.redaction import logger
 
-__all__ = ["DEFAULT_SCHEMA", "Array", "Database", "as_text", "from_text", "plain_text", "read_url"]
-
 DEFAULT_SCHEMA = "rh_agents"
 """Where the tables are, unless the URL names another schema."""
 

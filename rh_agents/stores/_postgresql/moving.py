@@ -13,8 +13,6 @@ import psycopg
 from rh_agents.stores._moving import Counts
 from rh_agents.stores._sql import read_queries
 
-__all__ = ["PostgresqlTables"]
-
 
 class PostgresqlTables:
     """The tables of a schema, where rows are in the order of runs and sequences. The caller has the others wait."""

@@ -13,8 +13,6 @@ from psycopg_pool import ConnectionPool
 
 from rh_agents.stores._postgresql.driver import Database
 
-__all__ = ["Connection", "Ear", "News", "channels", "digest", "rows"]
-
 Connection = psycopg.Connection[Any]
 
 

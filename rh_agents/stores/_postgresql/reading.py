@@ -20,8 +20,6 @@ from rh_agents.stores._sql import read_queries, through
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
 from rh_agents.stores._windows import damaged_windows
 
-__all__ = ["PostgresqlReading"]
-
 R = TypeVar("R")
 T = TypeVar("T")
 

@@ -13,17 +13,6 @@ from rh_agents.stores._checksums import sealed
 from rh_agents.stores._postgresql.driver import Array, from_text
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
 
-__all__ = [
-    "call_row",
-    "held_runs",
-    "journal_columns",
-    "kept_entry",
-    "kept_run",
-    "outcome_row",
-    "run_columns",
-    "standings_of",
-]
-
 _KINDS: Final = {
     "sequence": "int8",
     "timestamp": "float8",

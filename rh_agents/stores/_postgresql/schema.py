@@ -18,8 +18,6 @@ from rh_agents.stores._postgresql.sealing import CHECKSUMS, Sealing
 from rh_agents.stores._repeated import is_wanted
 from rh_agents.stores._sql import Migration, read_migrations, read_queries, read_views
 
-__all__ = ["bring_up_to_date", "expect_known", "views_of"]
-
 JOURNAL: Final = 4
 """The version in which an event and its outcome are one row."""
 

@@ -31,8 +31,6 @@ from rh_agents.stores._verified import (
     checksums_of_run,
 )
 
-__all__ = ["CHECKSUMS", "Sealing"]
-
 CHECKSUMS: Final = 3
 """The version of the schema that has checksums."""
 _BATCH = 2000

@@ -25,8 +25,6 @@ from rh_agents.stores._postgresql.rows import held_runs, journal_columns, run_co
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
-__all__ = ["PostgresqlWriting"]
-
 
 class PostgresqlWriting:
     """The session of the writer thread: what `Writing` says, each in one statement or one transaction."""

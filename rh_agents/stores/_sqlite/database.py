@@ -18,8 +18,6 @@ from rh_agents.stores._sqlite.reading import Reading
 from rh_agents.stores._sqlite.writing import Writing
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = ["Database"]
-
 
 class Database:
     """The file, for the common engine."""

@@ -30,8 +30,6 @@ import apsw
 from rh_agents.core.errors import StoreError
 from rh_agents.stores._sql import read_migrations
 
-__all__ = ["APPLICATION_ID", "Looking", "at_one_moment", "expect_database_file", "expect_ours"]
-
 APPLICATION_ID: Final = 0x72686167
 """Marks the files of this library ("rhag"), so that another program's database is not taken for one."""
 

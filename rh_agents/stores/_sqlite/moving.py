@@ -14,8 +14,6 @@ from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.session import Place
 from rh_agents.stores._sqlite.versions import JOURNAL, version_of
 
-__all__ = ["SqliteTables", "expect_room"]
-
 
 class SqliteTables:
     """The tables of a file, where rows are in the order of their places."""

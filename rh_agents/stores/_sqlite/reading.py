@@ -33,8 +33,6 @@ from rh_agents.stores._sqlite.versions import views_of
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
 from rh_agents.stores._windows import damaged_windows
 
-__all__ = ["Reading"]
-
 R = TypeVar("R")
 
 _SEPARATOR: Final = b"\x1e"

@@ -18,30 +18,6 @@ from rh_agents.stores._verified import (
     checksums_of_run,
 )
 
-__all__ = [
-    "JOURNAL_WIDTH",
-    "NOT_MADE",
-    "OKS",
-    "PLACE_BITS",
-    "Row",
-    "as_json",
-    "as_text",
-    "event_row",
-    "from_text",
-    "journal_rows",
-    "kept_entry",
-    "kept_event",
-    "kept_outcome",
-    "kept_question",
-    "kept_run",
-    "places_of_run",
-    "question_facts",
-    "run_facts",
-    "some_as_text",
-    "some_text",
-    "standing_of_row",
-]
-
 Row = tuple[Any, ...]
 PLACE_BITS = 40
 """A run has the places number * 2^40 + sequence."""

@@ -13,8 +13,6 @@ from rh_agents.stores._sqlite.sealing import Sealing, has_checksums
 from rh_agents.stores._sqlite.session import WritingSession
 from rh_agents.stores._sqlite.versions import CHECKSUMS, JOURNAL, is_moving, known_version
 
-__all__ = ["bring_up_to_date"]
-
 
 def bring_up_to_date(session: WritingSession) -> None:
     """See to it that a file has the schema of this program. Of several who do that at once, each does a part.

@@ -33,8 +33,6 @@ from rh_agents.stores._sqlite.rows import (
 )
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 
-__all__ = ["Sealing", "has_checksums"]
-
 _BATCH = 2000
 """Events, with their outcomes."""
 _SEQUENCE: Final = (1 << PLACE_BITS) - 1

@@ -14,8 +14,6 @@ from rh_agents.core.redaction import logger
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.rows import Row
 
-__all__ = ["Place", "Session", "WritingSession"]
-
 _LOG = logger("rh_agents.stores")
 
 

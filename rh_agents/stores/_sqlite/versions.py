@@ -9,8 +9,6 @@ import apsw
 
 from rh_agents.stores._sql import read_migrations, read_queries, read_views
 
-__all__ = ["CHECKSUMS", "JOURNAL", "is_moving", "known_version", "version_of", "views_of"]
-
 CHECKSUMS: Final = 3
 """The version of the schema that has checksums."""
 JOURNAL: Final = 4

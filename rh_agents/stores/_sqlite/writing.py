@@ -38,8 +38,6 @@ from rh_agents.stores._sqlite.schema import bring_up_to_date
 from rh_agents.stores._sqlite.session import Place, WritingSession
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
-__all__ = ["Writing"]
-
 _MOST_ROWS: Final = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
 

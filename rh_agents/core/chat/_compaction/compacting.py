@@ -43,8 +43,6 @@ from rh_agents.core.errors import (
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Step, Summarize
 from rh_agents.core.redaction import logger
 
-__all__ = ["Compactor", "check_policy"]
-
 _log = logger("rh_agents.models")
 
 Question = Callable[[Sequence[Message]], ModelCall[ChatResponse]]

@@ -17,8 +17,6 @@ from rh_agents.core.chat._estimates import input_tokens, tokens_in, tokens_in_me
 from rh_agents.core.chat.messages import ChatRequest, DocumentPart, ImagePart, Message, TextPart
 from rh_agents.core.usage import Usage
 
-__all__ = ["Measure", "Size"]
-
 _TEXT = 0.5
 """Tokens of text, before any answer, for each that it has at most: that is one for every four bytes."""
 _MEDIA = 1.0

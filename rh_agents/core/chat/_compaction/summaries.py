@@ -13,8 +13,6 @@ from rh_agents.core.chat.model import ChatModel
 from rh_agents.core.errors import AnswerTruncated, InvalidAnswer, RequestTooLarge
 from rh_agents.core.policies.compaction import Summarize
 
-__all__ = ["summary_of"]
-
 _LEAST_PIECE = 500
 """Tokens. If a model cannot summarize that much at a time, it cannot summarize."""
 _SO_FAR = "The summary of what was said before:\n\n"

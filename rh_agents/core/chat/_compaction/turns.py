@@ -21,8 +21,6 @@ from itertools import chain, takewhile
 
 from rh_agents.core.chat.messages import Content, DocumentPart, ImagePart, Message, TextPart, text_of
 
-__all__ = ["Split", "cleared", "joined", "problem_of", "split", "transcript", "turns_of"]
-
 Turn = tuple[Message, ...]
 Piece = str | ImagePart | DocumentPart
 """A part of what a model is to summarize."""
