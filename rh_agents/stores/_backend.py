@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow, RunInfo
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Usage
 from rh_agents.stores.artifacts import ArtifactStore
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "CallRow",
     "Edit",
     "EventRow",
+    "FailureRow",
     "Kept",
     "OutcomeRow",
     "Reading",
@@ -37,6 +39,7 @@ __all__ = [
     "Standing",
     "StoredEvent",
     "StoredOutcome",
+    "Tally",
     "Writing",
 ]
 
@@ -151,6 +154,40 @@ class Kept(NamedTuple, Generic[T]):
 
     row: T
     checksum: Any
+
+
+class Tally(NamedTuple):
+    """How many events of a run are alike.
+
+    Attributes:
+        is_repeated: they report outcomes of calls that had one.
+        spender: whose calls they are, see `spender_of`.
+        is_free: a cache had their results.
+        usage: of all of them together; None if they tell of none.
+    """
+
+    event_type: str
+    group_id: str | None
+    status: str
+    has_outcome: bool
+    is_repeated: bool
+    spender: str
+    is_free: bool
+    events: int
+    first_at: float
+    last_at: float
+    usage: Usage | None
+
+
+class FailureRow(NamedTuple):
+    """An outcome that is a failure: the columns of its event that are shown."""
+
+    sequence: int
+    address: str
+    name: str
+    more: str | None
+    event_type: str
+    message: str | None
 
 
 class Edit(NamedTuple):
@@ -382,6 +419,19 @@ class Reading(Protocol):
 
     def later_outcomes(self, number: int) -> list[int]:
         """The sequences of outcomes that count for nothing, because there is an earlier one of their key."""
+        ...
+
+    def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
+        """The events from after one sequence up to another one, counted; `later` is what `later_outcomes` gives.
+
+        These are the only columns that are believed without their checksums: they are counts for people.
+        """
+        ...
+
+    def newest_failures(
+        self, number: int, after: int, until: int, later: Sequence[int], limit: int
+    ) -> list[FailureRow]:
+        """The failures among these outcomes, without those in `later`, newest first, at most `limit`."""
         ...
 
     def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
@@ -39,6 +40,7 @@ from rh_agents.stores._owner import Process
 from rh_agents.stores._ownership import is_dead, live, own_runs, taken
 from rh_agents.stores._repeated import warn_of_repeated
 from rh_agents.stores._rows import edit, event_of, header_of, outcome_of, read_artifact, superseding
+from rh_agents.stores._summing import summary
 from rh_agents.stores._verified import OutcomePlaces, VerifiedReading, with_outcomes
 from rh_agents.stores._writer import result_of
 from rh_agents.stores.artifacts import sweep
@@ -290,6 +292,12 @@ class SqlStore:
     def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
         is_large = stored.row.artifact is not None
         return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored), is_large)
+
+    async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
+        """The events of a run in numbers, computed by the database."""
+        await self._get_ready()
+        run = await self._found(run_id)
+        return await self.engine.read(lambda session: summary(session, run, after, until))
 
     # -- changes from outside -----------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large
@@ -154,6 +155,15 @@ class MemoryStore:
         self._expect_open()
         for stored in list(self._run(run_id).outcomes.values()):
             yield UnreadOutcome(stored.header, partial(_read, stored), _is_long(stored))
+
+    async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
+        """The events of a run in numbers."""
+        self._expect_open()
+        fold = SummaryFold(after)
+        for sequence, (event, stored) in enumerate(self._run(run_id).entries(), 1):
+            if until is None or sequence <= until:
+                fold.add(sequence, event, has_outcome=stored is not None)
+        return fold.summary()
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""

@@ -309,6 +309,24 @@ def test_a_row_that_is_missing_is_named(tmp_path: Path, gone: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("gone", ["max(place)", "min(place)", "max(place) - 1"])
+def test_a_row_that_is_missing_is_in_no_summary(tmp_path: Path, gone: str) -> None:
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        await fill(store)
+        events = len(await listed(store.events(RUN)))
+        assert (await store.summary(RUN)).until == events
+        sql(path, f"DELETE FROM journal WHERE place = (SELECT {gone} FROM journal)")
+        should = f"run 'monday' is damaged: it should have {events} events from after event 0, and has {events - 1}"
+        with pytest.raises(StoreError, match=should):
+            await store.summary(RUN)
+        await store.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_copy_of_what_is_damaged_is_not_made(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
 

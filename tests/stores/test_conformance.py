@@ -48,6 +48,7 @@ class TestMemory(
     conformance.QuestionConformance,
     conformance.CacheConformance,
     conformance.WindowConformance,
+    conformance.SummaryConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""

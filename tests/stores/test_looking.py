@@ -8,13 +8,16 @@ import shutil
 import stat
 import sys
 import tarfile
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rh_agents import fork, open_store
 from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Store
+from rh_agents.core.ports.summary import summary_of_run
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores.sqlite import SqliteStore
 from tests.stores.sqlite_kit import RUN, call, python, request, sql
@@ -35,6 +38,14 @@ def contents(folder: Path) -> dict[str, Any]:
     }
 
 
+async def expect_what_the_database_computes(store: Store, run_id: str) -> None:
+    """It is what the events say one by one."""
+    journals = types.SimpleNamespace(events=store.events)
+    said = await summary_of_run(cast("Store", journals), run_id)
+    assert said.outcomes > 0
+    assert await summary_of_run(store, run_id) == said
+
+
 async def looked_at(path: Path | str) -> list[str]:
     """Everything that can be looked at; the names of the runs."""
     store = open_store(path, read_only=True)
@@ -44,6 +55,7 @@ async def looked_at(path: Path | str) -> list[str]:
             assert [event async for event in store.events(run.run_id)]
             assert [outcome async for outcome in store.unread_outcomes(run.run_id)]
             await store.questions(run.run_id)
+            await expect_what_the_database_computes(store, run.run_id)
         assert await store.check() == []
         return [run.run_id for run in runs]
     finally:

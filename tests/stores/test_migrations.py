@@ -17,6 +17,7 @@ import pytest
 
 from rh_agents import open_store
 from rh_agents.core.errors import RunIsLive, StoreError
+from rh_agents.core.ports.summary import summary_of_run
 from rh_agents.stores._moving import Moving
 from rh_agents.stores._progress import Progress
 from rh_agents.stores._sql import read_migrations
@@ -61,6 +62,7 @@ async def read_everything(url: str, *, read_only: bool = False) -> int:
         runs = await store.runs()
         for run in runs:
             assert len(await listed(store.unread_outcomes(run.run_id))) == run.outcomes
+            assert (await summary_of_run(store, run.run_id)).outcomes == run.outcomes
         return sum([len(await listed(store.events(run.run_id))) for run in runs])
     finally:
         await store.aclose()

@@ -396,6 +396,8 @@ ONE_RUN: dict[str, dict[str, Any]] = {
     "events": {"number": 77, "after": 3, "limit": 5},
     "outcomes": {"number": 77, "after": 3, "limit": 5},
     "later_outcomes": {"number": 77},
+    "tallies": {"number": 77, "after": 3, "until": 9, "later": [8]},
+    "newest_failures": {"number": 77, "after": 3, "until": 9, "later": [8], "limit": 5},
     "question": {"number": 77, "id": "q", "named": 77},
     "request_stop": {"number": 77, "reason": "", "changes": "c", "requests": "r"},
     "release": {"number": 77, "fence": 1, "holder_checksum": 0, "changes": "c"},

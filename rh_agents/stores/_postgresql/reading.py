@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import psycopg
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, Kept, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, OutcomeRow, RunRow, StoredOutcome, Tally
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._postgresql.driver import Array, plain_text
 from rh_agents.stores._postgresql.news import Connection, News, rows
@@ -17,6 +17,7 @@ from rh_agents.stores._postgresql.rows import call_row, kept_entry, kept_run, ou
 from rh_agents.stores._postgresql.schema import views_of
 from rh_agents.stores._repeated import told_twice
 from rh_agents.stores._sql import read_queries, through
+from rh_agents.stores._summing import tally
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
 from rh_agents.stores._windows import damaged_windows
 
@@ -99,6 +100,19 @@ class PostgresqlReading:
 
     def later_outcomes(self, number: int) -> list[int]:
         return [row[0] for row in self._rows("later_outcomes", "the outcomes could not be read", number=number)]
+
+    def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
+        """The events from after one sequence up to another one, counted."""
+        span = {"number": number, "after": after, "until": until, "later": Array("int8", later)}
+        return [tally(row) for row in self._rows("tallies", "the journal could not be read", **span)]
+
+    def newest_failures(
+        self, number: int, after: int, until: int, later: Sequence[int], limit: int
+    ) -> list[FailureRow]:
+        """The failures among the outcomes of these events, newest first."""
+        span = {"number": number, "after": after, "until": until, "later": Array("int8", later), "limit": limit}
+        found = self._rows("newest_failures", "the journal could not be read", **span)
+        return [FailureRow._make(row) for row in found]
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._rows("find_cached", "a kept result could not be read", key=key, now=now)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import apsw
 from pydantic_core import from_json
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, Kept, RunRow, StoredOutcome
+from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, RunRow, StoredOutcome, Tally
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._repeated import told_twice
 from rh_agents.stores._sql import read_queries, through
@@ -27,9 +27,11 @@ from rh_agents.stores._sqlite.rows import (
     kept_question,
     kept_run,
     places_of_run,
+    some_text,
 )
 from rh_agents.stores._sqlite.session import Place, Session
 from rh_agents.stores._sqlite.versions import views_of
+from rh_agents.stores._summing import tally
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
 from rh_agents.stores._windows import damaged_windows
 
@@ -46,6 +48,12 @@ def _more(about: list[str] | None) -> tuple[str | None, str | None]:
         return None, None
     name, more = about
     return from_text(name), from_text(more)
+
+
+def _between(number: int, after: int, until: int, later: Sequence[int]) -> dict[str, Any]:
+    """The places of events from after one sequence up to another one, and of outcomes that count for nothing."""
+    first = number << PLACE_BITS
+    return {"after": first + after, "until": first + until, "later": as_json([first + each for each in later])}
 
 
 class Reading(Session):
@@ -133,6 +141,23 @@ class Reading(Session):
     def later_outcomes(self, number: int) -> list[int]:
         first, last = places_of_run(number)
         return [place - first + 1 for (place,) in self._all("later_outcomes", first=first, last=last)]
+
+    def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
+        rows = self._all("tallies", **_between(number, after, until, later))
+        return [
+            tally((kind, from_text(group), status, has_outcome, is_repeated, from_text(name), *rest))
+            for kind, group, status, has_outcome, is_repeated, name, *rest in rows
+        ]
+
+    def newest_failures(
+        self, number: int, after: int, until: int, later: Sequence[int], limit: int
+    ) -> list[FailureRow]:
+        rows = self._all("newest_failures", limit=limit, **_between(number, after, until, later))
+        first = number << PLACE_BITS
+        return [
+            FailureRow(place - first, some_text(address), some_text(name), more, kind, from_text(message))
+            for place, address, name, more, kind, message in rows
+        ]
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._sealed(cache_checksum, map(kept_entry, self._all("find_cached", key=key, now=now)))

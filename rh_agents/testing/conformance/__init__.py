@@ -27,6 +27,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `QuestionConformance`: `ask`, `questions` and `answer`.
 - `CacheConformance`: `put_cached` and `find_cached`.
 - `WindowConformance`: `admit`, `settle` and `hold`.
+- `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
 - `SequenceConformance`: all that the other classes ask for, in random order.
 
 A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
@@ -57,6 +58,7 @@ from rh_agents.testing.conformance.runs import RunConformance
 from rh_agents.testing.conformance.sequences import SequenceConformance
 from rh_agents.testing.conformance.stopping import StopConformance
 from rh_agents.testing.conformance.suite import StoreSuite
+from rh_agents.testing.conformance.summaries import SummaryConformance
 from rh_agents.testing.conformance.values import ValueConformance
 from rh_agents.testing.conformance.windows import WindowConformance
 
@@ -80,6 +82,7 @@ __all__ = [
     "StopConformance",
     "StoreConformance",
     "StoreSuite",
+    "SummaryConformance",
     "ValueConformance",
     "WindowConformance",
 ]
@@ -104,6 +107,7 @@ class StoreConformance(
     QuestionConformance,
     CacheConformance,
     WindowConformance,
+    SummaryConformance,
     SequenceConformance,
 ):
     """All of it."""

@@ -250,6 +250,53 @@ FROM (
 WHERE nth > 1
 ORDER BY sequence
 
+-- name: tallies
+-- The events of a run, counted: values are not read. Nearly all events of a map have the same text in `more`, so that is
+-- looked into once for all of them. It has its backslashes twice, which JSON would take for something else; and what stands
+-- behind \u may be no character that PostgreSQL knows. So backslashes, and those before a u, are two characters meanwhile
+-- that ASCII does not have. `later` are outcomes that count for nothing (see later_outcomes).
+WITH alike AS (
+    SELECT event_type, group_id, status, ok IS NOT NULL AS has_outcome, sequence = ANY(%(later)s) AS is_repeated,
+        CASE
+            WHEN left(more, 9) = '{"actor":' AND strpos(more, '"kind"') = 0 AND event_type <> 'function_call' THEN NULL
+            ELSE name
+        END AS name,
+        more, count(*) AS events, min(timestamp) AS first_at, max(timestamp) AS last_at
+    FROM journal
+    WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
+    GROUP BY 1, 2, 3, 4, 5, 6, 7
+),
+said AS (
+    SELECT *, replace(replace(replace((fact -> 'actor')::text, '\', '\\'), U&'\E001', '\\u'), U&'\E000', '\\\\') AS actor,
+        coalesce(fact ->> 'kind', event_type) AS kind, fact -> 'usage' AS used,
+        coalesce((fact ->> 'from_cache')::boolean, status = 'recovered') AS is_free
+    FROM (
+        SELECT *, replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\')::json AS fact FROM alike
+    ) AS read
+)
+SELECT event_type, group_id, status, has_outcome, is_repeated,
+    CASE WHEN actor IS NULL OR kind = 'function_call' THEN name END, actor, kind, is_free,
+    sum(events)::bigint, min(first_at), max(last_at), count(used),
+    sum(events * (used ->> 'input_tokens')::numeric)::bigint,
+    sum(events * (used ->> 'output_tokens')::numeric)::bigint,
+    sum(events * (used ->> 'cached_tokens')::numeric)::bigint,
+    sum(events * (used ->> 'reasoning_tokens')::numeric)::bigint,
+    sum(events * (used ->> 'requests')::numeric)::bigint,
+    sum(events * (used ->> 'cost')::double precision),
+    sum(events * (used ->> 'cache_write_tokens')::numeric)::bigint,
+    sum(events * (used ->> 'estimates')::numeric)::bigint,
+    sum(events * (used ->> 'long_cache_write_tokens')::numeric)::bigint
+FROM said
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+-- name: newest_failures
+SELECT sequence, address, name, more, event_type, message
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok AND status = 'failed'
+    AND sequence <> ALL(%(later)s)
+ORDER BY sequence DESC
+LIMIT %(limit)s
+
 -- name: question
 SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
     question.answered_at, question.answered_by, question.problem, question.name_checksum,

@@ -197,6 +197,44 @@ SELECT place FROM (
   FROM journal WHERE place BETWEEN :first AND :last AND ok IS NOT NULL
 ) WHERE nth > 1 ORDER BY place
 
+-- name: tallies
+-- The events of a run, counted: values are not read. Nearly all events of a map have the same text in `more`, so that is
+-- looked into once for all of them. :later are the places of outcomes that count for nothing (see later_outcomes).
+WITH alike AS (
+  SELECT
+    event_type, group_id, status, ok IS NOT NULL AS has_outcome,
+    place IN (SELECT value FROM json_each(:later)) AS is_repeated,
+    CASE
+      WHEN substr(more, 1, 9) = '{"actor":' AND instr(more, '"kind"') = 0 AND event_type <> 'function_call' THEN NULL
+      ELSE name
+    END AS name,
+    more, count(*) AS events, min(timestamp) AS first_at, max(timestamp) AS last_at
+  FROM journal WHERE place > :after AND place <= :until
+  GROUP BY 1, 2, 3, 4, 5, 6, 7
+),
+said AS (
+  SELECT
+    *, more -> '$.actor' AS actor, coalesce(more ->> '$.kind', event_type) AS kind, more -> '$.usage' AS used,
+    coalesce(more ->> '$.from_cache', status = 'recovered') AS is_free
+  FROM alike
+)
+SELECT
+  event_type, group_id, status, has_outcome, is_repeated, CASE WHEN actor IS NULL OR kind = 'function_call' THEN name END,
+  actor, kind, is_free, sum(events), min(first_at), max(last_at), count(used),
+  sum(events * (used ->> '$.input_tokens')), sum(events * (used ->> '$.output_tokens')),
+  sum(events * (used ->> '$.cached_tokens')), sum(events * (used ->> '$.reasoning_tokens')),
+  sum(events * (used ->> '$.requests')), sum(events * (used ->> '$.cost')),
+  sum(events * (used ->> '$.cache_write_tokens')), sum(events * (used ->> '$.estimates')),
+  sum(events * (used ->> '$.long_cache_write_tokens'))
+FROM said
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+-- name: newest_failures
+SELECT place, address, name, more, event_type, message FROM journal
+WHERE place > :after AND place <= :until AND ok = 0 AND status = 'failed'
+  AND place NOT IN (SELECT value FROM json_each(:later))
+ORDER BY place DESC LIMIT :limit
+
 -- name: find_question
 SELECT
   run.run_id, question.id, question.address, question.text, question.schema, question.asked_at,

@@ -1,0 +1,111 @@
+"""Summaries of runs that a database computes: what it has counted, put together."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from rh_agents.core.ports.summary import GROUP_EVENTS, NEWEST_FAILURES, Failure, RunSummary
+from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.usage import Usage
+from rh_agents.stores._backend import FailureRow, RunRow, Tally
+from rh_agents.stores._verified import VerifiedReading, damaged
+
+__all__ = ["summary", "tally"]
+
+_SUPERSEDED = ExecutionStatus.SUPERSEDED.value
+_OF_USAGE = tuple(each.name for each in fields(Usage))
+
+
+def _spender(name: str | None, actor: str | None, kind: str) -> str:
+    """As `spender_of` says it, of what rows have: the name of a call where it is needed, and that of an actor."""
+    return name or "" if actor is None or (kind == EventType.FUNCTION_CALL and name) else actor
+
+
+def tally(row: Sequence[Any]) -> Tally:
+    """What the query `tallies` gives, whose texts are as they were."""
+    (
+        event_type, group_id, status, has_outcome, is_repeated, name, actor, kind, is_free, events, first_at, last_at,
+        used, *amounts,
+    ) = row  # fmt: skip
+    whose = _spender(name, None if actor is None else json.loads(actor), kind)
+    # Rows name what is not zero, and databases sum what is not there up to nothing.
+    usage = Usage(**dict(zip(_OF_USAGE, (number or 0 for number in amounts), strict=True))) if used else None
+    return Tally(
+        event_type,
+        group_id,
+        status,
+        bool(has_outcome),
+        bool(is_repeated),
+        whose,
+        bool(is_free),
+        events,
+        first_at,
+        last_at,
+        usage,
+    )
+
+
+def summary(session: VerifiedReading, run: RunRow, after: int, until: int | None) -> RunSummary:
+    """The events of a run in numbers, from after one sequence up to another one.
+
+    Raises:
+        StoreError: rows of them are missing.
+    """
+    until = max(after, run.last_sequence if until is None else min(until, run.last_sequence))
+    later = session.later_outcomes(run.number)
+    found = session.inner.tallies(run.number, after, until, later)
+    counted = sum(each.events for each in found)
+    if counted != until - after:
+        what = f"it should have {until - after} events from after event {after}, and has {counted}"
+        raise damaged(session.place, f"run {run.run_id!r}", what)
+    failures: tuple[Failure, ...] = ()
+    if any(each.has_outcome and each.status == ExecutionStatus.FAILED for each in found):
+        rows = session.inner.newest_failures(run.number, after, until, later, NEWEST_FAILURES)
+        failures = tuple(map(_failure, rows))
+    return _summary(after, until, found, failures)
+
+
+def _summary(after: int, until: int, found: Sequence[Tally], failures: tuple[Failure, ...]) -> RunSummary:
+    actors: dict[str, Counter[ExecutionStatus]] = {}
+    groups: dict[str, Counter[ExecutionStatus]] = {}
+    usage: dict[str, Usage] = {}
+    outcomes = paid = 0
+    for each in found:
+        if each.event_type in GROUP_EVENTS:
+            continue
+        paid += each.events if each.has_outcome and not each.is_free else 0
+        if each.usage and each.status != _SUPERSEDED:
+            usage[each.spender] = usage.get(each.spender, Usage()) + each.usage
+        if each.is_repeated:
+            continue
+        status = ExecutionStatus(each.status)
+        actors.setdefault(each.spender, Counter())[status] += each.events
+        if each.group_id is not None:
+            groups.setdefault(each.group_id, Counter())[status] += each.events
+        outcomes += each.events if each.has_outcome else 0
+    return RunSummary(
+        after,
+        until,
+        _plain(actors),
+        _plain(groups),
+        outcomes,
+        paid,
+        usage,
+        failures,
+        min((each.first_at for each in found), default=None),
+        max((each.last_at for each in found), default=None),
+    )
+
+
+def _plain(counts: Mapping[str, Counter[ExecutionStatus]]) -> dict[str, dict[ExecutionStatus, int]]:
+    return {name: dict(its) for name, its in counts.items()}
+
+
+def _failure(row: FailureRow) -> Failure:
+    more = {} if row.more is None else json.loads(row.more)
+    whose = _spender(row.name, more.get("actor"), more.get("kind", row.event_type))
+    return Failure(row.sequence, row.address, whose, row.message)

@@ -1,0 +1,119 @@
+"""What a run came to in numbers, and what can be left out of its journal, compared with the events one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rh_agents.core.ports import Journal, Store
+from rh_agents.core.ports.summary import RunSummary, SummaryFold, summary_of_run
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.testing._journals import Step, steps, write
+from rh_agents.testing._records import RUN, STARTED, Written, completed, event, outcome, request
+from rh_agents.testing.conformance.suite import StoreSuite, on_an_event_loop
+
+__all__ = ["SummaryConformance"]
+
+
+class SummaryConformance(StoreSuite):
+    """`summary_of_run`, with or without help of the store. Duplicates need the hook `plant`.
+
+    Attributes:
+        journals: how many random journals are tried.
+    """
+
+    journals: int = 40
+
+    def test_a_summary_is_what_a_fold_over_the_events_says_and_summaries_add_up(self) -> None:
+        """Random journals, cut at a random place."""
+        with asyncio.Runner() as runner:
+            runner.run(self._open())
+            numbers = iter(range(1_000_000))
+
+            @settings(max_examples=self.journals, deadline=None)
+            @given(steps(), st.integers(0, 40))
+            def compare(chosen: list[Step], cut: int) -> None:
+                runner.run(self._compare(f"run {next(numbers)}", chosen, cut))
+
+            try:
+                compare()
+            finally:
+                runner.run(self._close())
+
+    async def _compare(self, run_id: str, chosen: Sequence[Step], cut: int) -> None:
+        store = self._stores[-1]
+        written = Written(run_id)
+        journal = await store.open_run(request(run_id))
+        await write(journal, written, chosen)
+        await journal.flush()
+        expected = _folded(written)
+        for each in (store, _journals_only(store)):
+            found = await summary_of_run(each, run_id)
+            _same(found, expected)
+            before = await summary_of_run(each, run_id, until=cut)
+            after = await summary_of_run(each, run_id, after=before.until)
+            assert before.until == min(cut, len(written.entries))
+            _same(before.merge(after), expected)
+            _same(after, _folded(written, before.until))
+        await journal.close(STARTED)
+
+    @on_an_event_loop
+    async def test_of_two_outcomes_of_a_call_the_first_counts_but_both_are_spent(self, store: Store) -> None:
+        calls, other = await self._with_two_outcomes(store)
+        written = Written(RUN)
+        for call in calls:
+            written.entries += [(event(RUN, STARTED, call), None), (completed(RUN, call), call)]
+        written.entries.append((completed(RUN, other), other))
+        for each in (store, _journals_only(store)):
+            found = await summary_of_run(each, RUN)
+            assert (found.until, found.outcomes, found.paid) == (5, 2, 3)
+            assert found.actors == {"fetch": {STARTED: 2, ExecutionStatus.COMPLETED: 2}}
+            assert found.groups == {"pages": {STARTED: 1, ExecutionStatus.COMPLETED: 1}}
+            assert found.failures == ()
+            _same(found, _folded(written))
+            _same(await summary_of_run(each, RUN, after=4), _folded(written, 4))
+
+    async def _with_two_outcomes(self, store: Store) -> tuple[list[Any], Any]:
+        """Two calls, and another outcome of the second one behind them."""
+        calls = [outcome(1, "one"), outcome(2, "two", group_id="pages")]
+        journal = await store.open_run(request())
+        for call in calls:
+            await _call(journal, call)
+        await journal.close(STARTED)
+        other = outcome(2, error=ValueError("another"), group_id="pages")
+        if not await self.plant(store, completed(RUN, other), other):
+            pytest.skip("plant() puts no second outcome into a journal")
+        return calls, other
+
+
+async def _call(journal: Journal, call: Any) -> None:
+    journal.note(event(RUN, STARTED, call))
+    await journal.append(completed(RUN, call), call)
+
+
+def _folded(written: Written, after: int = 0) -> RunSummary:
+    fold = SummaryFold(after)
+    for sequence, (told, given_outcome) in enumerate(written.entries, 1):
+        fold.add(sequence, told, has_outcome=given_outcome is not None)
+    return fold.summary()
+
+
+def _same(found: RunSummary, expected: RunSummary) -> None:
+    """Assert that two summaries are equal; money may be added in another order."""
+    for name in RunSummary.__slots__:
+        if name != "usage":
+            assert getattr(found, name) == getattr(expected, name), name
+    assert found.usage.keys() == expected.usage.keys()
+    for name, used in expected.usage.items():
+        assert found.usage[name].as_json() == pytest.approx(used.as_json())
+
+
+def _journals_only(store: Store) -> Store:
+    """The store as one that computes nothing itself."""
+    return cast("Store", SimpleNamespace(events=store.events))
