@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rh_agents.core._loops.homes import Home, Place, home
+from rh_agents.core._loops.homes import Home, Waiter, home
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import ExecutionEvent
@@ -131,8 +131,8 @@ class MemoryStore:
         """The journal of a run in its order, from after the place `after`."""
         self._expect_open()
         run = self._run(run_id)
-        place = Place()
-        run.followers.append(place)
+        waiter = Waiter()
+        run.followers.append(waiter)
         try:
             while True:
                 while after < len(run.events):
@@ -140,9 +140,9 @@ class MemoryStore:
                     yield RecordedEvent(after, await run.event(after, values=values), run.has_outcome(after))
                 if not follow or run.owner() is None:
                     return
-                await place.wait()
+                await waiter.wait()
         finally:
-            run.followers.remove(place)
+            run.followers.remove(waiter)
 
     async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
@@ -299,7 +299,7 @@ class _Run:
     """Outcomes of keys that had one, by their sequences; there are none unless something has gone wrong."""
     questions: dict[str, Question] = field(default_factory=dict)
     fence: int = 0
-    followers: list[Place] = field(default_factory=list)
+    followers: list[Waiter] = field(default_factory=list)
     """Who reads the journal and waits for more, on whatever event loop."""
     _owner: weakref.ref[MemoryJournal] | None = None
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import seconds_to_wait
-from rh_agents.core._loops.homes import Home, Place, SharedClock, home, reentrant_lock
+from rh_agents.core._loops.homes import Home, SharedClock, Waiter, home, reentrant_lock
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Limit, Permit, RateLimit, RateLimitHint, Refusal
@@ -56,7 +56,7 @@ class _Gate:
         self.limit = limit
         self._lock = reentrant_lock()
         self._clock = SharedClock()
-        self._queue: deque[Place] = deque()
+        self._queue: deque[Waiter] = deque()
         self._holders: dict[Permit, Home] = {}
         self._homes: set[Home] = set()
         """The loops that have to do with it, and perhaps some that had. Usually there is one."""
@@ -68,10 +68,10 @@ class _Gate:
     def changed(self) -> None:
         """Something was released, or the limit is another one: let the first one ask again."""
         with self._lock:
-            for place in list(self._queue):
-                if not place.wake():
-                    self._queue.remove(place)
-                elif place.home.is_running:
+            for waiter in list(self._queue):
+                if not waiter.wake():
+                    self._queue.remove(waiter)
+                elif waiter.home.is_running:
                     break
 
     # -- one step at a time, under the lock ---------------------------------------------------------------------------
@@ -175,13 +175,13 @@ class _Gate:
             answer = await self._ask(run, need)
             if isinstance(answer, Permit):
                 return answer
-        place = self._queue_up()
+        waiter = self._queue_up()
         waited = False
         permit: Permit | None = None
         try:
             while permit is None:
                 wait = _FOREVER
-                if self._is_first(place):
+                if self._is_first(waiter):
                     answer = await self._ask(run, need)
                     if isinstance(answer, Permit):
                         permit = answer
@@ -190,9 +190,9 @@ class _Gate:
                 if not waited and wait > _TOLD_FROM:
                     waited = True
                     await tell(f"{self.limit.name}: {self._why}", None if wait == _FOREVER else wait)
-                await self._wait(run, place, wait)
+                await self._wait(run, waiter, wait)
         finally:
-            self._leave(place)
+            self._leave(waiter)
         if waited:
             try:
                 await tell(f"{self.limit.name}: admitted", 0.0)
@@ -201,47 +201,47 @@ class _Gate:
                 raise
         return permit
 
-    def _queue_up(self) -> Place:
+    def _queue_up(self) -> Waiter:
         with self._lock:
-            place = Place()
-            self._meet(place.home)
-            self._queue.append(place)
-            return place
+            waiter = Waiter()
+            self._meet(waiter.home)
+            self._queue.append(waiter)
+            return waiter
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         with self._lock:
-            was_first = self._is_first(place)
-            if place in self._queue:
-                self._queue.remove(place)
+            was_first = self._is_first(waiter)
+            if waiter in self._queue:
+                self._queue.remove(waiter)
             if was_first:
                 self.changed()
 
-    def _is_first(self, place: Place | None) -> bool:
+    def _is_first(self, waiter: Waiter | None) -> bool:
         """Whether nobody who is there has waited for longer. Whoever is not in the queue comes after all of it."""
         with self._lock:
             for other in list(self._queue):
-                if other is place:
+                if other is waiter:
                     return True
                 if other.home.is_gone:
                     self._queue.remove(other)
                 elif other.home.is_running:
                     return False
-            return place is None
+            return waiter is None
 
-    async def _wait(self, run: WaitingRun, place: Place, wait: float) -> None:
+    async def _wait(self, run: WaitingRun, waiter: Waiter, wait: float) -> None:
         """Wait until it is worth asking again."""
         if wait == _FOREVER and len(self._homes) > 1:
             wait = max(_LOOK_AFTER_OTHERS, 0.001 * len(self._queue))
 
         def wake() -> None:
-            place.wake()
+            waiter.wake()
 
         timer = None
         if wait != _FOREVER:
             timer = asyncio.get_running_loop().call_later(max(wait, _SHORTEST_WAIT), wake)
         run.interruption.watch(wake)
         try:
-            await place.wait()
+            await waiter.wait()
         finally:
             run.interruption.unwatch(wake)
             if timer is not None:

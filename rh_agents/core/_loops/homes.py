@@ -3,11 +3,11 @@
 A limit or a breaker belongs to the program. So it may be used by a web application that has an event loop in each of
 its threads, or by one `asyncio.run` after the other, the first of which was left in the middle. Three things follow.
 
-*Waking.* A future belongs to its loop, and setting it from another thread wakes nobody. A `Place` is a future that any
+*Waking.* A future belongs to its loop, and setting it from another thread wakes nobody. A `Waiter` is a future that any
 thread may wake.
 
 *The dead.* A loop that was closed runs no `finally`: what its calls held is never given back, and those that waited
-never leave. A loop says that it is closed; one that nobody refers to any more is as dead. Neither is told to anybody,
+never leave. A loop says that it is closed; one that nobody refers to any more is as dead. Neither is announced,
 so who waits for another loop looks from time to time. One that was only stopped may run again, so it is passed over.
 A forked child has copies of its parent's loops, which say that they run: for the child they are gone.
 
@@ -131,15 +131,15 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-class Place:
-    """Where a task of this loop waits, to be woken from any thread, any number of times."""
+class Waiter:
+    """A task of this loop that waits, to be woken from any thread, any number of times."""
 
-    __slots__ = ("_is_woken", "_waiter", "home")
+    __slots__ = ("_future", "_is_woken", "home")
 
     def __init__(self) -> None:
         self.home: Home = home()
         self._is_woken = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> bool:
         """Let it look again; False if its loop is gone."""
@@ -147,17 +147,17 @@ class Place:
 
     def _wake(self) -> None:
         self._is_woken = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
 
     async def wait(self) -> None:
         """Wait until it has been woken since this was waited for last."""
         if not self._is_woken:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._future = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await self._future
             finally:
-                self._waiter = None
+                self._future = None
         self._is_woken = False
 
 
@@ -169,7 +169,7 @@ class SharedClock:
         self._ahead: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = weakref.WeakKeyDictionary()
 
     def now(self) -> float:
-        """Seconds. Outside of any loop, where the garbage collector may end a call, the last that was told."""
+        """Seconds. Outside of any loop, where the garbage collector may end a call, the last one that was given."""
         loop = _running_loop()
         if loop is None:
             return max(self._last, 0.0)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from rh_agents.core._loops.homes import Home, Place, home, reentrant_lock
+from rh_agents.core._loops.homes import Home, Waiter, home, reentrant_lock
 from rh_agents.executors._workers.idle import IdleReader
 from rh_agents.executors._workers.worker import Worker
 
@@ -40,7 +40,7 @@ class Slots:
         self.count = count
         self._lock = reentrant_lock()
         self._holders: dict[Slot, Home] = {}
-        self._queue: deque[Place] = deque()
+        self._queue: deque[Waiter] = deque()
 
     def one(self) -> Slot:
         """Be inside: `async with slots.one()`."""
@@ -50,7 +50,7 @@ class Slots:
         """Wait until it is this one's turn."""
         if self._admit(slot, None):
             return
-        waiter = Place()
+        waiter = Waiter()
         with self._lock:
             self._queue.append(waiter)
         try:
@@ -68,7 +68,7 @@ class Slots:
             self._holders.pop(slot, None)
             self._wake_next()
 
-    def _admit(self, slot: Slot, waiter: Place | None) -> bool:
+    def _admit(self, slot: Slot, waiter: Waiter | None) -> bool:
         with self._lock:
             if len(self._holders) >= self.count:
                 self._holders = {
@@ -79,7 +79,7 @@ class Slots:
             self._holders[slot] = home()
             return True
 
-    def _is_first(self, waiter: Place | None) -> bool:
+    def _is_first(self, waiter: Waiter | None) -> bool:
         for other in self._queue:
             if other is waiter:
                 return True
@@ -94,7 +94,7 @@ class Slots:
             elif waiter.home.is_running:
                 return
 
-    async def _wait(self, waiter: Place) -> None:
+    async def _wait(self, waiter: Waiter) -> None:
         timer = None
         with self._lock:
             homes = {*self._holders.values(), *(other.home for other in self._queue)}
