@@ -1,11 +1,11 @@
 """What a database must be able to do to be a store: the shape between the common engine and its backends.
 
 The engine (`_store`, `_journal`, `_writer`) knows event loops, threads, leases and the port; a backend knows SQL. All
-methods here block. `Writing` is used by the one writer thread of a store, each `Reading` by one thread at a time, but
-not always by the same one. Every method is at most one transaction, and what a method of `Writing` has returned from
-survives power loss. Every error of the database becomes a `StoreError` that names the database and the cause in one
-line (disk full, locked by another process, connection lost ...); what the error leaves behind is rolled back. After an
-error the engine closes the session and connects anew when it needs one.
+methods here block. A `WriteSession` is used by the one writer thread of a store, each `ReadSession` by one thread at a
+time, but not always by the same one. Every method is at most one transaction, and what a method of a `WriteSession` has
+returned from survives power loss. Every error of the database becomes a `StoreError` that names the database and the
+cause in one line (disk full, locked by another process, connection lost ...); what the error leaves behind is rolled
+back. After an error the engine closes the session and connects anew when it needs one.
 
 Times are seconds since 1970. A sequence is the place of an event in the journal of its run, from 1, without gaps. Texts
 may contain NUL and lone surrogates: a backend stores them so that they come back as they were, or refuses them.
@@ -33,14 +33,14 @@ __all__ = [
     "EventRow",
     "FailureRow",
     "Kept",
+    "LeaseState",
     "OutcomeRow",
-    "Reading",
+    "ReadSession",
     "RunRow",
-    "Standing",
     "StoredEvent",
     "StoredOutcome",
     "Tally",
-    "Writing",
+    "WriteSession",
 ]
 
 
@@ -49,7 +49,7 @@ T = TypeVar("T")
 SLOWEST = 60.0
 """Seconds that the slowest disk or server needs for a single thing, if it answers at all."""
 ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-"""How a run stands that has ended."""
+"""The statuses of a run that has ended."""
 
 
 class EventRow(NamedTuple):
@@ -268,35 +268,35 @@ class Batch:
     outcomes: list[OutcomeRow]
 
 
-class Standing(NamedTuple):
-    """How a run stands for its holder: `is_ours` is False from the moment the fence is another one."""
+class LeaseState(NamedTuple):
+    """The lease of a run, as its holder needs it: `is_ours` is False from the moment the fence is another one."""
 
     is_ours: bool
     stop_requested: str | None
 
 
-class Writing(Protocol):
+class WriteSession(Protocol):
     """The session of the writer thread."""
 
     # -- batches and leases -------------------------------------------------------------------------------------------
 
-    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
-        """Add all batches in one transaction; returns how each of their runs stands, in the same order.
+    def write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
+        """Add all batches in one transaction; returns the leases of their runs, in the same order.
 
         For each batch, the statement that moves the run on checks that it is still ours and where the caller thinks:
         `UPDATE run SET last_sequence = .., outcomes = outcomes + .., heartbeat = heartbeat + 1, heartbeat_at = now,
         updated_at = now WHERE number = .. AND fence = .. AND last_sequence = .. RETURNING stop_requested`. If no row is
-        changed, nothing of that batch is written, its standing is not ours, and the others are written all the same.
+        changed, nothing of that batch is written, its run is not ours, and the others are written all the same.
         No two batches are of one run. Few statements: the time of a release of the interpreter's lock counts.
         """
         ...
 
-    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[LeaseState]:
         """Give a sign of life for the runs (number, fence): `heartbeat + 1`, `heartbeat_at = now`."""
         ...
 
-    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
-        """The same without writing: how the runs stand now; None if nothing has changed since the last time.
+    def look(self, held: Sequence[tuple[int, int]]) -> list[LeaseState] | None:
+        """The same without writing: the leases as they are now; None if nothing has changed since the last time.
 
         Called about once a second while there is nothing to write, so it must be cheap.
         """
@@ -320,7 +320,7 @@ class Writing(Protocol):
         """Let go of a run: no owner and process, fence + 1, no stop request. False if it is not ours any more.
 
         Args:
-            status: how the run stands from now on, with `reason`, `updated_at` and, for completed, failed and
+            status: that of the run from now on, with `reason`, `updated_at` and, for completed, failed and
                 cancelled, `ended_at` = now (else NULL); None leaves these four as they are.
         """
         ...
@@ -387,7 +387,7 @@ class Writing(Protocol):
         ...
 
 
-class Reading(Protocol):
+class ReadSession(Protocol):
     """A session that only reads, and never keeps a writer waiting.
 
     What it gives comes with checksums and is not to be believed before they were compared. What cannot even be turned
@@ -501,7 +501,7 @@ class Backend(Protocol):
         """
         ...
 
-    def writing(self) -> Writing:
+    def writing(self) -> WriteSession:
         """Connect, and bring the schema up to date.
 
         Raises:
@@ -509,7 +509,7 @@ class Backend(Protocol):
         """
         ...
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReadSession:
         """Connect to read. `writing` has been called before, so the schema is there, or the store is read-only.
 
         Raises:

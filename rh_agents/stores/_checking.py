@@ -10,7 +10,7 @@ from rh_agents.core.values import decode, decode_error
 from rh_agents.stores._backend import Kept, StoredOutcome
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._rows import read_artifact
-from rh_agents.stores._verified import VerifiedReading, checksums_of_question, checksums_of_run, fits
+from rh_agents.stores._verified import VerifiedSession, checksums_of_question, checksums_of_run, fits
 from rh_agents.stores.artifacts import ArtifactStore
 
 _CHUNK = 256
@@ -18,7 +18,7 @@ _CHUNK = 256
 Read = Callable[[int, int, int], list[Kept[Any]]]
 
 
-def check(reading: VerifiedReading, artifacts: ArtifactStore) -> list[str]:
+def check(reading: VerifiedSession, artifacts: ArtifactStore) -> list[str]:
     """A line for each finding, none if all is well. What cannot be read is a finding too."""
     findings: list[str] = []
     place = reading.place
@@ -31,7 +31,7 @@ def check(reading: VerifiedReading, artifacts: ArtifactStore) -> list[str]:
     return list(dict.fromkeys(findings))
 
 
-def _rows(reading: VerifiedReading, artifacts: ArtifactStore) -> Iterator[str]:
+def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
     session = reading.inner
     for kept in session.runs(None, None, None):
         run = kept.row
@@ -72,18 +72,18 @@ def _journal(read: Read, number: int) -> Iterator[tuple[int, Kept[Any] | None]]:
 def _one_by_one(read: Read, number: int, after: int) -> Any:
     """The same for a part of it, as far as it can be read."""
     rows: list[Kept[Any]] = []
-    is_told = False
+    is_reported = False
     for sequence in range(after, after + _CHUNK):
         if rows and rows[-1].row.sequence > sequence:
             continue
         try:
             rows += read(number, sequence, 1)
         except Exception:  # noqa: BLE001 - as above
-            if not is_told:
+            if not is_reported:
                 yield sequence + 1, None
-            is_told = True
+            is_reported = True
         else:
-            is_told = False
+            is_reported = False
     return rows
 
 
@@ -102,7 +102,7 @@ def _value(stored: StoredOutcome, artifacts: ArtifactStore) -> Iterator[str]:
         yield str(error)
 
 
-def _others(reading: VerifiedReading) -> Iterator[str]:
+def _others(reading: VerifiedSession) -> Iterator[str]:
     session = reading.inner
     for question in session.questions(None, False):
         if not fits(checksums_of_question, question):

@@ -158,7 +158,7 @@ def _checksum(*values: Any) -> int:
 
 
 def _written(values: Sequence[Any]) -> Iterator[bytes]:
-    """Each value so that it can be told where it ends, and what it is."""
+    """Each value with its length, so that no other values are written in the same way."""
     for value in values:
         if value is None:
             yield b"n"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, RunRow
-from rh_agents.stores._verified import VerifiedReading, reported
+from rh_agents.stores._verified import VerifiedSession, reported
 
 _CHUNK = 1024
 _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
@@ -16,7 +16,7 @@ Part = tuple[list[EventRow], list[OutcomeRow]]
 
 
 def copied(
-    reading: VerifiedReading, run: RunRow, leave_out: Collection[bytes], edits: Sequence[Edit]
+    reading: VerifiedSession, run: RunRow, leave_out: Collection[bytes], edits: Sequence[Edit]
 ) -> Iterator[Part]:
     """The events and outcomes of the copy, a part at a time.
 

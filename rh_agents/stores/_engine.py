@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
-from rh_agents.stores._backend import Backend, Writing
+from rh_agents.stores._backend import Backend, WriteSession
 from rh_agents.stores._ownership import own_runs
-from rh_agents.stores._verified import REMEDY, VerifiedReading, damaged
+from rh_agents.stores._verified import REMEDY, VerifiedSession, damaged
 from rh_agents.stores._writer import Holder, Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore
 
@@ -49,11 +49,11 @@ class Engine:
         with suppress(StoreError):  # then another process takes it over when the lease has expired
             await self.writer.unless_it_hangs(self.writer.done(releasing(number, fence)))
 
-    async def read(self, work: Callable[[VerifiedReading], T]) -> T:
+    async def read(self, work: Callable[[VerifiedSession], T]) -> T:
         """Do something with a reading session, in another thread."""
         return await result_of(self.begin_to_read(work))
 
-    def begin_to_read(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
+    def begin_to_read(self, work: Callable[[VerifiedSession], T]) -> Future[T]:
         """Begin to do so."""
         self.writer.expect_own_process()
         return self.readers.begin(work)
@@ -93,11 +93,11 @@ class Readers:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="rh_agents reader")
-        self._idle: list[VerifiedReading] = []
+        self._idle: list[VerifiedSession] = []
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def begin(self, work: Callable[[VerifiedReading], T]) -> Future[T]:
+    def begin(self, work: Callable[[VerifiedSession], T]) -> Future[T]:
         return self._submit(self._do, work)
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
@@ -109,11 +109,11 @@ class Readers:
         except RuntimeError as error:  # it, or the interpreter, has been shut down
             raise StoreError(f"the store {self._backend.name} has been closed") from error
 
-    def connect(self) -> VerifiedReading:
+    def connect(self) -> VerifiedSession:
         """A session of one's own."""
-        return VerifiedReading(self._backend.reading(), self._backend.name)
+        return VerifiedSession(self._backend.reading(), self._backend.name)
 
-    def _do(self, work: Callable[[VerifiedReading], T]) -> T:
+    def _do(self, work: Callable[[VerifiedSession], T]) -> T:
         with self.session() as session:
             try:
                 return work(session)
@@ -124,7 +124,7 @@ class Readers:
                 raise damaged(self._backend.name, "what was read", error) from error
 
     @contextmanager
-    def session(self) -> Iterator[VerifiedReading]:
+    def session(self) -> Iterator[VerifiedSession]:
         """A session that nobody else uses meanwhile."""
         with self._lock:
             session = self._idle.pop() if self._idle else None
@@ -152,5 +152,5 @@ class Readers:
         self._threads.shutdown(wait=False)
 
 
-def releasing(number: int, fence: int) -> Callable[[Writing], bool]:
+def releasing(number: int, fence: int) -> Callable[[WriteSession], bool]:
     return lambda session: session.release(number, fence, None, None, 0.0)

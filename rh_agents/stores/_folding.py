@@ -8,13 +8,13 @@ from typing import Final
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.stores._backend import RunRow
 from rh_agents.stores._rows import charge_of, ending_of
-from rh_agents.stores._verified import VerifiedReading, damaged
+from rh_agents.stores._verified import VerifiedSession, damaged
 
 _CHUNK: Final = 8192
 """Events that are read at a time."""
 
 
-def fold(session: VerifiedReading, run: RunRow) -> RecordedCalls:
+def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
     """What the journal of a run says about its calls.
 
     Raises:
@@ -43,6 +43,6 @@ def fold(session: VerifiedReading, run: RunRow) -> RecordedCalls:
     return recorded
 
 
-def _expect(session: VerifiedReading, run: RunRow, what: str, expected: int, found: int) -> None:
+def _expect(session: VerifiedSession, run: RunRow, what: str, expected: int, found: int) -> None:
     if found != expected:
         raise damaged(session.place, f"run {run.run_id!r}", f"it should have {expected} {what}, and has {found}")

@@ -17,7 +17,7 @@ from rh_agents.core.ports import Question, RunInfo
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import LARGE, encode_large
-from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing, StoredOutcome, Writing
+from rh_agents.stores._backend import Batch, EventRow, LeaseState, OutcomeRow, RunRow, StoredOutcome, WriteSession
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
 from rh_agents.stores._repeated import made_twice, says_the_same
@@ -77,7 +77,7 @@ class SqlJournal:
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._broken: StoreError | None = None
-        self._tell_of_stop: Callable[[str], None] | None = None
+        self._on_stop_requested: Callable[[str], None] | None = None
         # No cycle: who forgets a journal lets go of it.
         self._begin_to_read = partial(_begin_to_read, engine, row.number, info.run_id)
         self._read_ahead = ReadAhead(self._begin_to_read)
@@ -231,7 +231,7 @@ class SqlJournal:
         except StoreError as error:
             self._break(error)
 
-    def _delivered(self, result: Standing | StoreError) -> None:
+    def _delivered(self, result: LeaseState | StoreError) -> None:
         """What became of the batch that was under way."""
         if self._in_flight is None or self._broken is not None:
             return
@@ -376,7 +376,7 @@ class SqlJournal:
         if not await self._change(lambda session: session.reject_answer(number, fence, question_id, problem)):
             raise again(self._break(self._lost()))
 
-    async def _change(self, work: Callable[[Writing], T]) -> T:
+    async def _change(self, work: Callable[[WriteSession], T]) -> T:
         """Write something else than events. An error breaks the journal."""
         try:
             return await self._writer.done(work)
@@ -385,28 +385,28 @@ class SqlJournal:
 
     def when_stop_requested(self, tell: Callable[[str], None]) -> None:
         """Call `tell` on the event loop when somebody asks for the run to be stopped."""
-        self._tell_of_stop = tell
+        self._on_stop_requested = tell
         if self.stop_requested is not None:
             tell(self.stop_requested)
 
-    def stands(self, standing: Standing) -> None:
-        """The writer has seen how the run stands."""
+    def lease_changed(self, state: LeaseState) -> None:
+        """The writer has seen the state of the lease."""
         if self._broken is None:
-            if not standing.is_ours:
+            if not state.is_ours:
                 self._break(self._lost())
-            elif standing.stop_requested is not None:
-                self._stop(standing.stop_requested)
+            elif state.stop_requested is not None:
+                self._stop(state.stop_requested)
 
     def _stop(self, reason: str) -> None:
         if reason != self.stop_requested:
             self.stop_requested = reason
-            if self._tell_of_stop is not None:
-                self._tell_of_stop(reason)
+            if self._on_stop_requested is not None:
+                self._on_stop_requested(reason)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
-        """Write what waits, record how the run stands, and let go of it."""
+        """Write what waits, record the status of the run, and let go of it."""
         if self._broken is not None:
             await self._let_go()
             return
@@ -430,7 +430,7 @@ class SqlJournal:
             await self._engine.release(self.number, self.fence)
 
     async def leave(self) -> None:
-        """The store is closed: write what waits, and let go of the run without saying how it stands."""
+        """The store is closed: write what waits, and let go of the run without recording a status."""
         if self._broken is None:
             if asyncio.get_running_loop() is self.loop:
                 with suppress(StoreError):

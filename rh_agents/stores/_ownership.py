@@ -21,7 +21,7 @@ _CLOCKS_DIFFER_BY: Final = 3600.0
 
 
 def is_dead(row: RunRow) -> bool:
-    """Whether the owner of a run certainly exists no more. False if that cannot be told from here."""
+    """Whether the owner of a run certainly exists no more. False if that cannot be known from here."""
     return is_gone(row.process)
 
 

@@ -18,7 +18,7 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.redaction import logger
 from rh_agents.core.results import Outcome
 
-__all__ = ["is_wanted", "made_twice", "says_the_same", "told_twice", "warn_of_repeated"]
+__all__ = ["is_wanted", "made_twice", "repeated_finding", "says_the_same", "warn_of_repeated"]
 
 _LOG = logger("rh_agents.stores")
 
@@ -53,7 +53,7 @@ def says_the_same(text: bytes, other: bytes) -> bool:
     return text == other or repr(from_json(text)) == repr(from_json(other))
 
 
-def told_twice(run_id: str, key: str, sequence: int, first: int) -> str:
+def repeated_finding(run_id: str, key: str, sequence: int, first: int) -> str:
     """The finding that says that a call has more than one outcome."""
     return (
         f"run {run_id!r}: the call with the key {key.lower()} has another outcome at event {sequence} than at event "

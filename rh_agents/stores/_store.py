@@ -24,12 +24,12 @@ from rh_agents.stores._backend import (
     Backend,
     Batch,
     EventRow,
+    LeaseState,
     OutcomeRow,
     RunRow,
-    Standing,
     StoredEvent,
     StoredOutcome,
-    Writing,
+    WriteSession,
 )
 from rh_agents.stores._checking import check
 from rh_agents.stores._copying import copied
@@ -41,7 +41,7 @@ from rh_agents.stores._ownership import is_dead, live, own_runs, taken
 from rh_agents.stores._repeated import warn_of_repeated
 from rh_agents.stores._rows import edit, event_of, header_of, outcome_of, read_artifact, superseding
 from rh_agents.stores._summing import summary
-from rh_agents.stores._verified import OutcomePlaces, VerifiedReading, with_outcomes
+from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes
 from rh_agents.stores._writer import result_of
 from rh_agents.stores.artifacts import sweep
 
@@ -237,7 +237,7 @@ class SqlStore:
             if changes is not None:
                 changes.stop()
 
-    def _events(self, places: OutcomePlaces, after: int, values: bool, session: VerifiedReading) -> list[RecordedEvent]:
+    def _events(self, places: OutcomePlaces, after: int, values: bool, session: VerifiedSession) -> list[RecordedEvent]:
         rows = session.events(places.number, places.run_id, after, _CHUNK)
         return [
             RecordedEvent(stored.row.sequence, self._event(stored, places.run_id, values), stored.row.ok is not None)
@@ -311,7 +311,7 @@ class SqlStore:
             if marks and not (await self.engine.writer.done(lambda session: session.write([batch], now)))[0].is_ours:
                 raise taken(row)
 
-    def _marks(self, session: VerifiedReading, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
+    def _marks(self, session: VerifiedSession, row: RunRow, keys: Sequence[bytes]) -> list[EventRow]:
         """The events that say so: like those that report the outcomes."""
         now = self.engine.clock()
         places = fold(session, row).finished
@@ -374,7 +374,7 @@ class SqlStore:
             forked_from=run_id,
         )
 
-        def copy(session: Writing) -> bool:
+        def copy(session: WriteSession) -> bool:
             with self.engine.readers.session() as reading:
                 return session.add(new, copied(reading, source, left_out, edits))
 
@@ -526,7 +526,7 @@ class _Opening:
         """This is the run."""
         self.number, self.fence, self.lease = row.number, row.fence, row.lease
 
-    def stands(self, standing: Standing) -> None:
+    def lease_changed(self, state: LeaseState) -> None:
         """It will be seen when something is written."""
 
 
@@ -535,7 +535,7 @@ class _Changes:
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
-        self._session: VerifiedReading | None = None
+        self._session: VerifiedSession | None = None
 
     async def wait(self) -> None:
         """Return after a change, or after a while: that an owner has died changes nothing in the database."""
@@ -557,20 +557,20 @@ class _Changes:
 
 
 def _made(
-    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, later: set[int], session: VerifiedReading
+    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, later: set[int], session: VerifiedSession
 ) -> list[tuple[int, T | None]]:
     """What is made of outcomes, by their places; None of those that count for nothing."""
     found = session.outcomes(number, run_id, after, _CHUNK)
     return [(stored.sequence, None if later and stored.sequence in later else make(stored)) for stored in found]
 
 
-def _request_stop(number: int, reason: str, session: Writing) -> None:
+def _request_stop(number: int, reason: str, session: WriteSession) -> None:
     session.request_stop(number, reason)
 
 
-def _connect(_: Writing) -> None:
+def _connect(_: WriteSession) -> None:
     """The writer connects before it does anything, which is all that is wanted."""
 
 
-def _nothing(_: VerifiedReading) -> None:
+def _nothing(_: VerifiedSession) -> None:
     """Whoever reads connects before, which says whether there is anything to be read."""

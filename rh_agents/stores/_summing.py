@@ -12,7 +12,7 @@ from rh_agents.core.ports.summary import GROUP_EVENTS, NEWEST_FAILURES, Failure,
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.stores._backend import FailureRow, RunRow, Tally
-from rh_agents.stores._verified import VerifiedReading, damaged
+from rh_agents.stores._verified import VerifiedSession, damaged
 
 __all__ = ["summary", "tally"]
 
@@ -49,7 +49,7 @@ def tally(row: Sequence[Any]) -> Tally:
     )
 
 
-def summary(session: VerifiedReading, run: RunRow, after: int, until: int | None) -> RunSummary:
+def summary(session: VerifiedSession, run: RunRow, after: int, until: int | None) -> RunSummary:
     """The events of a run in numbers, from after one sequence up to another one.
 
     Raises:

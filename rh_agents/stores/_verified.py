@@ -16,7 +16,7 @@ from rh_agents.stores._backend import (
     EventRow,
     Kept,
     OutcomeRow,
-    Reading,
+    ReadSession,
     RunRow,
     StoredEvent,
     StoredOutcome,
@@ -128,7 +128,7 @@ class _Span(Generic[R]):
         return damaged(place, f"the journal of run {self.run_id!r}", error or "its rows do not fit their checksums")
 
 
-class VerifiedReading:
+class VerifiedSession:
     """A session that gives rows only if they are as they were written.
 
     Args:
@@ -138,8 +138,8 @@ class VerifiedReading:
     Every method raises `StoreError`, naming the run and the row, when a row is damaged or missing.
     """
 
-    def __init__(self, inner: Reading, place: str) -> None:
-        self.inner: Reading = inner
+    def __init__(self, inner: ReadSession, place: str) -> None:
+        self.inner: ReadSession = inner
         self.place: str = place
 
     # -- runs ---------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ class OutcomePlaces:
         self._first = KeyTable()
         self._read = 0
 
-    def of(self, session: VerifiedReading, key: bytes, before: int) -> int | None:
+    def of(self, session: VerifiedSession, key: bytes, before: int) -> int | None:
         """The sequence of a key's outcome among the events before a sequence; None if it has none there."""
         while self._read < before - 1:
             chunk = session.calls(self.number, self.run_id, self._read, _PLACES_AT_ONCE)
@@ -271,7 +271,7 @@ class OutcomePlaces:
         return self._first.get(key)
 
 
-def reported(session: VerifiedReading, number: int, run_id: str, rows: Sequence[EventRow]) -> dict[int, OutcomeRow]:
+def reported(session: VerifiedSession, number: int, run_id: str, rows: Sequence[EventRow]) -> dict[int, OutcomeRow]:
     """The outcomes that events report which follow each other, by their sequences.
 
     Raises:
@@ -288,7 +288,7 @@ def reported(session: VerifiedReading, number: int, run_id: str, rows: Sequence[
     return found
 
 
-def with_outcomes(session: VerifiedReading, places: OutcomePlaces, rows: Sequence[EventRow]) -> list[StoredEvent]:
+def with_outcomes(session: VerifiedSession, places: OutcomePlaces, rows: Sequence[EventRow]) -> list[StoredEvent]:
     """Events with the outcomes that they report; those of recovered calls are elsewhere in the journal.
 
     Raises:

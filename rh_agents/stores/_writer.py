@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
 from rh_agents.core.redaction import logger
-from rh_agents.stores._backend import Backend, Batch, Standing, Writing
+from rh_agents.stores._backend import Backend, Batch, LeaseState, WriteSession
 
 __all__ = ["Delivery", "Holder", "Writer", "again", "call_on", "result_of"]
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 _LOG = logger("rh_agents.stores")
 _LOOK_EVERY = 0.5
 """Seconds between two looks for requests to stop, while there is nothing to write."""
-_FRESH = Standing(True, None)
+_FRESH = LeaseState(True, None)
 _LOOKS = 4
 """How often it is looked whether the thread hangs, in the time after which it does."""
 _PATIENCE_AT_EXIT = 2.0
@@ -46,8 +46,8 @@ class Holder(Protocol):
     lease: float
     loop: asyncio.AbstractEventLoop
 
-    def stands(self, standing: Standing) -> None:
-        """Told on its event loop how the run stands for it, if that has changed."""
+    def lease_changed(self, state: LeaseState) -> None:
+        """Called on its event loop when the state of its lease has changed."""
         ...
 
 
@@ -63,7 +63,7 @@ class Delivery:
 
     batch: Batch
     loop: asyncio.AbstractEventLoop
-    done: Callable[[Standing | StoreError], None]
+    done: Callable[[LeaseState | StoreError], None]
     artifacts: list[bytes] = field(default_factory=list)
 
 
@@ -71,7 +71,7 @@ class Delivery:
 class _Job:
     """Anything else that is to be done with the session."""
 
-    work: Callable[[Writing], Any]
+    work: Callable[[WriteSession], Any]
     future: Future[Any]
 
 
@@ -83,7 +83,7 @@ class _Held:
     key: tuple[int, int]
     lease: float
     seen_at: float
-    told: Standing = _FRESH
+    reported: LeaseState = _FRESH
 
     @property
     def is_alive(self) -> bool:
@@ -113,7 +113,7 @@ class Writer:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._is_stopped = False
-        self._session: Writing | None = None
+        self._session: WriteSession | None = None
         self._held: dict[tuple[int, int], _Held] = {}
         self._looked_at = 0.0
         self._busy_since: float | None = None
@@ -126,7 +126,7 @@ class Writer:
         """Write a batch as soon as possible. There is at most one of a journal at a time."""
         self._put(delivery)
 
-    def do(self, work: Callable[[Writing], T]) -> Future[T]:
+    def do(self, work: Callable[[WriteSession], T]) -> Future[T]:
         """Do something with the session, after what was given before.
 
         The future has a `StoreError` if that failed. It is done in the writer's thread.
@@ -135,7 +135,7 @@ class Writer:
         self._put(job)
         return job.future
 
-    async def done(self, work: Callable[[Writing], T]) -> T:
+    async def done(self, work: Callable[[WriteSession], T]) -> T:
         """Do something with the session and wait for it. It is done even if nobody waits any more.
 
         Raises:
@@ -179,7 +179,7 @@ class Writer:
         """Wait for something that the thread does, or does first, as long as it comes forward.
 
         A disk or a server may have stopped answering, and then a store must still be closed one day. Who makes calls
-        waits on: nothing is to be told of a commit before it is known. It is looked from a thread, since an event loop
+        waits on: no commit is reported before it is known. It is looked from a thread, since an event loop
         whose time jumps knows nothing of how long a disk takes.
 
         Args:
@@ -307,11 +307,11 @@ class Writer:
         while (item := self._next_nowait()) is not _NOTHING:
             error = StoreError(f"the store {self._backend.name} has been closed")
             if isinstance(item, Delivery):
-                _tell([(item, error)])
+                _report([(item, error)])
             elif item is not None:
                 item.future.set_exception(error)
 
-    def _connected(self) -> Writing:
+    def _connected(self) -> WriteSession:
         if self._session is None:
             self._session = self._backend.writing()
         return self._session
@@ -327,11 +327,11 @@ class Writer:
             return
         self._busy_since = time.monotonic()
         try:
-            standings = self._connected().write([each.batch for each in ready], self._clock())
+            states = self._connected().write([each.batch for each in ready], self._clock())
         except Exception as error:  # noqa: BLE001 - whatever it is, the journals must learn that nothing was written
             self._close_session()
             failure = self._as_store_error(error)
-            _tell([(each, failure) for each in ready])
+            _report([(each, failure) for each in ready])
             return
         now = time.monotonic()
         with self._lock:
@@ -339,10 +339,10 @@ class Writer:
                 held = self._held.get((each.batch.number, each.batch.fence))
                 if held is not None:
                     held.seen_at = now
-        _tell(list(zip(ready, standings, strict=True)))
+        _report(list(zip(ready, states, strict=True)))
 
     def _keep_artifacts(self, delivery: Delivery) -> bool:
-        """Keep the large values of what was noted; False if that failed, and its journal has been told."""
+        """Keep the large values of what was noted; False if that failed, which has been reported."""
         if not delivery.artifacts:
             return True
         try:
@@ -350,7 +350,7 @@ class Writer:
                 self._busy_since = time.monotonic()
                 self._backend.artifacts.put(data)
         except Exception as error:  # noqa: BLE001 - as above
-            _tell([(delivery, self._as_store_error(error))])
+            _report([(delivery, self._as_store_error(error))])
             return False
         return True
 
@@ -389,23 +389,23 @@ class Writer:
             )
         try:
             if due:
-                self._tell_holders(due, self._connected().renew([held.key for held in due], self._clock()))
+                self._report_leases(due, self._connected().renew([held.key for held in due], self._clock()))
             if others and now >= self._looked_at + _LOOK_EVERY:
                 self._looked_at = now
-                self._tell_holders(others, self._connected().look([held.key for held in others]) or ())
+                self._report_leases(others, self._connected().look([held.key for held in others]) or ())
         except Exception as error:  # noqa: BLE001 - nothing is lost yet: if the run is, the next batch will be refused
             self._close_session()
             _LOG.warning("no sign of life could be given for the runs in %s: %s", self._backend.name, error)
         for held in due:
             held.seen_at = now
 
-    def _tell_holders(self, held: Iterable[_Held], standings: Iterable[Standing]) -> None:
-        for each, standing in zip(held, standings, strict=False):  # none: nothing has changed
+    def _report_leases(self, held: Iterable[_Held], states: Iterable[LeaseState]) -> None:
+        for each, state in zip(held, states, strict=False):  # none: nothing has changed
             holder = each.holder()
-            if holder is not None and standing != each.told:
-                each.told = standing
-                call_on(holder.loop, holder.stands, standing)
-            if not standing.is_ours:
+            if holder is not None and state != each.reported:
+                each.reported = state
+                call_on(holder.loop, holder.lease_changed, state)
+            if not state.is_ours:
                 self.drop(*each.key)
 
 
@@ -417,7 +417,7 @@ _NOTHING = _Nothing()
 _running: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
-def _nothing(_: Writing) -> None:
+def _nothing(_: WriteSession) -> None:
     """Wakes the thread up."""
 
 
@@ -461,16 +461,16 @@ def again(error: StoreError) -> StoreError:
     return copy
 
 
-def _tell(results: list[tuple[Delivery, Standing | StoreError]]) -> None:
+def _report(results: list[tuple[Delivery, LeaseState | StoreError]]) -> None:
     """Wake each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Delivery, Standing | StoreError]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Delivery, LeaseState | StoreError]]] = {}
     for delivery, result in results:
         by_loop.setdefault(delivery.loop, []).append((delivery, result))
     for loop, its in by_loop.items():
-        call_on(loop, _tell_all, its)
+        call_on(loop, _report_all, its)
 
 
-def _tell_all(results: list[tuple[Delivery, Standing | StoreError]]) -> None:
+def _report_all(results: list[tuple[Delivery, LeaseState | StoreError]]) -> None:
     for delivery, result in results:
         delivery.done(result)
 

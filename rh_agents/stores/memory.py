@@ -22,7 +22,7 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large
 from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer
 from rh_agents.core.values.large import LARGE
-from rh_agents.stores._repeated import made_twice, says_the_same, told_twice, warn_of_repeated
+from rh_agents.stores._repeated import made_twice, repeated_finding, says_the_same, warn_of_repeated
 from rh_agents.stores._windows import Ticket, refusal
 
 __all__ = ["MemoryJournal", "MemoryStore"]
@@ -268,7 +268,7 @@ class MemoryStore:
         """Look for calls with two outcomes. Memory that is damaged cannot be trusted to say so."""
         self._expect_open()
         return [
-            told_twice(name, outcome.key.hex(), sequence, run.sequence_of[outcome.key])
+            repeated_finding(name, outcome.key.hex(), sequence, run.sequence_of[outcome.key])
             for name, run in self._runs.items()
             for sequence, outcome in run.later.items()
         ]
@@ -371,7 +371,7 @@ class MemoryJournal:
     def __init__(self, run: _Run, info: RunInfo, store: MemoryStore) -> None:
         self._run = run
         self._store = store
-        self._tell_of_stop: Callable[[str], None] | None = None
+        self._on_stop_requested: Callable[[str], None] | None = None
         self.home: Home = home()
         run.fence += 1
         self._fence = run.fence
@@ -453,15 +453,15 @@ class MemoryJournal:
 
     def when_stop_requested(self, tell: Callable[[str], None]) -> None:
         """Call `tell` when somebody asks for the run to be stopped."""
-        self._tell_of_stop = tell
+        self._on_stop_requested = tell
         if self.stop_requested is not None:
             tell(self.stop_requested)
 
     def ask_to_stop(self, reason: str) -> None:
         """Somebody asks."""
         self.stop_requested = reason
-        if self._tell_of_stop is not None:
-            self._tell_of_stop(reason)
+        if self._on_stop_requested is not None:
+            self._on_stop_requested(reason)
 
     async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
         """Record how the run stands, and let go of it."""

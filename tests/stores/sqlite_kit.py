@@ -16,7 +16,7 @@ from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Journal, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import Batch, Standing, Writing
+from rh_agents.stores._backend import Batch, LeaseState, WriteSession
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.rows import kept_run
 from rh_agents.stores._verified import checksums_of_run
@@ -67,18 +67,18 @@ class Database:
         self.failing: Callable[[Any], None] | None = None
         store.engine.writer._backend = self
 
-    def writing(self) -> Writing:
+    def writing(self) -> WriteSession:
         session = self._inner.writing()
         write = session.write
 
-        def watched(batches: Sequence[Batch], now: float) -> list[Standing]:
+        def watched(batches: Sequence[Batch], now: float) -> list[LeaseState]:
             self.is_writing.set()
             assert self.is_free.wait(30)
             if self.failing is not None:
                 self.failing(session)
-            standings = write(batches, now)
+            states = write(batches, now)
             self.batches.append([len(batch.events) for batch in batches])
-            return standings
+            return states
 
         session.write = watched  # type: ignore[method-assign]
         return session

@@ -143,8 +143,8 @@ class OnDisk(StoreConformance):
         its = outcome_row(sequence, given, row, encode_outcome(given), None, None)
         batch = Batch(run.number, run.fence, run.last_sequence, [row], [its])
         await store.engine.writer.done(self.let_it_be)
-        (standing,) = await store.engine.writer.done(lambda session: session.write([batch], run.updated_at))
-        return standing.is_ours
+        (state,) = await store.engine.writer.done(lambda session: session.write([batch], run.updated_at))
+        return state.is_ours
 
     def let_it_be(self, session: Any) -> None:
         """Drop the index that our own tests have."""

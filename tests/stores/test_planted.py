@@ -88,8 +88,8 @@ async def plant(store: SqlStore, told: ExecutionEvent[Any], given: Outcome | Non
     row = event_row(sequence, told, bytes.fromhex(told.key), None if given is None else given.error is None)
     its = [] if given is None else [outcome_row(sequence, given, row, encode_outcome(given), None, None)]
     batch = Batch(run.number, run.fence, run.last_sequence, [row], its)
-    (standing,) = await store.engine.writer.done(lambda session: session.write([batch], run.updated_at))
-    assert standing.is_ours
+    (state,) = await store.engine.writer.done(lambda session: session.write([batch], run.updated_at))
+    assert state.is_ours
 
 
 async def plant_others(store: SqlStore) -> int:

@@ -16,13 +16,13 @@ from tests.services.postgresql import PostgresqlServer
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh_agents[postgresql]'")
 
 from rh_agents.core.ports import Question
-from rh_agents.stores._backend import Batch, Edit, EventRow, OutcomeRow, RunRow, Standing
+from rh_agents.stores._backend import Batch, Edit, EventRow, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._copying import copied
 from rh_agents.stores._postgresql.backend import PostgresqlBackend
-from rh_agents.stores._postgresql.reading import PostgresqlReading
-from rh_agents.stores._postgresql.writing import PostgresqlWriting
+from rh_agents.stores._postgresql.reading import PostgresqlReadSession
+from rh_agents.stores._postgresql.writing import PostgresqlWriteSession
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
-from rh_agents.stores._verified import OutcomePlaces, VerifiedReading, with_outcomes
+from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes
 
 KEYS = [bytes([number]) * 32 for number in range(256)]
 
@@ -76,8 +76,8 @@ class Opened:
 
     def __init__(self, url: str) -> None:
         self.backend = PostgresqlBackend(url)
-        self.writing: PostgresqlWriting = self.backend.writing()
-        self.reading = VerifiedReading(self.backend.reading(), self.backend.name)
+        self.writing: PostgresqlWriteSession = self.backend.writing()
+        self.reading = VerifiedSession(self.backend.reading(), self.backend.name)
         self.number = self.new_run("monday")
 
     def new_run(self, run_id: str) -> int:
@@ -91,7 +91,7 @@ class Opened:
         self.backend.close()
 
 
-def wait_for_news(reading: VerifiedReading | PostgresqlReading) -> bool:
+def wait_for_news(reading: VerifiedSession | PostgresqlReadSession) -> bool:
     """True as soon as the reader hears of a change: the server sends the news after the change can be seen."""
     end = time.monotonic() + 5
     while not reading.has_changed():
@@ -173,7 +173,7 @@ def test_two_schemas_of_one_database_know_nothing_of_each_other(
     other = Opened(postgresql_server.url(schema="another"))
     try:
         assert other.reading.has_changed()
-        assert other.writing.look([(other.number, 1)]) == [Standing(True, None)]
+        assert other.writing.look([(other.number, 1)]) == [LeaseState(True, None)]
         assert opened.reading.has_changed()
         opened.writing.request_stop(opened.number, "for a test")
         assert wait_for_news(opened.reading)
@@ -192,8 +192,8 @@ def test_a_batch_of_a_run_that_is_not_ours_any_more_is_left_out_and_the_others_a
     other = opened.new_run("tuesday")
     lost = finished(other, 0, KEYS[1])
     lost.fence = 0
-    standings = opened.writing.write([lost, finished(opened.number, 0, KEYS[1])], 1.0)
-    assert [standing.is_ours for standing in standings] == [False, True]
+    states = opened.writing.write([lost, finished(opened.number, 0, KEYS[1])], 1.0)
+    assert [state.is_ours for state in states] == [False, True]
     assert len(opened.reading.calls(opened.number, "monday", 0, 10)) == 1
     assert opened.reading.calls(other, "tuesday", 0, 10) == []
     assert opened.reading.inner.findings() == []
@@ -207,11 +207,11 @@ def test_nothing_is_written_at_another_place_than_the_next(opened: Opened) -> No
 
 
 def test_whoever_lost_a_run_gives_no_sign_of_life_for_it(opened: Opened) -> None:
-    assert opened.writing.renew([(opened.number, 0)], 5.0) == [Standing(False, None)]
+    assert opened.writing.renew([(opened.number, 0)], 5.0) == [LeaseState(False, None)]
     before = opened.reading.find_run("monday")
     assert before is not None
     assert (before.heartbeat, before.heartbeat_at) == (0, 0.0)
-    assert opened.writing.renew([(opened.number, 1)], 5.0) == [Standing(True, None)]
+    assert opened.writing.renew([(opened.number, 1)], 5.0) == [LeaseState(True, None)]
     after = opened.reading.find_run("monday")
     assert after is not None
     assert (after.heartbeat, after.heartbeat_at) == (1, 5.0)
@@ -302,16 +302,16 @@ def test_whoever_listens_hears_of_every_change_and_of_nothing_else(opened: Opene
 def test_the_holder_of_a_run_hears_of_a_request_and_of_a_takeover(opened: Opened, postgresql_url: str) -> None:
     held = [(opened.number, 1)]
     other = PostgresqlBackend(postgresql_url).writing()
-    assert opened.writing.look(held) == [Standing(True, None)]
+    assert opened.writing.look(held) == [LeaseState(True, None)]
     assert opened.writing.look(held) is None
     other.request_stop(opened.number, "for a test")
     opened.writing.renew([], 1.0)
-    assert opened.writing.look(held) == [Standing(True, "for a test")]
+    assert opened.writing.look(held) == [LeaseState(True, "for a test")]
     run = opened.reading.find_run("monday")
     assert run is not None
     assert other.replace(run, RunRow(run.number, run.run_id, "started", fence=2))
     opened.writing.renew([], 1.0)
-    assert opened.writing.look(held) == [Standing(False, None)]
+    assert opened.writing.look(held) == [LeaseState(False, None)]
     assert opened.writing.look(held) is None
     other.close()
 
@@ -329,7 +329,7 @@ def test_a_session_that_was_ended_by_the_administrator_is_a_clear_error(
     with pytest.raises(StoreError, match="the connection is closed"):
         opened.writing.renew([(opened.number, 1)], 1.0)
     again = opened.backend.writing()
-    assert again.write([finished(opened.number, 0, KEYS[1])], 1.0) == [Standing(True, None)]
+    assert again.write([finished(opened.number, 0, KEYS[1])], 1.0) == [LeaseState(True, None)]
     again.close()
 
 
@@ -429,7 +429,7 @@ INSERT INTO artifact (digest, put_at, data) SELECT sha256(i::text::bytea), 0, ''
 
 
 @pytest.fixture(scope="module", params=["with statistics", "without statistics"])
-def filled(postgresql_server: PostgresqlServer, request: pytest.FixtureRequest) -> Iterator[PostgresqlWriting]:
+def filled(postgresql_server: PostgresqlServer, request: pytest.FixtureRequest) -> Iterator[PostgresqlWriteSession]:
     """A schema with many runs, of which the planner knows something, or still nothing."""
     writing = PostgresqlBackend(postgresql_server.url(schema="plans")).writing()
     for table in LARGE:
@@ -453,7 +453,7 @@ def scans(plan: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ONE_RUN)
-def test_a_query_about_one_run_looks_at_no_other(name: str, filled: PostgresqlWriting) -> None:
+def test_a_query_about_one_run_looks_at_no_other(name: str, filled: PostgresqlWriteSession) -> None:
     query = "EXPLAIN (FORMAT JSON) " + read_queries("postgresql")[name]
     row = filled._connection.execute(query.encode(), ONE_RUN[name]).fetchone()
     assert row is not None
@@ -461,7 +461,7 @@ def test_a_query_about_one_run_looks_at_no_other(name: str, filled: PostgresqlWr
 
 
 @pytest.mark.parametrize("name", ["calls", "events", "outcomes"])
-def test_a_page_of_a_journal_is_read_without_sorting_the_rest(name: str, filled: PostgresqlWriting) -> None:
+def test_a_page_of_a_journal_is_read_without_sorting_the_rest(name: str, filled: PostgresqlWriteSession) -> None:
     query = "EXPLAIN " + read_queries("postgresql")[name]
     rows = filled._connection.execute(query.encode(), ONE_RUN[name]).fetchall()
     assert "Sort" not in "\n".join(row[0] for row in rows)

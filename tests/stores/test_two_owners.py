@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, Standing
-from rh_agents.stores._verified import VerifiedReading
+from rh_agents.stores._backend import Batch, EventRow, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._verified import VerifiedSession
 from rh_agents.stores.sqlite import SqliteStore
 from tests.services.postgresql import PostgresqlServer
 
@@ -32,7 +32,7 @@ class Place:
     """A database with two connections that write and one that reads."""
 
     sessions: list[Any]
-    reading: VerifiedReading
+    reading: VerifiedSession
     in_transaction: Callable[[Any], AbstractContextManager[None]]
     """A transaction of a session, in which its methods do not commit."""
 
@@ -63,7 +63,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         sessions: list[Any] = [database.writing() for _ in range(2)]
         for session in sessions:
             session.connection.pragma("synchronous", "OFF")  # nobody cuts the power here
-        made = Place(sessions, VerifiedReading(database.reading(), "here"), held_open)
+        made = Place(sessions, VerifiedSession(database.reading(), "here"), held_open)
         yield made
         made.close()
         return
@@ -76,7 +76,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     sessions = [backend.writing() for _ in range(2)]
     for each in sessions:
         each._connection.execute("SET synchronous_commit = off")
-    made = Place(sessions, VerifiedReading(backend.reading(), "here"), lambda each: each._connection.transaction())
+    made = Place(sessions, VerifiedSession(backend.reading(), "here"), lambda each: each._connection.transaction())
     yield made
     made.close()
     backend.close()
@@ -128,12 +128,12 @@ def test_who_takes_a_run_over_while_its_owner_commits_does_not_get_it(place: Pla
     row = created(place)
     first, second = place.sessions
     with place.in_transaction(first):
-        assert first.write([batch_of(row, 1, 0, k1=b"1")], 1.0) == [Standing(True, None)]
+        assert first.write([batch_of(row, 1, 0, k1=b"1")], 1.0) == [LeaseState(True, None)]
         thread, found = while_it_waits(lambda: second.replace(row, taken_over(row)))
     thread.join()
     assert found == [False], "the owner has given a sign of life"
     assert outcomes_of(place, RUN) == {KEYS[1]: b"1"}
-    assert first.write([batch_of(row, 1, 1, k2=b"2")], 1.0) == [Standing(True, None)]
+    assert first.write([batch_of(row, 1, 1, k2=b"2")], 1.0) == [LeaseState(True, None)]
 
 
 def test_an_owner_that_writes_while_another_one_takes_over_writes_nothing(place: Place) -> None:
@@ -143,18 +143,18 @@ def test_an_owner_that_writes_while_another_one_takes_over_writes_nothing(place:
         assert second.replace(row, taken_over(row))
         thread, found = while_it_waits(lambda: first.write([batch_of(row, 1, 0, k1=b"1")], 1.0))
     thread.join()
-    assert found == [[Standing(False, None)]]
+    assert found == [[LeaseState(False, None)]]
     assert outcomes_of(place, RUN) == {}
-    assert second.write([batch_of(row, 2, 0, k1=b"other")], 1.0) == [Standing(True, None)]
+    assert second.write([batch_of(row, 2, 0, k1=b"other")], 1.0) == [LeaseState(True, None)]
     assert outcomes_of(place, RUN) == {KEYS[1]: b"other"}
 
 
 def test_a_batch_that_is_sent_again_because_nobody_knows_of_its_commit_is_written_once(place: Place) -> None:
     row = created(place)
     batch = batch_of(row, 1, 0, k1=b"1", k2=b"2")
-    assert place.sessions[0].write([batch], 1.0) == [Standing(True, None)]
+    assert place.sessions[0].write([batch], 1.0) == [LeaseState(True, None)]
     for session in place.sessions:  # on the same connection, or on a new one
-        assert session.write([batch], 1.0) == [Standing(False, None)]
+        assert session.write([batch], 1.0) == [LeaseState(False, None)]
     assert outcomes_of(place, RUN) == {KEYS[1]: b"1", KEYS[2]: b"2"}
 
 
@@ -224,11 +224,11 @@ class Interleaving:
     def send(self, owner: Owner, *, is_answered: bool) -> None:
         batch = owner.sent
         assert batch is not None
-        (standing,) = owner.session.write([batch], 1.0)
+        (state,) = owner.session.write([batch], 1.0)
         if not is_answered:  # the answer is lost: the owner stops, and perhaps sends this again
             owner.known |= {each.key for each in batch.outcomes}
             return
-        if standing.is_ours:
+        if state.is_ours:
             self.acknowledged |= {each.key: each.value or b"" for each in batch.outcomes}
             owner.last += len(batch.events)
             owner.known |= {each.key for each in batch.outcomes}

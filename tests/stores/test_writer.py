@@ -19,7 +19,7 @@ from rh_agents import storable
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Question
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import Writing
+from rh_agents.stores._backend import WriteSession
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import completed, key, listed, outcome
@@ -594,7 +594,7 @@ def test_a_disk_that_is_slow_but_comes_forward_is_waited_for(path: Path) -> None
     asyncio.run(main())
 
 
-def _nothing(_: Writing) -> None:
+def _nothing(_: WriteSession) -> None:
     pass
 
 

@@ -15,9 +15,9 @@ from rh_agents.stores._opening_artifacts import open_artifacts
 from rh_agents.stores._postgresql.artifacts import TableArtifacts
 from rh_agents.stores._postgresql.driver import Database, read_url
 from rh_agents.stores._postgresql.news import Connection, News
-from rh_agents.stores._postgresql.reading import PostgresqlReading
+from rh_agents.stores._postgresql.reading import PostgresqlReadSession
 from rh_agents.stores._postgresql.schema import bring_up_to_date, expect_known
-from rh_agents.stores._postgresql.writing import PostgresqlWriting
+from rh_agents.stores._postgresql.writing import PostgresqlWriteSession
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores.artifacts import ArtifactStore
 
@@ -80,7 +80,7 @@ class PostgresqlBackend:
         """Where large values are kept: in a table, unless the URL names another place."""
         return self._artifacts
 
-    def writing(self) -> PostgresqlWriting:
+    def writing(self) -> PostgresqlWriteSession:
         """Connect, and bring the schema up to date."""
         if self.is_read_only:
             raise StoreError(f"{self.name}: it was opened to be looked at only, so nothing in it can be changed")
@@ -90,18 +90,18 @@ class PostgresqlBackend:
                 self._database.warn_if_unsafe(connection)
                 bring_up_to_date(self._database, connection)
                 self._is_checked = True
-            return PostgresqlWriting(self._database, connection, self._queries)
+            return PostgresqlWriteSession(self._database, connection, self._queries)
         except BaseException:
             connection.close()
             raise
 
-    def reading(self) -> PostgresqlReading:
+    def reading(self) -> PostgresqlReadSession:
         """A session that has a connection only while it reads."""
         if self.is_read_only and not self._is_checked:
             with self.borrow("the schema could not be read") as connection:
                 expect_known(self._database, connection)
             self._is_checked = True
-        return PostgresqlReading(self.name, self.borrow, self._news)
+        return PostgresqlReadSession(self.name, self.borrow, self._news)
 
     @contextmanager
     def borrow(self, what: str) -> Iterator[Connection]:

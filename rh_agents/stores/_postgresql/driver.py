@@ -259,7 +259,7 @@ class Database:
         return StoreError(f"{self.place}: {what}: {reason}")
 
     def warn_if_unsafe(self, connection: psycopg.Connection[Any]) -> None:
-        """Log it if the server has been told not to keep its promises."""
+        """Log it if the server is configured not to keep its promises."""
         for setting in ("fsync", "full_page_writes"):
             row = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
             if row is not None and row[0] == "off":

@@ -15,7 +15,7 @@ from rh_agents.stores._postgresql.driver import Array, plain_text
 from rh_agents.stores._postgresql.news import Connection, News, rows
 from rh_agents.stores._postgresql.rows import call_row, kept_entry, kept_run, outcome_row
 from rh_agents.stores._postgresql.schema import views_of
-from rh_agents.stores._repeated import told_twice
+from rh_agents.stores._repeated import repeated_finding
 from rh_agents.stores._sql import read_queries, through
 from rh_agents.stores._summing import tally
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
@@ -29,8 +29,8 @@ Borrow = Callable[[str], AbstractContextManager[Connection]]
 """Gives a connection of those that all share; an error inside says that what is named could not be done."""
 
 
-class PostgresqlReading:
-    """A session that does what `Reading` says. PostgreSQL's readers never keep a writer waiting."""
+class PostgresqlReadSession:
+    """A session that does what `ReadSession` says. PostgreSQL's readers never keep a writer waiting."""
 
     def __init__(self, name: str, borrow: Borrow, news: News) -> None:
         self._name = name
@@ -42,7 +42,7 @@ class PostgresqlReading:
         self._seen: int | None = None
 
     def __repr__(self) -> str:
-        return f"PostgresqlReading({self._name!r})"
+        return f"PostgresqlReadSession({self._name!r})"
 
     def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._borrow(what) as connection:
@@ -154,7 +154,7 @@ class PostgresqlReading:
                 f"{count} events belong to run number {number}, which is not there"
                 for number, count in self._rows("finding_strays", what)
             ),
-            *(told_twice(*row) for row in self._rows("finding_keys", what)),
+            *(repeated_finding(*row) for row in self._rows("finding_keys", what)),
             *self._findings_of_version(what),
         ]
 

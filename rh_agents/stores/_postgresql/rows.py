@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry
-from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, Kept, OutcomeRow, RunRow, Standing
+from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, Kept, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._checksums import sealed
 from rh_agents.stores._postgresql.driver import Array, from_text
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
@@ -87,10 +87,10 @@ def held_runs(held: Sequence[tuple[int, int]]) -> dict[str, Array]:
     }
 
 
-def standings_of(numbers: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[Standing]:
-    """How runs stand, in the order of `numbers`: those of which there is no row are not ours."""
-    found = {row[0]: Standing(True, row[1]) for row in rows}
-    return [found.get(number, Standing(False, None)) for number in numbers]
+def lease_states_of(numbers: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[LeaseState]:
+    """The leases of runs, in the order of `numbers`: those of which there is no row are not ours."""
+    found = {row[0]: LeaseState(True, row[1]) for row in rows}
+    return [found.get(number, LeaseState(False, None)) for number in numbers]
 
 
 def run_columns(run: RunRow) -> dict[str, Any]:

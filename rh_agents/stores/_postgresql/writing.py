@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.stores._backend import ENDED, Batch, EventRow, OutcomeRow, RunRow, Standing
+from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._checksums import (
     amounts_checksum,
     answer_checksum,
@@ -21,13 +21,13 @@ from rh_agents.stores._checksums import (
 )
 from rh_agents.stores._postgresql.driver import Array, Database
 from rh_agents.stores._postgresql.news import Connection, Ear, channels, digest, rows
-from rh_agents.stores._postgresql.rows import held_runs, journal_columns, run_columns, standings_of
+from rh_agents.stores._postgresql.rows import held_runs, journal_columns, lease_states_of, run_columns
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
 
-class PostgresqlWriting:
-    """The session of the writer thread: what `Writing` says, each in one statement or one transaction."""
+class PostgresqlWriteSession:
+    """The session of the writer thread: what `WriteSession` says, each in one statement or one transaction."""
 
     def __init__(self, database: Database, connection: Connection, queries: Mapping[str, str]) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class PostgresqlWriting:
             self._ear = Ear(connection, self._channels["requests"])
 
     def __repr__(self) -> str:
-        return f"PostgresqlWriting({self._database.place!r})"
+        return f"PostgresqlWriteSession({self._database.place!r})"
 
     def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._database.errors(what):
@@ -50,7 +50,7 @@ class PostgresqlWriting:
 
     # -- batches and leases -------------------------------------------------------------------------------------------
 
-    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+    def write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
         rows = self._rows(
             "write",
             "the journal could not be written (if the connection broke, the last batch may be there all the same)",
@@ -63,18 +63,18 @@ class PostgresqlWriting:
             changes=self._channels["changes"],
             **journal_columns(batches),
         )
-        return standings_of([batch.number for batch in batches], rows)
+        return lease_states_of([batch.number for batch in batches], rows)
 
-    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[LeaseState]:
         rows = self._rows("renew", "the lease could not be renewed", now=now, **held_runs(held))
-        return standings_of([number for number, _ in held], rows)
+        return lease_states_of([number for number, _ in held], rows)
 
-    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+    def look(self, held: Sequence[tuple[int, int]]) -> list[LeaseState] | None:
         with self._database.errors("no news of other processes"):
             if not self._ear.has_heard():
                 return None
         rows = self._rows("look", "the state of the runs could not be read", **held_runs(held))
-        return standings_of([number for number, _ in held], rows)
+        return lease_states_of([number for number, _ in held], rows)
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 

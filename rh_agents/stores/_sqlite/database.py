@@ -14,8 +14,8 @@ from rh_agents.core.errors import StoreError
 from rh_agents.stores._backend import SLOWEST
 from rh_agents.stores._files import Identity, create_file, identity_of, make_directory
 from rh_agents.stores._sqlite.looking import Looking, expect_database_file
-from rh_agents.stores._sqlite.reading import Reading
-from rh_agents.stores._sqlite.writing import Writing
+from rh_agents.stores._sqlite.reading import SqliteReadSession
+from rh_agents.stores._sqlite.writing import SqliteWriteSession
 from rh_agents.stores.artifacts import ArtifactStore
 
 
@@ -46,7 +46,7 @@ class Database:
         self._opened: Identity | None = None
         self._log: tuple[str, Identity | None] | None = None
 
-    def writing(self) -> Writing:
+    def writing(self) -> SqliteWriteSession:
         if self.is_read_only:
             raise StoreError(f"{self.name}: it was opened to be looked at only, so nothing in it can be changed")
         with self.errors():
@@ -57,16 +57,16 @@ class Database:
                 self._expect_same(identity_of(self.path), self._opened)
             self._log = None  # whoever closes it last deletes it
             connection = self._connect(apsw.SQLITE_OPEN_READWRITE)
-            session = Writing(self, connection)
+            session = SqliteWriteSession(self, connection)
             self._opened = identity_of(self.path)
             self._log = connection.filename_wal, identity_of(connection.filename_wal)
             return session
 
-    def reading(self) -> Reading:
+    def reading(self) -> SqliteReadSession:
         with self.errors():
             if self._looking is not None:
-                return Reading(self, self._looking.connect())
-            session = Reading(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
+                return SqliteReadSession(self, self._looking.connect())
+            session = SqliteReadSession(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
             try:
                 self._expect_same(identity_of(self.path), self._opened)
             except BaseException:

@@ -11,7 +11,7 @@ import apsw
 from rh_agents.core.errors import StoreError
 from rh_agents.stores._moving import Counts
 from rh_agents.stores._sql import read_queries
-from rh_agents.stores._sqlite.session import Place
+from rh_agents.stores._sqlite.session import DatabaseFile
 from rh_agents.stores._sqlite.versions import JOURNAL, version_of
 
 
@@ -48,7 +48,7 @@ class SqliteTables:
         return next(self._connection.execute(self._queries[name], arguments))
 
 
-def expect_room(connection: apsw.Connection, place: Place) -> None:
+def expect_room(connection: apsw.Connection, file: DatabaseFile) -> None:
     """See to it that the journals can be there twice for a while.
 
     Raises:
@@ -58,11 +58,11 @@ def expect_room(connection: apsw.Connection, place: Place) -> None:
         return
     pages, free, size = (int(str(connection.pragma(name))) for name in ("page_count", "freelist_count", "page_size"))
     used = (pages - free) * size
-    needed = max(0, used - free * size) + min(place.wal_limit, used)
+    needed = max(0, used - free * size) + min(file.wal_limit, used)
     there = shutil.disk_usage(os.path.dirname(os.path.realpath(connection.filename))).free
     if there < needed:
         raise StoreError(
-            f"{place.name}: to bring it up to date takes {_megabytes(needed)} more on its disk for a while, and there "
+            f"{file.name}: to bring it up to date takes {_megabytes(needed)} more on its disk for a while, and there "
             f"are {_megabytes(there)}: make room, or move the file; it is as it was"
         )
 

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from rh_agents.core.ports import CacheEntry, Question
 from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, RunRow, StoredOutcome, Tally
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
-from rh_agents.stores._repeated import told_twice
+from rh_agents.stores._repeated import repeated_finding
 from rh_agents.stores._sql import read_queries, through
 from rh_agents.stores._sqlite.rows import (
     NOT_MADE,
@@ -29,7 +29,7 @@ from rh_agents.stores._sqlite.rows import (
     places_of_run,
     some_text,
 )
-from rh_agents.stores._sqlite.session import Place, Session
+from rh_agents.stores._sqlite.session import DatabaseFile, Session
 from rh_agents.stores._sqlite.versions import views_of
 from rh_agents.stores._summing import tally
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
@@ -56,11 +56,11 @@ def _between(number: int, after: int, until: int, later: Sequence[int]) -> dict[
     return {"after": first + after, "until": first + until, "later": as_json([first + each for each in later])}
 
 
-class Reading(Session):
+class SqliteReadSession(Session):
     """A connection that reads."""
 
-    def __init__(self, place: Place, connection: apsw.Connection) -> None:
-        super().__init__(place, connection)
+    def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:
+        super().__init__(file, connection)
         try:
             with self.errors():
                 connection.pragma("query_only", True)
@@ -183,7 +183,7 @@ class Reading(Session):
         return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
 
     def findings(self) -> list[str]:
-        name = self.place.name
+        name = self.file.name
         found = [f"{name}: {text}" for (text,) in self._all("check_integrity") if text != "ok"]
         if found:  # what a damaged file says about runs is worth nothing
             return found
@@ -205,5 +205,5 @@ _FINDINGS: Final[dict[str, Callable[..., str]]] = {
         f"{count} events belong to run number {number}, which is not there"
     ),
     "check_outcomes": lambda run, place, what: f"the outcome of event {place} of run {run!r} {what}",
-    "check_calls": told_twice,
+    "check_calls": repeated_finding,
 }

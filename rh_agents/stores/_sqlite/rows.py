@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import REPLACED, Batch, EventRow, Kept, OutcomeRow, RunRow, Standing, StoredOutcome
+from rh_agents.stores._backend import REPLACED, Batch, EventRow, Kept, LeaseState, OutcomeRow, RunRow, StoredOutcome
 from rh_agents.stores._checksums import sealed
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,
@@ -60,8 +60,8 @@ def places_of_run(number: int) -> tuple[int, int]:
     return (number << PLACE_BITS) + 1, ((number + 1) << PLACE_BITS) - 1
 
 
-def standing_of_row(row: Row | None) -> Standing:
-    return Standing(False, None) if row is None else Standing(True, from_text(row[0]))
+def lease_state_of(row: Row | None) -> LeaseState:
+    return LeaseState(False, None) if row is None else LeaseState(True, from_text(row[0]))
 
 
 JOURNAL_WIDTH: Final = 27

@@ -10,11 +10,11 @@ from rh_agents.stores._sqlite.looking import APPLICATION_ID, expect_ours
 from rh_agents.stores._sqlite.moving import SqliteTables, expect_room
 from rh_agents.stores._sqlite.rows import some_text
 from rh_agents.stores._sqlite.sealing import Sealing, has_checksums
-from rh_agents.stores._sqlite.session import WritingSession
+from rh_agents.stores._sqlite.session import TransactionSession
 from rh_agents.stores._sqlite.versions import CHECKSUMS, JOURNAL, is_moving, known_version
 
 
-def bring_up_to_date(session: WritingSession) -> None:
+def bring_up_to_date(session: TransactionSession) -> None:
     """See to it that a file has the schema of this program. Of several who do that at once, each does a part.
 
     Raises:
@@ -30,7 +30,7 @@ def bring_up_to_date(session: WritingSession) -> None:
         _make(session)
         version = _version(session)
     if version < JOURNAL:
-        expect_nobody_executes(session.place.name, lambda: _owned(session))
+        expect_nobody_executes(session.file.name, lambda: _owned(session))
     for migration in read_migrations("sqlite"):
         if migration.number == CHECKSUMS:
             _seal(session, migration)
@@ -40,11 +40,11 @@ def bring_up_to_date(session: WritingSession) -> None:
             _step(session, migration)
 
 
-def _version(session: WritingSession) -> int:
-    return expect_ours(session.connection, session.place.name, known_version())
+def _version(session: TransactionSession) -> int:
+    return expect_ours(session.connection, session.file.name, known_version())
 
 
-def _make(session: WritingSession) -> None:
+def _make(session: TransactionSession) -> None:
     """Make the tables of a new file, all at once: there are no rows with which to do anything."""
     with session.transaction("begin_exclusive"):
         if _version(session) != 0:
@@ -55,19 +55,19 @@ def _make(session: WritingSession) -> None:
         _set_version(session, known_version())
 
 
-def _set_version(session: WritingSession, version: int) -> None:
+def _set_version(session: TransactionSession, version: int) -> None:
     session.connection.pragma("application_id", APPLICATION_ID)
     session.connection.pragma("user_version", version)
 
 
-def _step(session: WritingSession, migration: Migration) -> None:
+def _step(session: TransactionSession, migration: Migration) -> None:
     with session.transaction("begin_exclusive"):
         if _version(session) < migration.number:  # not done by another process meanwhile
             session.connection.execute(migration.text)
             _set_version(session, migration.number)
 
 
-def _seal(session: WritingSession, migration: Migration) -> None:
+def _seal(session: TransactionSession, migration: Migration) -> None:
     """Give every row its checksum. There may be many, so that is done in batches, and the version changes last."""
     with session.transaction("begin_exclusive"):
         if _version(session) < CHECKSUMS and not has_checksums(session.connection):
@@ -83,9 +83,9 @@ def _seal(session: WritingSession, migration: Migration) -> None:
         session.bound_wal()
 
 
-def _move(session: WritingSession, migration: Migration) -> None:
+def _move(session: TransactionSession, migration: Migration) -> None:
     """Bring events and outcomes into the one table. From the beginning of that no older program finds them."""
-    expect_room(session.connection, session.place)
+    expect_room(session.connection, session.file)
     with session.transaction("begin_exclusive"):
         if _version(session) < JOURNAL:
             for owned in _owners(session):  # whose process is gone: it was asked about that before
@@ -93,7 +93,7 @@ def _move(session: WritingSession, migration: Migration) -> None:
                 session.query("release_run", number=owned.number, fence=owned.fence, holder_checksum=cleared)
             session.connection.execute(migration.text)
             _set_version(session, JOURNAL)
-    moving = Moving(SqliteTables(session.connection), session.place.name)
+    moving = Moving(SqliteTables(session.connection), session.file.name)
     is_done = False
     while not is_done:
         with session.transaction("begin_exclusive"):
@@ -101,11 +101,11 @@ def _move(session: WritingSession, migration: Migration) -> None:
         session.bound_wal()
 
 
-def _owned(session: WritingSession) -> list[Owned]:
+def _owned(session: TransactionSession) -> list[Owned]:
     with session.transaction("begin_to_read"):
         return _owners(session)
 
 
-def _owners(session: WritingSession) -> list[Owned]:
+def _owners(session: TransactionSession) -> list[Owned]:
     rows = session.query("owners")
     return [Owned(some_text(run_id), number, some_text(owner), *rest) for run_id, number, owner, *rest in rows]

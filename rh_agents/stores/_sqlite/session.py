@@ -17,7 +17,7 @@ from rh_agents.stores._sqlite.rows import Row
 _LOG = logger("rh_agents.stores")
 
 
-class Place(Protocol):
+class DatabaseFile(Protocol):
     """The file, as far as its sessions need to know it."""
 
     name: str
@@ -37,8 +37,8 @@ class Place(Protocol):
 class Session:
     """A connection."""
 
-    def __init__(self, place: Place, connection: apsw.Connection) -> None:
-        self.place: Place = place
+    def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:
+        self.file: DatabaseFile = file
         self.connection: apsw.Connection = connection
         self._queries: Mapping[str, str] = read_queries("sqlite")
         self._version: int | None = None
@@ -64,42 +64,42 @@ class Session:
         try:
             self.connection.close()
         except apsw.Error as error:
-            _LOG.warning("%s could not be closed: %s", self.place.name, error)
+            _LOG.warning("%s could not be closed: %s", self.file.name, error)
 
     def errors(self) -> AbstractContextManager[None]:
         """Say what went wrong, and where."""
-        return self.place.errors(self.connection)
+        return self.file.errors(self.connection)
 
 
-class WritingSession(Session):
+class TransactionSession(Session):
     """A connection that writes, in transactions."""
 
-    def __init__(self, place: Place, connection: apsw.Connection) -> None:
-        super().__init__(place, connection)
+    def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:
+        super().__init__(file, connection)
         self._wal_pages = 0
         self._checkpoint_at = 0
 
     def configure(self) -> None:
         """Set what makes commits durable. Until then nothing is set that stays in the file."""
-        connection, place = self.connection, self.place
-        connection.pragma("page_size", place.page_size)  # has an effect on an empty file only
+        connection, file = self.connection, self.file
+        connection.pragma("page_size", file.page_size)  # has an effect on an empty file only
         self._switch_to_wal()
         connection.pragma("synchronous", "FULL")
         connection.pragma("fullfsync", True)  # on macOS, where less does not survive a power cut
         connection.pragma("foreign_keys", True)
         connection.pragma("temp_store", "MEMORY")  # else statements of many rows keep their way back on disk
         connection.pragma("cache_size", -16_000)
-        connection.pragma("journal_size_limit", place.wal_limit)
+        connection.pragma("journal_size_limit", file.wal_limit)
         connection.wal_autocheckpoint(0)
         connection.set_wal_hook(self._count_wal_pages)
         page_size = connection.pragma("page_size")
         assert isinstance(page_size, int)
-        self._most_wal_pages = max(1, place.wal_limit // page_size)
+        self._most_wal_pages = max(1, file.wal_limit // page_size)
         self._checkpoint_at = self._most_wal_pages
 
     def _switch_to_wal(self) -> None:
         """SQLite does not wait for others that do the same at the same moment, so that is done here."""
-        end = time.monotonic() + self.place.busy_timeout
+        end = time.monotonic() + self.file.busy_timeout
         while True:
             try:
                 mode = self.connection.pragma("journal_mode", "WAL")
@@ -109,7 +109,7 @@ class WritingSession(Session):
                 time.sleep(0.01)
                 continue
             if mode != "wal":
-                raise StoreError(f"{self.place.name}: its file system cannot hold a write-ahead log")
+                raise StoreError(f"{self.file.name}: its file system cannot hold a write-ahead log")
             return
 
     def _count_wal_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
@@ -130,7 +130,7 @@ class WritingSession(Session):
                     if connection.in_transaction:
                         connection.execute(queries["rollback"])
                 raise
-            self.place.expect_in_place()
+            self.file.expect_in_place()
 
     def bound_wal(self) -> None:
         """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""

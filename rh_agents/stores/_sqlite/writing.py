@@ -11,7 +11,7 @@ from typing import Any, Final
 import apsw
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.stores._backend import ENDED, Batch, EventRow, OutcomeRow, RunRow, Standing
+from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._checksums import (
     amounts_checksum,
     answer_checksum,
@@ -28,30 +28,30 @@ from rh_agents.stores._sqlite.rows import (
     as_json,
     as_text,
     journal_rows,
+    lease_state_of,
     places_of_run,
     question_facts,
     run_facts,
     some_as_text,
-    standing_of_row,
 )
 from rh_agents.stores._sqlite.schema import bring_up_to_date
-from rh_agents.stores._sqlite.session import Place, WritingSession
+from rh_agents.stores._sqlite.session import DatabaseFile, TransactionSession
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
 _MOST_ROWS: Final = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
 
 
-class Writing(WritingSession):
+class SqliteWriteSession(TransactionSession):
     """The connection that writes."""
 
-    def __init__(self, place: Place, connection: apsw.Connection) -> None:
-        super().__init__(place, connection)
+    def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:
+        super().__init__(file, connection)
         self._is_news = True
         try:
             with self.errors():
                 with at_one_moment(connection):  # before anything is set that stays in the file
-                    expect_ours(connection, place.name)
+                    expect_ours(connection, file.name)
                 self.configure()
             bring_up_to_date(self)
             if is_wanted("keys"):
@@ -63,24 +63,24 @@ class Writing(WritingSession):
 
     # -- batches and leases -------------------------------------------------------------------------------------------
 
-    def write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+    def write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
         with self.transaction():
-            standings = self._write(batches, now)
+            states = self._write(batches, now)
         self.bound_wal()
-        return standings
+        return states
 
-    def _write(self, batches: Sequence[Batch], now: float) -> list[Standing]:
+    def _write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
         values: list[Any] = []
-        standings = []
+        states = []
         for batch in batches:
-            standing = self._advance(batch, now)
-            standings.append(standing)
-            if standing.is_ours:
+            state = self._advance(batch, now)
+            states.append(state)
+            if state.is_ours:
                 values += journal_rows(batch)
         self._insert(values)
-        return standings
+        return states
 
-    def _advance(self, batch: Batch, now: float) -> Standing:
+    def _advance(self, batch: Batch, now: float) -> LeaseState:
         row = self.query_one(
             "advance",
             number=batch.number,
@@ -90,7 +90,7 @@ class Writing(WritingSession):
             outcomes=len(batch.outcomes),
             now=now,
         )
-        return standing_of_row(row)
+        return lease_state_of(row)
 
     def _insert(self, values: list[Any]) -> None:
         """Insert rows with as few statements as possible: for each the interpreter's lock has to be got back."""
@@ -102,20 +102,20 @@ class Writing(WritingSession):
             chunk += [None] * ((size - count) * width)
             self.connection.execute(_repeated(self._queries["insert"], size), chunk)
 
-    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[Standing]:
+    def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[LeaseState]:
         with self.transaction():
-            standings = [
-                standing_of_row(self.query_one("renew", number=number, fence=fence, now=now)) for number, fence in held
+            states = [
+                lease_state_of(self.query_one("renew", number=number, fence=fence, now=now)) for number, fence in held
             ]
         self.bound_wal()
-        return standings
+        return states
 
-    def look(self, held: Sequence[tuple[int, int]]) -> list[Standing] | None:
+    def look(self, held: Sequence[tuple[int, int]]) -> list[LeaseState] | None:
         if not self.has_changed() and not self._is_news:
             return None
         self._is_news = False
         with self.errors():
-            return [standing_of_row(self.query_one("look", number=number, fence=fence)) for number, fence in held]
+            return [lease_state_of(self.query_one("look", number=number, fence=fence)) for number, fence in held]
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class Writing(WritingSession):
         with self.transaction():
             self.query("delete_old_tickets", now=now)
             rows = self.query("read_tickets", limited=limited)
-            tickets = tickets_since(self.place.name, limited, rows, now - window.per)
+            tickets = tickets_since(self.file.name, limited, rows, now - window.per)
             refused = refusal(window, tickets, self._held_until(limited), amounts, now)
             if refused is not None:
                 return refused
@@ -257,7 +257,7 @@ class Writing(WritingSession):
             return Admitted(str(row[0]))
 
     def _held_until(self, limited: str) -> float:
-        return held_until(self.place.name, limited, self.query_one("read_hold", limited=limited))
+        return held_until(self.file.name, limited, self.query_one("read_hold", limited=limited))
 
     def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
         limited, used = some_as_text(window.name), as_json(dict(amounts))
@@ -272,7 +272,7 @@ class Writing(WritingSession):
             self.query("hold", limited=limited, held_until=until, checksum=held_checksum(limited, until))
 
     def close(self) -> None:
-        # If it fails, somebody else uses the file and does it later, or others have been told what is wrong; so nobody
+        # If it fails, somebody else uses the file and does it later, or what is wrong has been reported; so nobody
         # waits for it either.
         with suppress(apsw.Error):
             self.connection.set_busy_timeout(0)
