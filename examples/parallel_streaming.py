@@ -42,8 +42,8 @@ async def crawl(start: str) -> list[str]:
             found += new
             for link in new:
                 p.add(visit(link), name=link)
-            told = f"{len(new)} new" if page.ok else page.error_message
-            print(f"   {page.name:<14}{told:<12} | {p.group.finished} done, {p.group.total} known")
+            news = f"{len(new)} new" if page.ok else page.error_message
+            print(f"   {page.name:<14}{news:<12} | {p.group.finished} done, {p.group.total} known")
     return found
 
 

@@ -350,7 +350,7 @@ class EventBus:
         """Tell everybody. Returns when the unbuffered handlers are done.
 
         Events that are published side by side reach every subscriber in the same order. What a handler publishes, by
-        the calls and groups that it makes itself, is told at once: it cannot wait for its own turn.
+        the calls and groups that it makes itself, gets it at once: it cannot wait for its own turn.
         """
         subscriptions = self.subscriptions
         if self.is_closed and not self._runs:
@@ -365,7 +365,7 @@ class EventBus:
         for position, subscription in enumerate(subscriptions):
             answer = subscription.take(event)
             if answer is not None:
-                async with self._turn:  # from here on others wait until everybody has been told of this event
+                async with self._turn:  # from here on others wait until this event has been published to all
                     await answer
                     await _tell(event, subscriptions[position + 1 :])
                 return
@@ -401,7 +401,7 @@ class EventBus:
     async def aclose(self) -> None:
         """Take no more subscribers, deliver what waits, and end all streams.
 
-        After the last run nobody is told of anything: a subscriber that makes calls would have no end.
+        After the last run nothing is published: a subscriber that makes calls would have no end.
         """
         self._runs = max(0, self._runs - 1)
         self.is_closed = True

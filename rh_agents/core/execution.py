@@ -263,7 +263,7 @@ class ExecutionState:
             self._interruption.after(left, lambda: self._interruption.budget_spent(stop()))
 
     async def _republish(self) -> None:
-        """Send what earlier executions told to the subscribers of this one."""
+        """Publish the events of earlier executions to the subscribers of this one."""
         assert self.store is not None
         async for recorded in self.store.events(self.run_id):
             await self.event_bus.publish(recorded.event.model_copy(update={"is_replayed": True}))

@@ -50,7 +50,7 @@ class EndingCause(StrEnum):
     LEFT = "left"
     """Its stream was left before its end, or its block by an exception."""
     INTERRUPTED = "interrupted"
-    """The process was told to end, or the run was stopped. That is no ending: the group goes on with its run."""
+    """The process was asked to end, or the run was stopped. That is no ending: the group goes on with its run."""
     UNKNOWN = "unknown"
     """Recorded by a version that did not record causes."""
 

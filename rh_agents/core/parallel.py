@@ -236,8 +236,8 @@ class ParallelExecutionManager:
         """Enrol a call, a coroutine, or a callable without arguments that returns an awaitable.
 
         It starts as soon as a slot is free, also while results are being streamed. If the group has ended early, it
-        never begins. In a run that is recorded, the block is told so by the next `gather`, `stream` or its end, for
-        what it is told must be on disk before, and `add` cannot wait for that; after that, and in any other run,
+        never begins. In a run that is recorded, the block learns it from the next `gather`, `stream` or its end, for
+        what it learns must be on disk before, and `add` cannot wait for that; after that, and in any other run,
         `add` raises.
 
         Args:

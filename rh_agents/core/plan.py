@@ -1,4 +1,4 @@
-"""What would become of the calls of a run if it were executed again, told from its journal alone."""
+"""What would become of the calls of a run if it were executed again, derived from its journal alone."""
 
 from __future__ import annotations
 

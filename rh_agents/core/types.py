@@ -61,9 +61,9 @@ class ExecutionStatus(StrEnum):
     HUMAN_INTERVENTION = "human_intervention"
     """A person has answered."""
     WAITING = "waiting"
-    """It waits for a limiter before it may begin. Only told to subscribers."""
+    """It waits for a limiter before it may begin. Only published to subscribers."""
     PROGRESS = "progress"
-    """It tells how it gets on, such as by the next piece of a model's answer. Only told to subscribers."""
+    """It tells how it gets on, such as by the next piece of a model's answer. Only published to subscribers."""
     SUPERSEDED = "superseded"
     """Somebody asked for the call to be made again, though it has an outcome. Only in journals."""
 

@@ -13,7 +13,7 @@ from rh_agents.core.usage import Usage
 __all__ = ["amount", "brief", "brief_result", "crop", "duration", "frequency", "harmless", "whole_seconds", "width_of"]
 
 _ANSWER = "rh_agents.core.chat.messages.ChatResponse"
-"""Told by its name: who only looks has not loaded it."""
+"""Recognized by its name: who only looks has not loaded it."""
 LONGEST = 200
 """Characters of a foreign text that are shown, unless stated otherwise."""
 

@@ -11,7 +11,7 @@ provider sends them. What the task and the reader owe each other:
   yet said how much that was, it is estimated from the texts.
 - A call that is replayed has no pieces. Its recorded outcome is handed over as one, marked as replayed.
 - Subscribers get each piece as a PROGRESS event with a `ChatDelta`, and one with `void=True` if the call fails: then
-  what they were told so far is no part of any answer.
+  what was published so far is no part of any answer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CHARACTERS_PER_TOKEN = 3
 """Fewer than in most texts, so that estimates are rather too high than too low."""
 
 Produce = Callable[["Pieces"], Awaitable[Any]]
-Told = Callable[[Any], ChatDelta | None]
+Published = Callable[[Any], ChatDelta | None]
 
 
 class NotStreamedWarning(UserWarning):
@@ -80,10 +80,10 @@ class Pieces:
         usage_so_far: what the provider has said of the usage of a stream that came to no end.
     """
 
-    def __init__(self, actor: BaseActor, about: Any, produce: Produce, told: Told) -> None:
+    def __init__(self, actor: BaseActor, about: Any, produce: Produce, published: Published) -> None:
         self._step = _StreamedStep(actor, about, self._make)
         self._produce = produce
-        self._told = told
+        self._published = published
         self._about = about
         self._held: deque[Any] = deque()
         self._ready = asyncio.Event()
@@ -125,7 +125,7 @@ class Pieces:
 
     async def give(self, piece: Any) -> None:
         """Hand a piece over, and wait until there is room for it."""
-        delta = self._told(piece)
+        delta = self._published(piece)
         if delta is not None:
             self._characters += len(delta.text) + len(delta.reasoning) + len(delta.arguments) + len(delta.refusal)
             await tell_progress(delta)
@@ -143,11 +143,11 @@ class Pieces:
     def _estimate(self) -> Usage:
         """What a request has used whose answer did not come to its end: what was sent, and what came."""
         sent = len(json.dumps(self._about, ensure_ascii=False, default=str))
-        told = self.usage_so_far or Usage()
+        reported = self.usage_so_far or Usage()
         return replace(
-            told,
-            input_tokens=told.input_tokens or sent // _CHARACTERS_PER_TOKEN + 1,
-            output_tokens=max(told.output_tokens, -(-self._characters // _CHARACTERS_PER_TOKEN)),
+            reported,
+            input_tokens=reported.input_tokens or sent // _CHARACTERS_PER_TOKEN + 1,
+            output_tokens=max(reported.output_tokens, -(-self._characters // _CHARACTERS_PER_TOKEN)),
             requests=1,
             estimates=1,
         )
@@ -193,16 +193,16 @@ class Pieces:
 
 
 @asynccontextmanager
-async def streamed(actor: BaseActor, about: Any, produce: Produce, told: Told) -> AsyncIterator[Pieces]:
+async def streamed(actor: BaseActor, about: Any, produce: Produce, published: Published) -> AsyncIterator[Pieces]:
     """The pieces of a step while the block lasts.
 
     Args:
         actor: what stands for the model.
         about: data that tells this step from others.
         produce: asks the model, hands its pieces over by `give`, reports what was used by `count`, and gives data.
-        told: what subscribers are told of a piece; None for nothing.
+        published: what is published of a piece; None for nothing.
     """
-    pieces = Pieces(actor, about, produce, told)
+    pieces = Pieces(actor, about, produce, published)
     pieces.begin()
     try:
         yield pieces

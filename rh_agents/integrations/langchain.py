@@ -274,7 +274,7 @@ def _whole(message: BaseMessage, *, is_replayed: bool = False) -> ChatGeneration
 
 
 def _told(chunk: Any) -> ChatDelta | None:
-    """What subscribers are told of a chunk."""
+    """What is published of a chunk."""
     calls = getattr(chunk.message, "tool_call_chunks", None)
     if calls:
         first = calls[0]

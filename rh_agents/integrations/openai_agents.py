@@ -77,7 +77,7 @@ def durable(agent: Agent[ContextT], *, price: Price | None = None, max_output: i
 
     A stream gives its events as they come, and is recorded as one step; replayed, it is its last event, whose response
     has `rh_agents_replayed` in its `metadata`. Tools that the provider carries out are part
-    of the model's answer. What a tool returns that is no data is recorded as the text that the model is told. The name
+    of the model's answer. What a tool returns that is no data is recorded as the text that the model gets. The name
     of a model is looked up by the SDK's own providers; for others, give the agent a `Model`.
 
     What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine by themselves, MCP
@@ -252,7 +252,7 @@ def _about(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
 
 
 def _told(event: Any) -> ChatDelta | None:
-    """What subscribers are told of an event of a stream."""
+    """What is published of an event of a stream."""
     if isinstance(event, ResponseTextDeltaEvent):
         return ChatDelta(text=event.delta)
     if isinstance(event, ResponseReasoningTextDeltaEvent | ResponseReasoningSummaryTextDeltaEvent):

@@ -88,7 +88,7 @@ def durable(
 
     A stream gives its events as they come, and is recorded as one step; replayed, its parts come at once, and the
     `metadata` of the response has `rh_agents_replayed`. What a tool returns that is no plain data, such
-    as a model of yours, is recorded as the JSON that the model is told. Models and toolsets that are given to a single
+    as a model of yours, is recorded as the JSON that the model gets. Models and toolsets that are given to a single
     `run` are not recorded: a `NotRecordedWarning` says so.
 
     Args:
@@ -254,7 +254,7 @@ class _LiveResponse(StreamedResponse):
 
 
 def _told(event: Any) -> ChatDelta | None:
-    """What subscribers are told of an event of a stream."""
+    """What is published of an event of a stream."""
     if isinstance(event, PartStartEvent):
         return _told_of(event.index, event.part)
     return _told_of(event.index, event.delta) if isinstance(event, PartDeltaEvent) else None

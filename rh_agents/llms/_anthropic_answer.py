@@ -34,28 +34,28 @@ def usage_of(answer: Mapping[str, Any]) -> Usage | None:
 
     Their input tokens are those that were neither in the cache nor put there; ours are all.
     """
-    told = answer.get("usage")
-    if not isinstance(told, Mapping):
+    reported = answer.get("usage")
+    if not isinstance(reported, Mapping):
         return None
-    read, written = _count(told, "cache_read_input_tokens"), _count(told, "cache_creation_input_tokens")
-    kept = told.get("cache_creation")
+    read, written = _count(reported, "cache_read_input_tokens"), _count(reported, "cache_creation_input_tokens")
+    kept = reported.get("cache_creation")
     for_an_hour = _count(kept, "ephemeral_1h_input_tokens")
     written = max(written, _count(kept, "ephemeral_5m_input_tokens") + for_an_hour)
     usage = Usage(
-        input_tokens=_count(told, "input_tokens") + read + written,
-        output_tokens=_count(told, "output_tokens"),
+        input_tokens=_count(reported, "input_tokens") + read + written,
+        output_tokens=_count(reported, "output_tokens"),
         cached_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=_count(told.get("output_tokens_details"), "thinking_tokens"),
+        reasoning_tokens=_count(reported.get("output_tokens_details"), "thinking_tokens"),
         requests=1,
-        cost=cost_of(told),
+        cost=cost_of(reported),
         long_cache_write_tokens=for_an_hour,
     )
     return usage if usage.tokens else None  # zeros: nothing is free of tokens, so it is not known
 
 
-def _count(told: Any, name: str) -> int:
-    value = told.get(name) if isinstance(told, Mapping) else None
+def _count(reported: Any, name: str) -> int:
+    value = reported.get(name) if isinstance(reported, Mapping) else None
     return int(value) if _is_number(value) and 0 < value < 1e15 else 0
 
 
@@ -239,7 +239,7 @@ class AnswerInPieces:
         self._count(message.get("usage"))
 
     def _count(self, usage: Any) -> None:
-        """What is told later is told of everything so far. Where a server says less then, the larger number counts."""
+        """A later report is about everything so far. Where a server says less then, the larger number counts."""
         for name, value in usage.items() if isinstance(usage, Mapping) else ():
             known = self._usage.get(name)
             if value is not None and not (_is_number(value) and _is_number(known) and known > value):

@@ -198,7 +198,7 @@ def _may_be(kind: type[ModelError], status: int | None, *, waits: bool) -> bool:
         return not waits
     if kind in (ModelLoading, ModelOverloaded, RateLimited):
         return status is None or status in (409, 425, 429, 498) or status >= 500
-    if kind is ContextTooLong:  # a limit of tokens per minute is told in much the same words
+    if kind is ContextTooLong:  # a limit of tokens per minute is reported in much the same words
         return status != 429
     if kind is AccessDenied:
         return status is None or status in (400, 401, 403)

@@ -1,5 +1,5 @@
 """The HTTP clients of official clients: one for each model and event loop, all with the same certificates; which of
-their errors mean that a request may have been paid; and what people are told about a server that cannot be asked.
+their errors mean that a request may have been paid; and what errors say about a server that cannot be asked.
 
 To read the certificates of the machine takes some 70 milliseconds, for which the event loop stands still. Each new
 client would read them again, for servers without TLS as well.

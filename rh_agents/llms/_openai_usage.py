@@ -68,16 +68,16 @@ _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 def usage_in(data: Mapping[str, Any]) -> Usage | None:
     """What an answer, or a piece of one, says about its usage; None if it says nothing."""
     for place in PLACES:
-        told = _at(data, place)
-        if isinstance(told, dict):
-            usage = _read(told)
+        reported = _at(data, place)
+        if isinstance(reported, dict):
+            usage = _read(reported)
             if usage is not None:
                 return usage
     return None
 
 
-def _read(told: Mapping[str, Any]) -> Usage | None:
-    count = {name: max((_count(_at(told, path)) for path in paths), default=0) for name, paths in NAMES.items()}
+def _read(reported: Mapping[str, Any]) -> Usage | None:
+    count = {name: max((_count(_at(reported, path)) for path in paths), default=0) for name, paths in NAMES.items()}
     if not (count["input"] or count["output"] or count["total"]):
         return None  # zeros: nothing is free of tokens, so it is not known
     said = count["output"]
@@ -89,7 +89,7 @@ def _read(told: Mapping[str, Any]) -> Usage | None:
         cached_tokens=min(count["cached"], count["input"]),
         reasoning_tokens=min(max(count["reasoning"], beside), output),
         requests=1,
-        cost=cost_of(told),
+        cost=cost_of(reported),
         cache_write_tokens=min(count["written"], max(0, count["input"] - count["cached"])),
     )
 
@@ -106,14 +106,14 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def cost_of(told: Mapping[str, Any]) -> float:
+def cost_of(reported: Mapping[str, Any]) -> float:
     """What it cost, by what the usage says; 0 if it says nothing.
 
-    With the user's own key for the provider behind it, that one's share is told apart.
+    With the user's own key for the provider behind it, that one's share is reported apart.
     """
-    cost = max((_amount(_at(told, path)) * unit for path, unit in COSTS.items()), default=0.0)
-    if told.get("is_byok") is True:
-        cost += _amount(_at(told, ("cost_details", "upstream_inference_cost")))
+    cost = max((_amount(_at(reported, path)) * unit for path, unit in COSTS.items()), default=0.0)
+    if reported.get("is_byok") is True:
+        cost += _amount(_at(reported, ("cost_details", "upstream_inference_cost")))
     return cost
 
 
@@ -135,10 +135,10 @@ def salvaged_usage(data: bytes, read: Callable[[Mapping[str, Any]], Usage | None
     found = None
     for match in _USAGE.finditer(text):
         try:
-            told, _ = json.JSONDecoder().raw_decode(text, match.end())
+            reported, _ = json.JSONDecoder().raw_decode(text, match.end())
         except (ValueError, RecursionError):
             continue
-        found = read({"usage": told}) or found
+        found = read({"usage": reported}) or found
     return found
 
 

@@ -6,7 +6,7 @@
 - `tool`: as a further tool, whose arguments are the answer. Wherever there are tools, this works.
 - `prompt`: in words, and what comes is read. This works with every model that can write JSON.
 
-In every mode the model is told the schema: by the provider, or else in words.
+In every mode the model gets the schema: by the provider, or else in words.
 
 What a program puts into `extra` is sent as it stands, and may be such a grammar, too. Where the mode with tools is not
 `native`, it would win over the tools in the same way, so there it is refused.

@@ -24,7 +24,7 @@ class Provider:
     """One provider.
 
     Attributes:
-        name: by which a model can be told that its server speaks this dialect.
+        name: by which a program says that a server speaks this dialect.
         hosts: the ends of the names of its hosts; "openai.azure.com" stands for all hosts below it as well. What people
             run themselves has none.
         key_variable: the environment variable in which its own documents look for a key; "" for none.
@@ -38,7 +38,7 @@ class Provider:
         output: how an answer of a type is asked for.
         output_with_tools: the same where there are tools as well.
         shows_schema: whether the provider itself shows the schema of a native output to the model. Elsewhere it is only
-            a grammar, and the model is told in words.
+            a grammar, and the schema goes to the model in words.
         thoughts: the fields of a message that may have the model's thoughts as text; the first one with some counts.
         gives_back: the fields of a message with tool calls that it wants to get back.
         gives_back_in_calls: the same of the tool calls in it.

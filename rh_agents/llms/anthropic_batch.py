@@ -1,4 +1,4 @@
-"""Anthropic's Message Batches. How batches are used is told in `rh_agents.llms._batches`.
+"""Anthropic's Message Batches. How batches are used is described in `rh_agents.llms._batches`.
 
 A batch keeps no marks and what was asked in it cannot be read: only its answers tell, when it has ended. There is no
 file to be uploaded.
@@ -102,7 +102,7 @@ class AnthropicBatchApi(ClientBatches):
         has_results = has_ended and isinstance(batch.results_url, str) and batch.results_url
         # The URL itself may name the provider where a proxy is asked, which has the key.
         results = f"/v1/messages/batches/{quote(batch.id, safe='')}/results"
-        # Each has a line, also those that were not tried: so a batch that was cut off is told from what its lines say.
+        # Each has a line, also those that were not tried: so a batch that was cut off is recognized by its lines.
         return BatchState(
             id=batch.id,
             status=f"{batch.processing_status} ({total - left:,} of {total:,})",

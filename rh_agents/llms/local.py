@@ -104,7 +104,7 @@ def _command(slots: int, port: int) -> list[str]:
 
 
 async def _address(process: asyncio.subprocess.Process, log: IO[bytes], timeout: float) -> LocalServer:
-    """Wait for the line with the address; its absence is the error, told from the exit code and the log."""
+    """Wait for the line with the address; its absence is the error, explained by the exit code and the log."""
     assert process.stdout is not None
     try:
         async with asyncio.timeout(timeout):

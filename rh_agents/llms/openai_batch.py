@@ -1,4 +1,4 @@
-"""The Batch API of OpenAI, and of servers that have it. How batches are used is told in `rh_agents.llms._batches`.
+"""The Batch API of OpenAI, and of servers that have it. How batches are used is described in `rh_agents.llms._batches`.
 
 (https://platform.openai.com/docs/guides/batch)
 """
@@ -183,9 +183,9 @@ def _body(value: Any) -> Any:
         return value
 
 
-def _errors(told: Any) -> list[Any]:
+def _errors(reported: Any) -> list[Any]:
     """What the server says is wrong with a batch, as far as it says it in the form that is documented."""
-    found = getattr(told, "data", None)
+    found = getattr(reported, "data", None)
     return [each for each in found if hasattr(each, "message")] if isinstance(found, list) else []
 
 

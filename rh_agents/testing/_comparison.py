@@ -157,8 +157,8 @@ class Comparison:
         self.written.note(await self.opened(), event(self.run_id, STARTED, outcome(number), attempt=attempt))
 
     async def do_retry(self, number: int, attempt: int) -> None:
-        told = event(self.run_id, RETRYING, outcome(number), attempt=attempt, retry_delay=0.5, message="no")
-        await self.written.append(await self.opened(), told)
+        given = event(self.run_id, RETRYING, outcome(number), attempt=attempt, retry_delay=0.5, message="no")
+        await self.written.append(await self.opened(), given)
 
     async def do_finish(self, number: int, value: Any, waits: bool) -> None:
         group_id = "pages" if number % 2 else None
@@ -211,14 +211,14 @@ class Comparison:
     def _forked(self, name: str, left_out: bytes, edited: list[Outcome]) -> Written:
         """What is written in a fork: nothing of the call that is left out, and of an edited one its new outcome."""
         fork = Written(name)
-        for told, result in self.written.entries:
-            copy = told.model_copy(update={"run_id": name})
-            if told.key == left_out.hex():
+        for given, result in self.written.entries:
+            copy = given.model_copy(update={"run_id": name})
+            if given.key == left_out.hex():
                 continue
             for each in edited:
-                if told.key == each.key.hex() and result is not None:
-                    copy, result = completed(name, each).model_copy(update={"timestamp": told.timestamp}), each
-            is_stale = told.execution_status is SUPERSEDED and any(told.key == each.key.hex() for each in edited)
+                if given.key == each.key.hex() and result is not None:
+                    copy, result = completed(name, each).model_copy(update={"timestamp": given.timestamp}), each
+            is_stale = given.execution_status is SUPERSEDED and any(given.key == each.key.hex() for each in edited)
             if not is_stale:
                 fork.entries.append((copy, result))
         return fork

@@ -1,7 +1,7 @@
 """The connection to an MCP server, which may die and is started again, and what comes over it.
 
 A connection of the SDK belongs to the task that has opened it, and cannot be opened twice. So each one lives in a task
-of its own, which waits until it is told to end; a server that has died gets a new connection in a new task. It is
+of its own, which waits until it is asked to end; a server that has died gets a new connection in a new task. It is
 started again by the next call that needs it, at most `RESTARTS` times within `RESTARTS_WITHIN` seconds: a server that
 dies at once would otherwise be started for ever.
 
@@ -196,7 +196,7 @@ class _Life:
             self._close_tail()
 
     async def end(self, *, cancel: bool = False) -> None:
-        """Let go of the server, and wait until it is gone, however often one is told not to wait: it takes seconds."""
+        """Let go of the server, and wait until it is gone, however often one is cancelled: that takes seconds."""
         self._over.set()
         if cancel:
             self.task.cancel()

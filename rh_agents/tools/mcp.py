@@ -79,10 +79,10 @@ async def mcp_tools(
             only HOME, LOGNAME, PATH, SHELL, TERM and USER (on Windows APPDATA, HOMEDRIVE, HOMEPATH, LOCALAPPDATA, PATH,
             PATHEXT, PROCESSOR_ARCHITECTURE, SYSTEMDRIVE, SYSTEMROOT, TEMP, USERNAME and USERPROFILE). What the name of
             a variable says is a credential (`API_KEY`, `TOKEN`) is kept out of what people read, and out of stores.
-        max_result: how many characters of each result a model is told; None: what its agent says.
+        max_result: how many characters of each result a model gets; None: what its agent says.
 
-    What a command writes to its standard error goes to the log `rh_agents.tools.mcp`, at INFO; the end of it is told
-    when the server dies.
+    What a command writes to its standard error goes to the log `rh_agents.tools.mcp`, at INFO; its end is reported when
+    the server dies.
 
     Raises:
         ToolError: the server cannot be started or reached, or does not speak the protocol.

@@ -13,7 +13,7 @@ a call and its key:
   further tries, and the calls below it, continue what is recorded there.
 
 Keys of questions to a model hold what it was told before. Where that is made in another way than it was, such as what
-is told of the results of tools, there is nothing to look up: each further question has it, too. There, a run of the
+goes back of the results of tools, there is nothing to look up: each further question has it, too. There, a run of the
 first generation goes on as it was begun, to its end (see `rh_agents.core.chat.tool_calls`). It is not reported,
 since nothing about the reuse is uncertain. What the program states itself is a changed setting and counts.
 

@@ -308,7 +308,7 @@ class Permits:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes have to be told when it has ended."""
+        """Whether other processes have to learn when it has ended."""
         return any(permit.ticket is not None for permit in self._rates.values())
 
     async def enter(self, need: Mapping[str, float]) -> None:

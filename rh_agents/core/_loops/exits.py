@@ -6,7 +6,7 @@ thousands with exit code 0 and the rest of its items untouched. Wherever code of
 caught and `failure_of` makes one of ours of it: an ordinary failure, recorded, and retried if the policy says so.
 
 One thing is different: a handler of a signal that calls `sys.exit` runs in the middle of whatever the process is at.
-That is the process being told to end, no outcome of the function that it happened to interrupt, and it is raised on.
+That is the process being asked to end, no outcome of the function that it happened to interrupt, and it is raised on.
 """
 
 from __future__ import annotations

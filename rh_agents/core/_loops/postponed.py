@@ -4,7 +4,7 @@ A call that has finished is recorded, and whoever executes the run again gets it
 cancelled meanwhile (by `asyncio.timeout`, a task group, a stop), two things would be wrong. To let the CancelledError
 through: the program would see a call that was cut off, refund a payment, say, and after a crash see one that had
 succeeded. To swallow it: a cancellation would be lost, and the task never end. So what happened in the other order is
-what is told: the call gives its result, and the cancellation arrives at the next await that follows it.
+what is reported: the call gives its result, and the cancellation arrives at the next await that follows it.
 
 Until then, whoever asked for it may have taken it back: `asyncio.timeout` does so (`Task.uncancel`) if its block ends
 with the call, and then no time was exceeded, as the call had finished in time. Otherwise the task is cancelled once

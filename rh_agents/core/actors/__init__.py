@@ -278,12 +278,12 @@ class Tool(BaseActor):
     parameters: dict[str, Any] | None = None
     """The JSON schema of the arguments, if somebody else has written it. Here, nothing is validated against it."""
     on_error: Literal["return", "raise"] = "return"
-    """What becomes of a failure when a model has called the tool: the model is told, or its agent fails."""
+    """What becomes of a failure when a model has called the tool: it is reported to the model, or its agent fails."""
     needs_approval: bool | None = None
     """Whether a person has to allow each call by a model, with just its arguments. None: if its effect is external."""
 
     max_result: int | None = Field(default=None, ge=100)
-    """How many characters of its result a model is told; a mark says what was cut. None: what its agent says."""
+    """How many characters of its result a model gets; a mark says what was cut. None: what its agent says."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse parameters for which a model can give no arguments."""
@@ -378,7 +378,7 @@ class Agent(BaseActor):
     parallel_tool_calls: bool | None = None
     """Whether its model may want several tools at a time. None leaves these to the model's own settings."""
     max_result: int | None = Field(default=None, ge=100)
-    """How many characters of the result of each tool the model is told; a mark says what was cut. None: 50,000."""
+    """How many characters of the result of each tool the model gets; a mark says what was cut. None: 50,000."""
     compact: Compaction | None = None
     """When its conversation is made shorter, and how; `compact=Summarize()` or a function will do. None: never."""
 

@@ -161,7 +161,7 @@ class _Pieces:
         await tell_progress(delta)
 
     async def come_to_nothing(self) -> None:
-        """What was told is not the answer."""
+        """What was published is not the answer."""
         if self._were_told:
             await tell_progress(ChatDelta(void=True))
 

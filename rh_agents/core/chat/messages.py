@@ -324,12 +324,12 @@ def pieces_of(value: Any, *, replayed: bool = True) -> list[ChatDelta]:
     if not isinstance(value, ChatResponse):
         text = value if isinstance(value, str) else to_json(value, fallback=str).decode()
         return [ChatDelta(text=text, replayed=replayed)]
-    told = ChatDelta(text=value.text, refusal=value.refusal or "", reasoning=value.reasoning, replayed=replayed)
+    words = ChatDelta(text=value.text, refusal=value.refusal or "", reasoning=value.reasoning, replayed=replayed)
     calls = [
         ChatDelta(tool_index=index, tool_name=call.name, arguments=call.arguments, replayed=replayed)
         for index, call in enumerate(value.tool_calls)
     ]
-    return [*([told] if told.text or told.refusal or told.reasoning or not calls else ()), *calls]
+    return [*([words] if words.text or words.refusal or words.reasoning or not calls else ()), *calls]
 
 
 def text_of(content: Content) -> str:

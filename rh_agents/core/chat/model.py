@@ -101,10 +101,10 @@ class ChatModel(LLM):
     idle_timeout: Annotated[float, Field(gt=0)] | None = 120.0
     """Seconds for which an answer may stand still: until it begins, and between two pieces of it."""
     stream: bool = False
-    """Whether answers are told in pieces while they are written, as PROGRESS events with a `ChatDelta`. What is
-    recorded or cached already is told as one piece, and marked (`ChatDelta.replayed`)."""
+    """Whether answers are published in pieces while they are written, as PROGRESS events with a `ChatDelta`. What is
+    recorded or cached already is published as one piece, and marked (`ChatDelta.replayed`)."""
     output_retries: int = Field(default=2, ge=0)
-    """How often the model is told what is wrong with an answer that does not fit the type that was asked for."""
+    """How often the model is asked again, with what is wrong, where its answer does not fit the type that is wanted."""
     temperature: float | None = None
     reasoning_effort: str | None = None
     """How much it shall think, such as "low" or "high", as far as it can."""
@@ -397,7 +397,7 @@ class ChatModel(LLM):
         return self.estimate(self.request(input_data))
 
     def estimate(self, request: ChatRequest) -> Usage:
-        """What a request will use at most, as far as can be told from its size; for budgets and rate limits.
+        """What a request will use at most, as far as its size shows; for budgets and rate limits.
 
         Its cost is not a number if nobody knows the price.
         """

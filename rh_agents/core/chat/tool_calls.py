@@ -36,10 +36,10 @@ async def call_tools(
     name: str = "tools",
     max_result: int | None = None,
 ) -> list[Message]:
-    """Call what a model wants to be called, side by side, and return what it is to be told, in the order of `calls`.
+    """Call what a model wants to be called, side by side, and return what it is to get, in the order of `calls`.
 
     Arguments that are no JSON or do not fit, and tools that do not exist, are problems of the model: nothing is called,
-    and it is told what is wrong. What a tool raises is told to the model as well, unless its `on_error` is "raise".
+    and it learns what is wrong. What a tool raises is reported to the model as well, unless its `on_error` is "raise".
     A tool that needs approval asks a person first, for exactly these arguments.
 
     Args:
@@ -47,7 +47,7 @@ async def call_tools(
         tools: what it may want.
         max_workers: how many run at the same time.
         name: the name of the group, part of the identity and the address of its calls.
-        max_result: how many characters of each result the model is told, where the tool itself does not say (50,000).
+        max_result: how many characters of each result the model gets, where the tool itself does not say (50,000).
 
     Raises:
         Exception: what a tool raised whose `on_error` is "raise": of several, the first in the order of `calls`.
@@ -179,7 +179,7 @@ async def _call_if_allowed(run: RunParts, tool: BaseActor, arguments: dict[str, 
 
 
 def _limit(run: RunParts, stated: int | None) -> int | None:
-    """How many characters a model is told: as many as is stated; else None, which is all, in a run of before."""
+    """How many characters a model gets: as many as is stated; else None, which is all, in a run of before."""
     if stated is None and run.recording.keys_generation >= ENDPOINTS:
         return MAX_RESULT
     return stated
@@ -188,7 +188,7 @@ def _limit(run: RunParts, stated: int | None) -> int | None:
 def _answer(
     run: RunParts, wanted: ToolCall, tool: BaseActor, result: ExecutionResult[Any], max_result: int | None
 ) -> Message:
-    """What the model is told about a call."""
+    """What the model learns about a call."""
     own = tool.max_result if isinstance(tool, Tool) else None
     most = _limit(run, max_result if own is None else own)
     if result.ok:

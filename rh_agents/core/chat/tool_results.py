@@ -1,4 +1,4 @@
-"""What a model is told of the result of a tool: text of a limited length, and the images that are in it as images.
+"""What a model gets of the result of a tool: text of a limited length, and the images that are in it as images.
 
 A tool returns any value. Text stays text, other data becomes JSON. Images are found wherever they are in it: an
 `ImagePart` or a `DocumentPart`, alone, in a list, in a dictionary or in a field of a model; and `bytes`, where the
@@ -32,7 +32,7 @@ from rh_agents.core.values import learn
 __all__ = ["MAX_MEDIA", "MAX_RESULT", "content_of", "cut", "returns_images", "without_lone_surrogates"]
 
 MAX_RESULT = 50_000
-"""How many characters of the result of a tool a model is told, if nothing else is said; some 12,000 tokens."""
+"""How many characters of the result of a tool a model gets, if nothing else is said; some 12,000 tokens."""
 MAX_MEDIA = 20_000_000
 """The characters that the images and documents of one result may have together, as they are sent."""
 MIN_RESULT = 100

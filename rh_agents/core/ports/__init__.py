@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Subscriber = Callable[["ExecutionEvent[Any]"], Awaitable[object] | object]
-"""Whoever is told of events: a function or a coroutine function."""
+"""What gets events: a function or a coroutine function."""
 
 Clock = Callable[[], float]
 """Gives the time of day in seconds since 1970. (Durations come from the event loop's clock.)"""

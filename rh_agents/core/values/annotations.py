@@ -1,4 +1,4 @@
-"""Whether what an annotation promises can be stored, told as soon as an actor is defined."""
+"""Whether what an annotation promises can be stored, reported as soon as an actor is defined."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ else, in the wrong process. Each is tried; if it does not come out as it went in
 **How it ends.** A worker is the leader of its own session. When it is no longer wanted (its call timed out or was
 cancelled) the whole session is killed, with what the function had started. When the *parent* dies, however it does, the
 lifeline's writing end is closed by the kernel: on Linux the kernel itself then kills the worker's process group (a pipe
-with O_ASYNC sends the signal it was told to), which works also while C code holds the interpreter's lock; elsewhere a
+with O_ASYNC sends the signal that was set), which works also while C code holds the interpreter's lock; elsewhere a
 thread that reads the lifeline does it. A thread of the parent waits for each worker, so that a death is noticed also
 when a grandchild holds the socket open, and its exit status tells why. A signal that is meant for all processes of a
 service (SIGTERM from a supervisor) is ignored by workers: the parent decides when they end.

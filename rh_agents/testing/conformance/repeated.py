@@ -52,7 +52,7 @@ class RepeatedConformance(StoreSuite):
         for each, given in zip(unread, calls, strict=True):
             same_outcome(each.read(), given)
         stored = await listed(store.events(RUN))
-        assert [each.sequence for each in stored] == list(range(1, 8)), "what happened is told all the same"
+        assert [each.sequence for each in stored] == list(range(1, 8)), "what happened is recorded all the same"
         assert [each.sequence for each in stored if each.has_outcome] == [2, 4, 6, 7]
 
     @on_an_event_loop
@@ -77,8 +77,8 @@ class RepeatedConformance(StoreSuite):
         assert recorded.spent[""].calls == 4, "what was paid twice is spent twice"
         for call in calls:
             same_outcome(await journal.load(call.key), call)
-        told = event(RUN, ExecutionStatus.RECOVERED, calls[1], result="two", is_replayed=True, from_cache=True)
-        await journal.append(told)
+        given = event(RUN, ExecutionStatus.RECOVERED, calls[1], result="two", is_replayed=True, from_cache=True)
+        await journal.append(given)
         *_, recovered = await listed(store.events(RUN))
         same_value(recovered.event.result, "two")
         await journal.close(STARTED)

@@ -90,8 +90,8 @@ def _row(dialect: Dialect, prices: int) -> list[str]:
         _mode(beside_tools),
         _code(*_thoughts(dialect)),
         _code(*_given_back(dialect, plain)),
-        "told" if plain.spent.estimates == 0 else "estimated",
-        "told" if dialect.says("").usage.cost else NOTHING,
+        "reported" if plain.spent.estimates == 0 else "estimated",
+        "reported" if dialect.says("").usage.cost else NOTHING,
         str(prices or NOTHING),
         "a server" if dialect.is_observed else "its documents",
     ]

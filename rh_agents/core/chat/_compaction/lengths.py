@@ -47,7 +47,7 @@ class Parts(NamedTuple):
 
 
 class Measure:
-    """How many tokens a request has, by what was told of the last one, and by estimates."""
+    """How many tokens a request has, by what was reported of the last one, and by estimates."""
 
     def __init__(self) -> None:
         self._sent = Parts(0, 0)
@@ -68,15 +68,15 @@ class Measure:
         self._adjust(sent.minus(self._sent), usage.input_tokens - self._told)
         self._told, self._sent = usage.input_tokens, sent
 
-    def _adjust(self, new: Parts, told: int) -> None:
+    def _adjust(self, new: Parts, reported: int) -> None:
         """What so many tokens say about that. Nothing where some of the conversation went meanwhile."""
         if min(new) < 0 or sum(new) < _ENOUGH_TO_LEARN:
             return
         text, media = self._text_rate * new.text, self._media_rate * new.media
         if text >= media:
-            self._text_rate = _within(_TEXT_RATES, (told - media) / new.text)
+            self._text_rate = _within(_TEXT_RATES, (reported - media) / new.text)
         else:
-            self._media_rate = _within(_MEDIA_RATES, (told - text) / new.media)
+            self._media_rate = _within(_MEDIA_RATES, (reported - text) / new.media)
 
     def tokens(self, parts: Parts) -> int:
         """Those of a request with these parts. Some are left, however many are thought to have gone."""

@@ -129,8 +129,8 @@ def joined(parts: Split, summary: str | None) -> Turn:
     note = _LEFT_OUT if summary is None else _MARK + summary
     question, kept = parts.question, tuple(chain.from_iterable(parts.kept))
     if question is not None:
-        told = question if summary is None else question.model_copy(update={"content": _and(question.content, note)})
-        return (*parts.rules, told, *kept)
+        asked = question if summary is None else question.model_copy(update={"content": _and(question.content, note)})
+        return (*parts.rules, asked, *kept)
     if kept and kept[0].role == "user":
         about = () if summary is None else (Message.user(_ASKED), Message.assistant(note))
         return (*parts.rules, *about, *kept)
