@@ -311,7 +311,7 @@ MAY_CATCH_EVERYTHING = {
         "stores/_checking.py: check _journal _one_by_one",
         "stores/_engine.py: Readers._do",
         "stores/_journal.py: SqlJournal._revived",
-        "stores/_store.py: SqlStore._event SqlStore._outcome",
+        "stores/_reading.py: ReadableStore._event ReadableStore._outcome",
         "stores/_verified.py: _Span.rows _Span._damage",
         "stores/fsspec_artifacts.py: FsspecArtifacts._errors",
     ),

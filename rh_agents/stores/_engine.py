@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
-from rh_agents.stores._backend import Backend, WriteSession
+from rh_agents.stores._backend import Backend, RunRow, WriteSession
 from rh_agents.stores._ownership import own_runs
 from rh_agents.stores._verified import REMEDY, VerifiedSession, damaged
 from rh_agents.stores._writer import Holder, Writer, result_of
@@ -57,6 +57,17 @@ class Engine:
         """Begin to do so."""
         self.writer.expect_own_process()
         return self.readers.begin(work)
+
+    async def run(self, run_id: str) -> RunRow:
+        """The row of the run of this name.
+
+        Raises:
+            StoreError: there is none.
+        """
+        row = await self.read(lambda session: session.find_run(run_id))
+        if row is None:
+            raise StoreError(f"there is no run {run_id!r} in {self._backend.name}")
+        return row
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that blocks and needs no session."""

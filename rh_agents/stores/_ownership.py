@@ -25,6 +25,16 @@ def is_dead(row: RunRow) -> bool:
     return is_gone(row.process)
 
 
+def is_fresh(row: RunRow, now: float) -> bool:
+    """Whether the owner gave a sign of life within its lease, as far as clocks can be compared."""
+    return 0.0 <= now - row.heartbeat_at < row.lease
+
+
+def is_held(row: RunRow, now: float) -> bool:
+    """Whether somebody executes the run, as far as is known."""
+    return row.owner is not None and not is_dead(row) and is_fresh(row, now)
+
+
 def is_gone(text: str | None) -> bool:
     """The same of the process that a row names."""
     process = None if text is None else Process.read(text)

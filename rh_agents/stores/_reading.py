@@ -1,0 +1,228 @@
+"""What a store with a database behind it gives to read: runs, journals, outcomes and questions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.ports.summary import RunSummary
+from rh_agents.core.results import Outcome, UnreadOutcome
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, StoredEvent, StoredOutcome, WriteSession
+from rh_agents.stores._checking import check
+from rh_agents.stores._engine import Engine, Readers
+from rh_agents.stores._ownership import is_held
+from rh_agents.stores._rows import event_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._summing import summary
+from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes
+
+T = TypeVar("T")
+
+_CHUNK = 256
+"""Events or outcomes that are read at a time; for people, so that the first ones come soon."""
+_FOLLOW_EVERY = 0.05
+"""Seconds between two looks whether somebody has written."""
+_LOOKS = 20
+"""After so many a follower sees whether the owner has died."""
+
+
+class ReadableStore:
+    """Runs in a database, for those who look at them. Connects when it is first used.
+
+    Args:
+        backend: the database.
+        clock: the time of day in seconds since 1970. (How long others were silent is measured by another clock.)
+    """
+
+    def __init__(self, backend: Backend, *, clock: Clock = time.time) -> None:
+        self.engine: Engine = Engine(backend, clock)
+        self._backend = backend
+        self._is_closed = False
+        self._is_ready = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._backend.name!r})"
+
+    async def _get_ready(self) -> None:
+        """Connect and bring the schema up to date, the first time; refuse to work when that is no longer possible."""
+        self.engine.writer.expect_own_process()
+        if self._is_closed:
+            raise StoreError(f"the store {self._backend.name} has been closed")
+        if not self._is_ready:
+            if self._backend.is_read_only:
+                await self.engine.read(_nothing)
+            else:
+                await self.engine.writer.done(_connect)
+            self._is_ready = True
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def _info(self, row: RunRow) -> RunInfo:
+        return row.info if is_held(row, self.engine.clock()) else dataclasses.replace(row.info, owner=None)
+
+    async def find_run(self, run_id: str) -> RunInfo | None:
+        """The run of this name, if there is one."""
+        await self._get_ready()
+        row = await self.engine.read(lambda session: session.find_run(run_id))
+        return None if row is None else self._info(row)
+
+    async def runs(
+        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+    ) -> list[RunInfo]:
+        """The runs that fit, newest first."""
+        await self._get_ready()
+        wanted = None if status is None else status.value
+        rows = await self.engine.read(lambda session: session.runs(wanted, tag, updated_before))
+        return [self._info(row) for row in rows]
+
+    # -- journals -----------------------------------------------------------------------------------------------------
+
+    async def events(
+        self, run_id: str, *, after: int = 0, follow: bool = False, values: bool = True
+    ) -> AsyncIterator[RecordedEvent]:
+        """The journal of a run in its order, from after the place `after`."""
+        await self._get_ready()
+        number = (await self.engine.run(run_id)).number
+        places = OutcomePlaces(number, run_id)
+        changes = _Changes(self.engine.readers) if follow else None
+        try:
+            while True:
+                # Looked at before the events are read: what the owner wrote before it let go is among them.
+                run = await self.engine.run(run_id)
+                may_grow = follow and is_held(run, self.engine.clock())
+                chunk = await self.engine.read(partial(self._events, places, after, values))
+                for event in chunk:
+                    yield event
+                if chunk:
+                    after = chunk[-1].sequence
+                elif after < run.last_sequence:
+                    raise self.engine.missing(run_id, f"event {after + 1}")
+                elif changes is None or not may_grow:
+                    return
+                else:
+                    await changes.wait()
+        finally:
+            if changes is not None:
+                changes.stop()
+
+    def _events(self, places: OutcomePlaces, after: int, values: bool, session: VerifiedSession) -> list[RecordedEvent]:
+        rows = session.events(places.number, places.run_id, after, _CHUNK)
+        return [
+            RecordedEvent(stored.row.sequence, self._event(stored, places.run_id, values), stored.row.ok is not None)
+            for stored in with_outcomes(session, places, rows)
+        ]
+
+    def _event(self, stored: StoredEvent, run_id: str, values: bool) -> Any:
+        try:
+            data = self._data(stored.outcome) if values and stored.outcome is not None else None
+            return event_of(stored, data, run_id)
+        except Exception as error:
+            raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
+
+    def _data(self, row: OutcomeRow) -> bytes | None:
+        """The value of an outcome, from wherever it is."""
+        return row.value if row.artifact is None else read_artifact(self.engine.artifacts, row)
+
+    async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
+        """What the calls of a run came to, in the order in which that was recorded."""
+        async for outcome in self._outcomes(run_id, partial(self._outcome, run_id, unknown_ok=unknown_ok)):
+            yield outcome
+
+    async def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
+        """The same without decoding any value."""
+        async for outcome in self._outcomes(run_id, partial(self._unread, run_id)):
+            yield outcome
+
+    async def _outcomes(self, run_id: str, make: Callable[[StoredOutcome], T]) -> AsyncIterator[T]:
+        """What `make` makes of the stored outcomes of a run, in a thread of those who read."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        later = set(await self.engine.read(lambda session: session.later_outcomes(run.number)))
+        after = count = 0
+        while True:
+            chunk = await self.engine.read(partial(_made, make, run.number, run_id, after, later))
+            for _, outcome in chunk:
+                if outcome is not None:
+                    yield outcome
+            count += len(chunk)
+            if len(chunk) < _CHUNK:
+                break
+            after = chunk[-1][0]
+        if count < run.outcomes:  # it may be more by now
+            raise self.engine.missing(run_id, f"one of {run.outcomes} outcomes")
+
+    def _outcome(self, run_id: str, stored: StoredOutcome, *, unknown_ok: bool = False) -> Outcome:
+        try:
+            return outcome_of(stored, self._data(stored.row), unknown_ok=unknown_ok)
+        except Exception as error:
+            raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
+
+    def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
+        is_large = stored.row.artifact is not None
+        return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored), is_large)
+
+    async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
+        """The events of a run in numbers, computed by the database."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        return await self.engine.read(lambda session: summary(session, run, after, until))
+
+    # -- questions, and damage ----------------------------------------------------------------------------------------
+
+    async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
+        """The questions of a run or of all, oldest first."""
+        await self._get_ready()
+        return await self.engine.read(lambda session: session.questions(run_id, is_open))
+
+    async def check(self) -> list[str]:
+        """Look for damage: one line for each finding, none if all is well."""
+        await self._get_ready()
+        return await self.engine.read(lambda session: check(session, self.engine.artifacts))
+
+
+class _Changes:
+    """Waits until somebody may have written, with a session of its own: what is news depends on what it saw before."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._session: VerifiedSession | None = None
+
+    async def wait(self) -> None:
+        """Return after a change, or after a while: that an owner has died changes nothing in the database."""
+        for _ in range(_LOOKS):
+            if await self._readers.in_thread(self._has_changed):
+                return
+            await asyncio.sleep(_FOLLOW_EVERY)
+
+    def _has_changed(self) -> bool:
+        if self._session is None:
+            self._session = self._readers.connect()
+        return self._session.has_changed()
+
+    def stop(self) -> None:
+        """Let go of the session."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
+def _made(
+    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, later: set[int], session: VerifiedSession
+) -> list[tuple[int, T | None]]:
+    """What is made of outcomes, by their places; None of those that count for nothing."""
+    found = session.outcomes(number, run_id, after, _CHUNK)
+    return [(stored.sequence, None if later and stored.sequence in later else make(stored)) for stored in found]
+
+
+def _connect(_: WriteSession) -> None:
+    """The writer connects before it does anything, which is all that is wanted."""
+
+
+def _nothing(_: VerifiedSession) -> None:
+    """Whoever reads connects before, which says whether there is anything to be read."""
