@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rh_agents import ExecutionEvent, MemoryStore
+from rh_agents import MemoryStore
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import RunInfo, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.stores.memory import MemoryJournal
@@ -22,7 +23,7 @@ class HookedStore(MemoryStore):
     def before_adding(self) -> None:
         """An entry is about to be added."""
 
-    def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
+    def after_adding(self, fact: Fact, outcome: Outcome | None) -> None:
         """An entry has been added."""
 
     async def open_run(self, request: RunRequest) -> MemoryJournal:
@@ -38,15 +39,15 @@ class _HookedJournal(MemoryJournal):
         super().__init__(run, info, store)
         self.hooks = store
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         self.hooks.before_adding()
-        counts = super().note(event, outcome)
-        self.hooks.after_adding(event, outcome)
+        counts = super().note(fact, outcome)
+        self.hooks.after_adding(fact, outcome)
         return counts
 
-    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         await self.hooks.before_waiting()
-        return self.note(event, outcome)
+        return self.note(fact, outcome)
 
 
 def request(run_id: str, owner: str = "a test") -> RunRequest:

@@ -1,11 +1,11 @@
-"""Events: immutable facts about calls and groups. The journal of a run is the list of them."""
+"""Facts about calls and groups, of which the journal of a run is the list, and events, which are views of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime as DateTime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializeAsAny, field_serializer
 from typing_extensions import TypeVar
@@ -15,7 +15,7 @@ from rh_agents.core._base.trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.groups import ParallelEventGroup
-from rh_agents.core.redaction import redact, without_secrets
+from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
@@ -23,7 +23,7 @@ from rh_agents.core.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["GROUP_ACTOR", "ExecutionEvent", "ExecutionResult", "call_event", "group_event"]
+__all__ = ["COSTS", "GROUP_ACTOR", "ExecutionEvent", "ExecutionResult", "Fact", "fact_of_event", "group_fact"]
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -200,54 +200,76 @@ GROUP_ACTOR: BaseActor = BaseActor.model_construct(
 )
 
 
-def call_event(
-    actor: BaseActor,
-    name: str,
-    status: ExecutionStatus,
-    run_id: str,
-    address: str,
-    key: str | None,
-    timestamp: float,
-    group_id: str | None = None,
-    parallel_index: int | None = None,
-    group_total: int | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> ExecutionEvent[Any]:
-    """An event about a call; `facts` are the fields that only some events have."""
-    fields = {
-        "actor": actor,
-        "name": without_secrets(name),
-        "event_type": actor.event_type,
-        "execution_status": status,
-        "run_id": run_id,
-        "address": address,
-        "key": key,
-        "timestamp": timestamp,
-        "execution_time": None,
-        "attempt": 1,
-        "retry_delay": None,
-        "result": None,
-        "message": None,
-        "is_replayed": False,
-        "from_cache": False,
-        "usage": None,
-        "charges": None,
-        "lost": 0,
-        "progress": None,
-        "group_id": group_id,
-        "parallel_index": parallel_index,
-        "is_parallel": group_id is not None,
-        "group_total": group_total,
-        "group": None,
-        "tag": "",
-        "metadata": {},
-    }
-    if facts is not None:
-        fields.update(facts)
-        message = facts.get("message")
-        if message is not None:
-            fields["message"] = redact(message)
-    return trusted(ExecutionEvent, fields)
+COSTS = ("usage", "charges", "lost", "from_cache")
+"""What few facts have that counts for spending. (A mark with one of them would be paid for a second time.)"""
+
+
+class Fact(NamedTuple):
+    """One entry of a journal, as it is recorded and kept. An `ExecutionEvent` is a view of it, made for whoever looks.
+
+    Thousands of facts a second are made, and hardly any is looked at: a tuple costs a fifth of what an event does.
+    """
+
+    run_id: str
+    timestamp: float
+    """Seconds since 1970."""
+    status: ExecutionStatus
+    kind: EventType
+    actor: BaseActor
+    name: str
+    address: str
+    key: bytes | None = None
+    group_id: str | None = None
+    parallel_index: int | None = None
+    group_total: int | None = None
+    attempt: int = 1
+    seconds: float | None = None
+    """What the call took with all attempts; only with its end."""
+    message: str | None = None
+    result: Any = None
+    more: Mapping[str, Any] | None = None
+    """Fields of the event that few events have, by their names; None if there are none."""
+
+    def event(self) -> ExecutionEvent[Any]:
+        """What people and subscribers see of it."""
+        of_most = zip(_OF_MOST, self[:-1], strict=True)
+        fields = {**_OF_FEW, **dict(of_most), "is_parallel": self.group_id is not None, **(self.more or {})}
+        fields["key"] = None if self.key is None else self.key.hex()
+        return trusted(ExecutionEvent, fields)
+
+    def superseding(self, timestamp: float) -> Fact:
+        """The fact that says that the call is to be made again: like this one, but for its value and its cost."""
+        more = {name: value for name, value in (self.more or {}).items() if name not in COSTS}
+        marked = self._replace(status=ExecutionStatus.SUPERSEDED, timestamp=timestamp)
+        return marked._replace(result=None, more=more or None)
+
+    def with_more(self, **fields: Any) -> Fact:
+        """The same with further fields of the event that few events have."""
+        return self._replace(more={**(self.more or {}), **fields})
+
+    @property
+    def group(self) -> ParallelEventGroup | None:
+        """How the group stands that it is about."""
+        return None if self.more is None else self.more.get("group")
+
+
+_OF_MOST = (
+    "run_id", "timestamp", "execution_status", "event_type", "actor", "name", "address", "key", "group_id",
+    "parallel_index", "group_total", "attempt", "execution_time", "message", "result",
+)  # fmt: skip
+"""The fields of an event that a fact has as well, in its order."""
+_OF_FEW: Mapping[str, Any] = {
+    "retry_delay": None, "is_replayed": False, "from_cache": False, "usage": None, "charges": None, "lost": 0,
+    "progress": None, "group": None, "tag": "", "metadata": {},
+}  # fmt: skip
+"""Fields that few events have, with what they are in all others."""
+
+
+def fact_of_event(event: ExecutionEvent[Any]) -> Fact:
+    """The fact of which an event is the view: the inverse of `Fact.event`."""
+    more = {name: getattr(event, name) for name, usual in _OF_FEW.items() if getattr(event, name) != usual}
+    fact = Fact._make([*(getattr(event, name) for name in _OF_MOST), more or None])
+    return fact._replace(key=None if event.key is None else bytes.fromhex(event.key))
 
 
 _STATUS_OF_GROUP = {
@@ -258,19 +280,18 @@ _STATUS_OF_GROUP = {
 }
 
 
-def group_event(kind: EventType, group: ParallelEventGroup, run_id: str, timestamp: float) -> ExecutionEvent[Any]:
-    """An event about a group: GROUP_STARTED or GROUP_COMPLETED."""
-    return ExecutionEvent(
-        actor=GROUP_ACTOR,
-        name=group.name,
-        event_type=kind,
-        execution_status=_STATUS_OF_GROUP[group.status.value],
-        run_id=run_id,
-        address=group.address,
-        timestamp=timestamp,
-        execution_time=group.elapsed if group.is_complete else None,
+def group_fact(kind: EventType, group: ParallelEventGroup, run_id: str, timestamp: float) -> Fact:
+    """What there is to record about a group: GROUP_STARTED, GROUP_ENDING or GROUP_COMPLETED."""
+    return Fact(
+        run_id,
+        timestamp,
+        _STATUS_OF_GROUP[group.status.value],
+        kind,
+        GROUP_ACTOR,
+        group.name,
+        group.address,
         group_id=group.group_id,
-        is_parallel=True,
         group_total=group.total,
-        group=group,
+        seconds=group.elapsed if group.is_complete else None,
+        more={"group": group},
     )

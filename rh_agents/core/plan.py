@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key, tried_key
 from rh_agents.core._replay.recorded import Again, RecordedCalls
+from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
 if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.ports import RecordedEvent, RunInfo
     from rh_agents.core.results import OutcomeHeader
 
@@ -121,7 +121,7 @@ def plan_run(
     for outcome in outcomes:
         fold.add_outcome(outcome)
     for recorded in events:
-        fold.add_event(recorded.sequence, recorded.event, recorded.has_outcome)
+        fold.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome)
     return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()))
 
 
@@ -175,36 +175,36 @@ class _Fold:
         failed_in = None if outcome.ok else outcome.made_in
         self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, outcome.group_id)
 
-    def add_event(self, sequence: int, event: ExecutionEvent[Any], has_outcome: bool) -> None:
-        self._note_group(event)
-        key = None if event.key is None else bytes.fromhex(event.key)
+    def add_fact(self, sequence: int, fact: Fact, has_outcome: bool) -> None:
+        self._note_group(fact)
+        key = fact.key
         known = None if key is None or not has_outcome else self._outcomes.get(key)
         is_over = key is not None and key in self._recorded.finished
-        self._recorded.add_event(sequence, event, has_outcome, None if known is None else known.failed_in)
+        self._recorded.add_fact(sequence, fact, has_outcome, None if known is None else known.failed_in)
         if key is None:
             return
         call = self._calls.get(key)
         if call is None:
-            actor = event.actor
-            call = _Call(event.address, actor.name, actor.recorded_version, event.event_type, event.group_id)
+            actor = fact.actor
+            call = _Call(fact.address, actor.name, actor.recorded_version, fact.kind, fact.group_id)
             self._calls[key] = call
-            self._at.setdefault(event.address, []).append(key)
+            self._at.setdefault(fact.address, []).append(key)
         if not is_over:  # what follows an outcome says nothing of the call
-            call.attempts = max(call.attempts, event.attempt)
-            call.message = event.message
+            call.attempts = max(call.attempts, fact.attempt)
+            call.message = fact.message
 
-    def _note_group(self, event: ExecutionEvent[Any]) -> None:
-        if event.group_id is None:
+    def _note_group(self, fact: Fact) -> None:
+        if fact.group_id is None:
             return
-        group = self._groups.get(event.group_id)
-        if event.group is not None:
+        group = self._groups.get(fact.group_id)
+        if fact.group is not None:
             if group is None:
-                group = self._groups[event.group_id] = _Group(event.group.name, event.group.address)
+                group = self._groups[fact.group_id] = _Group(fact.group.name, fact.group.address)
             # Not its total: none is known when a group begins, and one that is left early forgets the rest.
-            group.is_complete = event.group.status is GroupStatus.COMPLETED
-        elif group is not None and event.parallel_index is not None:
-            group.begun.add(event.parallel_index)
-            group.total = event.group_total if event.group_total is not None else group.total
+            group.is_complete = fact.group.status is GroupStatus.COMPLETED
+        elif group is not None and fact.parallel_index is not None:
+            group.begun.add(fact.parallel_index)
+            group.total = fact.group_total if fact.group_total is not None else group.total
 
     # -- telling ------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError, InputError, StopRun, UsageError
-from rh_agents.core.events import call_event
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Question
 from rh_agents.core.redaction import redact
 from rh_agents.core.types import Effect, EventType, ExecutionStatus, OnUnknown
@@ -121,19 +121,19 @@ class Asking:
 
     async def _tell(self, frame: Frame, status: ExecutionStatus, message: str | None) -> None:
         run = self._run
-        key = frame.base.hex() if run.records else None
-        event = call_event(
+        fact = Fact(
+            run.run_id,
+            run.now(),
+            status,
+            QUESTION_ACTOR.event_type,
             QUESTION_ACTOR,
             QUESTION_ACTOR.name,
-            status,
-            run.run_id,
             frame.address,
-            key,
-            run.now(),
-            facts={"message": message},
+            frame.base if run.records else None,
+            message=None if message is None else redact(message),
         )
-        await run.record(event, is_urgent=True)
-        await run.publish(event)
+        await run.record(fact, is_urgent=True)
+        await run.publish(fact)
 
     async def decide_unknown(self, actor: BaseActor, address: str, since: int) -> OnUnknown:
         """What to do about a call that may have been done: RETRY or FAIL.

@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rh_agents.core._replay.recorded import RecordedCalls, charge_in
 from rh_agents.core.errors import LeaseLost, StoreError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Question, RunInfo
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
@@ -90,8 +90,8 @@ class SqlJournal:
         in_flight = 0 if self._in_flight is None else len(self._in_flight[0].batch.events)
         return len(self._events) + in_flight
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Add an event with its outcome, to be written soon.
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
+        """Add a fact with its outcome, to be written soon.
 
         An outcome that its key has already is not added again, and given back as it was recorded.
 
@@ -100,10 +100,10 @@ class SqlJournal:
         """
         self._expect_mine()
         if outcome is None:
-            self._add_event(event)
+            self._add(fact)
         else:
             data = encode_outcome(outcome)
-            if not self._enter(event, outcome, data, self._keep_later(data)):
+            if not self._enter(fact, outcome, data, self._keep_later(data)):
                 return self._earlier_now(outcome, data)
         if len(self._events) >= _WRITE_BEHIND_AT:
             self._hand_over_soon()
@@ -111,16 +111,16 @@ class SqlJournal:
             self._timer = self.loop.call_later(_WRITE_BEHIND_AFTER, self._hand_over)
         return outcome
 
-    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         """The same as `note`, and wait until they survive a power cut."""
         self._expect_mine()
         if outcome is None:
-            self._add_event(event)
+            self._add(fact)
         else:
             data = await self._encoded(outcome)
             artifact = await self._kept(data) if len(data) > LARGEST_INLINE else None
             self._expect_mine()
-            if not self._enter(event, outcome, data, artifact):
+            if not self._enter(fact, outcome, data, artifact):
                 return await self._earlier(outcome, data)
         await self._written()
         return outcome
@@ -157,18 +157,15 @@ class SqlJournal:
                 self._hand_over_soon()
         await waiter
 
-    def _add_event(self, event: ExecutionEvent[Any]) -> None:
-        key = None if event.key is None else bytes.fromhex(event.key)
+    def _add(self, fact: Fact) -> None:
         self._sequence = sequence = self._sequence + 1
-        self._events.append(event_row(sequence, event, key, None))
-        ending = None if event.group is None else event.group.ending
-        charge = charge_in(event)
-        self.recorded.add(
-            sequence, event.execution_status, key, event.attempt, event.group_id, False, None, charge, ending
-        )
+        self._events.append(event_row(sequence, fact, None))
+        ending = None if fact.group is None else fact.group.ending
+        charge = charge_in(fact)
+        self.recorded.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, False, None, charge, ending)
 
-    def _enter(self, event: ExecutionEvent[Any], outcome: Outcome, data: bytes, artifact: str | None) -> bool:
-        """Add an outcome with its event, unless its key has one; False if it has.
+    def _enter(self, fact: Fact, outcome: Outcome, data: bytes, artifact: str | None) -> bool:
+        """Add an outcome with its fact, unless its key has one; False if it has.
 
         This is what keeps a call from having two outcomes, and the only way by which one gets into a journal: the key
         is looked up in the set of the run's one owner and entered there, and nothing is awaited in between. (What
@@ -178,7 +175,7 @@ class SqlJournal:
         if key in self.recorded.finished:
             return False
         sequence = self._sequence + 1
-        row = event_row(sequence, event, key, ok)
+        row = event_row(sequence, fact, ok)
         about = (
             outcome_row(sequence, outcome, row, data, None, None)
             if artifact is None
@@ -189,8 +186,8 @@ class SqlJournal:
         self._outcomes.append(about)
         self._unwritten[key] = (stored_outcome(about, row), data)
         failed_in = None if ok else outcome.made_in
-        charge = charge_in(event)
-        self.recorded.add(sequence, event.execution_status, key, event.attempt, event.group_id, True, failed_in, charge)
+        charge = charge_in(fact)
+        self.recorded.add(sequence, fact.status, key, fact.attempt, fact.group_id, True, failed_in, charge)
         return True
 
     async def _kept(self, data: bytes) -> str:

@@ -18,7 +18,7 @@ from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, StoredEvent, 
 from rh_agents.stores._checking import check
 from rh_agents.stores._engine import Engine, Readers
 from rh_agents.stores._ownership import is_held
-from rh_agents.stores._rows import event_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._rows import fact_of, header_of, outcome_of, read_artifact
 from rh_agents.stores._summing import summary
 from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes
 
@@ -121,7 +121,7 @@ class ReadableStore:
     def _event(self, stored: StoredEvent, run_id: str, values: bool) -> Any:
         try:
             data = self._data(stored.outcome) if values and stored.outcome is not None else None
-            return event_of(stored, data, run_id)
+            return fact_of(stored, data, run_id).event()
         except Exception as error:
             raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 

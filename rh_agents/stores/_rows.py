@@ -7,11 +7,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rh_agents.core._base.trusted import trusted
 from rh_agents.core._replay.recorded import Charge
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StoreError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import COSTS, Fact
 from rh_agents.core.groups import GroupEnding, ParallelEventGroup
 from rh_agents.core.results import Outcome, OutcomeHeader, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -26,8 +25,8 @@ __all__ = [
     "edit",
     "encode_outcome",
     "ending_of",
-    "event_of",
     "event_row",
+    "fact_of",
     "outcome_of",
     "outcome_row",
     "read_artifact",
@@ -40,8 +39,6 @@ LARGEST_INLINE = 32 * 1024
 """Bytes. What is larger becomes an artifact."""
 
 _RECOVERED = ExecutionStatus.RECOVERED
-_COSTS = ("usage", "charges", "lost", "from_cache")
-"""What few events have that counts for spending. (A mark with one of them would be paid for a second time.)"""
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -56,80 +53,71 @@ def encode_outcome(outcome: Outcome, encode: Callable[[object], bytes] = encode)
     return encode(outcome.value) if outcome.error is None else encode_error(outcome.error)
 
 
-def event_row(sequence: int, event: ExecutionEvent[Any], key: bytes | None, ok: bool | None) -> EventRow:
-    """The row of an event."""
-    facts = event.__dict__
+def event_row(sequence: int, fact: Fact, ok: bool | None) -> EventRow:
+    """The row of a fact; `ok` says what comes with it: a value, an error, or (None) no outcome."""
+    _, timestamp, status, kind, _, name, address, key, group_id, index, total, attempt, seconds, message, _, _ = fact
+    more = _more_of_event(fact)
     return _new_tuple(
         EventRow,
         (
             sequence,
-            facts["timestamp"],
-            facts["execution_status"]._value_,
-            facts["event_type"]._value_,
-            facts["name"],
-            facts["address"],
+            timestamp,
+            status._value_,
+            kind._value_,
+            name,
+            address,
             key,
-            facts["group_id"],
-            facts["parallel_index"],
-            facts["group_total"],
-            facts["attempt"],
-            facts["execution_time"],
-            facts["message"],
+            group_id,
+            index,
+            total,
+            attempt,
+            seconds,
+            message,
             ok,
-            _more_of_event(facts),
+            more,
         ),
     )
 
 
-def _more_of_event(facts: Mapping[str, Any]) -> str | None:
-    """What few events have, as a JSON object; None if there is nothing."""
-    actor = facts["actor"]
-    is_recovered = facts["execution_status"] is _RECOVERED
+def _more_of_event(fact: Fact) -> str | None:
+    """What few facts have, as a JSON object; None if there is nothing."""
+    actor, kind = fact.actor, fact.kind
+    is_recovered = fact.status is _RECOVERED
     if (
-        facts["retry_delay"] is None
-        and facts["usage"] is None
-        and facts["charges"] is None
-        and not facts["lost"]
-        and not facts["tag"]
-        and not facts["metadata"]
-        and facts["group"] is None
+        fact.more is None
+        and not is_recovered
+        and actor.name == fact.name
+        and actor.event_type is kind
         and actor.recorded_version == "1"
-        and actor.name == facts["name"]
-        and actor.event_type is facts["event_type"]
-        and facts["is_replayed"] is facts["from_cache"] is is_recovered
-        and facts["is_parallel"] is (facts["group_id"] is not None)
     ):
         return None
-    pairs = (
-        ("actor", actor.name, facts["name"]),
+    given = fact.more or {}
+    pairs: tuple[tuple[str, Any, Any], ...] = (
+        ("actor", actor.name, fact.name),
         ("version", actor.recorded_version, "1"),
-        ("kind", actor.event_type.value, facts["event_type"].value),
-        ("retry_delay", facts["retry_delay"], None),
-        ("is_replayed", facts["is_replayed"], is_recovered),
-        ("from_cache", facts["from_cache"], is_recovered),
-        ("is_parallel", facts["is_parallel"], facts["group_id"] is not None),
+        ("kind", actor.event_type.value, kind.value),
+        ("retry_delay", given.get("retry_delay"), None),
+        ("is_replayed", given.get("is_replayed", False), is_recovered),
+        ("from_cache", given.get("from_cache", False), is_recovered),
+        ("lost", given.get("lost", 0), 0),
+        ("tag", given.get("tag", ""), ""),
+        ("metadata", given.get("metadata", {}), {}),
+        ("charges", given.get("charges"), None),
     )
     more = {name: value for name, value, usual in pairs if value != usual}
-    if facts["group"] is not None:
-        more["group"] = facts["group"].model_dump(mode="json")
-    if facts["usage"] is not None:
-        more["usage"] = facts["usage"].as_json()
-    if facts["charges"] is not None:
-        more["charges"] = dict(facts["charges"])
-    if facts["lost"]:
-        more["lost"] = facts["lost"]
-    if facts["tag"]:
-        more["tag"] = facts["tag"]
-    if facts["metadata"]:
-        more["metadata"] = dict(facts["metadata"])
-    return json.dumps(more)
+    if fact.group is not None:
+        more["group"] = fact.group.model_dump(mode="json")
+    usage = given.get("usage")
+    if usage is not None:
+        more["usage"] = usage.as_json()
+    return json.dumps(more) if more else None
 
 
 def superseding(event: EventRow, sequence: int, timestamp: float) -> EventRow:
     """The row that says that a call is to be made again, like the one that reports its outcome, but for its cost."""
     more = None
     if event.more is not None:
-        facts = {name: value for name, value in json.loads(event.more).items() if name not in _COSTS}
+        facts = {name: value for name, value in json.loads(event.more).items() if name not in COSTS}
         more = json.dumps(facts) if facts else None
     status = ExecutionStatus.SUPERSEDED.value
     return event._replace(sequence=sequence, status=status, timestamp=timestamp, ok=None, more=more)
@@ -288,8 +276,8 @@ def _changed(facts: tuple[Any, ...], changes: Mapping[str, Any]) -> tuple[Any, .
     return tuple(changes.get(name, fact) for name, fact in zip(names, facts, strict=True))
 
 
-def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionEvent[Any]:
-    """The event that a row tells of; `data` is the value of its outcome, if it has one.
+def fact_of(stored: StoredEvent, data: bytes | None, run_id: str) -> Fact:
+    """The fact that a row tells of; `data` is the value of its outcome, if it has one.
 
     Raises:
         StoreError: it is damaged.
@@ -297,43 +285,33 @@ def event_of(stored: StoredEvent, data: bytes | None, run_id: str) -> ExecutionE
     row = stored.row
     more: dict[str, Any] = {} if row.more is None else json.loads(row.more)
     kind = EventType(row.event_type)
-    group = more.get("group")
-    is_recovered = row.status == _RECOVERED
+    actor = _stand_in(more.pop("actor", row.name), more.pop("version", "1"), EventType(more.pop("kind", kind)))
+    if row.status == _RECOVERED:
+        more = {"is_replayed": True, "from_cache": True, **more}
+    elif row.status == ExecutionStatus.SUPERSEDED:  # earlier versions wrote here once more what the call had cost
+        more = {name: value for name, value in more.items() if name not in COSTS}
+    if "group" in more:
+        more["group"] = ParallelEventGroup.model_validate(more["group"])
+    if "usage" in more:
+        more["usage"] = usage_of(more)
     is_ok = stored.outcome is not None and stored.outcome.ok
-    if row.status == ExecutionStatus.SUPERSEDED:  # earlier versions wrote here once more what the call had cost
-        more = {name: value for name, value in more.items() if name not in _COSTS}
-    return trusted(
-        ExecutionEvent,
-        {
-            "actor": _stand_in(
-                more.get("actor", row.name), more.get("version", "1"), EventType(more.get("kind", kind))
-            ),
-            "name": row.name,
-            "event_type": kind,
-            "execution_status": ExecutionStatus(row.status),
-            "run_id": run_id,
-            "address": row.address,
-            "key": None if row.key is None else row.key.hex(),
-            "timestamp": row.timestamp,
-            "execution_time": row.seconds,
-            "attempt": row.attempt,
-            "retry_delay": more.get("retry_delay"),
-            "result": decode(data, unknown_ok=True) if is_ok and data is not None else None,
-            "message": row.message,
-            "is_replayed": more.get("is_replayed", is_recovered),
-            "from_cache": more.get("from_cache", is_recovered),
-            "group_id": row.group_id,
-            "parallel_index": row.parallel_index,
-            "is_parallel": more.get("is_parallel", row.group_id is not None),
-            "group_total": row.group_total,
-            "group": None if group is None else ParallelEventGroup.model_validate(group),
-            "usage": usage_of(more),
-            "charges": more.get("charges"),
-            "lost": more.get("lost", 0),
-            "progress": None,
-            "tag": more.get("tag", ""),
-            "metadata": more.get("metadata", {}),
-        },
+    return Fact(
+        run_id,
+        row.timestamp,
+        ExecutionStatus(row.status),
+        kind,
+        actor,
+        row.name,
+        row.address,
+        row.key,
+        row.group_id,
+        row.parallel_index,
+        row.group_total,
+        row.attempt,
+        row.seconds,
+        row.message,
+        decode(data, unknown_ok=True) if is_ok and data is not None else None,
+        more or None,
     )
 
 

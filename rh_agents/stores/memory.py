@@ -14,7 +14,7 @@ from typing import Any
 from rh_agents.core._loops.homes import Home, Waiter, home
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
@@ -135,9 +135,10 @@ class MemoryStore:
         run.followers.append(waiter)
         try:
             while True:
-                while after < len(run.events):
+                while after < len(run.facts):
                     after += 1
-                    yield RecordedEvent(after, await run.event(after, values=values), run.has_outcome(after))
+                    fact = await run.fact(after, values=values)
+                    yield RecordedEvent(after, fact.event(), run.has_outcome(after))
                 if not follow or run.owner() is None:
                     return
                 await waiter.wait()
@@ -160,9 +161,9 @@ class MemoryStore:
         """The events of a run in numbers."""
         self._expect_open()
         fold = SummaryFold(after)
-        for sequence, (event, stored) in enumerate(self._run(run_id).entries(), 1):
+        for sequence, (fact, stored) in enumerate(self._run(run_id).entries(), 1):
             if until is None or sequence <= until:
-                fold.add(sequence, event, has_outcome=stored is not None)
+                fold.add(sequence, fact.event(), has_outcome=stored is not None)
         return fold.summary()
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
@@ -173,10 +174,7 @@ class MemoryStore:
         for key in keys:
             if key not in run.sequence_of:
                 continue
-            event = run.events[run.sequence_of[key] - 1]
-            changes = {"execution_status": ExecutionStatus.SUPERSEDED, "result": None, "timestamp": self._clock()}
-            free = {"usage": None, "charges": None, "lost": 0, "from_cache": False}  # it has been paid for once
-            run.events.append(event.model_copy(update=changes | free))
+            run.facts.append(run.facts[run.sequence_of[key] - 1].superseding(self._clock()))
 
     async def fork_run(
         self, run_id: str, new_run_id: str, leave_out: Sequence[bytes], edited: Sequence[Outcome]
@@ -193,14 +191,14 @@ class MemoryStore:
         )  # fmt: skip
         fork = _Run(info)
         left_out, changed = set(leave_out), {outcome.key: outcome for outcome in edited}
-        for event, stored in run.entries():
-            if event.key is not None and bytes.fromhex(event.key) in left_out:
+        for fact, stored in run.entries():
+            if fact.key in left_out:
                 continue
-            copy = event.model_copy(update={"run_id": new_run_id})
+            copy = fact._replace(run_id=new_run_id)
             if stored is not None and stored.key in fork.outcomes:
                 stored = None  # it counts for nothing, but for what it cost
-            if event.key is not None and bytes.fromhex(event.key) in changed:
-                if stored is None and event.execution_status is ExecutionStatus.SUPERSEDED:
+            if fact.key in changed:
+                if stored is None and fact.status is ExecutionStatus.SUPERSEDED:
                     continue
                 if stored is not None:
                     copy, stored = _edited(copy, changed[stored.key])
@@ -291,7 +289,7 @@ class MemoryStore:
 @dataclass(slots=True)
 class _Run:
     info: RunInfo
-    events: list[ExecutionEvent[Any]] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     outcomes: dict[bytes, Outcome] = field(default_factory=dict)
     sequence_of: dict[bytes, int] = field(default_factory=dict)
     """Of the first outcome of each key, which is the one that counts."""
@@ -321,42 +319,42 @@ class _Run:
             self.info, outcomes=len(self.outcomes), owner=None if self.owner() is None else self.info.owner
         )
 
-    def add(self, event: ExecutionEvent[Any], stored: Outcome | None) -> None:
-        self.events.append(event)
+    def add(self, fact: Fact, stored: Outcome | None) -> None:
+        self.facts.append(fact)
         if stored is not None and stored.key in self.outcomes:
-            self.later[len(self.events)] = stored
+            self.later[len(self.facts)] = stored
         elif stored is not None:
             self.outcomes[stored.key] = stored
-            self.sequence_of[stored.key] = len(self.events)
+            self.sequence_of[stored.key] = len(self.facts)
 
     def has_outcome(self, sequence: int) -> bool:
-        """Whether the event at a place reports an outcome."""
-        key = self.events[sequence - 1].key
-        return sequence in self.later or (key is not None and self.sequence_of.get(bytes.fromhex(key)) == sequence)
+        """Whether the fact at a place reports an outcome."""
+        key = self.facts[sequence - 1].key
+        return sequence in self.later or (key is not None and self.sequence_of.get(key) == sequence)
 
-    async def event(self, sequence: int, *, values: bool) -> ExecutionEvent[Any]:
-        """The event at a place, with the result of its call if values are wanted."""
-        event = self.events[sequence - 1]
+    async def fact(self, sequence: int, *, values: bool) -> Fact:
+        """The fact at a place, with the result of its call if values are wanted."""
+        fact = self.facts[sequence - 1]
         if not values:
-            return event if event.result is None else event.model_copy(update={"result": None})
-        if event.key is None or not event.execution_status.is_final:
-            return event
-        key = bytes.fromhex(event.key)
+            return fact._replace(result=None)
+        if fact.key is None or not fact.status.is_final:
+            return fact
+        key = fact.key
         stored = self.outcomes.get(key) if self.sequence_of.get(key) == sequence else self.later.get(sequence)
         if stored is None or not isinstance(stored.value, _Encoded):
-            return event
-        return event.model_copy(update={"result": (await _read_beside(stored, unknown_ok=True)).value})
+            return fact
+        return fact._replace(result=(await _read_beside(stored, unknown_ok=True)).value)
 
-    def entries(self) -> Iterator[tuple[ExecutionEvent[Any], Outcome | None]]:
-        """The events, each with the outcome that it reports."""
+    def entries(self) -> Iterator[tuple[Fact, Outcome | None]]:
+        """The facts, each with the outcome that it reports."""
         by_sequence = {self.sequence_of[key]: outcome for key, outcome in self.outcomes.items()} | self.later
-        for sequence, event in enumerate(self.events, 1):
-            yield event, by_sequence.get(sequence)
+        for sequence, fact in enumerate(self.facts, 1):
+            yield fact, by_sequence.get(sequence)
 
     def fold(self) -> RecordedCalls:
         recorded = RecordedCalls()
-        for sequence, (event, outcome) in enumerate(self.entries(), 1):
-            _add(recorded, sequence, event, outcome)
+        for sequence, (fact, outcome) in enumerate(self.entries(), 1):
+            _add(recorded, sequence, fact, outcome)
         return recorded
 
     def tell(self) -> None:
@@ -396,11 +394,11 @@ class MemoryJournal:
         stored = self._run.outcomes.get(key)
         return None if stored is None or _is_long(stored) else _read(stored)
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Add an event with its outcome. One that its key has already leaves no event; another one stops the run."""
-        return self._add(event, outcome, None)
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
+        """Add a fact with its outcome. One that its key has already leaves no fact; another one stops the run."""
+        return self._add(fact, outcome, None)
 
-    def _add(self, event: ExecutionEvent[Any], outcome: Outcome | None, stored: Outcome | None) -> Outcome | None:
+    def _add(self, fact: Fact, outcome: Outcome | None, stored: Outcome | None) -> Outcome | None:
         """The same; `stored` is the outcome as it is kept, if that is known."""
         self._expect_mine()
         run = self._run
@@ -409,10 +407,10 @@ class MemoryJournal:
             stored = stored or _written(outcome)
             if first is not None:
                 return self._earlier(first, stored)
-            if stored is not outcome and event.result is not None:
-                event = event.model_copy(update={"result": None})  # it may be changed from outside
-        run.add(event, stored)
-        _add(self.recorded, len(run.events), event, outcome)
+            if stored is not outcome and fact.result is not None:
+                fact = fact._replace(result=None)  # it may be changed from outside
+        run.add(fact, stored)
+        _add(self.recorded, len(run.facts), fact, outcome)
         if run.followers:
             run.tell()
         return outcome
@@ -424,13 +422,13 @@ class MemoryJournal:
             raise self._broken
         return _read(first)
 
-    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         """The same as `note`: memory has nothing to wait for, but for large values, written beside the event loop."""
         stored = None
         if outcome is not None and outcome.is_large and (outcome.error is not None or _is_encoded(outcome.value)):
             self._expect_mine()
             stored = await asyncio.to_thread(_written, outcome, encode_large)
-        return self._add(event, outcome, stored)
+        return self._add(fact, outcome, stored)
 
     async def flush(self) -> None:
         """Nothing waits."""
@@ -506,9 +504,9 @@ class _Window:
             self._tickets[ticket] = self._tickets[ticket]._replace(amounts=dict(amounts))
 
 
-def _add(recorded: RecordedCalls, sequence: int, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
+def _add(recorded: RecordedCalls, sequence: int, fact: Fact, outcome: Outcome | None) -> None:
     failed_in = None if outcome is None or outcome.error is None else outcome.made_in
-    recorded.add_event(sequence, event, outcome is not None, failed_in)
+    recorded.add_fact(sequence, fact, outcome is not None, failed_in)
 
 
 def _written(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> Outcome:
@@ -547,17 +545,17 @@ def _is_same(stored: Outcome, other: Outcome) -> bool:
     return repr((stored.value, stored.error)) == repr((other.value, other.error))
 
 
-def _edited(event: ExecutionEvent[Any], outcome: Outcome) -> tuple[ExecutionEvent[Any], Outcome]:
-    """The event of a call with another outcome than it had, and that outcome as it is kept."""
-    has_failed = outcome.error is not None
-    changes = {
-        "execution_status": ExecutionStatus.FAILED if has_failed else ExecutionStatus.COMPLETED,
-        "result": None if has_failed else outcome.value,
-        "message": None if outcome.error is None else describe_error(outcome.error),
-        "execution_time": outcome.seconds,
-        "attempt": outcome.attempts,
-    }
-    return event.model_copy(update=changes), _written(outcome)
+def _edited(fact: Fact, outcome: Outcome) -> tuple[Fact, Outcome]:
+    """The fact about a call with another outcome than it had, and that outcome as it is kept."""
+    error = outcome.error
+    changed = fact._replace(
+        status=ExecutionStatus.COMPLETED if error is None else ExecutionStatus.FAILED,
+        result=outcome.value if error is None else None,
+        message=None if error is None else describe_error(error),
+        seconds=outcome.seconds,
+        attempt=outcome.attempts,
+    )
+    return changed, _written(outcome)
 
 
 async def _read_beside(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:

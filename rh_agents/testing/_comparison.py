@@ -25,7 +25,7 @@ from rh_agents.testing._records import (
     Written,
     completed,
     counting,
-    event,
+    fact,
     found_run,
     key,
     listed,
@@ -154,10 +154,10 @@ class Comparison:
         return self.journal
 
     async def do_start(self, number: int, attempt: int) -> None:
-        self.written.note(await self.opened(), event(self.run_id, STARTED, outcome(number), attempt=attempt))
+        self.written.note(await self.opened(), fact(self.run_id, STARTED, outcome(number), attempt=attempt))
 
     async def do_retry(self, number: int, attempt: int) -> None:
-        given = event(self.run_id, RETRYING, outcome(number), attempt=attempt, retry_delay=0.5, message="no")
+        given = fact(self.run_id, RETRYING, outcome(number), attempt=attempt, retry_delay=0.5, message="no")
         await self.written.append(await self.opened(), given)
 
     async def do_finish(self, number: int, value: Any, waits: bool) -> None:
@@ -188,7 +188,9 @@ class Comparison:
             return
         *_, added = await listed(self.store.events(self.run_id))
         assert (added.event.execution_status, added.event.key) == (SUPERSEDED, key(number).hex())
-        self.written.entries.append((added.event, None))
+        superseded = next(given for given, result in self.written.entries if result and result.key == key(number))
+        added_at = added.event.timestamp
+        self.written.entries.append((superseded._replace(status=SUPERSEDED, result=None, timestamp=added_at), None))
 
     async def do_fork(self, left_out: int, edited: int) -> None:
         """Go on with a fork instead."""
@@ -212,13 +214,13 @@ class Comparison:
         """What is written in a fork: nothing of the call that is left out, and of an edited one its new outcome."""
         fork = Written(name)
         for given, result in self.written.entries:
-            copy = given.model_copy(update={"run_id": name})
-            if given.key == left_out.hex():
+            copy = given._replace(run_id=name)
+            if given.key == left_out:
                 continue
             for each in edited:
-                if given.key == each.key.hex() and result is not None:
-                    copy, result = completed(name, each).model_copy(update={"timestamp": given.timestamp}), each
-            is_stale = given.execution_status is SUPERSEDED and any(given.key == each.key.hex() for each in edited)
+                if given.key == each.key and result is not None:
+                    copy, result = completed(name, each)._replace(timestamp=given.timestamp), each
+            is_stale = given.status is SUPERSEDED and any(given.key == each.key for each in edited)
             if not is_stale:
                 fork.entries.append((copy, result))
         return fork

@@ -14,7 +14,7 @@ from rh_agents.core.ports import Journal
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
-from rh_agents.testing._records import Written, about_group, completed, event, key, outcome
+from rh_agents.testing._records import Written, about_group, completed, fact, key, outcome
 
 __all__ = ["Step", "steps", "write"]
 
@@ -66,25 +66,27 @@ async def write(journal: Journal, written: Written, chosen: Sequence[Step]) -> N
     """Put the entries into a journal, and into the model of it. A call that has an outcome gets no other one."""
     run_id, ended = written.run_id, set[int]()
     for step in chosen:
-        moment = {"timestamp": 1_760_000_000.25 + step.later}
+        moment = 1_760_000_000.25 + step.later
         if step.what == "group":
-            written.note(journal, _group(run_id, step).model_copy(update=moment))
+            written.note(journal, _group(run_id, step)._replace(timestamp=moment))
             continue
         if step.what == "plain":
-            written.note(journal, event(run_id, ExecutionStatus.STARTED, None).model_copy(update=moment))
+            written.note(journal, fact(run_id, ExecutionStatus.STARTED, None, timestamp=moment))
             continue
         call, actor = _call(step), _actor(step.call)
-        facts = moment | {"actor": actor, "usage": _usage(step.cost), "parallel_index": _index(step.call)}
-        facts["from_cache"] = step.cost == 3
         if step.what in _ENDS:
-            if step.call not in ended:
-                ended.add(step.call)
-                written.note(journal, completed(run_id, call).model_copy(update=facts), call)
-            continue
-        if step.what == "superseded":
-            facts |= {"usage": None, "from_cache": False}
-        told = event(run_id, ExecutionStatus(step.what), call).model_copy(update=facts)
-        written.note(journal, told)
+            if step.call in ended:
+                continue
+            ended.add(step.call)
+            recorded, its_outcome = completed(run_id, call), call
+        else:
+            recorded, its_outcome = fact(run_id, ExecutionStatus(step.what), call), None
+        if step.what != "superseded":
+            recorded = recorded.with_more(usage=_usage(step.cost), from_cache=step.cost == 3)
+        recorded = recorded._replace(
+            timestamp=moment, actor=actor, parallel_index=_index(step.call), kind=EventType.TOOL_CALL
+        )
+        written.note(journal, recorded, its_outcome)
 
 
 def _call(step: Step) -> Outcome:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled
-from rh_agents.core.events import ExecutionEvent, call_event, group_event
+from rh_agents.core.events import ExecutionEvent, Fact, group_fact
 from rh_agents.core.groups import GroupEnding, GroupStatus, ParallelEventGroup
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.results import Outcome, describe_error
@@ -114,49 +114,53 @@ def outcome(number: int | str, value: Any = None, error: Exception | None = None
     return Outcome(**{**fields, **facts})
 
 
-def event(
-    run_id: str, status: ExecutionStatus, call: Outcome | None, actor: BaseActor = FETCH, **facts: Any
-) -> ExecutionEvent[Any]:
-    """An event about a call that comes, or may come, to this outcome; None is about a call without a key."""
+def fact(run_id: str, status: ExecutionStatus, call: Outcome | None, **fields: Any) -> Fact:
+    """A fact about a call that comes, or may come, to this outcome; None is about a call without a key.
+
+    `fields` are those of `Fact`, and those of events that few events have.
+    """
+    more = {name: fields.pop(name) for name in list(fields) if name not in Fact._fields}
+    actor = fields.pop("actor", FETCH)
     if call is None:
-        return call_event(actor, actor.name, status, run_id, "survey::plain", None, 1_760_000_000.25, facts=facts)
-    return call_event(
-        actor,
-        call.name,
-        status,
-        run_id,
-        call.address,
-        call.key.hex(),
-        1_760_000_000.123456,
-        call.group_id,
-        None if call.group_id is None else 3,
-        None if call.group_id is None else 17,
-        facts,
-    )
+        made = Fact(run_id, 1_760_000_000.25, status, actor.event_type, actor, actor.name, "survey::plain")
+    else:
+        is_member = call.group_id is not None
+        made = Fact(
+            run_id,
+            1_760_000_000.123456,
+            status,
+            actor.event_type,
+            actor,
+            call.name,
+            call.address,
+            call.key,
+            call.group_id,
+            3 if is_member else None,
+            17 if is_member else None,
+        )
+    return made._replace(more=more or None, **fields)
 
 
-def completed(run_id: str, call: Outcome) -> ExecutionEvent[Any]:
-    """The event that reports an outcome."""
+def completed(run_id: str, call: Outcome) -> Fact:
+    """The fact that reports an outcome."""
     error = call.error
     if error is None:
         status = ExecutionStatus.COMPLETED
     else:
         status = ExecutionStatus.CANCELLED if isinstance(error, CallCancelled) else ExecutionStatus.FAILED
-    return event(
+    return fact(
         run_id,
         status,
         call,
-        execution_time=call.seconds,
+        seconds=call.seconds,
         attempt=call.attempts,
         result=call.value,
         message=None if error is None else describe_error(error),
     )
 
 
-def about_group(
-    run_id: str, group_id: str, status: GroupStatus, ending: GroupEnding | None = None
-) -> ExecutionEvent[Any]:
-    """An event about a group; `ending` is how it ends early."""
+def about_group(run_id: str, group_id: str, status: GroupStatus, ending: GroupEnding | None = None) -> Fact:
+    """A fact about a group; `ending` is how it ends early."""
     counts = {"total": 9, "enrolled": 9, "started": 5, "completed": 4, "failed": 1, "elapsed": 1.5, "rate": 3.3}
     group = ParallelEventGroup.model_validate(
         {"group_id": group_id, "name": "pages", "address": "survey::pages", "status": status, **counts}
@@ -165,7 +169,7 @@ def about_group(
     if ending is not None:
         group = group.model_copy(update={"ending": ending})
         kind = EventType.GROUP_ENDING
-    return group_event(kind, group, run_id, 1_760_000_000.25)
+    return group_fact(kind, group, run_id, 1_760_000_000.25)
 
 
 def request(run_id: str = RUN, owner: str = "me", **facts: Any) -> RunRequest:
@@ -190,15 +194,15 @@ class Written:
     """The journal of one run as it should be: the model with which a store is compared."""
 
     run_id: str
-    entries: list[tuple[ExecutionEvent[Any], Outcome | None]] = field(default_factory=list)
+    entries: list[tuple[Fact, Outcome | None]] = field(default_factory=list)
 
-    async def append(self, journal: Journal, given: ExecutionEvent[Any], result: Outcome | None = None) -> None:
+    async def append(self, journal: Journal, given: Fact, result: Outcome | None = None) -> None:
         """Append to the journal, and to the model."""
         counts = await journal.append(given, result)
         assert counts is result, "what is recorded for the first time is what counts"
         self.entries.append((given, result))
 
-    def note(self, journal: Journal, given: ExecutionEvent[Any], result: Outcome | None = None) -> None:
+    def note(self, journal: Journal, given: Fact, result: Outcome | None = None) -> None:
         """Note in the journal, and in the model."""
         counts = journal.note(given, result)
         assert counts is result, "what is recorded for the first time is what counts"
@@ -206,7 +210,7 @@ class Written:
 
     async def call(self, journal: Journal, call: Outcome) -> Outcome:
         """A call starts, and comes to its outcome."""
-        self.note(journal, event(self.run_id, ExecutionStatus.STARTED, call))
+        self.note(journal, fact(self.run_id, ExecutionStatus.STARTED, call))
         await self.append(journal, completed(self.run_id, call), call)
         return call
 
@@ -224,7 +228,7 @@ class Written:
         calls = RecordedCalls()
         for sequence, (given, result) in enumerate(self.entries, 1):
             failed_in = None if result is None or result.error is None else result.made_in
-            calls.add_event(sequence, given, result is not None, failed_in)
+            calls.add_fact(sequence, given, result is not None, failed_in)
         return calls
 
     async def check(self, store: Store) -> None:
@@ -232,7 +236,7 @@ class Written:
         stored = await listed(store.events(self.run_id))
         assert [each.sequence for each in stored] == list(range(1, len(self.entries) + 1)), "gap-free, in order"
         for each, (given, result) in zip(stored, self.entries, strict=True):
-            is_end = result is not None or given.execution_status is ExecutionStatus.RECOVERED
+            is_end = result is not None or given.status is ExecutionStatus.RECOVERED
             same_event(each.event, given, has_result=is_end)
             assert each.has_outcome is (result is not None)
         for found, result in zip(await listed(store.outcomes(self.run_id)), self.outcomes.values(), strict=True):
@@ -271,8 +275,9 @@ def same_outcome(found: Outcome, given: Outcome) -> None:
 _FIELDS_ON_THEIR_OWN = {"actor", "result"}
 
 
-def same_event(found: ExecutionEvent[Any], given: ExecutionEvent[Any], *, has_result: bool) -> None:
-    """Assert that two events are equal. Only those that report an outcome need to have their result."""
+def same_event(found: ExecutionEvent[Any], recorded: Fact, *, has_result: bool) -> None:
+    """Assert that an event is what was recorded. Only those that report an outcome need to have their result."""
+    given = recorded.event()
     names = [name for name in type(given).model_fields if name not in _FIELDS_ON_THEIR_OWN]
     assert {name: getattr(found, name) for name in names} == {name: getattr(given, name) for name in names}
     assert (found.actor.name, found.actor.version) == (given.actor.name, given.actor.version)

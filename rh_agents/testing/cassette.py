@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core._run.validation import Difference, ValidationJournal
 from rh_agents.core.errors import StoreError, UsageError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.ports import CacheEntry, Journal, RunRequest, Store
 from rh_agents.core.results import Outcome
@@ -249,16 +249,16 @@ class _Player(ValidationJournal):
         recorded.failed = {key: made_in for key, made_in in recorded.failed.items() if key in played}
         return player
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """What is about to be called is not recorded: otherwise no event would report its start."""
-        if event.event_type in _PLAYED and event.execution_status is ExecutionStatus.STARTED:
-            raise Drift(self._not_recorded(event))
-        return super().note(event, outcome)
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
+        """What is about to be called is not recorded: otherwise no fact would report its start."""
+        if fact.kind in _PLAYED and fact.status is ExecutionStatus.STARTED:
+            raise Drift(self._not_recorded(fact))
+        return super().note(fact, outcome)
 
-    def _not_recorded(self, event: ExecutionEvent[Any]) -> str:
-        address = event.address or event.name
+    def _not_recorded(self, fact: Fact) -> str:
+        address = fact.address or fact.name
         left = [each for key, each in self._outcomes.items() if key in self.recorded.finished and key not in self._seen]
-        same = [each for each in left if each.header.address == event.address]
+        same = [each for each in left if each.header.address == fact.address]
         if same:
             came_to = _brief(same[0].read(unknown_ok=True))
             why = f"it is recorded with another input there, and came to {came_to}"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rh_agents import EventType, ExecutionEvent, ExecutionStatus, GroupStatus, ParallelEventGroup, Tool
-from rh_agents.core.events import group_event
+from rh_agents.core.events import group_fact
 
 FETCH = Tool(name="fetch", handler=lambda url: url)
 NOON = 1_750_000_000.25
@@ -100,7 +100,7 @@ def group_started(
         max_workers=4,
         total=total,
     )
-    return group_event(EventType.GROUP_STARTED, facts, "run", NOON)
+    return group_fact(EventType.GROUP_STARTED, facts, "run", NOON).event()
 
 
 def group_ended(
@@ -122,4 +122,4 @@ def group_ended(
         total=total,
         elapsed=1.5,
     )
-    return group_event(EventType.GROUP_COMPLETED, facts.model_copy(update=counts), "run", NOON)
+    return group_fact(EventType.GROUP_COMPLETED, facts.model_copy(update=counts), "run", NOON).event()

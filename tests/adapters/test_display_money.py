@@ -8,7 +8,7 @@ from typing import Any
 from rh_agents import ExecutionEvent, ExecutionStatus, GroupStatus, ParallelEventGroup, Usage
 from rh_agents.bus_handlers import EventPrinter
 from rh_agents.core.actors import Tool
-from rh_agents.core.events import call_event, group_event
+from rh_agents.core.events import Fact, group_fact
 from rh_agents.core.types import EventType
 from rh_agents.display.board import Board
 from rh_agents.display.rows import board_rows, ended_line, milestone_line
@@ -21,9 +21,9 @@ ACTOR = Tool(name="ask", handler=_ask)
 
 
 def told(status: ExecutionStatus, index: int = 0, **facts: Any) -> ExecutionEvent[Any]:
-    return call_event(
-        ACTOR, "ask", status, "r", f"pages[{index}]::ask", None, 1_700_000_000.0, "g", index, 8, facts=facts
-    )
+    address = f"pages[{index}]::ask"
+    made = Fact("r", 1_700_000_000.0, status, ACTOR.event_type, ACTOR, "ask", address, None, "g", index, 8)
+    return made._replace(message=facts.pop("message", None), more=facts).event()
 
 
 def board(*events: ExecutionEvent[Any]) -> Board:
@@ -31,7 +31,7 @@ def board(*events: ExecutionEvent[Any]) -> Board:
     about = ParallelEventGroup(
         group_id="g", name="pages", address="pages", max_workers=8, total=8, status=GroupStatus.RUNNING
     )
-    found.apply(group_event(EventType.GROUP_STARTED, about, "r", 1_700_000_000.0), 0.0)
+    found.apply(group_fact(EventType.GROUP_STARTED, about, "r", 1_700_000_000.0).event(), 0.0)
     for event in events:
         found.apply(event, 1.0)
     return found
@@ -64,11 +64,12 @@ def test_what_is_called_within_members_counts_for_all_groups_around_it() -> None
     inner = ParallelEventGroup(
         group_id="i", name="steps", address="pages[2]::plan::steps", parent_group_id="g", status=GroupStatus.RUNNING
     )
-    found.apply(group_event(EventType.GROUP_STARTED, inner, "r", 1_700_000_000.0), 1.0)
+    found.apply(group_fact(EventType.GROUP_STARTED, inner, "r", 1_700_000_000.0).event(), 1.0)
 
     def nested(status: ExecutionStatus, run_id: str = "r", **facts: Any) -> None:
         address = "pages[2]::plan::steps[0]::ask::model"
-        found.apply(call_event(ACTOR, "ask", status, run_id, address, None, 0.0, None, None, None, facts=facts), 2.0)
+        made = Fact(run_id, 0.0, status, ACTOR.event_type, ACTOR, "ask", address)
+        found.apply(made._replace(message=facts.pop("message", None), more=facts).event(), 2.0)
 
     nested(ExecutionStatus.WAITING, message="openai: 8 requests in 60 s", retry_delay=9.0)
     nested(ExecutionStatus.WAITING, "another run", message="openai: 8 requests in 60 s", retry_delay=9.0)

@@ -19,14 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rh_agents import ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore, RetryPolicy, agent, current, tool
+from rh_agents import ExecutionState, ExecutionStatus, MemoryStore, RetryPolicy, agent, current, tool
 from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core.events import Fact
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
 from tests.properties.virtual import run_virtually
 
 RUN = "monday"
-Entry = tuple[ExecutionEvent[Any], Outcome | None]
+Entry = tuple[Fact, Outcome | None]
 
 
 class Killed(BaseException):
@@ -44,15 +45,15 @@ class Journal(HookedStore):
         super().__init__()
         self.entries: list[Entry] = []
 
-    def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
-        self.entries.append((event, outcome))
+    def after_adding(self, fact: Fact, outcome: Outcome | None) -> None:
+        self.entries.append((fact, outcome))
 
     async def after_the_first(self, count: int) -> Journal:
         """What a crash after so many writes leaves."""
         left = Journal()
         journal = await left.open_run(request(RUN))
-        for event, outcome in self.entries[:count]:
-            journal.note(event, outcome)
+        for fact, outcome in self.entries[:count]:
+            journal.note(fact, outcome)
         return left
 
     @property
@@ -167,14 +168,14 @@ def test_after_a_crash_at_any_write_no_finished_call_is_made_again_and_no_result
         undisturbed = await execute(whole, program, World())
         left = await whole.after_the_first(moment % (len(whole.entries) + 1))
         finished = _as_keys(left.entries_with_outcomes)
-        begun = {event.key for event, _ in left.entries if event.execution_status is ExecutionStatus.STARTED}
+        begun = {fact.key for fact, _ in left.entries if fact.status is ExecutionStatus.STARTED}
         in_flight = len(begun - {None}) - len(finished)
 
         again = World(salt=salt)
         assert await execute(left, program, again) == undisturbed
         assert not finished & set(again.called)
         assert len(set(again.called)) == len(again.called)
-        begun_before = {idempotency_key(RUN, bytes.fromhex(key)) for key in begun if key is not None}
+        begun_before = {idempotency_key(RUN, key) for key in begun if key is not None}
         assert len(begun_before & set(again.called)) <= in_flight
         assert _as_keys(left.entries_with_outcomes) == _as_keys(whole.entries_with_outcomes)
 

@@ -197,7 +197,7 @@ async def _events_reach_a_buffered_subscriber(on_full: OnFull) -> None:
     told = list(state.history)
     for number in range(4):
         of_one_call = [event for event in seen if event.parallel_index == number]
-        assert of_one_call == [event for event in told if any(event is other for other in of_one_call)]
+        assert of_one_call == [event for event in told if event in of_one_call]
 
 
 async def pause(number: int) -> None:

@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rh_agents import (
-    ExecutionEvent,
     ExecutionState,
     ExecutionStatus,
     GroupTimeout,
@@ -33,6 +32,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core.errors import InputError
+from rh_agents.core.events import Fact
 from rh_agents.core.results import Outcome
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 from tests.runtime.worlds import RUN, KeepingStore
@@ -51,8 +51,8 @@ class TellingStore(KeepingStore):
         self.tell_at = 0
         self.tell: Callable[[], object] = lambda: None
 
-    def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
-        super().after_adding(event, outcome)
+    def after_adding(self, fact: Fact, outcome: Outcome | None) -> None:
+        super().after_adding(fact, outcome)
         self.count += 1
         if self.count == self.tell_at:
             self.tell()

@@ -18,8 +18,9 @@ from typing import Any
 
 import detangle
 
-from rh_agents import ExecutionEvent, ExecutionState, MemoryStore, RunStopped
+from rh_agents import ExecutionState, MemoryStore, RunStopped
 from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import CacheEntry, Question, RunInfo, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.values import decode, decode_error, encode, encode_error
@@ -37,7 +38,7 @@ _DEADLINE = 100_000.0
 """Virtual seconds after which an execution hangs."""
 _MOST_EXECUTIONS = 30
 """Until a run has come to its end: budgets grow, and questions are answered."""
-Operation = tuple[ExecutionEvent[Any], Outcome | None] | CacheEntry | Question
+Operation = tuple[Fact, Outcome | None] | CacheEntry | Question
 """A question as it stands from then on."""
 
 
@@ -144,14 +145,14 @@ class _Disk(MemoryStore):
 class _DiskJournal(MemoryJournal):
     _store: _Disk
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        counts = super().note(event, outcome)
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
+        counts = super().note(fact, outcome)
         if counts is outcome:
-            self._store.add((event, None if outcome is None else _frozen(outcome)))
+            self._store.add((fact, None if outcome is None else _frozen(outcome)))
         return counts
 
-    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        counts = self.note(event, outcome)
+    async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
+        counts = self.note(fact, outcome)
         await self._store.commit()
         return counts
 

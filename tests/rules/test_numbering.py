@@ -5,10 +5,11 @@ from typing import Any
 import detangle
 import pytest
 
-from rh_agents import BaseActor, ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore
+from rh_agents import BaseActor, ExecutionState, ExecutionStatus, MemoryStore
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.numbering import Claim
 from rh_agents.core._run.frame import Frame
+from rh_agents.core.events import Fact
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import Generation
 from tests.doubles import request
@@ -120,11 +121,11 @@ def test_a_call_is_made_again_if_it_failed_before_this_generation_of_its_caller(
 ) -> None:
     async def main() -> tuple[bytes, int]:
         store = MemoryStore()
-        event = ExecutionEvent[Any](actor=BaseActor(name="fetch", handler=print))
+        actor = BaseActor(name="fetch", handler=print)
         journal = await store.open_run(request("r"))
         for each in recorded:
-            told = event.model_copy(update={"key": each[0].hex(), "execution_status": ExecutionStatus.COMPLETED})
-            journal.note(told, outcome(*each))
+            fact = Fact("r", 0.0, ExecutionStatus.COMPLETED, actor.event_type, actor, "fetch", "", each[0])
+            journal.note(fact, outcome(*each))
         await journal.close(ExecutionStatus.COMPLETED if now[0] else ExecutionStatus.STARTED)
         state = ExecutionState(store=store, run_id="r")
         await state.open()

@@ -10,7 +10,7 @@ import pytest
 
 from rh_agents.core._replay.keys import ROOT_KEY, again_key
 from rh_agents.core.actors import BaseActor, Tool
-from rh_agents.core.events import ExecutionEvent, call_event, group_event
+from rh_agents.core.events import Fact, group_fact
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.plan import Fate, Plan, plan_run
 from rh_agents.core.ports import RecordedEvent, RunInfo
@@ -50,16 +50,18 @@ class Run:
         """An event."""
         name = address.rpartition("::")[2]
         actor = actor or Tool(name=name, handler=_nothing, version="7")
-        return self._add(call_event(actor, name, status, "r", address, call.hex(), 0.0, facts=facts), has_outcome)
+        more = {each: facts.pop(each) for each in list(facts) if each not in Fact._fields}
+        fact = Fact("r", 0.0, status, actor.event_type, actor, name, address, call, more=more or None)
+        return self._add(fact._replace(**facts), has_outcome)
 
     def group(self, name: str, *, status: GroupStatus = GroupStatus.RUNNING) -> Run:
         """An event of a group."""
         about = ParallelEventGroup(group_id=name, name=name, address=name, status=status)
         kind: Any = "group_completed" if about.is_complete else "group_started"
-        return self._add(group_event(kind, about, "r", 0.0))
+        return self._add(group_fact(kind, about, "r", 0.0))
 
-    def _add(self, event: ExecutionEvent[Any], has_outcome: bool = False) -> Run:
-        self.events.append(RecordedEvent(len(self.events) + 1, event, has_outcome))
+    def _add(self, fact: Fact, has_outcome: bool = False) -> Run:
+        self.events.append(RecordedEvent(len(self.events) + 1, fact.event(), has_outcome))
         return self
 
     def made(
@@ -223,11 +225,9 @@ def test_a_failure_of_an_earlier_attempt_of_its_caller_is_tried_again() -> None:
 def test_a_group_that_was_left_goes_on_and_tells_how_many_had_not_begun() -> None:
     run = Run().group("pages")
     for index in range(2):
-        event = call_event(
-            Tool(name="page", handler=_nothing), "page", STARTED, "r", f"pages[{index}]", key(str(index)).hex(), 0.0,
-            "pages", index, 10,
-        )  # fmt: skip
-        run._add(event)
+        page, address = Tool(name="page", handler=_nothing), f"pages[{index}]"
+        call = key(str(index))
+        run._add(Fact("r", 0.0, STARTED, page.event_type, page, "page", address, call, "pages", index, 10))
     (group,) = run.plan().groups
     assert (group.name, group.not_begun) == ("pages", 8)
     run.group("pages", status=GroupStatus.CANCELLED)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rh_agents import EventType, ExecutionEvent, ExecutionResult, ExecutionStatus, GroupStatus, HistorySet, Tool
+from rh_agents import EventType, ExecutionEvent, ExecutionResult, ExecutionStatus, GroupStatus, HistorySet, Tool, Usage
 from rh_agents.core.errors import RhAgentsError
-from rh_agents.core.events import call_event, group_event
+from rh_agents.core.events import Fact, fact_of_event, group_fact
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.results import Outcome, describe_error, failure, success
 
@@ -107,9 +107,12 @@ def test_results_that_the_library_builds_are_as_if_they_had_been_validated(
     assert repr(result).startswith("ExecutionResult(result=")
 
 
-def event(status: ExecutionStatus, address: str = "fetch", **facts: Any) -> ExecutionEvent[Any]:
-    place = {name: facts.pop(name, None) for name in ("group_id", "parallel_index", "group_total")}
-    return call_event(FETCH, "fetch", status, "run", address, None, 0.0, **place, facts=facts)
+def fact(status: ExecutionStatus, address: str = "fetch", **fields: Any) -> Fact:
+    return Fact("run", 0.0, status, FETCH.event_type, FETCH, "fetch", address, **fields)
+
+
+def event(status: ExecutionStatus, address: str = "fetch", **fields: Any) -> ExecutionEvent[Any]:
+    return fact(status, address, **fields).event()
 
 
 def test_events_that_the_library_builds_are_as_if_they_had_been_validated() -> None:
@@ -159,28 +162,26 @@ STARTED, COMPLETED, FAILED = ExecutionStatus.STARTED, ExecutionStatus.COMPLETED,
 CANCELLED, RECOVERED = ExecutionStatus.CANCELLED, ExecutionStatus.RECOVERED
 
 
-def history(*events: ExecutionEvent[Any]) -> HistorySet:
+def history(*facts: Fact) -> HistorySet:
     made = HistorySet()
-    made.extend(events)
+    made.extend(facts)
     return made
 
 
 @pytest.mark.parametrize(
     ("last", "has_completed", "result"),
     [
-        (event(STARTED), False, None),
-        (event(COMPLETED, result=3), True, 3),
-        (event(COMPLETED, result=None), True, None),
-        (event(RECOVERED, result=3), True, 3),
-        (event(RECOVERED, message="ValueError: bad"), False, None),
-        (event(FAILED, message="ValueError: bad"), False, None),
-        (event(CANCELLED), False, None),
+        (fact(STARTED), False, None),
+        (fact(COMPLETED, result=3), True, 3),
+        (fact(COMPLETED, result=None), True, None),
+        (fact(RECOVERED, result=3), True, 3),
+        (fact(RECOVERED, message="ValueError: bad"), False, None),
+        (fact(FAILED, message="ValueError: bad"), False, None),
+        (fact(CANCELLED), False, None),
     ],
 )
-def test_a_history_knows_how_the_call_at_an_address_ended(
-    last: ExecutionEvent[Any], has_completed: bool, result: Any
-) -> None:
-    past = history(event(STARTED), last)
+def test_a_history_knows_how_the_call_at_an_address_ended(last: Fact, has_completed: bool, result: Any) -> None:
+    past = history(fact(STARTED), last)
     assert past.has_completed_event("fetch") is has_completed
     assert past.get_event_result("fetch") == result
     assert not past.has_completed_event("elsewhere")
@@ -188,13 +189,14 @@ def test_a_history_knows_how_the_call_at_an_address_ended(
 
 
 def test_the_newest_end_counts() -> None:
-    past = history(event(FAILED, message="bad"), event(COMPLETED, result=1), event(STARTED))
+    past = history(fact(FAILED, message="bad"), fact(COMPLETED, result=1), fact(STARTED))
     assert past.get_event_result("fetch") == 1
 
 
 def test_a_history_lists_events_by_address_and_by_failure() -> None:
-    first, second, failed = event(STARTED), event(COMPLETED, "other"), event(FAILED, message="bad")
-    past = history(first, second, failed)
+    facts = fact(STARTED), fact(COMPLETED, "other"), fact(FAILED, message="bad")
+    past = history(*facts)
+    first, second, failed = (each.event() for each in facts)
     assert past.at("fetch") == [first, failed]
     assert past.failures() == [failed]
     assert list(past) == [first, second, failed]
@@ -203,8 +205,8 @@ def test_a_history_lists_events_by_address_and_by_failure() -> None:
 
 
 def test_a_history_lists_groups_once_in_the_order_in_which_they_started() -> None:
-    def told(group_id: str, kind: EventType) -> ExecutionEvent[Any]:
-        return group_event(
+    def told(group_id: str, kind: EventType) -> Fact:
+        return group_fact(
             kind, ParallelEventGroup(group_id=group_id, name="pages", status=GroupStatus.RUNNING), "run", 0.0
         )
 
@@ -218,19 +220,32 @@ def test_a_history_lists_groups_once_in_the_order_in_which_they_started() -> Non
 def test_a_history_with_a_limit_keeps_the_newest() -> None:
     past = HistorySet(limit=2)
     for number in range(5):
-        past.add(event(COMPLETED, result=number))
+        past.add(fact(COMPLETED, result=number))
     assert [kept.result for kept in past] == [3, 4]
     nothing = HistorySet(limit=0)
-    nothing.add(event(STARTED))
+    nothing.add(fact(STARTED))
     assert len(nothing) == 0
 
 
 def test_a_history_may_grow_while_it_is_read() -> None:
-    past = history(event(STARTED))
-    for told in past:
-        past.add(told)
+    past = history(fact(STARTED))
+    for _ in past:
+        past.add(fact(COMPLETED))
     assert len(past) == 2
 
 
 def test_the_text_of_an_error_is_one_line_that_no_terminal_obeys() -> None:
     assert describe_error(ValueError("\x1b[31mred\x07 ümlaut\nsecond line")) == "ValueError: \\x1b[31mred\\x07 ümlaut"
+
+
+def test_a_fact_and_its_event_say_the_same() -> None:
+    about = ParallelEventGroup(group_id="g", name="pages", status=GroupStatus.RUNNING)
+    for each in (
+        fact(STARTED, key=b"k" * 32, group_id="g", parallel_index=1, group_total=2, attempt=3),
+        fact(COMPLETED, seconds=0.5, result=[1], more={"usage": Usage(cost=0.5), "charges": {"": 1.0}, "lost": 1}),
+        fact(RECOVERED, message="bad", more={"is_replayed": True, "from_cache": True}),
+        fact(FAILED, more={"retry_delay": 0.5, "tag": "t", "metadata": {"page": 1}}),
+        group_fact(EventType.GROUP_STARTED, about, "run", 1.0),
+    ):
+        assert fact_of_event(each.event()) == each
+        assert each.event().model_dump() == ExecutionEvent[Any](**dict(each.event())).model_dump()

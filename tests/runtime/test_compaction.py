@@ -175,7 +175,7 @@ def test_a_crash_at_every_entry_around_a_compaction_pays_for_nothing_twice(
             return await execute(await store.after_the_first(count))
 
         resumed = run_virtually(resume)
-        ended = [event.execution_status for event in entries[:count] if event.actor.name == "scripted"]
+        ended = [fact.status for fact in entries[:count] if fact.actor.name == "scripted"]
         paid = ended.count(ExecutionStatus.COMPLETED) + ended.count(ExecutionStatus.FAILED)
         assert len(resumed.model.requests) == len(whole.model.requests) - paid, count
         assert {str(request) for request in resumed.model.requests} <= {
@@ -659,8 +659,8 @@ def test_what_an_earlier_execution_asked_and_made_shorter_is_not_decided_anew(
 
         walker = run_virtually(resume)
         ended = sum(
-            event.actor.name == "scripted" and event.execution_status is ExecutionStatus.COMPLETED
-            for event, _ in store.entries[:count]
+            fact.actor.name == "scripted" and fact.status is ExecutionStatus.COMPLETED
+            for fact, _ in store.entries[:count]
         )
         again = [request for request in walker.model.requests if request in paid[:ended]]
         assert not again, f"after {count} entries"

@@ -122,12 +122,11 @@ def test_there_is_one_outcome_for_each_call_and_the_first_one_counts(world: Worl
     @tool
     async def fetch(what: str) -> str:
         await asyncio.sleep(1)
-        event, _ = next(entry for entry in store.entries if entry[0].name == "fetch" and entry[1] is None)
-        assert event.key is not None
+        fact, _ = next(entry for entry in store.entries if entry[0].name == "fetch" and entry[1] is None)
+        assert fact.key is not None
         if what == "a":
             journal = current().run.journal  # type: ignore[attr-defined]
-            key = bytes.fromhex(event.key)
-            journal.note(event, Outcome(key, "fetch", "fetch", recorded[0], None, 1.0, 1, base=key))
+            journal.note(fact, Outcome(fact.key, "fetch", "fetch", recorded[0], None, 1.0, 1, base=fact.key))
         return what
 
     async def fetched() -> Any:
@@ -207,17 +206,13 @@ def test_an_outcome_and_the_event_that_tells_it_are_one_entry(world: World) -> N
             await survey()
         final = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
         outcomes = 0
-        for event, outcome in kept(world).entries:
-            has_one = event.key is not None and event.execution_status in final
+        for fact, outcome in kept(world).entries:
+            has_one = fact.key is not None and fact.status in final
             assert (outcome is not None) is has_one
             if outcome is not None:
                 outcomes += 1
-                assert outcome.key.hex() == event.key
-                assert (outcome.value, outcome.seconds, outcome.attempts) == (
-                    event.result,
-                    event.execution_time,
-                    event.attempt,
-                )
+                assert outcome.key == fact.key
+                assert (outcome.value, outcome.seconds, outcome.attempts) == (fact.result, fact.seconds, fact.attempt)
         assert outcomes == (await world.info()).outcomes == 11
 
     run_virtually(main)

@@ -191,7 +191,7 @@ def test_a_crash_at_any_write_changes_nothing_of_what_the_program_had_acted_on(w
         store, told = await first_execution(world, way)
         for count in range(len(store.entries) + 1):
             left = await left_after(store, count)
-            kinds = [event.event_type for event, _ in store.entries[:count]]
+            kinds = [fact.kind for fact, _ in store.entries[:count]]
             finished = [outcome.value async for outcome in left.store.outcomes(RUN) if outcome.error is None]
             story = Story(left, way)
             await crash(left.again(), story)
@@ -278,7 +278,7 @@ def test_a_crash_at_any_write_of_another_try_changes_nothing_of_what_the_program
         for count in range(ended, len(store.entries) + 1):
             left = World()
             left.store = await store.after_its_end(ended, count)
-            kinds = [event.event_type for event, _ in store.entries[ended:count]]
+            kinds = [fact.kind for fact, _ in store.entries[ended:count]]
             story = Story(left, way)
             left.seconds, left.down = {"d": 100, "slow": 1.2}, []
             await crash(left.again(), story)
@@ -532,7 +532,7 @@ def test_another_attempt_of_an_agent_makes_its_group_anew_and_a_crash_goes_on_wi
         values = set(map(str, await world.values()))
         for count in range(len(store.entries) + 1):
             left = await left_after(store, count)
-            retried = [event for event, _ in store.entries[:count] if event.execution_status == "retrying"]
+            retried = [fact for fact, _ in store.entries[:count] if fact.status == "retrying"]
             attempts[:] = [1] * len(retried)
             finished = {outcome.value async for outcome in left.store.outcomes(RUN) if isinstance(outcome.value, str)}
             world.store, world.begun = left.store, []
@@ -819,12 +819,12 @@ def test_a_journal_without_causes_ends_its_groups_so_again(world: World, way: Wa
         store, told = await first_execution(world, way)
         old = KeepingStore()
         journal = await old.open_run(request(RUN))
-        for event, outcome in store.entries:
-            if event.event_type is EventType.GROUP_ENDING:
+        for fact, outcome in store.entries:
+            if fact.kind is EventType.GROUP_ENDING:
                 continue
-            if event.group is not None:
-                event = event.model_copy(update={"group": event.group.model_copy(update={"ending": None})})
-            journal.note(event, outcome)
+            if fact.group is not None:
+                fact = fact.with_more(group=fact.group.model_copy(update={"ending": None}))
+            journal.note(fact, outcome)
         await journal.close(ExecutionStatus.STARTED if retry_failed else ExecutionStatus.COMPLETED)
         world.store, world.begun = old, []
         story = Story(world, way)

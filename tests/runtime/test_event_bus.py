@@ -85,7 +85,7 @@ def test_calls_side_by_side_are_told_to_every_subscriber_in_the_order_of_the_his
             async with state.parallel() as p:
                 p.map(work, range(3))
                 await p.gather()
-            assert [id(event) for event in told] == [id(event) for event in state.history]
+            assert told == list(state.history)
 
     detangle.run(main)
 
@@ -104,7 +104,7 @@ def test_a_slow_coroutine_subscriber_finishes_one_event_before_it_gets_the_next(
             async with state.parallel() as p:
                 p.map(work, range(3))
                 await p.gather()
-            assert [id(event) for event in finished] == [id(event) for event in state.history]
+            assert finished == list(state.history)
 
     detangle.run(main)
 

@@ -486,8 +486,8 @@ def test_that_an_external_call_begins_is_on_disk_before_it_does(durability: str)
 
     @tool(effect="external", on_unknown="fail", retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=False))
     async def pay(amount: int) -> None:
-        on_disk = [event for event, _ in store.entries[: store.on_disk] if event.name == "pay"]
-        seen.append([f"{event.execution_status.value} {event.attempt}" for event in on_disk])
+        on_disk = [fact for fact, _ in store.entries[: store.on_disk] if fact.name == "pay"]
+        seen.append([f"{fact.status.value} {fact.attempt}" for fact in on_disk])
         if current().attempt == 1:
             raise ConnectionError
 
@@ -517,8 +517,8 @@ def test_a_member_with_an_external_effect_is_written_ahead_too() -> None:
 
     @tool(effect="external", on_unknown="fail")
     async def pay(amount: int) -> int:
-        begun = [event for event, _ in store.entries[: store.on_disk] if event.execution_status.value == "started"]
-        return len([event for event in begun if event.name == "pay"])
+        begun = [fact for fact, _ in store.entries[: store.on_disk] if fact.status.value == "started"]
+        return len([fact for fact in begun if fact.name == "pay"])
 
     async def main() -> None:
         async with ExecutionState(store=store, run_id=RUN), parallel(max_workers=2) as p:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionEvent, ExecutionState, ExecutionStatus, MemoryStore, tool
+from rh_agents import ExecutionState, ExecutionStatus, MemoryStore, tool
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Clock, RunInfo
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
@@ -29,17 +30,17 @@ class KeepingStore(HookedStore):
     def __init__(self, *, clock: Clock = time.time) -> None:
         super().__init__(clock=clock)
         self.clock = clock
-        self.entries: list[tuple[ExecutionEvent[Any], Outcome | None]] = []
+        self.entries: list[tuple[Fact, Outcome | None]] = []
 
-    def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
-        self.entries.append((event, outcome))
+    def after_adding(self, fact: Fact, outcome: Outcome | None) -> None:
+        self.entries.append((fact, outcome))
 
     async def after_the_first(self, count: int) -> KeepingStore:
         """What a crash after so many writes leaves."""
         left = KeepingStore(clock=self.clock)
         journal = await left.open_run(request(RUN))
-        for event, outcome in self.entries[:count]:
-            journal.note(event, outcome)
+        for fact, outcome in self.entries[:count]:
+            journal.note(fact, outcome)
         return left
 
     async def after_its_end(self, ended: int, count: int) -> KeepingStore:
@@ -52,8 +53,8 @@ class KeepingStore(HookedStore):
         await state.open()
         journal = state.journal
         assert journal is not None
-        for event, outcome in self.entries[ended:count]:
-            journal.note(event, outcome)
+        for fact, outcome in self.entries[ended:count]:
+            journal.note(fact, outcome)
         await state.end(ExecutionStatus.STARTED)
         return left
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Journal, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
@@ -21,7 +21,7 @@ from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.rows import kept_run
 from rh_agents.stores._verified import checksums_of_run
 from rh_agents.stores.sqlite import SqliteStore
-from rh_agents.testing._records import completed, event, outcome
+from rh_agents.testing._records import completed, fact, outcome
 
 RUN = "monday"
 
@@ -40,9 +40,9 @@ async def call(journal: Journal, number: int | str, value: Any = None) -> Outcom
     return counts
 
 
-def started(number: int | str) -> ExecutionEvent[Any]:
-    """The event that says that a call starts."""
-    return event(RUN, ExecutionStatus.STARTED, outcome(number))
+def started(number: int | str) -> Fact:
+    """The fact that says that a call starts."""
+    return fact(RUN, ExecutionStatus.STARTED, outcome(number))
 
 
 class Database:

@@ -31,7 +31,7 @@ from rh_agents.stores._sqlite.versions import CHECKSUMS
 from rh_agents.stores._store import SqlStore
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
 from rh_agents.stores.sqlite import SqliteStore
-from rh_agents.testing._records import completed, event, key, listed, outcome
+from rh_agents.testing._records import completed, fact, key, listed, outcome
 from tests.services.postgresql import PostgresqlServer
 from tests.stores.sqlite_kit import RUN, call, request, sql
 
@@ -159,8 +159,8 @@ async def fill(store: SqlStore) -> None:
     await call(journal, 1, "text")
     await call(journal, 2, "x" * 40_000)
     failed = outcome(3, None, error=ValueError("no"), group_id="g", base=key(9))
-    await journal.append(completed(RUN, failed).model_copy(update={"name": "not its outcome's"}), failed)
-    journal.note(event(RUN, ExecutionStatus.RETRYING, outcome(4), retry_delay=1.0, message="again", group_id="g"))
+    await journal.append(completed(RUN, failed)._replace(name="not its outcome's"), failed)
+    journal.note(fact(RUN, ExecutionStatus.RETRYING, outcome(4), retry_delay=1.0, message="again", group_id="g"))
     await journal.ask(Question(RUN, "q", "ask", "Go on?", "{}", 1.0))
     await journal.close(ExecutionStatus.FAILED, "it did not work")
     await store.answer(RUN, "q", b"true", by="me")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rh_agents.core.errors import RunIsLive
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import RunRequest, Store
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
@@ -60,9 +60,9 @@ class TestMemory(
         await self.silence(store, "")
         return store
 
-    async def plant(self, store: Store, told: ExecutionEvent[Any], given: Outcome) -> bool:
+    async def plant(self, store: Store, fact: Fact, given: Outcome) -> bool:
         assert isinstance(store, MemoryStore)
-        store._runs[RUN].add(told, memory._written(given))
+        store._runs[RUN].add(fact, memory._written(given))
         return True
 
     async def silence(self, store: Store, run_id: str) -> bool:
@@ -134,12 +134,12 @@ class OnDisk(StoreConformance):
             store.engine.writer.drop(number, fence)
         return True
 
-    async def plant(self, store: Store, told: ExecutionEvent[Any], given: Outcome) -> bool:
+    async def plant(self, store: Store, fact: Fact, given: Outcome) -> bool:
         assert isinstance(store, SqlStore)
         run = await store.engine.read(lambda session: session.find_run(RUN))
         assert run is not None
         sequence = run.last_sequence + 1
-        row = event_row(sequence, told, given.key, given.error is None)
+        row = event_row(sequence, fact, given.error is None)
         its = outcome_row(sequence, given, row, encode_outcome(given), None, None)
         batch = Batch(run.number, run.fence, run.last_sequence, [row], [its])
         await store.engine.writer.done(self.let_it_be)

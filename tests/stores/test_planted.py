@@ -19,7 +19,7 @@ import pytest
 from rh_agents import Budget, BudgetExceeded, ExecutionState, agent, open_store, parallel, report_usage, run, tool
 from rh_agents.cli import main
 from rh_agents.core.errors import CallCancelled
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
@@ -79,13 +79,12 @@ async def whole_survey(store: SqlStore, **options: Any) -> list[str | None]:
     return await run(survey, URLS, store=store, run_id=RUN, **options)
 
 
-async def plant(store: SqlStore, told: ExecutionEvent[Any], given: Outcome | None) -> None:
+async def plant(store: SqlStore, fact: Fact, given: Outcome | None) -> None:
     """Add a row behind all others, as a program would that does not know that the call has an outcome."""
     run = await store.engine.read(lambda session: session.find_run(RUN))
     assert run is not None
-    assert told.key is not None
     sequence = run.last_sequence + 1
-    row = event_row(sequence, told, bytes.fromhex(told.key), None if given is None else given.error is None)
+    row = event_row(sequence, fact, None if given is None else given.error is None)
     its = [] if given is None else [outcome_row(sequence, given, row, encode_outcome(given), None, None)]
     batch = Batch(run.number, run.fence, run.last_sequence, [row], its)
     (state,) = await store.engine.writer.done(lambda session: session.write([batch], run.updated_at))
@@ -95,19 +94,20 @@ async def plant(store: SqlStore, told: ExecutionEvent[Any], given: Outcome | Non
 async def plant_others(store: SqlStore) -> int:
     """Every call begins once more, fails, and comes to another end than it has; returns how many there are."""
     outcomes = await listed(store.outcomes(RUN))
-    ends = {each.event.key: each.event for each in await listed(store.events(RUN)) if each.event.execution_time}
+    facts = [fact_of_event(each.event) for each in await listed(store.events(RUN))]
+    ends = {fact.key: fact for fact in facts if fact.seconds}
     for number, outcome in enumerate(outcomes):
-        told = ends[outcome.key.hex()]
+        end = ends[outcome.key]
         for status in (STARTED, RETRYING):
-            again = {"execution_status": status, "attempt": 7, "message": "once more", "usage": None, "result": None}
-            await plant(store, told.model_copy(update=again), None)
+            again = end.with_more(usage=None)._replace(status=status, attempt=7, message="once more", result=None)
+            await plant(store, again, None)
         error = [None, ValueError("another end"), CallCancelled("cut off")][number % 3]
         if outcome.error is not None:
             error = None
         status = COMPLETED if error is None else CANCELLED if isinstance(error, CallCancelled) else FAILED
         other = outcome._replace(value="another" if error is None else None, error=error, made_in=(0, 5, 5))
-        changes = {"execution_status": status, "execution_time": 9.0, "message": "another end", "attempt": 9}
-        await plant(store, told.model_copy(update=changes | {"timestamp": told.timestamp + 100}), other)
+        changed = end._replace(status=status, seconds=9.0, message="another end", attempt=9)
+        await plant(store, changed._replace(timestamp=end.timestamp + 100), other)
     return len(outcomes)
 
 

@@ -16,7 +16,7 @@ import pytest
 from rh_agents.core.errors import RunIsLive, StoreError
 from rh_agents.core.ports import Journal, RunRequest, Store
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.testing._records import completed, event, key, outcome
+from rh_agents.testing._records import completed, fact, key, outcome
 from tests.services.lossy_proxy import LossyProxy
 from tests.services.postgresql import LOCKED, PASSWORD, PostgresqlServer
 
@@ -235,7 +235,7 @@ def test_a_full_disk_is_a_clear_error_and_what_was_acknowledged_is_there(
                     await journal.append(completed(RUN, result), result)
                     acknowledged.append(result.key)
             with pytest.raises(StoreError, match="No space left on device"):
-                await journal.append(event(RUN, ExecutionStatus.STARTED, outcome(2000)))
+                await journal.append(fact(RUN, ExecutionStatus.STARTED, outcome(2000)))
         async with opened(url) as store:
             assert list(await recorded_values(store)) == acknowledged
             assert len(acknowledged) > 10

@@ -22,7 +22,7 @@ from rh_agents.stores._read_ahead import _MOST, _MOST_BYTES, _MOST_KEPT, ReadAhe
 from rh_agents.stores._sql import read_migrations, read_queries
 from rh_agents.stores._sqlite.versions import CHECKSUMS
 from rh_agents.stores.sqlite import SqliteStore
-from rh_agents.testing._records import completed, event, key, listed, outcome
+from rh_agents.testing._records import completed, fact, key, listed, outcome
 from tests.stores.sqlite_kit import RUN, call, python, request, sql, started
 
 STARTED = ExecutionStatus.STARTED
@@ -339,7 +339,7 @@ def test_a_mark_that_earlier_versions_wrote_with_its_cost_is_read_without_it(pat
         journal = await store.open_run(request())
         given = await call(journal, 1)
         facts: dict[str, Any] = {"usage": Usage(cost=0.5), "charges": {"": 1.0}, "lost": 1, "metadata": {"page": 1}}
-        await journal.append(event(RUN, ExecutionStatus.SUPERSEDED, given, **facts))
+        await journal.append(fact(RUN, ExecutionStatus.SUPERSEDED, given, **facts))
         *_, mark = [each.event for each in await listed(store.events(RUN))]
         assert (mark.usage, mark.charges, mark.lost, mark.metadata) == (None, None, 0, {"page": 1})
 

@@ -7,9 +7,9 @@ import itertools
 import random
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
 
-from rh_agents import ExecutionEvent, ExecutionState, agent, tool
+from rh_agents import ExecutionState, agent, tool
+from rh_agents.core.events import Fact
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request
 from tests.stress.sizes import ALL, rounds
@@ -37,19 +37,19 @@ class Journaling(HookedStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.entries: list[tuple[ExecutionEvent[Any], Outcome | None]] = []
+        self.entries: list[tuple[Fact, Outcome | None]] = []
 
-    def after_adding(self, event: ExecutionEvent[Any], outcome: Outcome | None) -> None:
-        self.entries.append((event, outcome))
+    def after_adding(self, fact: Fact, outcome: Outcome | None) -> None:
+        self.entries.append((fact, outcome))
 
     async def after_siblings(self, count: int) -> Journaling:
         """What a crash leaves right after so many siblings had ended."""
         left = Journaling()
         journal = await left.open_run(request(RUN))
-        for event, outcome in self.entries:
+        for fact, outcome in self.entries:
             if count == 0:
                 break
-            journal.note(event, outcome)
+            journal.note(fact, outcome)
             count -= outcome is not None and outcome.name == "chain"
         return left
 

@@ -16,6 +16,7 @@ from rh_agents.cli.questions import question_lines
 from rh_agents.cli.run_status import status_text
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core.events import fact_of_event
 from rh_agents.core.ports import Store
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
@@ -43,7 +44,7 @@ def show_command(
         tree, calls = RunTree(), RecordedCalls()
         async for recorded in opened.events(run):
             tree.add(recorded)
-            calls.add_event(recorded.sequence, recorded.event, recorded.has_outcome, None)
+            calls.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome, None)
         info, spent = replace(info, outcomes=len(calls.finished)), calls.spent[""]
         questions = await opened.questions(run)
         roots = tree.roots(await _makers(opened, run) if tree.is_ambiguous else None)

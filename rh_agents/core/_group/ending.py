@@ -17,7 +17,7 @@ from rh_agents.core._replay.decision import can_end_again
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.errors import GroupError, GroupTimeout, StoreError, TooManyFailures
-from rh_agents.core.events import group_event
+from rh_agents.core.events import group_fact
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus, ParallelEventGroup
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.tracking import ParallelGroupTracker
@@ -130,7 +130,7 @@ class Ending:
             )
         )
         try:
-            run.note(group_event(EventType.GROUP_ENDING, self.snapshot(), run.run_id, run.now()))
+            run.note(group_fact(EventType.GROUP_ENDING, self.snapshot(), run.run_id, run.now()))
             self._is_noted = True
         except StoreError as error:
             self.reason.note(error)

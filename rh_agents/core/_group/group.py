@@ -18,7 +18,7 @@ from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import CallCancelled, StopRun
-from rh_agents.core.events import group_event
+from rh_agents.core.events import group_fact
 from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupStatus, ParallelEventGroup
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, failure
@@ -138,9 +138,9 @@ class Group:
 
     async def _tell(self, kind: EventType) -> None:
         run = self.run
-        event = group_event(kind, self.ending.snapshot(), run.run_id, run.now())
-        await run.record(event)
-        await run.publish(event)
+        fact = group_fact(kind, self.ending.snapshot(), run.run_id, run.now())
+        await run.record(fact)
+        await run.publish(fact)
 
     def start_what_came(self) -> None:
         """There is more work."""

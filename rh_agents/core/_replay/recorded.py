@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rh_agents.core._replay.ancestry import is_below
 from rh_agents.core._replay.key_table import KeyList, KeyTable
@@ -17,7 +17,7 @@ from rh_agents.core.usage import Spending, Usage
 
 if TYPE_CHECKING:
     from rh_agents.core.actors import BaseActor
-    from rh_agents.core.events import ExecutionEvent
+    from rh_agents.core.events import Fact
     from rh_agents.core.results import OutcomeHeader
 
 __all__ = ["Again", "Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
@@ -40,11 +40,15 @@ def spender_of(actor: BaseActor, name: str) -> str:
     return name if actor.event_type is EventType.FUNCTION_CALL and name else actor.name
 
 
-def charge_in(event: ExecutionEvent[Any]) -> Charge | None:
-    """What an event says was spent, workers included; None if nothing was."""
-    if event.usage is None and event.charges is None and not event.from_cache and not event.lost:
+def charge_in(fact: Fact) -> Charge | None:
+    """What a fact says was spent, workers included; None if nothing was."""
+    more = fact.more
+    if more is None:
         return None
-    return Charge(spender_of(event.actor, event.name), event.usage, event.charges, event.from_cache, event.lost)
+    usage, places, is_free, lost = more.get("usage"), more.get("charges"), more.get("from_cache"), more.get("lost")
+    if usage is None and places is None and not is_free and not lost:
+        return None
+    return Charge(spender_of(fact.actor, fact.name), usage, places, bool(is_free), lost or 0)
 
 
 class Again(NamedTuple):
@@ -173,21 +177,11 @@ class RecordedCalls:
         elif status == ExecutionStatus.AWAITING and self.unknown.pop(key, None) is not None:
             self.waiting.add(key)
 
-    def add_event(
-        self, sequence: int, event: ExecutionEvent[Any], has_outcome: bool, failed_in: Generation | None
-    ) -> None:
-        """The same, of an event as readers of a journal get it."""
-        self.add(
-            sequence,
-            event.execution_status,
-            None if event.key is None else bytes.fromhex(event.key),
-            event.attempt,
-            event.group_id,
-            has_outcome,
-            failed_in,
-            charge_in(event),
-            None if event.group is None else event.group.ending,
-        )
+    def add_fact(self, sequence: int, fact: Fact, has_outcome: bool, failed_in: Generation | None) -> None:
+        """The same, of a fact."""
+        ending = None if fact.group is None else fact.group.ending
+        charge = charge_in(fact)
+        self.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, has_outcome, failed_in, charge, ending)
 
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
         if ending is not None:

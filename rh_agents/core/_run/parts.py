@@ -18,7 +18,7 @@ from rh_agents.core._run.recording import Recording
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus
 from rh_agents.core.errors import UsageError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.history import HistorySet
 from rh_agents.core.metrics import RunCounter
 from rh_agents.core.policies.budget import Budget
@@ -130,21 +130,21 @@ class RunParts:
         """Whether anything subscribes to events."""
         return bool(self.bus.subscriptions)
 
-    def note(self, event: ExecutionEvent[Any]) -> None:
-        """Record an event without waiting for it, if the run records."""
+    def note(self, fact: Fact) -> None:
+        """Record a fact without waiting for it, if the run records."""
         if self.records:
-            self.recording.note(event)
-        self.history.add(event)
+            self.recording.note(fact)
+        self.history.add(fact)
 
     async def record(
         self,
-        event: ExecutionEvent[Any],
+        fact: Fact,
         outcome: Outcome | None = None,
         *,
         is_urgent: bool = False,
         postponed: Postponed | None = None,
     ) -> Outcome | None:
-        """Record an event with the outcome that it reports, if the run records. An urgent one is on disk on return.
+        """Record a fact with the outcome that it reports, if the run records. An urgent one is on disk on return.
 
         `postponed` takes the cancellations that come meanwhile, see `rh_agents.core._loops.postponed`.
 
@@ -153,26 +153,25 @@ class RunParts:
         """
         counts = None
         if self.records:
-            counts = await self.recording.record(event, outcome, is_urgent=is_urgent, postponed=postponed)
+            counts = await self.recording.record(fact, outcome, is_urgent=is_urgent, postponed=postponed)
             if counts is not outcome:
                 return counts
-        self.history.add(event)
+        self.history.add(fact)
         return counts
 
-    def recall_nowait(self, event: ExecutionEvent[Any]) -> None:
+    def recall_nowait(self, fact: Fact) -> None:
         """The same as `recall`, in a run that is not observed."""
-        self.history.add(event)
+        self.history.add(fact)
 
-    async def recall(self, event: ExecutionEvent[Any]) -> None:
-        """Tell the history and the subscribers, but not the journal, of an outcome that was recorded before."""
-        self.history.add(event)
-        if self.bus.subscriptions:
-            await self.bus.publish(event)
+    async def recall(self, fact: Fact) -> None:
+        """Let the history and the subscribers, but not the journal, have an outcome that was recorded before."""
+        self.history.add(fact)
+        await self.publish(fact)
 
-    async def publish(self, event: ExecutionEvent[Any]) -> None:
-        """Tell the subscribers."""
+    async def publish(self, fact: Fact) -> None:
+        """Let the subscribers have it, as an event."""
         if self.bus.subscriptions:
-            await self.bus.publish(event)
+            await self.bus.publish(fact.event())
 
     @staticmethod
     def new_id() -> str:

@@ -9,7 +9,6 @@ import platform
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core._loops.beside import beside, beside_if_large, read_beside
@@ -20,7 +19,7 @@ from rh_agents.core._replay.keys import tried_key
 from rh_agents.core._replay.recorded import Again, RecordedCalls
 from rh_agents.core._run.validation import ValidationJournal
 from rh_agents.core.errors import RunMismatchError, StoreError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.redaction import expect_no_secret, logger, redact
@@ -294,26 +293,26 @@ class Recording:
 
     # -- what happens now ---------------------------------------------------------------------------------------------
 
-    def note(self, event: ExecutionEvent[Any]) -> None:
-        """Record an event without waiting for it."""
+    def note(self, fact: Fact) -> None:
+        """Record a fact without waiting for it."""
         journal = self._expect_journal()
         try:
-            journal.note(event)
+            journal.note(fact)
         except StoreError as error:
             self.broken = self.broken or error
             raise
 
     async def record(
         self,
-        event: ExecutionEvent[Any],
+        fact: Fact,
         outcome: Outcome | None,
         *,
         is_urgent: bool,
         postponed: Postponed | None = None,
     ) -> Outcome | None:
-        """Record an event with its outcome; returns the outcome that counts.
+        """Record a fact with its outcome; returns the outcome that counts.
 
-        Outcomes are on disk when this returns, if the durability says so; so is an urgent event. With `postponed` a
+        Outcomes are on disk when this returns, if the durability says so; so is an urgent fact. With `postponed` a
         cancellation does not change that.
         """
         journal = self._expect_journal()
@@ -324,27 +323,27 @@ class Recording:
                 self._durability is Durability.SYNC or outcome.is_large  # it is written in a thread
             )
             if is_urgent or is_waited_for:
-                return await self._appended(journal, event, outcome, postponed)
+                return await self._appended(journal, fact, outcome, postponed)
             if journal.waiting > _MOST_WAITING:  # before it is noted: whoever is noted first goes on first
                 await journal.flush()
                 journal = self._expect_journal()
-            counts = journal.note(event, outcome)
+            counts = journal.note(fact, outcome)
         except StoreError as error:
             self.broken = self.broken or error
             raise
         return counts
 
     async def _appended(
-        self, journal: Journal, event: ExecutionEvent[Any], outcome: Outcome | None, postponed: Postponed | None
+        self, journal: Journal, fact: Fact, outcome: Outcome | None, postponed: Postponed | None
     ) -> Outcome | None:
         if outcome is None or postponed is None:
-            return await journal.append(event, outcome)
+            return await journal.append(fact, outcome)
         is_first = outcome.key not in journal.recorded.finished
         try:
-            return await journal.append(event, outcome)
+            return await journal.append(fact, outcome)
         except asyncio.CancelledError as error:
             postponed.add(error)
-        return await until_it_is_done(_rest_of_append(journal, event, outcome, is_first=is_first), postponed)
+        return await until_it_is_done(_rest_of_append(journal, fact, outcome, is_first=is_first), postponed)
 
     async def flush(self) -> None:
         """Wait until what was written behind is on disk; at the end of a group."""
@@ -389,12 +388,10 @@ class Recording:
         return self._journal
 
 
-async def _rest_of_append(
-    journal: Journal, event: ExecutionEvent[Any], outcome: Outcome, *, is_first: bool
-) -> Outcome | None:
+async def _rest_of_append(journal: Journal, fact: Fact, outcome: Outcome, *, is_first: bool) -> Outcome | None:
     """Add an outcome and wait for it, or only wait, if it has been added before whoever waited was cancelled."""
     if not is_first or outcome.key not in journal.recorded.finished:
-        return await journal.append(event, outcome)
+        return await journal.append(fact, outcome)
     await journal.flush()
     return outcome
 

@@ -27,7 +27,7 @@ from rh_agents.core.errors import (
     UsageError,
     WorkerLost,
 )
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.policies.limits import need_of
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
@@ -35,6 +35,8 @@ from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown, every_ge
 from rh_agents.core.values.unstarted import forgotten_await, is_unstarted
 
 __all__ = ["Frame", "recover_nowait", "run_frame"]
+
+_REPLAYED = {"is_replayed": True, "from_cache": True}
 
 
 async def run_frame(frame: Frame) -> ExecutionResult[Any]:
@@ -161,13 +163,13 @@ async def _reserved(frame: Frame) -> ExecutionResult[Any]:
 
 async def _announce(frame: Frame) -> None:
     """Tell of the start."""
-    run, event = frame.run, frame.event(ExecutionStatus.STARTED)
+    run, fact = frame.run, frame.fact(ExecutionStatus.STARTED)
     if frame.actor.is_external:
-        await run.record(event, is_urgent=True)
+        await run.record(fact, is_urgent=True)
     else:
-        run.note(event)
+        run.note(fact)
     if run.is_observed:
-        await run.publish(event)
+        await run.publish(fact)
 
 
 async def _refusal(frame: Frame, since: int | None) -> ExecutionResult[Any] | None:
@@ -188,7 +190,7 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
         if frame.actor.is_external or frame.run.is_observed:
             await _announce(frame)
         else:
-            frame.run.note(frame.event(ExecutionStatus.STARTED))
+            frame.run.note(frame.fact(ExecutionStatus.STARTED))
     started = asyncio.get_running_loop().time()
     before = cancellations()
     try:
@@ -270,16 +272,15 @@ async def _publish_cancelled(frame: Frame, seconds: float) -> None:
     message = None if attempts else "never called"
     if frame.cleanup_problem:
         message = f"its cleanup failed: {frame.cleanup_problem}"
-    facts = {"attempt": attempts, "execution_time": seconds, "message": message, **frame.spent_facts()}
-    event = frame.event(ExecutionStatus.CANCELLED, facts)
+    fact = frame.fact(ExecutionStatus.CANCELLED, attempts, seconds, message, more=frame.newly_spent())
     outcome = None
     if frame.is_dismissed and frame.key is not None:
         text = f"{frame.name or 'the call'} was cancelled when its group had no more use for it"
         cancelled = CallCancelled(text if message is None else f"{text}: {message}")
         outcome = _outcome(frame, frame.key, failure(cancelled, seconds, attempts, frame.name, frame.index, ""))
-    await frame.run.record(event, outcome)
+    await frame.run.record(fact, outcome)
     if frame.run.is_observed:
-        await frame.run.publish(event)
+        await frame.run.publish(fact)
 
 
 def _may_have_begun(frame: Frame) -> int:
@@ -294,9 +295,13 @@ async def _publish_stopped(frame: Frame, stop: StopRun) -> None:
     # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
     waits = not frame.actor.is_external or bool(stop.questions)
     status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
-    lost = frame.lost if frame.is_unknown else 0
-    facts = {"attempt": _may_have_begun(frame), "message": stop.reason, "lost": lost, **frame.spent_facts()}
-    await frame.tell(status, **facts)
+    more = _with_lost(frame.newly_spent(), frame.lost if frame.is_unknown else 0)
+    await frame.report(status, _may_have_begun(frame), stop.reason, more)
+
+
+def _with_lost(more: dict[str, Any] | None, lost: int) -> dict[str, Any] | None:
+    """The same with the number of workers that were lost, if there is one to be said."""
+    return {**(more or {}), "lost": lost} if lost else more
 
 
 def _unknown(frame: Frame) -> ExecutionResult[Any]:
@@ -317,16 +322,9 @@ def _not_made(frame: Frame) -> ExecutionResult[Any]:
 async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
     """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
     status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
-    event = frame.event(
-        status,
-        {
-            "attempt": frame.attempts,
-            "execution_time": result.execution_time,
-            "result": result.result,
-            "message": result.error_message,
-            "from_cache": result.from_cache,
-            **({} if result.from_cache else frame.spent_facts()),
-        },
+    more = {"from_cache": True} if result.from_cache else frame.newly_spent()
+    fact = frame.fact(
+        status, frame.attempts, result.execution_time, result.error_message, result=result.result, more=more
     )
     outcome = None if frame.key is None else _outcome(frame, frame.key, result)
     frame.has_settled = True
@@ -335,7 +333,7 @@ async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> Executi
     if frame.settled is not None and cancellations():
         await _absorb_cancellation()  # of a group that waits for this very outcome
     try:
-        counts = await frame.run.record(event, outcome, postponed=frame.postponed)
+        counts = await frame.run.record(fact, outcome, postponed=frame.postponed)
     except UnstorableError as error:
         if not result.ok:
             raise
@@ -351,7 +349,7 @@ async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> Executi
     if frame.settled is not None:
         frame.settled(frame)
     if is_new and frame.run.is_observed:
-        await frame.run.publish(event)
+        await frame.run.publish(fact)
     return result
 
 
@@ -394,12 +392,12 @@ async def _recover(frame: Frame) -> ExecutionResult[Any]:
         frame.postponed = Postponed()
         frame.postponed.add(error)
         outcome = await until_it_is_done(frame.run.recording.load(frame.key), frame.postponed)
-    event = _recovered(frame, outcome)
+    fact = _recovered(frame, outcome)
     try:
         if outcome.error is None:
             await _publish_in_pieces(frame, outcome.value)
     finally:
-        await frame.run.recall(event)
+        await frame.run.recall(fact)
     assert frame.result is not None
     return frame.result
 
@@ -408,23 +406,21 @@ async def _publish_in_pieces(frame: Frame, value: Any) -> None:
     """Let those who listen to pieces have what the call returned before."""
     if frame.pieces_of is not None and frame.run.is_observed:
         for piece in frame.pieces_of(value):
-            await frame.run.publish(frame.event(ExecutionStatus.PROGRESS, {"progress": piece, "is_replayed": True}))
+            more = {"progress": piece, "is_replayed": True}
+            await frame.run.publish(frame.fact(ExecutionStatus.PROGRESS, more=more))
 
 
-def _recovered(frame: Frame, outcome: Outcome) -> ExecutionEvent[Any]:
-    """Give a call its recorded result; returns the event that tells of it."""
+def _recovered(frame: Frame, outcome: Outcome) -> Fact:
+    """Give a call its recorded result; returns the fact that says so."""
     frame.result = outcome.as_result(frame.index, frame.address)
-    return frame.event(
+    more = _REPLAYED if outcome.usage is None else {**_REPLAYED, "usage": outcome.usage}
+    return frame.fact(
         ExecutionStatus.RECOVERED,
-        {
-            "attempt": outcome.attempts,
-            "execution_time": outcome.seconds,
-            "result": outcome.value,
-            "message": frame.result.error_message,
-            "is_replayed": True,
-            "from_cache": True,
-            "usage": outcome.usage,
-        },
+        outcome.attempts,
+        outcome.seconds,
+        frame.result.error_message,
+        result=outcome.value,
+        more=more,
     )
 
 
@@ -463,8 +459,8 @@ async def _with_retries(frame: Frame) -> Any:
                 raise
             message = describe_error(error)
         if frame.is_told:
-            facts = {"attempt": frame.attempts, "retry_delay": delay, "message": message, **frame.spent_facts()}
-            await frame.tell(ExecutionStatus.RETRYING, is_urgent=lost > 0, lost=lost, **facts)
+            more = _with_lost({"retry_delay": delay, **(frame.newly_spent() or {})}, lost)
+            await frame.report(ExecutionStatus.RETRYING, frame.attempts, message, more, is_urgent=lost > 0)
         await _wait_for_next_attempt(frame, delay)
 
 
@@ -523,8 +519,8 @@ async def _under_timeout(frame: Frame) -> Any:
     frame.attempts += 1
     frame.has_begun = True
     if frame.attempts > 1 and frame.actor.marks_attempts and frame.run.records:
-        event = frame.event(ExecutionStatus.STARTED, {"attempt": frame.attempts})
-        await frame.run.record(event, is_urgent=frame.actor.is_external)
+        fact = frame.fact(ExecutionStatus.STARTED, frame.attempts)
+        await frame.run.record(fact, is_urgent=frame.actor.is_external)
     frame.begin_attempt(frame.attempts)
     limit = None if frame.timeout is None else asyncio.timeout(frame.timeout)
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rh_agents.core._loops.beside import beside, read_beside
 from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import StoreError, UnstorableError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.ports import Question, RunInfo, Store
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
@@ -85,9 +85,9 @@ class ValidationJournal:
         recorded = RecordedCalls()
         failed = {key: outcome.header.made_in for key, outcome in outcomes.items() if not outcome.header.ok}
         async for entry in store.events(run_id, values=False):
-            event = entry.event
-            failed_in = failed.get(bytes.fromhex(event.key)) if entry.has_outcome and event.key is not None else None
-            recorded.add_event(entry.sequence, event, entry.has_outcome, failed_in)
+            fact = fact_of_event(entry.event)
+            failed_in = failed.get(fact.key) if entry.has_outcome and fact.key is not None else None
+            recorded.add_fact(entry.sequence, fact, entry.has_outcome, failed_in)
         recorded.cut_off.clear()
         recorded.unknown.clear()  # nothing is decided by what was under way
         recorded.attempts.clear()
@@ -109,11 +109,11 @@ class ValidationJournal:
         self._reused_places.add(outcome.base)
         return outcome
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         """Compare an outcome; the recorded one counts."""
         return None if outcome is None else self._judged(outcome, _compared(self._outcomes.get(outcome.key), outcome))
 
-    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         """The same; what is large is compared beside the event loop."""
         if outcome is None:
             return None

@@ -12,7 +12,7 @@ from rh_agents.core.types import ExecutionStatus
 
 if TYPE_CHECKING:
     from rh_agents.core.errors import StopRun
-    from rh_agents.core.events import ExecutionEvent
+    from rh_agents.core.events import ExecutionEvent, Fact
 
 __all__ = [
     "Admitted",
@@ -212,18 +212,18 @@ class Journal(Protocol):
         """The same if it can be had without waiting, else None: so thousands of recorded calls need no task each."""
         ...
 
-    def note(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         """Add to the journal without waiting until it is on disk: that happens soon, and before anything later does.
 
         Returns, raises: as `append`.
         """
         ...
 
-    async def append(self, event: ExecutionEvent[Any], outcome: Outcome | None = None) -> Outcome | None:
-        """Add an event together with the outcome it reports, both or neither, and wait until they survive a power cut.
+    async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
+        """Add a fact together with the outcome it reports, both or neither, and wait until they survive a power cut.
 
         Returns:
-            The outcome that counts: the given one, or the one that was recorded first for the same key; then the event
+            The outcome that counts: the given one, or the one that was recorded first for the same key; then the fact
             is left out.
 
         Raises:

@@ -15,7 +15,7 @@ from rh_agents.testing._records import (
     STARTED,
     Written,
     completed,
-    event,
+    fact,
     found_run,
     listed,
     outcome,
@@ -39,8 +39,8 @@ class CrashConformance(StoreSuite):
         assert journal.info.epoch == 1
         await written.call(journal, outcome(1, "a"))
         await written.call(journal, outcome(2, None, ValueError("no")))
-        written.note(journal, event(RUN, STARTED, outcome(3)))
-        await written.append(journal, event(RUN, RETRYING, outcome(3), attempt=1, message="no", retry_delay=0.5))
+        written.note(journal, fact(RUN, STARTED, outcome(3)))
+        await written.append(journal, fact(RUN, RETRYING, outcome(3), attempt=1, message="no", retry_delay=0.5))
         del journal
         store = await self._crashed(store)
         assert (await found_run(store)).status is STARTED
@@ -68,7 +68,7 @@ class CrashConformance(StoreSuite):
         journal = await store.open_run(request(lease=BRIEF_LEASE))
         await written.call(journal, outcome("first"))
         for number in range(100):
-            written.note(journal, event(RUN, STARTED, outcome(number)))
+            written.note(journal, fact(RUN, STARTED, outcome(number)))
             written.note(journal, completed(RUN, outcome(number)), outcome(number))
         del journal
         store = await self._crashed(store)

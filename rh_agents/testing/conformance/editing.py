@@ -20,7 +20,7 @@ from rh_agents.testing._records import (
     Written,
     about_group,
     completed,
-    event,
+    fact,
     found_run,
     key,
     listed,
@@ -52,7 +52,9 @@ class EditingConformance(StoreSuite):
         assert [each.sequence for each in stored] == list(range(1, 9))
         marks = [(each.event.execution_status, each.event.key) for each in stored[6:]]
         assert marks == [(SUPERSEDED, key(2).hex()), (SUPERSEDED, key(3).hex())]
-        written.entries += [(each.event, None) for each in stored[6:]]
+        for each, number in zip(stored[6:], (2, 3), strict=True):
+            mark = completed(RUN, written.outcomes[key(number)])._replace(status=SUPERSEDED, result=None)
+            written.entries.append((mark._replace(timestamp=each.event.timestamp), None))
         journal = await store.open_run(request())
         assert journal.recorded.superseded == {key(2), key(3)}
         assert journal.recorded.unknown == {}
@@ -65,8 +67,8 @@ class EditingConformance(StoreSuite):
         used, charges = Usage(input_tokens=10, requests=1, cost=0.5), {"": 2.0, key(1).hex(): 2.0}
         journal = await store.open_run(request())
         first, cached = outcome(1, "paid"), outcome(2, "free")
-        await journal.append(event(RUN, COMPLETED, first, usage=used, charges=charges, metadata={"page": 1}), first)
-        await journal.append(event(RUN, COMPLETED, cached, from_cache=True), cached)
+        await journal.append(fact(RUN, COMPLETED, first, usage=used, charges=charges, metadata={"page": 1}), first)
+        await journal.append(fact(RUN, COMPLETED, cached, from_cache=True), cached)
         spent = {place: each.copy() for place, each in journal.recorded.spent.items()}
         assert (spent[""].usage, spent[""].calls) == (used, 1)
         await journal.close(COMPLETED)
@@ -81,8 +83,8 @@ class EditingConformance(StoreSuite):
         used = Usage(input_tokens=10, requests=1, cost=0.5)
         journal = await store.open_run(request())
         given = outcome(1, "paid")
-        await journal.append(event(RUN, COMPLETED, given, usage=used), given)
-        await journal.append(event(RUN, SUPERSEDED, given, usage=used, lost=1))
+        await journal.append(fact(RUN, COMPLETED, given, usage=used), given)
+        await journal.append(fact(RUN, SUPERSEDED, given, usage=used, lost=1))
         await journal.close(COMPLETED)
         recorded = (await store.open_run(request())).recorded
         assert (recorded.spent[""].usage, recorded.lost, recorded.superseded) == (used, {}, {key(1)})
@@ -99,7 +101,7 @@ class EditingConformance(StoreSuite):
         with pytest.raises(RunIsLive):
             await store.supersede(RUN, [key(1)])
         await written.check_journal(journal)
-        await written.append(journal, event(RUN, STARTED, outcome(2)))
+        await written.append(journal, fact(RUN, STARTED, outcome(2)))
         await journal.close(STARTED)
         await store.supersede(RUN, [key("never"), key(1), key(2)])
         *before, mark = await listed(store.events(RUN))
@@ -116,7 +118,7 @@ class EditingConformance(StoreSuite):
         await written.call(journal, outcome(1, "a", group_id="pages"))
         await written.append(journal, about_group(RUN, "pages", GroupStatus.COMPLETED))
         await written.call(journal, outcome(2, error=ValueError("no"), made_in=(0, 1, 2)))
-        await written.append(journal, event(RUN, STARTED, outcome(3)))
+        await written.append(journal, fact(RUN, STARTED, outcome(3)))
         await store.fork_run(RUN, "of a live run", [], [])
         await journal.close(COMPLETED)
         await store.fork_run(RUN, "copy", [], [])
@@ -126,7 +128,7 @@ class EditingConformance(StoreSuite):
             assert info.status not in ENDED
             assert (info.workflow, info.input, info.input_digest) == ("survey", b"1", key(1))
             assert (tuple(info.tags), dict(info.facts)) == (("a",), {"b": "c"})
-            copied = [(given.model_copy(update={"run_id": name}), result) for given, result in written.entries]
+            copied = [(given._replace(run_id=name), result) for given, result in written.entries]
             copy = Written(name, copied)
             await copy.check(store)
             journal = await store.open_run(request(name))
@@ -140,8 +142,8 @@ class EditingConformance(StoreSuite):
         written = Written(RUN)
         journal = await store.open_run(request())
         await written.call(journal, outcome(1, "one", group_id="pages"))
-        await written.append(journal, event(RUN, STARTED, outcome(2)))
-        await written.append(journal, event(RUN, RETRYING, outcome(2), attempt=1))
+        await written.append(journal, fact(RUN, STARTED, outcome(2)))
+        await written.append(journal, fact(RUN, RETRYING, outcome(2), attempt=1))
         await written.call(journal, outcome(2, "two", group_id="pages", attempts=2))
         await written.call(journal, outcome(3, error=ValueError("three")))
         await written.call(journal, outcome(4, "four", group_id="pages"))

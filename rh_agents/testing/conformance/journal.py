@@ -17,7 +17,7 @@ from rh_agents.testing._records import (
     Written,
     completed,
     counting,
-    event,
+    fact,
     found_run,
     key,
     listed,
@@ -40,7 +40,7 @@ class JournalConformance(StoreSuite):
         written = Written(RUN)
         for number in range(60):
             call = outcome(number, number)
-            written.note(journal, event(RUN, STARTED, call))
+            written.note(journal, fact(RUN, STARTED, call))
             if number % 3 == 0:
                 written.note(journal, completed(RUN, call), call)
             else:
@@ -149,7 +149,7 @@ class JournalConformance(StoreSuite):
 
         async def call(number: int) -> None:
             given = outcome(number, number)
-            journal.note(event(RUN, STARTED, given))
+            journal.note(fact(RUN, STARTED, given))
             assert await journal.append(completed(RUN, given), given) is given
 
         await asyncio.gather(*map(call, range(1000)))
@@ -169,8 +169,8 @@ class JournalConformance(StoreSuite):
         written = Written(RUN)
         for number in range(50):
             for _ in range(number % 7):
-                written.note(journal, event(RUN, STARTED, outcome(number), attempt=number))
-            await written.append(journal, event(RUN, RETRYING, outcome(number), attempt=number))
+                written.note(journal, fact(RUN, STARTED, outcome(number), attempt=number))
+            await written.append(journal, fact(RUN, RETRYING, outcome(number), attempt=number))
             assert journal.waiting == 0
             stored = await listed(store.events(RUN))
             assert len(stored) == len(written.entries)
@@ -181,13 +181,13 @@ class JournalConformance(StoreSuite):
         journal = await store.open_run(request())
         written = Written(RUN)
         for number in range(500):
-            written.note(journal, event(RUN, STARTED, outcome(number)))
+            written.note(journal, fact(RUN, STARTED, outcome(number)))
             assert 0 <= journal.waiting <= number + 1
         await journal.flush()
         assert journal.waiting == 0
         assert len(await listed(store.events(RUN))) == 500
         await journal.flush()
-        written.note(journal, event(RUN, STARTED, outcome("last")))
+        written.note(journal, fact(RUN, STARTED, outcome("last")))
         await journal.close(STARTED)
         await written.check(store)
 

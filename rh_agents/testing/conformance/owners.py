@@ -16,7 +16,7 @@ from rh_agents.testing._records import (
     STARTED,
     Written,
     completed,
-    event,
+    fact,
     found_run,
     key,
     outcome,
@@ -82,7 +82,7 @@ class OwnerConformance(StoreSuite):
             assert {type(each) for each in opened if isinstance(each, BaseException)} == {RunIsLive}
             ((owner, journal),) = journals.items()
             assert (await found_run(store)).owner == owner
-            await journal.append(event(RUN, STARTED, outcome(1)))
+            await journal.append(fact(RUN, STARTED, outcome(1)))
             await journal.close(STARTED)
 
     @on_an_event_loop
@@ -100,7 +100,7 @@ class OwnerConformance(StoreSuite):
         written = Written(RUN)
         journal = await store.open_run(request(lease=BRIEF_LEASE))
         await written.call(journal, outcome(1))
-        written.note(journal, event(RUN, STARTED, outcome(2)))
+        written.note(journal, fact(RUN, STARTED, outcome(2)))
         await journal.flush()
         await store.aclose()
         assert (await found_run(other)).status is STARTED
@@ -140,7 +140,7 @@ class FencingConformance(StoreSuite):
     async def test_who_lost_the_run_learns_it_from_a_flush(self, store: Store) -> None:
         written, zombie, successor = await self._zombie(store)
         try:
-            zombie.note(event(RUN, STARTED, outcome(3)))
+            zombie.note(fact(RUN, STARTED, outcome(3)))
             lost = False
         except LeaseLost:
             lost = True

@@ -14,7 +14,7 @@ from rh_agents.testing._records import (
     STARTED,
     Written,
     completed,
-    event,
+    fact,
     key,
     listed,
     outcome,
@@ -35,7 +35,7 @@ class ReadingConformance(StoreSuite):
         written = Written(RUN)
         journal = await store.open_run(request())
         for number in range(1500):
-            written.note(journal, event(RUN, STARTED, outcome(number)))
+            written.note(journal, fact(RUN, STARTED, outcome(number)))
         await journal.flush()
         for after in (0, 1, 511, 512, 999, 1000, 1001, 1499, 1500, 2000):
             stored = await listed(store.events(RUN, after=after))
@@ -112,7 +112,7 @@ class ReadingConformance(StoreSuite):
                     arrived.clear()
                     await arrived.wait()
             assert not following.done()
-        await journal.append(event(RUN, CANCELLED, None))
+        await journal.append(fact(RUN, CANCELLED, None))
         await journal.close(COMPLETED)
         async with asyncio.timeout(PATIENCE):
             await following

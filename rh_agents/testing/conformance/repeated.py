@@ -13,7 +13,7 @@ from rh_agents.testing._records import (
     RUN,
     STARTED,
     completed,
-    event,
+    fact,
     key,
     listed,
     outcome,
@@ -34,7 +34,7 @@ class RepeatedConformance(StoreSuite):
         calls = [outcome(1, "one"), outcome(2, "two", group_id="pages"), outcome(3, ["large"] * 20_000)]
         journal = await store.open_run(request())
         for call in calls:
-            journal.note(event(RUN, STARTED, call))
+            journal.note(fact(RUN, STARTED, call))
             await journal.append(completed(RUN, call), call)
         await journal.close(STARTED)
         other = outcome(2, error=ValueError("another"), group_id="pages")
@@ -77,7 +77,7 @@ class RepeatedConformance(StoreSuite):
         assert recorded.spent[""].calls == 4, "what was paid twice is spent twice"
         for call in calls:
             same_outcome(await journal.load(call.key), call)
-        given = event(RUN, ExecutionStatus.RECOVERED, calls[1], result="two", is_replayed=True, from_cache=True)
+        given = fact(RUN, ExecutionStatus.RECOVERED, calls[1], result="two", is_replayed=True, from_cache=True)
         await journal.append(given)
         *_, recovered = await listed(store.events(RUN))
         same_value(recovered.event.result, "two")

@@ -20,7 +20,7 @@ from rh_agents.testing._records import (
     Written,
     about_group,
     completed,
-    event,
+    fact,
     key,
     outcome,
     request,
@@ -38,12 +38,12 @@ class ResumeConformance(StoreSuite):
         journal = await store.open_run(request())
         written = Written(RUN)
         for number in range(1, 6):
-            await written.append(journal, event(RUN, STARTED, outcome(number)))
+            await written.append(journal, fact(RUN, STARTED, outcome(number)))
         for attempt in (1, 2):
-            await written.append(journal, event(RUN, RETRYING, outcome(2), attempt=attempt))
-        await written.append(journal, event(RUN, RETRYING, outcome(3), attempt=1))
-        await written.append(journal, event(RUN, STARTED, outcome(3), attempt=2))
-        await written.append(journal, event(RUN, AWAITING, outcome(4)))
+            await written.append(journal, fact(RUN, RETRYING, outcome(2), attempt=attempt))
+        await written.append(journal, fact(RUN, RETRYING, outcome(3), attempt=1))
+        await written.append(journal, fact(RUN, STARTED, outcome(3), attempt=2))
+        await written.append(journal, fact(RUN, AWAITING, outcome(4)))
         done = outcome(5, attempts=1)
         await written.append(journal, completed(RUN, done), done)
         for each in (journal, None):
@@ -109,12 +109,12 @@ class ResumeConformance(StoreSuite):
     async def test_what_was_spent_is_folded_from_the_events(self, store: Store) -> None:
         journal = await store.open_run(request())
         usage, charges = Usage(input_tokens=7, output_tokens=3, requests=1, cost=0.25), {"": 1.5, "ab" * 32: 0.0}
-        failed_attempt = event(RUN, RETRYING, outcome(1), attempt=1, usage=usage, charges=charges)
+        failed_attempt = fact(RUN, RETRYING, outcome(1), attempt=1, usage=usage, charges=charges)
         await journal.append(failed_attempt)
         spent = outcome(1, "value", usage=usage + usage)
-        end = completed(RUN, spent).model_copy(update={"usage": usage, "charges": charges})
+        end = completed(RUN, spent).with_more(usage=usage, charges=charges)
         await journal.append(end, spent)
-        hit = completed(RUN, outcome(2, "value")).model_copy(update={"from_cache": True})
+        hit = completed(RUN, outcome(2, "value")).with_more(from_cache=True)
         await journal.append(hit, outcome(2, "value"))
         await journal.close(STARTED)
         journal = await store.open_run(request())
@@ -136,8 +136,8 @@ class ResumeConformance(StoreSuite):
         lost, done = outcome(1), outcome(2, "value")
         journal = await store.open_run(request())
         for call in (lost, done):
-            await journal.append(event(RUN, STARTED, call))
-            await journal.append(event(RUN, RETRYING, call, attempt=2, lost=2))
+            await journal.append(fact(RUN, STARTED, call))
+            await journal.append(fact(RUN, RETRYING, call, attempt=2, lost=2))
         await journal.append(completed(RUN, done), done)
         for _ in range(2):
             recorded = journal.recorded
@@ -145,7 +145,7 @@ class ResumeConformance(StoreSuite):
             assert list(recorded.unknown) == [lost.key]
             await journal.close(STARTED)
             journal = await store.open_run(request())
-        await journal.append(event(RUN, RETRYING, lost, attempt=3))
+        await journal.append(fact(RUN, RETRYING, lost, attempt=3))
         assert (journal.recorded.lost, list(journal.recorded.unknown)) == ({lost.key: 2}, [])
         events = [each.event.lost async for each in store.events(RUN)]
         assert events == [0, 2, 0, 2, 0, 0]

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from rh_agents.core.errors import RunIsLive, StoreError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Journal, Store
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.testing._records import BRIEF_LEASE, RUN, STARTED, Written, completed, event, outcome, request
+from rh_agents.testing._records import BRIEF_LEASE, RUN, STARTED, Written, completed, fact, outcome, request
 
 __all__ = [
     "PATIENCE",
@@ -74,8 +74,8 @@ class StoreSuite:
         """
         return False
 
-    async def plant(self, store: Store, told: ExecutionEvent[Any], given: Outcome) -> bool:
-        """Put an event with an outcome behind the journal of `RUN`, which nobody executes; False if that cannot be.
+    async def plant(self, store: Store, fact: Fact, given: Outcome) -> bool:
+        """Put a fact with an outcome behind the journal of `RUN`, which nobody executes; False if that cannot be.
 
         It goes past everything that keeps a call from having two outcomes, as a fault would.
         """
@@ -168,11 +168,11 @@ async def expect_refusal(journal: Journal, kind: type[StoreError]) -> None:
     """None of the methods that write events does anything."""
     call = outcome("refused")
     with pytest.raises(kind):
-        await journal.append(event(RUN, STARTED, call))
+        await journal.append(fact(RUN, STARTED, call))
     with pytest.raises(kind):
         await journal.append(completed(RUN, call), call)
     with pytest.raises(kind):
-        journal.note(event(RUN, STARTED, call))
+        journal.note(fact(RUN, STARTED, call))
     with pytest.raises(kind):
         journal.note(completed(RUN, call), call)
     with pytest.raises(kind):

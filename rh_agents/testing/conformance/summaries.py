@@ -15,7 +15,7 @@ from rh_agents.core.ports import Journal, Store
 from rh_agents.core.ports.summary import RunSummary, SummaryFold, summary_of_run
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.testing._journals import Step, steps, write
-from rh_agents.testing._records import RUN, STARTED, Written, completed, event, outcome, request
+from rh_agents.testing._records import RUN, STARTED, Written, completed, fact, outcome, request
 from rh_agents.testing.conformance.suite import StoreSuite, on_an_event_loop
 
 __all__ = ["SummaryConformance"]
@@ -68,7 +68,7 @@ class SummaryConformance(StoreSuite):
         calls, other = await self._with_two_outcomes(store)
         written = Written(RUN)
         for call in calls:
-            written.entries += [(event(RUN, STARTED, call), None), (completed(RUN, call), call)]
+            written.entries += [(fact(RUN, STARTED, call), None), (completed(RUN, call), call)]
         written.entries.append((completed(RUN, other), other))
         for each in (store, _journals_only(store)):
             found = await summary_of_run(each, RUN)
@@ -93,14 +93,14 @@ class SummaryConformance(StoreSuite):
 
 
 async def _call(journal: Journal, call: Any) -> None:
-    journal.note(event(RUN, STARTED, call))
+    journal.note(fact(RUN, STARTED, call))
     await journal.append(completed(RUN, call), call)
 
 
 def _folded(written: Written, after: int = 0) -> RunSummary:
     fold = SummaryFold(after)
     for sequence, (told, given_outcome) in enumerate(written.entries, 1):
-        fold.add(sequence, told, has_outcome=given_outcome is not None)
+        fold.add(sequence, told.event(), has_outcome=given_outcome is not None)
     return fold.summary()
 
 

@@ -23,7 +23,7 @@ from rh_agents.testing._records import (
     Written,
     about_group,
     completed,
-    event,
+    fact,
     key,
     listed,
     outcome,
@@ -45,24 +45,24 @@ class ValueConformance(StoreSuite):
         member = outcome(1, [1], group_id="pages")
         actor = BaseActor(name="ask", version="2\0", event_type=EventType.LLM_CALL, handler=nothing)
         for given in (
-            event(RUN, STARTED, None),
-            event(RUN, CANCELLED, None, attempt=0, execution_time=1e-9, message="stopped"),
+            fact(RUN, STARTED, None),
+            fact(RUN, CANCELLED, None, attempt=0, seconds=1e-9, message="stopped"),
             about_group(RUN, "pages", GroupStatus.RUNNING),
-            event(RUN, STARTED, member),
-            event(RUN, STARTED, member, actor=actor, attempt=2),
-            event(RUN, RETRYING, member, attempt=2, retry_delay=0.1 + 0.2, message="OSError: no"),
-            event(RUN, AWAITING, member, message="a question"),
-            event(RUN, ExecutionStatus.HUMAN_INTERVENTION, member),
-            event(RUN, CANCELLED, member, attempt=2, execution_time=1e6),
+            fact(RUN, STARTED, member),
+            fact(RUN, STARTED, member, actor=actor, attempt=2),
+            fact(RUN, RETRYING, member, attempt=2, retry_delay=0.1 + 0.2, message="OSError: no"),
+            fact(RUN, AWAITING, member, message="a question"),
+            fact(RUN, ExecutionStatus.HUMAN_INTERVENTION, member),
+            fact(RUN, CANCELLED, member, attempt=2, seconds=1e6),
         ):
             await written.append(journal, given)
         await written.append(journal, completed(RUN, member), member)
         failure = outcome(2, error=KeyError("x"), attempts=3, seconds=1e-7)
         await written.append(journal, completed(RUN, failure), failure)
         await written.append(journal, about_group(RUN, "pages", GroupStatus.FAILED))
-        again: dict[str, Any] = {"is_replayed": True, "from_cache": True, "execution_time": 0.5}
+        again: dict[str, Any] = {"is_replayed": True, "from_cache": True, "seconds": 0.5}
         for call, message in ((member, None), (failure, "KeyError: 'x'")):
-            given = event(RUN, ExecutionStatus.RECOVERED, call, result=call.value, message=message, **again)
+            given = fact(RUN, ExecutionStatus.RECOVERED, call, result=call.value, message=message, **again)
             await written.append(journal, given)
         await written.check(store)
 
@@ -165,11 +165,11 @@ class ValueConformance(StoreSuite):
         written = Written(RUN)
         for number, text in enumerate(ODD_TEXTS):
             call = outcome(number, {text: text}, name=text, address=text, group_id=text)
-            await written.append(journal, event(RUN, RETRYING, call, message=text))
+            await written.append(journal, fact(RUN, RETRYING, call, message=text))
             await written.append(journal, completed(RUN, call), call)
             await written.call(journal, outcome(f"failing {number}", error=ValueError(text)))
             actor = BaseActor(name=text, version=text, handler=nothing)
-            await written.append(journal, event(RUN, STARTED, outcome("x"), actor=actor))
+            await written.append(journal, fact(RUN, STARTED, outcome("x"), actor=actor))
         await written.check_journal(journal)
         await journal.close(STARTED)
         info = (journal := await store.open_run(request())).info
