@@ -11,7 +11,6 @@ import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Token
-from dataclasses import replace
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -136,26 +135,26 @@ class ExecutionState:
         self.status: ExecutionStatus = ExecutionStatus.PENDING
         self.replay_mode: ReplayMode = ReplayMode(replay_mode)
         self.on_unknown: OnUnknown = OnUnknown(on_unknown)
-        kept = {name: keep_text(text) for name, text in (facts or {}).items()}
-        tags_kept = tuple(map(without_secrets, self.tags))
-        request = RunRequest(
-            self.run_id, make_owner(), without_secrets(workflow), None, None, tags_kept, kept, _positive(lease)
-        )
-        keep = None
-        if opened is not None and is_large(input):
-            keep = functools.partial(_kept_input, input)
-        elif opened is not None:
-            data, digest = _kept_input(input)
-            request = replace(request, input=data, input_digest=digest)
+        keep_later = opened is not None and is_large(input)
+        data, digest = (None, None) if opened is None or keep_later else _kept_input(input)
         recording = Recording(
             opened,
-            request,
+            RunRequest(
+                self.run_id,
+                make_owner(),
+                without_secrets(workflow),
+                data,
+                digest,
+                tuple(map(without_secrets, self.tags)),
+                {name: keep_text(text) for name, text in (facts or {}).items()},
+                _positive(lease),
+            ),
             self.replay_mode,
             Durability(durability),
             retry_failed=retry_failed,
             reuse=reuse,
             resume_from=resume_from,
-            keep_input=keep,
+            keep_input=functools.partial(_kept_input, input) if keep_later else None,
         )
         self.parts: RunParts = RunParts(
             self,
@@ -175,14 +174,11 @@ class ExecutionState:
         """What calls and groups use of the run."""
         self._recording = recording
         self._interruption = self.parts.interruption
-        self._interruption.when_cut_off = self._cancel_task
+        self._own_task = _OwnTask()
+        self._interruption.when_cut_off = self._own_task.cut_off
         self._asking = Asking(self.parts, self.on_unknown)
         self.parts.decide_unknown = self._asking.decide_unknown
         self._token: Token[Frame | None] | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._cancellations = 0
-        self._cancellations_with_ours = 0
-        self._has_cut_off = False
         self._is_closed = False
         self._watched_in = 0
         self._owned_store: Store | None = None if opened is store else opened
@@ -321,11 +317,9 @@ class ExecutionState:
             root.permits = around.permits  # who executes a run within a call holds no slot while it waits for its calls
         self._token = current_frame.set(root)
         self._watched_in = watched_loops.add()
-        self._task = asyncio.current_task()
-        self._cancellations = 0 if self._task is None else self._task.cancelling()
-        root.owner = self._task
+        root.owner = self._own_task.enter()
         if self._interruption.is_cut_off:
-            asyncio.get_running_loop().call_soon(self._cancel_task)
+            asyncio.get_running_loop().call_soon(self._own_task.cut_off)
         return self
 
     async def __aexit__(
@@ -336,7 +330,7 @@ class ExecutionState:
             current_frame.reset(self._token)
             root_of(self.parts).permits = None
             self._token = None
-        was_cut_off = self._let_go_of_the_task(error)
+        was_cut_off = self._own_task.leave(error)
         stop = stop_in(error)
         if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):
             stop = self._interruption.stop
@@ -351,19 +345,6 @@ class ExecutionState:
         else:  # Ctrl-C or a shutdown: the run has not ended, and goes on when it is started again
             await self._close(ExecutionStatus.STARTED, "the process was asked to end")
 
-    def _let_go_of_the_task(self, error: BaseException | None) -> bool:
-        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task of the run.
-
-        If it was cancelled more often, one of these may be what an `asyncio.TaskGroup` has left behind (see
-        `rh_agents.core._run.cancellations`). So it counts which cancellation has come here, and that none came later.
-        """
-        task, self._task = self._task, None
-        if task is None or not self._has_cut_off:
-            return False
-        is_last = task.cancelling() <= self._cancellations_with_ours
-        is_the_only_one = task.uncancel() <= self._cancellations
-        return is_the_only_one or (is_last and says_only(_CUT_OFF, error))
-
     async def _stopped(self, stop: StopRun) -> None:
         """Record that the run waits, or was cancelled, and say so to whoever executes it."""
         try:
@@ -371,33 +352,30 @@ class ExecutionState:
         except asyncio.CancelledError:
             await self._close(ExecutionStatus.STARTED, stop.reason)
             raise
+        status = ExecutionStatus.STARTED
         if self._interruption.is_final:
-            await self._close(ExecutionStatus.CANCELLED, stop.reason)
+            status = ExecutionStatus.CANCELLED
         elif self._interruption.stop is None and stop.questions:
-            await self._close(ExecutionStatus.AWAITING, stop.reason)
+            status = ExecutionStatus.AWAITING
+        await self._close(status, stop.reason)
+        raise self._error_of(stop, status) from None
+
+    def _error_of(self, stop: StopRun, status: ExecutionStatus) -> RunStopped:
+        """What whoever executes the run gets when it was stopped."""
+        about: dict[str, Any] = {"run_id": self.run_id, "reason": stop.reason}
+        if status is ExecutionStatus.AWAITING:
             questions = [question for question in self._asking.open if question.id in stop.questions]
-            raise RunAwaiting(
+            return RunAwaiting(
                 f"run {self.run_id!r} waits for {len(questions)} answer{'s' * (len(questions) != 1)}: "
                 + "; ".join(f"{question.id}: {question.text}" for question in questions),
-                run_id=self.run_id,
-                reason=stop.reason,
                 questions=[question.id for question in questions],
-            ) from None
-        else:
-            await self._close(ExecutionStatus.STARTED, stop.reason)
-        reason = stop.reason
-        shortfall = stop.shortfall
-        if shortfall is not None and not self._interruption.is_final:
-            message = f"run {self.run_id!r} was stopped: {reason}"
-            raise BudgetExceeded(
-                message,
-                run_id=self.run_id,
-                reason=reason,
-                spent=shortfall.spent.copy(),
-                field=shortfall.field,
-                part=shortfall.name,
-            ) from None
-        raise RunStopped(f"run {self.run_id!r} was stopped: {reason}", run_id=self.run_id, reason=reason) from None
+                **about,
+            )
+        message, shortfall = f"run {self.run_id!r} was stopped: {stop.reason}", stop.shortfall
+        if shortfall is None or status is ExecutionStatus.CANCELLED:
+            return RunStopped(message, **about)
+        spent = shortfall.spent.copy()
+        return BudgetExceeded(message, spent=spent, field=shortfall.field, part=shortfall.name, **about)
 
     # -- stopping it --------------------------------------------------------------------------------------------------
 
@@ -437,13 +415,6 @@ class ExecutionState:
         else:
             home.call(function)
 
-    def _cancel_task(self) -> None:
-        """The grace has passed."""
-        if self._task is not None and not self._has_cut_off:
-            self._has_cut_off = True
-            self._task.cancel(_CUT_OFF)
-            self._cancellations_with_ours = self._task.cancelling()
-
     # -- asking people ------------------------------------------------------------------------------------------------
 
     @overload
@@ -479,6 +450,42 @@ class ExecutionState:
     ) -> Awaitable[ExecutionResult[Any]]:
         """A call of the actor that starts when it is awaited."""
         return ActorCall(actor, input_data, extra_context, self.parts, marks)
+
+
+class _OwnTask:
+    """The task that executes a run, which is cancelled once when the grace of an interruption has passed."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0
+        self._with_ours = 0
+        self._has_cut_off = False
+
+    def enter(self) -> asyncio.Task[Any] | None:
+        """The run is executed by the task that calls this, which is returned."""
+        self._task = asyncio.current_task()
+        self._before = 0 if self._task is None else self._task.cancelling()
+        return self._task
+
+    def cut_off(self) -> None:
+        """The grace has passed."""
+        if self._task is not None and not self._has_cut_off:
+            self._has_cut_off = True
+            self._task.cancel(_CUT_OFF)
+            self._with_ours = self._task.cancelling()
+
+    def leave(self, error: BaseException | None) -> bool:
+        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task.
+
+        If it was cancelled more often, one of these may be what an `asyncio.TaskGroup` has left behind (see
+        `rh_agents.core._run.cancellations`). So it counts which cancellation has come here, and that none came later.
+        """
+        task, self._task = self._task, None
+        if task is None or not self._has_cut_off:
+            return False
+        is_last = task.cancelling() <= self._with_ours
+        is_the_only_one = task.uncancel() <= self._before
+        return is_the_only_one or (is_last and says_only(_CUT_OFF, error))
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
