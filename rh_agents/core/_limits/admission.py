@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import seconds_to_wait
-from rh_agents.core._loops.homes import Home, SharedClock, Waiter, home, reentrant_lock
+from rh_agents.core._loops.homes import Home, SharedClock, Waiter, Waiters, home, reentrant_lock
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Limit, Permit, RateLimit, RateLimitHint, Refusal
@@ -56,7 +55,7 @@ class _Gate:
         self.limit = limit
         self._lock = reentrant_lock()
         self._clock = SharedClock()
-        self._queue: deque[Waiter] = deque()
+        self._queue = Waiters()
         self._holders: dict[Permit, Home] = {}
         self._homes: set[Home] = set()
         """The loops that have to do with it, and perhaps some that had. Usually there is one."""
@@ -68,11 +67,7 @@ class _Gate:
     def changed(self) -> None:
         """Something was released, or the limit is another one: let the first one ask again."""
         with self._lock:
-            for waiter in list(self._queue):
-                if not waiter.wake():
-                    self._queue.remove(waiter)
-                elif waiter.home.is_running:
-                    break
+            self._queue.wake_first()
 
     # -- one step at a time, under the lock ---------------------------------------------------------------------------
 
@@ -203,30 +198,19 @@ class _Gate:
 
     def _queue_up(self) -> Waiter:
         with self._lock:
-            waiter = Waiter()
-            self._meet(waiter.home)
-            self._queue.append(waiter)
-            return waiter
+            self._meet(home())
+            return self._queue.enter()
 
     def _leave(self, waiter: Waiter) -> None:
         with self._lock:
-            was_first = self._is_first(waiter)
-            if waiter in self._queue:
-                self._queue.remove(waiter)
+            was_first = self._queue.is_first(waiter)
+            self._queue.leave(waiter)
             if was_first:
                 self.changed()
 
     def _is_first(self, waiter: Waiter | None) -> bool:
-        """Whether nobody who is there has waited for longer. Whoever is not in the queue comes after all of it."""
         with self._lock:
-            for other in list(self._queue):
-                if other is waiter:
-                    return True
-                if other.home.is_gone:
-                    self._queue.remove(other)
-                elif other.home.is_running:
-                    return False
-            return waiter is None
+            return self._queue.is_first(waiter)
 
     async def _wait(self, run: WaitingRun, waiter: Waiter, wait: float) -> None:
         """Wait until it is worth asking again."""

@@ -21,6 +21,7 @@ import asyncio
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -159,6 +160,54 @@ class Waiter:
             finally:
                 self._future = None
         self._is_woken = False
+
+
+class Waiters:
+    """Tasks of several loops that wait for the same thing, first come, first served. Used under a lock.
+
+    The first one is the first whose loop runs. One whose loop is gone is forgotten when it is met.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[Waiter] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def homes(self) -> set[Home]:
+        """Where they wait."""
+        return {waiter.home for waiter in self._queue}
+
+    def enter(self) -> Waiter:
+        """The task that calls this waits behind all others."""
+        waiter = Waiter()
+        self._queue.append(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        if waiter in self._queue:
+            self._queue.remove(waiter)
+
+    def is_first(self, waiter: Waiter | None) -> bool:
+        """Whether nobody who is there has waited for longer; None comes after all of them."""
+        for other in list(self._queue):
+            if other is waiter:
+                return True
+            if other.home.is_gone:
+                self._queue.remove(other)
+            elif other.home.is_running:
+                return False
+        return waiter is None
+
+    def wake_first(self) -> None:
+        """Let the first one look again."""
+        for waiter in list(self._queue):
+            if not waiter.wake():
+                self._queue.remove(waiter)
+            elif waiter.home.is_running:
+                return
 
 
 class SharedClock:

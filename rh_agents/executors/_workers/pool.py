@@ -7,10 +7,9 @@ import atexit
 import os
 import threading
 import time
-from collections import deque
 from types import TracebackType
 
-from rh_agents.core._loops.homes import Home, Waiter, home, reentrant_lock
+from rh_agents.core._loops.homes import Home, Waiter, Waiters, home, reentrant_lock
 from rh_agents.executors._workers.idle import IdleReader
 from rh_agents.executors._workers.worker import Worker
 
@@ -40,7 +39,7 @@ class Slots:
         self.count = count
         self._lock = reentrant_lock()
         self._holders: dict[Slot, Home] = {}
-        self._queue: deque[Waiter] = deque()
+        self._queue = Waiters()
 
     def one(self) -> Slot:
         """Be inside: `async with slots.one()`."""
@@ -50,23 +49,21 @@ class Slots:
         """Wait until it is this one's turn."""
         if self._admit(slot, None):
             return
-        waiter = Waiter()
         with self._lock:
-            self._queue.append(waiter)
+            waiter = self._queue.enter()
         try:
             while not self._admit(slot, waiter):
                 await self._wait(waiter)
         finally:
             with self._lock:
-                if waiter in self._queue:
-                    self._queue.remove(waiter)
-                self._wake_next()
+                self._queue.leave(waiter)
+                self._queue.wake_first()
 
     def release(self, slot: Slot) -> None:
         """It is free for others, if it was not taken from this one meanwhile."""
         with self._lock:
             self._holders.pop(slot, None)
-            self._wake_next()
+            self._queue.wake_first()
 
     def _admit(self, slot: Slot, waiter: Waiter | None) -> bool:
         with self._lock:
@@ -74,30 +71,15 @@ class Slots:
                 self._holders = {
                     each: home for each, home in self._holders.items() if not (home.is_gone or home.cannot_run)
                 }
-            if len(self._holders) >= self.count or not self._is_first(waiter):
+            if len(self._holders) >= self.count or not self._queue.is_first(waiter):
                 return False
             self._holders[slot] = home()
             return True
 
-    def _is_first(self, waiter: Waiter | None) -> bool:
-        for other in self._queue:
-            if other is waiter:
-                return True
-            if other.home.is_running:
-                return False
-        return waiter is None
-
-    def _wake_next(self) -> None:
-        for waiter in list(self._queue):
-            if not waiter.wake():
-                self._queue.remove(waiter)
-            elif waiter.home.is_running:
-                return
-
     async def _wait(self, waiter: Waiter) -> None:
         timer = None
         with self._lock:
-            homes = {*self._holders.values(), *(other.home for other in self._queue)}
+            homes = {*self._holders.values(), *self._queue.homes}
         if homes != {waiter.home}:  # the end of another waiter's loop is not announced
             timer = asyncio.get_running_loop().call_later(_LOOK_AFTER_OTHERS, waiter.wake)
         try:
