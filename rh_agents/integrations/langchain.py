@@ -187,7 +187,7 @@ class _DurableChatModel(BaseChatModel):
 
         about = self._about(messages, stop, given)
         with _stops_kept():
-            async with streamed(self._actor, about, produce, _told) as pieces:
+            async with streamed(self._actor, about, produce, _published) as pieces:
                 has_pieces = False
                 async for chunk in pieces:
                     has_pieces = True
@@ -273,7 +273,7 @@ def _whole(message: BaseMessage, *, is_replayed: bool = False) -> ChatGeneration
     )
 
 
-def _told(chunk: Any) -> ChatDelta | None:
+def _published(chunk: Any) -> ChatDelta | None:
     """What is published of a chunk."""
     calls = getattr(chunk.message, "tool_call_chunks", None)
     if calls:

@@ -201,7 +201,7 @@ class _DurableModel(Model):
                 pieces.count(_usage(last.response.usage))
             return last.response.model_dump(mode="json")
 
-        async with streamed(self._actor, ["stream", _about(args, options)], produce, _told) as pieces:
+        async with streamed(self._actor, ["stream", _about(args, options)], produce, _published) as pieces:
             async for event in pieces:
                 yield event
             if last is None:
@@ -251,7 +251,7 @@ def _about(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     ]
 
 
-def _told(event: Any) -> ChatDelta | None:
+def _published(event: Any) -> ChatDelta | None:
     """What is published of an event of a stream."""
     if isinstance(event, ResponseTextDeltaEvent):
         return ChatDelta(text=event.delta)

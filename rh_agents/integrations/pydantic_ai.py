@@ -179,7 +179,7 @@ class _DurableModel(WrapperModel):
                 await opened.__aexit__(*raised)
 
         about = _about(messages, model_settings, model_request_parameters)
-        async with streamed(self._actor, about, produce, _told) as pieces:
+        async with streamed(self._actor, about, produce, _published) as pieces:
             inner = await anext(pieces, None)
             if inner is not None:
                 yield _LiveResponse(inner, pieces, model_request_parameters)
@@ -253,14 +253,14 @@ class _LiveResponse(StreamedResponse):
         return self._inner.timestamp
 
 
-def _told(event: Any) -> ChatDelta | None:
+def _published(event: Any) -> ChatDelta | None:
     """What is published of an event of a stream."""
     if isinstance(event, PartStartEvent):
-        return _told_of(event.index, event.part)
-    return _told_of(event.index, event.delta) if isinstance(event, PartDeltaEvent) else None
+        return _published_of(event.index, event.part)
+    return _published_of(event.index, event.delta) if isinstance(event, PartDeltaEvent) else None
 
 
-def _told_of(index: int, part: Any) -> ChatDelta | None:
+def _published_of(index: int, part: Any) -> ChatDelta | None:
     if isinstance(part, TextPart | TextPartDelta):
         return ChatDelta(text=part.content if isinstance(part, TextPart) else part.content_delta)
     if isinstance(part, ThinkingPart | ThinkingPartDelta):

@@ -177,15 +177,8 @@ class ClientModel(ChatModel):
     def _is_known(cls, dialect: str | None) -> str | None:
         return None if dialect is None else cls.protocol.named(dialect).name
 
-    @field_validator("finish_reasons")
-    @classmethod
-    def _mean_something(cls, reasons: Mapping[str, str]) -> Mapping[str, str]:
-        return checked_reasons(reasons)
-
-    @field_validator("headers")
-    @classmethod
-    def _can_be_sent(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
-        return sendable_headers(headers)
+    _mean_something = field_validator("finish_reasons")(checked_reasons)
+    _can_be_sent = field_validator("headers")(sendable_headers)
 
     @field_validator("prices", mode="before")
     @classmethod

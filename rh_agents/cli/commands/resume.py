@@ -12,7 +12,15 @@ import typer
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, parameters_of, with_store
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input.files import is_stream
-from rh_agents.cli.options import BudgetCalls, BudgetCost, BudgetTokens, budget_of, budget_options, without_options
+from rh_agents.cli.options import (
+    BudgetCalls,
+    BudgetCost,
+    BudgetTokens,
+    KeepFailures,
+    budget_of,
+    budget_options,
+    without_options,
+)
 from rh_agents.cli.output.results import expect_output_name
 from rh_agents.cli.program import load_program
 from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, resume_line
@@ -38,10 +46,7 @@ def resume_command(
         str | None, typer.Option("--output", "-o", metavar="OUT.jsonl", help="For a map: another output file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
-    no_retry_failed: Annotated[
-        bool,
-        typer.Option("--no-retry-failed", help="If the run has ended: keep its recorded failures, do not retry them."),
-    ] = False,
+    no_retry_failed: KeepFailures = False,
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,

@@ -123,15 +123,8 @@ class BaseActor(BaseModel):
             raise DefinitionError(f"limits= takes limits, such as RateLimit(requests=500), not {limits!r}")
         return (limits,) if isinstance(limits, Limit) else tuple(limits)
 
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _read_budget(cls, budget: Any) -> Budget | None:
-        return expect_budget(budget)
-
-    @field_validator("retry", mode="before")
-    @classmethod
-    def _read_short_retry(cls, retry: RetryPolicy | int | None) -> RetryPolicy | None:
-        return RetryPolicy.of(retry)
+    _read_budget = field_validator("budget", mode="before")(expect_budget)
+    _read_short_retry = field_validator("retry", mode="before")(RetryPolicy.of)
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse what could only fail later."""
@@ -403,10 +396,7 @@ class Agent(BaseActor):
     def _read_handoffs(cls, handoffs: Sequence[Agent]) -> tuple[Agent, ...]:
         return tuple(handoffs)
 
-    @field_validator("compact", mode="before")
-    @classmethod
-    def _read_short_compaction(cls, compact: Any) -> Any:
-        return Compaction.of(compact)
+    _read_short_compaction = field_validator("compact", mode="before")(Compaction.of)
 
     def _learn_types(self) -> None:
         super()._learn_types()

@@ -192,10 +192,7 @@ class Message(_Data):
         """The text of it, without images and documents."""
         return text_of(self.content)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_other_forms(cls, data: Any) -> Any:
-        return own_form(data)
+    _read_other_forms = model_validator(mode="before")(own_form)
 
     @model_validator(mode="after")
     def _fields_fit_the_role(self) -> Message:

@@ -504,10 +504,7 @@ class ModelCall(Call[T]):
             raise UnreadableAnswer(problem, usage=response.usage)
         if self.answer is not None:
             return response.output
-        if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
-            raise ModelRefused(f"{self.model.name} will not answer: {response.refusal or 'its provider cut it off'}")
-        if response.finish_reason is FinishReason.LENGTH:
-            raise AnswerTruncated(_TRUNCATED)
+        _expect_whole(response, self.model.name)
         return response.text
 
 
@@ -519,11 +516,15 @@ def _read(response: ChatResponse, answer: AnswerType) -> Any:
         AnswerTruncated: it is not whole.
         ValueError: it does not fit.
     """
+    _expect_whole(response, "the model")
+    return answer.read(response.text)
+
+
+def _expect_whole(response: ChatResponse, who: str) -> None:
     if response.refusal is not None or response.finish_reason is FinishReason.CONTENT_FILTER:
-        raise ModelRefused(f"the model will not answer: {response.refusal or 'its provider cut it off'}")
+        raise ModelRefused(f"{who} will not answer: {response.refusal or 'its provider cut it off'}")
     if response.finish_reason is FinishReason.LENGTH:
         raise AnswerTruncated(_TRUNCATED)
-    return answer.read(response.text)
 
 
 def room_in(window: int | None, output: int) -> int | None:

@@ -23,19 +23,7 @@ from rh_agents.stores.artifacts import ArtifactStore
 
 
 class PostgresqlBackend:
-    """A schema in a PostgreSQL database.
-
-    Args:
-        url: `postgresql://user:password@host:port/database`; as a query come options of the driver, `schema` (where the
-            tables are), `artifacts` (where large values are kept, if not in a table) and `mode` (the permissions of
-            files that are made there, 0600 by default).
-        schema, artifacts, file_mode: the same, instead of what the URL says.
-        is_read_only: whether nothing in the database is made or changed.
-
-    Raises:
-        StoreError: it is no such URL.
-        ValueError: the mode is none for a data file.
-    """
+    """A schema in a PostgreSQL database. Arguments and errors are those of `PostgresqlStore`."""
 
     def __init__(
         self,

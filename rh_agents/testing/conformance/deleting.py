@@ -9,8 +9,8 @@ import pytest
 from rh_agents.core.errors import RunIsLive, StoreError
 from rh_agents.core.ports import Store
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.testing._records import COMPLETED, ODD_TEXTS, RUN, Written, completed, key, listed, outcome, request
-from rh_agents.testing.conformance.suite import StoreSuite, expect_refusals, on_an_event_loop, written_run
+from rh_agents.testing._records import COMPLETED, ODD_TEXTS, RUN, completed, key, listed, outcome, request
+from rh_agents.testing.conformance.suite import StoreSuite, expect_refusals, on_an_event_loop, opened, written_run
 
 __all__ = ["ArtifactConformance", "DeletionConformance"]
 
@@ -37,8 +37,7 @@ class DeletionConformance(StoreSuite):
         assert [info.run_id for info in await store.runs()] == ["other"]
         with pytest.raises(StoreError):
             await listed(store.events(RUN))
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         assert (journal.info.status, journal.info.epoch, tuple(journal.info.tags)) == (ExecutionStatus.PENDING, 0, ())
         await written.call(journal, outcome(1, "new"))
         await written.check_journal(journal)
@@ -62,8 +61,7 @@ class ArtifactConformance(StoreSuite):
     @on_an_event_loop
     async def test_garbage_is_what_no_run_refers_to(self, store: Store) -> None:
         large, other = "x" * 100_000, "y" * 100_000
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         await written.call(journal, outcome(1, large))
         await written.call(journal, outcome(2, other))
         assert await store.collect_garbage(min_age=0.0) == 0, "while the run is live"

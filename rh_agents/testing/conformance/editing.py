@@ -28,7 +28,7 @@ from rh_agents.testing._records import (
     request,
     same_outcome,
 )
-from rh_agents.testing.conformance.suite import StoreSuite, expect_refusals, on_an_event_loop, written_run
+from rh_agents.testing.conformance.suite import StoreSuite, expect_refusals, on_an_event_loop, opened, written_run
 
 __all__ = ["EditingConformance"]
 
@@ -139,8 +139,7 @@ class EditingConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_a_fork_leaves_out_some_outcomes_and_has_others_edited(self, store: Store) -> None:
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         await written.call(journal, outcome(1, "one", group_id="pages"))
         await written.append(journal, fact(RUN, STARTED, outcome(2)))
         await written.append(journal, fact(RUN, RETRYING, outcome(2), attempt=1))

@@ -14,7 +14,6 @@ from rh_agents.testing._records import (
     RETRYING,
     RUN,
     STARTED,
-    Written,
     completed,
     counting,
     fact,
@@ -26,7 +25,7 @@ from rh_agents.testing._records import (
     same_outcome,
     same_recorded,
 )
-from rh_agents.testing.conformance.suite import StoreSuite, cancelled, expect_refusal, on_an_event_loop
+from rh_agents.testing.conformance.suite import StoreSuite, cancelled, expect_refusal, on_an_event_loop, opened
 
 __all__ = ["JournalConformance"]
 
@@ -36,8 +35,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_events_are_numbered_from_one_without_gaps_in_the_order_of_their_writing(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number in range(60):
             call = outcome(number, number)
             written.note(journal, fact(RUN, STARTED, call))
@@ -56,8 +54,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_an_event_that_was_appended_is_seen_by_whoever_reads(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number in range(5):
             await written.call(journal, outcome(number))
             await written.check(store)
@@ -65,8 +62,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_an_outcome_that_its_call_has_already_is_given_back_and_leaves_no_trace(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         calls = [outcome(1, "first"), outcome(2, error=ValueError("first")), outcome(3, ["large"] * 20_000)]
         for call in calls:
             await written.call(journal, call)
@@ -84,8 +80,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_another_outcome_of_a_call_stops_the_run_and_leaves_no_trace(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         await written.call(journal, outcome(1, "first"))
         await written.call(journal, outcome(2, error=ValueError("first")))
         await written.call(journal, outcome(3, ["large"] * 20_000))
@@ -165,8 +160,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_what_is_noted_is_recorded_before_anything_later(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number in range(50):
             for _ in range(number % 7):
                 written.note(journal, fact(RUN, STARTED, outcome(number), attempt=number))
@@ -178,8 +172,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_what_waits_is_counted_and_a_flush_waits_for_it(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number in range(500):
             written.note(journal, fact(RUN, STARTED, outcome(number)))
             assert 0 <= journal.waiting <= number + 1
@@ -193,8 +186,7 @@ class JournalConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_a_journal_that_was_closed_takes_nothing_more(self, store: Store) -> None:
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         await written.call(journal, outcome(1))
         await journal.close(COMPLETED)
         await journal.close(FAILED)

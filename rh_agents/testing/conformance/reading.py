@@ -12,7 +12,6 @@ from rh_agents.testing._records import (
     COMPLETED,
     RUN,
     STARTED,
-    Written,
     completed,
     fact,
     key,
@@ -22,7 +21,7 @@ from rh_agents.testing._records import (
     same_event,
     same_outcome,
 )
-from rh_agents.testing.conformance.suite import PATIENCE, StoreSuite, on_an_event_loop, written_run
+from rh_agents.testing.conformance.suite import PATIENCE, StoreSuite, on_an_event_loop, opened, written_run
 
 __all__ = ["ReadingConformance"]
 
@@ -32,8 +31,7 @@ class ReadingConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_a_journal_is_read_from_any_place(self, store: Store) -> None:
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         for number in range(1500):
             written.note(journal, fact(RUN, STARTED, outcome(number)))
         await journal.flush()
@@ -59,8 +57,7 @@ class ReadingConformance(StoreSuite):
     @on_an_event_loop
     async def test_outcomes_are_read_in_the_order_in_which_they_were_recorded(self, store: Store) -> None:
         numbers = random.Random(5).sample(range(700), 700)
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         for number in numbers:
             written.note(journal, completed(RUN, outcome(number, number)), outcome(number, number))
         await journal.flush()
@@ -68,8 +65,7 @@ class ReadingConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_keys_and_addresses_are_read_without_values(self, store: Store) -> None:
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         for call in (
             outcome(1, {"a": (1,)}, usage=Usage(requests=1)),
             outcome(2, "x" * 1_000_000, group_id="group"),
@@ -101,8 +97,7 @@ class ReadingConformance(StoreSuite):
                 seen.append(each.sequence)
                 arrived.set()
 
-        written = Written(RUN)
-        journal = await store.open_run(request())
+        journal, written = await opened(store)
         await written.call(journal, outcome(0))
         following = asyncio.ensure_future(follow())
         for number in range(1, 4):

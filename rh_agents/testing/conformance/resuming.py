@@ -17,7 +17,6 @@ from rh_agents.testing._records import (
     RETRYING,
     RUN,
     STARTED,
-    Written,
     about_group,
     completed,
     fact,
@@ -25,7 +24,7 @@ from rh_agents.testing._records import (
     outcome,
     request,
 )
-from rh_agents.testing.conformance.suite import StoreSuite, on_an_event_loop, written_run
+from rh_agents.testing.conformance.suite import StoreSuite, on_an_event_loop, opened, written_run
 
 __all__ = ["ResumeConformance"]
 
@@ -35,8 +34,7 @@ class ResumeConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_attempts_of_unfinished_calls_and_unknown_calls_are_known_again(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number in range(1, 6):
             await written.append(journal, fact(RUN, STARTED, outcome(number)))
         for attempt in (1, 2):
@@ -56,8 +54,7 @@ class ResumeConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_the_order_in_which_members_of_a_group_ended_is_known_again(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         numbers = random.Random(3).sample(range(40), 40)
         for number in numbers:
             await written.call(journal, outcome(number, number, group_id=f"group {number % 3}\0"))
@@ -70,8 +67,7 @@ class ResumeConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_how_a_group_ended_early_is_known_again_with_its_cause(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         await written.call(journal, outcome(1, 1, group_id="left"))
         endings: dict[str, GroupEnding | None] = {}
         for cause in EndingCause:
@@ -94,8 +90,7 @@ class ResumeConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_failures_are_known_again_with_the_generation_that_made_them(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         await written.call(journal, outcome(1, "fine", made_in=(0, 0, 1)))
         await written.call(journal, outcome(2, error=ValueError("no"), made_in=(4, 2, 3)))
         await written.call(journal, outcome(3, error=CallCancelled("not needed"), made_in=(0, 0, 9)))

@@ -24,6 +24,7 @@ __all__ = [
     "expect_refusals",
     "nothing",
     "on_an_event_loop",
+    "opened",
     "stop_request",
     "until",
     "written_run",
@@ -152,6 +153,11 @@ async def until(condition: Callable[[], Awaitable[T | None]]) -> T:
         while (found := await condition()) is None:  # noqa: ASYNC110 - what happens in a store sets no event here
             await asyncio.sleep(0.01)
     return found
+
+
+async def opened(store: Store) -> tuple[Journal, Written]:
+    """A new run, and what is to be in its journal."""
+    return await store.open_run(request()), Written(RUN)
 
 
 async def written_run(store: Store, *numbers: int, run_id: str = RUN, status: ExecutionStatus = STARTED) -> Written:

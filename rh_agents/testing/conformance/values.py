@@ -30,7 +30,7 @@ from rh_agents.testing._records import (
     request,
     same_value,
 )
-from rh_agents.testing.conformance.suite import StoreSuite, nothing, on_an_event_loop
+from rh_agents.testing.conformance.suite import StoreSuite, nothing, on_an_event_loop, opened
 
 __all__ = ["ValueConformance"]
 
@@ -40,8 +40,7 @@ class ValueConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_every_fact_of_an_event_is_kept(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         member = outcome(1, [1], group_id="pages")
         actor = BaseActor(name="ask", version="2\0", event_type=EventType.LLM_CALL, handler=nothing)
         for given in (
@@ -68,8 +67,7 @@ class ValueConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_every_field_of_an_outcome_is_kept(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for call in (
             outcome(1, "a", base=key("base"), parent=key("parent"), made_in=(3, 2, 1)),
             outcome(2, "b", group_id="pages", attempts=0, seconds=0.0),
@@ -85,8 +83,7 @@ class ValueConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_values_of_every_kind_come_back_as_they_were(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number, value in enumerate(VALUES):
             await written.call(journal, outcome(number, value))
         await written.check_journal(journal)
@@ -111,8 +108,7 @@ class ValueConformance(StoreSuite):
     @on_an_event_loop
     async def test_large_values_come_back_as_they_were(self, store: Store) -> None:
         noise = random.Random(7).randbytes(1_000_000)
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         for number, value in enumerate((noise, noise, "ü\0" * 100_000, ["x" * 40_000] * 3, "y" * 32_768, "z" * 32_767)):
             await written.call(journal, outcome(number, value))
         await journal.close(STARTED)
@@ -122,8 +118,7 @@ class ValueConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_errors_come_back_with_their_kind_and_what_they_say(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         errors: list[Exception] = [
             ValueError("no"),
             ValueError(),
@@ -145,8 +140,7 @@ class ValueConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_a_value_that_is_no_data_is_refused_and_the_journal_goes_on(self, store: Store) -> None:
-        journal = await store.open_run(request())
-        written = Written(RUN)
+        journal, written = await opened(store)
         await written.call(journal, outcome(1))
         for value in (object(), lambda: None, [1, object()], {"a": nothing}, pytest):
             call = outcome(2, value)
