@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -23,6 +27,9 @@ from benchmarks.memory import peak_megabytes
 from rh_agents import ExecutionState, open_store, tool
 
 _IN_FLIGHT = 100
+_MANY = 10_000
+_SLOWER = 2_000
+"""Microseconds that a flush takes longer on the slow disk."""
 _RESULT = "x" * 1024
 _made = 0
 
@@ -40,14 +47,15 @@ def table(*, quick: bool) -> str:
     """Calls a second, bytes for each, and resuming."""
     count, rounds = (5_000, 3) if quick else (20_000, 5)
     counts = (1_000, 10_000) if quick else (1_000, 10_000, 100_000)
-    floors, ours, singles, commits = [], [], [], []
+    floors, ours, many, singles, commits = [], [], [], [], []
     for _ in range(rounds):
         floors.append(count / _seconds(_floor, count))
         ours.append(count / _seconds(_group, count))
+        many.append(count / _seconds(partial(_group, in_flight=_MANY), count))
         commits.append(_seconds(_bare_commits, 500) / 500)
         singles.append(_seconds(_one_at_a_time, 500) / 500)
-    share = statistics.median(our / floor for our, floor in zip(ours, floors, strict=True))
-    slower = statistics.median(single / commit for single, commit in zip(singles, commits, strict=True))
+    share = _median_ratio(ours, floors)
+    slower = _median_ratio(singles, commits)
     lines = [
         "\n## Durable calls\n",
         f"Results of 1 KiB in SQLite, each on disk before its caller has it: the median of {rounds} rounds.\n",
@@ -55,18 +63,29 @@ def table(*, quick: bool) -> str:
         "|---|---:|---:|",
         f"| {_IN_FLIGHT} in flight, a bare writer with group commit (= 1) | {statistics.median(floors):,.0f} | 1 |",
         f"| {_IN_FLIGHT} in flight, recorded calls of a group | {statistics.median(ours):,.0f} | {share:.2f} |",
+        f"| {_MANY:,} in flight, beside {_IN_FLIGHT} in flight (= 1) "
+        f"| {statistics.median(many):,.0f} | {_median_ratio(many, ours):.2f} |",
+        *_on_a_slow_disk(count // 2, rounds),
         f"| one at a time, a bare commit of one row (= 1) | {1 / statistics.median(commits):,.0f} | 1 |",
         f"| one at a time, recorded calls | {1 / statistics.median(singles):,.0f} | {1 / slower:.2f} |",
-        "\n| recorded calls | on disk for each | written for each | resumed: calls a second | called again | growth |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "\nA bulk load is the least that resuming can cost: rows with keys and values read in order, each value "
+        "compared with its checksum and decoded.\n",
+        "| recorded calls | on disk for each | written for each | resumed: calls a second | beside a bulk load (= 1) "
+        "| called again | growth |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for number in counts:
         figures = _in_a_process_of_its_own(number)
         lines.append(
             f"| {number:,} | {figures['disk'] / number / 1024:.2f} KiB | {figures['written'] / number / 1024:.2f} KiB "
-            f"| {number / figures['seconds']:,.0f} | {figures['called']:.0f} | {figures['growth']:.1f} MB |"
+            f"| {number / figures['seconds']:,.0f} | {figures['load'] / figures['seconds']:.2f} "
+            f"| {figures['called']:.0f} | {figures['growth']:.1f} MB |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _median_ratio(some: Sequence[float], others: Sequence[float]) -> float:
+    return statistics.median(one / other for one, other in zip(some, others, strict=True))
 
 
 def _seconds(case: Callable[[Path, int], None], count: int) -> float:
@@ -79,14 +98,14 @@ def _seconds(case: Callable[[Path, int], None], count: int) -> float:
 # -- ours -------------------------------------------------------------------------------------------------------------
 
 
-def _group(path: Path, count: int) -> None:
-    asyncio.run(_execute(path, count))
+def _group(path: Path, count: int, in_flight: int = _IN_FLIGHT) -> None:
+    asyncio.run(_execute(path, count, in_flight))
 
 
-async def _execute(path: Path, count: int) -> None:
+async def _execute(path: Path, count: int, in_flight: int = _IN_FLIGHT) -> None:
     store = open_store(f"sqlite:///{path}")
     state = ExecutionState(store=store, run_id="bench", history_limit=0)
-    async with state, state.parallel(max_workers=_IN_FLIGHT, name="pages") as p:
+    async with state, state.parallel(max_workers=in_flight, name="pages") as p:
         p.map(page, range(count))
         async for result in p.stream():
             assert result.ok
@@ -167,6 +186,36 @@ async def _write_in_groups(path: Path, count: int) -> None:
     connection.close()
 
 
+# -- on a disk whose flush takes longer -------------------------------------------------------------------------------
+
+
+def _on_a_slow_disk(count: int, rounds: int) -> list[str]:
+    """The same beside the same floor, where each flush takes 2 ms longer; nothing where that cannot be arranged."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        return []
+    with tempfile.TemporaryDirectory(prefix="rh_agents_bench_") as folder:
+        library = Path(folder) / "slow_sync.so"
+        source = Path(__file__).with_name("slow_sync.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        slow = {"LD_PRELOAD": str(library), "SLOW_SYNC_MICROSECONDS": str(_SLOWER)}
+        figures = _step("slow", Path(folder), count, str(rounds), slow=slow)
+    case = f"{_IN_FLIGHT} in flight, each flush {_SLOWER / 1e3:g} ms longer"
+    return [
+        f"| {case}, a bare writer (= 1) | {figures['floor']:,.0f} | 1 |",
+        f"| {case}, recorded calls | {figures['ours']:,.0f} | {figures['ratio']:.2f} |",
+    ]
+
+
+def _slow(path: Path, count: int) -> dict[str, float]:
+    floors, ours = [], []
+    for _ in range(int(sys.argv[4])):
+        floors.append(count / _seconds(_floor, count))
+        ours.append(count / _seconds(_group, count))
+    ratio = _median_ratio(ours, floors)
+    return {"floor": statistics.median(floors), "ours": statistics.median(ours), "ratio": ratio}
+
+
 # -- in a process of its own: bytes, and resuming ---------------------------------------------------------------------
 
 
@@ -174,11 +223,16 @@ def _in_a_process_of_its_own(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="rh_agents_bench_") as folder:
         path = Path(folder) / "runs.db"
         figures: dict[str, float] = {}
-        for step in ("record", "resume"):
-            command = [sys.executable, "-m", "benchmarks.durable", step, str(path), str(count)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            figures |= json.loads(done.stdout)
+        for step in ("record", "resume", "load"):
+            figures |= _step(step, path, count)
         return figures
+
+
+def _step(step: str, path: Path, count: int, *more: str, slow: Mapping[str, str] | None = None) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.durable", step, str(path), str(count), *more]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **(slow or {})})
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
 def _record(path: Path, count: int) -> dict[str, float]:
@@ -193,6 +247,26 @@ def _resume(path: Path, count: int) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "called": _made, "growth": peak_megabytes() - before}
 
 
+def _load(path: Path, count: int) -> dict[str, float]:
+    """Seconds in which as many rows are read in order, each value compared with its checksum and decoded."""
+    connection = _open(path.with_name("bulk.db"))
+    connection.execute("CREATE TABLE recorded (number INTEGER PRIMARY KEY, key BLOB, value BLOB, whole INTEGER)")
+    data = json.dumps(_RESULT).encode()
+    whole = zlib.crc32(data)
+    with connection:
+        rows = ((number, number.to_bytes(32, "big"), data, whole) for number in range(count))
+        connection.executemany("INSERT INTO recorded VALUES (?, ?, ?, ?)", rows)
+    start = time.perf_counter()
+    values = {}
+    for key, value, its_whole in connection.execute("SELECT key, value, whole FROM recorded ORDER BY number"):
+        assert zlib.crc32(value) == its_whole
+        values[key] = json.loads(value)
+    seconds = time.perf_counter() - start
+    assert len(values) == count
+    connection.close()
+    return {"load": seconds}
+
+
 def _written() -> float:
     """Bytes that this process has handed to the disk so far; 0 where the system does not tell."""
     status = Path("/proc/self/io")
@@ -202,5 +276,5 @@ def _written() -> float:
 
 
 if __name__ == "__main__":
-    step = {"record": _record, "resume": _resume}[sys.argv[1]]
+    step = {"record": _record, "resume": _resume, "load": _load, "slow": _slow}[sys.argv[1]]
     sys.stdout.write(json.dumps(step(Path(sys.argv[2]), int(sys.argv[3]))))
