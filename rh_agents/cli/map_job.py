@@ -156,7 +156,6 @@ class MapJob:
             self._is_over = True
 
     def _start(self, item: Item) -> Call[Any]:
-        """The call for an item."""
         index, self._enrolled = self._enrolled, self._enrolled + 1
         self._pending[index] = item
         call = call_for(item, self.callee, self.state.parts)

@@ -43,7 +43,6 @@ class EventStreamer:
         self._is_read = False
 
     def __call__(self, event: ExecutionEvent[Any]) -> None:
-        """Take an event."""
         if self.is_closed:
             return
         if len(self._waiting) >= self._buffer:

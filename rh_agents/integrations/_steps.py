@@ -55,7 +55,6 @@ class _ForeignModel(LLM):
 
     @property
     def known_price(self) -> Price | None:
-        """Its price, as far as is known."""
         return self.price or listing_of(self.name).price
 
     def priced(self, usage: Usage) -> Usage:
@@ -118,7 +117,6 @@ class Step(Call[Any]):
         self._make = make
 
     def canonical_input(self) -> CanonicalInput:
-        """What it is about."""
         return CanonicalInput(self._about)
 
     def estimate(self) -> Usage | None:
@@ -126,7 +124,6 @@ class Step(Call[Any]):
         return self.actor.estimate(self._about) if isinstance(self.actor, _ForeignModel) else None
 
     def begin(self, run: RunParts) -> Awaitable[Any]:
-        """Do it."""
         return self._ask_and_count(self.actor) if isinstance(self.actor, _ForeignModel) else self._make()
 
     async def _ask_and_count(self, model: _ForeignModel) -> Any:

@@ -274,7 +274,6 @@ def _whole(message: BaseMessage, *, is_replayed: bool = False) -> ChatGeneration
 
 
 def _published(chunk: Any) -> ChatDelta | None:
-    """What is published of a chunk."""
     calls = getattr(chunk.message, "tool_call_chunks", None)
     if calls:
         first = calls[0]
@@ -290,7 +289,6 @@ def _report(message: Any) -> None:
 
 
 def _used(message: Any) -> Usage | None:
-    """What a message says that was used for it."""
     used = getattr(message, "usage_metadata", None)
     if not used:
         return None

@@ -252,7 +252,6 @@ def _about(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
 
 
 def _published(event: Any) -> ChatDelta | None:
-    """What is published of an event of a stream."""
     if isinstance(event, ResponseTextDeltaEvent):
         return ChatDelta(text=event.delta)
     if isinstance(event, ResponseReasoningTextDeltaEvent | ResponseReasoningSummaryTextDeltaEvent):

@@ -224,7 +224,6 @@ class _LiveResponse(StreamedResponse):
         await self._pieces.leave()
 
     def get(self) -> ModelResponse:
-        """What there is of the answer."""
         return super().get() if self._response is None else self._response
 
     @property
@@ -234,27 +233,22 @@ class _LiveResponse(StreamedResponse):
 
     @property
     def model_name(self) -> str:
-        """As the model's own."""
         return self._inner.model_name
 
     @property
     def provider_name(self) -> str | None:
-        """As the model's own."""
         return self._inner.provider_name
 
     @property
     def provider_url(self) -> str | None:
-        """As the model's own."""
         return self._inner.provider_url
 
     @property
     def timestamp(self) -> datetime:
-        """As the model's own."""
         return self._inner.timestamp
 
 
 def _published(event: Any) -> ChatDelta | None:
-    """What is published of an event of a stream."""
     if isinstance(event, PartStartEvent):
         return _published_of(event.index, event.part)
     return _published_of(event.index, event.delta) if isinstance(event, PartDeltaEvent) else None

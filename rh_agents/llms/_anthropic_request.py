@@ -178,7 +178,6 @@ class _CallIds:
         self._in_turn.clear()
 
     def of_call(self, given: str) -> str:
-        """For a call of the model."""
         sent = first = self._provider.call_id(given)
         number = 1
         while sent in self._taken:

@@ -94,7 +94,6 @@ class _Record(Call[dict[str, str]]):
         return CanonicalInput(self._about)
 
     def begin(self, run: RunParts) -> Awaitable[dict[str, str]]:
-        """Do it."""
         return self._make()
 
     def is_recorded(self, frame: Frame) -> bool:
@@ -320,7 +319,6 @@ class Batches:
         )
 
     async def _make(self, gathering: _Gathering, requests: dict[str, dict[str, Any]]) -> BatchState:
-        """Make a batch, once."""
         api, marks = gathering.api, Marks(gathering.mark, _mark(requests))
         began = gathering.run.now()
         prepared = await api.prepare(requests)

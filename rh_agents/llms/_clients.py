@@ -89,7 +89,6 @@ class _Client:
         await anext(self._life)
 
     async def aclose(self) -> None:
-        """Close its connections."""
         await self._life.aclose()
 
 

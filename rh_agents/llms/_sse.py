@@ -81,7 +81,6 @@ class _OpenEvent:
         self.data: list[bytes] = []
 
     def add(self, line: bytes) -> None:
-        """A further line of it."""
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -93,5 +92,4 @@ class _OpenEvent:
             self.data.append(line)
 
     def whole(self) -> ServerEvent:
-        """The event as it is now."""
         return ServerEvent(self._kind, b"\n".join(self.data))

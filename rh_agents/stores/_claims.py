@@ -41,7 +41,6 @@ class Claims:
                 return before, row
 
     def _opened(self, before: RunRow, request: RunRequest, process: Process) -> RunRow:
-        """The row of a run that is opened."""
         now = self._engine.clock()
         return dataclasses.replace(
             before,
@@ -153,7 +152,6 @@ class Opening:
         own_runs[self.process.opening] = self
 
     def is_of(self, row: RunRow) -> None:
-        """This is the run."""
         self.number, self.fence, self.lease = row.number, row.fence, row.lease
 
     def lease_changed(self, state: LeaseState) -> None:

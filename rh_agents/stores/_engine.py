@@ -54,7 +54,6 @@ class Engine:
         return await result_of(self.begin_to_read(work))
 
     def begin_to_read(self, work: Callable[[VerifiedSession], T]) -> Future[T]:
-        """Begin to do so."""
         self.writer.expect_own_process()
         return self.readers.begin(work)
 

@@ -55,7 +55,6 @@ CHECKSUMS_OF_QUESTION = ("name_checksum", "checksum", "answer_checksum")
 
 
 def checksums_of_run(row: RunRow) -> tuple[int, int, int, int]:
-    """All checksums of the row of a run."""
     return (
         named(row.run_id),
         run_checksum(row),
@@ -65,7 +64,6 @@ def checksums_of_run(row: RunRow) -> tuple[int, int, int, int]:
 
 
 def checksums_of_question(question: Question) -> tuple[int, int, int]:
-    """All checksums of a question."""
     its = question
     of_answer = answer_checksum(its.id, its.answer, its.answered_at, its.answered_by, its.problem)
     return named(its.id), question_checksum(its), of_answer
@@ -129,7 +127,7 @@ class _Span(Generic[R]):
 
 
 class VerifiedSession:
-    """A session that gives rows only if they are as they were written.
+    """A session that does what `ReadSession` says, and gives rows only if they are as they were written.
 
     Args:
         inner: the session of the database.
@@ -145,7 +143,6 @@ class VerifiedSession:
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def find_run(self, run_id: str) -> RunRow | None:
-        """The run of this name."""
         found = None
         for kept in self.inner.find_run(run_id, named(run_id)):
             if not fits(checksums_of_run, kept):
@@ -155,7 +152,6 @@ class VerifiedSession:
         return found
 
     def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
-        """The runs that fit, newest first."""
         found = self.inner.runs(status, tag, updated_before)
         for kept in found:
             if not fits(checksums_of_run, kept):
@@ -177,11 +173,9 @@ class VerifiedSession:
         return rows
 
     def outcomes(self, number: int, run_id: str, after: int, limit: int) -> list[StoredOutcome]:
-        """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         return _Span(self.inner.outcomes, outcome_checksum, number, run_id, after, limit).rows(self.place)
 
     def outcome(self, number: int, run_id: str, sequence: int) -> StoredOutcome:
-        """The outcome with this sequence."""
         found = self.outcomes(number, run_id, sequence - 1, 1)
         if not found or found[0].row.sequence != sequence:
             raise self.missing(run_id, f"the outcome of event {sequence}")
@@ -204,7 +198,6 @@ class VerifiedSession:
     # -- people, and what runs share ----------------------------------------------------------------------------------
 
     def question(self, number: int, run_id: str, question_id: str) -> Question | None:
-        """One question of a run."""
         found = None
         for kept in self.inner.find_question(number, question_id, named(question_id)):
             if not fits(checksums_of_question, kept):
@@ -214,7 +207,6 @@ class VerifiedSession:
         return found
 
     def questions(self, run_id: str | None, is_open: bool) -> list[Question]:
-        """Questions of one run or of all, oldest first. `is_open` leaves out those that have an answer."""
         found = self.inner.questions(run_id, is_open)
         for kept in found:
             if not fits(checksums_of_question, kept):
@@ -222,7 +214,6 @@ class VerifiedSession:
         return [kept.row for kept in found]
 
     def find_cached(self, key: bytes, now: float) -> CacheEntry | None:
-        """The result that is kept under a key and has not expired."""
         kept = self.inner.find_cached(key, now)
         if kept is None:
             return None
@@ -233,15 +224,12 @@ class VerifiedSession:
     # -- the rest -----------------------------------------------------------------------------------------------------
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
-        """Those of the digests that an outcome refers to."""
         return self.inner.used_artifacts(digests)
 
     def has_changed(self) -> bool:
-        """Whether anything may have been written by anybody since the last call."""
         return self.inner.has_changed()
 
     def close(self) -> None:
-        """Let go of the connection."""
         self.inner.close()
 
 

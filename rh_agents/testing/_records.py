@@ -93,7 +93,6 @@ FETCH: BaseActor = BaseActor(name="fetch", version="7", event_type=EventType.TOO
 
 
 def key(number: int | str) -> bytes:
-    """The key of a call."""
     return sha256(str(number).encode("utf-8", "surrogatepass")).digest()
 
 
@@ -197,13 +196,11 @@ class Written:
     entries: list[tuple[Fact, Outcome | None]] = field(default_factory=list)
 
     async def append(self, journal: Journal, given: Fact, result: Outcome | None = None) -> None:
-        """Append to the journal, and to the model."""
         counts = await journal.append(given, result)
         assert counts is result, "what is recorded for the first time is what counts"
         self.entries.append((given, result))
 
     def note(self, journal: Journal, given: Fact, result: Outcome | None = None) -> None:
-        """Note in the journal, and in the model."""
         counts = journal.note(given, result)
         assert counts is result, "what is recorded for the first time is what counts"
         self.entries.append((given, result))
@@ -286,5 +283,4 @@ def same_event(found: ExecutionEvent[Any], recorded: Fact, *, has_result: bool) 
 
 
 async def listed(items: AsyncIterator[T]) -> list[T]:
-    """All of them."""
     return [item async for item in items]

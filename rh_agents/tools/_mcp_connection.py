@@ -255,7 +255,6 @@ class _Tail:
         self._thread.join(seconds)
 
     def text(self) -> str:
-        """What there is, in one line."""
         text = " ".join(self._kept.decode(errors="replace").split())
         return text if len(text) <= _TAIL else f"… {text[-_TAIL:]}"
 

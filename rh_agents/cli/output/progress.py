@@ -34,7 +34,6 @@ class Shown:
         self._printer = printer
 
     def __call__(self, event: ExecutionEvent[Any]) -> None:
-        """Show an event."""
         if event.message is not None and event.message.startswith(_REPORTED_BEFORE):
             event = event.model_copy(update={"message": None})  # it had a line of its own, with its position
         self._printer(event)

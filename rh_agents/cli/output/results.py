@@ -123,13 +123,11 @@ class _Terminal(io.RawIOBase):
     """Standard output as it is when a line is written: while there is a bar, it keeps lines above the bar."""
 
     def write(self, data: Any, /) -> int:
-        """Write complete lines."""
         sys.stdout.write(bytes(data).decode())
         sys.stdout.flush()
         return len(data)
 
     def fileno(self) -> int:
-        """The descriptor of the terminal."""
         return sys.stdout.fileno()
 
 

@@ -143,7 +143,6 @@ class _Gate:
                 self.limit.refused(permit, now)
 
     def succeeded(self, permit: Permit) -> None:
-        """An attempt has succeeded."""
         with self._lock:
             self.limit.succeeded(permit, self._clock.now())
 

@@ -125,7 +125,6 @@ def _as_written(text: str) -> Any:
 
 
 def _call(run: RunParts, tool: BaseActor, arguments: dict[str, Any]) -> Call[Any]:
-    """The call of a tool with arguments that fit."""
     if isinstance(tool, Tool) and tool.parameters is not None:
         return _started(run, tool, arguments)
     if tool.input_model is not None:

@@ -34,7 +34,6 @@ class Settings:
 
     @classmethod
     def now(cls) -> Settings:
-        """As they are in this process."""
         return cls(_folder(), list(sys.path), list(sys.argv), _environment(), _levels(), logging.root.manager.disable)
 
     def apply(self, before: Settings | None) -> None:

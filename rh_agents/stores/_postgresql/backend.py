@@ -55,12 +55,10 @@ class PostgresqlBackend:
 
     @property
     def database(self) -> Database:
-        """Which database it is."""
         return self._database
 
     @property
     def name(self) -> str:
-        """The database for people: its URL without the password."""
         return self._database.place
 
     @property
@@ -69,7 +67,6 @@ class PostgresqlBackend:
         return self._artifacts
 
     def writing(self) -> PostgresqlWriteSession:
-        """Connect, and bring the schema up to date."""
         if self.is_read_only:
             raise StoreError(f"{self.name}: it was opened to be looked at only, so nothing in it can be changed")
         connection = self._database.connect()
@@ -98,7 +95,6 @@ class PostgresqlBackend:
             yield connection
 
     def pool(self) -> ConnectionPool[Connection]:
-        """The connections that all share."""
         with self._lock:
             if self._pool is None:
                 self._pool = self._database.pool()

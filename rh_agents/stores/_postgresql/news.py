@@ -28,7 +28,6 @@ def channels(database: Database) -> dict[str, str]:
 
 
 def rows(connection: Connection, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows that a query gives."""
     cursor = connection.execute(query.encode(), parameters, binary=True, prepare=True)
     return cursor.fetchall() if cursor.description is not None else []
 

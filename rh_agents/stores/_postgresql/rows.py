@@ -108,7 +108,6 @@ _FACTS: Final = tuple(RunRow.__slots__).index("facts")
 
 
 def kept_run(row: tuple[Any, ...]) -> Kept[RunRow]:
-    """The row of a run, with its checksums."""
     values = list(row[:-4])
     values[_TAGS] = tuple(values[_TAGS])
     values[_FACTS] = json.loads(values[_FACTS])
@@ -116,7 +115,6 @@ def kept_run(row: tuple[Any, ...]) -> Kept[RunRow]:
 
 
 def kept_entry(row: tuple[Any, ...]) -> Kept[CacheEntry]:
-    """A result that is kept, with its checksum."""
     return Kept(CacheEntry(bytes(row[0]), bytes(row[1]), *row[2:-1]), row[-1])
 
 

@@ -44,7 +44,6 @@ class Session:
         self._version: int | None = None
 
     def query(self, name: str, **arguments: Any) -> list[Row]:
-        """The rows that a query gives."""
         return list(self.connection.execute(self._queries[name], arguments))
 
     def query_one(self, name: str, **arguments: Any) -> Row | None:
@@ -60,14 +59,12 @@ class Session:
         return bool(before != version)
 
     def close(self) -> None:
-        """Let go of the connection."""
         try:
             self.connection.close()
         except apsw.Error as error:
             _LOG.warning("%s could not be closed: %s", self.file.name, error)
 
     def errors(self) -> AbstractContextManager[None]:
-        """Say what went wrong, and where."""
         return self.file.errors(self.connection)
 
 

@@ -42,7 +42,6 @@ class Parts(NamedTuple):
     media: int
 
     def minus(self, other: Parts) -> Parts:
-        """What is in one and not in the other."""
         return Parts(self.text - other.text, self.media - other.media)
 
 
