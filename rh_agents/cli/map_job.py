@@ -138,7 +138,7 @@ class MapJob:
         except StoreError:
             raise
         except Exception as error:
-            if not self._has_stopped_the_group(error):
+            if not isinstance(error, TooManyFailures) and error is not self._last_error:
                 raise
             summary.stopped = self._why_stopped(error)
 
@@ -205,9 +205,6 @@ class MapJob:
         summary.left_threads |= isinstance(result.error, CallTimeout) and not result.is_replayed
         if summary.first_failure is None and not is_bad:
             summary.first_failure = f"{item.position}: {one_line(result.error_message or '')}"
-
-    def _has_stopped_the_group(self, error: Exception) -> bool:
-        return isinstance(error, TooManyFailures) or error is self._last_error
 
     def _why_stopped(self, error: Exception) -> str:
         if self.limits.error_strategy is ErrorStrategy.FAIL_FAST:

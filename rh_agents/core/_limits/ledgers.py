@@ -188,7 +188,7 @@ async def reserve(
                 f"a budget of money cannot be held: the price of {name} is unknown; give it a price, "
                 "for instance price=Price(input=0.4, output=1.6) for a million tokens each"
             )
-        need = _without_cost(need)
+        need = replace(need, cost=0.0)
     while True:
         now = asyncio.get_running_loop().time()
         for ledger in ledgers:
@@ -204,7 +204,3 @@ async def reserve(
             await waits_for.change(interruption)
             interruption.expect_running()
     return Reservation(ledgers, counted, name, need)
-
-
-def _without_cost(need: Usage) -> Usage:
-    return replace(need, cost=0.0)

@@ -136,10 +136,6 @@ def _pairs(node: Node, unknown_ok: bool) -> list[Any]:
     return [_checked(pair, list) for pair in _list(node, unknown_ok)]
 
 
-def _read_str(node: Node, _: bool) -> str:
-    return _bytes_in(node).decode("utf-8", "surrogatepass")
-
-
 def _read_bytes(node: Node, unknown_ok: bool) -> bytes:
     if "parts" not in node:
         return _bytes_in(node)
@@ -171,19 +167,11 @@ def _read_base64(node: Node, unknown_ok: bool) -> str:
     return text if node.get("padded") is True else text.rstrip("=")
 
 
-def _read_float(node: Node, _: bool) -> float:
-    return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[_text(node)]
-
-
 def _read_counter(node: Node, unknown_ok: bool) -> Counter[Any]:
     counter: Counter[Any] = Counter()
     for key, count in _pairs(node, unknown_ok):
         counter[key] = count
     return counter
-
-
-def _read_deque(node: Node, unknown_ok: bool) -> deque[Any]:
-    return deque(_list(node, unknown_ok), node["maxlen"])
 
 
 def _read_complex(node: Node, unknown_ok: bool) -> complex:
@@ -196,14 +184,6 @@ def _read_fraction(node: Node, unknown_ok: bool) -> Fraction:
     return Fraction(_checked(numerator, int), _checked(denominator, int))
 
 
-def _read_datetime(node: Node, unknown_ok: bool) -> datetime:
-    return _in_zone(datetime.fromisoformat(_text(node)), node, unknown_ok)
-
-
-def _read_time(node: Node, unknown_ok: bool) -> time:
-    return _in_zone(time.fromisoformat(_text(node)), node, unknown_ok)
-
-
 def _in_zone(value: TimeT, node: Node, unknown_ok: bool) -> TimeT:
     if "zone" in node:
         value = value.replace(tzinfo=revive(node["zone"], unknown_ok))
@@ -213,10 +193,6 @@ def _in_zone(value: TimeT, node: Node, unknown_ok: bool) -> TimeT:
 def _read_timedelta(node: Node, unknown_ok: bool) -> timedelta:
     days, seconds, microseconds = (_checked(each, int) for each in _list(node, unknown_ok))
     return timedelta(days, seconds, microseconds)
-
-
-def _read_timezone(node: Node, unknown_ok: bool) -> timezone:
-    return timezone(*_list(node, unknown_ok))
 
 
 def _read_offset(node: Node, _: bool) -> tzinfo:
@@ -279,10 +255,6 @@ def _copied(array: Any) -> Any:
     return copy
 
 
-def _read_scalar(node: Node, unknown_ok: bool) -> Any:
-    return _array(node, (), unknown_ok)[()]
-
-
 def _array(node: Node, shape: tuple[int, ...], unknown_ok: bool) -> Any:
     name = _text(node, "dtype")
     if not DTYPE.fullmatch(name):
@@ -334,10 +306,6 @@ def _check_fields(recorded: set[str], shape: Shape) -> None:
         raise _Changed(f"had the fields {was} and has {now} now{_REMEDY}")
 
 
-def _read_enum(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool) -> Any:
-    return _member(cls, _checked(data, str))
-
-
 def _member(cls: Any, name: object) -> Any:
     member = cls._member_map_.get(name)
     if member is None:
@@ -372,10 +340,6 @@ def _read_atom(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool) 
         raise _Changed(f"was derived from {type(data).__name__} and is from {shape.base.__name__} now{_REMEDY}")
     instance = shape.base.__new__(cls, data)
     return _restored(instance, _object(node, unknown_ok, "more"), shape)
-
-
-def _read_dataclass(data: Any, node: Node, cls: Any, shape: Shape, unknown_ok: bool) -> Any:
-    return _restored(object.__new__(cls), _read_fields(data, node, shape, unknown_ok), shape)
 
 
 def _missing(recorded: Set[str], shape: Shape) -> dict[str, Any]:
@@ -443,10 +407,12 @@ def _check_private(cls: type[BaseModel], recorded: dict[str, Any] | None) -> Non
 
 
 _INSTANCES: dict[Kind, Callable[[Any, Node, Any, Shape, bool], Any]] = {
-    Kind.ENUM: _read_enum,
+    Kind.ENUM: lambda data, _, cls, *__: _member(cls, _checked(data, str)),
     Kind.FLAG: _read_flag,
     Kind.MODEL: _read_model,
-    Kind.DATACLASS: _read_dataclass,
+    Kind.DATACLASS: lambda data, node, cls, shape, unknown_ok: _restored(
+        object.__new__(cls), _read_fields(data, node, shape, unknown_ok), shape
+    ),
     Kind.NAMEDTUPLE: _read_namedtuple,
     Kind.ATOM: _read_atom,
 }
@@ -516,16 +482,16 @@ def _set_state(error: Exception, state: dict[str, Any]) -> None:
 
 
 _READERS: dict[str, Callable[[Node, bool], Any]] = {
-    "str": _read_str,
+    "str": lambda node, _: _bytes_in(node).decode("utf-8", "surrogatepass"),
     "int": lambda node, _: int(_text(node), 16),
-    "float": _read_float,
+    "float": lambda node, _: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[_text(node)],
     "dict": lambda node, unknown_ok: {key: item for key, item in _pairs(node, unknown_ok)},  # noqa: C416 - two each
     "OrderedDict": lambda node, unknown_ok: OrderedDict(_pairs(node, unknown_ok)),
     "Counter": _read_counter,
     "tuple": lambda node, unknown_ok: tuple(_list(node, unknown_ok)),
     "set": lambda node, unknown_ok: set(_list(node, unknown_ok)),
     "frozenset": lambda node, unknown_ok: frozenset(_list(node, unknown_ok)),
-    "deque": _read_deque,
+    "deque": lambda node, unknown_ok: deque(_list(node, unknown_ok), node["maxlen"]),
     "bytes": _read_bytes,
     "bytearray": lambda node, unknown_ok: bytearray(_read_bytes(node, unknown_ok)),
     "secret": _read_secret,
@@ -536,17 +502,17 @@ _READERS: dict[str, Callable[[Node, bool], Any]] = {
     "Fraction": _read_fraction,
     "UUID": lambda node, _: UUID(_text(node)),
     "date": lambda node, _: date.fromisoformat(_text(node)),
-    "datetime": _read_datetime,
-    "time": _read_time,
+    "datetime": lambda node, unknown_ok: _in_zone(datetime.fromisoformat(_text(node)), node, unknown_ok),
+    "time": lambda node, unknown_ok: _in_zone(time.fromisoformat(_text(node)), node, unknown_ok),
     "timedelta": _read_timedelta,
-    "timezone": _read_timezone,
+    "timezone": lambda node, unknown_ok: timezone(*_list(node, unknown_ok)),
     "ZoneInfo": _read_zone,
     "offset": _read_offset,
     "path": _read_path,
     "address": _read_address,
     "url": _read_url,
     "ndarray": _read_array,
-    "scalar": _read_scalar,
+    "scalar": lambda node, unknown_ok: _array(node, (), unknown_ok)[()],
     "error": _read_error,
     **dict.fromkeys(Kind, _read_instance),
 }

@@ -244,10 +244,6 @@ def _base64(data: Any) -> str:
     return b2a_base64(data, newline=False).decode("ascii")
 
 
-def _str_node(value: str) -> Node:
-    return {TAG: "str", "v": _base64(value.encode("utf-8", "surrogatepass"))}
-
-
 def _bytes_node(tag: str, value: bytes | bytearray) -> Node:
     """Secrets in bytes are found as in a text of which each character is a byte."""
     parts = parts_of(value.decode("latin-1"), is_bytes=True)
@@ -278,9 +274,10 @@ def _fixed_offset(zone: TzInfo) -> float:
 
 
 _WRITERS: dict[type, Callable[[Any], Node]] = {
-    str: _str_node,  # only what is no UTF-8
-    int: lambda value: {TAG: "int", "v": hex(value)},  # only what is too large
-    float: lambda value: {TAG: "float", "v": repr(value)},  # only what is not finite
+    # of texts, integers and floats only what JSON has not
+    str: lambda value: {TAG: "str", "v": _base64(value.encode("utf-8", "surrogatepass"))},
+    int: lambda value: {TAG: "int", "v": hex(value)},
+    float: lambda value: {TAG: "float", "v": repr(value)},
     dict: lambda value: {TAG: "dict", "v": [[key, item] for key, item in value.items()]},
     OrderedDict: lambda value: {TAG: "OrderedDict", "v": [[key, item] for key, item in value.items()]},
     Counter: lambda value: {TAG: "Counter", "v": [[key, item] for key, item in value.items()]},
@@ -367,10 +364,6 @@ DTYPE = re.compile(r"[<>|=][biufcmMSUV]\d+(\[\d*[A-Za-z]+(/\d+)?\])?")
 # -- classes -----------------------------------------------------------------------------------------------------------
 
 
-def _enum_node(value: enum.Enum, shape: Shape) -> Node:
-    return {TAG: "enum", "class": shape.name, "v": value._name_}
-
-
 def _flag_node(value: enum.Flag, shape: Shape) -> Node:
     """A combination is written as the names of its parts, and what bits have no name."""
     members = type(value)._member_map_
@@ -408,10 +401,6 @@ def _with_more(node: Node, value: object, shape: Shape) -> Node:
     if state:
         node["more"] = state
     return node
-
-
-def _dataclass_node(value: Any, shape: Shape) -> Node:
-    return _with_fields({TAG: "dataclass", "class": shape.name}, value, shape)
 
 
 def _model_node(value: BaseModel, shape: Shape) -> Node:
@@ -464,10 +453,10 @@ def _state(value: object, shape: Shape) -> Node:
 
 
 _WRITERS_BY_KIND: dict[Kind, Callable[[Any, Shape], Node]] = {
-    Kind.ENUM: _enum_node,
+    Kind.ENUM: lambda value, shape: {TAG: "enum", "class": shape.name, "v": value._name_},
     Kind.FLAG: _flag_node,
     Kind.MODEL: _model_node,
-    Kind.DATACLASS: _dataclass_node,
+    Kind.DATACLASS: lambda value, shape: _with_fields({TAG: "dataclass", "class": shape.name}, value, shape),
     Kind.NAMEDTUPLE: _namedtuple_node,
     Kind.ATOM: _atom_node,
 }

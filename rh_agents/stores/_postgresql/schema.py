@@ -96,12 +96,10 @@ def views_of(connection: Connection) -> Mapping[str, str]:
         return read_views("postgresql", version) if version else {}
     if not _is_moving(connection):
         return {}
-    moved = read_views("postgresql", CHECKSUMS)
-    return {name: _renamed(text) for name, text in moved.items()}
-
-
-def _renamed(view: str) -> str:
-    return view.replace(" event AS", " event_3 AS").replace(" outcome AS", " outcome_3 AS")
+    return {
+        name: view.replace(" event AS", " event_3 AS").replace(" outcome AS", " outcome_3 AS")
+        for name, view in read_views("postgresql", CHECKSUMS).items()
+    }
 
 
 def _is_moving(connection: Connection) -> bool:
