@@ -22,28 +22,6 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = [
-    "ENDED",
-    "REPLACED",
-    "SLOWEST",
-    "Backend",
-    "Batch",
-    "CallRow",
-    "Edit",
-    "EventRow",
-    "FailureRow",
-    "Kept",
-    "LeaseState",
-    "OutcomeRow",
-    "ReadSession",
-    "RunRow",
-    "StoredEvent",
-    "StoredOutcome",
-    "Tally",
-    "WriteSession",
-]
-
-
 T = TypeVar("T")
 
 SLOWEST = 60.0

@@ -32,8 +32,6 @@ from rh_agents.stores._rows import (
 )
 from rh_agents.stores._writer import Delivery, again
 
-__all__ = ["SqlJournal"]
-
 T = TypeVar("T")
 
 _WRITE_BEHIND_AFTER = 0.02

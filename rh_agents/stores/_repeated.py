@@ -18,8 +18,6 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.redaction import logger
 from rh_agents.core.results import Outcome
 
-__all__ = ["is_wanted", "made_twice", "repeated_finding", "says_the_same", "warn_of_repeated"]
-
 _LOG = logger("rh_agents.stores")
 
 

@@ -19,22 +19,6 @@ from rh_agents.core.values import decode, decode_error, encode, encode_error
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, StoredEvent, StoredOutcome
 from rh_agents.stores.artifacts import ArtifactStore
 
-__all__ = [
-    "LARGEST_INLINE",
-    "charge_of",
-    "edit",
-    "encode_outcome",
-    "ending_of",
-    "event_row",
-    "fact_of",
-    "outcome_of",
-    "outcome_row",
-    "read_artifact",
-    "stored_outcome",
-    "superseding",
-    "usage_of",
-]
-
 LARGEST_INLINE = 32 * 1024
 """Bytes. What is larger becomes an artifact."""
 

@@ -34,8 +34,6 @@ from rh_agents.stores._rows import edit, superseding
 from rh_agents.stores._verified import VerifiedSession
 from rh_agents.stores.artifacts import sweep
 
-__all__ = ["SqlStore"]
-
 
 class SqlStore(ReadableStore):
     """Runs in a database. Connects when it is first used.

@@ -14,8 +14,6 @@ from rh_agents.core.usage import Usage
 from rh_agents.stores._backend import FailureRow, RunRow, Tally
 from rh_agents.stores._verified import VerifiedSession, damaged
 
-__all__ = ["summary", "tally"]
-
 _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
 _OF_USAGE = tuple(each.name for each in fields(Usage))
 

@@ -24,8 +24,6 @@ from rh_agents.core.ports import Clock
 from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import Backend, Batch, LeaseState, WriteSession
 
-__all__ = ["Delivery", "Holder", "Writer", "again", "call_on", "result_of"]
-
 T = TypeVar("T")
 
 _LOG = logger("rh_agents.stores")

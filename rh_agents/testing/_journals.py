@@ -16,8 +16,6 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.testing._records import Written, about_group, completed, fact, key, outcome
 
-__all__ = ["Step", "steps", "write"]
-
 _GROUPS = ("pages", "inner")
 _WITHOUT_OUTCOME = ("started", "retrying", "cancelled", "awaiting", "recovered", "superseded", "human_intervention")
 _ENDS = ("value", "value", "value", "error", "cut off")

@@ -9,19 +9,8 @@ from __future__ import annotations
 import selectors
 import threading
 from contextlib import suppress
-from typing import Protocol
 
-
-class Idle(Protocol):
-    """A worker, as far as this module knows it."""
-
-    def fileno(self) -> int:
-        """The descriptor of its wire."""
-        ...
-
-    def read_while_idle(self) -> bool:
-        """Take in what has arrived; False if there is nothing to wait for any more."""
-        ...
+from rh_agents.executors._workers.worker import Worker
 
 
 class IdleReader:
@@ -30,9 +19,9 @@ class IdleReader:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._selector: selectors.DefaultSelector | None = None
-        self._descriptors: dict[Idle, int] = {}
+        self._descriptors: dict[Worker, int] = {}
 
-    def watch(self, worker: Idle) -> None:
+    def watch(self, worker: Worker) -> None:
         """The worker is idle from now on."""
         with self._lock:
             if self._selector is None:
@@ -46,7 +35,7 @@ class IdleReader:
                 self._descriptors[worker] = descriptor
                 self._selector.register(descriptor, selectors.EVENT_READ, worker)
 
-    def leave(self, worker: Idle) -> None:
+    def leave(self, worker: Worker) -> None:
         """It is not, or its wire is about to be closed."""
         with self._lock:
             descriptor = self._descriptors.pop(worker, None)
@@ -65,6 +54,6 @@ class IdleReader:
     def _run(self, selector: selectors.DefaultSelector) -> None:
         while True:
             for key, _ in selector.select():
-                worker: Idle = key.data
+                worker: Worker = key.data
                 if not worker.read_while_idle():
                     self.leave(worker)

@@ -86,7 +86,7 @@ class PostgresqlBackend:
             with self.borrow("the schema could not be read") as connection:
                 expect_known(self._database, connection)
             self._is_checked = True
-        return PostgresqlReadSession(self.name, self.borrow, self._news)
+        return PostgresqlReadSession(self.borrow, self._news)
 
     @contextmanager
     def borrow(self, what: str) -> Iterator[Connection]:

@@ -32,17 +32,13 @@ Borrow = Callable[[str], AbstractContextManager[Connection]]
 class PostgresqlReadSession:
     """A session that does what `ReadSession` says. PostgreSQL's readers never keep a writer waiting."""
 
-    def __init__(self, name: str, borrow: Borrow, news: News) -> None:
-        self._name = name
+    def __init__(self, borrow: Borrow, news: News) -> None:
         self._borrow = borrow
         self._queries: Mapping[str, str] | None = None
         self._views: Mapping[str, str] = {}
         self._has_checksums = True
         self._news = news
         self._seen: int | None = None
-
-    def __repr__(self) -> str:
-        return f"PostgresqlReadSession({self._name!r})"
 
     def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._borrow(what) as connection:

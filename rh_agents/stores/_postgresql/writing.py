@@ -37,9 +37,6 @@ class PostgresqlWriteSession:
         with database.errors("no news of other processes"):
             self._ear = Ear(connection, self._channels["requests"])
 
-    def __repr__(self) -> str:
-        return f"PostgresqlWriteSession({self._database.place!r})"
-
     def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._database.errors(what):
             return rows(self._connection, self._queries[name], parameters)
