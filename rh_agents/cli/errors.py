@@ -18,8 +18,8 @@ __all__ = [
     "OutputFailed",
     "close_names",
     "describe_validation",
+    "location_of",
     "one_line",
-    "place_of",
 ]
 
 USAGE = 2
@@ -77,7 +77,7 @@ def _escape(char: str) -> str:
     return " " if char in "\n\r\t" else char.encode("unicode_escape").decode("ascii")
 
 
-def place_of(error: BaseException, path: str | None) -> str:
+def location_of(error: BaseException, path: str | None) -> str:
     """` (flow.py, line 3)`: the innermost line of that file which the error went through; "" if there is none."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if isinstance(error, SyntaxError) and error.lineno is not None:

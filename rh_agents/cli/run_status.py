@@ -43,11 +43,11 @@ def status_of(info: RunInfo) -> RunStatus:
 
 def status_text(info: RunInfo, open_questions: int = 0) -> str:
     """The same with what is worth knowing beside it."""
-    standing = status_of(info)
-    if standing is RunStatus.WAITING:
+    found = status_of(info)
+    if found is RunStatus.WAITING:
         if not open_questions:
             return "answered, to be resumed"
         return f"waiting for {counted(open_questions, 'answer')}"
-    if standing is RunStatus.INTERRUPTED and is_untouched_fork(info):
+    if found is RunStatus.INTERRUPTED and is_untouched_fork(info):
         return "forked, not started"
-    return standing.value
+    return found.value

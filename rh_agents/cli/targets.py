@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from rh_agents.cli.errors import CommandError, close_names, one_line, place_of
+from rh_agents.cli.errors import CommandError, close_names, location_of, one_line
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.results import describe_error
@@ -171,7 +171,7 @@ def _guarded(name: str, path: str | None) -> ModuleType:
 
 
 def _import_failed(name: str, path: str | None, error: BaseException) -> CommandError:
-    return CommandError(f"importing {name} failed: {one_line(describe_error(error))}{place_of(error, path)}")
+    return CommandError(f"importing {name} failed: {one_line(describe_error(error))}{location_of(error, path)}")
 
 
 def _make_importable(folder: Path) -> None:

@@ -98,7 +98,7 @@ def _read(data: Mapping[str, Any], usage: Usage | None, name: str, reasons: Mapp
     blocks = data.get("content")
     if not isinstance(blocks, list):
         raise unreadable(f"content is {kind_of(blocks)}, not a list of blocks")
-    blocks = _told_apart([_block(each) for each in blocks])
+    blocks = _with_ids([_block(each) for each in blocks])
     ended = reason_of(data.get("stop_reason"), name, reasons)
     text = "".join(_text(each, "text") for each in blocks if each.get("type") == "text")
     calls = [_call(each) for each in blocks if each.get("type") == "tool_use"]
@@ -129,7 +129,7 @@ def _block(value: Any) -> Mapping[str, Any]:
     return block
 
 
-def _told_apart(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _with_ids(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The blocks with an id for each tool call. A call that is said once more, in every point the same, is one call."""
     found: list[Mapping[str, Any]] = []
     given = {each.get("id"): each for each in reversed(blocks) if each.get("type") == "tool_use"}

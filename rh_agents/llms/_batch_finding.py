@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from rh_agents.core.errors import ModelError, TemporaryModelError
 from rh_agents.llms._batch_api import BatchApi, BatchState, Marks
-from rh_agents.llms._batch_results import Sleep, Tell, answered_ids
+from rh_agents.llms._batch_results import Report, Sleep, answered_ids
 
 LOOKED_AT = 100
 """Batches of the account that are looked through at least; in doubt, all that were made since the run began."""
@@ -25,10 +25,10 @@ _CLOCKS_DIFFER = 3600.0
 class KnownBatches:
     """What is known of the batches of an account, and how to find out more."""
 
-    def __init__(self, *, poll_every: float, sleep: Sleep, tell: Tell) -> None:
+    def __init__(self, *, poll_every: float, sleep: Sleep, report: Report) -> None:
         self._poll_every = poll_every
         self._sleep = sleep
-        self._tell = tell
+        self._report = report
         self.made: dict[str, Sequence[str]] = {}
         """The requests of batches that were made here, or whose requests have been read."""
 
@@ -76,7 +76,7 @@ class KnownBatches:
             except TemporaryModelError as error:
                 if not in_doubt:
                     raise
-                self._tell(f"{api.name}: the batches that there are cannot be had: {error}")
+                self._report(f"{api.name}: the batches that there are cannot be had: {error}")
             await self._wait()
 
     async def requests_of(self, api: BatchApi, state: BatchState) -> Sequence[str]:
@@ -99,7 +99,7 @@ class KnownBatches:
             if ids is not None:
                 self.made[state.id] = ids
                 return ids
-            self._tell(f"batch {state.id}: waiting for what is in it, so that nothing is submitted twice")
+            self._report(f"batch {state.id}: waiting for what is in it, so that nothing is submitted twice")
             await self._wait()
             with contextlib.suppress(TemporaryModelError):
                 state = await api.retrieve(state.id)
@@ -140,7 +140,7 @@ class KnownBatches:
             if state.marks is not None and state.marks.requests == marks.requests and state.id != made.id:
                 if not _may_hold(state) or state.id in self.made:
                     continue
-                self._tell(f"batch {made.id}: cancelled, since {state.id} has the same requests")
+                self._report(f"batch {made.id}: cancelled, since {state.id} has the same requests")
                 await api.cancel(made.id)
                 return state
             if count >= LOOKED_AT:

@@ -34,7 +34,7 @@ _ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]+)"')
 _HALF = re.compile("[\ud800-\udfff]")
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 Sleep = Callable[[float], Awaitable[object]]
 
 
@@ -131,13 +131,13 @@ class Absent:
 class Answers:
     """The answers of one batch. One task looks for them, for all who ask, and only while somebody does."""
 
-    def __init__(self, api: BatchApi, batch: str, *, poll_every: float, sleep: Sleep, tell: Tell) -> None:
+    def __init__(self, api: BatchApi, batch: str, *, poll_every: float, sleep: Sleep, report: Report) -> None:
         self.loop = asyncio.get_running_loop()
         self._api = api
         self._batch = batch
         self._poll_every = poll_every
         self._sleep = sleep
-        self._tell = tell
+        self._report = report
         self._said = ""
         self._state: BatchState | None = None
         self._lines = Lines()
@@ -221,7 +221,7 @@ class Answers:
     def _say(self, what: str) -> None:
         if what != self._said:
             self._said = what
-            self._tell(f"batch {self._batch}: {what}")
+            self._report(f"batch {self._batch}: {what}")
 
     async def _collect(self, state: BatchState) -> None:
         """Read the files. What is found in one is given out before the next is fetched or waited for."""

@@ -57,7 +57,7 @@ from rh_agents.core.usage import Usage
 from rh_agents.core.values.canonical import CanonicalInput, canonical
 from rh_agents.llms._batch_api import BatchApi, BatchState, HasBatches, Marks
 from rh_agents.llms._batch_finding import LOOKED_AT, KnownBatches
-from rh_agents.llms._batch_results import Absent, Answers, Sleep, Tell
+from rh_agents.llms._batch_results import Absent, Answers, Report, Sleep
 
 T = TypeVar("T")
 _LINE_OVERHEAD = 150
@@ -161,7 +161,7 @@ class Batches:
         poll_every: float = 30.0,
         wait_for_room: float = 300.0,
         discount: float = 0.5,
-        tell: Tell | None = None,
+        tell: Report | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.discount = discount
@@ -170,12 +170,12 @@ class Batches:
         self._most_bytes = most_bytes
         self._poll_every = poll_every
         self._wait_for_room = wait_for_room
-        self._tell: Tell = tell or (lambda _: None)
+        self._report: Report = tell or (lambda _: None)
         self._sleep = sleep
         self._gathering: dict[object, _Gathering] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._answers: dict[str, Answers] = {}
-        self._known = KnownBatches(poll_every=poll_every, sleep=sleep, tell=self._tell)
+        self._known = KnownBatches(poll_every=poll_every, sleep=sleep, report=self._report)
         self._fitting: dict[object, int] = {}
         self._alone: set[frozenset[str]] = set()
         """Requests that were refused though nothing else was waiting, as far as could be seen."""
@@ -227,7 +227,7 @@ class Batches:
     def _answers_of(self, api: BatchApi, batch: str) -> Answers:
         answers = self._answers.get(batch)
         if answers is None or answers.loop is not asyncio.get_running_loop():
-            answers = Answers(api, batch, poll_every=self._poll_every, sleep=self._sleep, tell=self._tell)
+            answers = Answers(api, batch, poll_every=self._poll_every, sleep=self._sleep, report=self._report)
             self._answers[batch] = answers
         return answers
 
@@ -304,11 +304,11 @@ class Batches:
         places = await self._found_again(gathering) if gathering.mark else {}
         for batch in sorted(set(places.values())):
             count = sum(each == batch for each in places.values())
-            self._tell(f"batch {batch}: found again, with {count:,} requests")
+            self._report(f"batch {batch}: found again, with {count:,} requests")
         left = {each: body for each, body in gathering.requests.items() if each not in places}
         if left:
             state = await self._make(gathering, left)
-            self._tell(f"batch {state.id}: {len(left):,} requests submitted")
+            self._report(f"batch {state.id}: {len(left):,} requests submitted")
             places.update(dict.fromkeys(left, state.id))
         return places
 
@@ -327,12 +327,12 @@ class Batches:
             try:
                 state = await api.create(prepared, marks)
             except RateLimited as error:  # an answer, and a clear one: it was not made
-                self._tell(f"{api.name}: the batch has to wait: {error}")
+                self._report(f"{api.name}: the batch has to wait: {error}")
                 await self._sleep(self._wait_for_room if error.retry_after is None else error.retry_after)
                 continue
             except TemporaryModelError as error:
                 gathering.in_doubt = True
-                self._tell(f"{api.name}: it is unknown whether the batch was made: {error}")
+                self._report(f"{api.name}: it is unknown whether the batch was made: {error}")
                 failures.append(error)
                 made = await self._known.made_all_the_same(api, marks, requests, began)
                 if made is None:
@@ -373,10 +373,10 @@ class Batches:
                 raise InvalidRequest(f"{api.name}: batch {state.id}: one request alone is too large: {state.refusal}")
             self._alone.add(ids)
             self._fitting[api.account] = max(1, min(self._most_for(api), size) // 2)
-            self._tell(f"batch {state.id}: too large, submitting it in smaller ones: {state.refusal}")
+            self._report(f"batch {state.id}: too large, submitting it in smaller ones: {state.refusal}")
             return
         self._fitting[api.account] = min(self._most_for(api), size)
-        self._tell(f"batch {state.id}: submitting it again in {self._wait_for_room:g} s: {state.refusal}")
+        self._report(f"batch {state.id}: submitting it again in {self._wait_for_room:g} s: {state.refusal}")
         await self._sleep(self._wait_for_room)
 
 

@@ -89,11 +89,11 @@ def _messages(
 ) -> list[dict[str, Any]]:
     written = [_message(message, provider) for message in messages]
     if mode == "prompt" or (mode == "native" and not provider.shows_schema):
-        _tell(written, in_words(request))
+        _add_instruction(written, in_words(request))
     return written
 
 
-def _tell(messages: list[dict[str, Any]], text: str) -> None:
+def _add_instruction(messages: list[dict[str, Any]], text: str) -> None:
     """Put a text behind what the model is told before everything else."""
     first = messages[0] if messages else None
     if first is not None and first["role"] == "system" and isinstance(first["content"], str):

@@ -307,7 +307,7 @@ class _Run:
 
     def take(self, journal: MemoryJournal | None) -> None:
         self._owner = None if journal is None else weakref.ref(journal)
-        self.tell()
+        self.wake_followers()
 
     def expect_free(self) -> None:
         if self.owner() is not None:
@@ -357,7 +357,7 @@ class _Run:
             _add(recorded, sequence, fact, outcome)
         return recorded
 
-    def tell(self) -> None:
+    def wake_followers(self) -> None:
         """Wake those who follow the journal."""
         for follower in list(self.followers):
             follower.wake()
@@ -412,7 +412,7 @@ class MemoryJournal:
         run.add(fact, stored)
         _add(self.recorded, len(run.facts), fact, outcome)
         if run.followers:
-            run.tell()
+            run.wake_followers()
         return outcome
 
     def _earlier(self, first: Outcome, stored: Outcome) -> Outcome:

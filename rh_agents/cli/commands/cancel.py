@@ -17,9 +17,9 @@ def cancel_command(run: RunName, store: StoreOfRuns = DEFAULT_STORE) -> None:
     """Stop a run for good: calls in flight finish, and no more are made."""
 
     async def stop(opened: Store) -> str:
-        standing = status_of(await existing_run(opened, run))
-        if standing.has_ended:
-            raise CommandError(f"run {run!r} has ended already: it is {standing.value}", exit_code=1)
+        found = status_of(await existing_run(opened, run))
+        if found.has_ended:
+            raise CommandError(f"run {run!r} has ended already: it is {found.value}", exit_code=1)
         if await opened.request_stop(run, f"cancelled by {person() or 'an unknown user'} with rh-agents cancel"):
             return f"{run}: asked to stop; `rh-agents show {run} --follow` shows when it has"
         return f"{run}: cancelled"

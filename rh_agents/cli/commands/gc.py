@@ -38,7 +38,7 @@ def gc_command(
     if status and RunStatus.RUNNING in status:
         raise CommandError("--status running: a run that is being executed cannot be deleted; cancel it first")
     before = time.time() - parse_age("--older-than", older_than)
-    wanted = status or [standing for standing in RunStatus if standing.has_ended]
+    wanted = status or [each for each in RunStatus if each.has_ended]
 
     async def collect(opened: Store) -> tuple[list[RunInfo], int]:
         found = [info for info in await opened.runs(updated_before=before) if status_of(info) in wanted]

@@ -16,7 +16,7 @@ from rh_agents.core.policies.pause import Pause
 from rh_agents.core.ports import RateWindow, StopSignal, Store
 from rh_agents.core.redaction import without_secrets
 
-_TOLD_FROM = 0.05
+_REPORTED_FROM = 0.05
 """Seconds. Shorter waits are not worth an event."""
 _SHORTEST_WAIT = 0.001
 """Seconds. So much less than a moment may be left that adding it to the time changes nothing."""
@@ -27,7 +27,7 @@ _LOOK_AFTER_OTHERS = 1.0
 _MANY_HOMES = 50
 _FOREVER = float("inf")
 _making = reentrant_lock()
-Tell = Callable[[str, float | None], Any]
+Report = Callable[[str, float | None], Any]
 
 
 class WaitingRun(Protocol):
@@ -158,7 +158,7 @@ class _Gate:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    async def enter(self, run: WaitingRun, need: Mapping[str, float], tell: Tell) -> Permit:
+    async def enter(self, run: WaitingRun, need: Mapping[str, float], report: Report) -> Permit:
         """Wait for a permit.
 
         Raises:
@@ -181,15 +181,15 @@ class _Gate:
                         permit = answer
                         continue
                     self._why, wait = answer.why, answer.wait
-                if not waited and wait > _TOLD_FROM:
+                if not waited and wait > _REPORTED_FROM:
                     waited = True
-                    await tell(f"{self.limit.name}: {self._why}", None if wait == _FOREVER else wait)
+                    await report(f"{self.limit.name}: {self._why}", None if wait == _FOREVER else wait)
                 await self._wait(run, waiter, wait)
         finally:
             self._leave(waiter)
         if waited:
             try:
-                await tell(f"{self.limit.name}: admitted", 0.0)
+                await report(f"{self.limit.name}: admitted", 0.0)
             except BaseException:  # whoever wanted it is gone
                 self.give_back(permit, {})
                 raise
@@ -273,15 +273,15 @@ class Permits:
         run: the run of the call.
         limits: what the attempt needs permits of. Slots are taken first, so that nothing is used up while waiting, and
             in one order by everybody, so that there is no deadlock.
-        tell: is awaited with why a call waits, and for how many seconds as far as that is known.
+        report: is awaited with why a call waits, and for how many seconds as far as that is known.
     """
 
-    def __init__(self, run: WaitingRun, limits: Sequence[Limit], tell: Tell) -> None:
+    def __init__(self, run: WaitingRun, limits: Sequence[Limit], report: Report) -> None:
         self._run = run
         ordered = sorted(dict.fromkeys(limits), key=lambda limit: limit.serial)
         self._of_slots = [limit for limit in ordered if limit.holds_slots]
         self._of_rates = [limit for limit in ordered if not limit.holds_slots]
-        self._tell = tell
+        self._report = report
         self._slots: dict[Limit, Permit] = {}
         self._rates: dict[Limit, Permit] = {}
         self._hints: list[RateLimitHint] = []
@@ -302,7 +302,7 @@ class Permits:
         """
         try:
             for limit in self._of_slots:
-                self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
+                self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._report)
             await self._enter_rates(need)
         except BaseException:
             await self.leave({}, None, has_ended=False)
@@ -310,7 +310,7 @@ class Permits:
 
     async def _enter_rates(self, need: Mapping[str, float]) -> None:
         for limit in self._of_rates:
-            self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._tell)
+            self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._report)
 
     async def reenter(self, used: Mapping[str, float], need: Mapping[str, float]) -> None:
         """The same for another request within the attempt: it keeps its slots, and needs the rest anew."""
@@ -371,7 +371,7 @@ class Permits:
         try:
             async with self._reacquiring:
                 while (limit := self._next_to_hold()) is not None:
-                    self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._tell)
+                    self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._report)
                     held = list(self._slots)
                     if self._released or self._has_left or held != self._of_slots[: len(held)]:
                         self._release_slots()  # meanwhile they were released again, or are not needed any more

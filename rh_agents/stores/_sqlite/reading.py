@@ -187,8 +187,8 @@ class SqliteReadSession(Session):
         found = [f"{name}: {text}" for (text,) in self._all("check_integrity") if text != "ok"]
         if found:  # what a damaged file says about runs is worth nothing
             return found
-        for query, tell in _FINDINGS.items():
-            found += [f"{name}: {tell(*row)}" for row in self._all(query)]
+        for query, text_of in _FINDINGS.items():
+            found += [f"{name}: {text_of(*row)}" for row in self._all(query)]
         if not self._has_checksums:
             return found
         windows = damaged_windows(self._all("all_tickets"), self._all("all_holds"))
