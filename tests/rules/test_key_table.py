@@ -43,8 +43,13 @@ def test_numbers_by_digest_are_those_of_a_dictionary() -> None:
     table, expected = DigestTable(), dict[bytes, int]()
     for _ in range(6000):
         mine = key(chance.randrange(4000)) if chance.random() < 0.9 else b"group:%d" % chance.randrange(500)
-        expected[mine] = expected.get(mine, 0) + chance.choice((1, 2**32))
-        table.set(mine, expected[mine])
+        before = expected.get(mine, 0)
+        if chance.random() < 0.5:
+            expected[mine] = before + 1
+            assert table.count(mine) == before
+        else:
+            expected[mine] = before + 2**32
+            table.set(mine, expected[mine])
     assert all(table.get(each) == number for each, number in expected.items())
     assert table.get(key(-1)) == table.get(b"group:") == 0
 

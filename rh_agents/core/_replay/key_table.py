@@ -69,16 +69,34 @@ class DigestTable:
 
     def set(self, key: bytes, number: int) -> None:
         """Give a key another number."""
-        few = self._few
-        if few is not None:
-            few[key] = number
-            if len(few) > _FEW:
-                self._few, self._rows = None, _rows()
-                for each, its_number in few.items():
-                    self.set(each, its_number)
-            return
+        if self._few is not None:
+            self._few[key] = number
+            self._spread_if_many(self._few)
+        else:
+            key = _digest(key)
+            self._write(key, *self._find(key), number)
+
+    def count(self, key: bytes) -> int:
+        """Add one to the number of a key; returns the number that it had."""
+        if self._few is not None:
+            number = self._few.get(key, 0)
+            self._few[key] = number + 1
+            if not number:
+                self._spread_if_many(self._few)
+            return number
         key = _digest(key)
         row, place = self._find(key)
+        number = int.from_bytes(row[place + _SHORT : place + _RECORD], "little") if place >= 0 else 0
+        self._write(key, row, place, number + 1)
+        return number
+
+    def _spread_if_many(self, few: dict[bytes, int]) -> None:
+        if len(few) > _FEW:
+            self._few, self._rows = None, _rows()
+            for key, number in few.items():
+                self.set(key, number)
+
+    def _write(self, key: bytes, row: bytearray, place: int, number: int) -> None:
         if place >= 0:
             row[place + _SHORT : place + _RECORD] = number.to_bytes(8, "little")
         else:
@@ -124,7 +142,7 @@ class KeyTable(Mapping[bytes, int]):
             return -1
         if len(key) != _DIGEST:
             raise ValueError(f"{key!r} is no digest of {_DIGEST} bytes")
-        place = len(self)
+        place = len(self._lines) // _LINE
         self._lines += key + number.to_bytes(_NUMBER, "little")
         if self._few is None:
             self._enter(key, place)
@@ -147,7 +165,7 @@ class KeyTable(Mapping[bytes, int]):
         """The place of a key in the order; -1 if it is not there."""
         if self._few is not None:
             return self._few.get(key, -1)
-        row = self._rows[_row_of(key)] if len(key) == _DIGEST else None
+        row = self._rows[key[0] << 4 | key[1] >> 4] if len(key) == _DIGEST else None
         if row is None:
             return -1
         tag, at = key[2 : 2 + _TAG], -1
@@ -163,6 +181,8 @@ class KeyTable(Mapping[bytes, int]):
         return bytes(self._lines[place * _LINE : place * _LINE + _DIGEST])
 
     def __contains__(self, key: object) -> bool:
+        if self._few is not None:
+            return key in self._few
         return isinstance(key, bytes) and self.place_of(key) >= 0
 
     def __getitem__(self, key: bytes) -> int:

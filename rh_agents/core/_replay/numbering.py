@@ -84,9 +84,7 @@ class Numbering:
         counts = self._counts
         if counts is None:
             counts = self._counts = DigestTable()
-        occurrence = counts.get(same)
-        counts.set(same, occurrence + 1)
-        return occurrence
+        return counts.count(same)
 
     def peek(self, same: bytes) -> int:
         """The number that the next call with this identity will get. It is not counted."""
