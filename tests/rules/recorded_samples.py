@@ -40,6 +40,7 @@ from rh_agents.core.policies.breaker import Admission, BreakerState
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.summary import Failure, RunSummary
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
@@ -131,6 +132,10 @@ DATA: list[Any] = [
     RecordedEvent(1, None),  # type: ignore[arg-type]
     RunInfo("r", ExecutionStatus.COMPLETED, tags=("t",), facts={"a": "b"}),
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
+    Failure(1, "a", "n", "m"),
+    RunSummary(
+        0, 2, {"n": {ExecutionStatus.FAILED: 1}}, {}, 1, 1, {"n": Usage(1)}, (Failure(1, "a", "n", "m"),), 0.5, 1.5
+    ),
     Charge("n", Usage(1), {"p": 0.5}, is_free=True),
     RecordedCalls({b"k": 1}, events=2),  # type: ignore[arg-type]  # as it was when its form was fixed
     _RESULT,

@@ -98,6 +98,10 @@ FIELDS: dict[str, str] = {
         "reason forked_from"
     ),
     "rh_agents.core.ports.RunRequest": "run_id owner workflow input input_digest tags facts lease",
+    "rh_agents.core.ports.summary.Failure": "sequence address actor message",
+    "rh_agents.core.ports.summary.RunSummary": (
+        "after until actors groups outcomes paid usage failures first_at last_at"
+    ),
     "rh_agents.core.replay.Charge": "name usage places is_free",
     "rh_agents.core.replay.RecordedCalls": (
         "finished failed dismissed orders endings attempts unknown superseded spent events"
