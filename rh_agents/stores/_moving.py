@@ -86,7 +86,7 @@ class Moving:
             StoreError: what was copied is not what was there.
         """
         if self._progress is None:
-            self._progress = Progress(self._name, self._tables.left())
+            self._progress = Progress(self._name, "one table", self._tables.left())
         if not self._is_copied:
             count = self._tables.move(self._batch)
             self._is_copied = count == 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from rh_agents.core.errors import LeaseLost, RunIsLive
+from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import RunRow
 from rh_agents.stores._owner import Process
 from rh_agents.stores._writer import Holder
@@ -15,7 +16,10 @@ from rh_agents.stores._writer import Holder
 own_runs: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
 """What holds a run in this process: open journals, and runs that are being opened; by `Process.opening`."""
 
+_LOG = logger("rh_agents.stores")
 _LOOK_EVERY: Final = 0.05
+_WORTH_A_WORD: Final = 1.0
+"""Seconds. Who has to wait for longer wants to know what for."""
 _CLOCKS_DIFFER_BY: Final = 3600.0
 """Seconds. Clocks of machines may differ by so much at most: who has been silent for longer is not there."""
 
@@ -82,8 +86,17 @@ class Owned(NamedTuple):
     heartbeat_at: float
     lease: float
 
+    @property
+    def sign(self) -> tuple[int, int, int]:
+        """Another one after each sign of life, and for each owner."""
+        return self.number, self.fence, self.heartbeat
 
-def expect_nobody_executes(place: str, read: Callable[[], Sequence[Owned]]) -> None:
+
+Silent = frozenset[tuple[int, int, int]]
+"""The last signs of life of owners that are there no more."""
+
+
+def expect_nobody_executes(place: str, read: Callable[[], Sequence[Owned]]) -> Silent:
     """See to it that no run is being executed, by whatever version of this library.
 
     An owner whose process is gone from this machine is none. One that was silent for longer than its lease has to be
@@ -92,6 +105,9 @@ def expect_nobody_executes(place: str, read: Callable[[], Sequence[Owned]]) -> N
     Args:
         place: the database, for people.
         read: the runs that somebody holds now.
+
+    Returns:
+        The owners that are there no more, for `expect_no_newcomer`.
 
     Raises:
         RunIsLive: one is.
@@ -102,15 +118,39 @@ def expect_nobody_executes(place: str, read: Callable[[], Sequence[Owned]]) -> N
         if 0.0 <= now - each.heartbeat_at < each.lease:
             raise _in_the_way(place, each)
     watched = [each for each in before if abs(now - each.heartbeat_at) < each.lease + _CLOCKS_DIFFER_BY]
+    longest = max(watched, key=lambda each: each.lease, default=None)
+    if longest is not None and longest.lease > _WORTH_A_WORD:
+        _LOG.warning(
+            "%s is to be brought up to date for this version of rh_agents: it takes %g s to see that run %r is no "
+            "longer being executed by %s",
+            place,
+            longest.lease,
+            longest.run_id,
+            _named(longest.owner, longest.process),
+        )
     while watched:
         time.sleep(_LOOK_EVERY)
         found = {each.number: each for each in read()}
         for each in watched:
             other = found.get(each.number)
-            if other is not None and (other.fence, other.heartbeat) != (each.fence, each.heartbeat):
+            if other is not None and other.sign != each.sign:
                 raise _in_the_way(place, other)
         silent_for = time.monotonic() - started
         watched = [each for each in watched if each.number in found and silent_for < each.lease]
+    return frozenset(each.sign for each in before)
+
+
+def expect_no_newcomer(place: str, owners: Sequence[Owned], silent: Silent) -> None:
+    """See to it that nobody executes a run since that was asked, while programs of earlier versions could still begin.
+
+    To be asked in each transaction that changes what they need.
+
+    Raises:
+        RunIsLive: somebody does: it has begun meanwhile, or was silent and is not any more.
+    """
+    for each in owners:
+        if each.sign not in silent and not is_gone(each.process):
+            raise _in_the_way(place, each)
 
 
 def _in_the_way(place: str, owned: Owned) -> RunIsLive:

@@ -18,12 +18,14 @@ class Progress:
 
     Args:
         name: the database, for people.
+        step: what is being made, for people.
         total: how many rows there are to be worked on.
         clock: seconds, from whenever.
     """
 
-    def __init__(self, name: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, name: str, step: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
+        self._step = step
         self._total = total
         self._clock = clock
         self._done = 0
@@ -36,4 +38,6 @@ class Progress:
         if now - self._said_at >= _EVERY:
             self._said_at = now
             share = min(100, self._done * 100 // max(1, self._total))
-            _LOG.warning("%s is being brought up to date for this version of rh_agents: %d %%", self._name, share)
+            _LOG.warning(
+                "%s is being brought up to date for this version of rh_agents: %s, %d %%", self._name, self._step, share
+            )

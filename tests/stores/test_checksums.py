@@ -354,7 +354,7 @@ def test_a_migration_that_was_killed_goes_on_where_it_was(tmp_path: Path, batche
     path = tmp_path / "runs.db"
     connection = apsw.Connection(str(path))
     connection.execute(read_migrations("sqlite")[CHECKSUMS - 1].text)
-    sealing = Sealing(connection, batch=5)
+    sealing = Sealing(connection, "runs.db", batch=5)
     for _ in range(batches):
         if sealing.seal_some():
             break
@@ -378,7 +378,7 @@ def test_rows_that_an_older_program_adds_during_the_migration_get_their_checksum
     path = tmp_path / "runs.db"
     connection = apsw.Connection(str(path))
     connection.execute(read_migrations("sqlite")[CHECKSUMS - 1].text)
-    sealing = Sealing(connection, batch=20)
+    sealing = Sealing(connection, "runs.db", batch=20)
     assert not sealing.seal_some()
     assert not sealing.seal_some()
     connection.execute(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import signal
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -19,11 +22,16 @@ from rh_agents import open_store
 from rh_agents.core.errors import RunIsLive, StoreError
 from rh_agents.core.ports.summary import summary_of_run
 from rh_agents.stores._moving import Moving
+from rh_agents.stores._ownership import Owned, expect_no_newcomer, expect_nobody_executes
 from rh_agents.stores._progress import Progress
 from rh_agents.stores._sql import read_migrations
 from rh_agents.stores._sqlite.looking import expect_ours
 from rh_agents.stores._sqlite.moving import SqliteTables
+from rh_agents.stores._sqlite.schema import bring_up_to_date
+from rh_agents.stores._sqlite.sealing import Sealing as SqliteSealing
+from rh_agents.stores._sqlite.session import TransactionSession
 from rh_agents.stores._sqlite.versions import JOURNAL
+from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import listed
 from tests.services.postgresql import PostgresqlServer
 from tests.stores.sqlite_kit import change_runs, python, sql
@@ -32,6 +40,7 @@ pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh
 
 from rh_agents.stores._postgresql.backend import PostgresqlBackend
 from rh_agents.stores._postgresql.moving import PostgresqlTables
+from rh_agents.stores._postgresql.schema import bring_up_to_date as bring_server_up_to_date
 from rh_agents.stores._postgresql.sealing import Sealing
 
 GOLDEN = Path(__file__).parents[1] / "stress" / "golden"
@@ -194,6 +203,66 @@ def test_a_file_with_a_run_that_is_being_executed_is_left_as_it_is(tmp_path: Pat
     assert asyncio.run(read_everything(f"sqlite:///{path}")) > 10, "its owner is silent now, for as long as its lease"
 
 
+class Interrupted(TransactionSession):
+    """A session that brings a file up to date; before one of its transactions, `meanwhile` is called."""
+
+    def __init__(self, path: Path, at: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(SqliteStore(path).engine.writer._backend, apsw.Connection(str(path)))  # type: ignore[arg-type]
+        self.configure()
+        self._left = at
+        self._meanwhile = meanwhile
+
+    @contextmanager
+    def transaction(self, begin: str = "begin") -> Iterator[None]:
+        self._left -= begin == "begin_exclusive"
+        if self._left == 0:
+            self._meanwhile()
+        with super().transaction(begin):
+            yield
+
+
+@pytest.mark.parametrize(("version", "at", "left_at"), [(1, 3, 2), (2, 4, 2), (2, 6, 2), (3, 5, 3)])
+def test_a_program_that_begins_while_a_file_is_brought_up_to_date_goes_first(
+    tmp_path: Path, version: int, at: int, left_at: int
+) -> None:
+    unpack(f"schema_{version}", tmp_path)
+    path = tmp_path / "runs.db"
+    change: Callable[[Path, str], object] = change_runs if version == 3 else sql
+    hold = "UPDATE run SET owner = 'process 7 on Ada', process = NULL, fence = 70 WHERE run_id = 'killed'"
+    session = Interrupted(path, at, lambda: change(path, hold))
+    with pytest.raises(RunIsLive, match=r"cannot be brought up to date while run 'killed' is .* process 7 on Ada"):
+        bring_up_to_date(session)
+    session.connection.close()
+    assert sql(path, "PRAGMA user_version") == [(left_at,)]
+    assert sql(path, "SELECT owner FROM run WHERE run_id = 'killed'") == [("process 7 on Ada",)]
+    change(path, "UPDATE run SET owner = NULL WHERE run_id = 'killed'")
+    assert asyncio.run(read_everything(f"sqlite:///{path}")) > 10, "it goes on where that stood"
+
+
+def test_an_owner_that_was_silent_and_is_not_any_more_is_a_newcomer() -> None:
+    def owned(**changes: Any) -> Owned:
+        return Owned("monday", 1, "process 7 on Ada", None, 3, 40, 0.0, 15.0)._replace(**changes)
+
+    silent = expect_nobody_executes("runs.db", lambda: [owned()])  # for years
+    expect_no_newcomer("runs.db", [owned()], silent)
+    expect_no_newcomer("runs.db", [], silent)
+    for changes in ({"heartbeat": 41}, {"fence": 4}, {"number": 2}):
+        with pytest.raises(RunIsLive, match="process 7 on Ada"):
+            expect_no_newcomer("runs.db", [owned(**changes)], silent)
+
+
+def test_waiting_for_an_owner_that_is_silent_is_not_done_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    beats = iter(range(100))
+
+    def read() -> list[Owned]:
+        return [Owned("monday", 1, "process 7 on Ada", None, 3, next(beats), time.time() - 20, 15.0)]
+
+    with pytest.raises(RunIsLive):
+        expect_nobody_executes("runs.db", read)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "it takes 15 s to see that run 'monday' is no longer being executed by process 7 on Ada" in said
+
+
 def beat(path: Path, stop: threading.Event) -> None:
     """Give signs of life as the owner of a run does, whose clock is another one."""
     while not stop.wait(0.02):
@@ -215,28 +284,46 @@ def test_what_has_the_file_open_in_an_earlier_version_can_write_no_more(tmp_path
     connection.close()
 
 
-def test_without_room_for_two_copies_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unpack("schema_3", tmp_path)
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_without_room_for_two_copies_nothing_is_begun(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpack(f"schema_{version}", tmp_path)
     path = tmp_path / "runs.db"
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=path.stat().st_size))
     with pytest.raises(StoreError, match=r"takes 0\.\d MB more on its disk for a while, and there are 0\.\d MB"):
         asyncio.run(read_everything(f"sqlite:///{path}"))
-    assert sql(path, "PRAGMA user_version") == [(3,)]
+    assert sql(path, "PRAGMA user_version") == [(version,)], "it is as it was"
     monkeypatch.undo()
     assert asyncio.run(read_everything(f"sqlite:///{path}")) > 10
 
 
 def test_what_takes_longer_than_a_second_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    progress = Progress("runs.db", 1000, lambda: now[0])
+    progress = Progress("runs.db", "one table", 1000, lambda: now[0])
     for seconds in (0.3, 0.6, 0.9, 1.2, 1.5, 2.3):
         now[0] = seconds
         progress.add(100)
     assert [record.getMessage() for record in caplog.records] == [
-        "runs.db is being brought up to date for this version of rh_agents: 40 %",
-        "runs.db is being brought up to date for this version of rh_agents: 60 %",
+        "runs.db is being brought up to date for this version of rh_agents: one table, 40 %",
+        "runs.db is being brought up to date for this version of rh_agents: one table, 60 %",
     ]
+
+
+def test_giving_rows_their_checksums_says_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    unpack("schema_2", tmp_path)
+    connection = apsw.Connection(str(tmp_path / "runs.db"))
+    connection.execute(read_migrations("sqlite")[2].text)
+    ((count,),) = list(connection.execute("SELECT count(*) FROM event"))
+    sealing = SqliteSealing(connection, "runs.db", batch=1, clock=itertools.count().__next__)
+    while not sealing.seal_some():
+        pass
+    connection.close()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == count
+    assert said[0].startswith("runs.db is being brought up to date for this version of rh_agents: checksums, ")
+    assert said[-1].endswith(" 100 %")
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
@@ -250,7 +337,7 @@ def take_steps(url: str, sealed: int, moved: int) -> None:
     """What a program has committed of the migration when it is killed after so many batches of each step."""
     steps = read_migrations("postgresql")
     connection = PostgresqlBackend(url).database.connect()
-    sealing, moving = Sealing(connection, batch=5), Moving(PostgresqlTables(connection), "golden", batch=5)
+    sealing, moving = Sealing(connection, "golden", batch=5), Moving(PostgresqlTables(connection), "golden", batch=5)
     for _ in range(sealed):
         with connection.transaction():
             sealing.advance(steps[2])
@@ -290,6 +377,31 @@ def test_a_server_with_a_run_that_is_being_executed_is_left_as_it_is(
     with pytest.raises(RunIsLive, match=r"cannot be brought up to date while run .* by process 7 on Ada"):
         asyncio.run(read_everything(old))
     assert version(postgresql_server) == [(2,)]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_program_that_begins_while_a_server_is_brought_up_to_date_goes_first(
+    at: int, old: str, postgresql_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = PostgresqlBackend(old).database
+    connection = database.connect()
+    begin, steps = connection.transaction, itertools.count(1)
+    hold = f"UPDATE {SCHEMA}.run SET owner = 'process 7 on Ada', process = NULL, fence = 70 WHERE number = 1"
+
+    def transaction() -> Any:
+        if next(steps) == at:
+            postgresql_server.execute(hold)
+        return begin()
+
+    monkeypatch.setattr(connection, "transaction", transaction)
+    with pytest.raises(RunIsLive, match=r"cannot be brought up to date while run .* by process 7 on Ada"):
+        bring_server_up_to_date(database, connection)
+    connection.close()
+    assert version(postgresql_server) == [(2,)]
+    owners = f"SELECT owner FROM {SCHEMA}.run WHERE number = 1"
+    assert postgresql_server.execute(owners) == [("process 7 on Ada",)]
+    postgresql_server.execute(f"UPDATE {SCHEMA}.run SET owner = NULL WHERE number = 1")
+    assert asyncio.run(read_everything(old)) > 100, "it goes on where that stood"
 
 
 def test_a_row_that_was_copied_wrongly_to_a_server_is_noticed_before_anything_is_deleted(

@@ -374,6 +374,7 @@ _MAY_SCAN = {
     "count_moved": "the same",
     "move": "what is left, once",
     "still_to_move": "the same",
+    "count_unsealed": "the same",
 }
 """Queries that look at every row of a table, and why that is what they are for."""
 

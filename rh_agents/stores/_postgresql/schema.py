@@ -10,7 +10,7 @@ from psycopg import sql
 from rh_agents.core.errors import StoreError
 from rh_agents.stores._checksums import holder_checksum
 from rh_agents.stores._moving import Moving
-from rh_agents.stores._ownership import Owned, expect_nobody_executes
+from rh_agents.stores._ownership import Owned, Silent, expect_no_newcomer, expect_nobody_executes
 from rh_agents.stores._postgresql.driver import Database
 from rh_agents.stores._postgresql.moving import PostgresqlTables
 from rh_agents.stores._postgresql.news import Connection, digest
@@ -31,10 +31,11 @@ def bring_up_to_date(database: Database, connection: Connection) -> None:
     """
     with database.errors("the schema could not be brought up to date"):
         version = _version(connection)
+        silent: Silent = frozenset()
         if 0 < version < JOURNAL:
-            expect_nobody_executes(database.place, lambda: _owners(connection))
+            silent = expect_nobody_executes(database.place, lambda: _owners(connection))
         if version <= _known() and (version < _known() or _is_moving(connection)):
-            _take_steps(database, connection)
+            _take_steps(database, connection, silent)
             version = _version(connection)
         if is_wanted("keys") and version == _known():
             with connection.transaction():
@@ -45,8 +46,9 @@ def bring_up_to_date(database: Database, connection: Connection) -> None:
         raise _newer(database, version)
 
 
-def _take_steps(database: Database, connection: Connection) -> None:
-    sealing, moving = Sealing(connection), Moving(PostgresqlTables(connection), database.place)
+def _take_steps(database: Database, connection: Connection, silent: Silent) -> None:
+    sealing = Sealing(connection, database.place)
+    moving = Moving(PostgresqlTables(connection), database.place)
     is_done = False
     while not is_done:
         with connection.transaction():
@@ -55,6 +57,8 @@ def _take_steps(database: Database, connection: Connection) -> None:
             version = _version(connection)
             step = next((step for step in read_migrations("postgresql") if step.number > version), None)
             if step is not None:
+                if 0 < version < JOURNAL:
+                    expect_no_newcomer(database.place, _owners(connection), silent)
                 _take(connection, step, sealing)
             elif version > _known():
                 return
@@ -68,7 +72,7 @@ def _take(connection: Connection, step: Migration, sealing: Sealing) -> None:
             return
     else:
         if step.number == JOURNAL:
-            for owned in _owners(connection):  # whose process is gone: it was asked about that before
+            for owned in _owners(connection):  # they are there no more
                 cleared = holder_checksum(None, None, owned.fence + 1)
                 _execute(connection, "let_go", number=owned.number, fence=owned.fence, holder_checksum=cleared)
         connection.execute(step.text.encode())

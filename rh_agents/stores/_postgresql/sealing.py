@@ -8,6 +8,8 @@ program of an older version that still writes gets an error, and stops.
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg
@@ -23,6 +25,7 @@ from rh_agents.stores._checksums import (
 )
 from rh_agents.stores._postgresql.driver import Array
 from rh_agents.stores._postgresql.rows import kept_entry, kept_run, outcome_row
+from rh_agents.stores._progress import Progress
 from rh_agents.stores._sql import Migration, read_queries
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,
@@ -42,11 +45,22 @@ class Sealing:
 
     Args:
         connection: the database.
+        name: what it is called, for people.
         batch: how many events are done at a time.
+        clock: seconds, from whenever, by which it says how far it is.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], batch: int = _BATCH) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        name: str,
+        batch: int = _BATCH,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connection = connection
+        self._name = name
+        self._clock = clock
+        self._progress: Progress | None = None
         self._queries = read_queries("postgresql")
         self._batch = batch
         self._place = (0, 0)
@@ -58,7 +72,11 @@ class Sealing:
             self._connection.execute(step.text.encode())
             self._has_columns = True
             return False
-        if self._seal_events():
+        if self._progress is None:
+            ((count,),) = self._ask("count_unsealed")
+            self._progress = Progress(self._name, "checksums", count, self._clock)
+        if done := self._seal_events():
+            self._progress.add(done)
             return False
         self._ask("lock_tables")
         self._place = (0, 0)
@@ -75,12 +93,12 @@ class Sealing:
         cursor = self._connection.execute(self._queries[name].encode(), arguments, binary=True)
         return cursor.fetchall() if cursor.description is not None else []
 
-    def _seal_events(self) -> bool:
-        """The next events of one run without a checksum, and their outcomes; False if there is none."""
+    def _seal_events(self) -> int:
+        """The next events of one run without a checksum, and their outcomes; how many there were."""
         run, after = self._place
         rows = self._ask("unsealed_events", run=run, after=after, limit=self._batch)
         if not rows:
-            return False
+            return 0
         run = rows[0][0]
         events = [EventRow._make(row[1:]) for row in rows if row[0] == run]
         first, last = events[0].sequence, events[-1].sequence
@@ -98,7 +116,7 @@ class Sealing:
         )
         places = Array("int8", [row.sequence for row in outcomes])
         self._ask("seal_outcomes", run=run, sequence=places, checksum=Array("int4", of_outcomes))
-        return True
+        return len(events)
 
     def _seal_runs(self) -> None:
         for row in self._ask("runs", status=None, updated_before=None):

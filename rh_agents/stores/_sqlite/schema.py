@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rh_agents.stores._checksums import holder_checksum
 from rh_agents.stores._moving import Moving
-from rh_agents.stores._ownership import Owned, expect_nobody_executes
+from rh_agents.stores._ownership import Owned, Silent, expect_no_newcomer, expect_nobody_executes
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
 from rh_agents.stores._sqlite.looking import APPLICATION_ID, expect_ours
 from rh_agents.stores._sqlite.moving import SqliteTables, expect_room
@@ -29,13 +29,15 @@ def bring_up_to_date(session: TransactionSession) -> None:
     if version == 0:
         _make(session)
         version = _version(session)
+    silent: Silent = frozenset()
     if version < JOURNAL:
-        expect_nobody_executes(session.file.name, lambda: _owned(session))
+        silent = expect_nobody_executes(session.file.name, lambda: _owned(session))
+        expect_room(session.connection, session.file)
     for migration in read_migrations("sqlite"):
         if migration.number == CHECKSUMS:
-            _seal(session, migration)
+            _seal(session, migration, silent)
         elif migration.number == JOURNAL:
-            _move(session, migration)
+            _move(session, migration, silent)
         else:
             _step(session, migration)
 
@@ -67,28 +69,31 @@ def _step(session: TransactionSession, migration: Migration) -> None:
             _set_version(session, migration.number)
 
 
-def _seal(session: TransactionSession, migration: Migration) -> None:
+def _seal(session: TransactionSession, migration: Migration, silent: Silent) -> None:
     """Give every row its checksum. There may be many, so that is done in batches, and the version changes last."""
     with session.transaction("begin_exclusive"):
         if _version(session) < CHECKSUMS and not has_checksums(session.connection):
             session.connection.execute(migration.text)
-    sealing = Sealing(session.connection)
+    sealing = Sealing(session.connection, session.file.name)
     is_done = False
     while not is_done:
         with session.transaction("begin_exclusive"):
             version = _version(session)
+            if version < CHECKSUMS:
+                expect_no_newcomer(session.file.name, _owners(session), silent)
             is_done = version >= CHECKSUMS or sealing.seal_some()
             if is_done:
                 _set_version(session, max(CHECKSUMS, version))
         session.bound_wal()
 
 
-def _move(session: TransactionSession, migration: Migration) -> None:
+def _move(session: TransactionSession, migration: Migration, silent: Silent) -> None:
     """Bring events and outcomes into the one table. From the beginning of that no older program finds them."""
-    expect_room(session.connection, session.file)
     with session.transaction("begin_exclusive"):
         if _version(session) < JOURNAL:
-            for owned in _owners(session):  # whose process is gone: it was asked about that before
+            owners = _owners(session)
+            expect_no_newcomer(session.file.name, owners, silent)
+            for owned in owners:  # they are there no more
                 cleared = holder_checksum(None, None, owned.fence + 1)
                 session.query("release_run", number=owned.number, fence=owned.fence, holder_checksum=cleared)
             session.connection.execute(migration.text)

@@ -2,14 +2,17 @@
 
 A large journal is worked on in batches, each in a transaction of its own. A row without a checksum is work to be done,
 so a process that is killed in between, or does this at the same time as another one, goes on where that stands. Until
-the end the file has the old version, and programs of older versions may even add rows. In the last transaction,
-together with the new version, runs lose their owners: an old program that executes one at this moment can write no more
-(it knows of no checksums), and stops with `LeaseLost`.
+the end the file has the old version, so a program of an older version may open it and add rows: then the next batch is
+refused, since a run is being executed, and this goes on when it has ended. In the last transaction, together with the
+new version, runs lose their owners, who are there no more: one that is all the same can write no more (it knows of no
+checksums), and stops with `LeaseLost`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import apsw
@@ -22,6 +25,7 @@ from rh_agents.stores._checksums import (
     sealed,
     ticket_checksum,
 )
+from rh_agents.stores._progress import Progress
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores._sqlite.rows import (
     PLACE_BITS,
@@ -48,18 +52,29 @@ class Sealing:
 
     Args:
         connection: the database.
+        name: what it is called, for people.
         batch: how many events are done at a time.
+        clock: seconds, from whenever, by which it says how far it is.
     """
 
-    def __init__(self, connection: apsw.Connection, batch: int = _BATCH) -> None:
+    def __init__(
+        self, connection: apsw.Connection, name: str, batch: int = _BATCH, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._connection = connection
+        self._name = name
+        self._clock = clock
+        self._progress: Progress | None = None
         self._queries = read_queries("sqlite")
         self._batch = batch
         self._after = 0
 
     def seal_some(self) -> bool:
         """Do a part; True if that was the last one."""
-        if self._seal_events():
+        if self._progress is None:
+            ((count,),) = self._ask("count_unsealed")
+            self._progress = Progress(self._name, "checksums", count, self._clock)
+        if done := self._seal_events():
+            self._progress.add(done)
             return False
         if self._after:  # once more from the beginning: somebody may have added some before where we were
             self._after = 0
@@ -76,11 +91,11 @@ class Sealing:
     def _set(self, name: str, rows: list[tuple[Any, ...]]) -> None:
         self._connection.executemany(self._queries[name], rows)
 
-    def _seal_events(self) -> bool:
-        """The next events without a checksum, and their outcomes; False if there is none."""
+    def _seal_events(self) -> int:
+        """The next events without a checksum, and their outcomes; how many there were."""
         rows = self._ask("unsealed_events", after=self._after, limit=self._batch)
         if not rows:
-            return False
+            return 0
         rows = [row for row in rows if row[0] >> PLACE_BITS == rows[0][0] >> PLACE_BITS]  # of one run
         first, self._after = rows[0][0], rows[-1][0]
         events = [event_row(row[0] & _SEQUENCE, row[6], row) for row in rows]
@@ -92,7 +107,7 @@ class Sealing:
         self._set("seal_event", [(*both, row[0]) for both, row in zip(of_events, rows, strict=True)])
         places = [place for place, _, its in pairs if its is not None]
         self._set("seal_outcome", list(zip(of_outcomes, places, strict=True)))
-        return True
+        return len(rows)
 
     def _seal_runs(self) -> None:
         for row in self._ask("list_runs", status=None, tag=None, updated_before=None):

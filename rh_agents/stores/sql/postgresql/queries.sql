@@ -433,6 +433,9 @@ WHERE number = %(number)s AND limited = %(limited)s
 INSERT INTO held (limited, held_until, checksum) VALUES (%(limited)s, %(until)s, %(checksum)s)
 ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum = excluded.checksum
 
+-- name: count_unsealed
+SELECT count(*) FROM event WHERE checksum IS NULL
+
 -- name: unsealed_events
 SELECT run, sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt,
     seconds, message, ok, more

@@ -429,6 +429,9 @@ SELECT
 DROP TABLE outcome_3;
 DROP TABLE event_3
 
+-- name: count_unsealed
+SELECT count(*) FROM event WHERE checksum IS NULL
+
 -- name: unsealed_events
 SELECT
   place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
