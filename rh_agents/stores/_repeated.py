@@ -59,6 +59,14 @@ def repeated_finding(run_id: str, key: str, sequence: int, first: int) -> str:
     )
 
 
+def not_once(place: str) -> StoreError:
+    """The error that says that a database cannot hold by an index what is not so in it."""
+    return StoreError(
+        f"{place}: RH_AGENTS_CHECK=keys is to hold that a call has one outcome, and there is a call that has two: "
+        "`rh-agents check` names it; without that variable the first outcome counts"
+    )
+
+
 def is_wanted(check: str) -> bool:
     """Whether the environment variable `RH_AGENTS_CHECK` asks for a check, one word among others.
 

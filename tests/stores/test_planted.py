@@ -18,7 +18,7 @@ import pytest
 
 from rh_agents import Budget, BudgetExceeded, ExecutionState, agent, open_store, parallel, report_usage, run, tool
 from rh_agents.cli import main
-from rh_agents.core.errors import CallCancelled
+from rh_agents.core.errors import CallCancelled, StoreError
 from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
@@ -225,3 +225,15 @@ def test_a_copy_of_a_run_with_planted_outcomes_is_like_one_of_the_run_before(
     assert (after.plan, after.kept, after.found) == (before.plan, before.kept, before.found)
     assert (after.shown["tree"], after.outcomes) == (before.shown["tree"], before.outcomes)
     assert after.shown["usage"]["cost"] == 2 * before.shown["usage"]["cost"]
+
+
+def test_where_databases_are_to_hold_that_a_call_has_one_outcome_they_say_that_it_has_two(
+    url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asyncio.run(written(url, some_pages))
+    asyncio.run(written(url, plant_others))
+    monkeypatch.setenv("RH_AGENTS_CHECK", "keys")
+    with pytest.raises(StoreError, match=r"there is a call that has two: `rh-agents check` names it"):
+        asyncio.run(written(url, some_pages))
+    assert main(["check", "--store", url]) == 1
+    assert capfd.readouterr().out.count("has another outcome at event") == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import psycopg
 from psycopg import sql
 
 from rh_agents.core.errors import StoreError
@@ -15,7 +16,7 @@ from rh_agents.stores._postgresql.driver import Database
 from rh_agents.stores._postgresql.moving import PostgresqlTables
 from rh_agents.stores._postgresql.news import Connection, digest
 from rh_agents.stores._postgresql.sealing import CHECKSUMS, Sealing
-from rh_agents.stores._repeated import is_wanted
+from rh_agents.stores._repeated import is_wanted, not_once
 from rh_agents.stores._sql import Migration, read_migrations, read_queries, read_views
 
 JOURNAL: Final = 4
@@ -38,12 +39,19 @@ def bring_up_to_date(database: Database, connection: Connection) -> None:
             _take_steps(database, connection, silent)
             version = _version(connection)
         if is_wanted("keys") and version == _known():
-            with connection.transaction():
-                _execute(connection, "lock_migrations", lock=_lock_number(database))
-                if not _fetch(connection, "is_once")[0][0]:  # to make it waits for those who write
-                    _execute(connection, "expect_once")
+            _expect_once(database, connection)
     if version > _known():
         raise _newer(database, version)
+
+
+def _expect_once(database: Database, connection: Connection) -> None:
+    try:
+        with connection.transaction():
+            _execute(connection, "lock_migrations", lock=_lock_number(database))
+            if not _fetch(connection, "is_once")[0][0]:  # to make it waits for those who write
+                _execute(connection, "expect_once")
+    except psycopg.errors.UniqueViolation as error:
+        raise not_once(database.place) from error
 
 
 def _take_steps(database: Database, connection: Connection, silent: Silent) -> None:

@@ -21,7 +21,7 @@ from rh_agents.stores._checksums import (
     status_checksum,
     ticket_checksum,
 )
-from rh_agents.stores._repeated import is_wanted
+from rh_agents.stores._repeated import is_wanted, not_once
 from rh_agents.stores._sqlite.looking import at_one_moment, expect_ours
 from rh_agents.stores._sqlite.rows import (
     JOURNAL_WIDTH,
@@ -36,6 +36,7 @@ from rh_agents.stores._sqlite.rows import (
 )
 from rh_agents.stores._sqlite.schema import bring_up_to_date
 from rh_agents.stores._sqlite.session import DatabaseFile, TransactionSession
+from rh_agents.stores._sqlite.versions import known_version
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
 _MOST_ROWS: Final = 256
@@ -51,15 +52,21 @@ class SqliteWriteSession(TransactionSession):
         try:
             with self.errors():
                 with at_one_moment(connection):  # before anything is set that stays in the file
-                    expect_ours(connection, file.name)
+                    expect_ours(connection, file.name, known_version())
                 self.configure()
             bring_up_to_date(self)
             if is_wanted("keys"):
-                with self.errors():
-                    connection.execute(self._queries["expect_once"])
+                self._expect_once()
         except BaseException:
             self.close()
             raise
+
+    def _expect_once(self) -> None:
+        with self.errors():
+            try:
+                self.connection.execute(self._queries["expect_once"])
+            except apsw.ConstraintError as error:
+                raise not_once(self.file.name) from error
 
     # -- batches and leases -------------------------------------------------------------------------------------------
 
