@@ -14,7 +14,7 @@ from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._replay.address import child_address
 from rh_agents.core._replay.keys import Canonical, child_key, identity
 from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
-from rh_agents.core._run.frame import Frame, current_frame, root_of
+from rh_agents.core._run.frame import Frame, current_frame, leave, root_of
 from rh_agents.core._run.identifying import Identities, has_outcome_of_next, identified_in_turn, known_key
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import run_frame
@@ -93,7 +93,7 @@ class Call(Unstarted, Generic[T]):
             await parent.let_others_end()
             raise
         finally:
-            current_frame.reset(token)
+            leave(token)
             frame.let_go()
         try:
             run.counter.count_call(self.actor.name, result)

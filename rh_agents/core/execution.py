@@ -21,7 +21,7 @@ from rh_agents.core._loops.executors import Executors, set_executors
 from rh_agents.core._replay.stops import stop_in
 from rh_agents.core._run.blocked_loops import watched_loops
 from rh_agents.core._run.cancellations import says_only
-from rh_agents.core._run.frame import Frame, current_frame, root_of
+from rh_agents.core._run.frame import Frame, current_frame, leave, root_of
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.recording import Recording, make_owner
 from rh_agents.core._run.validation import Difference, ValidationJournal
@@ -308,9 +308,10 @@ class ExecutionState:
             raise UsageError(f"run {self.run_id} is under way: a run is entered once")
         try:
             await self.open()
-        except BaseException:
-            await self._interruption.aclose()
-            await self._close_store()
+        except BaseException as error:
+            if not self.parts.is_destroyed_by(error):
+                await self._interruption.aclose()
+                await self._close_store()
             raise
         around, root = current_frame.get(), root_of(self.parts)
         if around is not None and around.run.home is self.parts.home:
@@ -327,9 +328,11 @@ class ExecutionState:
     ) -> None:
         if self._token is not None:
             watched_loops.remove(self._watched_in)
-            current_frame.reset(self._token)
+            leave(self._token)
             root_of(self.parts).permits = None
             self._token = None
+        if self.parts.is_destroyed_by(error):
+            return
         was_cut_off = self._own_task.leave(error)
         stop = stop_in(error)
         if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):

@@ -157,6 +157,8 @@ class ParallelExecutionManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         group = self._group
+        if group.run.is_destroyed_by(error):
+            return
         try:
             await self._leave(group, error)
         except BaseException as raised:

@@ -147,7 +147,8 @@ class _DurableChatModel(BaseChatModel):
                 raise stops[0] from None
             raise
         finally:
-            _stops.reset(token)
+            with contextlib.suppress(ValueError):  # the context of a task that Python destroys is another one
+                _stops.reset(token)
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any

@@ -518,4 +518,5 @@ def in_batches(batches: Batches | None = None) -> Iterator[Batches]:
     try:
         yield chosen
     finally:
-        batcher.reset(token)
+        with contextlib.suppress(ValueError):  # the context of a task that Python destroys is another one
+            batcher.reset(token)

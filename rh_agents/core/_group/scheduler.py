@@ -414,7 +414,8 @@ class Scheduler:
             error = caught
         finally:
             frame.owner = ENDED  # else task and frame would hold each other
-            self._end(member, error)
+            if self._loop.is_running():  # else Python destroys what a loop has left that was given up
+                self._end(member, error)
             member.task = None
             frame.let_go()
             del self, member, frame, error  # an error of the program may lead to this frame, and would be held by it
@@ -510,7 +511,8 @@ class Scheduler:
         try:
             await self._feed_from(source)
         finally:
-            await source.aclose()
+            if self._loop.is_running():
+                await source.aclose()
 
     async def _feed_from(self, source: Source) -> None:
         """Pull items, each one when there is a slot for it."""
@@ -586,9 +588,7 @@ class Scheduler:
         """Start nothing more, and cancel what runs: once, unless somebody insists, so that it can clean up.
 
         A member whose outcome is on its way to the store is waited for: it will be found there when the run is executed
-        again, so the program gets it now.
-
-        `dismiss`: because the program has no more use for it.
+        again, so the program gets it now. `dismiss`: because the program has no more use for it.
         """
         cancels = insist or not self.is_halted
         self._recovers_on = dismiss and self.order.has_members and (self._recovers_on or not self.is_halted)

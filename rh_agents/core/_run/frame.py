@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
+from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import ContextVar, Token
 from typing import Any, cast
 
 from rh_agents.core._base.current import current_call
@@ -36,7 +36,7 @@ from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 from rh_agents.core.usage import Usage
 
-__all__ = ["Frame", "current_frame", "root_of"]
+__all__ = ["Frame", "current_frame", "leave", "root_of"]
 
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
@@ -407,6 +407,16 @@ class Frame(Numbering, Consumption):
 
 current_frame: ContextVar[Frame | None] = cast("ContextVar[Frame | None]", current_call)
 """The call that is being executed in this context, if any."""
+
+
+def leave(token: Token[Frame | None]) -> None:
+    """Let the call around be the current one again.
+
+    In another context there is nothing to go back to: where Python destroys a task whose event loop was given up, or
+    where the block of a run is left by another task than entered it, as those of fixtures and lifespans are.
+    """
+    with suppress(ValueError):
+        current_frame.reset(token)
 
 
 def root_of(run: RunParts) -> Frame:

@@ -123,6 +123,15 @@ class RunParts:
         self.home = here
         self.begun = here.begun
 
+    def is_destroyed_by(self, error: BaseException | None) -> bool:
+        """Whether an error is that with which Python destroys what an event loop has left that was given up.
+
+        Then nothing can be waited for, nobody is there to be told anything, and what runs share knows that the loop is
+        gone. (Where an async generator is closed in good order, its event loop runs, and so do its blocks come to their
+        end.)
+        """
+        return isinstance(error, GeneratorExit) and (self.home is None or not self.home.is_running)
+
     # -- events -------------------------------------------------------------------------------------------------------
 
     @property
