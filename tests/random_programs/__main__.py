@@ -45,6 +45,7 @@ Make = Callable[[Program, int, int], Trial]
 def main(arguments: list[str]) -> int:
     """Try programs. Returns how many failed, at most 100."""
     given = _parser().parse_args(arguments)
+    os.environ.setdefault("RH_AGENTS_CHECK", "keys")  # as in all other tests: see tests/conftest.py
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     with contextlib.ExitStack() as stack:
         folder = Path(

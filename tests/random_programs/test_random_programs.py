@@ -7,7 +7,9 @@ These are the programs of every day, in virtual time. Many more, with processes 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections import Counter
 from dataclasses import fields
 from hashlib import sha256
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from rh_agents import MemoryStore, run
+from tests.random_programs.__main__ import main
 from tests.random_programs.additions import ADDED_FROM, draw_any_program
 from tests.random_programs.interpreter import Interpreter
 from tests.random_programs.ledger import Line
@@ -165,6 +168,18 @@ def test_a_program_that_fails_is_made_smaller() -> None:
     parts = list(everything_in(smallest))
     assert fails(smallest)
     assert len(parts) == 3, source_of(smallest)
+
+
+def test_programs_that_are_tried_by_hand_have_databases_hold_that_a_call_has_one_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for before, found in ((None, "keys"), ("", "")):
+        monkeypatch.delenv("RH_AGENTS_CHECK", raising=False)
+        if before is not None:
+            monkeypatch.setenv("RH_AGENTS_CHECK", before)
+        assert main(["virtual", "--count", "0"]) == 0
+        assert os.environ["RH_AGENTS_CHECK"] == found
 
 
 def test_programs_that_share_a_store_find_nothing_that_another_one_has_cached(tmp_path: Path) -> None:
