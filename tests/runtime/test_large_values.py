@@ -109,14 +109,17 @@ def test_a_needle_is_found_wherever_pieces_meet() -> None:
 
 @asynccontextmanager
 async def gaps() -> AsyncIterator[list[float]]:
-    """For how long the event loop did not come round, in seconds."""
+    """How much processor time of its own the event loop took between two turns, in seconds.
+
+    That is what it does itself: how long it waits for the processor, or for Python's lock, is up to the machine.
+    """
     found: list[float] = []
 
     async def watch() -> None:
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0)
-            found.append(time.perf_counter() - before)
+            found.append(time.thread_time() - before)
 
     task = asyncio.create_task(watch())
     await asyncio.sleep(0)
@@ -138,9 +141,10 @@ def test_the_event_loop_goes_on_while_a_large_result_is_written_and_read(
     async def execute() -> None:
         store = open_store(str(tmp_path / "runs.db"))
         async with ExecutionState(store=store, run_id="monday", durability=durability), gaps() as found:
-            started = time.perf_counter()
-            assert await produce() == value
-            assert max(found) < (time.perf_counter() - started) / 2
+            started = time.process_time()
+            produced = await produce()
+            assert max(found) < (time.process_time() - started) / 2
+        assert produced == value
         await store.aclose()
 
     asyncio.run(execute())
