@@ -168,6 +168,27 @@ class FailureRow(NamedTuple):
     message: str | None
 
 
+class MemberColumns(NamedTuple):
+    """Events as columns, to tell which members of groups are plain (see `rh_agents.core.ports.outline`).
+
+    Attributes:
+        last: the sequence of the last one; None if there is none.
+        kinds: a letter for each: "c" for the outcome of a member that succeeded at its first try, "s" for what may come
+            before that, "x" for what makes a call something else, "-" for what is about no call.
+        keys: 32 bytes for each.
+        groups, indexes: of members; None where there is none.
+        actors: of outcomes that are values: the key of the parent in hexadecimal, the name of the call where it is
+            that of the actor, and a JSON object with `actor` and `version`, as in `more`, separated by U+001F.
+    """
+
+    last: int | None
+    kinds: str
+    keys: bytes
+    groups: Sequence[str | None]
+    indexes: Sequence[int | None]
+    actors: Sequence[str | None]
+
+
 class Edit(NamedTuple):
     """Another outcome for a key of a copied run; `message` is the one line of its error for the event."""
 
@@ -404,6 +425,29 @@ class ReadSession(Protocol):
 
         These are the only columns that are believed without their checksums: they are counts for people.
         """
+        ...
+
+    def members(self, number: int, after: int, until: int, limit: int) -> MemberColumns:
+        """What tells which members are plain, of the events after one sequence and up to another one, at most `limit`.
+
+        Nothing of this is compared with checksums: it only decides which events are given one by one.
+        """
+        ...
+
+    def addresses_at(self, number: int, sequences: Sequence[int]) -> list[tuple[str, str | None, bytes | None, str]]:
+        """The type, the group, the key and the address of events, without checksums, in any order."""
+        ...
+
+    def keys_at(self, number: int, until: int, addresses: Collection[str]) -> set[bytes]:
+        """The keys of the calls at some addresses, among the events up to a sequence."""
+        ...
+
+    def events_at(self, number: int, sequences: Sequence[int]) -> list[Kept[EventRow]]:
+        """As `events`, those with these sequences."""
+        ...
+
+    def outcomes_at(self, number: int, sequences: Sequence[int]) -> list[Kept[StoredOutcome]]:
+        """As `outcomes`, those with these sequences."""
         ...
 
     def newest_failures(

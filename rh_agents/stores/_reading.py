@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, StoredEvent, StoredOutcome, WriteSession
 from rh_agents.stores._checking import check
 from rh_agents.stores._engine import Engine, Readers
+from rh_agents.stores._outlining import outlined
 from rh_agents.stores._ownership import is_held
 from rh_agents.stores._rows import fact_of, header_of, outcome_of, read_artifact
 from rh_agents.stores._summing import summary
-from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes
+from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, told_at, with_outcomes
 
 T = TypeVar("T")
 
@@ -172,6 +174,30 @@ class ReadableStore:
         await self._get_ready()
         run = await self.engine.run(run_id)
         return await self.engine.read(lambda session: summary(session, run, after, until))
+
+    async def outline(self, run_id: str) -> RunOutline:
+        """A run without what there is too much of: the database says which members of groups are plain."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        plain, sequences = await self.engine.read(lambda session: outlined(session, run))
+        return RunOutline(plain, run.last_sequence, partial(self._told_at, run, sequences))
+
+    async def _told_at(self, run: RunRow, sequences: Sequence[int], values: bool) -> AsyncIterator[OutlinedEvent]:
+        places = OutcomePlaces(run.number, run.run_id)
+        for start in range(0, len(sequences), _CHUNK):
+            part = sequences[start : start + _CHUNK]
+            for each in await self.engine.read(partial(self._outlined, places, part, values)):
+                yield each
+
+    def _outlined(
+        self, places: OutcomePlaces, sequences: Sequence[int], values: bool, session: VerifiedSession
+    ) -> list[OutlinedEvent]:
+        found = []
+        for stored, outcome in told_at(session, places, sequences):
+            event = self._event(stored, places.run_id, values)
+            recorded = RecordedEvent(stored.row.sequence, event, stored.row.ok is not None)
+            found.append(OutlinedEvent(recorded, None if outcome is None else header_of(outcome)))
+        return found
 
     # -- questions, and damage ----------------------------------------------------------------------------------------
 

@@ -226,6 +226,12 @@ def outcome_of(stored: StoredOutcome, data: bytes | None, *, unknown_ok: bool = 
     return _new_tuple(Outcome, (key, name, address, value, error, *rest))
 
 
+def actor_in(name: str | None, more: Mapping[str, Any]) -> tuple[str, str]:
+    """The name and the version of the actor of an event: that of the call, and 1, unless it says another one."""
+    actor, version = more.get("actor"), more.get("version")
+    return (name or "") if actor is None else actor, "1" if version is None else version
+
+
 def usage_of(more: Mapping[str, Any]) -> Usage | None:
     """The usage that a row has among what few rows have."""
     usage = more.get("usage")

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from rh_agents.core.ports.summary import GROUP_EVENTS, NEWEST_FAILURES, Failure, RunSummary
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -14,6 +14,8 @@ from rh_agents.core.usage import Usage
 from rh_agents.stores._backend import FailureRow, RunRow, Tally
 from rh_agents.stores._verified import VerifiedSession, damaged
 
+_CHUNK: Final = 16384
+"""Events that are counted at a time: databases sort them in memory."""
 _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
 _OF_USAGE = tuple(each.name for each in fields(Usage))
 
@@ -55,7 +57,10 @@ def summary(session: VerifiedSession, run: RunRow, after: int, until: int | None
     """
     until = max(after, run.last_sequence if until is None else min(until, run.last_sequence))
     later = session.later_outcomes(run.number)
-    found = session.inner.tallies(run.number, after, until, later)
+    found = []
+    for start in range(after, until, _CHUNK):
+        end = min(start + _CHUNK, until)
+        found += session.inner.tallies(run.number, start, end, [each for each in later if start < each <= end])
     counted = sum(each.events for each in found)
     if counted != until - after:
         what = f"it should have {until - after} events from after event {after}, and has {counted}"

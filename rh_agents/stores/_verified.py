@@ -181,6 +181,24 @@ class VerifiedSession:
             raise self.missing(run_id, f"the outcome of event {sequence}")
         return found[0]
 
+    def events_at(self, number: int, run_id: str, sequences: Sequence[int]) -> list[EventRow]:
+        """The events with these sequences, in their order."""
+        found = self.inner.events_at(number, sequences)
+        rows = self._fitting(event_checksum, found, run_id)
+        for sequence in set(sequences).difference([row.sequence for row in rows]):
+            raise self.missing(run_id, f"event {sequence}")
+        return rows
+
+    def outcomes_at(self, number: int, run_id: str, sequences: Sequence[int]) -> list[StoredOutcome]:
+        """The outcomes with these sequences, in their order."""
+        return self._fitting(outcome_checksum, self.inner.outcomes_at(number, sequences), run_id)
+
+    def _fitting(self, checksum: Callable[[R], int], found: Sequence[Kept[R]], run_id: str) -> list[R]:
+        for kept in found:
+            if not fits(checksum, kept):
+                raise damaged(self.place, f"event {kept.row.sequence} of run {run_id!r}, or its outcome,")
+        return [kept.row for kept in found]
+
     def later_outcomes(self, number: int) -> list[int]:
         """Where outcomes stand that count for nothing, because there is an earlier one of their key."""
         return self.inner.later_outcomes(number)
@@ -282,11 +300,34 @@ def with_outcomes(session: VerifiedSession, places: OutcomePlaces, rows: Sequenc
     Raises:
         StoreError: an outcome is damaged or missing.
     """
-    number, run_id = places.number, places.run_id
-    found = reported(session, number, run_id, rows)
+    return _told(session, places, rows, reported(session, places.number, places.run_id, rows))
+
+
+def _told(
+    session: VerifiedSession, places: OutcomePlaces, rows: Sequence[EventRow], found: dict[int, OutcomeRow]
+) -> list[StoredEvent]:
     for row in rows:
         if row.status == _RECOVERED and row.key is not None:
             sequence = places.of(session, row.key, row.sequence)
             if sequence is not None:
-                found[row.sequence] = session.outcome(number, run_id, sequence).row
+                found[row.sequence] = session.outcome(places.number, places.run_id, sequence).row
     return [StoredEvent(row, found.get(row.sequence)) for row in rows]
+
+
+def told_at(
+    session: VerifiedSession, places: OutcomePlaces, sequences: Sequence[int]
+) -> list[tuple[StoredEvent, StoredOutcome | None]]:
+    """The events with these sequences, as `with_outcomes` gives them, and the outcomes that they report themselves.
+
+    Raises:
+        StoreError: an event or an outcome is damaged or missing.
+    """
+    number, run_id = places.number, places.run_id
+    rows = session.events_at(number, run_id, sequences)
+    reporting = [row.sequence for row in rows if row.ok is not None]
+    its = {each.sequence: each for each in (session.outcomes_at(number, run_id, reporting) if reporting else ())}
+    for sequence in reporting:
+        if sequence not in its:
+            raise session.missing(run_id, f"the outcome of event {sequence}")
+    told = _told(session, places, rows, {sequence: each.row for sequence, each in its.items()})
+    return [(stored, its.get(stored.row.sequence)) for stored in told]

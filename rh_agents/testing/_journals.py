@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled
+from rh_agents.core.events import Fact
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import Journal
 from rh_agents.core.results import Outcome
@@ -19,6 +20,8 @@ from rh_agents.testing._records import Written, about_group, completed, fact, ke
 _GROUPS = ("pages", "inner")
 _WITHOUT_OUTCOME = ("started", "retrying", "cancelled", "awaiting", "recovered", "superseded", "human_intervention")
 _ENDS = ("value", "value", "value", "error", "cut off")
+_MANY = 20
+"""Calls that one entry makes at once: more than are shown of a group."""
 _NAMES = ("fetch", "ask", 'a"b\\', "\0odd", "\ud800", "é")
 
 
@@ -27,7 +30,8 @@ class Step(NamedTuple):
 
     Attributes:
         call: its number.
-        what: a status without an outcome; a kind of outcome; "group" with the state of one; or "plain", without a key.
+        what: a status without an outcome; a kind of outcome; "group" with the state of one; "plain", without a key; or
+            "many", which is that many members of one group began and succeeded.
         cost: what it used; 0 for nothing.
         later: seconds after the first moment.
     """
@@ -44,8 +48,8 @@ def steps() -> st.SearchStrategy[list[Step]]:
     """The entries of a journal."""
     calls = st.builds(
         Step,
-        st.integers(0, 15),
-        st.sampled_from([*_WITHOUT_OUTCOME, *(_ENDS * 2), "started", "started", "plain"]),
+        st.integers(0, 30),
+        st.sampled_from([*_WITHOUT_OUTCOME, *(_ENDS * 2), "started", "started", "plain", "many"]),
         st.integers(0, 3),
         st.integers(0, 9),
     )
@@ -66,23 +70,40 @@ async def write(journal: Journal, written: Written, chosen: Sequence[Step]) -> N
     for step in chosen:
         moment = 1_760_000_000.25 + step.later
         if step.what == "group":
-            written.note(journal, _group(run_id, step)._replace(timestamp=moment))
+            for told in _group(run_id, step, ended):
+                written.note(journal, told._replace(timestamp=moment))
+            continue
+        if step.what == "many":
+            for number in range(step.call, step.call + 3 * _MANY, 3):
+                its = [Step(number, "started", step.cost, step.later), Step(number, "value", step.cost, step.later)]
+                _write_calls(journal, written, its, moment, ended)
+            below = Step(step.call + 3 * (_MANY - 5) + 2, _ENDS[step.later % 5])  # a call of one of them, if in "pages"
+            _write_calls(journal, written, [below], moment, ended)
             continue
         if step.what == "plain":
             written.note(journal, fact(run_id, ExecutionStatus.STARTED, None, timestamp=moment))
             continue
-        call, actor = _call(step), _actor(step.call)
+        _write_calls(journal, written, [step], moment, ended)
+
+
+def _write_calls(journal: Journal, written: Written, chosen: Sequence[Step], moment: float, ended: set[int]) -> None:
+    for step in chosen:
+        call, its_outcome = _call(step), None
         if step.what in _ENDS:
             if step.call in ended:
                 continue
             ended.add(step.call)
-            recorded, its_outcome = completed(run_id, call), call
+            recorded, its_outcome = completed(written.run_id, call), call
         else:
-            recorded, its_outcome = fact(run_id, ExecutionStatus(step.what), call), None
+            recorded = fact(written.run_id, ExecutionStatus(step.what), call)
         if step.what != "superseded":
             recorded = recorded.with_more(usage=_usage(step.cost), from_cache=step.cost == 3)
         recorded = recorded._replace(
-            timestamp=moment, actor=actor, parallel_index=_index(step.call), kind=EventType.TOOL_CALL
+            timestamp=moment,
+            actor=_actor(step.call),
+            parallel_index=_index(step.call),
+            group_total=None if step.call % 2 else 40 + step.later,
+            kind=EventType.TOOL_CALL,
         )
         written.note(journal, recorded, its_outcome)
 
@@ -123,13 +144,18 @@ def _usage(cost: int) -> Usage | None:
     return Usage(input_tokens=cost, requests=1, cost=cost / 7, estimates=cost % 2) if cost else None
 
 
-def _group(run_id: str, step: Step) -> Any:
-    if not step.ends:
-        return about_group(run_id, step.group, GroupStatus.RUNNING)
+def _group(run_id: str, step: Step, ended: set[int]) -> list[Fact]:
+    """What is said of a group: that it begins, that it ends early, or that it has been executed once more."""
+    begins = about_group(run_id, step.group, GroupStatus.RUNNING)
     cause = (EndingCause.FAILED_FAST, EndingCause.INTERRUPTED, None)[step.later % 3]
-    if cause is None:
-        return about_group(run_id, step.group, (GroupStatus.COMPLETED, GroupStatus.FAILED)[step.later % 2])
-    return about_group(run_id, step.group, GroupStatus.RUNNING, GroupEnding(cause=cause, outcomes=step.later))
+    if not step.ends:
+        return [begins]
+    if cause is not None:
+        return [about_group(run_id, step.group, GroupStatus.RUNNING, GroupEnding(cause=cause, outcomes=step.later))]
+    ends = about_group(run_id, step.group, (GroupStatus.COMPLETED, GroupStatus.FAILED)[step.later % 2])
+    assert ends.group is not None
+    recovered = sum(number % 3 == _GROUPS.index(step.group) for number in ended)
+    return [begins, ends.with_more(group=ends.group.model_copy(update={"recovered": recovered}))]
 
 
 async def _never_called(_: Any) -> None:

@@ -49,6 +49,7 @@ class TestMemory(
     conformance.CacheConformance,
     conformance.WindowConformance,
     conformance.SummaryConformance,
+    conformance.OutlineConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""
@@ -117,6 +118,7 @@ class OnDisk(StoreConformance):
     """What a store leaves behind when it is not closed is found by another one at the same place."""
 
     examples = 12
+    journals = outlines = 20
 
     async def second_store(self, store: Store) -> Store:
         return await self.make_store()

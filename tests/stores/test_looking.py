@@ -17,6 +17,7 @@ import pytest
 from rh_agents import fork, open_store
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Store
+from rh_agents.core.ports.outline import outline_of_run
 from rh_agents.core.ports.summary import summary_of_run
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores.sqlite import SqliteStore
@@ -40,10 +41,16 @@ def contents(folder: Path) -> dict[str, Any]:
 
 async def expect_what_the_database_computes(store: Store, run_id: str) -> None:
     """It is what the events say one by one."""
-    journals = types.SimpleNamespace(events=store.events)
+    journals = types.SimpleNamespace(events=store.events, unread_outcomes=store.unread_outcomes)
     said = await summary_of_run(cast("Store", journals), run_id)
     assert said.outcomes > 0
     assert await summary_of_run(store, run_id) == said
+    made = await outline_of_run(cast("Store", journals), run_id)
+    outline = await outline_of_run(store, run_id)
+    assert list(outline.plain) == list(made.plain)
+    assert [each.recorded.sequence async for each in outline.read(True)] == [
+        each.recorded.sequence async for each in made.read(True)
+    ]
 
 
 async def looked_at(path: Path | str) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -18,6 +19,10 @@ from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.events import fact_of_event
 from rh_agents.core.ports import Store
+from rh_agents.core.ports.outline import outline_of_run
+from rh_agents.core.ports.summary import summary_of_run
+from rh_agents.core.results import OutcomeHeader
+from rh_agents.core.usage import Spending, Usage
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
 
@@ -41,13 +46,10 @@ def show_command(
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
-        tree, calls = RunTree(), RecordedCalls()
-        async for recorded in opened.events(run):
-            tree.add(recorded)
-            calls.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome, None)
-        info, spent = replace(info, outcomes=len(calls.finished)), calls.spent[""]
+        told = await (_whole(opened, run) if everything or as_json else _outlined(opened, run))
+        info, spent = replace(info, outcomes=told.outcomes), told.spent
         questions = await opened.questions(run)
-        roots = tree.roots(await _makers(opened, run) if tree.is_ambiguous else None)
+        roots = told.tree.roots(told.makers)
         if as_json:
             used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
             record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
@@ -62,15 +64,55 @@ def show_command(
         for line in question_lines(questions):
             page.line(line)
         if follow:
-            await _follow(opened, run, tree.last)
+            await _follow(opened, run, told.last)
 
     with_store(store, show)
 
 
-async def _makers(store: Store, run: str) -> dict[str, str]:
-    """Which call made which, by key, as far as they have outcomes."""
-    headers = [outcome.header async for outcome in store.unread_outcomes(run)]
-    return {header.key.hex(): header.parent.hex() for header in headers}
+class _Told(NamedTuple):
+    """What the journal says.
+
+    Attributes:
+        outcomes: how many calls have one.
+        makers: which call made which, by key, as far as they have outcomes; None where addresses say it.
+        last: the sequence of the last event.
+    """
+
+    tree: RunTree
+    outcomes: int
+    spent: Spending
+    makers: dict[str, str] | None
+    last: int
+
+
+async def _whole(store: Store, run: str) -> _Told:
+    """From every event."""
+    tree, calls = RunTree(), RecordedCalls()
+    async for recorded in store.events(run):
+        tree.add(recorded)
+        calls.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome, None)
+    headers = [outcome.header async for outcome in store.unread_outcomes(run)] if tree.is_ambiguous else None
+    return _Told(tree, len(calls.finished), calls.spent[""], _makers(headers), tree.last)
+
+
+async def _outlined(store: Store, run: str) -> _Told:
+    """From the events of what is shown, and numbers of the rest."""
+    tree = RunTree()
+    summary, outline = await summary_of_run(store, run), await outline_of_run(store, run)
+    async for event in outline.read(True):
+        tree.add(event.recorded)
+    tree.leave_out(outline.plain)
+    spent = Spending(sum(summary.usage.values(), Usage()), summary.paid, by_actor=dict(summary.usage))
+    headers = [event.outcome async for event in outline.read(False)] if tree.is_ambiguous else None
+    return _Told(tree, summary.outcomes, spent, _makers(headers), outline.last)
+
+
+def _makers(headers: Iterable[OutcomeHeader | None] | None) -> dict[str, str] | None:
+    found: dict[bytes, bytes] = {}
+    for header in headers or ():
+        if header is not None:
+            found.setdefault(header.key, header.parent)
+    return None if headers is None else {key.hex(): parent.hex() for key, parent in found.items()}
 
 
 async def _follow(store: Store, run: str, after: int) -> None:

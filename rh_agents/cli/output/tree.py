@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from rh_agents.core._replay.keys import again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports import RecordedEvent
+from rh_agents.core.ports.outline import PlainMembers
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, brief_result, duration, harmless
@@ -44,6 +45,8 @@ class Node:
         is_reused: its outcome is older than the last execution of what it is a part of.
         is_superseded: it is to be called again, by request.
         group: the status of a group.
+        plain: how many members of a group are not among its children: there is nothing to be said about them.
+        plain_before: how many of these are older than the last execution of the group.
     """
 
     address: str
@@ -70,6 +73,8 @@ class Node:
     group: ParallelEventGroup | None = None
     parent: Node | None = None
     children: list[Node] = field(default_factory=list)
+    plain: int = 0
+    plain_before: int = 0
 
     @property
     def is_group(self) -> bool:
@@ -122,6 +127,13 @@ class RunTree:
         if status.is_final:
             node.ended, node.seconds = self.last, event.execution_time
             node.result = "" if event.result is None else _short(brief_result(event.result))
+
+    def leave_out(self, plain: Iterable[PlainMembers]) -> None:
+        """Members of groups of which only the number is known. All events have been added."""
+        for members in plain:
+            node = self._nodes[f"group {members.group_id}"]
+            node.plain += len(members)
+            node.plain_before += sum(end < node.began for end in members.ends) if node.began else 0
 
     def _node(self, event: ExecutionEvent[Any]) -> Node:
         name = event.key or event.address
@@ -221,7 +233,8 @@ class RunTree:
 def _mark_reused(node: Node) -> None:
     older = [child for child in node.children if 0 < child.ended < node.began]
     # A group says how many it was; if these are not the same, some are of an earlier version of the program.
-    if node.group is None or not node.group.is_complete or node.group.recovered == len(older):
+    recovered = len(older) + node.plain_before
+    if node.group is None or not node.group.is_complete or node.group.recovered == recovered:
         for child in older:
             child.is_reused = True
 
@@ -286,20 +299,20 @@ class TreeView:
     only_failed: bool = False
     shows_all: bool = False
 
-    def show(self, nodes: list[Node], level: int = 0) -> None:
-        """Print nodes and what is below them."""
+    def show(self, nodes: list[Node], level: int = 0, plain: int = 0) -> None:
+        """Print nodes and what is below them. Beside them there are so many of which there is nothing to be said."""
         if self.only_failed:
             shown = [node for node in nodes if _has_failures(node)]
             left_out: list[Node] = []
         else:
-            shown, left_out = self._chosen(nodes)
+            shown, left_out = self._chosen(nodes, plain)
         for node in shown:
             self._show_node(node, level)
         if left_out:
-            self.page.line(Part(f"… {_more(left_out)}", "dim"), indent=2 * level)
+            self.page.line(Part(f"… {_more(left_out, plain)}", "dim"), indent=2 * level)
 
-    def _chosen(self, nodes: list[Node]) -> tuple[list[Node], list[Node]]:
-        if self.shows_all or len(nodes) <= _FEW:
+    def _chosen(self, nodes: list[Node], plain: int) -> tuple[list[Node], list[Node]]:
+        if self.shows_all or len(nodes) + plain <= _FEW:
             return nodes, []
         fine, troubled = 0, 0
         shown: list[Node] = []
@@ -318,18 +331,18 @@ class TreeView:
 
     def _show_node(self, node: Node, level: int) -> None:
         indent = 2 * level
-        below = sum(1 for _ in _all_below(node)) if self.depth is not None and level + 1 >= self.depth else 0
+        below = _number_below(node) if self.depth is not None and level + 1 >= self.depth else 0
         if node.group is not None:
             self._show_group(node, node.group, indent, below)
         else:
             self._show_call(node, indent, below)
         if not below:
-            self.show(node.children, level + 1)
+            self.show(node.children, level + 1, node.plain)
 
     def _show_group(self, node: Node, group: ParallelEventGroup, indent: int, below: int) -> None:
         mark, style = self._mark(node)
         members = node.children
-        done = sum(child.status.is_final for child in members) if not group.is_complete else group.finished
+        done = node.plain + sum(child.status.is_final for child in members) if not group.is_complete else group.finished
         failed = sum(child.has_failed for child in members)
         total = group.total if group.total is not None and group.total > done else None
         self.page.line(
@@ -398,16 +411,17 @@ def _has_failures(node: Node) -> bool:
     return node.has_failed or any(_has_failures(child) for child in node.children)
 
 
-def _all_below(node: Node) -> Iterator[Node]:
-    for child in node.children:
-        yield child
-        yield from _all_below(child)
+def _number_below(node: Node) -> int:
+    return node.plain + sum(1 + _number_below(child) for child in node.children)
 
 
-def _more(nodes: list[Node]) -> str:
-    """`4,980 more completed, 12 more failed`."""
+def _more(nodes: list[Node], plain: int) -> str:
+    """`4,980 more completed, 12 more failed`; the plain ones are completed, and some such nodes are always there."""
     counts: dict[str, int] = {}
     for node in nodes:
         word = label_of(node.status)
         counts[word] = counts.get(word, 0) + 1
+    if plain:
+        completed = label_of(ExecutionStatus.COMPLETED)
+        counts[completed] = counts.get(completed, 0) + plain
     return ", ".join(f"{count:,} more {word}" for word, count in counts.items())

@@ -53,7 +53,7 @@ class RunSummary:
         groups: the same for members of groups, by the id of their group.
         outcomes: how many calls came to their outcome.
         paid: how many outcomes were recorded that no cache had; of calls with two of them both count.
-        usage: what was used, by the names under which `actors` has them.
+        usage: what was used, by the names under which `actors` has them; first what was used first.
         failures: the newest outcomes that were failures, newest first, at most `NEWEST_FAILURES`.
         first_at, last_at: the earliest and the latest time of an event, in seconds since 1970; None if there is none.
     """

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, OutcomeRow, RunRow, StoredOutcome, Tally
+from rh_agents.stores._backend import (
+    CallRow,
+    EventRow,
+    FailureRow,
+    Kept,
+    MemberColumns,
+    OutcomeRow,
+    RunRow,
+    StoredOutcome,
+    Tally,
+)
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._postgresql.driver import Array, plain_text
 from rh_agents.stores._postgresql.news import Connection, News, rows
@@ -23,6 +33,8 @@ from rh_agents.stores._windows import damaged_windows
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+_UNREAD: Final = "the journal could not be read"
 
 
 Borrow = Callable[[str], AbstractContextManager[Connection]]
@@ -79,17 +91,22 @@ class PostgresqlReadSession:
         return self._sealed(checksums_of_run, map(kept_run, found))
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
-        with self._borrow("the journal could not be read") as connection:
+        with self._borrow(_UNREAD) as connection:
             parameters = {"number": number, "after": after, "limit": limit}
             found = self._read(connection, "calls", lambda query: _plain_rows(connection, query, parameters))
         return self._sealed(call_checksum, [Kept(call_row(row[:-1]), row[-1]) for row in found])
 
     def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
-        found = self._rows("events", "the journal could not be read", number=number, after=after, limit=limit)
+        return self._kept_events(self._rows("events", _UNREAD, number=number, after=after, limit=limit))
+
+    def _kept_events(self, found: list[tuple[Any, ...]]) -> list[Kept[EventRow]]:
         return self._sealed(event_checksum, [Kept(EventRow._make(row[:-1]), row[-1]) for row in found])
 
     def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
         found = self._rows("outcomes", "the outcomes could not be read", number=number, after=after, limit=limit)
+        return self._kept_outcomes(found)
+
+    def _kept_outcomes(self, found: list[tuple[Any, ...]]) -> list[Kept[StoredOutcome]]:
         width = len(OutcomeRow._fields)
         outcomes = [Kept(StoredOutcome(outcome_row(row[:width]), *row[width:-1]), row[-1]) for row in found]
         return self._sealed(outcome_checksum, outcomes)
@@ -100,14 +117,42 @@ class PostgresqlReadSession:
     def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
         """The events from after one sequence up to another one, counted."""
         span = {"number": number, "after": after, "until": until, "later": Array("int8", later)}
-        return [tally(row) for row in self._rows("tallies", "the journal could not be read", **span)]
+        return [tally(row) for row in self._rows("tallies", _UNREAD, **span)]
+
+    def members(self, number: int, after: int, until: int, limit: int) -> MemberColumns:
+        """What tells which members are plain."""
+        found = self._rows("members", _UNREAD, number=number, after=after, until=until, limit=limit)
+        if not found:
+            return MemberColumns(None, "", b"", (), (), ())
+        sequences, kinds, keys, groups, indexes, actors = zip(*found, strict=True)
+        return MemberColumns(sequences[-1], "".join(kinds), b"".join(keys), groups, indexes, actors)
+
+    def addresses_at(self, number: int, sequences: Sequence[int]) -> list[tuple[str, str | None, bytes | None, str]]:
+        """The type, the group, the key and the address of events."""
+        wanted = Array("int8", sequences)
+        return [(row[0], *row[1:]) for row in self._rows("addresses_at", _UNREAD, number=number, sequences=wanted)]
+
+    def keys_at(self, number: int, until: int, addresses: Collection[str]) -> set[bytes]:
+        """The keys of the calls at some addresses."""
+        wanted = Array("text", list(addresses))
+        return {key for (key,) in self._rows("keys_at", _UNREAD, number=number, until=until, addresses=wanted)}
+
+    def events_at(self, number: int, sequences: Sequence[int]) -> list[Kept[EventRow]]:
+        """The events with these sequences."""
+        return self._kept_events(self._rows("events_at", _UNREAD, number=number, sequences=Array("int8", sequences)))
+
+    def outcomes_at(self, number: int, sequences: Sequence[int]) -> list[Kept[StoredOutcome]]:
+        """The outcomes with these sequences."""
+        return self._kept_outcomes(
+            self._rows("outcomes_at", _UNREAD, number=number, sequences=Array("int8", sequences))
+        )
 
     def newest_failures(
         self, number: int, after: int, until: int, later: Sequence[int], limit: int
     ) -> list[FailureRow]:
         """The failures among the outcomes of these events, newest first."""
         span = {"number": number, "after": after, "until": until, "later": Array("int8", later), "limit": limit}
-        found = self._rows("newest_failures", "the journal could not be read", **span)
+        found = self._rows("newest_failures", _UNREAD, **span)
         return [FailureRow._make(row) for row in found]
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:

@@ -9,7 +9,7 @@ import apsw
 from pydantic_core import from_json
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, RunRow, StoredOutcome, Tally
+from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, MemberColumns, RunRow, StoredOutcome, Tally
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._repeated import repeated_finding
 from rh_agents.stores._sql import read_queries, through
@@ -20,6 +20,7 @@ from rh_agents.stores._sqlite.rows import (
     Row,
     as_json,
     as_text,
+    from_digits,
     from_text,
     kept_entry,
     kept_event,
@@ -54,6 +55,12 @@ def _between(number: int, after: int, until: int, later: Sequence[int]) -> dict[
     """The places of events from after one sequence up to another one, and of outcomes that count for nothing."""
     first = number << PLACE_BITS
     return {"after": first + after, "until": first + until, "later": as_json([first + each for each in later])}
+
+
+def _places(number: int, sequences: Sequence[int]) -> str:
+    """The places of events of a run."""
+    first = number << PLACE_BITS
+    return as_json([first + each for each in sequences])
 
 
 class SqliteReadSession(Session):
@@ -129,11 +136,19 @@ class SqliteReadSession(Session):
     def events(self, number: int, after: int, limit: int) -> list[Kept[EventRow]]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
         ((rows,),) = self._all("read_events", after=first + after, last=last, limit=limit)
+        return self._kept_events(number, rows)
+
+    def _kept_events(self, number: int, rows: str) -> list[Kept[EventRow]]:
+        first = number << PLACE_BITS
         return self._sealed(event_checksum, [kept_event(first, row) for row in from_json(rows)])
 
     def outcomes(self, number: int, after: int, limit: int) -> list[Kept[StoredOutcome]]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
         ((rows, values),) = self._all("read_outcomes", after=first + after, last=last, limit=limit)
+        return self._kept_outcomes(number, rows, values)
+
+    def _kept_outcomes(self, number: int, rows: str, values: bytes | None) -> list[Kept[StoredOutcome]]:
+        first = number << PLACE_BITS
         parts = [] if values is None else values.split(_SEPARATOR)
         found = [kept_outcome(first, row, value) for row, value in zip(from_json(rows), parts, strict=True)]
         return self._sealed(outcome_checksum, found)
@@ -148,6 +163,33 @@ class SqliteReadSession(Session):
             tally((kind, from_text(group), status, has_outcome, is_repeated, from_text(name), *rest))
             for kind, group, status, has_outcome, is_repeated, name, *rest in rows
         ]
+
+    def members(self, number: int, after: int, until: int, limit: int) -> MemberColumns:
+        first = number << PLACE_BITS
+        ((count, last, kinds, keys, *columns),) = self._all(
+            "read_members", after=first + after, until=first + until, limit=limit
+        )
+        groups, indexes, actors = map(from_json, columns)
+        return MemberColumns(last - first if count else None, kinds or "", keys or b"", groups, indexes, actors)
+
+    def addresses_at(self, number: int, sequences: Sequence[int]) -> list[tuple[str, str | None, bytes | None, str]]:
+        ((rows,),) = self._all("addresses_at", places=_places(number, sequences))
+        return [
+            (kind, from_text(group), from_digits(key), some_text(address))
+            for kind, group, key, address in from_json(rows)
+        ]
+
+    def keys_at(self, number: int, until: int, addresses: Collection[str]) -> set[bytes]:
+        first, wanted = number << PLACE_BITS, as_json([as_text(address) for address in addresses])
+        return {key for (key,) in self._all("keys_at", after=first, until=first + until, addresses=wanted)}
+
+    def events_at(self, number: int, sequences: Sequence[int]) -> list[Kept[EventRow]]:
+        ((rows,),) = self._all("read_events_at", places=_places(number, sequences))
+        return self._kept_events(number, rows)
+
+    def outcomes_at(self, number: int, sequences: Sequence[int]) -> list[Kept[StoredOutcome]]:
+        ((rows, values),) = self._all("read_outcomes_at", places=_places(number, sequences))
+        return self._kept_outcomes(number, rows, values)
 
     def newest_failures(
         self, number: int, after: int, until: int, later: Sequence[int], limit: int

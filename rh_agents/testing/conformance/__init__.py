@@ -28,6 +28,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `CacheConformance`: `put_cached` and `find_cached`.
 - `WindowConformance`: `admit`, `settle` and `hold`.
 - `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
+- `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
 - `SequenceConformance`: all that the other classes ask for, in random order.
 
 A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
@@ -49,6 +50,7 @@ from rh_agents.testing.conformance.crashes import CrashConformance
 from rh_agents.testing.conformance.deleting import ArtifactConformance, DeletionConformance
 from rh_agents.testing.conformance.editing import EditingConformance
 from rh_agents.testing.conformance.journal import JournalConformance
+from rh_agents.testing.conformance.outlines import OutlineConformance
 from rh_agents.testing.conformance.owners import FencingConformance, OwnerConformance
 from rh_agents.testing.conformance.questions import QuestionConformance
 from rh_agents.testing.conformance.reading import ReadingConformance
@@ -72,6 +74,7 @@ __all__ = [
     "EditingConformance",
     "FencingConformance",
     "JournalConformance",
+    "OutlineConformance",
     "OwnerConformance",
     "QuestionConformance",
     "ReadingConformance",
@@ -108,6 +111,7 @@ class StoreConformance(
     CacheConformance,
     WindowConformance,
     SummaryConformance,
+    OutlineConformance,
     SequenceConformance,
 ):
     """All of it."""

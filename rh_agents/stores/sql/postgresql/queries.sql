@@ -261,7 +261,8 @@ WITH alike AS (
             WHEN left(more, 9) = '{"actor":' AND strpos(more, '"kind"') = 0 AND event_type <> 'function_call' THEN NULL
             ELSE name
         END AS name,
-        more, count(*) AS events, min(timestamp) AS first_at, max(timestamp) AS last_at
+        more, count(*) AS events, min(timestamp) AS first_at, max(timestamp) AS last_at,
+        min(sequence) AS first
     FROM journal
     WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
     GROUP BY 1, 2, 3, 4, 5, 6, 7
@@ -288,6 +289,61 @@ SELECT event_type, group_id, status, has_outcome, is_repeated,
     sum(events * (used ->> 'long_cache_write_tokens')::numeric)::bigint
 FROM said
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+ORDER BY min(first) FILTER (WHERE used IS NOT NULL)
+
+-- name: members
+-- What tells which members of groups have nothing to say but that they began and have succeeded (see
+-- `rh_agents.stores._outlining`): c stands for such an outcome, s for a start or one more attempt, x for anything else
+-- about a call. The last column says what the members of an actor have in common. (Backslashes: see tallies.)
+SELECT sequence,
+    CASE
+        WHEN key IS NULL THEN '-'
+        WHEN group_id IS NULL OR parallel_index IS NULL THEN 'x'
+        WHEN ok AND status = 'completed' AND base IS NULL THEN 'c'
+        WHEN ok IS NULL AND status IN ('started', 'retrying') THEN 's'
+        ELSE 'x'
+    END,
+    coalesce(key, decode(repeat('00', 32), 'hex')), group_id, parallel_index,
+    CASE WHEN ok THEN
+        encode(parent, 'hex') || chr(31) || CASE WHEN left(more, 9) = '{"actor":' THEN '' ELSE name END || chr(31)
+        || CASE
+            WHEN more IS NULL THEN '{}'
+            WHEN strpos(more, ',') = 0 THEN more
+            ELSE replace(replace(replace(json_build_object('actor', fact -> 'actor', 'version', fact -> 'version')::text,
+                '\', '\\'), U&'\E001', '\\u'), U&'\E000', '\\\\')
+        END
+    END
+FROM journal LEFT JOIN LATERAL (
+    SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\')::json AS fact
+    WHERE ok AND strpos(more, ',') > 0
+) AS said ON true
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
+ORDER BY sequence
+LIMIT %(limit)s
+
+-- name: addresses_at
+SELECT event_type, group_id, key, address
+FROM journal
+WHERE run = %(number)s AND sequence = ANY(%(sequences)s)
+
+-- name: keys_at
+SELECT DISTINCT key
+FROM journal
+WHERE run = %(number)s AND sequence <= %(until)s AND key IS NOT NULL AND address = ANY(%(addresses)s)
+
+-- name: events_at
+SELECT sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt, seconds,
+    message, ok, more, checksum
+FROM journal
+WHERE run = %(number)s AND sequence = ANY(%(sequences)s)
+ORDER BY sequence
+
+-- name: outcomes_at
+SELECT sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, name, address,
+    seconds, attempt, group_id, outcome_checksum
+FROM journal
+WHERE run = %(number)s AND sequence = ANY(%(sequences)s) AND ok IS NOT NULL
+ORDER BY sequence
 
 -- name: newest_failures
 SELECT sequence, address, name, more, event_type, message

@@ -208,7 +208,7 @@ WITH alike AS (
       WHEN substr(more, 1, 9) = '{"actor":' AND instr(more, '"kind"') = 0 AND event_type <> 'function_call' THEN NULL
       ELSE name
     END AS name,
-    more, count(*) AS events, min(timestamp) AS first_at, max(timestamp) AS last_at
+    more, count(*) AS events, min(timestamp) AS first_at, max(timestamp) AS last_at, min(place) AS first
   FROM journal WHERE place > :after AND place <= :until
   GROUP BY 1, 2, 3, 4, 5, 6, 7
 ),
@@ -228,6 +228,77 @@ SELECT
   sum(events * (used ->> '$.long_cache_write_tokens'))
 FROM said
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+ORDER BY min(CASE WHEN used IS NOT NULL THEN first END)
+
+-- name: read_members
+-- What tells which members of groups have nothing to say but that they began and have succeeded, as columns (see
+-- `rh_agents.stores._outlining`): c stands for such an outcome, s for a start or one more attempt, x for anything else
+-- about a call. The last column says what the members of an actor have in common.
+SELECT
+  count(*), max(place),
+  string_agg(
+    CASE
+      WHEN key IS NULL THEN '-'
+      WHEN group_id IS NULL OR parallel_index IS NULL THEN 'x'
+      WHEN ok = 1 AND status = 'completed' AND base IS NULL THEN 'c'
+      WHEN ok IS NULL AND status IN ('started', 'retrying') THEN 's'
+      ELSE 'x'
+    END, ''
+  ),
+  CAST(string_agg(coalesce(key, zeroblob(32)), '') AS BLOB), json_group_array(group_id), json_group_array(parallel_index),
+  json_group_array(
+    CASE WHEN ok = 1 THEN
+      hex(parent) || char(31) || CASE WHEN substr(more, 1, 9) = '{"actor":' THEN '' ELSE name END || char(31)
+      || CASE
+        WHEN more IS NULL THEN '{}'
+        WHEN instr(more, ',') = 0 THEN more
+        ELSE json_object('actor', json(more -> '$.actor'), 'version', json(more -> '$.version'))
+      END
+    END
+  )
+FROM (
+  SELECT place, key, group_id, parallel_index, ok, status, base, parent, more, name
+  FROM journal WHERE place > :after AND place <= :until ORDER BY place LIMIT :limit
+)
+
+-- name: addresses_at
+SELECT json_group_array(json_array(event_type, group_id, hex(key), address))
+FROM journal WHERE place IN (SELECT value FROM json_each(:places))
+
+-- name: keys_at
+SELECT DISTINCT key FROM journal
+WHERE place > :after AND place <= :until AND key IS NOT NULL AND address IN (SELECT value FROM json_each(:addresses))
+
+-- name: read_events_at
+SELECT
+  json_group_array(
+    json_array(
+      place, timestamp, status, event_type, name, address, hex(key), group_id, parallel_index, group_total,
+      attempt, seconds, message, ok, more, checksum
+    )
+  )
+FROM (
+  SELECT
+    place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+    attempt, seconds, message, ok, more, checksum
+  FROM journal WHERE place IN (SELECT value FROM json_each(:places)) ORDER BY place
+)
+
+-- name: read_outcomes_at
+SELECT
+  json_group_array(
+    json_array(
+      place, hex(key), ok, hex(base), base IS NULL, hex(parent), epoch, tries, parent_attempt, lower(hex(artifact)),
+      outcome_more, size, name, address, seconds, attempt, group_id, outcome_checksum
+    )
+  ),
+  CAST(string_agg(coalesce(value, ''), char(30)) AS BLOB)
+FROM (
+  SELECT
+    place, key, ok, base, parent, epoch, tries, parent_attempt, artifact, outcome_more, size, name, address, seconds, attempt,
+    group_id, outcome_checksum, value
+  FROM journal WHERE place IN (SELECT value FROM json_each(:places)) AND ok IS NOT NULL ORDER BY place
+)
 
 -- name: newest_failures
 SELECT place, address, name, more, event_type, message FROM journal
