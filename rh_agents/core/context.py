@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -100,7 +101,13 @@ def report_usage(usage: Usage) -> None:
     """Say what the call that is under way has used: it is recorded with its outcome, and counts for budgets and limits.
 
     May be called any number of times; usages are added. Outside of calls it does nothing.
+
+    Raises:
+        UsageError: the cost is no finite number. Added to what was spent it would never be one again, and budgets would
+            hold no more.
     """
+    if not math.isfinite(usage.cost):
+        raise UsageError(f"report_usage(cost={usage.cost}) is no finite number: leave the cost out if it is not known")
     frame = current_frame.get()
     if frame is not None:
         if frame.is_under_way:

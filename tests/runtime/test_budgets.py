@@ -456,3 +456,22 @@ def test_an_estimate_that_raises_costs_its_own_call_and_no_other() -> None:
             return [result.ok for result in results]
 
     assert run_virtually(program) == [False, True, False]
+
+
+@pytest.mark.parametrize("cost", [math.nan, math.inf, -math.inf])
+def test_a_cost_that_is_no_finite_number_is_refused_and_the_budget_holds(cost: float) -> None:
+    @tool
+    async def priced() -> None:
+        report_usage(Usage(cost=0.5))
+        with pytest.raises(UsageError, match=r"report_usage\(cost=-?(nan|inf)\) is no finite number"):
+            report_usage(Usage(cost=cost))
+
+    async def main() -> None:
+        async with ExecutionState(budget=Budget(cost=0.9)) as state:
+            await priced()
+            await priced()
+            assert state.spent.usage.cost == 1.0
+            await priced()
+
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(main())
