@@ -14,15 +14,13 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.recorded_command import Invocation, RunCommand, here
+from rh_agents.cli.run_options import RunOptions
 from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, has_runs, kept_store
 from rh_agents.core.errors import RhAgentsError
-
-if TYPE_CHECKING:
-    from rh_agents.cli.run_options import RunOptions
 
 __all__ = ["locate_run", "search_folders"]
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core.policies.breaker import BreakerState
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "EndingCause",

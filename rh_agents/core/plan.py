@@ -6,18 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key, tried_key
 from rh_agents.core._replay.recorded import Again, RecordedCalls
 from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
+from rh_agents.core.ports import RecordedEvent, RunInfo
+from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
-
-if TYPE_CHECKING:
-    from rh_agents.core.ports import RecordedEvent, RunInfo
-    from rh_agents.core.results import OutcomeHeader
 
 __all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "plan_run"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
-
-if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["Board", "Spent", "Wait", "known_total"]
 

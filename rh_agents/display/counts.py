@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
-
-if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["CallCounts", "EventCounts"]
 

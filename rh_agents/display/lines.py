@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import amount, brief, brief_result, duration, harmless
-
-if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["LineFormat", "event_line"]
 

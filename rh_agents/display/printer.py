@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable
 from datetime import tzinfo
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, Any, Self
 
 from rich.console import Console
 from rich.text import Text
 
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.ansi import ansi
 from rh_agents.display.counts import EventCounts
 from rh_agents.display.lines import LineFormat, event_line
 from rh_agents.display.summary import summary_lines
-
-if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["EventPrinter"]
 

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.text import Text
 
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelDisplayMode
 from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -22,9 +23,6 @@ from rh_agents.display.printer import EventPrinter
 from rh_agents.display.region import Frame, LiveRegion
 from rh_agents.display.rows import board_rows, ended_line, milestone_line, progress_text, started_line
 from rh_agents.display.text import harmless
-
-if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["ParallelEventPrinter", "can_be_live"]
 

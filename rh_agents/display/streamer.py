@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rh_agents.core.errors import UsageError
+from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.redaction import redact
 from rh_agents.display.text import brief, harmless
-
-if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
 
 __all__ = ["EventStreamer", "event_json"]
 

@@ -27,12 +27,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from zlib import crc32
 
-if TYPE_CHECKING:
-    from rh_agents.core.ports import CacheEntry, Question
-    from rh_agents.stores._backend import CallRow, EventRow, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.core.ports import CacheEntry, Question
+from rh_agents.stores._backend import CallRow, EventRow, OutcomeRow, RunRow, StoredOutcome
 
 _NONE: Final = "\0"
 """Stands for a text that is not there."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core.errors import StopRun
+from rh_agents.core.events import ExecutionEvent, Fact
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
-
-if TYPE_CHECKING:
-    from rh_agents.core.errors import StopRun
-    from rh_agents.core.events import ExecutionEvent, Fact
 
 __all__ = [
     "Admitted",
