@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
@@ -238,7 +238,6 @@ class ClientModel(ChatModel):
 
     @property
     def account(self) -> object:
-        """What requests of one batch have in common: the server, the key and the model."""
         return self.base_url, self.api_key, self.model
 
     # -- prices -------------------------------------------------------------------------------------------------------
@@ -356,6 +355,19 @@ class ClientModel(ChatModel):
             for delta in pieces_of(found, replayed=False):
                 await on_delta(delta)
         return found.model_copy(update={"usage": replace(found.usage, cost=max(found.usage.cost, cost))})
+
+    @contextlib.contextmanager
+    def _counted(self, used: Callable[[], Usage | None]) -> Iterator[None]:
+        """Say in errors of the block what was used by then, as far as they do not say it themselves."""
+        try:
+            yield
+        except ModelError as error:
+            error.usage = error.usage or used()
+            raise
+        except self.client_errors.caught as error:
+            found = self.client_errors.translate(error, self.name)
+            found.usage = used()
+            raise found from error
 
     def _count(self, error: ModelError, request: ChatRequest, facts: _Facts) -> None:
         """Say what a request used whose answer is of no use and does not say that itself, and where that came from."""

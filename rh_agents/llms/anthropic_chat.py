@@ -16,7 +16,7 @@ from rh_agents.core.chat import ChatRequest, ChatResponse
 from rh_agents.core.chat.messages import CallSettings
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.chat.schema import AnswerType
-from rh_agents.core.errors import IncompleteAnswer, ModelError
+from rh_agents.core.errors import IncompleteAnswer
 from rh_agents.core.redaction import Secret
 from rh_agents.core.usage import Price, Usage
 
@@ -196,7 +196,7 @@ class AnthropicChat(ClientModel):
         Where it breaks off, the server has said what it read, and perhaps a part of what it wrote.
         """
         answer, tool = AnswerInPieces(self.name, self.finish_reasons), self._answer_tool(request)
-        try:
+        with self._counted(lambda: self._so_far(answer, request)):
             async for event in server_events(pieces):
                 delta = answer.add(read_json(event.data), event.kind)
                 if answer.is_whole:
@@ -204,13 +204,6 @@ class AnthropicChat(ClientModel):
                 if delta is not None:
                     await on_delta(tool.delta(delta))
             raise IncompleteAnswer(f"{self.name}: the stream broke off before its end")
-        except ModelError as error:
-            error.usage = error.usage or self._so_far(answer, request)
-            raise
-        except self.client_errors.caught as error:
-            found = self.client_errors.translate(error, self.name)
-            found.usage = self._so_far(answer, request)
-            raise found from error
 
     def _so_far(self, answer: AnswerInPieces, request: ChatRequest) -> Usage | None:
         """What an answer used that broke off: its input as the server said, its output as it was reserved."""

@@ -146,7 +146,7 @@ class OpenAIChat(ClientModel):
         answer = AnswerInPieces(self.name, self.provider, self.finish_reasons)
         tool = self._answer_tool(request)
         events = server_events(pieces)
-        try:
+        with self._counted(lambda: self._used(request, answer)):
             async for kind, data in events:
                 if data.strip() == _END:
                     if answer.usage is None:
@@ -158,13 +158,6 @@ class OpenAIChat(ClientModel):
                 for delta in answer.add(piece):
                     await on_delta(tool.delta(delta))
             raise answer.broke_off()
-        except ModelError as error:
-            error.usage = error.usage or self._used(request, answer)
-            raise
-        except self.client_errors.caught as error:
-            found = self.client_errors.translate(error, self.name)
-            found.usage = self._used(request, answer)
-            raise found from error
 
     def _used(self, request: ChatRequest, answer: AnswerInPieces) -> Usage | None:
         """What a stream used that broke off: as it says, or what was reserved if somebody had begun to answer."""

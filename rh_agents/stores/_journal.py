@@ -84,7 +84,6 @@ class SqlJournal:
 
     @property
     def waiting(self) -> int:
-        """How many entries have been noted and are not on disk yet."""
         in_flight = 0 if self._in_flight is None else len(self._in_flight[0].batch.events)
         return len(self._events) + in_flight
 
@@ -132,7 +131,6 @@ class SqlJournal:
         return data
 
     async def flush(self) -> None:
-        """Wait until everything that has been noted survives a power cut."""
         self._expect_mine()
         await self._flush()
 
@@ -257,7 +255,6 @@ class SqlJournal:
     # -- what was recorded before -------------------------------------------------------------------------------------
 
     async def load(self, key: bytes) -> Outcome:
-        """The outcome of a key in `recorded.finished`."""
         self._expect_mine()
         unwritten = self._unwritten.get(key)
         if unwritten is not None:
@@ -346,7 +343,6 @@ class SqlJournal:
     # -- people -------------------------------------------------------------------------------------------------------
 
     async def ask(self, question: Question) -> Question:
-        """Record that a question is open, or find it as it stands."""
         self._expect_mine()
         found = await self._question(question.id)
         if found is None:
@@ -363,7 +359,6 @@ class SqlJournal:
         return await self._engine.read(lambda session: session.question(number, run_id, question_id))
 
     async def reject_answer(self, question_id: str, problem: str) -> None:
-        """Open the question again."""
         self._expect_mine()
         number, fence = self.number, self.fence
         if await self._question(question_id) is None:

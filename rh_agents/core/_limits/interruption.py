@@ -168,7 +168,6 @@ class Interruption:
             tell()
 
     def unwatch(self, tell: Callable[[], None]) -> None:
-        """Do not call it any more."""
         self._watchers.discard(tell)
 
     async def sleep(self, seconds: float) -> None:

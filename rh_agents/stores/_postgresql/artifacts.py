@@ -38,22 +38,12 @@ class TableArtifacts:
         return f"TableArtifacts({self._place!r})"
 
     def put(self, data: bytes) -> str:
-        """Keep the bytes, and return their digest when they survive a power cut. What is damaged is written anew.
-
-        Raises:
-            StoreError: they could not be written.
-        """
         digest = sha256(data)
         with self._connection("an artifact could not be written") as connection:
             connection.execute(self._query("put_artifact"), {"digest": digest.digest(), "data": data})
         return digest.hexdigest()
 
     def get(self, digest: str, *, size: int | None = None) -> bytes:
-        """The bytes with this digest.
-
-        Raises:
-            StoreError: they are missing, damaged or not readable, or there are not `size` of them.
-        """
         name = bytes.fromhex(checked_digest(digest))
         with self._connection("an artifact could not be read") as connection:
             limit = {"digest": name, "size": size}
@@ -78,7 +68,6 @@ class TableArtifacts:
             after = rows[-1][0]
 
     def delete(self, digest: str, *, put_before: float) -> int:
-        """Delete an artifact, unless it has been put since `put_before`; returns the bytes freed."""
         name = bytes.fromhex(checked_digest(digest))
         with self._connection("an artifact could not be deleted") as connection:
             row = connection.execute(
