@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextvars import ContextVar
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from rh_agents.core._loops.exits import FAILURES, failure_of, task_of
@@ -109,9 +108,7 @@ class Subscription:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

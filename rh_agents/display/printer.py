@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import tzinfo
-from types import TracebackType
 from typing import IO, Any, Self
 
 from rich.console import Console
@@ -63,9 +62,7 @@ class EventPrinter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def print_event(self, event: ExecutionEvent[Any]) -> None:

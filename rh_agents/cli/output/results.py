@@ -8,7 +8,6 @@ import os
 import select
 import stat
 import sys
-from types import TracebackType
 from typing import Any, Self
 
 from pydantic_core import to_json
@@ -113,9 +112,7 @@ class LineWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._raw.close()
 
 

@@ -7,7 +7,6 @@ import atexit
 import os
 import threading
 import time
-from types import TracebackType
 
 from rh_agents.core._loops.homes import Home, Waiter, Waiters, home, reentrant_lock
 from rh_agents.executors._workers.idle import IdleReader
@@ -98,9 +97,7 @@ class Slot:
     async def __aenter__(self) -> None:
         await self._slots.take(self)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._slots.release(self)
 
 
