@@ -7,15 +7,20 @@ place for all of them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.errors import IncompleteAnswer
 
 if TYPE_CHECKING:
     from rh_agents.llms._client_errors import ClientErrors
+
+_PAGE = 100
+"""Batches of the account that are listed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +149,15 @@ class _Model(Protocol):
     def read(self, request: ChatRequest, data: Mapping[str, Any]) -> ChatResponse: ...
 
 
-class ClientBatches:
+class ClientBatches(ABC):
     """What the `BatchApi`s of official clients have in common.
 
     Args:
         model: whose requests are sent.
     """
+
+    after: ClassVar[str]
+    """What the list of batches calls the id behind which it goes on."""
 
     def __init__(self, model: _Model) -> None:
         self.name: str = model.name
@@ -162,6 +170,42 @@ class ClientBatches:
     def _translated(self) -> AbstractContextManager[None]:
         """Errors of the client that are raised in the block, as errors of ours."""
         return self._errors.translated(self.name)
+
+    @abstractmethod
+    def _batches(self, sdk: Any) -> Any:
+        """What of the client makes and lists batches."""
+
+    @abstractmethod
+    def _state(self, batch: Any) -> BatchState:
+        """What the client gives, which checks nothing, as a state."""
+
+    async def cancel(self, batch: str) -> None:
+        """End a batch."""
+        sdk = await self._sdk()
+        with self._translated():
+            await self._batches(sdk).cancel(batch)
+
+    async def retrieve(self, batch: str) -> BatchState:
+        """How a batch is getting on."""
+        sdk = await self._sdk()
+        with self._translated():
+            return self._state(await self._batches(sdk).retrieve(batch))
+
+    async def recent(self) -> AsyncIterator[BatchState]:
+        """All batches of the account, the newest first."""
+        after: dict[str, str] = {}
+        while True:
+            sdk = await self._sdk()
+            with self._translated():
+                page = await self._batches(sdk).list(limit=_PAGE, **after)
+            if not isinstance(page.data, list):
+                raise IncompleteAnswer(f"{self.name}: the list of batches is none")
+            states = [self._state(each) for each in page.data]
+            for state in states:
+                yield state
+            if not (states and getattr(page, "has_more", False)) or after == {self.after: states[-1].id}:
+                return
+            after = {self.after: states[-1].id}
 
 
 def count_of(counts: Any, name: str) -> int:

@@ -8,7 +8,7 @@ file to be uploaded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,6 @@ from rh_agents.llms._client_errors import error_of_body
 
 __all__ = ["AnthropicBatchApi"]
 
-_PAGE = 100
 _NOT_TRIED = ("canceled", "expired")
 _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 
@@ -37,6 +36,10 @@ class AnthropicBatchApi(ClientBatches):
     most = 100_000
     most_bytes = 256_000_000
     keeps_marks = False
+    after = "after_id"
+
+    def _batches(self, sdk: Any) -> Any:
+        return sdk.messages.batches
 
     async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Nothing needs to be done."""
@@ -47,34 +50,6 @@ class AnthropicBatchApi(ClientBatches):
         sdk = await self._sdk()
         with self._translated():
             return self._state(await sdk.messages.batches.create(requests=prepared))
-
-    async def cancel(self, batch: str) -> None:
-        """End a batch."""
-        sdk = await self._sdk()
-        with self._translated():
-            await sdk.messages.batches.cancel(batch)
-
-    async def retrieve(self, batch: str) -> BatchState:
-        """How a batch is getting on."""
-        sdk = await self._sdk()
-        with self._translated():
-            return self._state(await sdk.messages.batches.retrieve(batch))
-
-    async def recent(self) -> AsyncIterator[BatchState]:
-        """All batches of the workspace, the newest first."""
-        after: dict[str, str] = {}
-        while True:
-            sdk = await self._sdk()
-            with self._translated():
-                page = await sdk.messages.batches.list(limit=_PAGE, **after)
-            if not isinstance(page.data, list):
-                raise IncompleteAnswer(f"{self.name}: the list of batches is none")
-            states = [self._state(each) for each in page.data]
-            for state in states:
-                yield state
-            if not (states and page.has_more) or after == {"after_id": states[-1].id}:
-                return
-            after = {"after_id": states[-1].id}
 
     async def requested(self, state: BatchState) -> Sequence[str] | None:
         """Nothing tells that but the answers."""
@@ -93,7 +68,6 @@ class AnthropicBatchApi(ClientBatches):
         return response.content
 
     def _state(self, batch: Any) -> BatchState:
-        """What the client gives, which checks nothing, as a state."""
         if not isinstance(batch.id, str) or not batch.id:
             raise IncompleteAnswer(f"{self.name}: the batch has no id")
         counts = {name: count_of(batch.request_counts, name) for name in _COUNTS}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -27,7 +27,6 @@ _ENDED = ("completed", "expired", "cancelled", "failed")
 _CUT_OFF = ("expired", "cancelled", "failed", "cancelling")
 _URL = "/v1/chat/completions"
 _MARK, _RUN = "rh_agents", "rh_agents_run"
-_PAGE = 100
 _CROWDED = ("token_limit_exceeded", "enqueued_token_limit_exceeded")
 _CROWDED_TEXT = "enqueued token limit"
 _NOT_TRIED = ("batch_expired", "batch_cancelled")
@@ -43,6 +42,10 @@ class OpenAIBatchApi(ClientBatches):
     most = 50_000
     most_bytes = 200_000_000
     keeps_marks = True
+    after = "after"
+
+    def _batches(self, sdk: Any) -> Any:
+        return sdk.batches
 
     async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> str:
         """Upload the requests; the id of the file."""
@@ -64,34 +67,6 @@ class OpenAIBatchApi(ClientBatches):
                 input_file_id=prepared, endpoint=_URL, completion_window="24h", metadata=metadata
             )
         return self._state(made)
-
-    async def cancel(self, batch: str) -> None:
-        """End a batch."""
-        sdk = await self._sdk()
-        with self._translated():
-            await sdk.batches.cancel(batch)
-
-    async def retrieve(self, batch: str) -> BatchState:
-        """How a batch is getting on."""
-        sdk = await self._sdk()
-        with self._translated():
-            return self._state(await sdk.batches.retrieve(batch))
-
-    async def recent(self) -> AsyncIterator[BatchState]:
-        """All batches of the account, the newest first."""
-        after: dict[str, str] = {}
-        while True:
-            sdk = await self._sdk()
-            with self._translated():
-                page = await sdk.batches.list(limit=_PAGE, **after)
-            if not isinstance(page.data, list):
-                raise IncompleteAnswer(f"{self.name}: the list of batches is none")
-            states = [self._state(each) for each in page.data]
-            for state in states:
-                yield state
-            if not (states and getattr(page, "has_more", False)) or after == {"after": states[-1].id}:
-                return
-            after = {"after": states[-1].id}
 
     async def requested(self, state: BatchState) -> Sequence[str] | None:
         """The ids in the file that was uploaded for a batch; None if that cannot be had any more."""
@@ -121,7 +96,6 @@ class OpenAIBatchApi(ClientBatches):
         return name
 
     def _state(self, batch: Any) -> BatchState:
-        """What the client gives, which checks nothing, as a state."""
         status = str(batch.status)
         counts = batch.request_counts
         total, completed, failed = (count_of(counts, name) for name in ("total", "completed", "failed"))
