@@ -37,12 +37,12 @@ from rh_agents.llms._endpoints import credentials_in, endpoint_of, expect_url, g
 from rh_agents.llms._finish_reasons import checked_reasons
 from rh_agents.llms._headers import key_of, sendable, sendable_headers
 from rh_agents.llms._http import UNSAID, placed, was_not_sent
+from rh_agents.llms._listings import window_of
 from rh_agents.llms._openai_usage import cost_in_headers, salvaged_usage
 from rh_agents.llms._output_modes import AnswerTool, answer_tool_of, mode_of
 from rh_agents.llms._providers import OutputMode, Provider, WireProtocol
 from rh_agents.llms._server_json import read_json
 from rh_agents.llms._waits import hint_in
-from rh_agents.llms._windows import window_of
 from rh_agents.llms.prices import PriceTable, load_prices, price_in
 
 _pauses: WeakValueDictionary[tuple[Any, ...], Pause] = WeakValueDictionary()

@@ -12,8 +12,8 @@ from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.errors import AccessDenied, DefinitionError
 from rh_agents.core.redaction import Secret
 from rh_agents.core.usage import Price
+from rh_agents.llms._listings import window_of
 from rh_agents.llms._settings import AzureSettings, TokenProvider
-from rh_agents.llms._windows import window_of
 from rh_agents.llms.openai_chat import OpenAIChat
 
 try:

@@ -1,23 +1,21 @@
 """What models cost, as far as it could be read: a table that comes with the library, and tables of users.
 
-The table is data (`prices.json`), with the day on which it was read and where. The same name may cost something else at
-another provider, so each has prices of its own. For a server that is not known, such as a proxy, only the name is left,
-and that counts if it is the name of a model which nobody but its maker can run.
+The table is data (`prices.json`). The same name may cost something else at another provider, so each has prices of its
+own; how models are looked up, `rh_agents.llms._listings` says.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rh_agents.core.usage import Price
+from rh_agents.llms._listings import listed, models_in
 
 __all__ = ["PriceSource", "PriceTable", "load_prices", "price_in", "price_of"]
 
@@ -26,9 +24,6 @@ PriceTable = Mapping[str, Price]
 PriceSource = str | Path | Mapping[str, Price | Mapping[str, Any]]
 """A file of prices, or a mapping."""
 
-_DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|20\d{6})$")
-_MAKERS = ("OpenAI", "Anthropic", "Gemini", "xAI")
-"""Whose models are not open."""
 _NAMES = frozenset(each.name for each in fields(Price)) - {"above"}
 _Steps = tuple[tuple[str, Price], ...]
 """Prices with the days from which they hold, the oldest first; the first one holds since ever."""
@@ -42,9 +37,9 @@ def price_of(model: str, provider: str | None = None, *, on: date | None = None)
         provider: its name in the table of providers; None for a server that is not known.
         on: the day for which the price is wanted; today unless it is given.
     """
-    table = _table()
-    lists = [table[provider]] if provider in table else [table[name] for name in _MAKERS] if provider is None else []
-    return _found(lists, model, on or datetime.now(UTC).date())
+    steps = listed(_table(), model, provider)
+    day = (on or datetime.now(UTC).date()).isoformat()
+    return None if steps is None else [price for since, price in steps if since <= day][-1]
 
 
 def price_in(own: PriceTable | None, provider: str | None, *models: str) -> Price | None:
@@ -77,11 +72,9 @@ def load_prices(source: PriceSource) -> PriceTable:
 
 @cache
 def _table() -> dict[str, dict[str, _Steps]]:
-    text = (files("rh_agents.llms") / "prices.json").read_text(encoding="utf-8")
-    rows = json.loads(text)["providers"]
     return {
-        provider: {model: _steps(model, row) for model, row in about["models"].items()}
-        for provider, about in rows.items()
+        provider: {model: _steps(model, row) for model, row in rows.items()}
+        for provider, rows in models_in("prices.json").items()
     }
 
 
@@ -112,11 +105,3 @@ def _price(model: str, row: Any) -> Price:
     if not isinstance(tokens, int):
         raise ValueError(f"{model}: `above` needs `tokens`, from how many on it holds, and prices of its own")
     return replace(price, above=(tokens, _price(model, {key: each for key, each in above.items() if key != "tokens"})))
-
-
-def _found(lists: Iterable[Mapping[str, _Steps]], model: str, day: date) -> Price | None:
-    for name in (model, _DATE.sub("", model), model.removeprefix("models/")):
-        for each in lists:
-            if name in each:
-                return [price for since, price in each[name] if since <= day.isoformat()][-1]
-    return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents.llms._windows import window_of
+from rh_agents.llms._listings import window_of
 
 TABLE: dict[str, Any] = json.loads((files("rh_agents.llms") / "windows.json").read_text(encoding="utf-8"))
 
