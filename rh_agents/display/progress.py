@@ -156,8 +156,8 @@ class ParallelEventPrinter(EventPrinter):
             self._update_progress_bar(tracker.group_id)
 
     def _member_failed(self, event: ExecutionEvent[Any], tracker: ParallelGroupTracker) -> None:
-        is_told, is_last = self._milestones.failure(self._board.root(tracker).group_id)
-        if is_told:
+        is_reported, is_last = self._milestones.failure(self._board.root(tracker).group_id)
+        if is_reported:
             self.print_line(event_line(event, self.format, width=self.width))
         if is_last:
             self.print_line(Text("  further failures are counted", style="dim"))
@@ -166,8 +166,8 @@ class ParallelEventPrinter(EventPrinter):
         if self.is_live and self._board.is_idle:
             self._region.stop()
         root = self._board.root(tracker)
-        is_told, is_last = (True, False) if root is tracker else self._nested_group_ended(root)
-        if is_told:
+        is_reported, is_last = (True, False) if root is tracker else self._nested_group_ended(root)
+        if is_reported:
             self.print_line(ended_line(tracker, self._clock(), self.width, self._board.spent(tracker)))
         if is_last:
             self.print_line(Text(f"  further groups in {harmless(root.name)} are not listed", style="dim"))

@@ -36,7 +36,7 @@ class EventStreamer:
         self.is_closed: bool = False
         self._waiting: deque[ExecutionEvent[Any]] = deque()
         self._buffer = buffer
-        self._told = 0
+        self._reported = 0
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._is_read = False
 
@@ -65,9 +65,9 @@ class EventStreamer:
         self._is_read = True
         try:
             while self._waiting or not self.is_closed:
-                if self.dropped > self._told:
-                    yield f'event: dropped\ndata: {{"dropped": {self.dropped - self._told}}}\n\n'
-                    self._told = self.dropped
+                if self.dropped > self._reported:
+                    yield f'event: dropped\ndata: {{"dropped": {self.dropped - self._reported}}}\n\n'
+                    self._reported = self.dropped
                 elif self._waiting:
                     event = self._waiting.popleft()
                     yield f"event: {event.event_type.value}\ndata: {event_json(event)}\n\n"

@@ -85,8 +85,8 @@ class ClientErrors:
         """The cause of the error that stands for this one; None where that quotes everything: a traceback of a hundred
         lines through the client and its HTTP library would hide the one line that says what to do.
         """
-        is_told = isinstance(error, self.of_status) or is_not_connected(error) or is_not_sendable(error)
-        return None if is_told else error
+        is_quoted = isinstance(error, self.of_status) or is_not_connected(error) or is_not_sendable(error)
+        return None if is_quoted else error
 
     @contextmanager
     def translated(self, name: str) -> Iterator[None]:

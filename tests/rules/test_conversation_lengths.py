@@ -78,7 +78,7 @@ def test_nothing_is_learned_from_estimates_and_from_little_and_wild_figures_are_
     measure = Measure()
     measure.learn(request(words(800)), Usage(input_tokens=9_000, estimates=1))
     measure.learn(request(words(800)), Usage())
-    assert not measure.is_told
+    assert not measure.is_reported
     assert size(measure, words(800)) == pytest.approx(1_000, rel=0.02)
     measure = told((request(words(800)), 1_000), (request(words(800), words(10)), 9_000))
     assert size(measure, words(800), words(10), words(800)) == pytest.approx(10_000, rel=0.02)

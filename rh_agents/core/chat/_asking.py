@@ -122,7 +122,7 @@ async def _ask_once(model: AskedModel, request: ChatRequest) -> ChatResponse:
     pieces = _Pieces()
     try:
         if batches is None:
-            response = await model.complete(request, pieces.tell if model.stream else None)
+            response = await model.complete(request, pieces.publish if model.stream else None)
         else:
             response = await batches.complete(model, request)
     except ModelError as error:
@@ -154,15 +154,15 @@ class _Pieces:
     """The pieces of an answer, on their way to whoever listens."""
 
     def __init__(self) -> None:
-        self._were_told = False
+        self._were_published = False
 
-    async def tell(self, delta: ChatDelta) -> None:
-        self._were_told = True
+    async def publish(self, delta: ChatDelta) -> None:
+        self._were_published = True
         await tell_progress(delta)
 
     async def come_to_nothing(self) -> None:
         """What was published is not the answer."""
-        if self._were_told:
+        if self._were_published:
             await tell_progress(ChatDelta(void=True))
 
 

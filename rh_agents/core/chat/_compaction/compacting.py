@@ -138,7 +138,7 @@ class Compactor:
             ContextTooLong: it is too long.
         """
         most = self._model.max_context
-        if most is None or not self._measure.is_told or tokens <= most or await call.has_outcome():
+        if most is None or not self._measure.is_reported or tokens <= most or await call.has_outcome():
             return
         call.discard()
         raise ContextTooLong(f"{self._model.name} takes {most:,} tokens")

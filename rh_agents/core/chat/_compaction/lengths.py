@@ -50,22 +50,22 @@ class Measure:
 
     def __init__(self) -> None:
         self._sent = Parts(0, 0)
-        self._told = 0
+        self._reported = 0
         self._text_rate = _TEXT
         self._media_rate = _MEDIA
 
     @property
-    def is_told(self) -> bool:
+    def is_reported(self) -> bool:
         """Whether an answer said how many it was sent."""
-        return self._told > 0
+        return self._reported > 0
 
     def learn(self, request: ChatRequest, usage: Usage) -> None:
         """What an answer says about its request."""
         if not usage.input_tokens or usage.estimates:
             return
         sent = _parts_of_request(request)
-        self._adjust(sent.minus(self._sent), usage.input_tokens - self._told)
-        self._told, self._sent = usage.input_tokens, sent
+        self._adjust(sent.minus(self._sent), usage.input_tokens - self._reported)
+        self._reported, self._sent = usage.input_tokens, sent
 
     def _adjust(self, new: Parts, reported: int) -> None:
         """What so many tokens say about that. Nothing where some of the conversation went meanwhile."""
@@ -79,7 +79,7 @@ class Measure:
 
     def tokens(self, parts: Parts) -> int:
         """Those of a request with these parts. Some are left, however many are thought to have gone."""
-        known = self._told + self.probable(parts.minus(self._sent))
+        known = self._reported + self.probable(parts.minus(self._sent))
         return max(known, round(_TEXT_RATES[0] * parts.text))
 
     def probable(self, parts: Parts) -> int:
