@@ -124,7 +124,11 @@ class BaseActor(BaseModel):
         return (limits,) if isinstance(limits, Limit) else tuple(limits)
 
     _read_budget = field_validator("budget", mode="before")(expect_budget)
-    _read_short_retry = field_validator("retry", mode="before")(RetryPolicy.of)
+
+    @field_validator("retry", mode="before")
+    @classmethod
+    def _read_short_retry(cls, retry: RetryPolicy | int | None) -> RetryPolicy | None:
+        return RetryPolicy.of(retry)
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse what could only fail later."""
@@ -396,7 +400,10 @@ class Agent(BaseActor):
     def _read_handoffs(cls, handoffs: Sequence[Agent]) -> tuple[Agent, ...]:
         return tuple(handoffs)
 
-    _read_short_compaction = field_validator("compact", mode="before")(Compaction.of)
+    @field_validator("compact", mode="before")
+    @classmethod
+    def _read_short_compaction(cls, compact: Any) -> Any:
+        return Compaction.of(compact)
 
     def _learn_types(self) -> None:
         super()._learn_types()
