@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from rh_agents.core.ports import Question
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.stores._backend import StoredOutcome
+from rh_agents.stores._copying import copied
 from rh_agents.stores._read_ahead import _MOST, _MOST_BYTES, _MOST_KEPT, ReadAhead
 from rh_agents.stores._sql import read_migrations, read_queries
 from rh_agents.stores._sqlite.versions import CHECKSUMS
@@ -336,6 +338,44 @@ def test_an_artifact_that_is_missing_or_damaged_is_found_and_loading_it_says_so(
     execute(path, test)
 
 
+def test_while_a_long_journal_is_read_to_be_copied_others_can_write(path: Path) -> None:
+    count = 2500  # several parts
+
+    async def test(store: SqliteStore) -> None:
+        await write(store, count)
+        other = apsw.Connection(str(path))  # it waits for nobody
+        writer = store.engine.writer
+        source = await store.engine.read(lambda session: session.find_run(RUN))
+        assert source is not None
+        written = 0
+
+        def parts(session: Any) -> Any:
+            nonlocal written
+            for part in copied(session, source, (), ()):
+                yield part
+                other.execute("UPDATE run SET heartbeat = heartbeat + 1")
+                written += 1
+
+        def copy(session: Any) -> bool:
+            with store.engine.readers.session() as reading:
+                return bool(session.add(dataclasses.replace(source, run_id="copy", forked_from=RUN), parts(reading)))
+
+        assert await writer.done(copy)
+        assert written > 2
+        assert not await writer.done(copy), "there is one of this name"
+        in_memory: Callable[[Any], Any] = lambda session: session.connection.pragma("temp_store") == 2  # noqa: E731
+        assert await writer.done(in_memory)
+        assert await store.check() == []
+        same = [repr(each) for each in await listed(store.outcomes("copy"))]
+        assert same == [repr(each) for each in await listed(store.outcomes(RUN))]
+        assert len(same) == count
+        await store.delete_run("copy")
+        assert await writer.done(copy), "nothing is left of it"
+        other.close()
+
+    execute(path, test)
+
+
 def test_a_mark_that_earlier_versions_wrote_with_its_cost_is_read_without_it(path: Path) -> None:
     async def test(store: SqliteStore) -> None:
         journal = await store.open_run(request())
@@ -377,6 +417,7 @@ _MAY_SCAN = {
     "move": "what is left, once",
     "still_to_move": "the same",
     "count_unsealed": "the same",
+    "add_copied": "all of a table that was made for it",
 }
 """Queries that look at every row of a table, and why that is what they are for."""
 
@@ -388,6 +429,7 @@ def _query_plans() -> dict[str, list[str]]:
         if migration.number <= CHECKSUMS:
             old.execute(migration.text)
     queries = read_queries("sqlite")
+    current.execute(queries["begin_copy"])
     plans = {}
     for name, query in queries.items():
         if (

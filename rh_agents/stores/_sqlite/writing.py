@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import apsw
@@ -25,6 +25,7 @@ from rh_agents.stores._repeated import is_wanted, not_once
 from rh_agents.stores._sqlite.looking import at_one_moment, expect_ours
 from rh_agents.stores._sqlite.rows import (
     JOURNAL_WIDTH,
+    PLACE_BITS,
     as_json,
     as_text,
     journal_rows,
@@ -99,7 +100,7 @@ class SqliteWriteSession(TransactionSession):
         )
         return lease_state_of(row)
 
-    def _insert(self, values: list[Any]) -> None:
+    def _insert(self, values: list[Any], query: str = "insert") -> None:
         """Insert rows with as few statements as possible: for each the interpreter's lock has to be got back."""
         width = JOURNAL_WIDTH
         for start in range(0, len(values), _MOST_ROWS * width):
@@ -107,7 +108,7 @@ class SqliteWriteSession(TransactionSession):
             count = len(chunk) // width
             size = _size_for(count)
             chunk += [None] * ((size - count) * width)
-            self.connection.execute(_repeated(self._queries["insert"], size), chunk)
+            self.connection.execute(_repeated(self._queries[query], size), chunk)
 
     def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[LeaseState]:
         with self.transaction():
@@ -178,16 +179,47 @@ class SqliteWriteSession(TransactionSession):
         return True
 
     def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
-        with self.transaction():
+        if self.query_one("is_run", run_id=as_text(new.run_id)) is not None:
+            return False
+        with self._gathered(parts) as (events, outcomes), self.transaction():
             made = self._create(new)
             if made is None:
                 return False
-            sequence = 0
-            for events, outcomes in parts:
-                self._write([Batch(made.number, made.fence, sequence, events, outcomes)], new.updated_at)
-                sequence += len(events)
+            self.query("add_copied", before=made.number << PLACE_BITS)
+            self.query_one(
+                "advance",
+                number=made.number,
+                fence=made.fence,
+                expected=0,
+                last_sequence=events,
+                outcomes=outcomes,
+                now=new.updated_at,
+            )
         self.bound_wal()
         return True
+
+    @contextmanager
+    def _gathered(self, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> Iterator[tuple[int, int]]:
+        """Have the rows of a copy in a table of this connection, in a file: how many events and outcomes there are.
+
+        To read and verify a long journal takes minutes. Who executes another run in the same file could not write all
+        the time, and would be stopped by that.
+        """
+        connection, queries = self.connection, self._queries
+        with self.errors():
+            connection.pragma("temp_store", "FILE")
+            try:
+                connection.execute(queries["begin_copy"])
+                sequence = count = 0
+                with self.transaction("begin_to_read"):
+                    for events, outcomes in parts:
+                        self._insert(journal_rows(Batch(0, 0, sequence, events, outcomes)), "copy")
+                        sequence, count = sequence + len(events), count + len(outcomes)
+                yield sequence, count
+            finally:
+                with suppress(apsw.Error):  # what is wrong is said by the first error
+                    connection.execute(queries["end_copy"])
+                    connection.pragma("temp_store", "MEMORY")
 
     # -- people -------------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,30 @@ SELECT * FROM (
   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ) WHERE column1 IS NOT NULL
 
+-- name: begin_copy
+-- A copied journal is gathered where nobody waits for the lock, and then moved over at once.
+CREATE TEMP TABLE copied AS SELECT * FROM journal WHERE false
+
+-- name: copy
+INSERT INTO temp.copied
+SELECT * FROM (
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) WHERE column1 IS NOT NULL
+
+-- name: add_copied
+INSERT INTO journal
+SELECT
+  place + :before, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more, call_checksum, checksum,
+  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value
+FROM temp.copied ORDER BY rowid
+
+-- name: end_copy
+DROP TABLE IF EXISTS temp.copied
+
+-- name: is_run
+SELECT 1 FROM run WHERE run_id = :run_id
+
 -- name: renew
 UPDATE run SET heartbeat = heartbeat + 1, heartbeat_at = :now
 WHERE number = :number AND fence = :fence
