@@ -107,8 +107,12 @@ class _FunctionCallee:
             if name not in self._fields:
                 raise CommandError(f"{self.name} takes no {name!r}{close_names(name, self._fields)}")
         self._whole = self._parameter_for_objects()
+        self._kinds = self._kinds_of_parameters()
 
     def call(self, value: Any, run: RunParts) -> Call[Any]:
+        args = self._as_it_is(value)
+        if args is not None:
+            return FunctionCall(self._actor, args, {})
         named, leave_out = self._named(value)
         try:
             given = self._model.model_validate({**named, **self._fixed})
@@ -116,8 +120,42 @@ class _FunctionCallee:
             raise BadInput(describe_validation(error, leave_out)) from error
         # Only what was given: the function knows its own defaults.
         arguments = {name: getattr(given, name) for name in self._fields if name in given.model_fields_set}
-        args = tuple(arguments.pop(name) for name in self._positional_only if name in arguments)
-        return FunctionCall(self._actor, args, arguments)
+        given_by_place = tuple(arguments.pop(name) for name in self._positional_only if name in arguments)
+        return FunctionCall(self._actor, given_by_place, arguments)
+
+    def _as_it_is(self, value: Any) -> tuple[Any, ...] | None:
+        """The arguments, if there is nothing to validate about them, as for nearly all items of a large input."""
+        kinds = self._kinds
+        if kinds is None:
+            return None
+        if type(value) is dict:
+            if self._knows_all_names:
+                self._refuse_unknown(value)
+            args = tuple([value.get(name) for name in kinds])
+        else:
+            args = (value,)
+        if len(args) != len(kinds):
+            return None
+        for argument, kind in zip(args, kinds.values(), strict=True):
+            if type(argument) is not kind or (isinstance(argument, str) and not argument.isascii()):
+                return None
+        return args
+
+    def _kinds_of_parameters(self) -> dict[str, type] | None:
+        """The types of the parameters, if all of them take such values as they are.
+
+        None if they may not, or if what stands for the function takes its arguments in its own way.
+        """
+        its, fields = self._actor.signature, self._fields
+        kinds: dict[str, Any] = {
+            name: kind for kind in _AS_THEY_ARE for name, field in fields.items() if field.annotation is kind
+        }
+        is_simple = (
+            its.is_simple and list(its.positional) == list(fields) and not hasattr(self._actor.handler, "__wrapped__")
+        )
+        if self._fixed or not fields or not is_simple or self._whole is not None or len(kinds) != len(fields):
+            return None
+        return None if any(field.metadata for field in fields.values()) else {name: kinds[name] for name in fields}
 
     def _named(self, value: Any) -> tuple[dict[str, Any], str]:
         """The value as arguments by name; and the name that is ours if the whole value goes to one parameter."""
@@ -202,6 +240,8 @@ def _fields_of(annotation: Any) -> set[str]:
     return names
 
 
+_AS_THEY_ARE = (str, int, float, bool)
+"""Types whose values Pydantic gives back as they are. (A text that is no Unicode is refused, if it is not ASCII.)"""
 _KINDS = {"str": "text", "int": "number", "float": "number", "bool": "truth value", "NoneType": "null"}
 
 

@@ -34,12 +34,9 @@ class Program:
 
     def changed(self, plan: Plan) -> list[str]:
         """Which actors had another version when the calls were recorded, one sentence for each."""
-        recorded: dict[str, set[str]] = {}
-        for call in plan.calls:
-            recorded.setdefault(call.name, set()).add(call.version)
         return [
             sentence
-            for name, versions in recorded.items()
+            for name, versions in plan.versions.items()
             if name in self.actors and (sentence := _change(self.actors[name], versions, self.keys_generation))
         ]
 

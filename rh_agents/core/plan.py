@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key, tried_key
@@ -13,10 +14,11 @@ from rh_agents.core._replay.recorded import Again, RecordedCalls
 from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import RecordedEvent, RunInfo
+from rh_agents.core.ports.outline import PlainMembers
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
-__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "plan_run"]
+__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "PlannedMembers", "plan_run"]
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 
@@ -66,6 +68,15 @@ class PlannedCall:
     message: str | None = None
     group_id: str | None = None
     may_be_done: bool = False
+    began: int = 0
+    """The sequence of the first event of its first try."""
+
+
+class PlannedMembers(NamedTuple):
+    """Members of a group that have nothing to say but that they succeeded, and their fate."""
+
+    members: PlainMembers
+    fate: Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,8 @@ class Plan:
     calls: tuple[PlannedCall, ...] = ()
     """In the order in which they first began; of a call that was made again, only the last try."""
     groups: tuple[PlannedGroup, ...] = ()
+    plain: tuple[PlannedMembers, ...] = ()
+    """Members that are not among the calls: all of them reused, or not reached."""
 
     def of(self, *fates: Fate) -> list[PlannedCall]:
         """The calls with one of these fates."""
@@ -93,7 +106,29 @@ class Plan:
     @property
     def counts(self) -> Counter[Fate]:
         """How many calls have which fate."""
-        return Counter(call.fate for call in self.calls)
+        found = Counter(call.fate for call in self.calls)
+        for members, fate in self.plain:
+            found[fate] += len(members)
+        return found
+
+    def names(self, fate: Fate) -> Counter[str]:
+        """How many calls of which actors have a fate; first those that began first."""
+        found = [(call.began, call.name, 1) for call in self.calls if call.fate is fate]
+        found += [(min(its.begins), its.name, len(its)) for its, their_fate in self.plain if their_fate is fate]
+        counts: Counter[str] = Counter()
+        for _, name, number in sorted(found):
+            counts[name] += number
+        return counts
+
+    @property
+    def versions(self) -> dict[str, set[str]]:
+        """With which versions actors are recorded, by their names; first those that began first."""
+        found = [(call.began, call.name, call.version) for call in self.calls]
+        found += [(min(its.begins), its.name, its.version) for its, _ in self.plain]
+        versions: dict[str, set[str]] = {}
+        for _, name, version in sorted(found):
+            versions.setdefault(name, set()).add(version)
+        return versions
 
     @property
     def is_idle(self) -> bool:
@@ -104,7 +139,12 @@ class Plan:
 
 
 def plan_run(
-    info: RunInfo, outcomes: Iterable[OutcomeHeader], events: Iterable[RecordedEvent], *, retry_failed: bool = True
+    info: RunInfo,
+    outcomes: Iterable[OutcomeHeader],
+    events: Iterable[RecordedEvent],
+    *,
+    retry_failed: bool = True,
+    plain: Iterable[PlainMembers] = (),
 ) -> Plan:
     """What would become of a run that is executed again by the program that it was recorded with.
 
@@ -113,13 +153,14 @@ def plan_run(
         outcomes: all of them, as the store gives them.
         events: its journal; what calls returned does not matter.
         retry_failed: as in `ExecutionState`.
+        plain: members of groups that are left out of the outcomes and the events.
     """
-    fold = _Fold(info, retry_failed)
+    fold = _Fold(info, retry_failed, plain)
     for outcome in outcomes:
         fold.add_outcome(outcome)
     for recorded in events:
         fold.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome)
-    return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()))
+    return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()), tuple(fold.planned_members()))
 
 
 @dataclass(slots=True)
@@ -141,6 +182,7 @@ class _Call:
     version: str
     event_type: EventType
     group_id: str | None
+    began: int
     attempts: int = 0
     message: str | None = None
 
@@ -155,7 +197,10 @@ class _Group:
 
 
 class _Fold:
-    def __init__(self, info: RunInfo, retry_failed: bool) -> None:
+    def __init__(self, info: RunInfo, retry_failed: bool, plain: Iterable[PlainMembers]) -> None:
+        self._plain: dict[str, list[PlainMembers]] = {}
+        for members in plain:
+            self._plain.setdefault(members.group_id, []).append(members)
         self._epoch = info.epoch + (info.status in _ENDED)
         self._retry_failed = retry_failed
         self._recorded = RecordedCalls()
@@ -173,7 +218,7 @@ class _Fold:
         self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, outcome.group_id)
 
     def add_fact(self, sequence: int, fact: Fact, has_outcome: bool) -> None:
-        self._note_group(fact)
+        self._note_group(sequence, fact)
         key = fact.key
         known = None if key is None or not has_outcome else self._outcomes.get(key)
         is_over = key is not None and key in self._recorded.finished
@@ -183,16 +228,18 @@ class _Fold:
         call = self._calls.get(key)
         if call is None:
             actor = fact.actor
-            call = _Call(fact.address, actor.name, actor.recorded_version, fact.kind, fact.group_id)
+            call = _Call(fact.address, actor.name, actor.recorded_version, fact.kind, fact.group_id, sequence)
             self._calls[key] = call
             self._at.setdefault(fact.address, []).append(key)
         if not is_over:  # what follows an outcome says nothing of the call
             call.attempts = max(call.attempts, fact.attempt)
             call.message = fact.message
 
-    def _note_group(self, fact: Fact) -> None:
+    def _note_group(self, sequence: int, fact: Fact) -> None:
         if fact.group_id is None:
             return
+        if fact.group is not None and fact.group.ending is not None:
+            self._count_plain(fact.group_id, sequence)
         group = self._groups.get(fact.group_id)
         if fact.group is not None:
             if group is None:
@@ -202,6 +249,13 @@ class _Fold:
         elif group is not None and fact.parallel_index is not None:
             group.begun.add(fact.parallel_index)
             group.total = fact.group_total if fact.group_total is not None else group.total
+
+    def _count_plain(self, group_id: str, before: int) -> None:
+        """Add the outcomes of plain members to the fold: it compares how many there are with how a group ended."""
+        for members in self._plain.get(group_id, ()):
+            for key, end in zip(members.all_keys(), members.ends, strict=True):
+                if end < before and key not in self._recorded.finished:
+                    self._recorded.add(end, ExecutionStatus.COMPLETED, key, 1, group_id, True, None)
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
@@ -225,6 +279,7 @@ class _Fold:
                 call.message,
                 call.group_id,
                 key in self._recorded.cut_off,
+                self._calls[place].began,
             )
 
     def _deciding(self, place: bytes) -> bytes:
@@ -241,8 +296,14 @@ class _Fold:
         for group_id, group in self._groups.items():
             if group.is_complete or self._is_sealed(group_id) or self._is_below_what_is_not_made(group.address):
                 continue
-            not_begun = None if group.total is None else max(0, group.total - len(group.begun))
+            begun = group.begun.union(*(members.indexes for members in self._plain.get(group_id, ())))
+            not_begun = None if group.total is None else max(0, group.total - len(begun))
             yield PlannedGroup(group_id, group.name, group.address, not_begun)
+
+    def planned_members(self) -> Iterator[PlannedMembers]:
+        """The plain members of groups: their values are given again, unless nobody asks for them."""
+        for members in (each for its in self._plain.values() for each in its):
+            yield PlannedMembers(members, Fate.REUSED if self._is_entered(members.parent) else Fate.NOT_REACHED)
 
     def _fate(self, key: bytes, call: _Call) -> Fate:
         recorded, known = self._recorded, self._outcomes.get(key)
@@ -272,13 +333,18 @@ class _Fold:
             if ending is not None and ending.cause is not EndingCause.UNKNOWN:
                 scope: bytes | None = bytes.fromhex(ending.scope)
             else:
-                scope = self._outcomes[members[0]].parent if members else None
+                scope = self._parent_of(group_id, members[0]) if members else None
             self._sealed[group_id] = (
                 None
                 if scope is None
                 else recorded.binding_ending(group_id, self._generation(scope), retry_failed=self._retry_failed)
             )
         return self._sealed[group_id]
+
+    def _parent_of(self, group_id: str, member: bytes) -> bytes:
+        """The key of the call that made a group, seen from a member that has an outcome."""
+        known = self._outcomes.get(member)
+        return self._plain[group_id][0].parent if known is None else known.parent
 
     def _generation(self, place: bytes) -> Generation:
         """In which execution of its body the call at a place makes its calls the next time."""

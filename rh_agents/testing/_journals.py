@@ -147,15 +147,16 @@ def _usage(cost: int) -> Usage | None:
 def _group(run_id: str, step: Step, ended: set[int]) -> list[Fact]:
     """What is said of a group: that it begins, that it ends early, or that it has been executed once more."""
     begins = about_group(run_id, step.group, GroupStatus.RUNNING)
+    its = sum(number % 3 == _GROUPS.index(step.group) for number in ended)
     cause = (EndingCause.FAILED_FAST, EndingCause.INTERRUPTED, None)[step.later % 3]
     if not step.ends:
         return [begins]
     if cause is not None:
-        return [about_group(run_id, step.group, GroupStatus.RUNNING, GroupEnding(cause=cause, outcomes=step.later))]
+        ending = GroupEnding(cause=cause, outcomes=step.later if step.later % 2 else its)
+        return [about_group(run_id, step.group, GroupStatus.RUNNING, ending)]
     ends = about_group(run_id, step.group, (GroupStatus.COMPLETED, GroupStatus.FAILED)[step.later % 2])
     assert ends.group is not None
-    recovered = sum(number % 3 == _GROUPS.index(step.group) for number in ended)
-    return [begins, ends.with_more(group=ends.group.model_copy(update={"recovered": recovered}))]
+    return [begins, ends.with_more(group=ends.group.model_copy(update={"recovered": its}))]
 
 
 async def _never_called(_: Any) -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.tree import RunTree, TreeView
-from rh_agents.core.ports import Store
+from rh_agents.core.plan import Fate, plan_run
+from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.outline import outline_of_run
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores import MemoryStore
 from rh_agents.testing._journals import Step, steps, write
 from rh_agents.testing._records import RUN, STARTED, Written, request
@@ -52,5 +54,35 @@ def test_a_run_is_shown_from_its_outline_as_from_all_of_its_events(
         outlined.leave_out(outline.plain)
         options: dict[str, bool | int | None] = {"is_running": is_running, "only_failed": only_failed, "depth": depth}
         assert printed(outlined, makers, **options) == printed(whole, makers, **options)
+
+    asyncio.run(main())
+
+
+STATUSES = [ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps(), st.booleans(), st.sampled_from(STATUSES))
+def test_a_run_is_planned_from_its_outline_as_from_all_of_its_events(
+    chosen: list[Step], retry_failed: bool, status: ExecutionStatus
+) -> None:
+    async def main() -> None:
+        store = await recorded(chosen)
+        info = RunInfo(RUN, status=status)
+        headers = [each.header async for each in store.unread_outcomes(RUN)]
+        events = [each async for each in store.events(RUN, values=False)]
+        whole = plan_run(info, headers, events, retry_failed=retry_failed)
+        outline = await outline_of_run(store, RUN)
+        told = [each async for each in outline.read(False)]
+        outcomes = [each.outcome for each in told if each.outcome is not None]
+        events = [each.recorded for each in told]
+        outlined = plan_run(info, outcomes, events, retry_failed=retry_failed, plain=outline.plain)
+        assert outlined.counts == whole.counts
+        assert outlined.groups == whole.groups
+        assert list(outlined.versions.items()) == list(whole.versions.items())
+        for fate in Fate:
+            assert outlined.names(fate).most_common() == whole.names(fate).most_common()
+        plain = {key for members, _ in outlined.plain for key in members.all_keys()}
+        assert list(outlined.calls) == [call for call in whole.calls if call.place not in plain]
 
     asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import io
 import itertools
 import json
@@ -18,7 +19,7 @@ import pytest
 
 from rh_agents import tool
 from rh_agents.cli.arguments import make_callee
-from rh_agents.cli.errors import OutputClosed
+from rh_agents.cli.errors import BadInput, OutputClosed
 from rh_agents.cli.input.items import read_items
 from rh_agents.cli.input.lines import Format, Item
 from rh_agents.cli.input.source import FileSource, PipeSource, Source
@@ -26,6 +27,7 @@ from rh_agents.cli.map_job import Limits, MapJob
 from rh_agents.cli.output.results import LineWriter, open_output
 from rh_agents.cli.output.summary import Summary, describe
 from rh_agents.core.errors import InputError
+from rh_agents.core.execution import ExecutionState
 from rh_agents.core.parallel import ErrorStrategy
 
 
@@ -383,3 +385,44 @@ def test_the_summary_says_how_many_how_fast_and_where() -> None:
     assert describe(summary, "out.jsonl", is_shown=True) == [
         "100 done (97 ok, 3 failed), 5 retried, 12.5 s, 8.0 items/s, output in out.jsonl"
     ]
+
+
+async def _of_one(text: str) -> None: ...
+
+
+async def _of_some(number: int, rate: float = 0.5, is_new: bool = True) -> None: ...
+
+
+async def _of_any(value: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "arguments"),
+    [
+        (_of_one, "plain", {"text": "plain"}),
+        (_of_one, "schön", {"text": "schön"}),
+        (_of_one, {"text": "named", "id": 7}, {"text": "named"}),
+        (_of_some, 3, {"number": 3}),
+        (_of_some, {"number": 3, "rate": 2.0, "is_new": False}, {"number": 3, "rate": 2.0, "is_new": False}),
+        (_of_some, {"number": 3, "rate": 2}, {"number": 3, "rate": 2.0}),
+        (_of_any, {"value": 3}, {"value": 3}),
+        (_of_any, {"other": 3}, {"value": {"other": 3}}),
+    ],
+)
+def test_an_item_is_the_call_with_these_arguments_whether_or_not_there_is_something_to_validate(
+    function: Any, value: Any, arguments: dict[str, Any]
+) -> None:
+    called = tool(function)
+    made = make_callee(called).call(value, ExecutionState(history_limit=0).parts)
+    given = inspect.signature(function).bind_partial()
+    given.arguments.update(arguments)
+    expected = called(*given.args, **given.kwargs)
+    assert made.identity() == expected.identity()
+    made.discard()
+    expected.discard()
+
+
+@pytest.mark.parametrize("value", [1, True, None, 1.5, ["a"], {"text": 1}, {"other": "a"}])
+def test_what_does_not_fit_is_refused_with_or_without_a_short_way(value: Any) -> None:
+    with pytest.raises(BadInput):
+        make_callee(tool(_of_one)).call(value, ExecutionState(history_limit=0).parts)

@@ -343,6 +343,33 @@ def test_a_plan_looks_at_the_input_and_at_the_code_as_they_are_now(
     assert "the code was not examined: there is no file program.py" in out
 
 
+def test_a_plan_counts_identical_items_each_once_however_many_there_are(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [str(number) for number in range(20)]
+    folder.write("in.jsonl", *numbers, "0", "0", "1")
+    assert command("map", "program.py:other", "in.jsonl", "-o", "out.jsonl", "--run-id", "job", *QUIET) == 0
+    capfd.readouterr()
+    out = out_of(capfd, "plan", "job")
+    assert "reused         23 calls with a recorded value" in out
+    assert "input in.jsonl as it is now: 23 items: 23 reused, 0 new" in out
+    folder.write("in.jsonl", "0", "0", "0", "0", "30", "1", "1", "1", "31", *numbers[2:18], "30")
+    out = out_of(capfd, "plan", "job")
+    assert "input in.jsonl as it is now: 26 items: 21 reused, 5 new; 2 recorded items no longer in it" in out
+
+
+def test_what_is_shown_of_many_items_is_what_is_shown_of_all_but_for_those_between(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder.write("in.jsonl", *[str(number) for number in range(40)])
+    assert command("map", "program.py:other", "in.jsonl", "-o", "out.jsonl", "--run-id", "job", *QUIET) == 0
+    capfd.readouterr()
+    whole, short = out_of(capfd, "show", "job", "--all").splitlines(), out_of(capfd, "show", "job").splitlines()
+    assert len(whole) == 45
+    assert short == [*whole[:8], "  … 37 more completed"]
+    assert out_of(capfd, "show", "job", "--depth", "1").splitlines()[-1].endswith("(40 below)")
+
+
 def test_a_plan_is_json_for_programs(mapped: Folder, capfd: pytest.CaptureFixture[str]) -> None:
     record = json.loads(out_of(capfd, "plan", "job", "--json"))
     assert record["counts"]["reused"] == 2

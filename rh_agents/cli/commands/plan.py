@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import json
 import sys
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +35,9 @@ from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
-from rh_agents.core.ports import Question, Store
+from rh_agents.core.ports import Question, RecordedEvent, Store
+from rh_agents.core.ports.outline import PlainMembers, outline_of_run
+from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import OnUnknown
 from rh_agents.decorators import tool
 from rh_agents.display.text import harmless
@@ -42,6 +46,8 @@ __all__ = ["plan_command"]
 
 _SHOWN = 10
 _COLUMN = 13
+_WORDS = 4
+"""Numbers of eight bytes in a key."""
 
 
 def plan_command(
@@ -66,10 +72,15 @@ def plan_command(
         parameters = {} if command is None else parameters_of(ctx, command)
         code = load_program(command, parameters)
         code.keys_generation = generation_of_keys(info.facts)
-        outcomes = [outcome.header async for outcome in opened.unread_outcomes(run)]
-        events = [recorded async for recorded in opened.events(run, values=False)]
-        info = replace(info, outcomes=len(outcomes))
-        found = plan_run(info, outcomes, events, retry_failed=not no_retry_failed)
+        outline = await outline_of_run(opened, run)
+        events: list[RecordedEvent] = []
+        outcomes: dict[bytes, OutcomeHeader] = {}
+        async for event in outline.read(False):
+            events.append(event.recorded)
+            if event.outcome is not None:
+                outcomes.setdefault(event.outcome.key, event.outcome)
+        info = replace(info, outcomes=len(outcomes) + sum(map(len, outline.plain)))
+        found = plan_run(info, outcomes.values(), events, retry_failed=not no_retry_failed, plain=outline.plain)
         is_map = command is not None and command.kind == "map" and code.problem is None
         given = _plan_input(command, parameters, found) if is_map and command is not None else None
         questions = await opened.questions(run)
@@ -123,9 +134,8 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     fixed = read_settings(parameters["settings"] or [])
     callee = make_callee(load_actor(parameters["actor"], tool), fixed=fixed)
     group_id = group_key(ROOT_KEY, callee.name, 0).hex()[:32]
-    recorded = {call.place: call for call in plan.calls if call.group_id == group_id}
-    state, counts = ExecutionState(history_limit=0), Counter[bytes]()
-    seen: set[bytes] = set()
+    recorded = _Recorded(plan, group_id)
+    state = ExecutionState(history_limit=0)
     form, separator = parameters["form"], parameters.get("separator")
     is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
     reading = Reading(form, parameters["id_field"], separator=separator, is_older=is_older)
@@ -135,15 +145,75 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
             if same is None:
                 found.bad += 1
                 continue
-            place = child_key(ROOT_KEY, callee.name, same, counts[same])
-            counts[same] += 1
-            seen.add(place)
-            call = recorded.get(place)
-            if call is None:
+            fate = recorded.fate_of(callee.name, same)
+            if fate is None:
                 found.new += 1
             else:
-                found.fates[call.fate] += 1
-    found.gone = len(recorded.keys() - seen)
+                found.fates[fate] += 1
+    found.gone = recorded.unseen
+
+
+class _Recorded:
+    """What would become of the recorded items, by their places, and which ones have been asked for."""
+
+    def __init__(self, plan: Plan, group_id: str) -> None:
+        self._fates = {call.place: call.fate for call in plan.calls if call.group_id == group_id}
+        self._plain = [_Plain(its, fate) for its, fate in plan.plain if its.group_id == group_id]
+        self._seen: set[bytes] = set()
+        self._numbers: dict[bytes, int] = {}
+        """How many items have been asked for that are identical to others, or not recorded."""
+        self.unseen: int = len(self._fates) + sum(len(plain.members) for plain in self._plain)
+        """How many nobody has asked for."""
+
+    def fate_of(self, name: str, same: bytes) -> Fate | None:
+        """The fate of the next item with this identity; None if it is not recorded."""
+        number = self._numbers.get(same, 0)
+        fate, is_seen = self._ask(child_key(ROOT_KEY, name, same, number))
+        if is_seen:  # the first of them has been asked for, so this is the second one
+            number = 1
+            fate, _ = self._ask(child_key(ROOT_KEY, name, same, number))
+        if number or fate is None:
+            self._numbers[same] = number + 1
+        return fate
+
+    def _ask(self, place: bytes) -> tuple[Fate | None, bool]:
+        """The fate of the call at a place, and whether somebody has asked for it before."""
+        for plain in self._plain:
+            position = plain.position_of(place)
+            if position >= 0:
+                is_seen, plain.seen[position] = plain.seen[position] == 1, 1
+                self.unseen -= not is_seen
+                return plain.fate, is_seen
+        fate = self._fates.get(place)
+        if fate is None:
+            return None, False
+        is_seen = place in self._seen
+        self._seen.add(place)
+        self.unseen -= not is_seen
+        return fate, is_seen
+
+
+class _Plain:
+    """Plain members, found by their keys: a dictionary of so many would take more memory than all the rest."""
+
+    def __init__(self, members: PlainMembers, fate: Fate) -> None:
+        heads = array("Q", members.keys)[::_WORDS]
+        order = sorted(range(len(heads)), key=heads.__getitem__)
+        self._heads = array("Q", [heads[position] for position in order])
+        self._order = array("Q", order)
+        self.members: PlainMembers = members
+        self.fate: Fate = fate
+        self.seen = bytearray(len(heads))
+
+    def position_of(self, key: bytes) -> int:
+        """Where a key stands among them; -1 if it does not."""
+        head = int.from_bytes(key[: len(key) // _WORDS], sys.byteorder)
+        at = bisect_left(self._heads, head)
+        while at < len(self._heads) and self._heads[at] == head:
+            if self.members.key_at(self._order[at]) == key:
+                return self._order[at]
+            at += 1
+        return -1
 
 
 def _identity(call: Call[Any]) -> bytes | None:
@@ -182,6 +252,9 @@ class _PlanView:
         """Print what would be reused, what would run and why."""
         page = self.page
         for fate, word, style, text in _LINES:
+            if fate is Fate.REUSED:
+                self._reused(_word(word, style), text, plan.names(fate))
+                continue
             calls = [call for call in plan.of(fate) if not code.asks_about(call)]
             noun = "question" if fate is Fate.QUESTION else "call"
             self._line(word, style, text.format(counted(len(calls), noun)), calls)
@@ -195,9 +268,9 @@ class _PlanView:
         for group in plan.groups:
             rest = "" if group.not_begun is None else f", {counted(group.not_begun, 'member')} had not begun"
             page.line(_word("goes on", "yellow"), Part(f"group {harmless(group.address)}{rest}", "", 1, True))
-        below = plan.of(Fate.NOT_REACHED)
+        below = plan.counts[Fate.NOT_REACHED]
         if below:
-            text = f"{counted(len(below), 'call')} below other calls, or cut off with their group"
+            text = f"{counted(below, 'call')} below other calls, or cut off with their group"
             page.line(_word("not reached", "dim"), Part(text, "dim", 1))
         if plan.is_idle and not (given is not None and given.new):
             page.line("no recorded call would be made again")
@@ -210,16 +283,17 @@ class _PlanView:
         if code.problem is not None:
             page.paragraph(f"the code was not examined: {harmless(code.problem, 500)}", "dim")
 
+    def _reused(self, word: Part, text: str, names: Counter[str]) -> None:
+        if names:
+            self.page.line(word, Part(text.format(counted(names.total(), "call")), rank=1, is_elastic=True))
+        if len(names) > 1:
+            listed = ", ".join(f"{count:,} {harmless(name)}" for name, count in names.most_common(_SHOWN))
+            self.page.line(Part(listed, "dim", is_elastic=True), indent=_COLUMN + 2)
+
     def _line(self, word: str, style: str, text: str, calls: Sequence[PlannedCall]) -> None:
         if not calls:
             return
         self.page.line(_word(word, style), Part(text, rank=1, is_elastic=True))
-        if calls[0].fate is Fate.REUSED:
-            names = Counter(call.name for call in calls)
-            if len(names) > 1:
-                listed = ", ".join(f"{count:,} {harmless(name)}" for name, count in names.most_common(_SHOWN))
-                self.page.line(Part(listed, "dim", is_elastic=True), indent=_COLUMN + 2)
-            return
         for call in calls[:_SHOWN]:
             key = f"@{call.key.hex()[:SHORT_KEY]}"
             self.page.line(Part(harmless(call.address)), Part(key, "dim", 1), indent=_COLUMN + 2)

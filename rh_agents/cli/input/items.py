@@ -56,9 +56,8 @@ def _nobody(_: str) -> None:
 
 def _json_items(lines: Lines, id_field: str) -> Iterator[Item]:
     for line in lines:
-        problem = lines.take_problem()
-        if problem is not None:
-            yield lines.bad_item(lines.number, problem)
+        if lines.problem is not None:
+            yield lines.bad_item(lines.number, lines.take_problem() or "")
             continue
         line = line.strip(" \t\r\n")
         if not line:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from rh_agents.cli.errors import CommandError
 
@@ -25,8 +24,7 @@ class Format(StrEnum):
     TEXT = "text"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One record of the input.
 
     Attributes:
@@ -64,6 +62,8 @@ class Lines:
         self.number += 1
         if self.number == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)
+        if line.isascii() and len(line) <= LONGEST_LINE and self.kept is None:
+            return line.decode("ascii")  # as nearly all of them are
         if len(line) > LONGEST_LINE:
             self.problem = f"the line is longer than {LONGEST_LINE // 1024**2} MiB"
             while line and not line.endswith(b"\n"):
