@@ -160,20 +160,22 @@ class RecordedCalls:
             if self.attempts:
                 self.attempts.pop(key, None)
                 self.lost.pop(key, None)
+        elif status == ExecutionStatus.SUPERSEDED:
+            self.superseded.add(key)
+            if group_id is not None:
+                self.endings[group_id] = None
+        elif key in self.finished:
+            return  # what follows an outcome says nothing of its call
         elif charge is not None and charge.lost:  # it stays unknown what the worker has done
             self.attempts[key] = attempt
             self.lost[key] = charge.lost
-        elif status == ExecutionStatus.STARTED and key not in self.finished:
+        elif status == ExecutionStatus.STARTED:
             self.unknown[key] = sequence
         elif status == ExecutionStatus.RETRYING:
             self.attempts[key] = attempt
             self.unknown.pop(key, None)
         elif status == ExecutionStatus.CANCELLED and not attempt:
             self.unknown.pop(key, None)  # it was never called
-        elif status == ExecutionStatus.SUPERSEDED:
-            self.superseded.add(key)
-            if group_id is not None:
-                self.endings[group_id] = None
         elif status == ExecutionStatus.AWAITING and self.unknown.pop(key, None) is not None:
             self.waiting.add(key)
 
