@@ -416,8 +416,11 @@ class ReadSession(Protocol):
         """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         ...
 
-    def later_outcomes(self, number: int) -> list[int]:
-        """The sequences of outcomes that count for nothing, because there is an earlier one of their key."""
+    def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
+        """The sequences of outcomes that count for nothing, because there is an earlier one of their key.
+
+        Of those from after one sequence up to another one; the earlier one may be anywhere.
+        """
         ...
 
     def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:

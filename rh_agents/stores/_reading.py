@@ -145,7 +145,7 @@ class ReadableStore:
         """What `make` makes of the stored outcomes of a run, in a thread of those who read."""
         await self._get_ready()
         run = await self.engine.run(run_id)
-        later = set(await self.engine.read(lambda session: session.later_outcomes(run.number)))
+        later = set(await self.engine.read(lambda session: session.later_outcomes(run.number, 0, run.last_sequence)))
         after = count = 0
         while True:
             chunk = await self.engine.read(partial(_made, make, run.number, run_id, after, later))

@@ -56,7 +56,7 @@ def summary(session: VerifiedSession, run: RunRow, after: int, until: int | None
         StoreError: rows of them are missing.
     """
     until = max(after, run.last_sequence if until is None else min(until, run.last_sequence))
-    later = session.later_outcomes(run.number)
+    later = session.later_outcomes(run.number, after, until)
     found = []
     for start in range(after, until, _CHUNK):
         end = min(start + _CHUNK, until)

@@ -199,9 +199,9 @@ class VerifiedSession:
                 raise damaged(self.place, f"event {kept.row.sequence} of run {run_id!r}, or its outcome,")
         return [kept.row for kept in found]
 
-    def later_outcomes(self, number: int) -> list[int]:
+    def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
         """Where outcomes stand that count for nothing, because there is an earlier one of their key."""
-        return self.inner.later_outcomes(number)
+        return self.inner.later_outcomes(number, after, until) if after < until else []
 
     def _expect_no_gap(self, sequences: Sequence[int], run_id: str, after: int) -> None:
         expected = range(after + 1, after + 1 + len(sequences))

@@ -395,7 +395,7 @@ ONE_RUN: dict[str, dict[str, Any]] = {
     "calls": {"number": 77, "after": 3, "limit": 5},
     "events": {"number": 77, "after": 3, "limit": 5},
     "outcomes": {"number": 77, "after": 3, "limit": 5},
-    "later_outcomes": {"number": 77},
+    "later_outcomes": {"number": 77, "after": 1000, "until": 2000},
     "tallies": {"number": 77, "after": 3, "until": 9, "later": [8]},
     "newest_failures": {"number": 77, "after": 3, "until": 9, "later": [8], "limit": 5},
     "members": {"number": 77, "after": 3, "until": 9, "limit": 5},

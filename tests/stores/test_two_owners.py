@@ -97,7 +97,7 @@ def batch_of(row: RunRow, fence: int, last: int, **values: bytes) -> Batch:
 
 def outcomes_of(place: Place, run_id: str) -> dict[bytes, bytes | None]:
     row = place.row(run_id)
-    assert place.reading.later_outcomes(row.number) == []
+    assert place.reading.later_outcomes(row.number, 0, row.last_sequence) == []
     found = place.reading.outcomes(row.number, run_id, 0, 1000)
     assert len(place.reading.events(row.number, run_id, 0, 1000)) == row.last_sequence
     assert len(found) == row.outcomes

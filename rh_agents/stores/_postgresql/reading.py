@@ -111,8 +111,9 @@ class PostgresqlReadSession:
         outcomes = [Kept(StoredOutcome(outcome_row(row[:width]), *row[width:-1]), row[-1]) for row in found]
         return self._sealed(outcome_checksum, outcomes)
 
-    def later_outcomes(self, number: int) -> list[int]:
-        return [row[0] for row in self._rows("later_outcomes", "the outcomes could not be read", number=number)]
+    def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
+        span = {"number": number, "after": after, "until": until}
+        return [row[0] for row in self._rows("later_outcomes", "the outcomes could not be read", **span)]
 
     def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
         """The events from after one sequence up to another one, counted."""

@@ -153,9 +153,10 @@ class SqliteReadSession(Session):
         found = [kept_outcome(first, row, value) for row, value in zip(from_json(rows), parts, strict=True)]
         return self._sealed(outcome_checksum, found)
 
-    def later_outcomes(self, number: int) -> list[int]:
-        first, last = places_of_run(number)
-        return [place - first + 1 for (place,) in self._all("later_outcomes", first=first, last=last)]
+    def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
+        before = number << PLACE_BITS
+        span = {"before": before, "after": before + after, "until": before + until}
+        return [place - before for (place,) in self._all("later_outcomes", **span)]
 
     def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
         rows = self._all("tallies", **_between(number, after, until, later))

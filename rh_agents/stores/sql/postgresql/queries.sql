@@ -240,14 +240,21 @@ ORDER BY sequence
 LIMIT %(limit)s
 
 -- name: later_outcomes
--- Which outcomes count for nothing, because there is an earlier one of their key. All who do not fold a journal ask this.
+-- Which outcomes from after one sequence up to another one count for nothing, because there is an earlier one of their key,
+-- wherever. All who do not fold a journal ask this. Who has asked before asks for what is new, and sorts only that.
 SELECT sequence
 FROM (
     SELECT sequence, row_number() OVER (PARTITION BY key ORDER BY sequence) AS nth
     FROM journal
-    WHERE run = %(number)s AND ok IS NOT NULL
+    WHERE run = %(number)s AND sequence <= %(until)s AND ok IS NOT NULL AND (
+        %(after)s = 0
+        OR key IN (
+            SELECT key FROM journal
+            WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+        )
+    )
 ) AS outcome
-WHERE nth > 1
+WHERE nth > 1 AND sequence > %(after)s
 ORDER BY sequence
 
 -- name: tallies

@@ -215,11 +215,16 @@ FROM (
 )
 
 -- name: later_outcomes
--- Which outcomes count for nothing, because there is an earlier one of their key. All who do not fold a journal ask this.
+-- Which outcomes from after one place up to another one count for nothing, because there is an earlier one of their key,
+-- wherever. All who do not fold a journal ask this. Who has asked before asks for what is new, and sorts only that.
 SELECT place FROM (
   SELECT place, row_number() OVER (PARTITION BY key ORDER BY place) AS nth
-  FROM journal WHERE place BETWEEN :first AND :last AND ok IS NOT NULL
-) WHERE nth > 1 ORDER BY place
+  FROM journal
+  WHERE place > :before AND place <= :until AND ok IS NOT NULL AND (
+    :after = :before
+    OR key IN (SELECT key FROM journal WHERE place > :after AND place <= :until AND ok IS NOT NULL)
+  )
+) WHERE nth > 1 AND place > :after ORDER BY place
 
 -- name: tallies
 -- The events of a run, counted: values are not read. Nearly all events of a map have the same text in `more`, so that is
