@@ -70,7 +70,8 @@ def close_names(wanted: str, names: Iterable[str]) -> str:
 
 def one_line(text: str) -> str:
     """The text without line breaks and secrets, and with control characters made visible: it may come from anywhere."""
-    return "".join(char if char.isprintable() else _escape(char) for char in redact(text))
+    text = redact(text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:

@@ -18,6 +18,9 @@ from rh_agents.core.types import ExecutionStatus
 __all__ = ["ParallelGroupTracker", "RunningItem"]
 
 
+_COMPLETE = frozenset({GroupStatus.COMPLETED, GroupStatus.FAILED, GroupStatus.CANCELLED})
+
+
 @dataclass(frozen=True, slots=True)
 class RunningItem:
     """A member that is running: its index, its name, and when it started (seconds, the tracker's clock)."""
@@ -69,7 +72,7 @@ class ParallelGroupTracker:
     @property
     def is_complete(self) -> bool:
         """Whether the group has ended."""
-        return self.status in (GroupStatus.COMPLETED, GroupStatus.FAILED, GroupStatus.CANCELLED)
+        return self.status in _COMPLETE
 
     @property
     def completion_percentage(self) -> float:

@@ -12,6 +12,8 @@ from rh_agents.stores._verified import VerifiedSession, damaged
 
 _CHUNK: Final = 8192
 """Events that are read at a time."""
+_REMEMBERED: Final = 100
+"""Texts that say nothing of what was spent, nor how a group ended, of which there are many: they are read once."""
 
 
 def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
@@ -22,14 +24,17 @@ def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
     """
     recorded = RecordedCalls()
     add, after, outcomes = recorded.add, 0, 0
+    of_no_account: set[str] = set()
     while True:
         chunk = session.calls(run.number, run.run_id, after, _CHUNK)
         for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
             charge = ending = None
-            if more is not None:
+            if more is not None and more not in of_no_account:
                 facts = json.loads(more)
                 charge, ending = charge_of(name or "", facts), ending_of(facts)
+                if charge is None and ending is None and len(of_no_account) < _REMEMBERED:
+                    of_no_account.add(more)
             add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending)
             outcomes += ok is not None
         after += len(chunk)

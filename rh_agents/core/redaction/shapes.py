@@ -61,7 +61,7 @@ _SHAPES: tuple[_Shape, ...] = (
     _Shape((("bearer", "basic"),), re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{8,}=*"), r"\1***"),
     # password='...', "api_key": "..."; without quotes only after an equals sign
     _Shape(
-        ((":", "="), ("'", '"'), _NAMED),
+        (("'", '"'), (":", "="), _NAMED),
         re.compile(
             rf"(?i)({_NAME_BEGINS}{_NAMES}\\?['\"]?\s*[:=]\s*(?-i:b)?\\?['\"])(?!<secret:[^<>'\"\\]*>\\?['\"])[^'\"\\]+"
         ),
@@ -103,6 +103,9 @@ _SHAPES: tuple[_Shape, ...] = (
     _Shape((("eyj",),), re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"), "***"),
 )
 
+_ANY_HINT = re.compile("|".join(re.escape(hint) for shape in _SHAPES for hint in min(shape.hints, key=len)))
+"""Something of this is in every text that one of the patterns fits."""
+
 
 def is_credential_name(name: str) -> bool:
     """Whether a variable, a header or a parameter of this name has a credential."""
@@ -112,6 +115,8 @@ def is_credential_name(name: str) -> bool:
 def without_credentials(text: str) -> str:
     """The text with `***` in place of whatever has the shape of a credential."""
     small = text.lower()
+    if _ANY_HINT.search(small) is None:
+        return text
     for shape in _SHAPES:
         if all(any(hint in small for hint in group) for group in shape.hints):
             text = shape.pattern.sub(shape.replacement, text)

@@ -112,11 +112,17 @@ class SqliteReadSession(Session):
         ((places, statuses, keys, attempts, groups, oks, more, made_in, checksums),) = self._all(
             "read_calls", after=first + after, last=last, limit=limit
         )
-        keys = keys or b""
+        keys, new = keys or b"", tuple.__new__  # a third of the time that a NamedTuple takes to be called
         found = [
-            Kept(
-                CallRow(place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *about, *made),
-                checksum,
+            new(
+                Kept,
+                (
+                    new(
+                        CallRow,
+                        (place - first, status, key if key != _NO_KEY else None, attempt, group, ok, *about, *made),
+                    ),
+                    checksum,
+                ),
             )
             for place, status, key, attempt, group, ok, about, made, checksum in zip(
                 from_json(places),
