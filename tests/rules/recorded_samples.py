@@ -61,6 +61,8 @@ SLOW_TO_IMPORT = "rh_agents.integrations."
 """Modules below it bring a framework each. A test sees to it that they define nothing that is recorded."""
 _NEITHER_TAKEN_NOR_RETURNED = (
     "rh_agents.cli",
+    "rh_agents.core.plan.PlannedMembers",
+    "rh_agents.core.ports.outline",
     "rh_agents.core.values",
     "rh_agents.display",
     "rh_agents.stores",
@@ -181,7 +183,7 @@ def _can_be_recorded(cls: type, name: str, module: Any) -> bool:
     is_private = any(part.startswith("_") for part in module.__name__.split("."))
     if is_private or name not in getattr(module, "__all__", ()):
         return False
-    if module.__name__.startswith(_NEITHER_TAKEN_NOR_RETURNED):
+    if f"{module.__name__}.{name}".startswith(_NEITHER_TAKEN_NOR_RETURNED):
         return False
     return kind_of(cls) is not None and check_annotation(cls) is None
 
