@@ -22,7 +22,7 @@ from rh_agents.stores._outlining import outlined
 from rh_agents.stores._ownership import is_held
 from rh_agents.stores._rows import fact_of, header_of, outcome_of, read_artifact
 from rh_agents.stores._summing import summary
-from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, told_at, with_outcomes
+from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes, with_outcomes_at
 
 T = TypeVar("T")
 
@@ -180,9 +180,9 @@ class ReadableStore:
         await self._get_ready()
         run = await self.engine.run(run_id)
         plain, sequences = await self.engine.read(lambda session: outlined(session, run))
-        return RunOutline(plain, run.last_sequence, partial(self._told_at, run, sequences))
+        return RunOutline(plain, run.last_sequence, partial(self._events_at, run, sequences))
 
-    async def _told_at(self, run: RunRow, sequences: Sequence[int], values: bool) -> AsyncIterator[OutlinedEvent]:
+    async def _events_at(self, run: RunRow, sequences: Sequence[int], values: bool) -> AsyncIterator[OutlinedEvent]:
         places = OutcomePlaces(run.number, run.run_id)
         for start in range(0, len(sequences), _CHUNK):
             part = sequences[start : start + _CHUNK]
@@ -193,7 +193,7 @@ class ReadableStore:
         self, places: OutcomePlaces, sequences: Sequence[int], values: bool, session: VerifiedSession
     ) -> list[OutlinedEvent]:
         found = []
-        for stored, outcome in told_at(session, places, sequences):
+        for stored, outcome in with_outcomes_at(session, places, sequences):
             event = self._event(stored, places.run_id, values)
             recorded = RecordedEvent(stored.row.sequence, event, stored.row.ok is not None)
             found.append(OutlinedEvent(recorded, None if outcome is None else header_of(outcome)))

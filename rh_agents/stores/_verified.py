@@ -300,10 +300,10 @@ def with_outcomes(session: VerifiedSession, places: OutcomePlaces, rows: Sequenc
     Raises:
         StoreError: an outcome is damaged or missing.
     """
-    return _told(session, places, rows, reported(session, places.number, places.run_id, rows))
+    return _paired(session, places, rows, reported(session, places.number, places.run_id, rows))
 
 
-def _told(
+def _paired(
     session: VerifiedSession, places: OutcomePlaces, rows: Sequence[EventRow], found: dict[int, OutcomeRow]
 ) -> list[StoredEvent]:
     for row in rows:
@@ -314,7 +314,7 @@ def _told(
     return [StoredEvent(row, found.get(row.sequence)) for row in rows]
 
 
-def told_at(
+def with_outcomes_at(
     session: VerifiedSession, places: OutcomePlaces, sequences: Sequence[int]
 ) -> list[tuple[StoredEvent, StoredOutcome | None]]:
     """The events with these sequences, as `with_outcomes` gives them, and the outcomes that they report themselves.
@@ -329,5 +329,5 @@ def told_at(
     for sequence in reporting:
         if sequence not in its:
             raise session.missing(run_id, f"the outcome of event {sequence}")
-    told = _told(session, places, rows, {sequence: each.row for sequence, each in its.items()})
-    return [(stored, its.get(stored.row.sequence)) for stored in told]
+    pairs = _paired(session, places, rows, {sequence: each.row for sequence, each in its.items()})
+    return [(stored, its.get(stored.row.sequence)) for stored in pairs]

@@ -46,10 +46,10 @@ def show_command(
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
-        told = await (_whole(opened, run) if everything or as_json else _outlined(opened, run))
-        info, spent = replace(info, outcomes=told.outcomes), told.spent
+        recorded = await (_whole(opened, run) if everything or as_json else _outlined(opened, run))
+        info, spent = replace(info, outcomes=recorded.outcomes), recorded.spent
         questions = await opened.questions(run)
-        roots = told.tree.roots(told.makers)
+        roots = recorded.tree.roots(recorded.makers)
         if as_json:
             used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
             record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
@@ -64,12 +64,12 @@ def show_command(
         for line in question_lines(questions):
             page.line(line)
         if follow:
-            await _follow(opened, run, told.last)
+            await _follow(opened, run, recorded.last)
 
     with_store(store, show)
 
 
-class _Told(NamedTuple):
+class _Recorded(NamedTuple):
     """What the journal says.
 
     Attributes:
@@ -85,17 +85,17 @@ class _Told(NamedTuple):
     last: int
 
 
-async def _whole(store: Store, run: str) -> _Told:
+async def _whole(store: Store, run: str) -> _Recorded:
     """From every event."""
     tree, calls = RunTree(), RecordedCalls()
     async for recorded in store.events(run):
         tree.add(recorded)
         calls.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome, None)
     headers = [outcome.header async for outcome in store.unread_outcomes(run)] if tree.is_ambiguous else None
-    return _Told(tree, len(calls.finished), calls.spent[""], _makers(headers), tree.last)
+    return _Recorded(tree, len(calls.finished), calls.spent[""], _makers(headers), tree.last)
 
 
-async def _outlined(store: Store, run: str) -> _Told:
+async def _outlined(store: Store, run: str) -> _Recorded:
     """From the events of what is shown, and numbers of the rest."""
     tree = RunTree()
     summary, outline = await summary_of_run(store, run), await outline_of_run(store, run)
@@ -104,7 +104,7 @@ async def _outlined(store: Store, run: str) -> _Told:
     tree.leave_out(outline.plain)
     spent = Spending(sum(summary.usage.values(), Usage()), summary.paid, by_actor=dict(summary.usage))
     headers = [event.outcome async for event in outline.read(False)] if tree.is_ambiguous else None
-    return _Told(tree, summary.outcomes, spent, _makers(headers), outline.last)
+    return _Recorded(tree, summary.outcomes, spent, _makers(headers), outline.last)
 
 
 def _makers(headers: Iterable[OutcomeHeader | None] | None) -> dict[str, str] | None:

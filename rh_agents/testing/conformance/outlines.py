@@ -80,8 +80,8 @@ class OutlineConformance(StoreSuite):
         return await _sequences(store)
 
 
-def _numbered(told: Any, number: int) -> Any:
-    return told._replace(parallel_index=number)
+def _numbered(event: Any, number: int) -> Any:
+    return event._replace(parallel_index=number)
 
 
 async def _sequences(store: Store) -> list[int]:

@@ -99,8 +99,8 @@ async def _call(journal: Journal, call: Any) -> None:
 
 def _folded(written: Written, after: int = 0) -> RunSummary:
     fold = SummaryFold(after)
-    for sequence, (told, given_outcome) in enumerate(written.entries, 1):
-        fold.add(sequence, told.event(), has_outcome=given_outcome is not None)
+    for sequence, (event, given_outcome) in enumerate(written.entries, 1):
+        fold.add(sequence, event.event(), has_outcome=given_outcome is not None)
     return fold.summary()
 
 
