@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rh_agents.core.actors import Agent, Tool, set_agent_loop
@@ -162,8 +162,4 @@ def _loop_of(agent: Agent) -> Callable[..., Any]:
     return converse
 
 
-def _call_of(agent: Agent, prompt: Any) -> Awaitable[Any]:
-    return AgentCall(agent, prompt)
-
-
-set_agent_loop(_loop_of, _call_of)
+set_agent_loop(_loop_of, AgentCall)
