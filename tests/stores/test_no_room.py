@@ -16,7 +16,9 @@ import pytest
 
 from rh_agents import open_store
 from rh_agents.core.errors import StoreError
-from tests.stores.sqlite_kit import python
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores.sqlite import SqliteStore
+from tests.stores.sqlite_kit import RUN, call, python, request
 from tests.stores.test_looking import CRASHED
 
 GOLDEN = Path(__file__).parents[1] / "stress" / "golden"
@@ -66,6 +68,28 @@ def test_a_migration_without_room_is_one_clear_error_and_goes_on_when_there_is_r
         assert re.search("rollback|not an error|SQLError|\\n", said) is None, said
         assert asyncio.run(content(path, read_only=True)) == expected
     assert asyncio.run(content(path)) == expected
+
+
+def test_a_fork_without_room_for_its_temporary_file_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        journal = await store.open_run(request())
+        for number in range(300):
+            await call(journal, number, "x" * 20_000)
+        await journal.close(ExecutionStatus.STARTED)
+        with (
+            room_for(1_000_000),
+            pytest.raises(StoreError, match=r"runs\.db: a copy of a run is made in a temporary file .* TMPDIR"),
+        ):
+            await store.fork_run(RUN, "copy", [], [])
+        assert await store.find_run("copy") is None
+        await store.fork_run(RUN, "copy", [], [])
+        assert await store.check() == []
+        await store.aclose()
+
+    asyncio.run(main())
 
 
 def test_a_copy_that_is_needed_to_look_at_a_log_and_has_no_room_is_one_clear_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import apsw
 
+from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
 from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._checksums import (
@@ -211,15 +212,23 @@ class SqliteWriteSession(TransactionSession):
             try:
                 connection.execute(queries["begin_copy"])
                 sequence = count = 0
-                with self.transaction("begin_to_read"):
-                    for events, outcomes in parts:
-                        self._insert(journal_rows(Batch(0, 0, sequence, events, outcomes)), "copy")
-                        sequence, count = sequence + len(events), count + len(outcomes)
+                for events, outcomes in parts:
+                    self._gather(Batch(0, 0, sequence, events, outcomes))
+                    sequence, count = sequence + len(events), count + len(outcomes)
                 yield sequence, count
             finally:
                 with suppress(apsw.Error):  # what is wrong is said by the first error
                     connection.execute(queries["end_copy"])
                     connection.pragma("temp_store", "MEMORY")
+
+    def _gather(self, part: Batch) -> None:
+        try:
+            self._insert(journal_rows(part), "copy")
+        except apsw.Error as error:
+            raise StoreError(
+                f"{self.file.name}: a copy of a run is made in a temporary file first, which could not be written "
+                f"({error}): make room, or let TMPDIR name another directory"
+            ) from error
 
     # -- people -------------------------------------------------------------------------------------------------------
 
