@@ -18,7 +18,7 @@ from rh_agents.core.ports.outline import PlainMembers
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
-__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "PlannedMembers", "plan_run"]
+__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "PlannedMembers", "Planner", "plan_run"]
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 
@@ -155,12 +155,12 @@ def plan_run(
         retry_failed: as in `ExecutionState`.
         plain: members of groups that are left out of the outcomes and the events.
     """
-    fold = _Fold(info, retry_failed, plain)
+    planner = Planner(info, retry_failed=retry_failed, plain=plain)
     for outcome in outcomes:
-        fold.add_outcome(outcome)
+        planner.add_outcome(outcome)
     for recorded in events:
-        fold.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome)
-    return Plan(tuple(fold.planned_calls()), tuple(fold.planned_groups()), tuple(fold.planned_members()))
+        planner.add(recorded)
+    return planner.plan()
 
 
 @dataclass(slots=True)
@@ -196,8 +196,14 @@ class _Group:
     begun: set[int] = field(default_factory=set)
 
 
-class _Fold:
-    def __init__(self, info: RunInfo, retry_failed: bool, plain: Iterable[PlainMembers]) -> None:
+class Planner:
+    """Makes a plan of events one after the other, so that nobody has to keep them.
+
+    Args:
+        info, retry_failed, plain: as for `plan_run`.
+    """
+
+    def __init__(self, info: RunInfo, *, retry_failed: bool = True, plain: Iterable[PlainMembers] = ()) -> None:
         self._plain: dict[str, list[PlainMembers]] = {}
         for members in plain:
             self._plain.setdefault(members.group_id, []).append(members)
@@ -214,10 +220,17 @@ class _Fold:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def add_outcome(self, outcome: OutcomeHeader) -> None:
+        """An outcome; before the event that reports it. Of several of one call the first one counts."""
+        if outcome.key in self._outcomes:
+            return
         failed_in = None if outcome.ok else outcome.made_in
         self._outcomes[outcome.key] = _Known(outcome.base, outcome.parent, failed_in, outcome.group_id)
 
-    def add_fact(self, sequence: int, fact: Fact, has_outcome: bool) -> None:
+    def add(self, recorded: RecordedEvent) -> None:
+        """The next event of the journal."""
+        self._add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome)
+
+    def _add_fact(self, sequence: int, fact: Fact, has_outcome: bool) -> None:
         self._note_group(sequence, fact)
         key = fact.key
         known = None if key is None or not has_outcome else self._outcomes.get(key)
@@ -257,9 +270,13 @@ class _Fold:
                 if end < before and key not in self._recorded.finished:
                     self._recorded.add(end, ExecutionStatus.COMPLETED, key, 1, group_id, True, None)
 
-    # -- telling ------------------------------------------------------------------------------------------------------
+    # -- the plan ------------------------------------------------------------------------------------------------------
 
-    def planned_calls(self) -> Iterator[PlannedCall]:
+    def plan(self) -> Plan:
+        """The plan, when all events have been added."""
+        return Plan(tuple(self._planned_calls()), tuple(self._planned_groups()), tuple(self._planned_members()))
+
+    def _planned_calls(self) -> Iterator[PlannedCall]:
         """The calls, each at the try that decides."""
         later = {again_key(key) for key in self._calls} & self._calls.keys()
         for place in self._calls:
@@ -291,7 +308,7 @@ class _Fold:
         key, tries = self._current(place)
         return key if key in self._calls else tried_key(place, tries - 1)
 
-    def planned_groups(self) -> Iterator[PlannedGroup]:
+    def _planned_groups(self) -> Iterator[PlannedGroup]:
         """The groups that were left before their end and are entered again."""
         for group_id, group in self._groups.items():
             if group.is_complete or self._is_sealed(group_id) or self._is_below_what_is_not_made(group.address):
@@ -300,7 +317,7 @@ class _Fold:
             not_begun = None if group.total is None else max(0, group.total - len(begun))
             yield PlannedGroup(group_id, group.name, group.address, not_begun)
 
-    def planned_members(self) -> Iterator[PlannedMembers]:
+    def _planned_members(self) -> Iterator[PlannedMembers]:
         """The plain members of groups: their values are given again, unless nobody asks for them."""
         for members in (each for its in self._plain.values() for each in its):
             yield PlannedMembers(members, Fate.REUSED if self._is_entered(members.parent) else Fate.NOT_REACHED)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.tree import RunTree, TreeView
-from rh_agents.core.plan import Fate, plan_run
+from rh_agents.core.plan import Fate, Planner, plan_run
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.outline import outline_of_run
 from rh_agents.core.types import ExecutionStatus
@@ -73,10 +73,12 @@ def test_a_run_is_planned_from_its_outline_as_from_all_of_its_events(
         events = [each async for each in store.events(RUN, values=False)]
         whole = plan_run(info, headers, events, retry_failed=retry_failed)
         outline = await outline_of_run(store, RUN)
-        told = [each async for each in outline.read(False)]
-        outcomes = [each.outcome for each in told if each.outcome is not None]
-        events = [each.recorded for each in told]
-        outlined = plan_run(info, outcomes, events, retry_failed=retry_failed, plain=outline.plain)
+        planner = Planner(info, retry_failed=retry_failed, plain=outline.plain)
+        async for told in outline.read(False):
+            if told.outcome is not None:
+                planner.add_outcome(told.outcome)
+            planner.add(told.recorded)
+        outlined = planner.plan()
         assert outlined.counts == whole.counts
         assert outlined.groups == whole.groups
         assert list(outlined.versions.items()) == list(whole.versions.items())

@@ -34,10 +34,9 @@ from rh_agents.core._replay.keys import ROOT_KEY, child_key, group_key
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.plan import Fate, Plan, PlannedCall, plan_run
-from rh_agents.core.ports import Question, RecordedEvent, Store
+from rh_agents.core.plan import Fate, Plan, PlannedCall, Planner
+from rh_agents.core.ports import Question, Store
 from rh_agents.core.ports.outline import PlainMembers, outline_of_run
-from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import OnUnknown
 from rh_agents.decorators import tool
 from rh_agents.display.text import harmless
@@ -73,14 +72,13 @@ def plan_command(
         code = load_program(command, parameters)
         code.keys_generation = generation_of_keys(info.facts)
         outline = await outline_of_run(opened, run)
-        events: list[RecordedEvent] = []
-        outcomes: dict[bytes, OutcomeHeader] = {}
+        planner, ended = Planner(info, retry_failed=not no_retry_failed, plain=outline.plain), set[bytes]()
         async for event in outline.read(False):
-            events.append(event.recorded)
             if event.outcome is not None:
-                outcomes.setdefault(event.outcome.key, event.outcome)
-        info = replace(info, outcomes=len(outcomes) + sum(map(len, outline.plain)))
-        found = plan_run(info, outcomes.values(), events, retry_failed=not no_retry_failed, plain=outline.plain)
+                ended.add(event.outcome.key)
+                planner.add_outcome(event.outcome)
+            planner.add(event.recorded)
+        info, found = replace(info, outcomes=len(ended) + sum(map(len, outline.plain))), planner.plan()
         is_map = command is not None and command.kind == "map" and code.problem is None
         given = _plan_input(command, parameters, found) if is_map and command is not None else None
         questions = await opened.questions(run)
