@@ -13,11 +13,13 @@ from pydantic import BaseModel, PydanticUserError, ValidationError
 
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
 from rh_agents.cli.json_text import RepeatedKey, read_json
+from rh_agents.core._replay.keys import identity
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import InputError
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.values.canonical import canonical_arguments
 from rh_agents.decorators import ActorFunction
 
 __all__ = ["Callee", "make_callee", "read_settings"]
@@ -34,6 +36,10 @@ class Callee(Protocol):
         Raises:
             BadInput: the value does not fit what is called.
         """
+        ...
+
+    def identity(self, value: Any) -> bytes | None:
+        """The identity of the call for this value, without making it; None where only the call says it."""
         ...
 
 
@@ -87,6 +93,9 @@ class _ActorCallee:
             text = describe_validation(cause) if isinstance(cause, ValidationError) else str(error)
             raise BadInput(text) from error
 
+    def identity(self, value: Any) -> bytes | None:
+        return None
+
 
 class _FunctionCallee:
     """A decorated function with parameters of its own."""
@@ -122,6 +131,13 @@ class _FunctionCallee:
         arguments = {name: getattr(given, name) for name in self._fields if name in given.model_fields_set}
         given_by_place = tuple(arguments.pop(name) for name in self._positional_only if name in arguments)
         return FunctionCall(self._actor, given_by_place, arguments)
+
+    def identity(self, value: Any) -> bytes | None:
+        args = self._as_it_is(value)
+        if args is None or self._kinds is None:
+            return None
+        data = canonical_arguments(dict(zip(self._kinds, args, strict=True)))
+        return identity(self._actor.name, self._actor.recorded_version, data, None)
 
     def _as_it_is(self, value: Any) -> tuple[Any, ...] | None:
         """The arguments, if there is nothing to validate about them, as for nearly all items of a large input."""

@@ -310,7 +310,7 @@ def test_a_row_that_is_missing_is_named(tmp_path: Path, gone: str) -> None:
 
 
 @pytest.mark.parametrize("gone", ["max(place)", "min(place)", "max(place) - 1"])
-def test_a_row_that_is_missing_is_in_no_summary(tmp_path: Path, gone: str) -> None:
+def test_a_row_that_is_missing_is_in_no_summary_and_no_outline(tmp_path: Path, gone: str) -> None:
     path = tmp_path / "runs.db"
 
     async def main() -> None:
@@ -322,6 +322,8 @@ def test_a_row_that_is_missing_is_in_no_summary(tmp_path: Path, gone: str) -> No
         should = f"run 'monday' is damaged: it should have {events} events from after event 0, and has {events - 1}"
         with pytest.raises(StoreError, match=should):
             await store.summary(RUN)
+        with pytest.raises(StoreError, match=r"event \d of run 'monday'.* is missing; `rh-agents check`"):
+            await store.outline(RUN)
         await store.aclose()
 
     asyncio.run(main())

@@ -26,6 +26,7 @@ from rh_agents.cli.input.source import FileSource, PipeSource, Source
 from rh_agents.cli.map_job import Limits, MapJob
 from rh_agents.cli.output.results import LineWriter, open_output
 from rh_agents.cli.output.summary import Summary, describe
+from rh_agents.core.calls import FunctionCall
 from rh_agents.core.errors import InputError
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.parallel import ErrorStrategy
@@ -413,11 +414,14 @@ def test_an_item_is_the_call_with_these_arguments_whether_or_not_there_is_someth
     function: Any, value: Any, arguments: dict[str, Any]
 ) -> None:
     called = tool(function)
-    made = make_callee(called).call(value, ExecutionState(history_limit=0).parts)
+    callee = make_callee(called)
+    made = callee.call(value, ExecutionState(history_limit=0).parts)
     given = inspect.signature(function).bind_partial()
     given.arguments.update(arguments)
     expected = called(*given.args, **given.kwargs)
     assert made.identity() == expected.identity()
+    assert isinstance(made, FunctionCall)
+    assert callee.identity(value) == (expected.identity() if made.args else None), "else it is made to be identified"
     made.discard()
     expected.discard()
 

@@ -139,7 +139,8 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     reading = Reading(form, parameters["id_field"], separator=separator, is_older=is_older)
     with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):
-            same = _identity(call_for(item, callee, state.parts))
+            same = None if item.problem is not None else callee.identity(item.value)
+            same = same or _identity(call_for(item, callee, state.parts))
             if same is None:
                 found.bad += 1
                 continue
