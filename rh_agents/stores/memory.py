@@ -425,7 +425,11 @@ class MemoryJournal:
     async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         """The same as `note`: memory has nothing to wait for, but for large values, written beside the event loop."""
         stored = None
-        if outcome is not None and outcome.is_large and (outcome.error is not None or _is_encoded(outcome.value)):
+        if (
+            outcome is not None
+            and outcome.is_large
+            and (outcome.error is not None or type(outcome.value) not in _AS_THEY_ARE)
+        ):
             self._expect_mine()
             stored = await asyncio.to_thread(_written, outcome, encode_large)
         return self._add(fact, outcome, stored)
@@ -511,15 +515,10 @@ def _add(recorded: RecordedCalls, sequence: int, fact: Fact, outcome: Outcome | 
 
 def _written(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> Outcome:
     """The outcome as it is kept: what could be changed from outside is turned into text."""
-    if outcome.error is None and not _is_encoded(outcome.value):
+    if outcome.error is None and type(outcome.value) in _AS_THEY_ARE:
         return outcome
     error: Any = None if outcome.error is None else encode_error(outcome.error)
     return outcome._replace(value=_Encoded(encode(outcome.value)), error=error)
-
-
-def _is_encoded(value: object) -> bool:
-    """Whether a value is kept as text."""
-    return type(value) not in _AS_THEY_ARE
 
 
 def _is_long(stored: Outcome) -> bool:
