@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,11 +134,12 @@ class Point:
     x: int
 
 
-def arguments(function: Any, value: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(function: Any, value: Any, **options: Any) -> dict[str, Any]:
+    """What the function gets, by name: whether it is called by name is no matter."""
     call = make_callee(tool(function), **options).call(value, ExecutionState().parts)
     assert isinstance(call, FunctionCall)
     call.discard()  # it is only looked at
-    return call.args, dict(call.kwargs)
+    return inspect.signature(function).bind(*call.args, **call.kwargs).arguments
 
 
 async def one(text: str) -> None: ...
@@ -171,7 +173,7 @@ async def nothing() -> None: ...
     ],
 )
 def test_a_value_becomes_arguments(function: Any, value: Any, expected: dict[str, Any]) -> None:
-    assert arguments(function, value) == ((), expected)
+    assert arguments(function, value) == expected
 
 
 def test_positional_only_parameters_of_a_plain_function_are_filled(folder: Path) -> None:
@@ -201,8 +203,8 @@ def test_a_value_that_does_not_fit_is_bad_input(function: Any, value: Any, told:
 
 
 def test_fixed_arguments_replace_those_of_an_item_and_leave_the_rest_to_it() -> None:
-    assert arguments(three, "hello", fixed={"stars": 1}) == ((), {"text": "hello", "stars": 1})
-    assert arguments(two, {"text": "a", "stars": 2}, fixed={"stars": 1}) == ((), {"text": "a", "stars": 1})
+    assert arguments(three, "hello", fixed={"stars": 1}) == {"text": "hello", "stars": 1}
+    assert arguments(two, {"text": "a", "stars": 2}, fixed={"stars": 1}) == {"text": "a", "stars": 1}
     with pytest.raises(CommandError, match=r"two takes no 'star'; did you mean 'stars'\?"):
         arguments(two, "a", fixed={"star": 1})
 
@@ -218,7 +220,7 @@ def test_a_parameter_that_is_no_data_needs_a_default() -> None:
 
     with pytest.raises(CommandError, match="fetch needs 'client', which is not serializable"):
         make_callee(tool(fetch))
-    assert arguments(mild, "a") == ((), {"url": "a"})
+    assert arguments(mild, "a") == {"url": "a"}
 
 
 def test_an_actor_gets_the_whole_value_as_its_input_model_has_it() -> None:
