@@ -30,8 +30,9 @@ class Step(NamedTuple):
 
     Attributes:
         call: its number.
-        what: a status without an outcome; a kind of outcome; "group" with the state of one; "plain", without a key; or
-            "many", which is that many members of one group began and succeeded.
+        what: a status without an outcome; a kind of outcome; "group" with the state of one; "plain", without a key;
+            "many", which is that many members of one group began and succeeded; or "early", which is a group that ends
+            early when that many have, and one has not.
         cost: what it used; 0 for nothing.
         later: seconds after the first moment.
     """
@@ -61,7 +62,8 @@ def steps() -> st.SearchStrategy[list[Step]]:
         group=st.sampled_from(_GROUPS),
         ends=st.booleans(),
     )
-    return st.lists(st.one_of(calls, calls, calls, calls, groups), max_size=40)
+    early = st.builds(Step, st.just(0), st.just("early"), group=st.sampled_from(_GROUPS))
+    return st.lists(st.one_of(calls, calls, calls, calls, groups, early), max_size=40)
 
 
 async def write(journal: Journal, written: Written, chosen: Sequence[Step]) -> None:
@@ -72,6 +74,9 @@ async def write(journal: Journal, written: Written, chosen: Sequence[Step]) -> N
         if step.what == "group":
             for told in _group(run_id, step, ended):
                 written.note(journal, told._replace(timestamp=moment))
+            continue
+        if step.what == "early":
+            _write_early(journal, written, step, moment, ended)
             continue
         if step.what == "many":
             for number in range(step.call, step.call + 3 * _MANY, 3):
@@ -106,6 +111,18 @@ def _write_calls(journal: Journal, written: Written, chosen: Sequence[Step], mom
             kind=EventType.TOOL_CALL,
         )
         written.note(journal, recorded, its_outcome)
+
+
+def _write_early(journal: Journal, written: Written, step: Step, moment: float, ended: set[int]) -> None:
+    first = 60 + _GROUPS.index(step.group)
+    written.note(journal, about_group(written.run_id, step.group, GroupStatus.RUNNING)._replace(timestamp=moment))
+    for number in range(first, first + 3 * _MANY, 3):
+        _write_calls(journal, written, [Step(number, "started"), Step(number, "value")], moment, ended)
+    _write_calls(journal, written, [Step(first + 3 * _MANY, "started")], moment, ended)
+    its = sum(number % 3 == first % 3 for number in ended)
+    ending = GroupEnding(cause=EndingCause.FAILED_FAST, outcomes=its)
+    told = about_group(written.run_id, step.group, GroupStatus.RUNNING, ending)
+    written.note(journal, told._replace(timestamp=moment))
 
 
 def _call(step: Step) -> Outcome:
