@@ -62,9 +62,9 @@ def test_help_lists_the_settings(kind: Any, first: str, last: str, is_made_befor
     assert names[0] == first
     assert {"temperature", "retry", last} <= set(names)
     assert "settings" not in names
-    head = next(
-        line for line in pydoc.plain(pydoc.render_doc(kind)).splitlines() if line.startswith(f" |  {kind.__name__}(")
-    )
+    lines = [line.removeprefix(" |").strip() for line in pydoc.plain(pydoc.render_doc(kind)).splitlines()]
+    start = next(place for place, line in enumerate(lines) if line.startswith(f"{kind.__name__}("))
+    head = " ".join(lines[start : lines.index("", start)])  # Python 3.13 gives each parameter a line
     assert "temperature: float | None = ..." in head
     assert "max_tokens" in inspect.signature(kind.ask).parameters
 
