@@ -232,9 +232,28 @@ class Fact(NamedTuple):
 
     def event(self) -> ExecutionEvent[Any]:
         """What people and subscribers see of it."""
-        of_most = zip(_OF_MOST, self[:-1], strict=True)
-        fields = {**_OF_FEW, **dict(of_most), "is_parallel": self.group_id is not None, **(self.more or {})}
-        fields["key"] = None if self.key is None else self.key.hex()
+        fields = {
+            **_OF_FEW,
+            "run_id": self.run_id,
+            "timestamp": self.timestamp,
+            "execution_status": self.status,
+            "event_type": self.kind,
+            "actor": self.actor,
+            "name": self.name,
+            "address": self.address,
+            "key": None if self.key is None else self.key.hex(),
+            "group_id": self.group_id,
+            "parallel_index": self.parallel_index,
+            "is_parallel": self.group_id is not None,
+            "group_total": self.group_total,
+            "attempt": self.attempt,
+            "execution_time": self.seconds,
+            "message": self.message,
+            "result": self.result,
+            "metadata": {},  # each has its own
+        }
+        if self.more is not None:
+            fields.update(self.more)
         return trusted(ExecutionEvent, fields)
 
     def superseding(self, timestamp: float) -> Fact:

@@ -249,3 +249,9 @@ def test_a_fact_and_its_event_say_the_same() -> None:
     ):
         assert fact_of_event(each.event()) == each
         assert each.event().model_dump() == ExecutionEvent[Any](**dict(each.event())).model_dump()
+
+
+def test_no_two_events_share_what_could_be_changed() -> None:
+    first, second = fact(STARTED).event(), fact(STARTED).event()
+    first.metadata["page"] = 1  # type: ignore[index]  # who does that against the type changes one event
+    assert second.metadata == fact(STARTED).event().metadata == {}
