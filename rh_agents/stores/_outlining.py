@@ -7,13 +7,12 @@ beginning to its end, and only the calls under way are kept in a dictionary.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count, pairwise
 from typing import Final, NamedTuple
-
-from pydantic_core import from_json
 
 from rh_agents.core.ports.outline import PlainMembers, around, in_detail
 from rh_agents.core.ports.summary import GROUP_EVENTS
@@ -137,7 +136,7 @@ class _Growing:
     def members(self, group: str, actor: str) -> PlainMembers:
         """All of them."""
         parent, name, more = _parts(actor)
-        its = actor_in(name, from_json(more))
+        its = actor_in(name, json.loads(more))
         keys = bytes(self._keys)
         return PlainMembers(group, *its, bytes.fromhex(parent), keys, self._begins, self._ends, self._indexes)
 

@@ -177,7 +177,14 @@ class SqliteReadSession(Session):
             "read_members", after=first + after, until=first + until, limit=limit
         )
         groups, indexes, actors = map(from_json, columns)
-        return MemberColumns(last - first if count else None, kinds or "", keys or b"", groups, indexes, actors)
+        return MemberColumns(
+            last - first if count else None,
+            kinds or "",
+            keys or b"",
+            list(map(from_text, groups)),
+            indexes,
+            list(map(from_text, actors)),
+        )
 
     def addresses_at(self, number: int, sequences: Sequence[int]) -> list[tuple[str, str | None, bytes | None, str]]:
         ((rows,),) = self._all("addresses_at", places=_places(number, sequences))

@@ -10,10 +10,23 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 
+from rh_agents.core.actors import BaseActor
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.outline import RunOutline, outline_of_run
 from rh_agents.testing._journals import Step, steps, write
-from rh_agents.testing._records import RUN, STARTED, Written, about_group, completed, fact, outcome, request
+from rh_agents.testing._records import (
+    COMPLETED,
+    FETCH,
+    ODD_TEXTS,
+    RUN,
+    STARTED,
+    Written,
+    about_group,
+    completed,
+    fact,
+    outcome,
+    request,
+)
 from rh_agents.testing.conformance.suite import StoreSuite, on_an_event_loop
 
 __all__ = ["OutlineConformance"]
@@ -66,6 +79,24 @@ class OutlineConformance(StoreSuite):
         if not await self.plant(store, _numbered(completed(RUN, other), 25), other):
             pytest.skip("plant() puts no second outcome into a journal")
         assert await _sequences(store) == [1, *range(2, 22), 52, 53, 60, 61, 62]
+
+    @on_an_event_loop
+    async def test_members_of_an_actor_stand_together_whatever_texts_it_and_they_have(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        journal.note(about_group(RUN, "pages", cast("Any", "running")))
+        kinds = [(text, version) for text in ODD_TEXTS for version in (text, "1")]
+        for name, version in kinds:
+            odd = BaseActor.model_construct(name=name, version=version, handler=FETCH.handler)
+            for number in range(12):
+                call = outcome(f"{name} {version} {number}", number, name=name, group_id="pages")
+                for told in (fact(RUN, STARTED, call), completed(RUN, call)):
+                    marked = told._replace(actor=odd, kind=odd.event_type).with_more(tag=f"{name} {number}")
+                    journal.note(marked, call if marked.status is COMPLETED else None)
+        await journal.flush()
+        await journal.close(STARTED)
+        outline = await outline_of_run(store, RUN)
+        assert await _facts(outline) == await _facts(await outline_of_run(_journals_only(store), RUN))
+        assert sorted((each.name, each.version) for each in outline.plain) == sorted(kinds)
 
     async def _thirty(self, store: Store) -> list[int]:
         """A group of thirty members; the sequences of what is given by itself."""

@@ -314,7 +314,7 @@ SELECT sequence,
     CASE WHEN ok THEN
         encode(parent, 'hex') || chr(31) || CASE WHEN left(more, 9) = '{"actor":' THEN '' ELSE name END || chr(31)
         || CASE
-            WHEN more IS NULL THEN '{}'
+            WHEN more IS NULL OR (strpos(more, '"actor":') = 0 AND strpos(more, '"version":') = 0) THEN '{}'
             WHEN strpos(more, ',') = 0 THEN more
             ELSE replace(replace(replace(json_build_object('actor', fact -> 'actor', 'version', fact -> 'version')::text,
                 '\', '\\'), U&'\E001', '\\u'), U&'\E000', '\\\\')

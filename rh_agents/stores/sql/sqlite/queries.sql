@@ -279,7 +279,7 @@ SELECT
     CASE WHEN ok = 1 THEN
       hex(parent) || char(31) || CASE WHEN substr(more, 1, 9) = '{"actor":' THEN '' ELSE name END || char(31)
       || CASE
-        WHEN more IS NULL THEN '{}'
+        WHEN more IS NULL OR (instr(more, '"actor":') = 0 AND instr(more, '"version":') = 0) THEN '{}'
         WHEN instr(more, ',') = 0 THEN more
         ELSE json_object('actor', json(more -> '$.actor'), 'version', json(more -> '$.version'))
       END
