@@ -271,13 +271,18 @@ def test_a_thread_that_validates_lets_others_go_on() -> None:
     adapter = TypeAdapter(list[int])
     value = [str(number) for number in range(1_000_000)]
     validate(adapter, value)
+    assert max(_turns_while(lambda: validate(adapter, value)) for _ in range(3)) > 5  # others may have the processor
+
+
+def _turns_while(work: Callable[[], object]) -> int:
+    """How often this thread gets to do something while another one works."""
     turns = 0
-    thread = threading.Thread(target=validate, args=(adapter, value))
+    thread = threading.Thread(target=work)
     thread.start()
     while thread.is_alive():
         turns += 1
         thread.join(0.001)
-    assert turns > 5
+    return turns
 
 
 # -- steps of frameworks -----------------------------------------------------------------------------------------------
