@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.outline import RunOutline, outline_of_run
+from rh_agents.core.ports.summary import summary_of_run
+from rh_agents.core.usage import Usage
 from rh_agents.testing._journals import Step, steps, write
 from rh_agents.testing._records import (
     COMPLETED,
@@ -97,6 +99,25 @@ class OutlineConformance(StoreSuite):
         outline = await outline_of_run(store, RUN)
         assert await _facts(outline) == await _facts(await outline_of_run(_journals_only(store), RUN))
         assert sorted((each.name, each.version) for each in outline.plain) == sorted(kinds)
+
+    @on_an_event_loop
+    async def test_marks_may_have_numbers_that_json_cannot_represent(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        journal.note(about_group(RUN, "pages", cast("Any", "running")))
+        for name in ("fetch", "NaN", 'score: NaN, "-Infinity": Infinity', 'a\\" NaN "'):
+            actor = BaseActor.model_construct(name=name, version=f"{name}: NaN", handler=FETCH.handler)
+            for number in range(12):
+                call = outcome(f"{name} {number}", number, name=f"{name} {number}", group_id="pages")
+                metadata = {"NaN": [float("nan"), float("-inf")], name: float("inf"), "text": f'\\"{name}\\\\'}
+                marks = {"tag": name, "metadata": metadata, "usage": Usage(requests=1)}
+                for told in (fact(RUN, STARTED, call), completed(RUN, call)):
+                    marked = told._replace(actor=actor).with_more(**marks)
+                    journal.note(marked, call if marked.status is COMPLETED else None)
+        await journal.flush()
+        await journal.close(STARTED)
+        others = _journals_only(store)
+        assert await _facts(await outline_of_run(store, RUN)) == await _facts(await outline_of_run(others, RUN))
+        assert await summary_of_run(store, RUN) == await summary_of_run(others, RUN)
 
     async def _thirty(self, store: Store) -> list[int]:
         """A group of thirty members; the sequences of what is given by itself."""

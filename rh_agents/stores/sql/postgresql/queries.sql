@@ -261,7 +261,8 @@ ORDER BY sequence
 -- The events of a run, counted: values are not read. Nearly all events of a map have the same text in `more`, so that is
 -- looked into once for all of them. It has its backslashes twice, which JSON would take for something else; and what stands
 -- behind \u may be no character that PostgreSQL knows. So backslashes, and those before a u, are two characters meanwhile
--- that ASCII does not have. `later` are outcomes that count for nothing (see later_outcomes).
+-- that ASCII does not have. Metadata may have numbers that JSON cannot represent: outside of texts, which is what has an even
+-- number of quotes behind it, they are null. `later` are outcomes that count for nothing (see later_outcomes).
 WITH alike AS (
     SELECT event_type, group_id, status, ok IS NOT NULL AS has_outcome, sequence = ANY(%(later)s) AS is_repeated,
         CASE
@@ -279,8 +280,15 @@ said AS (
         coalesce(fact ->> 'kind', event_type) AS kind, fact -> 'usage' AS used,
         coalesce((fact ->> 'from_cache')::boolean, status = 'recovered') AS is_free
     FROM (
-        SELECT *, replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\')::json AS fact FROM alike
-    ) AS read
+        SELECT *, (CASE
+            WHEN text ~ 'NaN|Infinity'
+            THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
+            ELSE text
+        END)::json AS fact
+        FROM (
+            SELECT *, replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text FROM alike
+        ) AS read
+    ) AS parsed
 )
 SELECT event_type, group_id, status, has_outcome, is_repeated,
     CASE WHEN actor IS NULL OR kind = 'function_call' THEN name END, actor, kind, is_free,
@@ -301,7 +309,7 @@ ORDER BY min(first) FILTER (WHERE used IS NOT NULL)
 -- name: members
 -- What tells which members of groups have nothing to say but that they began and have succeeded (see
 -- `rh_agents.stores._outlining`): c stands for such an outcome, s for a start or one more attempt, x for anything else
--- about a call. The last column says what the members of an actor have in common. (Backslashes: see tallies.)
+-- about a call. The last column says what the members of an actor have in common. (Backslashes and numbers: see tallies.)
 SELECT sequence,
     CASE
         WHEN key IS NULL THEN '-'
@@ -321,7 +329,14 @@ SELECT sequence,
         END
     END
 FROM journal LEFT JOIN LATERAL (
-    SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\')::json AS fact
+    SELECT (CASE
+        WHEN text ~ 'NaN|Infinity'
+        THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
+        ELSE text
+    END)::json AS fact
+    FROM (
+        SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
+    ) AS read
     WHERE ok AND strpos(more, ',') > 0
 ) AS said ON true
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
