@@ -176,6 +176,7 @@ class ExecutionState:
         self._interruption = self.parts.interruption
         self._own_task = _OwnTask()
         self._interruption.when_cut_off = self._own_task.cut_off
+        self.parts.marks_attempts = self.on_unknown is not OnUnknown.RETRY
         self._asking = Asking(self.parts, self.on_unknown)
         self.parts.decide_unknown = self._asking.decide_unknown
         self._token: Token[Frame | None] | None = None

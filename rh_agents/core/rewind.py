@@ -44,7 +44,8 @@ async def fork(
         run_id: the run.
         new_run_id: the name of the copy.
         address: a finished call (or `@` and the beginning of its key): without `result`, the copy makes it again, with
-            everything that depends on it; with `result`, only what depends on it.
+            everything that depends on it; with `result`, only what depends on it. (If the run had ended, what failed
+            in it is tried again as well.)
         result: what that call is to have returned.
 
     Raises:

@@ -480,11 +480,25 @@ class _AheadStore(KeepingStore):
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-def test_that_an_external_call_begins_is_on_disk_before_it_does(durability: str) -> None:
+@pytest.mark.parametrize(
+    ("actor_says", "run_says"),
+    [
+        ({"effect": "external", "on_unknown": "retry"}, {}),
+        ({"effect": "external", "on_unknown": "fail"}, {}),
+        ({"on_unknown": "fail"}, {}),
+        ({"on_unknown": "ask"}, {}),
+        ({}, {"on_unknown": "fail"}),
+        ({}, {"on_unknown": "ask"}),
+    ],
+    ids=str,
+)
+def test_that_a_call_begins_is_on_disk_before_it_does_if_it_is_not_simply_made_again(
+    actor_says: dict[str, Any], run_says: dict[str, Any], durability: str
+) -> None:
     store = _AheadStore()
     seen: list[list[str]] = []
 
-    @tool(effect="external", on_unknown="fail", retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=False))
+    @tool(retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=False), **actor_says)
     async def pay(amount: int) -> None:
         on_disk = [fact for fact, _ in store.entries[: store.on_disk] if fact.name == "pay"]
         seen.append([f"{fact.status.value} {fact.attempt}" for fact in on_disk])
@@ -492,7 +506,7 @@ def test_that_an_external_call_begins_is_on_disk_before_it_does(durability: str)
             raise ConnectionError
 
     async def main() -> None:
-        async with ExecutionState(store=store, run_id=RUN, durability=durability):
+        async with ExecutionState(store=store, run_id=RUN, durability=durability, **run_says):
             await pay(1)
         assert seen == [["started 1"], ["started 1", "retrying 1", "started 2"]]
 

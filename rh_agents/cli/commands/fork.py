@@ -34,7 +34,9 @@ def fork_command(
     ] = None,
     result: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help="Take this as the result of that call; only what depends on it runs."),
+        typer.Option(
+            metavar="JSON", help="Take this as the result of that call: what depends on it runs, and what had failed."
+        ),
     ] = None,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:

@@ -231,7 +231,7 @@ _LINES = (
     (Fate.TRIED_AGAIN, "tried again", "yellow", "{} that failed"),
     (Fate.SUPERSEDED, "made again", "yellow", "{} that was asked to be made again"),
     (Fate.REPEATED, "repeated", "yellow", "{} with a recorded failure, which the program may have acted on"),
-    (Fate.CONTINUED, "continued", "yellow", "{} that was interrupted cleanly"),
+    (Fate.CONTINUED, "continued", "yellow", "{} between two attempts, or stopped while waiting"),
     (Fate.QUESTION, "asked", "yellow", "{} for a person"),
 )
 _UNKNOWN = (

@@ -38,6 +38,7 @@ from rh_agents.core.usage import Usage
 
 __all__ = ["Frame", "current_frame", "leave", "root_of"]
 
+_AGENT_CALL = EventType.AGENT_CALL
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 
@@ -105,6 +106,8 @@ class Frame(Numbering, Consumption):
     """Whether its group has cancelled it, for whatever reason."""
     is_announced: bool = False
     """Whether events have told of its start."""
+    is_written_ahead: bool = False
+    """Whether it is on disk that an attempt begins before it does, because a crash within one matters."""
     may_be_done: bool = False
     """Whether it had begun before, in a try that was cut off, and nothing tells whether it was done then."""
     is_refused: bool = False
@@ -172,11 +175,13 @@ class Frame(Numbering, Consumption):
         self.tries = tries
         run, kind = self.run, actor.event_type
         self.is_told = run.records or kind is not EventType.FUNCTION_CALL or run.is_observed
+        if actor.marks_attempts or (run.marks_attempts and actor.on_unknown is None and kind is not _AGENT_CALL):
+            self.is_written_ahead = True
         self.depth = parent.depth + 1
         if parent.ledgers:
             self.ledgers: tuple[Ledger, ...] = parent.ledgers
         self.own_calls = parent.own_calls
-        if kind is EventType.AGENT_CALL:
+        if kind is _AGENT_CALL:
             self._enter_agent(parent, actor.name)
 
     def _enter_agent(self, parent: Frame, agent: str) -> None:

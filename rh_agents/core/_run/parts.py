@@ -48,6 +48,8 @@ class RunParts:
         is_validation: whether recorded calls are only compared, so that nothing with an external effect may be called.
         root: the place of calls that are made by no other call, see `rh_agents.core._run.frame.root_of`.
         begun: counts the calls that begin on its event loop.
+        marks_attempts: whether it is on disk that an attempt begins before it does, of calls whose actor does not say
+            what to do if that is all that is known. Agents are entered again: it is what is below them that counts.
         decide_unknown: what to do about a call that may have been done, RETRY or FAIL; gets its actor, its address, and
             the number of the event since which that is so. A person may have to be asked.
     """
@@ -87,6 +89,7 @@ class RunParts:
         self.chance: Callable[[], float] = chance
         self.strict: bool = strict
         self.is_validation: bool = is_validation
+        self.marks_attempts: bool = False
         self.root: Any = None
         self.begun: CallsBegun = CallsBegun()
         self.home: Home | None = None

@@ -102,7 +102,7 @@ def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
     if frame.parent.stop is not None:
         frame.parent.expect_no_stop(asyncio.current_task())
     if frame.key is not None:
-        since = run.recording.unknown_since(frame.key, frame.base, frame.tries if frame.actor.marks_attempts else 0)
+        since = run.recording.unknown_since(frame.key, frame.base, frame.tries if frame.is_written_ahead else 0)
         frame.may_be_done = since is not None
         if since is not None or run.is_validation:
             return _unless_refused(frame, since)
@@ -164,7 +164,7 @@ async def _reserved(frame: Frame) -> ExecutionResult[Any]:
 async def _announce(frame: Frame) -> None:
     """Tell of the start."""
     run, fact = frame.run, frame.fact(ExecutionStatus.STARTED)
-    if frame.actor.is_external:
+    if frame.is_written_ahead:
         await run.record(fact, is_urgent=True)
     else:
         run.note(fact)
@@ -187,7 +187,7 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
     """Tell of the start, make the attempts, and let what comes of them be the result."""
     if frame.is_told:
         frame.is_announced = True  # perhaps, if that is cut off
-        if frame.actor.is_external or frame.run.is_observed:
+        if frame.is_written_ahead or frame.run.is_observed:
             await _announce(frame)
         else:
             frame.run.note(frame.fact(ExecutionStatus.STARTED))
@@ -518,9 +518,9 @@ async def _under_timeout(frame: Frame) -> Any:
     """Call the function. Whether its time is limited or not, this is where an attempt begins."""
     frame.attempts += 1
     frame.has_begun = True
-    if frame.attempts > 1 and frame.actor.marks_attempts and frame.run.records:
+    if frame.attempts > 1 and frame.is_written_ahead and frame.run.records:
         fact = frame.fact(ExecutionStatus.STARTED, frame.attempts)
-        await frame.run.record(fact, is_urgent=frame.actor.is_external)
+        await frame.run.record(fact, is_urgent=True)
     frame.begin_attempt(frame.attempts)
     limit = None if frame.timeout is None else asyncio.timeout(frame.timeout)
     try:

@@ -210,7 +210,7 @@ class BaseActor(BaseModel):
 
     @cached_property
     def marks_attempts(self) -> bool:
-        """Whether the journal tells of the beginning of every attempt, because a crash within one matters."""
+        """Whether the journal has the beginning of every attempt before it begins: a crash within one matters."""
         return self.is_external or self.on_unknown in (OnUnknown.FAIL, OnUnknown.ASK)
 
     @cached_property

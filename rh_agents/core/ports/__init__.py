@@ -221,12 +221,13 @@ class Journal(Protocol):
         """Add a fact together with the outcome it reports, both or neither, and wait until they survive a power cut.
 
         Returns:
-            The outcome that counts: the given one, or the one that was recorded first for the same key; then the fact
-            is left out.
+            The outcome that counts: the given one, or, if the key has the same one already, that; then the fact is left
+            out.
 
         Raises:
             UnstorableError: the outcome's value is no data; nothing was added, and the journal goes on.
-            StoreError: it could not be recorded, now or before: the journal is broken for good.
+            StoreError: it could not be recorded, now or before, or the key has come to another outcome: the journal is
+                broken for good.
         """
         ...
 
