@@ -6,19 +6,22 @@ import asyncio
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rh_agents.cli.commands.show import read_outlined
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.tree import RunTree, TreeView
 from rh_agents.core.plan import Fate, Planner, plan_run
-from rh_agents.core.ports import RunInfo, Store
-from rh_agents.core.ports.outline import outline_of_run
+from rh_agents.core.ports import Journal, RunInfo, Store
+from rh_agents.core.ports.outline import RunOutline, outline_of_run
+from rh_agents.core.ports.summary import RunSummary, summary_of_run
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores import MemoryStore
 from rh_agents.testing._journals import Step, steps, write
-from rh_agents.testing._records import RUN, STARTED, Written, request
+from rh_agents.testing._records import RUN, STARTED, Written, completed, outcome, request
 
 
 async def recorded(chosen: Sequence[Step]) -> Store:
@@ -86,5 +89,40 @@ def test_a_run_is_planned_from_its_outline_as_from_all_of_its_events(
             assert outlined.names(fate).most_common() == whole.names(fate).most_common()
         plain = {key for members, _ in outlined.plain for key in members.all_keys()}
         assert list(outlined.calls) == [call for call in whole.calls if call.place not in plain]
+
+    asyncio.run(main())
+
+
+class Growing:
+    """A store in which a call ends whenever somebody has asked it for something."""
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store, self._journal, self._number = store, journal, 1000
+
+    async def outline(self, run_id: str) -> RunOutline:
+        found = await outline_of_run(self._store, run_id)
+        await self._grow()
+        return found
+
+    async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
+        found = await summary_of_run(self._store, run_id, after=after, until=until)
+        await self._grow()
+        return found
+
+    async def _grow(self) -> None:
+        self._number += 1
+        call = outcome(self._number)
+        await self._journal.append(completed(RUN, call), call)
+
+
+def test_a_run_under_way_is_shown_as_it_was_at_one_moment() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        journal = await store.open_run(request())
+        await write(journal, Written(RUN), [Step(number, "value") for number in range(3)])
+        await journal.flush()
+        found = await read_outlined(cast("Store", Growing(store, journal)), RUN)
+        assert (found.outcomes, found.last, found.tree.last) == (3, 3, 3)
+        await journal.close(STARTED)
 
     asyncio.run(main())

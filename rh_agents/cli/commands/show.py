@@ -26,7 +26,7 @@ from rh_agents.core.usage import Spending, Usage
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
 
-__all__ = ["show_command"]
+__all__ = ["read_outlined", "show_command"]
 
 
 def show_command(
@@ -46,7 +46,7 @@ def show_command(
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
-        recorded = await (_whole(opened, run) if everything or as_json else _outlined(opened, run))
+        recorded = await (_whole(opened, run) if everything or as_json else read_outlined(opened, run))
         info, spent = replace(info, outcomes=recorded.outcomes), recorded.spent
         questions = await opened.questions(run)
         roots = recorded.tree.roots(recorded.makers)
@@ -95,10 +95,10 @@ async def _whole(store: Store, run: str) -> _Recorded:
     return _Recorded(tree, len(calls.finished), calls.spent[""], _makers(headers), tree.last)
 
 
-async def _outlined(store: Store, run: str) -> _Recorded:
-    """From the events of what is shown, and numbers of the rest."""
-    tree = RunTree()
-    summary, outline = await summary_of_run(store, run), await outline_of_run(store, run)
+async def read_outlined(store: Store, run: str) -> _Recorded:
+    """From the events of what is shown, and numbers of the rest, both as the run was at the same moment."""
+    tree, outline = RunTree(), await outline_of_run(store, run)
+    summary = await summary_of_run(store, run, until=outline.last)
     async for event in outline.read(True):
         tree.add(event.recorded)
     tree.leave_out(outline.plain)
