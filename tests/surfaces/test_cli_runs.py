@@ -148,6 +148,8 @@ def test_only_failures_or_only_some_levels_can_be_shown(mapped: Folder, capfd: p
     assert "[1] bad" in failed
     assert "[0] a" not in failed
     assert "score" not in failed
+    (group,) = json.loads(out_of(capfd, "show", "job", "--failed", "--json"))["tree"]
+    assert [(call["address"], call["status"]) for call in group["calls"]] == [(f"{group['address']}[1]::bad", "failed")]
     flat = out_of(capfd, "show", "job", "--depth", "1")
     assert "(5 below)" in flat
     assert "[1] bad" not in flat

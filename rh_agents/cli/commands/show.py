@@ -12,7 +12,7 @@ import typer
 
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
 from rh_agents.cli.output.page import Page, Part
-from rh_agents.cli.output.tree import RunTree, TreeView, record_of_node
+from rh_agents.cli.output.tree import RunTree, TreeView, records_of_nodes
 from rh_agents.cli.questions import question_lines
 from rh_agents.cli.run_status import status_text
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
@@ -53,7 +53,7 @@ def show_command(
         if as_json:
             used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
             record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
-            record |= {"tree": [record_of_node(node) for node in roots]}
+            record |= {"tree": records_of_nodes(roots, only_failed=failed)}
             sys.stdout.write(json.dumps(record) + "\n")
             return
         page = Page()

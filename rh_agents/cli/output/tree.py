@@ -18,7 +18,7 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, brief_result, duration, harmless
 
-__all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "record_of_node"]
+__all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "record_of_node", "records_of_nodes"]
 
 SHORT_KEY = 8
 """Digits of a key that are shown: enough to tell apart the calls of one address."""
@@ -239,8 +239,8 @@ def _mark_reused(node: Node) -> None:
             child.is_reused = True
 
 
-def record_of_node(node: Node) -> dict[str, Any]:
-    """A node for programs."""
+def record_of_node(node: Node, *, only_failed: bool = False) -> dict[str, Any]:
+    """A node for programs, with all that is below it, or with what failed of that."""
     record: dict[str, Any] = {
         "address": node.address,
         "name": node.name,
@@ -259,8 +259,13 @@ def record_of_node(node: Node) -> dict[str, Any]:
             record["tag"] = node.tag
         if node.metadata:
             record["metadata"] = dict(node.metadata)
-    record["calls"] = [record_of_node(child) for child in node.children]
+    record["calls"] = records_of_nodes(node.children, only_failed=only_failed)
     return record
+
+
+def records_of_nodes(nodes: list[Node], *, only_failed: bool) -> list[dict[str, Any]]:
+    """The same for several: all of them, or those that failed and those in which something did."""
+    return [record_of_node(node, only_failed=only_failed) for node in nodes if not only_failed or _has_failures(node)]
 
 
 # -- showing it -------------------------------------------------------------------------------------------------------
