@@ -226,6 +226,7 @@ def test_forgetting_to_await_is_not_tried_again() -> None:
     assert attempts == [1]
 
 
+@pytest.mark.lazy_tasks("what begins at once has ended before its time is over")
 def test_what_was_handed_to_asyncio_is_not_forgotten_even_if_its_task_never_begins(
     said: Callable[[], list[str]],
 ) -> None:
