@@ -214,7 +214,9 @@ def test_a_history_lists_groups_once_in_the_order_in_which_they_started() -> Non
     past = history(told("b", started), told("a", started), told("b", completed), told("b", started))
     assert past.groups() == ["b", "a"]
     assert len(past.of_group("b")) == 3
-    assert past.failures() == []
+    failed = ParallelEventGroup(group_id="b", name="pages", status=GroupStatus.FAILED)
+    past.add(group_fact(completed, failed, "run", 0.0))
+    assert past.failures() == [], "what failed are the calls in it"
 
 
 def test_a_history_with_a_limit_keeps_the_newest() -> None:

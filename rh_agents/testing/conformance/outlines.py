@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.ports import Store
@@ -45,19 +43,7 @@ class OutlineConformance(StoreSuite):
 
     def test_an_outline_is_what_the_events_one_by_one_say(self) -> None:
         """Random journals."""
-        with asyncio.Runner() as runner:
-            runner.run(self._open())
-            numbers = iter(range(1_000_000))
-
-            @settings(max_examples=self.outlines, deadline=None)
-            @given(steps())
-            def compare(chosen: list[Step]) -> None:
-                runner.run(self._compare_outlines(f"run {next(numbers)}", chosen))
-
-            try:
-                compare()
-            finally:
-                runner.run(self._close())
+        self._try_examples(self.outlines, steps(), self._compare_outlines)
 
     async def _compare_outlines(self, run_id: str, chosen: Sequence[Step]) -> None:
         store, written = self._stores[-1], Written(run_id)

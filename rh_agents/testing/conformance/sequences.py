@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, ClassVar
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rh_agents.core.ports import Journal, Store
@@ -42,17 +40,7 @@ class SequenceConformance(StoreSuite):
         """Random operations, each compared with a model that is as simple as can be."""
         names = {name for part in type(self).__mro__ for name in vars(part).get("operations", ())}
 
-        with asyncio.Runner() as runner:
-            runner.run(self._open())
-            numbers = iter(range(1_000_000))
+        async def compare(run_id: str, chosen: list[tuple[Any, ...]]) -> None:
+            await Comparison(self, run_id, has_questions="ask" in names).execute(chosen)
 
-            @settings(max_examples=self.examples, deadline=None)
-            @given(st.lists(operations(names), min_size=10, max_size=40))
-            def compare(chosen: list[tuple[Any, ...]]) -> None:
-                comparison = Comparison(self, f"run {next(numbers)}", has_questions="ask" in names)
-                runner.run(comparison.execute(chosen))
-
-            try:
-                compare()
-            finally:
-                runner.run(self._close())
+        self._try_examples(self.examples, st.lists(operations(names), min_size=10, max_size=40), compare)

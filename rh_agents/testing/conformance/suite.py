@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rh_agents.core.errors import RunIsLive, StoreError
 from rh_agents.core.events import Fact
@@ -88,6 +91,24 @@ class StoreSuite:
     async def _close(self) -> None:
         for store in self._stores:
             await store.aclose()
+
+    def _try_examples(
+        self, count: int, examples: st.SearchStrategy[T], compare: Callable[[str, T], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Compare so many random examples with what they should be, each in a run of its own name in one store."""
+        with asyncio.Runner() as runner:
+            runner.run(self._open())
+            numbers = itertools.count()
+
+            @settings(max_examples=count, deadline=None)
+            @given(examples)
+            def try_one(example: T) -> None:
+                runner.run(compare(f"run {next(numbers)}", example))
+
+            try:
+                try_one()
+            finally:
+                runner.run(self._close())
 
     async def _execute(self, test: Callable[[Store], Awaitable[None]]) -> None:
         await self._open()

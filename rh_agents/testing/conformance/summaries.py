@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rh_agents.core.ports import Journal, Store
@@ -32,21 +30,10 @@ class SummaryConformance(StoreSuite):
 
     def test_a_summary_is_what_a_fold_over_the_events_says_and_summaries_add_up(self) -> None:
         """Random journals, cut at a random place."""
-        with asyncio.Runner() as runner:
-            runner.run(self._open())
-            numbers = iter(range(1_000_000))
+        self._try_examples(self.journals, st.tuples(steps(), st.integers(0, 40)), self._compare_summaries)
 
-            @settings(max_examples=self.journals, deadline=None)
-            @given(steps(), st.integers(0, 40))
-            def compare(chosen: list[Step], cut: int) -> None:
-                runner.run(self._compare(f"run {next(numbers)}", chosen, cut))
-
-            try:
-                compare()
-            finally:
-                runner.run(self._close())
-
-    async def _compare(self, run_id: str, chosen: Sequence[Step], cut: int) -> None:
+    async def _compare_summaries(self, run_id: str, example: tuple[Sequence[Step], int]) -> None:
+        chosen, cut = example
         store = self._stores[-1]
         written = Written(run_id)
         journal = await store.open_run(request(run_id))
