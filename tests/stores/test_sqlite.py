@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -386,6 +387,20 @@ def test_a_mark_that_earlier_versions_wrote_with_its_cost_is_read_without_it(pat
         assert (mark.usage, mark.charges, mark.lost, mark.metadata) == (None, None, 0, {"page": 1})
 
     execute(path, test)
+
+
+def test_a_mark_is_written_without_its_cost_since_earlier_versions_would_count_it(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        journal = await store.open_run(request())
+        paid = outcome(1, "value")
+        facts: dict[str, Any] = {"usage": Usage(cost=0.5), "charges": {"": 1.0}, "metadata": {"page": 1}}
+        await journal.append(completed(RUN, paid).with_more(**facts), paid)
+        await journal.close(ExecutionStatus.COMPLETED)
+        await store.supersede(RUN, [paid.key])
+
+    execute(path, test)
+    ((more,),) = sql(path, "SELECT more FROM journal WHERE status = 'superseded'")
+    assert json.loads(more).keys() == {"version", "actor", "metadata"}
 
 
 def test_a_value_that_cannot_be_read_is_named_with_its_run_and_place(path: Path) -> None:
