@@ -134,11 +134,16 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
 
     def __repr__(self) -> str:
         """For people, so without secrets; the result itself has them."""
-        return redact(super().__repr__())
+        return f"{type(self).__name__}({self._shown(', ')})"
 
     def __str__(self) -> str:
         """The same without the name of the class."""
-        return redact(super().__str__())
+        return self._shown(" ")
+
+    def _shown(self, between: str) -> str:
+        """The fields, each without secrets but for the key: it looks like a credential, and people search by it."""
+        pairs = ((name, f"{name}={value!r}") for name, value in self.__repr_args__())
+        return between.join(text if name == "key" else redact(text) for name, text in pairs)
 
     @field_serializer("actor")
     def _serialize_actor(self, actor: BaseActor) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rh_agents import Secret, StoreError, forget_secret, redact, register_secret, storable
+from rh_agents import Secret, StoreError, forget_secret, redact, register_secret, storable, tool
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
@@ -494,3 +494,14 @@ def test_what_is_cut_has_no_part_of_a_secret_in_it() -> None:
         harmless(secret * 8 + "." * 3 + secret, 40),
     ]
     assert [text for text in shown if "xyzw" in text] == []
+
+
+def test_the_key_of_a_call_is_shown_in_its_events_though_it_looks_like_a_credential() -> None:
+    @tool
+    def look(item: int) -> int:
+        return item
+
+    event = ExecutionEvent(actor=look, key="1a" * 32, message="api_key='0123456789abcdef0123456789abcdef'")
+    for text in (repr(event), str(event)):
+        assert f"key='{event.key}'" in text
+        assert "0123456789abcdef0123456789abcdef" not in text

@@ -265,7 +265,7 @@ class _PlanView:
             ]
             self._line(word, style, f"{counted(len(calls), 'call')} with an unknown outcome", calls)
         for group in plan.groups:
-            rest = "" if group.not_begun is None else f", {counted(group.not_begun, 'member')} had not begun"
+            rest = f", {counted(group.not_begun, 'member')} had not begun" if group.not_begun else ""
             page.line(_word("goes on", "yellow"), Part(f"group {harmless(group.address)}{rest}", "", 1, True))
         below = plan.counts[Fate.NOT_REACHED]
         if below:
