@@ -17,7 +17,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
-from rh_agents.core._group.failures import FailurePolicy
+from rh_agents.core._group.ending import add_failures
 from rh_agents.core._group.group import Group
 from rh_agents.core._group.members import (
     Source,
@@ -26,8 +26,7 @@ from rh_agents.core._group.members import (
     close_unstarted,
     learn_types,
 )
-from rh_agents.core._group.options import GroupOptions
-from rh_agents.core._group.reasons import add_failures
+from rh_agents.core._group.options import FailurePolicy, GroupOptions
 from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._replay.stops import stop_behind
 from rh_agents.core._run.cancellations import cancellations, is_cut_off
@@ -194,8 +193,7 @@ class ParallelExecutionManager:
         group.judge()
         if self._stream is not None and not self._stream.is_exhausted and scheduler.has_left_something:
             ending.halt(cause=EndingCause.LEFT)
-        scheduler.buffer = float("inf")  # nobody reads any more, so there is nobody to wait for
-        scheduler.fill()
+        scheduler.read_on()
         try:
             await scheduler.idle()
         except asyncio.CancelledError:
@@ -345,8 +343,7 @@ class ParallelExecutionManager:
             TooManyFailures: `fail_after` was reached.
         """
         group = self._expect_begun("gather()")
-        group.scheduler.buffer = float("inf")
-        group.scheduler.fill()
+        group.scheduler.read_on()
         await group.scheduler.idle()
         await group.ending.acknowledge()
         group.raise_end()
@@ -381,7 +378,7 @@ class ParallelExecutionManager:
     @property
     def results(self) -> list[ExecutionResult[Any]]:
         """What has finished so far and no stream has given, in order of index. Also after the group has failed."""
-        return [] if self._begun is None else self._begun.scheduler.results
+        return [] if self._begun is None else self._begun.scheduler.finished.by_index
 
     @property
     def _unread(self) -> list[ExecutionResult[Any]]:

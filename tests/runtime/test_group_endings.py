@@ -12,7 +12,7 @@ import detangle
 import pytest
 
 from rh_agents import CallCancelled, ExecutionState, GroupStatus, MemoryStore, parallel, tool
-from rh_agents.core._group import scheduler
+from rh_agents.core._group import recovery
 from rh_agents.core._run.frame import Frame
 from rh_agents.core.errors import UsageError
 
@@ -87,7 +87,7 @@ def test_a_group_whose_reading_task_is_cancelled_by_somebody_says_so() -> None:
 def test_a_stream_does_not_search_an_endless_iterable_for_an_item_that_has_left_the_program(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scheduler, "_LOOK_AHEAD", 20)
+    monkeypatch.setattr(recovery, "_LOOK_AHEAD", 20)
     pulled = 0
 
     def numbers(first: int) -> Iterator[int]:

@@ -8,10 +8,11 @@ given.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
+from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.options import GroupOptions
-from rh_agents.core._group.reasons import Reason
 from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core._replay.decision import can_end_again
 from rh_agents.core._run.frame import Frame
@@ -19,12 +20,14 @@ from rh_agents.core._run.parts import RunParts
 from rh_agents.core.errors import GroupError, GroupTimeout, StoreError, TooManyFailures
 from rh_agents.core.events import group_fact
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus, ParallelEventGroup
-from rh_agents.core.results import ExecutionResult
+from rh_agents.core.results import ExecutionResult, describe_error
 from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import EventType
 
-__all__ = ["Ending", "recorded_ending"]
+__all__ = ["Ending", "Reason", "add_failures", "recorded_ending"]
 
+_NOTES = 10
+"""How many other failures are named in an error that is raised."""
 _WITH_A_REASON = (EndingCause.FAILED_FAST, EndingCause.FAIL_AFTER, EndingCause.TIMED_OUT)
 """What may end a group at any time, without its block's doing, so that the block has to be told of it."""
 
@@ -297,6 +300,57 @@ class Ending:
         if not self._scheduler.is_run_by(asyncio.current_task()):
             self.reason.was_raised = True
         try:
-            raise self.reason.explained(error, self._scheduler.results)
+            raise self.reason.explained(error, self._scheduler.finished.by_index)
         finally:
             del error  # by its traceback, which holds this frame, it would hold itself
+
+
+class Reason:
+    """The first thing that ended a group early, if anything did."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._is_explained = False
+        self._cleanups: list[str] = []
+        self.error: BaseException | None = None
+        self.was_raised: bool = False
+        """Whether the block has been told; a member that was told does not count."""
+
+    def note(self, error: BaseException | None) -> None:
+        """Something ended the group. Only the first reason counts."""
+        if self.error is None:
+            self.error = error
+
+    def note_cleanup(self, address: str, problem: str) -> None:
+        """A member raised in its cleanup when the group was cancelled from outside: no result says so."""
+        self._cleanups.append(f"the cleanup of {address} failed: {problem}")
+
+    def add_unseen(self, error: BaseException) -> None:
+        """Say in what ends the block what nobody has been told: why it ended early, and which cleanups failed."""
+        if self.error is not None and not self.was_raised and self.error is not error:
+            self.was_raised = True
+            noted(error, f"group {self._group!r}: {describe_error(self.error)}")
+        cleanups, self._cleanups = self._cleanups, []
+        for text in cleanups[:_NOTES]:
+            noted(error, f"group {self._group!r}: {text}")
+        if len(cleanups) > _NOTES:
+            noted(error, f"group {self._group!r}: {len(cleanups) - _NOTES} more cleanups failed")
+
+    def explained(self, error: BaseException, results: list[ExecutionResult[Any]]) -> BaseException:
+        """The reason, once given what had finished by then, or notes of what else had failed."""
+        if not self._is_explained:
+            self._is_explained = True
+            if isinstance(error, GroupTimeout | TooManyFailures):
+                error.results = tuple(results)
+            else:
+                add_failures(error, self._group, results)
+        return error
+
+
+def add_failures(error: BaseException, group: str, results: Iterable[ExecutionResult[Any]]) -> None:
+    """Say in an error what else failed in its group; all of it is in the group's `results`."""
+    failures = [result for result in results if result.error is not None and result.error is not error]
+    for result in failures[:_NOTES]:
+        noted(error, f"group {group!r}: {result.address} failed too: {result.error_message}")
+    if len(failures) > _NOTES:
+        noted(error, f"group {group!r}: {len(failures) - _NOTES} more failed too")

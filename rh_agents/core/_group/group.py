@@ -118,7 +118,7 @@ class Group:
         self.ending.reason.add_unseen(error)
         self.ending.let_go()
         self._recovered_failures.clear()
-        self.scheduler.let_go_of(error)
+        self.scheduler.finished.let_go_of(error)
 
     async def close(self, status: GroupStatus) -> None:
         """The block has been left, and nothing runs any more."""
@@ -236,7 +236,7 @@ class Group:
             return
         if self.run.records and member.key is not None:
             self.ending.note_recorded(member.key, result)
-        scheduler.keep(member, result)
+        scheduler.finished.keep(member, result)
         if member.name is not None and not scheduler.is_streamed:
             self.names[member.index] = member.name
         if isinstance(member.work, Call):
@@ -246,7 +246,7 @@ class Group:
         if member.key is not None and (frame.is_recorded or self.ending.replayed is not None):
             self._recovered_failures[member.key] = result
             if self.ending.replayed is None:
-                scheduler.note_failure(member.key)
+                scheduler.recovery.note_failure(member.key)
         else:
             self._judge_one(member.key, result)
 
@@ -263,7 +263,7 @@ class Group:
         """See what recovered failures mean, in the order in which they happened: the first one ended the group."""
         if self.ending.replayed is not None:
             return  # it is recorded what ended it
-        self.scheduler.judged()
+        self.scheduler.recovery.judged()
         failures, self._recovered_failures = self._recovered_failures, {}
         if len(failures) > 1:
             order = {key: place for place, key in enumerate(self.run.recording.order_of(self.group_id))}

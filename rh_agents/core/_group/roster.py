@@ -43,8 +43,8 @@ class RosterListener(Protocol):
     def numbered(self) -> None:
         """They have been numbered."""
 
-    def not_numbered(self, error: BaseException) -> None:
-        """This is what `add` would have raised, had it been known then."""
+    def failed(self, error: BaseException) -> None:
+        """One cannot be enrolled: this is what `add` would have raised, had it been known then."""
 
 
 class Roster:
@@ -381,4 +381,4 @@ class Roster:
             member.work, member.name = raising(failure_of(raised)), None
             self._number(member, Identities(identity_of_unseen(self.group_id, None, None, member.index)))
             if not waiting.fails_alone and self._listener is not None:
-                self._listener.not_numbered(failure_of(raised))
+                self._listener.failed(failure_of(raised))

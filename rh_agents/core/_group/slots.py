@@ -33,26 +33,22 @@ class Slots:
         self.most: int = most
         self.lent: int = 0
         """How many members wait without a slot, or are due and wait for one."""
-        self._taken = 0
+        self.free: int = most
+        """How many nobody holds, so that others may begin."""
         self._freed: Callable[[], None] | None = freed
         self._due: deque[tuple[Member, asyncio.Future[None]]] = deque()
-
-    @property
-    def has_free(self) -> bool:
-        """Whether another member may begin."""
-        return self._taken < self.most
 
     def take(self, member: Member) -> None:
         """It begins, or goes on."""
         member.holds_slot = True
-        self._taken += 1
+        self.free -= 1
 
     def give_back(self, member: Member) -> None:
         """It has ended, or waits."""
         if member.holds_slot:
             member.holds_slot = False
-            self._taken -= 1
-        while self._due and self.has_free:
+            self.free += 1
+        while self._due and self.free:
             due, granted = self._due.popleft()
             if not granted.done():
                 self.take(due)
@@ -76,7 +72,7 @@ class Slots:
     async def take_back(self, member: Member) -> None:
         """The member is due: wait until it has a slot again."""
         try:
-            if self.has_free:
+            if self.free:
                 self.take(member)
                 return
             granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()

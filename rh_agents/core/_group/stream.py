@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -44,7 +45,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         self.is_exhausted = False
         self._given += 1
         if self._given % _GIVEN_AT_ONCE == 0:  # recorded results are there without waiting, thousands of them
-            await scheduler.breathe()
+            await asyncio.sleep(0)
         return result
 
     def _ends_early(self) -> bool:
@@ -61,8 +62,9 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
             if not scheduler.is_idle or scheduler.has_more_later:
                 return None
             # What was cancelled has no result; what was added after this stream had passed its place comes last.
-            index = min(scheduler.finished, default=index)
-        if index not in scheduler.finished:
-            return None
+            first = scheduler.finished.first_index
+            if first is None:
+                return None
+            index = first
         self._next_index = index + 1
         return scheduler.take(index)

@@ -10,7 +10,7 @@ program is told of it, and a group that is executed again is in one of three pha
     OPEN     No early ending is recorded, or it no longer binds. Members without an outcome begin as slots become free.
              Before that, it must be clear what recovered failures mean for the group: the first one may end it.
     SEALED   The recorded ending binds. Members with an outcome are recovered; no other one begins: it is *parked*.
-             When the block waits and nothing else can come, the group ends as it did (`Scheduler._go_on`).
+             When the block waits and nothing else can come, the group ends as it did (`Scheduler.change`).
     ENDING   Something ended the group, now or again. Nothing begins. What is recorded of its members is still
              recovered, and what is on its way to the store is waited for: it counts in every replay.
 

@@ -1,0 +1,174 @@
+"""What an earlier execution has left of a group, and what that means for its members when the run is resumed.
+
+Recorded members need no slot, and are *recovered* in the order in which they are enrolled, some hundreds at a time, so
+that others get to the event loop. What becomes of a member is decided in `rh_agents.core._replay.decision`, which has
+the reasons; the scheduler obeys. Three words of it are about time:
+
+    judged   A recovered failure may end the group, as it did before. Which one it is shows only when all failures are
+             back that came before it, perhaps out of iterables that have to be read for them (`seeks_recorded`). Until
+             then nothing may begin: it might be a call that the first execution never made. What comes too early is
+             *held*. Judging happens in a step of its own, for the block may be adding members still.
+    parked   The group is known to have ended early. A member without an outcome had never come to one, and must not
+             now. It waits, without task and slot, for the group to end again.
+    stuck    Nothing runs, and all that is left is parked or may not be pulled. Only now is it certain that the program
+             gives no more members, so the block, which waits, ends the group as it ended before, or finds that this is
+             another group and opens it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from rh_agents.core._group.members import Member
+from rh_agents.core._group.roster import Roster
+from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
+from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.order import RecordedOrder
+from rh_agents.core._run.frame import Frame
+from rh_agents.core._run.parts import RunParts
+
+__all__ = ["Recovery"]
+
+_AT_ONCE = 256
+"""Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
+_LOOK_AHEAD = 10_000
+"""How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
+
+
+class Recovery:
+    """Knows which members of a group are recorded, and which of the others come too early.
+
+    Args:
+        run: the run to which the members belong.
+        roster: who waits.
+        order: the order in which recorded members ended.
+    """
+
+    def __init__(self, run: RunParts, roster: Roster, order: RecordedOrder) -> None:
+        self.phase: Phase = Phase.OPEN if roster.sealed_by is None else Phase.SEALED
+        self.goes_on: bool = False
+        """Whether recorded members are still recovered though the group is ending."""
+        self.fetching: int = 0
+        """How many members wait for their recorded outcome."""
+        self.is_interrupted: bool = False
+        """Whether others use the event loop, before more members are recovered."""
+        self.unjudged: bool = False
+        """Whether recovered members failed, and it is not clear yet what that means for the group."""
+        self.parked: dict[int, Member] = {}
+        self.held: deque[Member] = deque()
+        """Members that come too early, while those are sought that ended before the failure that is to be judged."""
+        self._run = run
+        self._roster = roster
+        self._order = order
+        self._dismissed = run.recording.recorded.dismissed
+        self._first_failure = 0
+        self._left_at_once = 0
+
+    # -- what becomes of a member -------------------------------------------------------------------------------------
+
+    def look_up(self, member: Member, frame: Frame) -> None:
+        """Find out what is recorded of a member."""
+        if frame.key is not None:
+            frame.is_recorded = self._run.recording.is_recorded(frame.key, is_external=frame.actor.is_external)
+            member.recorded = self._recorded_of(frame, frame.key)
+
+    def _recorded_of(self, frame: Frame, key: bytes) -> Recorded:
+        if key in self._dismissed and self._roster.sealed_by is not None:
+            return Recorded.CUT_OFF
+        if frame.is_recorded:
+            return Recorded.FINISHED
+        is_compared = self._run.is_validation and self._run.recording.has_outcome(key)
+        return Recorded.COMPARED if is_compared else Recorded.NOTHING
+
+    def step_of(self, member: Member) -> Step:
+        """What becomes of a member whose turn it is."""
+        return next_step(self.phase, member.recorded, is_clear=self.fetching == 0 and not self.unjudged)
+
+    # -- recovering ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Members may be recovered at once, some hundreds of them."""
+        self.is_interrupted = False
+        self._left_at_once = _AT_ONCE
+
+    def count(self) -> None:
+        """A member was recovered at once."""
+        self._left_at_once -= 1
+
+    def interrupt_if_long(self) -> bool:
+        """Whether it is the turn of others to use the event loop."""
+        self.is_interrupted = self._left_at_once <= 0
+        return self.is_interrupted
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether recorded outcomes are still on their way."""
+        return self.fetching > 0 or self.is_interrupted
+
+    @property
+    def looks_for_members(self) -> bool:
+        """Whether items are pulled to find members that had been enrolled before their group ended early."""
+        roster = self._roster
+        return roster.sealed_by is not None and not roster.is_full and len(self.parked) < _LOOK_AHEAD
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether members that are enrolled now may have anything to do, or had it before."""
+        return self.phase is Phase.OPEN or self.looks_for_members
+
+    def has_looked_far(self) -> bool:
+        """Whether too many items wait that were pulled in search of one that the recorded order wants."""
+        return self._roster.waiting > _LOOK_AHEAD
+
+    # -- recovered failures -------------------------------------------------------------------------------------------
+
+    def note_failure(self, key: bytes) -> None:
+        """A recovered member has failed, and it is to be judged what that means for the group."""
+        place = self._order.place_of(key)
+        self._first_failure = min(place, self._first_failure) if self.unjudged else place
+        self.unjudged = True
+
+    @property
+    def seeks_recorded(self) -> bool:
+        """Whether members are to come out of iterables that had ended before the first recorded failure.
+
+        It may end the group, which reads on no more then. What the program had of those members, it gets again.
+        """
+        if not self.unjudged or self.phase is not Phase.OPEN or not self._roster.has_sources:
+            return False
+        return len(self.held) < _LOOK_AHEAD and self._order.misses_before(self._first_failure)
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether all is back that has to be known before it is judged what recovered failures mean."""
+        if self.phase is Phase.ENDING or self.is_under_way or self._roster.is_numbering:
+            return False
+        return not self.seeks_recorded
+
+    def judged(self) -> None:
+        """It is clear what recovered failures mean for the group."""
+        self.unjudged = False
+        self.release_held()
+
+    def release_held(self) -> None:
+        """Let those who came too early wait with the others, before them."""
+        while self.held:
+            self._roster.wait_first(self.held.pop())
+
+    # -- groups that ended early --------------------------------------------------------------------------------------
+
+    def take_parked(self) -> list[Member]:
+        """Those who wait for the end of the group; they are not kept."""
+        parked, self.parked = self.parked, {}
+        return list(parked.values())
+
+    def open(self) -> None:
+        """It is another group than the one that ended: those who were parked wait for slots, like all others."""
+        self.phase = Phase.OPEN
+        self.unjudged, self._first_failure = True, 0
+        for member in self.take_parked():
+            if member.recorded is Recorded.CUT_OFF:
+                assert member.key is not None
+                member.frame = None
+                member.key, member.tries = again_key(member.key), member.tries + 1
+            self._roster.wait(member)
