@@ -170,6 +170,8 @@ class Outcome(NamedTuple):
         parent: the place of the call that made it.
         made_in: which execution of the parent's body made it.
         usage: what the call used, with all its attempts in the execution that recorded it; None for nothing.
+        input: what it was called with, in brief and for people, where that is to be recorded (`record_inputs`). None in
+            what a store gives: it is read by itself (see `rh_agents.core.ports.windows`).
     """
 
     key: bytes
@@ -184,6 +186,7 @@ class Outcome(NamedTuple):
     parent: bytes = b""
     made_in: Generation = (0, 0, 0)
     usage: Usage | None = None
+    input: str | None = None
 
     def as_result(self, index: int | None, address: str) -> ExecutionResult[Any]:
         """The result that the caller gets when the run is executed again."""
@@ -197,7 +200,7 @@ class Outcome(NamedTuple):
     @property
     def header(self) -> OutcomeHeader:
         """All of it but the value and the error."""
-        return OutcomeHeader._make((*self[:3], self.error is None, *self[5:]))
+        return OutcomeHeader._make((*self[:3], self.error is None, *self[5:12]))
 
 
 class OutcomeHeader(NamedTuple):
@@ -220,7 +223,7 @@ class OutcomeHeader(NamedTuple):
 
     def with_value(self, value: Any) -> Outcome:
         """An outcome of the same call, which returned this value."""
-        return Outcome._make((*self[:3], value, None, *self[4:]))
+        return Outcome._make((*self[:3], value, None, *self[4:], None))
 
 
 class UnreadOutcome(NamedTuple):

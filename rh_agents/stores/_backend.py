@@ -68,6 +68,8 @@ class OutcomeRow(NamedTuple):
         artifact: SHA-256 of that text in hexadecimal, if it is kept elsewhere.
         size: how many bytes it has there; None also in rows that older versions wrote.
         more: JSON text of what differs from the event (name, address, seconds, attempts, group_id); nearly always None.
+        input: what the call was called with, for people (see `record_inputs`); None where that was not recorded, and
+            where an outcome is read: `ReadSession.inputs` gives it.
     """
 
     sequence: int
@@ -82,6 +84,14 @@ class OutcomeRow(NamedTuple):
     artifact: str | None
     more: str | None
     size: int | None = None
+    input: str | None = None
+
+
+class InputRow(NamedTuple):
+    """What the call was called with whose outcome has this sequence."""
+
+    sequence: int
+    text: str
 
 
 class CallRow(NamedTuple):
@@ -416,6 +426,14 @@ class ReadSession(Protocol):
         """Outcomes in the order in which they were recorded, those with a sequence after `after`, at most `limit`."""
         ...
 
+    def inputs(self, number: int, after: int, until: int) -> list[Kept[InputRow]]:
+        """What calls were called with, of the outcomes from after one sequence up to another one that say it."""
+        ...
+
+    def inputs_at(self, number: int, sequences: Sequence[int]) -> list[Kept[InputRow]]:
+        """The same, of the outcomes with these sequences."""
+        ...
+
     def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
         """The sequences of outcomes that count for nothing, because there is an earlier one of their key.
 
@@ -485,9 +503,9 @@ class ReadSession(Protocol):
     def findings(self) -> list[str]:
         """Look for damage; a line for each finding that names its run.
 
-        The database's own check; damaged rows of the windows of rate limits; runs whose events are not numbered 1 to
-        `last_sequence`; runs whose `outcomes` is not their number; outcomes in events without `ok`, and events with it
-        that have none; keys with two outcomes.
+        The database's own check; damaged rows of the windows of rate limits and of what stands beside runs; runs whose
+        events are not numbered 1 to `last_sequence`; runs whose `outcomes` is not their number; outcomes in events
+        without `ok`, and events with it that have none; keys with two outcomes.
         """
         ...
 

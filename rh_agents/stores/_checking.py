@@ -8,7 +8,7 @@ from typing import Any
 from rh_agents.core.errors import StoreError
 from rh_agents.core.values import decode, decode_error
 from rh_agents.stores._backend import Kept, StoredOutcome
-from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
+from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, input_checksum, outcome_checksum
 from rh_agents.stores._rows import read_artifact
 from rh_agents.stores._verified import VerifiedSession, checksums_of_question, checksums_of_run, fits
 from rh_agents.stores.artifacts import ArtifactStore
@@ -51,6 +51,10 @@ def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
                 yield from (
                     f"event {sequence} of run {run.run_id!r}: {problem}" for problem in _value(row.row, artifacts)
                 )
+        for after in range(0, run.last_sequence, _CHUNK):
+            for each in session.inputs(run.number, after, after + _CHUNK):
+                if not fits(input_checksum, each):
+                    yield f"the input of event {each.row.sequence} of run {run.run_id!r} is damaged"
     yield from _others(reading)
 
 

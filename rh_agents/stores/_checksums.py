@@ -12,9 +12,11 @@ copy of a run is the same journal. What is read together has one checksum, whate
   outcome says about the execution that made it), so that opening a run of 100,000 calls need not read their texts.
   `checksum` is of all of its row.
 - an *outcome* has one, which covers what its event says of it as well (name, address, seconds, attempts, group).
+- an *input* has one of its own, so that who reads outcomes need not read what they came of.
 - a *run* has one for each part that is written at once: what it is about, how it stands, and who holds it. What every
   commit changes has none: `last_sequence` and `outcomes` are compared with what is there instead.
-- a *question* has one for what is asked and one for the answer, a *ticket* one for its times and one for its amounts.
+- a *question* and a *request* have one for what is asked and one for the answer, a *ticket* one for its times and one
+  for its amounts.
 
 A row may not be found at all because what it is looked up by is damaged, and then the run would begin anew. So runs and
 questions can be found by the checksum of their name as well (`named`).
@@ -31,7 +33,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.stores._backend import CallRow, EventRow, InputRow, OutcomeRow, RunRow, StoredOutcome
 
 _NONE: Final = "\0"
 """Stands for a text that is not there."""
@@ -105,7 +107,7 @@ def outcome_checksum(stored: StoredOutcome) -> int:
 def _outcome_sum(
     row: OutcomeRow, name: str, address: str, seconds: float | None, attempts: int, group_id: str | None
 ) -> int:
-    sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more, size = row
+    sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, more, size, _ = row
     numbers = _outcome(
         sequence,
         ok,
@@ -127,6 +129,11 @@ def _outcome_sum(
     )
     checksum = crc32(b"\x1f".join((numbers, key, b"" if base is None else base, parent, _bytes_of(text))))
     return checksum if value is None else crc32(value, checksum)
+
+
+def input_checksum(row: InputRow) -> int:
+    """Of what a call was called with."""
+    return _signed(crc32(_bytes_of(row.text), row.sequence & 0xFFFFFFFF))
 
 
 def sealed(events: Sequence[EventRow], outcomes: Sequence[OutcomeRow]) -> tuple[list[tuple[int, int]], list[int]]:
@@ -241,3 +248,30 @@ def amounts_checksum(limited: str, amounts: str) -> int:
 def held_checksum(limited: str, held_until: float) -> int:
     """Of when a window may be asked again."""
     return _checksum(limited, float(held_until))
+
+
+def present_checksum(at: float, facts: str) -> int:
+    """Of what the owner of a run says of it now."""
+    return _checksum(float(at), facts)
+
+
+def request_checksum(
+    request_id: str, verb: str, arguments: str, author: str | None, reason: str | None, asked_at: float
+) -> int:
+    """Of what somebody wants of whoever executes a run."""
+    return _checksum(request_id, verb, arguments, author, reason, float(asked_at))
+
+
+def applied_checksum(request_id: str, applied_at: float | None, answer: str | None) -> int:
+    """Of what came of a request."""
+    return _checksum(request_id, _maybe(applied_at), answer)
+
+
+def piece_checksum(key: bytes, attempt: int, position: int, text: str, at: float) -> int:
+    """Of a piece of text of a call that is under way."""
+    return _checksum(key, attempt, position, text, float(at))
+
+
+def watching_checksum(key: bytes, until: float) -> int:
+    """Of how long somebody looks at a call."""
+    return _checksum(key, float(until))

@@ -35,6 +35,7 @@ def copied(
         if len(rows) < limit:
             raise reading.missing(run.run_id, f"event {after + len(rows) + 1}")
         found = reported(reading, run.number, run.run_id, rows)
+        inputs = reading.inputs(run.number, run.run_id, after, after + limit)
         events: list[EventRow] = []
         outcomes: list[OutcomeRow] = []
         for row in rows:
@@ -47,7 +48,7 @@ def copied(
                 event, outcome = event._replace(ok=None), None
             if outcome is not None:
                 has_outcome.add(outcome.key, sequence)
-                outcome = outcome._replace(sequence=sequence)
+                outcome = outcome._replace(sequence=sequence, input=inputs.get(row.sequence))
                 if change is not None:
                     event, outcome = _edited(event, outcome, change)
                 outcomes.append(outcome)

@@ -133,6 +133,7 @@ def outcome_row(
             artifact,
             more,
             size,
+            outcome.input,
         ),
     )
 
@@ -223,7 +224,7 @@ def outcome_of(stored: StoredOutcome, data: bytes | None, *, unknown_ok: bool = 
         raise StoreError("it has no value")
     key, name, address, ok, *rest = header_of(stored)
     value, error = (decode(data, unknown_ok=unknown_ok), None) if ok else (None, decode_error(data))
-    return _new_tuple(Outcome, (key, name, address, value, error, *rest))
+    return _new_tuple(Outcome, (key, name, address, value, error, *rest, None))
 
 
 def actor_in(name: str | None, more: Mapping[str, Any]) -> tuple[str, str]:

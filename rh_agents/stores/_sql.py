@@ -74,7 +74,7 @@ def through(query: str, views: Mapping[str, str]) -> str:
         return query
     for name in names:
         text = re.sub(rf"\b{name} INDEXED BY \w+", name, text)  # a view has no index
-    heads = ", ".join(f"{name} AS ({views[name]})" for name in names)
+    heads = ", ".join(f"{name} AS NOT MATERIALIZED ({views[name]})" for name in names)
     if text.startswith("WITH "):
         return f"WITH {heads}, {text.removeprefix('WITH ')}"
     return f"WITH {heads} {text}"

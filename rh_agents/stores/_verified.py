@@ -14,6 +14,7 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import (
     CallRow,
     EventRow,
+    InputRow,
     Kept,
     OutcomeRow,
     ReadSession,
@@ -27,6 +28,7 @@ from rh_agents.stores._checksums import (
     call_checksum,
     event_checksum,
     holder_checksum,
+    input_checksum,
     named,
     outcome_checksum,
     question_checksum,
@@ -198,6 +200,20 @@ class VerifiedSession:
             if not fits(checksum, kept):
                 raise damaged(self.place, f"event {kept.row.sequence} of run {run_id!r}, or its outcome,")
         return [kept.row for kept in found]
+
+    def inputs(self, number: int, run_id: str, after: int, until: int) -> dict[int, str]:
+        """What calls were called with, by the sequences of their outcomes, as far as that was recorded."""
+        return self._inputs(self.inner.inputs(number, after, until), run_id)
+
+    def inputs_at(self, number: int, run_id: str, sequences: Sequence[int]) -> dict[int, str]:
+        """The same, of the outcomes with these sequences."""
+        return self._inputs(self.inner.inputs_at(number, sequences), run_id) if sequences else {}
+
+    def _inputs(self, found: Sequence[Kept[InputRow]], run_id: str) -> dict[int, str]:
+        for kept in found:
+            if not fits(input_checksum, kept):
+                raise damaged(self.place, f"the input of event {kept.row.sequence} of run {run_id!r}")
+        return {kept.row.sequence: kept.row.text for kept in found}
 
     def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
         """Where outcomes stand that count for nothing, because there is an earlier one of their key."""

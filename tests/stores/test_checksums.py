@@ -15,14 +15,20 @@ import pytest
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import CacheEntry, Question, RateWindow
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import CallRow, EventRow, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.stores._backend import CallRow, EventRow, InputRow, OutcomeRow, RunRow, StoredOutcome
 from rh_agents.stores._checksums import (
+    applied_checksum,
     cache_checksum,
     call_checksum,
     event_checksum,
+    input_checksum,
     named,
     outcome_checksum,
+    piece_checksum,
+    present_checksum,
+    request_checksum,
     sealed,
+    watching_checksum,
 )
 from rh_agents.stores._folding import fold
 from rh_agents.stores._sql import read_migrations
@@ -69,7 +75,8 @@ def checksum_of_outcome_row(row: OutcomeRow) -> int:
 KINDS: dict[str, tuple[Any, Callable[[Any], Any], set[str]]] = {
     "event": (EVENT, event_checksum, set()),
     "call": (CALL, call_checksum, set()),
-    "outcome": (OUTCOME, checksum_of_outcome_row, set()),
+    "outcome": (OUTCOME, checksum_of_outcome_row, {"input"}),
+    "input": (InputRow(7, "x=1"), input_checksum, set()),
     "outcome with its event": (STORED, outcome_checksum, {"row"}),
     "run": (
         RUN_ROW,
@@ -139,6 +146,7 @@ def test_numbers_that_databases_give_back_in_another_form_have_the_same_checksum
 NOT_COVERED = {
     "run.number", "run.updated_at", "run.heartbeat", "run.heartbeat_at", "run.stop_requested", "run_input.run",
     "journal.run", "journal.sequence", "journal.place", "question.run", "ticket.number", "artifact.put_at",
+    "present.run", "control.run", "control.number", "streaming.run", "watching.run",
 }  # fmt: skip
 """Numbers of runs and places say where a row belongs: without them it is missing. Every commit changes the others."""
 
@@ -158,7 +166,7 @@ async def fill(store: SqlStore) -> None:
     journal = await store.open_run(request(**facts))
     await call(journal, 1, "text")
     await call(journal, 2, "x" * 40_000)
-    failed = outcome(3, None, error=ValueError("no"), group_id="g", base=key(9))
+    failed = outcome(3, None, error=ValueError("no"), group_id="g", base=key(9))._replace(input="url='ü'")
     await journal.append(completed(RUN, failed)._replace(name="not its outcome's"), failed)
     journal.note(fact(RUN, ExecutionStatus.RETRYING, outcome(4), retry_delay=1.0, message="again", group_id="g"))
     await journal.ask(Question(RUN, "q", "ask", "Go on?", "{}", 1.0))
@@ -167,11 +175,34 @@ async def fill(store: SqlStore) -> None:
     await store.put_cached(CacheEntry(b"k" * 32, b'"v"', "fetch", 1.0, 9e9, RUN))
     await store.admit(WINDOW, {"requests": 1.0})
     await store.hold(WINDOW, 1e-9)
+    await store.engine.writer.done(write_beside)
     assert await store.check() == []
+
+
+def write_beside(session: Any) -> None:
+    """What stands beside the journal of the run, written by hand."""
+    connection = session.connection if hasattr(session, "connection") else session._connection
+    number = next(iter(connection.execute("SELECT max(number) FROM run")))[0]
+    key, asked = b"k" * 32, ("e" * 32, "pause", "{}", "me", "lunch", 1.0)
+    rows: dict[str, tuple[Any, ...]] = {
+        "present (run, at, facts, checksum)": (number, 1.0, "{}", present_checksum(1.0, "{}")),
+        "control (run, id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum)": (
+            number, *asked, 2.0, '{"n": 1}', request_checksum(*asked), applied_checksum(asked[0], 2.0, '{"n": 1}'),
+        ),
+        "streaming (run, key, attempt, position, text, at, checksum)": (
+            number, key, 1, 0, "Once", 1.0, piece_checksum(key, 1, 0, "Once", 1.0),
+        ),
+        "watching (run, key, until, checksum)": (number, key, 1.0, watching_checksum(key, 1.0)),
+    }  # fmt: skip
+    mark = "?" if hasattr(session, "connection") else "%s"
+    for table, values in rows.items():
+        connection.execute(f"INSERT INTO {table} VALUES ({', '.join([mark] * len(values))})", values)
 
 
 FOUND_BY_CHECK_ALONE = {"cached.key", "ticket.limited", "held.limited"}
 """Nothing is read where they are looked up: no result is in the cache, the window is empty."""
+BESIDE = {"present", "control", "streaming", "watching"}
+"""Tables that nobody has to read who reads a journal."""
 
 
 async def read_all(store: SqlStore) -> None:
@@ -181,6 +212,7 @@ async def read_all(store: SqlStore) -> None:
     await store.engine.read(lambda session: fold(session, run))
     await listed(store.events(RUN))
     await listed(store.outcomes(RUN))
+    await store.engine.read(lambda session: session.inputs(run.number, RUN, 0, run.last_sequence))
     await store.questions(is_open=False)
     await store.find_cached(b"k" * 32, now=1.0)
     await store.admit(WINDOW, {"requests": 1.0})
@@ -193,7 +225,7 @@ async def is_noticed(store: SqlStore, what: str) -> list[str]:
         findings = await store.check()
         if not findings:
             wrong.append(f"{what}: the check finds nothing")
-        if what not in FOUND_BY_CHECK_ALONE:
+        if what not in FOUND_BY_CHECK_ALONE and what.partition(".")[0] not in BESIDE:
             with pytest.raises(StoreError, match=r"rh-agents check|from a backup"):
                 await read_all(store)
     except pytest.fail.Exception:
@@ -290,6 +322,41 @@ def test_no_value_that_was_changed_is_believed_in_any_column_of_a_schema(
         await store.aclose()
 
     asyncio.run(main())
+
+
+TABLES_OF_RUNS = ("run", "journal", "question", "cached", "present", "control", "streaming", "watching")
+NOTHING_LEFT = {table: [(0,)] for table in TABLES_OF_RUNS}
+
+
+def test_nothing_is_left_in_a_file_of_a_run_that_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        await fill(store)
+        await store.delete_run(RUN)
+        await store.aclose()
+
+    asyncio.run(main())
+    assert {table: sql(path, f"SELECT count(*) FROM {table}") for table in TABLES_OF_RUNS} == NOTHING_LEFT
+
+
+def test_nothing_is_left_in_a_schema_of_a_run_that_is_deleted(
+    postgresql_server: PostgresqlServer, postgresql_url: str
+) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rh_agents[postgresql]'")
+    from rh_agents.stores.postgresql import PostgresqlStore  # noqa: PLC0415 - it needs an optional package
+
+    async def main() -> None:
+        store = PostgresqlStore(postgresql_url)
+        await fill(store)
+        await store.delete_run(RUN)
+        await store.aclose()
+
+    asyncio.run(main())
+    schema = postgresql_url.rpartition("schema=")[2]
+    left = {table: postgresql_server.execute(f"SELECT count(*) FROM {schema}.{table}") for table in TABLES_OF_RUNS}
+    assert left == NOTHING_LEFT
 
 
 @pytest.mark.parametrize("gone", ["max(place)", "min(place)", "max(place) - 1"])

@@ -21,6 +21,8 @@ import pytest
 from rh_agents import open_store
 from rh_agents.core.errors import RunIsLive, StoreError
 from rh_agents.core.ports.summary import summary_of_run
+from rh_agents.stores._backend import InputRow
+from rh_agents.stores._checksums import input_checksum
 from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, expect_no_newcomer, expect_nobody_executes
 from rh_agents.stores._progress import Progress
@@ -125,7 +127,7 @@ def test_a_file_is_brought_up_to_date_by_processes_that_are_killed_and_others_th
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert sql(path, "PRAGMA user_version") == [(CURRENT if word == "moving" else 2,)]
+        assert sql(path, "PRAGMA user_version") == [(JOURNAL if word == "moving" else 2,)]
         assert asyncio.run(read_everything(f"sqlite:///{path}", read_only=True)) == everything, "as it is meanwhile"
     processes = [python(_OPEN, path, "at once") for _ in range(3)]
     assert [process.communicate("\n", timeout=60) for process in processes] == [("", "")] * 3
@@ -201,6 +203,61 @@ def test_a_file_with_a_run_that_is_being_executed_is_left_as_it_is(tmp_path: Pat
         assert asyncio.run(read_everything(f"sqlite:///{path}", read_only=True)) > 10
     (change_runs if version == 3 else sql)(path, hold, time.time() + 20, 0.1)
     assert asyncio.run(read_everything(f"sqlite:///{path}")) > 10, "its owner is silent now, for as long as its lease"
+
+
+def test_a_run_that_is_being_executed_goes_on_while_what_rewrites_nothing_is_done(tmp_path: Path) -> None:
+    unpack("schema_4", tmp_path)
+    path = tmp_path / "runs.db"
+    change_runs(path, "UPDATE run SET owner = 'process 7 on Ada', process = NULL, heartbeat_at = ?", time.time())
+    old = apsw.Connection(str(path))
+    ((number, fence, last),) = old.execute("SELECT number, fence, last_sequence FROM run WHERE run_id = 'killed'")
+    everything = asyncio.run(read_everything(f"sqlite:///{path}"))
+    assert sql(path, "PRAGMA user_version") == [(CURRENT,)]
+    # What a program of schema 4 writes, which has the file open: it names its columns.
+    columns = [name for _, name, *_ in old.execute("PRAGMA table_info(journal)")][:-2]
+    assert columns[-1] == "value"
+    copied = ", ".join(columns[1:])
+    old.execute(f"INSERT INTO journal ({', '.join(columns)}) SELECT place + 1, {copied} FROM journal WHERE place = ?",
+                ((number << 40) + last,))  # fmt: skip
+    old.execute("UPDATE run SET last_sequence = last_sequence + 1 WHERE number = ? AND fence = ?", (number, fence))
+    assert list(old.execute("SELECT input, input_checksum FROM journal ORDER BY place DESC LIMIT 1")) == [(None, None)]
+    with pytest.raises(StoreError, match=f"made by a newer version of rh_agents: schema {CURRENT}, this one knows 4"):
+        expect_ours(old, "runs.db", 4)
+    old.close()
+    assert len(sql(path, "SELECT place FROM journal")) == everything + 1
+
+
+def test_where_to_make_an_index_takes_long_nobody_may_execute_a_run(tmp_path: Path) -> None:
+    unpack("schema_4", tmp_path)
+    path = tmp_path / "runs.db"
+    change_runs(path, "UPDATE run SET owner = 'process 7 on Ada', process = NULL, heartbeat_at = ?", time.time())
+    session = Interrupted(path, 0, int)
+    with pytest.raises(RunIsLive, match=r"cannot be brought up to date while run .* process 7 on Ada"):
+        bring_up_to_date(session, indexed_soon=1000)
+    assert sql(path, "PRAGMA user_version") == [(4,)]
+    bring_up_to_date(session, indexed_soon=10**9)
+    assert sql(path, "PRAGMA user_version") == [(CURRENT,)]
+    session.connection.close()
+
+
+def test_who_looks_at_a_file_while_it_is_brought_up_to_date_sees_what_is_new(tmp_path: Path) -> None:
+    unpack("schema_4", tmp_path)
+    path = tmp_path / "runs.db"
+
+    async def main() -> None:
+        looking = open_store(f"sqlite:///{path}", read_only=True)
+        assert isinstance(looking, SqliteStore)
+        assert await looking.engine.read(lambda session: session.inner.inputs(1, 0, 1000)) == []
+        await read_everything(f"sqlite:///{path}")
+        ((place,),) = sql(path, "SELECT max(place) FROM journal WHERE place < 2 << 40 AND ok")
+        sequence = place - (1 << 40)
+        checksum = input_checksum(InputRow(sequence, "n=1"))
+        sql(path, "UPDATE journal SET input = 'n=1', input_checksum = ? WHERE place = ?", checksum, place)
+        found = await looking.engine.read(lambda session: session.inputs(1, "ended", 0, 1000))
+        assert found == {sequence: "n=1"}
+        await looking.aclose()
+
+    asyncio.run(main())
 
 
 class Interrupted(TransactionSession):
@@ -412,6 +469,30 @@ def test_a_row_that_was_copied_wrongly_to_a_server_is_noticed_before_anything_is
     with pytest.raises(StoreError, match="rows are not as they were; nothing was deleted"):
         asyncio.run(read_everything(old))
     assert postgresql_server.execute(f"SELECT count(*) > 100 FROM {SCHEMA}.event_3") == [(True,)]
+
+
+def test_a_server_of_the_version_before_is_brought_up_to_date_while_a_run_is_being_executed(
+    tmp_path: Path, postgresql_server: PostgresqlServer
+) -> None:
+    unpack("conversations_4", tmp_path)
+    postgresql_server.execute((tmp_path / "postgresql.sql").read_text())
+    url = postgresql_server.url(schema=SCHEMA)
+    try:
+        everything = asyncio.run(read_everything(url, read_only=True))
+        hold = f"UPDATE {SCHEMA}.run SET owner = 'process 7 on Ada', process = NULL, heartbeat_at = %s WHERE number = 1"
+        postgresql_server.execute(hold, (time.time(),))
+        database = PostgresqlBackend(url).database
+        connection = database.connect()
+        with pytest.raises(RunIsLive, match="process 7 on Ada"):
+            bring_server_up_to_date(database, connection, indexed_soon=1000)
+        assert version(postgresql_server) == [(4,)]
+        bring_server_up_to_date(database, connection)
+        connection.close()
+        assert version(postgresql_server) == [(CURRENT,)]
+        found = postgresql_server.execute(f"SELECT count(*) FROM {SCHEMA}.journal WHERE input IS NULL")
+        assert found == [(everything,)]
+    finally:
+        postgresql_server.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
 
 
 def test_of_many_that_bring_a_server_up_to_date_at_once_one_does_it(

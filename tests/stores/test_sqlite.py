@@ -425,6 +425,10 @@ _MAY_SCAN = {
     "questions": "all questions that there are",
     "all_tickets": "everything is checked",
     "all_holds": "everything is checked",
+    "all_present": "everything is checked",
+    "all_requests": "everything is checked",
+    "all_pieces": "everything is checked",
+    "all_watchers": "everything is checked",
     "numbered_tickets": "all get their checksums, once",
     "owners": "before a file is brought up to date, once",
     "compare_moved": "the same",
@@ -467,7 +471,7 @@ def test_no_query_looks_at_rows_that_it_does_not_want(name: str, plan: list[str]
     for table in ("event", "outcome", "journal"):
         for step in plan if name not in _MAY_SCAN else ():
             if re.match(rf"SEARCH {table}\b", step):
-                assert re.search(r"\((rowid|place|run|artifact|(?:<expr>)).*[=<>]", step), step
+                assert re.search(r"\((ok=\? AND )?(rowid|place|run|artifact|(?:<expr>)).*[=<>]", step), step
 
 
 def test_the_queries_that_may_scan_exist() -> None:

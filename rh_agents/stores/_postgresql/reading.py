@@ -13,6 +13,7 @@ from rh_agents.stores._backend import (
     CallRow,
     EventRow,
     FailureRow,
+    InputRow,
     Kept,
     MemberColumns,
     OutcomeRow,
@@ -20,6 +21,7 @@ from rh_agents.stores._backend import (
     StoredOutcome,
     Tally,
 )
+from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._postgresql.driver import Array, plain_text
 from rh_agents.stores._postgresql.news import Connection, News, rows
@@ -58,17 +60,23 @@ class PostgresqlReadSession:
 
     def _read(self, connection: Connection, name: str, ask: Callable[[str], T]) -> T:
         """What a query gives, of a schema of whatever version, also if it has just been brought up to date."""
-        if self._queries is None:
-            self._look_through(views_of(connection))
+        if self._queries is None or self._views:  # it may have been brought up to date, and have more to tell
+            self._look_again(connection)
         assert self._queries is not None
         try:
             return ask(self._queries[name])
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-            views = views_of(connection)
-            if views == self._views:
+            if not self._look_again(connection):
                 raise
-            self._look_through(views)
             return ask(self._queries[name])
+
+    def _look_again(self, connection: Connection) -> bool:
+        """Whether the schema has another version than it had."""
+        views = views_of(connection)
+        is_other = self._queries is None or views != self._views
+        if is_other:
+            self._look_through(views)
+        return is_other
 
     def _look_through(self, views: Mapping[str, str]) -> None:
         """Read these instead of the tables that a schema of an earlier version does not have."""
@@ -107,9 +115,17 @@ class PostgresqlReadSession:
         return self._kept_outcomes(found)
 
     def _kept_outcomes(self, found: list[tuple[Any, ...]]) -> list[Kept[StoredOutcome]]:
-        width = len(OutcomeRow._fields)
+        width = len(OutcomeRow._fields) - 1  # the input is read by itself
         outcomes = [Kept(StoredOutcome(outcome_row(row[:width]), *row[width:-1]), row[-1]) for row in found]
         return self._sealed(outcome_checksum, outcomes)
+
+    def inputs(self, number: int, after: int, until: int) -> list[Kept[InputRow]]:
+        """What calls were called with."""
+        return _kept_inputs(self._rows("inputs", _UNREAD, number=number, after=after, until=until))
+
+    def inputs_at(self, number: int, sequences: Sequence[int]) -> list[Kept[InputRow]]:
+        """The same, of the outcomes with these sequences."""
+        return _kept_inputs(self._rows("inputs_at", _UNREAD, number=number, sequences=Array("int8", sequences)))
 
     def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
         span = {"number": number, "after": after, "until": until}
@@ -208,6 +224,7 @@ class PostgresqlReadSession:
             found += [f"run {run_id!r}: there is an outcome without its event at {place}" for run_id, place in orphans]
         if self._has_checksums:
             found += damaged_windows(self._rows("all_tickets", what), self._rows("all_holds", what))
+            found += damaged_beside({query: self._rows(query, what) for query in QUERIES})
         return found
 
     def has_changed(self) -> bool:
@@ -216,6 +233,10 @@ class PostgresqlReadSession:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def _kept_inputs(found: list[tuple[Any, ...]]) -> list[Kept[InputRow]]:
+    return [Kept(InputRow(sequence, text or ""), checksum) for sequence, text, checksum in found]
 
 
 def _plain_rows(connection: Connection, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -8,8 +8,8 @@ from itertools import chain
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry
-from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, Kept, LeaseState, OutcomeRow, RunRow
-from rh_agents.stores._checksums import sealed
+from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, InputRow, Kept, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._checksums import input_checksum, sealed
 from rh_agents.stores._postgresql.driver import Array, from_text
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
 
@@ -41,13 +41,15 @@ _KINDS: Final = {
     "outcome_more": "text",
     "size": "int8",
     "outcome_checksum": "int4",
+    "input": "text",
+    "input_checksum": "int4",
 }
 """The columns of the journal: an event and its checksums, and what an outcome has in addition."""
 _WIDTH: Final = len(EventRow._fields)
 assert tuple(_KINDS)[:_WIDTH] == EventRow._fields
-assert [name.removeprefix("outcome_") for name in tuple(_KINDS)[_WIDTH + 2 : -1]] == list(OutcomeRow._fields[3:])
+assert [name.removeprefix("outcome_") for name in tuple(_KINDS)[_WIDTH + 2 : -3]] == list(OutcomeRow._fields[3:-1])
 _ARTIFACT: Final = OutcomeRow._fields.index("artifact")
-_NO_OUTCOME: Final = (None,) * (len(OutcomeRow._fields) - 2)
+_NO_OUTCOME: Final = (None,) * (len(OutcomeRow._fields) - 1)
 
 
 def journal_columns(batches: Sequence[Batch]) -> dict[str, Array]:
@@ -63,7 +65,7 @@ def journal_columns(batches: Sequence[Batch]) -> dict[str, Array]:
 def _journal_rows(batch: Batch) -> list[tuple[Any, ...]]:
     of_events, of_outcomes = sealed(batch.events, batch.outcomes)
     outcomes = {
-        outcome.sequence: (*_with_bytes(outcome)[3:], checksum)
+        outcome.sequence: (*_with_bytes(outcome)[3:-1], checksum, *_input(outcome))
         for outcome, checksum in zip(batch.outcomes, of_outcomes, strict=True)
     }
     get = outcomes.get
@@ -71,6 +73,11 @@ def _journal_rows(batch: Batch) -> list[tuple[Any, ...]]:
         (*event, *checksums, *get(event[0], _NO_OUTCOME))
         for event, checksums in zip(batch.events, of_events, strict=True)
     ]
+
+
+def _input(row: OutcomeRow) -> tuple[str | None, int | None]:
+    """What the call was called with, and its checksum."""
+    return (None, None) if row.input is None else (row.input, input_checksum(InputRow(row.sequence, row.input)))
 
 
 def _with_bytes(row: OutcomeRow) -> tuple[Any, ...]:
@@ -130,5 +137,5 @@ def call_row(row: tuple[Any, ...]) -> CallRow:
 
 def outcome_row(row: tuple[Any, ...]) -> OutcomeRow:
     """What an outcome has in addition to its event."""
-    made = OutcomeRow._make(row)
+    made = OutcomeRow(*row)
     return made if made.artifact is None else made._replace(artifact=row[_ARTIFACT].hex())

@@ -21,10 +21,16 @@ from rh_agents.stores._sql import Migration, read_migrations, read_queries, read
 
 JOURNAL: Final = 4
 """The version in which an event and its outcome are one row."""
+INDEXED_SOON: Final = 1 << 30
+"""Bytes. An index of such a table is made in a few seconds, and the lease of who waits meanwhile lasts for 15."""
 
 
-def bring_up_to_date(database: Database, connection: Connection) -> None:
+def bring_up_to_date(database: Database, connection: Connection, indexed_soon: int = INDEXED_SOON) -> None:
     """See to it that a schema is the one of this program. Of several who do that at once, each does a part.
+
+    Args:
+        database, connection: where it is.
+        indexed_soon: the size of the journal in bytes up to which indexes are made while others execute runs.
 
     Raises:
         RunIsLive: a program of an earlier version executes a run in it.
@@ -32,11 +38,12 @@ def bring_up_to_date(database: Database, connection: Connection) -> None:
     """
     with database.errors("the schema could not be brought up to date"):
         version = _version(connection)
+        is_large = 0 < version < _known() and _fetch(connection, "journal_size")[0][0] > indexed_soon
         silent: Silent = frozenset()
-        if 0 < version < JOURNAL:
+        if 0 < version < JOURNAL or is_large:
             silent = expect_nobody_executes(database.place, lambda: _owners(connection))
         if version <= _known() and (version < _known() or _is_moving(connection)):
-            _take_steps(database, connection, silent)
+            _take_steps(database, connection, silent, _known() if is_large else JOURNAL)
             version = _version(connection)
         if is_wanted("keys") and version == _known():
             _expect_once(database, connection)
@@ -54,7 +61,8 @@ def _expect_once(database: Database, connection: Connection) -> None:
         raise not_once(database.place) from error
 
 
-def _take_steps(database: Database, connection: Connection, silent: Silent) -> None:
+def _take_steps(database: Database, connection: Connection, silent: Silent, exclusive: int) -> None:
+    """Take all steps that are left; up to the version `exclusive`, only owners that are `silent` may be there."""
     sealing = Sealing(connection, database.place)
     moving = Moving(PostgresqlTables(connection), database.place)
     is_done = False
@@ -64,14 +72,16 @@ def _take_steps(database: Database, connection: Connection, silent: Silent) -> N
             _create_schema(database, connection)
             version = _version(connection)
             step = next((step for step in read_migrations("postgresql") if step.number > version), None)
-            if step is not None:
-                if 0 < version < JOURNAL:
+            if version == JOURNAL and _is_moving(connection):
+                moving.advance()
+            elif step is not None:
+                if 0 < version < exclusive:
                     expect_no_newcomer(database.place, _owners(connection), silent)
                 _take(connection, step, sealing)
             elif version > _known():
                 return
             else:
-                is_done = not _is_moving(connection) or moving.advance()
+                is_done = True
 
 
 def _take(connection: Connection, step: Migration, sealing: Sealing) -> None:
@@ -104,10 +114,8 @@ def expect_known(database: Database, connection: Connection) -> None:
 def views_of(connection: Connection) -> Mapping[str, str]:
     """What stands for tables that a schema does not have, or does not have yet, by their names."""
     version = _version(connection)
-    if version < JOURNAL:
-        return read_views("postgresql", version) if version else {}
-    if not _is_moving(connection):
-        return {}
+    if version != JOURNAL or not _is_moving(connection):
+        return read_views("postgresql", version) if 0 < version < _known() else {}
     return {
         name: view.replace(" event AS", " event_3 AS").replace(" outcome AS", " outcome_3 AS")
         for name, view in read_views("postgresql", CHECKSUMS).items()

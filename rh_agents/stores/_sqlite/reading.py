@@ -9,7 +9,18 @@ import apsw
 from pydantic_core import from_json
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, FailureRow, Kept, MemberColumns, RunRow, StoredOutcome, Tally
+from rh_agents.stores._backend import (
+    CallRow,
+    EventRow,
+    FailureRow,
+    InputRow,
+    Kept,
+    MemberColumns,
+    RunRow,
+    StoredOutcome,
+    Tally,
+)
+from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._repeated import repeated_finding
 from rh_agents.stores._sql import read_queries, through
@@ -24,6 +35,7 @@ from rh_agents.stores._sqlite.rows import (
     from_text,
     kept_entry,
     kept_event,
+    kept_input,
     kept_outcome,
     kept_question,
     kept_run,
@@ -85,14 +97,22 @@ class SqliteReadSession(Session):
 
     def _all(self, name: str, **arguments: Any) -> list[Row]:
         with self.errors():
+            if self._views:  # it may have been brought up to date meanwhile, and have more to tell
+                self._look_again()
             try:
                 return self.query(name, **arguments)
-            except apsw.SQLError:  # a table is not there: it may have been brought up to date meanwhile
-                views = views_of(self.connection)
-                if views == self._views:
+            except apsw.SQLError:  # a table is not there: the same, at this very moment
+                if not self._look_again():
                     raise
-                self._look_through(views)
                 return self.query(name, **arguments)
+
+    def _look_again(self) -> bool:
+        """Whether the file has another version than it had."""
+        views = views_of(self.connection)
+        is_other = views != self._views
+        if is_other:
+            self._look_through(views)
+        return is_other
 
     def _sealed(self, checksum: Callable[[R], Any], rows: Iterable[Kept[R]]) -> list[Kept[R]]:
         """The rows; those of a version that had no checksums get theirs here: there is nothing to compare them with."""
@@ -158,6 +178,14 @@ class SqliteReadSession(Session):
         parts = [] if values is None else values.split(_SEPARATOR)
         found = [kept_outcome(first, row, value) for row, value in zip(from_json(rows), parts, strict=True)]
         return self._sealed(outcome_checksum, found)
+
+    def inputs(self, number: int, after: int, until: int) -> list[Kept[InputRow]]:
+        first = number << PLACE_BITS
+        return [kept_input(first, row) for row in self._all("read_inputs", after=first + after, until=first + until)]
+
+    def inputs_at(self, number: int, sequences: Sequence[int]) -> list[Kept[InputRow]]:
+        rows = self._all("read_inputs_at", places=_places(number, sequences))
+        return [kept_input(number << PLACE_BITS, row) for row in rows]
 
     def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
         before = number << PLACE_BITS
@@ -248,7 +276,8 @@ class SqliteReadSession(Session):
         if not self._has_checksums:
             return found
         windows = damaged_windows(self._all("all_tickets"), self._all("all_holds"))
-        return found + [f"{name}: {text}" for text in windows]
+        beside = damaged_beside({query: self._all(query) for query in QUERIES})
+        return found + [f"{name}: {text}" for text in (*windows, *beside)]
 
 
 _FINDINGS: Final[dict[str, Callable[..., str]]] = {

@@ -9,8 +9,18 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import REPLACED, Batch, EventRow, Kept, LeaseState, OutcomeRow, RunRow, StoredOutcome
-from rh_agents.stores._checksums import sealed
+from rh_agents.stores._backend import (
+    REPLACED,
+    Batch,
+    EventRow,
+    InputRow,
+    Kept,
+    LeaseState,
+    OutcomeRow,
+    RunRow,
+    StoredOutcome,
+)
+from rh_agents.stores._checksums import input_checksum, sealed
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,
     CHECKSUMS_OF_RUN,
@@ -64,9 +74,10 @@ def lease_state_of(row: Row | None) -> LeaseState:
     return LeaseState(False, None) if row is None else LeaseState(True, from_text(row[0]))
 
 
-JOURNAL_WIDTH: Final = 27
+JOURNAL_WIDTH: Final = 29
 """Columns of a row of the journal."""
-_NO_OUTCOME: Final = (None,) * 10
+NO_INPUT: Final = (None, None)
+_NO_OUTCOME: Final = (None,) * 12
 
 
 def journal_rows(batch: Batch) -> list[Any]:
@@ -83,10 +94,11 @@ def journal_rows(batch: Batch) -> list[Any]:
         if outcome is None or outcome[0] != event[0]:
             values += _NO_OUTCOME
             continue
-        _, _, _, base, parent, epoch, tries, attempt, value, artifact, more, size = outcome
+        _, _, _, base, parent, epoch, tries, attempt, value, artifact, more, size, text = outcome
         digest = None if artifact is None else bytes.fromhex(artifact)
         values += (base, parent, epoch, tries, attempt, digest, size, more, its)
         values.append(None if value is None else value.decode())
+        values += NO_INPUT if text is None else (as_text(text), input_checksum(InputRow(event[0], text)))
         outcome, its = next(outcomes, (None, 0))
     assert outcome is None, "each outcome has the sequence of an event that is written with it"
     return values
@@ -168,12 +180,18 @@ def kept_outcome(first: int, row: list[Any], value: bytes) -> Kept[StoredOutcome
             artifact or None,
             more,
             size,
+            None,
         ),
     )
     if not (name.isascii() and address.isascii() and (group_id is None or group_id.isascii())):
         name, address, group_id = some_text(name), some_text(address), from_text(group_id)
     stored = _new_tuple(StoredOutcome, (outcome, name, address, seconds, attempt, group_id))
     return _new_tuple(Kept, (stored, checksum))
+
+
+def kept_input(first: int, row: Row) -> Kept[InputRow]:
+    place, text, checksum = row
+    return Kept(InputRow(place - first, some_text(text)), checksum)
 
 
 def run_facts(row: RunRow) -> dict[str, Any]:

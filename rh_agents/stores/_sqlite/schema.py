@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rh_agents.stores._checksums import holder_checksum
 from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, Silent, expect_no_newcomer, expect_nobody_executes
@@ -13,9 +15,16 @@ from rh_agents.stores._sqlite.sealing import Sealing, has_checksums
 from rh_agents.stores._sqlite.session import TransactionSession
 from rh_agents.stores._sqlite.versions import CHECKSUMS, JOURNAL, is_moving, known_version
 
+INDEXED_SOON: Final = 2 << 30
+"""Bytes. To read a file of this size takes ten seconds of a slow disk, and who wants to write waits for thirty."""
 
-def bring_up_to_date(session: TransactionSession) -> None:
+
+def bring_up_to_date(session: TransactionSession, indexed_soon: int = INDEXED_SOON) -> None:
     """See to it that a file has the schema of this program. Of several who do that at once, each does a part.
+
+    Args:
+        session: the connection.
+        indexed_soon: the size in bytes up to which indexes are made while others execute runs, which wait for that.
 
     Raises:
         RunIsLive: a program of an earlier version executes a run in it.
@@ -29,17 +38,24 @@ def bring_up_to_date(session: TransactionSession) -> None:
     if version == 0:
         _make(session)
         version = _version(session)
-    silent: Silent = frozenset()
-    if version < JOURNAL:
+    silent: Silent | None = None
+    is_large = _size(session) > indexed_soon
+    if version < JOURNAL or is_large:
         silent = expect_nobody_executes(session.file.name, lambda: _owned(session))
         expect_room(session.connection, session.file)
     for migration in read_migrations("sqlite"):
         if migration.number == CHECKSUMS:
-            _seal(session, migration, silent)
+            _seal(session, migration, silent or frozenset())
         elif migration.number == JOURNAL:
-            _move(session, migration, silent)
+            _move(session, migration, silent or frozenset())
         else:
-            _step(session, migration)
+            _step(session, migration, silent if is_large else None)
+
+
+def _size(session: TransactionSession) -> int:
+    """How many bytes the file has."""
+    pages, size = (int(str(session.connection.pragma(name))) for name in ("page_count", "page_size"))
+    return pages * size
 
 
 def _version(session: TransactionSession) -> int:
@@ -62,9 +78,15 @@ def _set_version(session: TransactionSession, version: int) -> None:
     session.connection.pragma("user_version", version)
 
 
-def _step(session: TransactionSession, migration: Migration) -> None:
+def _step(session: TransactionSession, migration: Migration, silent: Silent | None) -> None:
+    """What changes no rows. Who executes a run waits for it and goes on, since what it writes fits both versions.
+
+    Unless `silent` is given: then that takes too long, and only these owners may be there.
+    """
     with session.transaction("begin_exclusive"):
         if _version(session) < migration.number:  # not done by another process meanwhile
+            if silent is not None:
+                expect_no_newcomer(session.file.name, _owners(session), silent)
             session.connection.execute(migration.text)
             _set_version(session, migration.number)
 

@@ -35,9 +35,8 @@ def is_moving(connection: apsw.Connection) -> bool:
 def views_of(connection: apsw.Connection) -> Mapping[str, str]:
     """What stands for tables that a file does not have, or does not have yet, by their names."""
     version = version_of(connection)
-    if version < JOURNAL:
-        return read_views("sqlite", version) if version else {}
-    if is_moving(connection):
+    views = read_views("sqlite", version) if 0 < version < known_version() else {}
+    if version == JOURNAL and is_moving(connection):
         moved = read_views("sqlite", CHECKSUMS)["journal"]
-        return {"journal": moved.replace(".event ", ".event_3 ").replace(".outcome ", ".outcome_3 ")}
-    return {}
+        return {**views, "journal": moved.replace(".event ", ".event_3 ").replace(".outcome ", ".outcome_3 ")}
+    return views

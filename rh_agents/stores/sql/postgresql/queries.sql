@@ -13,6 +13,9 @@ CREATE TABLE IF NOT EXISTS schema_version (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 
+-- name: journal_size
+SELECT coalesce(pg_table_size(coalesce(to_regclass('journal'), to_regclass('event'))), 0)
+
 -- name: schema_exists
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s)
 
@@ -44,7 +47,8 @@ added AS (
     INSERT INTO journal (
         run, sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
         attempt, seconds, message, ok, more, call_checksum, checksum,
-        base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, outcome_checksum
+        base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, outcome_checksum,
+        input, input_checksum
     )
     SELECT * FROM unnest(
         %(row_run)s, %(row_sequence)s, %(row_timestamp)s, %(row_status)s, %(row_event_type)s, %(row_name)s,
@@ -52,7 +56,8 @@ added AS (
         %(row_attempt)s, %(row_seconds)s, %(row_message)s, %(row_ok)s, %(row_more)s,
         %(row_call_checksum)s, %(row_checksum)s,
         %(row_base)s, %(row_parent)s, %(row_epoch)s, %(row_tries)s, %(row_parent_attempt)s, %(row_value)s,
-        %(row_artifact)s, %(row_outcome_more)s, %(row_size)s, %(row_outcome_checksum)s
+        %(row_artifact)s, %(row_outcome_more)s, %(row_size)s, %(row_outcome_checksum)s,
+        %(row_input)s, %(row_input_checksum)s
     ) AS fact (run)
     WHERE fact.run IN (SELECT number FROM moved)
 )
@@ -238,6 +243,19 @@ FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND ok IS NOT NULL
 ORDER BY sequence
 LIMIT %(limit)s
+
+-- name: inputs
+-- What calls were called with, where that is recorded.
+SELECT sequence, input, input_checksum
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND num_nonnulls(input, input_checksum) > 0
+ORDER BY sequence
+
+-- name: inputs_at
+SELECT sequence, input, input_checksum
+FROM journal
+WHERE run = %(number)s AND sequence = ANY(%(sequences)s) AND num_nonnulls(input, input_checksum) > 0
+ORDER BY sequence
 
 -- name: later_outcomes
 -- Which outcomes from after one sequence up to another one count for nothing, because there is an earlier one of their key,
@@ -495,6 +513,18 @@ SELECT limited, taken_at, ends_at, amounts, checksum, amounts_checksum FROM tick
 
 -- name: all_holds
 SELECT limited, held_until, checksum FROM held
+
+-- name: all_present
+SELECT run, at, facts, checksum FROM present
+
+-- name: all_requests
+SELECT id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum FROM control
+
+-- name: all_pieces
+SELECT key, attempt, position, text, at, checksum FROM streaming
+
+-- name: all_watchers
+SELECT key, until, checksum FROM watching
 
 -- name: delete_old_tickets
 DELETE FROM ticket WHERE limited = %(limited)s AND ends_at <= %(now)s

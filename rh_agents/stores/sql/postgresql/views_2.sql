@@ -7,7 +7,7 @@ SELECT
     event.group_id, event.message, event.more, NULL::integer AS call_checksum, NULL::integer AS checksum,
     NULL::bigint AS size, NULL::integer AS outcome_checksum, outcome.epoch, outcome.tries,
     outcome.parent_attempt, outcome.base, outcome.parent, outcome.more AS outcome_more, outcome.artifact,
-    outcome.value
+    outcome.value, NULL::text AS input, NULL::integer AS input_checksum
 FROM event AS event LEFT JOIN outcome AS outcome ON outcome.run = event.run AND outcome.sequence = event.sequence
 
 -- name: run

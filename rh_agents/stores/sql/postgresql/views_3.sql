@@ -6,7 +6,8 @@ SELECT
     event.attempt, event.ok, event.status, event.event_type, event.name, event.address, event.key,
     event.group_id, event.message, event.more, event.call_checksum, event.checksum, outcome.size,
     outcome.checksum AS outcome_checksum, outcome.epoch, outcome.tries, outcome.parent_attempt, outcome.base,
-    outcome.parent, outcome.more AS outcome_more, outcome.artifact, outcome.value
+    outcome.parent, outcome.more AS outcome_more, outcome.artifact, outcome.value,
+    NULL::text AS input, NULL::integer AS input_checksum
 FROM event AS event LEFT JOIN outcome AS outcome ON outcome.run = event.run AND outcome.sequence = event.sequence
 
 -- name: orphan

@@ -31,10 +31,10 @@ RETURNING stop_requested
 INSERT OR ROLLBACK INTO journal (
   place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
   attempt, seconds, message, ok, more, call_checksum, checksum,
-  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value
+  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value, input, input_checksum
 )
 SELECT * FROM (
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ) WHERE column1 IS NOT NULL
 
 -- name: begin_copy
@@ -44,15 +44,19 @@ CREATE TEMP TABLE copied AS SELECT * FROM journal WHERE false
 -- name: copy
 INSERT INTO temp.copied
 SELECT * FROM (
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ) WHERE column1 IS NOT NULL
 
 -- name: add_copied
-INSERT INTO journal
+INSERT INTO journal (
+  place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more, call_checksum, checksum,
+  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value, input, input_checksum
+)
 SELECT
   place + :before, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
   attempt, seconds, message, ok, more, call_checksum, checksum,
-  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value
+  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value, input, input_checksum
 FROM temp.copied ORDER BY rowid
 
 -- name: end_copy
@@ -213,6 +217,15 @@ FROM (
     group_id, outcome_checksum, value
   FROM journal WHERE place > :after AND place <= :last AND ok IS NOT NULL ORDER BY place LIMIT :limit
 )
+
+-- name: read_inputs
+-- What calls were called with, where that is recorded.
+SELECT place, input, input_checksum FROM journal
+WHERE place > :after AND place <= :until AND coalesce(input, input_checksum) IS NOT NULL ORDER BY place
+
+-- name: read_inputs_at
+SELECT place, input, input_checksum FROM journal
+WHERE place IN (SELECT value FROM json_each(:places)) AND coalesce(input, input_checksum) IS NOT NULL ORDER BY place
 
 -- name: later_outcomes
 -- Which outcomes from after one place up to another one count for nothing, because there is an earlier one of their key,
@@ -468,6 +481,18 @@ WHERE number = :number AND limited = :limited
 INSERT INTO held (limited, held_until, checksum) VALUES (:limited, :held_until, :checksum)
 ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum = excluded.checksum
 
+-- name: all_present
+SELECT run, at, facts, checksum FROM present
+
+-- name: all_requests
+SELECT id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum FROM control
+
+-- name: all_pieces
+SELECT key, attempt, position, text, at, checksum FROM streaming
+
+-- name: all_watchers
+SELECT key, until, checksum FROM watching
+
 -- name: has_checksums
 SELECT 1 FROM pragma_table_info('held') WHERE name = 'checksum'
 
@@ -482,7 +507,11 @@ CREATE UNIQUE INDEX IF NOT EXISTS outcome_once ON journal (place >> 40, key) WHE
 SELECT run_id, number, owner, process, fence, heartbeat, heartbeat_at, lease FROM run WHERE owner IS NOT NULL
 
 -- name: move
-INSERT INTO journal
+INSERT INTO journal (
+  place, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total,
+  attempt, seconds, message, ok, more, call_checksum, checksum,
+  base, parent, epoch, tries, parent_attempt, artifact, size, outcome_more, outcome_checksum, value
+)
 SELECT
   event_3.place, event_3.timestamp, event_3.status, event_3.event_type, event_3.name, event_3.address, event_3.key,
   event_3.group_id, event_3.parallel_index, event_3.group_total, event_3.attempt, event_3.seconds, event_3.message,

@@ -6,7 +6,7 @@ SELECT
   event.group_id, event.parallel_index, event.group_total, event.attempt, event.seconds, event.message,
   event.ok, event.more, NULL AS call_checksum, NULL AS checksum, outcome.base, outcome.parent, outcome.epoch,
   outcome.tries, outcome.parent_attempt, outcome.artifact, NULL AS size, outcome.more AS outcome_more,
-  NULL AS outcome_checksum, outcome.value
+  NULL AS outcome_checksum, outcome.value, NULL AS input, NULL AS input_checksum
 FROM main.event AS event LEFT JOIN main.outcome AS outcome ON outcome.place = event.place
 
 -- name: run
