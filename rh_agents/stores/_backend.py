@@ -500,6 +500,14 @@ class ReadSession(Protocol):
         """Those of the digests that an outcome refers to."""
         ...
 
+    def size_of_journal(self, number: int) -> int:
+        """The bytes of the keys, texts and values in the journal of a run."""
+        ...
+
+    def own_artifacts(self, number: int) -> dict[str, int]:
+        """The digests of the artifacts that this run uses and no other one does, with their bytes, 0 if unknown."""
+        ...
+
     def findings(self) -> list[str]:
         """Look for damage; a line for each finding that names its run.
 

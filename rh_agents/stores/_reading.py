@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.results import Outcome, UnreadOutcome
@@ -199,6 +200,13 @@ class ReadableStore:
             found.append(OutlinedEvent(recorded, None if outcome is None else header_of(outcome)))
         return found
 
+    async def run_size(self, run_id: str) -> RunSize:
+        """How much is kept of a run."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        size, own = await self.engine.read(lambda session: _size_and_artifacts(session, run.number))
+        return RunSize(size + len(run.input or b""), len(own), sum(own.values()))
+
     # -- questions, and damage ----------------------------------------------------------------------------------------
 
     async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
@@ -244,6 +252,10 @@ def _made(
     """What is made of outcomes, by their places; None of those that count for nothing."""
     found = session.outcomes(number, run_id, after, _CHUNK)
     return [(stored.sequence, None if later and stored.sequence in later else make(stored)) for stored in found]
+
+
+def _size_and_artifacts(session: VerifiedSession, number: int) -> tuple[int, dict[str, int]]:
+    return session.size_of_journal(number), session.own_artifacts(number)
 
 
 def _connect(_: WriteSession) -> None:

@@ -260,6 +260,12 @@ class VerifiedSession:
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return self.inner.used_artifacts(digests)
 
+    def size_of_journal(self, number: int) -> int:
+        return self.inner.size_of_journal(number)
+
+    def own_artifacts(self, number: int) -> dict[str, int]:
+        return self.inner.own_artifacts(number)
+
     def has_changed(self) -> bool:
         return self.inner.has_changed()
 

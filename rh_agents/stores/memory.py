@@ -16,6 +16,7 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
@@ -165,6 +166,13 @@ class MemoryStore:
             if until is None or sequence <= until:
                 fold.add(sequence, fact.event(), has_outcome=stored is not None)
         return fold.summary()
+
+    async def run_size(self, run_id: str) -> RunSize:
+        """How much is kept of a run."""
+        self._expect_open()
+        run = self._run(run_id)
+        size = sum(len(key) + _size_of(stored) for key, stored in run.outcomes.items())
+        return RunSize(size + len(run.info.input or b""))
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
@@ -519,6 +527,14 @@ def _written(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> Ou
         return outcome
     error: Any = None if outcome.error is None else encode_error(outcome.error)
     return outcome._replace(value=_Encoded(encode(outcome.value)), error=error)
+
+
+def _size_of(stored: Outcome) -> int:
+    """Bytes of the text of an outcome."""
+    if not isinstance(stored.value, _Encoded):
+        return len(encode(stored.value))
+    error: Any = stored.error
+    return len(stored.value.data if error is None else error)
 
 
 def _is_long(stored: Outcome) -> bool:

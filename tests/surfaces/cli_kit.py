@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections import Counter
@@ -120,6 +121,32 @@ def command(*words: str) -> int:
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+
+
+def on_a_terminal(typed: bytes, *words: str) -> tuple[int, str]:
+    """The command as a process at a terminal of its own, where somebody types; its exit code and what it showed."""
+    ours, its = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "rh_agents", *words],
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            env=environment(NO_COLOR="1"),
+        ) as process:
+            os.close(its)
+            os.write(ours, typed)
+            shown = b"".join(iter(lambda: _read_terminal(ours), b""))
+        return process.returncode, shown.decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+
+
+def _read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # on Linux, when the last one at the other end has gone
+        return b""
 
 
 @contextmanager

@@ -30,8 +30,16 @@ LOOK = [
     ["check"],
     ["answer", "x"],
     ["gc", "--older-than", "1s", "--dry-run"],
+    ["delete", "x", "--dry-run"],
 ]
-CHANGE = [["cancel", "x"], ["fork", "x", "y"], ["answer", "x", "q", "1"], ["gc", "--older-than", "1s"], ["resume", "x"]]
+CHANGE = [
+    ["cancel", "x"],
+    ["fork", "x", "y"],
+    ["answer", "x", "q", "1"],
+    ["gc", "--older-than", "1s"],
+    ["resume", "x"],
+    ["delete", "x", "--yes"],
+]
 
 
 SAYS = {

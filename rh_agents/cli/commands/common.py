@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import shlex
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -23,7 +23,17 @@ from rh_agents.core.redaction import redact
 from rh_agents.core.values import kept_text, shown_value
 from rh_agents.display.text import harmless
 
-__all__ = ["AsJson", "RunName", "StoreOfRuns", "parameters_of", "person", "record_of_run", "show_head", "with_store"]
+__all__ = [
+    "AsJson",
+    "RunName",
+    "StoreOfRuns",
+    "old_runs",
+    "parameters_of",
+    "person",
+    "record_of_run",
+    "show_head",
+    "with_store",
+]
 
 T = TypeVar("T")
 
@@ -41,6 +51,12 @@ def with_store(url: str, work: Callable[[Store], Awaitable[T]], *, writes: bool 
             return await work(store)
 
     return asyncio.run(do())
+
+
+async def old_runs(store: Store, before: float | None, status: Sequence[RunStatus] | None) -> list[RunInfo]:
+    """The runs without activity since `before`, newest first; those with one of these statuses, or that have ended."""
+    wanted = status or [each for each in RunStatus if each.has_ended]
+    return [info for info in await store.runs(updated_before=before) if status_of(info) in wanted]
 
 
 def parameters_of(ctx: typer.Context, command: RunCommand) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rh_agents.cli.commands.common import StoreOfRuns, with_store
+from rh_agents.cli.commands.common import StoreOfRuns, old_runs, with_store
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page, Part
@@ -38,10 +38,9 @@ def gc_command(
     if status and RunStatus.RUNNING in status:
         raise CommandError("--status running: a run that is being executed cannot be deleted; cancel it first")
     before = time.time() - parse_age("--older-than", older_than)
-    wanted = status or [each for each in RunStatus if each.has_ended]
 
     async def collect(opened: Store) -> tuple[list[RunInfo], int]:
-        found = [info for info in await opened.runs(updated_before=before) if status_of(info) in wanted]
+        found = await old_runs(opened, before, status)
         if dry_run:
             return found, 0
         for info in found:

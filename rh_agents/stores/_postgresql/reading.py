@@ -193,6 +193,12 @@ class PostgresqlReadSession:
         names = Array("bytea", [bytes.fromhex(digest) for digest in digests])
         return {row[0].hex() for row in self._rows("used_artifacts", "the outcomes could not be read", digests=names)}
 
+    def size_of_journal(self, number: int) -> int:
+        return int(self._rows("size_of_journal", _UNREAD, number=number)[0][0])
+
+    def own_artifacts(self, number: int) -> dict[str, int]:
+        return dict(self._rows("own_artifacts", _UNREAD, number=number))
+
     def findings(self) -> list[str]:
         what = "the check could not be made"
         return [

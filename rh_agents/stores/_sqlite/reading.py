@@ -266,6 +266,14 @@ class SqliteReadSession(Session):
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
 
+    def size_of_journal(self, number: int) -> int:
+        first, last = places_of_run(number)
+        return int(self._all("size_of_journal", first=first, last=last)[0][0])
+
+    def own_artifacts(self, number: int) -> dict[str, int]:
+        first, last = places_of_run(number)
+        return dict(self._all("own_artifacts", first=first, last=last))
+
     def findings(self) -> list[str]:
         name = self.file.name
         found = [f"{name}: {text}" for (text,) in self._all("check_integrity") if text != "ok"]

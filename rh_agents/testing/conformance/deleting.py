@@ -8,6 +8,7 @@ import pytest
 
 from rh_agents.core.errors import RunIsLive, StoreError
 from rh_agents.core.ports import Store
+from rh_agents.core.ports.keeping import size_of_run
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.testing._records import COMPLETED, ODD_TEXTS, RUN, completed, key, listed, outcome, request
 from rh_agents.testing.conformance.suite import StoreSuite, expect_refusals, on_an_event_loop, opened, written_run
@@ -54,9 +55,41 @@ class DeletionConformance(StoreSuite):
             await store.delete_run(name)
             assert len(await store.runs()) == len(ODD_TEXTS) - number
 
+    @on_an_event_loop
+    async def test_the_size_of_a_run_grows_with_its_values_and_is_its_own(self, store: Store) -> None:
+        journal, written = await opened(store)
+        await written.call(journal, outcome(1, "x" * 1000))
+        await written.call(journal, outcome(2, error=ValueError("y" * 500)))
+        await journal.close(COMPLETED)
+        await written_run(store, 1, run_id="other")
+        found, other = await size_of_run(store, RUN), await size_of_run(store, "other")
+        if found is None or other is None:
+            pytest.skip("the store does not tell sizes")
+        assert 1500 < found.size < 6000
+        assert 0 < other.size < 1000
+        with pytest.raises(StoreError, match="nowhere"):
+            await size_of_run(store, "nowhere")
+
 
 class ArtifactConformance(StoreSuite):
     """Large values are kept apart from the journal; those that no run refers to are garbage."""
+
+    @on_an_event_loop
+    async def test_the_artifacts_of_a_run_are_those_that_no_other_run_uses(self, store: Store) -> None:
+        journal, written = await opened(store)
+        await written.call(journal, outcome(1, "x" * 100_000))
+        await written.call(journal, outcome(2, "y" * 50_000))
+        await written.call(journal, outcome(3, "y" * 50_000))
+        await journal.close(COMPLETED)
+        found = await size_of_run(store, RUN)
+        if found is None:
+            pytest.skip("the store does not tell sizes")
+        assert (found.artifacts, found.artifact_size) == (2, 150_004)
+        await store.fork_run(RUN, "copy", [key(1)], [])
+        found, copy = await size_of_run(store, RUN), await size_of_run(store, "copy")
+        assert found is not None
+        assert copy is not None
+        assert (found.artifacts, found.artifact_size, copy.artifacts) == (1, 100_002, 0)
 
     @on_an_event_loop
     async def test_garbage_is_what_no_run_refers_to(self, store: Store) -> None:

@@ -236,6 +236,24 @@ WHERE run = %(number)s AND sequence > %(after)s
 ORDER BY sequence
 LIMIT %(limit)s
 
+-- name: size_of_journal
+SELECT (
+    coalesce(sum(octet_length(value)), 0) + coalesce(sum(octet_length(more)), 0)
+    + coalesce(sum(octet_length(outcome_more)), 0) + coalesce(sum(octet_length(message)), 0)
+    + coalesce(sum(octet_length(key)), 0) + coalesce(sum(octet_length(parent)), 0)
+    + coalesce(sum(octet_length(name) + octet_length(address)), 0)
+)::bigint
+FROM journal WHERE run = %(number)s
+
+-- name: own_artifacts
+-- The artifacts that a run uses and no other one does, with their sizes.
+SELECT encode(artifact, 'hex'), coalesce(max(size), 0)::bigint
+FROM journal
+WHERE run = %(number)s AND artifact IS NOT NULL AND NOT EXISTS (
+    SELECT FROM journal AS other WHERE other.artifact = journal.artifact AND other.run <> %(number)s
+)
+GROUP BY artifact
+
 -- name: outcomes
 SELECT sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, name, address,
     seconds, attempt, group_id, outcome_checksum

@@ -385,6 +385,24 @@ ORDER BY question.asked_at
 -- name: is_used_artifact
 SELECT 1 FROM journal WHERE artifact = :artifact LIMIT 1
 
+-- name: size_of_journal
+SELECT
+  coalesce(sum(octet_length(value)), 0) + coalesce(sum(octet_length(more)), 0)
+  + coalesce(sum(octet_length(outcome_more)), 0) + coalesce(sum(octet_length(message)), 0)
+  + coalesce(sum(octet_length(key)), 0) + coalesce(sum(octet_length(parent)), 0)
+  + coalesce(sum(octet_length(name) + octet_length(address)), 0)
+FROM journal WHERE place BETWEEN :first AND :last
+
+-- name: own_artifacts
+-- The artifacts that a run uses and no other one does, with their sizes.
+SELECT lower(hex(artifact)), coalesce(max(size), 0)
+FROM journal
+WHERE place BETWEEN :first AND :last AND artifact IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM journal AS other
+  WHERE other.artifact = journal.artifact AND (other.place < :first OR other.place > :last)
+)
+GROUP BY artifact
+
 -- name: check_integrity
 PRAGMA integrity_check(100)
 
