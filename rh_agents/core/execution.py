@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar, overload
 
 from rh_agents.core._base.signatures import method_with_arguments_of
 from rh_agents.core._limits.interruption import InterruptChecker
+from rh_agents.core._limits.sampling import Sampler
 from rh_agents.core._loops.executors import Executors, set_executors
 from rh_agents.core._replay.stops import stop_in
 from rh_agents.core._run.blocked_loops import watched_loops
@@ -44,6 +45,7 @@ from rh_agents.core.policies._checks import number
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
 from rh_agents.core.ports.opening import StoreLike, opened_store
+from rh_agents.core.ports.present import Present, Presented
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome
@@ -179,6 +181,7 @@ class ExecutionState:
         self.parts.marks_attempts = self.on_unknown is not OnUnknown.RETRY
         self._asking = Asking(self.parts, self.on_unknown)
         self.parts.decide_unknown = self._asking.decide_unknown
+        self._sampler: Sampler | None = None
         self._token: Token[Frame | None] | None = None
         self._is_closed = False
         self._watched_in = 0
@@ -249,6 +252,9 @@ class ExecutionState:
         if recording.journal is not None:
             stop = weakref.WeakMethod(self._stop_for_good)  # a run that nobody holds any more is not kept by its store
             recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
+            if isinstance(recording.journal, Presented):
+                self._sampler = sampler = Sampler(self.parts, self.run_id, lambda: len(self._asking.open))
+                recording.journal.present_with(_while_it_is_there(weakref.ref(sampler)))
             if self.replay_mode is ReplayMode.REPUBLISH_ALL:
                 await self._republish()
 
@@ -509,6 +515,14 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 def _call(function: Callable[[str], None] | None, reason: str) -> None:
     if function is not None:
         function(reason)
+
+
+def _while_it_is_there(sampler: weakref.ref[Sampler]) -> Callable[[], Present | None]:
+    def sample() -> Present | None:
+        found = sampler()
+        return None if found is None else found()
+
+    return sample
 
 
 def _kept_input(data: Any) -> tuple[bytes | None, bytes | None]:

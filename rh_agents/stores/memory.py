@@ -17,6 +17,7 @@ from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.ports.keeping import RunSize
+from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
@@ -174,6 +175,11 @@ class MemoryStore:
         size = sum(len(key) + _size_of(stored) for key, stored in run.outcomes.items())
         return RunSize(size + len(run.info.input or b""))
 
+    async def present(self, run_id: str) -> Present | None:
+        """What a run is doing now, as far as is known."""
+        self._expect_open()
+        return self._run(run_id).present()
+
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
         self._expect_open()
@@ -305,6 +311,7 @@ class _Run:
     """Outcomes of keys that had one, by their sequences; there are none unless something has gone wrong."""
     questions: dict[str, Question] = field(default_factory=dict)
     fence: int = 0
+    last_present: Present | None = None
     followers: list[Waiter] = field(default_factory=list)
     """Who reads the journal and waits for more, on whatever event loop."""
     _owner: weakref.ref[MemoryJournal] | None = None
@@ -313,8 +320,18 @@ class _Run:
         journal = None if self._owner is None else self._owner()
         return None if journal is None or journal.home.is_gone else journal
 
+    def present(self) -> Present | None:
+        """What it is doing now; once nobody can say it any more, what was said last."""
+        journal = self.owner()
+        if journal is not None:
+            return journal.look()
+        last = self.last_present
+        return last if last is None or self.info.owner is not None else last.ended()
+
     def take(self, journal: MemoryJournal | None) -> None:
         self._owner = None if journal is None else weakref.ref(journal)
+        if journal is not None:
+            self.last_present = None  # an earlier owner said it
         self.wake_followers()
 
     def expect_free(self) -> None:
@@ -387,6 +404,7 @@ class MemoryJournal:
         warn_of_repeated("memory", info.run_id, self.recorded)
         self.stop_requested: str | None = None
         self.waiting: int = 0
+        self._sample: Callable[[], Present | None] | None = None
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome of a key in `recorded.finished`."""
@@ -466,6 +484,20 @@ class MemoryJournal:
         self._on_stop_requested = tell
         if self.stop_requested is not None:
             tell(self.stop_requested)
+
+    def present_with(self, sample: Callable[[], Present | None]) -> None:
+        """Let those know what the run is doing who ask."""
+        self._sample = sample
+
+    def look(self) -> Present | None:
+        """What the run is doing now; on another event loop, what it was doing when that was asked last."""
+        self.home.call(self._take_a_look)
+        return self._run.last_present
+
+    def _take_a_look(self) -> None:
+        present = None if self._sample is None else self._sample()
+        if present is not None and self._run.fence == self._fence:
+            self._run.last_present = present
 
     def ask_to_stop(self, reason: str) -> None:
         """Somebody asks."""

@@ -439,7 +439,7 @@ def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None
     clock, limit, order = JumpingClock(), RateLimit(tokens=10, per=1.0), list[tuple[str, float]]()
 
     async def attempt(state: ExecutionState, name: str, at: float, tokens: float) -> None:
-        async def tell(why: str, seconds: float | None) -> None:
+        async def tell(limit: str, why: str, seconds: float | None) -> None:
             pass
 
         await asyncio.sleep(at)
@@ -458,14 +458,14 @@ def test_a_large_request_is_not_overtaken_by_small_ones_that_would_fit() -> None
     assert order == [("first", 0.0), ("large", 1.0), ("small", 1.0)]
 
 
-async def tell_nobody(why: str, seconds: float | None) -> None:
+async def tell_nobody(limit: str, why: str, seconds: float | None) -> None:
     pass
 
 
 def test_a_permit_is_given_back_if_its_caller_is_gone_before_it_knows() -> None:
     clock, limit = JumpingClock(), ConcurrencyLimit(1)
 
-    async def tell_slowly(why: str, seconds: float | None) -> None:
+    async def tell_slowly(limit: str, why: str, seconds: float | None) -> None:
         if seconds == 0.0:
             await asyncio.sleep(100.0)
 

@@ -50,6 +50,7 @@ class TestMemory(
     conformance.WindowConformance,
     conformance.SummaryConformance,
     conformance.OutlineConformance,
+    conformance.PresentConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""

@@ -20,6 +20,8 @@ from rh_agents.core.calls import Call
 from rh_agents.core.errors import CallCancelled, StopRun
 from rh_agents.core.events import group_fact
 from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupStatus, ParallelEventGroup
+from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.ports.present import GroupState
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, failure
 from rh_agents.core.tracking import ParallelGroupTracker
@@ -75,6 +77,7 @@ class Group:
         frame, options, tracker = self.frame, self.options, self.tracker
         frame.group_began(options.name, self.roster)
         self.run.interruption.watch(self._drain)
+        self.run.open_groups[self.group_id] = self
         tracker.status = GroupStatus.RUNNING
         tracker.group_id = self.group_id
         tracker.about = ParallelEventGroup(
@@ -125,6 +128,7 @@ class Group:
         if self._ledger is not None:
             self._ledger.close(asyncio.get_running_loop().time())
         self.run.interruption.unwatch(self._drain)
+        self.run.open_groups.pop(self.group_id, None)
         self.frame.group_ended(self.options.name, self.roster)
         self.tracker.status = status
         self.run.counter.count_group(self.ending.snapshot())
@@ -173,6 +177,27 @@ class Group:
             self.scheduler.drain(stop)
         if self.run.interruption.is_cut_off:
             self.ending.halt()
+
+    # -- what others see of it ----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> GroupState:
+        """The group as others see it while it is open; who counts the calls under way knows how many slots they use."""
+        tracker, about = self.tracker, self.tracker.about
+        return GroupState(
+            self.group_id,
+            without_secrets(self.options.name),
+            "" if about is None else about.address,
+            0,
+            self.options.max_workers,
+            tracker.finished,
+            self.roster.total(),
+        )
+
+    @property
+    def breaker(self) -> CircuitBreaker | None:
+        """That of members which have none themselves."""
+        return self.options.breaker
 
     # -- members ------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ _LOOK_AFTER_OTHERS = 1.0
 _MANY_HOMES = 50
 _FOREVER = float("inf")
 _making = reentrant_lock()
-Report = Callable[[str, float | None], Any]
+Report = Callable[[str, str, float | None], Any]
 
 
 class WaitingRun(Protocol):
@@ -183,13 +183,13 @@ class _Gate:
                     self._why, wait = answer.why, answer.wait
                 if not waited and wait > _REPORTED_FROM:
                     waited = True
-                    await report(f"{self.limit.name}: {self._why}", None if wait == _FOREVER else wait)
+                    await report(self.limit.name, self._why, None if wait == _FOREVER else wait)
                 await self._wait(run, waiter, wait)
         finally:
             self._leave(waiter)
         if waited:
             try:
-                await report(f"{self.limit.name}: admitted", 0.0)
+                await report(self.limit.name, "admitted", 0.0)
             except BaseException:  # whoever wanted it is gone
                 self.give_back(permit, {})
                 raise
@@ -273,7 +273,7 @@ class Permits:
         run: the run of the call.
         limits: what the attempt needs permits of. Slots are taken first, so that nothing is used up while waiting, and
             in one order by everybody, so that there is no deadlock.
-        report: is awaited with why a call waits, and for how many seconds as far as that is known.
+        report: is awaited with the limit for which a call waits, with why, and for how many seconds as far as is known.
     """
 
     def __init__(self, run: WaitingRun, limits: Sequence[Limit], report: Report) -> None:

@@ -54,6 +54,11 @@ class CallsUnderWay:
             for watcher in list(self._watchers):
                 watcher()
 
+    @property
+    def callers(self) -> list[object]:
+        """Who makes them, those who began first come first; None stands for several."""
+        return list(self._counts)
+
     def has_any(self, *, but_of: object = _NOBODY) -> bool:
         """Whether there is one that another task makes."""
         return len(self._counts) > (but_of in self._counts)

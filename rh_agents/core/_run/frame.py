@@ -19,6 +19,7 @@ from rh_agents.core._base.current import current_call
 from rh_agents.core._limits.consumption import Consumption
 from rh_agents.core._limits.interruption import CallsUnderWay
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
+from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._replay.keys import ROOT_KEY
 from rh_agents.core._replay.numbering import Claimant, Numbering
@@ -121,6 +122,8 @@ class Frame(Numbering, Consumption):
     attempts: int = 0
     """How many have begun, in all executions of the run."""
     has_begun: bool = False
+    began_at: float = 0.0
+    """When it began, on the clock of its event loop; 0.0 before that."""
     ended_at: float | None = None
     result: ExecutionResult[Any] | None = None
     cached_as: bytes | None = None
@@ -139,6 +142,8 @@ class Frame(Numbering, Consumption):
     """Whether it has asked a model once more, because an answer could not be read."""
     time_limit: asyncio.Timeout | None = None
     """What ends the attempt under way when its time is over."""
+    held_up: HeldUp | None = None
+    """Why it does not come forward: it waits for a limit, or for its next attempt."""
     waited: float = 0.0
     """The seconds for which it has waited because a server that it asks wanted that."""
     falls_back_on: Sequence[Failure] = ()
@@ -289,7 +294,28 @@ class Frame(Numbering, Consumption):
             StopRun: the run is being stopped, or its budget does not suffice.
         """
         self.run.interruption.expect_running()
-        await self.reenter(self.run.interruption, estimate)
+        self._wait_for_budget()
+        try:
+            await self.reenter(self.run.interruption, estimate)
+        finally:
+            self.held_up = None
+
+    async def renew(self) -> None:
+        """Take what another attempt may use out of its budgets.
+
+        Raises:
+            StopRun: a budget does not suffice.
+        """
+        assert self.reservation is not None
+        self._wait_for_budget()
+        try:
+            await self.reservation.renew(self.run.interruption, self.need())
+        finally:
+            self.held_up = None
+
+    def _wait_for_budget(self) -> None:
+        """If it waits now, then for what is reserved for others."""
+        self.held_up = HeldUp("the budget", asyncio.get_running_loop().time())
 
     async def reserve(self, counted: Sequence[Ledger]) -> None:
         """Take what it may use out of all its budgets; `counted` are those that count the call itself.
@@ -298,20 +324,25 @@ class Frame(Numbering, Consumption):
             StopRun: a budget does not suffice.
         """
         name = spender_of(self.actor, self.name)
-        self.reservation: Reservation | None = await reserve(
-            self.run.interruption, self.ledgers, counted, name, self.need(), self._callers()
-        )
+        self._wait_for_budget()
+        try:
+            self.reservation: Reservation | None = await reserve(
+                self.run.interruption, self.ledgers, counted, name, self.need(), self._callers()
+            )
+        finally:
+            self.held_up = None
 
     async def tell_progress(self, progress: Any) -> None:
         """Let subscribers know how the call gets on."""
         self.pieces_told += 1
         await self.run.publish(self.fact(ExecutionStatus.PROGRESS, self.attempts, more={"progress": progress}))
 
-    async def report_waiting(self, why: str, seconds: float | None) -> None:
-        """Let subscribers know that the call waits for a limiter, or (0.0 seconds) that it need not wait any more."""
+    async def report_waiting(self, limiter: str, why: str, seconds: float | None) -> None:
+        """Let others know that the call waits for a limiter, or (0.0 seconds) that it need not wait any more."""
+        self.held_up = None if seconds == 0.0 else HeldUp(limiter, asyncio.get_running_loop().time(), why)
         if self.run.is_observed:
-            more = {"retry_delay": seconds}
-            await self.run.publish(self.fact(ExecutionStatus.WAITING, self.attempts, message=why, more=more))
+            message, more = f"{limiter}: {why}", {"retry_delay": seconds}
+            await self.run.publish(self.fact(ExecutionStatus.WAITING, self.attempts, message=message, more=more))
 
     def _callers(self) -> list[Reservation]:
         """What is reserved for the calls around it."""

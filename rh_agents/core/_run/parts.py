@@ -46,6 +46,8 @@ class RunParts:
         chance: gives random numbers in [0, 1).
         strict: whether a call that no replay could tell from another one is an error instead of a warning.
         is_validation: whether recorded calls are only compared, so that nothing with an external effect may be called.
+        open_groups: the groups whose block is open, by id.
+        paused_at: since when nothing new begins because somebody has paused the run, in seconds since 1970.
         root: the place of calls that are made by no other call, see `rh_agents.core._run.frame.root_of`.
         begun: counts the calls that begin on its event loop.
         marks_attempts: whether it is on disk that an attempt begins before it does, of calls whose actor does not say
@@ -90,6 +92,8 @@ class RunParts:
         self.strict: bool = strict
         self.is_validation: bool = is_validation
         self.marks_attempts: bool = False
+        self.open_groups: dict[str, Any] = {}
+        self.paused_at: float | None = None
         self.root: Any = None
         self.begun: CallsBegun = CallsBegun()
         self.home: Home | None = None

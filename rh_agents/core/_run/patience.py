@@ -78,7 +78,7 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
         _report_wait(frame, pause.name, seconds)
         frame.honour(RateLimitHint(retry_after=seconds, is_overloaded=True))
         if seconds > LONGEST_PAUSE:
-            await _wait_alone(frame, seconds)
+            await _wait_alone(frame, pause.name, seconds)
         async with _Waiting(frame):
             await frame.readmit(estimate())
 
@@ -238,12 +238,12 @@ async def _enter(frame: Frame, pause: Pause, permits: Permits) -> None:
     await _admitted(frame, permits, {})
 
 
-async def _wait_alone(frame: Frame, seconds: float) -> None:
+async def _wait_alone(frame: Frame, name: str, seconds: float) -> None:
     """Longer than others are held up."""
     async with _Waiting(frame):
-        await frame.report_waiting("the server asked to wait", seconds)
+        await frame.report_waiting(name, "the server asked to wait", seconds)
         await frame.run.interruption.sleep(seconds)
-        await frame.report_waiting("waited as long as the server asked", 0.0)
+        await frame.report_waiting(name, "waited as long as the server asked", 0.0)
 
 
 class _Waiting:

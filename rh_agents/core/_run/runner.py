@@ -9,6 +9,7 @@ from typing import Any
 
 from rh_agents.core._base.foreign import without_our_frames
 from rh_agents.core._limits.breakers import attempt_under
+from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._replay.keys import idempotency_key
@@ -53,9 +54,10 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     caller = frame.caller or asyncio.current_task()
     if is_made:
         interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
-        interruption.under_way.began()
+        interruption.under_way.began(frame)
         frame.parent.calls.began(caller)
     frame.is_under_way = True
+    frame.began_at = started
     current_frame.set(frame)
     frame.count_beginning()
     try:
@@ -79,7 +81,7 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     finally:
         frame.is_under_way = False
         if is_made:
-            interruption.under_way.ended()
+            interruption.under_way.ended(frame)
             frame.parent.calls.ended(caller)
         if frame.reservation is not None:
             frame.release(has_outcome=frame.result is not None)
@@ -469,15 +471,19 @@ async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
 
     That the attempt has failed is on disk before: after a crash no more is repeated than the group has slots.
     """
-    interruption = frame.run.interruption
-    if frame.slot is None or not seconds:
-        await interruption.sleep(seconds)
-        return
-    await frame.run.recording.acknowledge()
-    if frame.reservation is not None:
-        frame.reservation.give_back()  # those who hold slots may wait for it; the next attempt reserves again
-    async with frame.slot:
-        await interruption.sleep(seconds)
+    interruption, now = frame.run.interruption, asyncio.get_running_loop().time()
+    frame.held_up = HeldUp("", now, due_at=now + seconds)
+    try:
+        if frame.slot is None or not seconds:
+            await interruption.sleep(seconds)
+            return
+        await frame.run.recording.acknowledge()
+        if frame.reservation is not None:
+            frame.reservation.give_back()  # those who hold slots may wait for it; the next attempt reserves again
+        async with frame.slot:
+            await interruption.sleep(seconds)
+    finally:
+        frame.held_up = None
     interruption.expect_running()  # it may have waited for its slot
 
 
@@ -495,8 +501,7 @@ def _attempt(frame: Frame) -> Awaitable[Any]:
 
 
 async def _renewed(frame: Frame) -> Any:
-    assert frame.reservation is not None
-    await frame.reservation.renew(frame.run.interruption, frame.need())
+    await frame.renew()
     return await _under_limits(frame)
 
 

@@ -29,6 +29,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `WindowConformance`: `admit`, `settle` and `hold`.
 - `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
 - `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
+- `PresentConformance`: what a run is doing now. A store need not know it.
 - `SequenceConformance`: all that the other classes ask for, in random order.
 
 A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
@@ -52,6 +53,7 @@ from rh_agents.testing.conformance.editing import EditingConformance
 from rh_agents.testing.conformance.journal import JournalConformance
 from rh_agents.testing.conformance.outlines import OutlineConformance
 from rh_agents.testing.conformance.owners import FencingConformance, OwnerConformance
+from rh_agents.testing.conformance.present import PresentConformance
 from rh_agents.testing.conformance.questions import QuestionConformance
 from rh_agents.testing.conformance.reading import ReadingConformance
 from rh_agents.testing.conformance.repeated import RepeatedConformance
@@ -76,6 +78,7 @@ __all__ = [
     "JournalConformance",
     "OutlineConformance",
     "OwnerConformance",
+    "PresentConformance",
     "QuestionConformance",
     "ReadingConformance",
     "RepeatedConformance",
