@@ -1,6 +1,7 @@
 """The house is as its plan says: layers, public names, imports, and the paths that the documents name."""
 
 import ast
+import functools
 import graphlib
 import importlib
 import inspect
@@ -41,6 +42,8 @@ MOST_IN_CORE, MOST_IN_A_PACKAGE = 30, 12
 MOST_LINES = 600
 TOO_LARGE: dict[str, int] = {}
 """Modules that may not grow; each is to be cut where the thought changes."""
+LONGEST_CHAIN, LONGEST_IN_CORE = 39, 31
+"""Modules that import each other one after the other, from the command line down and from the top of the core."""
 MOST_ON_THE_WAY = 10
 """Files that somebody opens who reads a call from the decorator to the disk."""
 
@@ -244,17 +247,32 @@ def imported_modules(path: Path, module: str, known: set[str]) -> set[str]:
     return found & known - {module}
 
 
-def test_no_import_goes_in_a_circle_those_for_type_checkers_included() -> None:
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """The modules of ours that each of them imports, those for type checkers included."""
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in PACKAGE.rglob("*.py")
     }
-    imports = {module: imported_modules(path, module, set(paths)) for module, path in paths.items()}
+    return {module: imported_modules(path, module, set(paths)) for module, path in paths.items()}
+
+
+def test_no_import_goes_in_a_circle_those_for_type_checkers_included() -> None:
     try:
-        order = list(graphlib.TopologicalSorter(imports).static_order())
+        order = list(graphlib.TopologicalSorter(imports()).static_order())
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
     assert len(order) > 200
+
+
+def test_the_longest_chain_of_imports_grows_by_no_module() -> None:
+    chains: dict[str, list[str]] = {}
+    for module in graphlib.TopologicalSorter(imports()).static_order():
+        chains[module] = [module, *max((chains[below] for below in imports()[module]), key=len, default=[])]
+    longest = max(chains.values(), key=len)
+    longest_in_core = max((chain for module, chain in chains.items() if ".core." in module), key=len)
+    assert len(longest) == LONGEST_CHAIN, " imports ".join(longest)
+    assert len(longest_in_core) == LONGEST_IN_CORE, " imports ".join(longest_in_core)
 
 
 def test_nothing_is_loaded_with_pickle() -> None:

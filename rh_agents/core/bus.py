@@ -13,9 +13,8 @@ from typing import Any, Self, TypeAlias
 from rh_agents.core._loops.exits import FAILURES, failure_of, task_of
 from rh_agents.core._loops.homes import Home, home
 from rh_agents.core.errors import UsageError
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.events import ExecutionEvent, Subscriber
 from rh_agents.core.policies._checks import number
-from rh_agents.core.ports import Subscriber
 from rh_agents.core.redaction import logger
 
 __all__ = ["EventBus", "EventStream", "OnFull", "Subscription"]

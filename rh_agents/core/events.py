@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from datetime import datetime as DateTime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializeAsAny, field_serializer
 from typing_extensions import TypeVar
@@ -20,10 +20,16 @@ from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-__all__ = ["COSTS", "GROUP_ACTOR", "ExecutionEvent", "ExecutionResult", "Fact", "fact_of_event", "group_fact"]
+__all__ = [
+    "COSTS",
+    "GROUP_ACTOR",
+    "ExecutionEvent",
+    "ExecutionResult",
+    "Fact",
+    "Subscriber",
+    "fact_of_event",
+    "group_fact",
+]
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -207,6 +213,12 @@ GROUP_ACTOR: BaseActor = BaseActor.model_construct(
 
 COSTS = ("usage", "charges", "lost", "from_cache")
 """What few facts have that counts for spending. (A mark with one of them would be paid for a second time.)"""
+
+
+Subscriber = Callable[
+    ["ExecutionEvent[Any]"], Awaitable[object] | object
+]  # quoted: Pydantic would build a model for it at import
+"""What gets events: a function or a coroutine function."""
 
 
 class Fact(NamedTuple):

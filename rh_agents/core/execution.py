@@ -18,7 +18,6 @@ from typing import Any, Self, TypeVar, overload
 from rh_agents.core._base.signatures import method_with_arguments_of
 from rh_agents.core._limits.interruption import InterruptChecker
 from rh_agents.core._limits.sampling import Sampler
-from rh_agents.core._loops.executors import Executors, set_executors
 from rh_agents.core._replay.stops import stop_in
 from rh_agents.core._run.blocked_loops import watched_loops
 from rh_agents.core._run.cancellations import says_only
@@ -44,6 +43,7 @@ from rh_agents.core.parallel import ParallelExecutionManager
 from rh_agents.core.policies._checks import number
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
+from rh_agents.core.ports.executors import Executors, set_executors
 from rh_agents.core.ports.opening import StoreLike, opened_store
 from rh_agents.core.ports.present import Present, Presented
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
@@ -136,6 +136,7 @@ class ExecutionState:
         """The events of this execution; those of earlier ones are in the store."""
         self.status: ExecutionStatus = ExecutionStatus.PENDING
         self.replay_mode: ReplayMode = ReplayMode(replay_mode)
+        is_validation = self.replay_mode is ReplayMode.VALIDATION
         self.on_unknown: OnUnknown = OnUnknown(on_unknown)
         keep_later = opened is not None and is_large(input)
         data, digest = (None, None) if opened is None or keep_later else _kept_input(input)
@@ -151,8 +152,8 @@ class ExecutionState:
                 {name: keep_text(text) for name, text in (facts or {}).items()},
                 _positive(lease),
             ),
-            self.replay_mode,
             Durability(durability),
+            validation=ValidationJournal.read if is_validation else None,
             retry_failed=retry_failed,
             reuse=reuse,
             resume_from=resume_from,
@@ -170,7 +171,7 @@ class ExecutionState:
             clock=clock,
             chance=chance,
             strict=strict,
-            is_validation=self.replay_mode is ReplayMode.VALIDATION,
+            is_validation=is_validation,
             opened=self._opened,
         )
         """What calls and groups use of the run."""

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from rh_agents.core._replay.recorded import affected_calls
+from rh_agents.core._run.recording import affected_by
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.opening import StoreLike, using_store
-from rh_agents.core.redaction import expect_no_secret, without_secrets
-from rh_agents.core.results import OutcomeHeader
-from rh_agents.core.types import EventType
+from rh_agents.core.redaction import expect_no_secret
 
 __all__ = ["UNCHANGED", "affected_by", "fork"]
 
 UNCHANGED: Any = object()
 """Stands for: the result is not edited."""
-
-
-async def affected_by(store: Store, run_id: str, target: str) -> list[OutcomeHeader]:
-    """The outcomes of a run that no longer hold if the call at `target` is made again; its own is first.
-
-    Raises:
-        UsageError: there is no such call, or more than one.
-        StoreError: there is no such run.
-    """
-    unseen = {
-        bytes.fromhex(entry.event.key)
-        async for entry in store.events(run_id, values=False)
-        if entry.event.key is not None and entry.event.event_type is EventType.FUNCTION_CALL
-    }
-    headers = [outcome.header async for outcome in store.unread_outcomes(run_id)]
-    return affected_calls(headers, unseen, without_secrets(target), run_id)
 
 
 async def fork(

@@ -13,7 +13,8 @@ from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Limit, Permit, RateLimit, RateLimitHint, Refusal
 from rh_agents.core.policies.pause import Pause
-from rh_agents.core.ports import RateWindow, StopSignal, Store
+from rh_agents.core.ports import RateWindow, Store
+from rh_agents.core.ports.signals import StopSignal
 from rh_agents.core.redaction import without_secrets
 
 _REPORTED_FROM = 0.05

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from rh_agents.core.errors import StopRun, UsageError
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.ports import StopSignal
+from rh_agents.core.ports.signals import StopSignal
 from rh_agents.core.usage import Shortfall, Spending, Usage
 
 _NOTHING = Usage()

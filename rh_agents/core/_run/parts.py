@@ -9,7 +9,6 @@ from typing import Any
 
 from rh_agents.core._limits.accounts import Accounts
 from rh_agents.core._limits.interruption import Interruption
-from rh_agents.core._loops.executors import Executors
 from rh_agents.core._loops.homes import CallsBegun, Home, home
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._loops.worker_imports import expect_no_import_for_a_worker
@@ -23,6 +22,7 @@ from rh_agents.core.history import HistorySet
 from rh_agents.core.metrics import RunCounter
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Store
+from rh_agents.core.ports.executors import Executors
 from rh_agents.core.results import Outcome
 from rh_agents.core.runs import Run
 from rh_agents.core.types import OnUnknown

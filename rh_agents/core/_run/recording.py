@@ -16,19 +16,17 @@ from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is
 from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.key_table import DigestTable
 from rh_agents.core._replay.keys import tried_key
-from rh_agents.core._replay.recorded import Again, RecordedCalls
-from rh_agents.core._run.validation import ValidationJournal
+from rh_agents.core._replay.recorded import Again, RecordedCalls, affected_calls
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
-from rh_agents.core.redaction import expect_no_secret, logger, redact
-from rh_agents.core.results import Outcome, UnreadOutcome
-from rh_agents.core.rewind import affected_by
-from rh_agents.core.types import Durability, ExecutionStatus, Generation, ReplayMode
+from rh_agents.core.redaction import expect_no_secret, logger, redact, without_secrets
+from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
+from rh_agents.core.types import Durability, EventType, ExecutionStatus, Generation
 from rh_agents.core.values import shown_value
 
-__all__ = ["Recording", "make_owner"]
+__all__ = ["Recording", "affected_by", "make_owner"]
 
 _MOST_WAITING = 10_000
 """Entries that may wait to be written behind, before whoever adds another one has to wait for them."""
@@ -49,8 +47,8 @@ class Recording:
     Args:
         store: None records nothing.
         request: what the store is asked to open.
-        mode: what becomes of recorded outcomes.
         durability: when outcomes are on disk.
+        validation: opens a journal that only compares, of the run of this name; None opens the run and records.
         retry_failed: whether failures of an execution that had ended are tried again.
         reuse: whether the run may go on with another input or workflow than it had.
         resume_from: make the call at this address again, and what depends on it.
@@ -62,9 +60,9 @@ class Recording:
         self,
         store: Store | None,
         request: RunRequest,
-        mode: ReplayMode = ReplayMode.NORMAL,
         durability: Durability = Durability.SYNC,
         *,
+        validation: Callable[[Store, str], Awaitable[Journal]] | None = None,
         retry_failed: bool = True,
         reuse: bool = False,
         resume_from: str | None = None,
@@ -73,9 +71,9 @@ class Recording:
         self._store = store
         self._keep_input = keep_input
         self._request = request
-        self._mode = mode
+        self._validation = validation
         # A validation records nothing; it compares, and that is waited for, however long it takes.
-        compares = mode is ReplayMode.VALIDATION
+        compares = validation is not None
         self._durability = Durability.SYNC if compares else durability
         self.again: Again = Again(retry_failed and not compares, compares)
         """What becomes of recorded outcomes of direct calls."""
@@ -140,8 +138,8 @@ class Recording:
         if known is not None and self._resume_from is not None:
             affected = await affected_by(store, request.run_id, self._resume_from)
             await store.supersede(request.run_id, [outcome.key for outcome in affected])
-        if self._mode is ReplayMode.VALIDATION:
-            self._journal = await ValidationJournal.read(store, request.run_id)
+        if self._validation is not None:
+            self._journal = await self._validation(store, request.run_id)
         else:
             self._journal = await store.open_run(request)
         self.recorded = self._journal.recorded
@@ -205,7 +203,7 @@ class Recording:
             return False
         if self.is_resumed:
             self._used.set(key, 1)
-        return is_external or self._mode is not ReplayMode.VALIDATION
+        return is_external or self._validation is None
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome that is recorded for a key."""
@@ -440,3 +438,19 @@ def _difference(before: bytes | None, now: bytes | None, length: int = 120) -> s
 def _excerpt(text: str, start: int, length: int) -> str:
     end = start + length
     return f"{'…' if start else ''}{text[start : end if len(text) <= end else end - 1]}{'…' if len(text) > end else ''}"
+
+
+async def affected_by(store: Store, run_id: str, target: str) -> list[OutcomeHeader]:
+    """The outcomes of a run that no longer hold if the call at `target` is made again; its own is first.
+
+    Raises:
+        UsageError: there is no such call, or more than one.
+        StoreError: there is no such run.
+    """
+    unseen = {
+        bytes.fromhex(entry.event.key)
+        async for entry in store.events(run_id, values=False)
+        if entry.event.key is not None and entry.event.event_type is EventType.FUNCTION_CALL
+    }
+    headers = [outcome.header async for outcome in store.unread_outcomes(run_id)]
+    return affected_calls(headers, unseen, without_secrets(target), run_id)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rh_agents.core._replay.recorded import RecordedCalls
-from rh_agents.core.errors import StopRun
-from rh_agents.core.events import ExecutionEvent, Fact
+from rh_agents.core.events import ExecutionEvent, Fact, Subscriber
+from rh_agents.core.ports.executors import Executor
+from rh_agents.core.ports.signals import Clock, StopSignal
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
 
@@ -28,12 +29,6 @@ __all__ = [
     "Store",
     "Subscriber",
 ]
-
-Subscriber = Callable[["ExecutionEvent[Any]"], Awaitable[object] | object]
-"""What gets events: a function or a coroutine function."""
-
-Clock = Callable[[], float]
-"""Gives the time of day in seconds since 1970. (Durations come from the event loop's clock.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,35 +410,3 @@ class CallContext:
     attempt: int
     idempotency_key: str
     group_id: str | None = None
-
-
-class Executor(Protocol):
-    """Runs functions that are not coroutine functions, away from the event loop.
-
-    One that runs them in another process hands `current()` on to it, as a `CallContext`, and raises `WorkerLost` if
-    that process dies before it has reported the outcome.
-    """
-
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call the function and return what it returns. If the awaiting task is cancelled, it does not wait for it."""
-        ...
-
-
-class StopSignal(Protocol):
-    """Whether a run is being stopped, for whatever waits in it."""
-
-    def expect_running(self) -> None:
-        """Raise `StopRun` if the run is being stopped, so that nothing new begins."""
-        ...
-
-    def watch(self, tell: Callable[[], None]) -> None:
-        """Call `tell` when the run is to be stopped, and again when the grace has passed."""
-        ...
-
-    def unwatch(self, tell: Callable[[], None]) -> None:
-        """Do not call it any more."""
-        ...
-
-    def budget_spent(self, stop: StopRun) -> None:
-        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
-        ...

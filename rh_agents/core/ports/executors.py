@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.ports import Executor
 from rh_agents.core.types import Engine
+
+__all__ = ["Executor", "Executors", "set_executors"]
+
+
+class Executor(Protocol):
+    """Runs functions that are not coroutine functions, away from the event loop.
+
+    One that runs them in another process hands `current()` on to it, as a `CallContext`, and raises `WorkerLost` if
+    that process dies before it has reported the outcome.
+    """
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function and return what it returns. If the awaiting task is cancelled, it does not wait for it."""
+        ...
+
 
 _makers: dict[Engine, Callable[[], Executor]] = {}
 

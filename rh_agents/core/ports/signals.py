@@ -1,0 +1,33 @@
+"""The time, and whether the run is being stopped: what waits for a permit or a budget knows no more of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rh_agents.core.errors import StopRun
+
+__all__ = ["Clock", "StopSignal"]
+
+Clock = Callable[[], float]
+"""Gives the time of day in seconds since 1970. (Durations come from the event loop's clock.)"""
+
+
+class StopSignal(Protocol):
+    """Whether a run is being stopped, for whatever waits in it."""
+
+    def expect_running(self) -> None:
+        """Raise `StopRun` if the run is being stopped, so that nothing new begins."""
+        ...
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is to be stopped, and again when the grace has passed."""
+        ...
+
+    def unwatch(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        ...
+
+    def budget_spent(self, stop: StopRun) -> None:
+        """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
+        ...
