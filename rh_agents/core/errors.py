@@ -59,7 +59,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rh_agents.core._base.errors import RecordedError, RhAgentsError, UsageError
-from rh_agents.core.results import ExecutionResult
 from rh_agents.core.usage import Shortfall, Spending, Usage
 
 __all__ = [
@@ -375,12 +374,15 @@ class StopRun(BaseException):
 
 
 class GroupError(RhAgentsError):
-    """A group ended early. `results` holds, in order of index, what had finished by then."""
+    """A group ended early. `results` holds, in order of index, the `ExecutionResult`s of what had finished by then.
 
-    def __init__(self, message: str, *, group: str, results: Sequence[ExecutionResult[Any]] = ()) -> None:
+    (Their type is left open: results hold errors, so that their module knows this one.)
+    """
+
+    def __init__(self, message: str, *, group: str, results: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.group = group
-        self.results: tuple[ExecutionResult[Any], ...] = tuple(results)
+        self.results: tuple[Any, ...] = tuple(results)
 
 
 class GroupTimeout(GroupError, TimeoutError):

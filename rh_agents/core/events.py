@@ -14,21 +14,20 @@ from rh_agents.core._base.current import Caller, current_call
 from rh_agents.core._base.trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
-from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.groups import GroupEnding, ParallelEventGroup
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
-from rh_agents.core.usage import Usage
+from rh_agents.core.usage import Charge, Usage
 
 __all__ = [
     "COSTS",
-    "GROUP_ACTOR",
     "ExecutionEvent",
     "ExecutionResult",
     "Fact",
     "Subscriber",
     "fact_of_event",
-    "group_fact",
+    "spender_of",
 ]
 
 OutputT = TypeVar("OutputT", default=Any)
@@ -206,13 +205,13 @@ def _redacted(data: Any) -> Any:
     return [_redacted(each) for each in data] if isinstance(data, list) else data
 
 
-GROUP_ACTOR: BaseActor = BaseActor.model_construct(
-    name="group", handler=lambda: None, description="Stands for the group in its own events."
-)
-
-
 COSTS = ("usage", "charges", "lost", "from_cache")
 """What few facts have that counts for spending. (A mark with one of them would be paid for a second time.)"""
+
+
+def spender_of(actor: BaseActor, name: str) -> str:
+    """To whom usage is put down: the actor, or the name of a plain function."""
+    return name if actor.event_type is EventType.FUNCTION_CALL and name else actor.name
 
 
 Subscriber = Callable[
@@ -288,6 +287,22 @@ class Fact(NamedTuple):
         """How the group stands that it is about."""
         return None if self.more is None else self.more.get("group")
 
+    @property
+    def ending(self) -> GroupEnding | None:
+        """How the group ended early that it is about."""
+        return None if self.group is None else self.group.ending
+
+    @property
+    def charge(self) -> Charge | None:
+        """What it says was spent, workers included; None if nothing was."""
+        more = self.more
+        if more is None:
+            return None
+        usage, places, is_free, lost = more.get("usage"), more.get("charges"), more.get("from_cache"), more.get("lost")
+        if usage is None and places is None and not is_free and not lost:
+            return None
+        return Charge(spender_of(self.actor, self.name), usage, places, bool(is_free), lost or 0)
+
 
 _OF_MOST = (
     "run_id", "timestamp", "execution_status", "event_type", "actor", "name", "address", "key", "group_id",
@@ -306,28 +321,3 @@ def fact_of_event(event: ExecutionEvent[Any]) -> Fact:
     more = {name: getattr(event, name) for name, usual in _OF_FEW.items() if getattr(event, name) != usual}
     fact = Fact._make([*(getattr(event, name) for name in _OF_MOST), more or None])
     return fact._replace(key=None if event.key is None else bytes.fromhex(event.key))
-
-
-_STATUS_OF_GROUP = {
-    "running": ExecutionStatus.STARTED,
-    "completed": ExecutionStatus.COMPLETED,
-    "failed": ExecutionStatus.FAILED,
-    "cancelled": ExecutionStatus.CANCELLED,
-}
-
-
-def group_fact(kind: EventType, group: ParallelEventGroup, run_id: str, timestamp: float) -> Fact:
-    """What there is to record about a group: GROUP_STARTED, GROUP_ENDING or GROUP_COMPLETED."""
-    return Fact(
-        run_id,
-        timestamp,
-        _STATUS_OF_GROUP[group.status.value],
-        kind,
-        GROUP_ACTOR,
-        group.name,
-        group.address,
-        group_id=group.group_id,
-        group_total=group.total,
-        seconds=group.elapsed if group.is_complete else None,
-        more={"group": group},
-    )

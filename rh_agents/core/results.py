@@ -7,19 +7,21 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from rh_agents.core._base.errors import RecordedError, RhAgentsError
-from rh_agents.core._base.foreign import text_of
 from rh_agents.core._base.sizes import is_large
 from rh_agents.core._base.trusted import trusted
+from rh_agents.core.errors import RhAgentsError
 from rh_agents.core.redaction import redact
+from rh_agents.core.redaction.described import describe_error
 from rh_agents.core.types import Generation
 from rh_agents.core.usage import Usage
+from rh_agents.core.values.registry import storable
 
 __all__ = ["ExecutionResult", "Outcome", "OutcomeHeader", "UnreadOutcome", "describe_error"]
 
 T = TypeVar("T")
 
 
+@storable  # a call may return the results of its group
 class ExecutionResult(BaseModel, Generic[T]):
     """The value or the failure of one call, with what is worth knowing about it. Immutable."""
 
@@ -72,28 +74,6 @@ class ExecutionResult(BaseModel, Generic[T]):
             raise self.error or RhAgentsError(self.error_message or "the call failed")
         finally:
             del self  # else the error would hold its result, by its traceback, and be held by it
-
-
-_MOST_CUT = 20_000
-_LONGEST_LINE = 10_000
-"""Characters of a text that is longer than that."""
-
-
-def describe_error(error: BaseException, *, is_cut: bool = True) -> str:
-    """One line for people: the kind of the error and its first line of text, without secrets.
-
-    A text beyond 20,000 characters is cut, unless `is_cut` is False.
-    """
-    kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
-    text = text_of(error)
-    if not text:
-        return kind
-    line = redact((text[:_MOST_CUT] if is_cut else text).splitlines()[0])
-    if is_cut and len(text) > _MOST_CUT and len(line) > _LONGEST_LINE:
-        line = f"{line[:_LONGEST_LINE]}…"  # after it was redacted: half a secret would not be known as one
-    if not line.isprintable():  # it may go to a terminal, and it may have come from anywhere
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return f"{kind}: {line}"
 
 
 def success(value: T, seconds: float, attempts: int, name: str, index: int | None, address: str) -> ExecutionResult[T]:

@@ -10,12 +10,13 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from rh_agents.core._base.latency import LatencyHistogram
-from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.events import ExecutionEvent, Fact
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.policies.breaker import BreakerState
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus
 
-__all__ = ["ParallelGroupTracker", "RunningItem"]
+__all__ = ["ParallelGroupTracker", "RunningItem", "group_fact"]
 
 
 _COMPLETE = frozenset({GroupStatus.COMPLETED, GroupStatus.FAILED, GroupStatus.CANCELLED})
@@ -196,3 +197,32 @@ def _how_it_ended(event: ExecutionEvent[Any]) -> ExecutionStatus:
     if event.execution_status is ExecutionStatus.RECOVERED and event.message is not None:
         return ExecutionStatus.FAILED
     return event.execution_status
+
+
+_ACTOR: BaseActor = BaseActor.model_construct(
+    name="group", handler=lambda: None, description="Stands for the group in its own events."
+)
+
+_STATUS_OF_GROUP = {
+    "running": ExecutionStatus.STARTED,
+    "completed": ExecutionStatus.COMPLETED,
+    "failed": ExecutionStatus.FAILED,
+    "cancelled": ExecutionStatus.CANCELLED,
+}
+
+
+def group_fact(kind: EventType, group: ParallelEventGroup, run_id: str, timestamp: float) -> Fact:
+    """What there is to record about a group: GROUP_STARTED, GROUP_ENDING or GROUP_COMPLETED."""
+    return Fact(
+        run_id,
+        timestamp,
+        _STATUS_OF_GROUP[group.status.value],
+        kind,
+        _ACTOR,
+        group.name,
+        group.address,
+        group_id=group.group_id,
+        group_total=group.total,
+        seconds=group.elapsed if group.is_complete else None,
+        more={"group": group},
+    )

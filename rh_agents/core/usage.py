@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
-__all__ = ["Listing", "Price", "Shortfall", "Spending", "Usage", "listing_of", "set_listings"]
+__all__ = ["Charge", "Listing", "Price", "Shortfall", "Spending", "Usage", "listing_of", "set_listings"]
 
 _PER = 1_000_000
 
@@ -140,6 +140,18 @@ def set_listings(find: Callable[[str], Listing]) -> None:
 def listing_of(model: str) -> Listing:
     """What is known of a model by its name."""
     return _listings[0](model) if _listings else Listing()
+
+
+class Charge(NamedTuple):
+    """What an event says was spent: by which actor, what, and for which parts of the run (see `ExecutionEvent`)."""
+
+    name: str
+    usage: Usage | None = None
+    places: Mapping[str, float] | None = None
+    is_free: bool = False
+    """Whether the call had its result from a cache, so that it does not count."""
+    lost: int = 0
+    """How many workers the call has lost."""
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from typing import Any
 
 from rh_agents.core._replay.numbering import Claimant
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.chat import ChatDelta
+from rh_agents.core.chat.messages import ChatDelta
 from rh_agents.core.context import report_usage, tell_progress
 from rh_agents.core.usage import Usage
 from rh_agents.integrations._steps import Step

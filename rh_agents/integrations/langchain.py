@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from rh_agents.core._loops.beside import beside_if_large
-from rh_agents.core.chat import ChatDelta
+from rh_agents.core.chat.messages import ChatDelta
 from rh_agents.core.context import report_usage
 from rh_agents.core.usage import Listing, Price, Usage
 from rh_agents.integrations._steps import NOTHING_KNOWN, Step, model_actor, plain, tool_actor, warn_not_recorded

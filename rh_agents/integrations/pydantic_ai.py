@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from rh_agents.core._loops.beside import beside_if_large
-from rh_agents.core.chat import ChatDelta
+from rh_agents.core.chat.messages import ChatDelta
 from rh_agents.core.context import report_usage
 from rh_agents.core.usage import Listing, Price, Usage
 from rh_agents.core.values.large_validation import validate

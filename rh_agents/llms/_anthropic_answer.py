@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from pydantic_core import from_json, to_json
 
-from rh_agents.core.chat import ChatDelta, ChatResponse, FinishReason, ToolCall
+from rh_agents.core.chat.messages import ChatDelta, ChatResponse, FinishReason, ToolCall
 from rh_agents.core.errors import ModelError
 from rh_agents.core.usage import Usage
 from rh_agents.llms._anthropic_request import BLOCKS

@@ -15,7 +15,7 @@ from typing import Any
 import anthropic
 from pydantic_core import from_json
 
-from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
+from rh_agents.core.chat.messages import ChatRequest, DocumentPart, ImagePart, Message, TextPart, ToolCall, ToolSpec
 from rh_agents.core.errors import InvalidRequest
 from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_grammar, in_words, mode_of
 from rh_agents.llms._providers import OutputMode, Provider

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.errors import IncompleteAnswer
 
 if TYPE_CHECKING:

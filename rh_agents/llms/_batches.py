@@ -42,8 +42,8 @@ from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import Tool
 from rh_agents.core.calls import Call
-from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
-from rh_agents.core.chat.model import batcher
+from rh_agents.core.chat.messages import ChatRequest, ChatResponse
+from rh_agents.core.chat.model import ChatModel, batcher
 from rh_agents.core.errors import (
     InvalidRequest,
     ModelError,

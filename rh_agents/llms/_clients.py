@@ -18,9 +18,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import httpx2
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
-from rh_agents.core.chat import ChatModel, ChatRequest, ChatResponse
-from rh_agents.core.chat.messages import ChatDelta, pieces_of
-from rh_agents.core.chat.model import OnDelta
+from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse, pieces_of
+from rh_agents.core.chat.model import ChatModel, OnDelta
 from rh_agents.core.errors import (
     AccessDenied,
     IncompleteAnswer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rh_agents.core.chat import FinishReason
+from rh_agents.core.chat.messages import FinishReason
 from rh_agents.core.errors import IncompleteAnswer, PermanentModelError, UnreadableAnswer
 
 BROKEN_OFF = "broken off"

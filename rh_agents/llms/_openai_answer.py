@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rh_agents.core.chat import ChatDelta, ChatResponse, FinishReason
+from rh_agents.core.chat.messages import ChatDelta, ChatResponse, FinishReason
 from rh_agents.core.errors import IncompleteAnswer, ModelError
 from rh_agents.core.usage import Usage
 from rh_agents.llms._client_errors import error_of_body

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from rh_agents.core.chat import ChatDelta, ToolCall
+from rh_agents.core.chat.messages import ChatDelta, ToolCall
 from rh_agents.llms._server_json import kind_of, listed, object_at, text_at, unreadable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rh_agents.core.chat import ChatRequest, DocumentPart, Message, TextPart
+from rh_agents.core.chat.messages import ChatRequest, DocumentPart, Message, TextPart
 from rh_agents.core.chat.schema import strict_schema
 from rh_agents.core.errors import InputError
 from rh_agents.llms._output_modes import ANSWER_TOOL, answer_tool_of, expect_no_grammar, in_words, mode_of

@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rh_agents.core.chat import ChatDelta, ChatRequest, ChatResponse, FinishReason
+from rh_agents.core.chat.messages import ChatDelta, ChatRequest, ChatResponse, FinishReason
 from rh_agents.core.errors import InvalidRequest
 from rh_agents.llms._providers import OutputMode, Provider
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rh_agents.core.chat import DocumentPart, ImagePart, Message, TextPart
+from rh_agents.core.chat.messages import DocumentPart, ImagePart, Message, TextPart
 
 BRIDGE = "I have the results of the tools."
 """What the assistant says between them and a message of the user, where a server insists on that."""

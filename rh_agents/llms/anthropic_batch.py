@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, UnreadableAnswer
 from rh_agents.llms._batch_api import BatchState, ClientBatches, Marks, count_of
 from rh_agents.llms._client_errors import error_of_body

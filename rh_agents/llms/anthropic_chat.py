@@ -12,8 +12,7 @@ from pydantic import SecretStr, field_validator
 
 from rh_agents.core._base.key_generations import ENDPOINTS, EVERY_ENDPOINT
 from rh_agents.core._base.signatures import takes_settings
-from rh_agents.core.chat import ChatRequest, ChatResponse
-from rh_agents.core.chat.messages import CallSettings
+from rh_agents.core.chat.messages import CallSettings, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.chat.schema import AnswerType
 from rh_agents.core.errors import IncompleteAnswer

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.errors import IncompleteAnswer, ModelTimeout, PermanentModelError, UnreadableAnswer
 from rh_agents.llms._batch_api import BatchState, ClientBatches, Marks, count_of
 from rh_agents.llms._batch_results import read_lines

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Unpack
 from pydantic import SecretStr
 
 from rh_agents.core._base.signatures import takes_settings
-from rh_agents.core.chat import ChatRequest, ChatResponse
+from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.errors import ModelError
 from rh_agents.core.redaction import Secret

@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import sha256
 from typing import TypeVar
 
-from rh_agents.core._replay.recorded import RecordedCalls, charge_in
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Question, RunInfo
@@ -157,7 +157,7 @@ class SqlJournal:
         self._sequence = sequence = self._sequence + 1
         self._events.append(event_row(sequence, fact, None))
         ending = None if fact.group is None else fact.group.ending
-        charge = charge_in(fact)
+        charge = fact.charge
         self.recorded.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, False, None, charge, ending)
 
     def _enter(self, fact: Fact, outcome: Outcome, data: bytes, artifact: str | None) -> bool:
@@ -182,7 +182,7 @@ class SqlJournal:
         self._outcomes.append(about)
         self._unwritten[key] = (stored_outcome(about, row), data)
         failed_in = None if ok else outcome.made_in
-        charge = charge_in(fact)
+        charge = fact.charge
         self.recorded.add(sequence, fact.status, key, fact.attempt, fact.group_id, True, failed_in, charge)
         return True
 

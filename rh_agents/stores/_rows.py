@@ -7,14 +7,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rh_agents.core._replay.recorded import Charge
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StoreError
 from rh_agents.core.events import COSTS, Fact
 from rh_agents.core.groups import GroupEnding, ParallelEventGroup
 from rh_agents.core.results import Outcome, OutcomeHeader, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
-from rh_agents.core.usage import Usage
+from rh_agents.core.usage import Charge, Usage
 from rh_agents.core.values import decode, decode_error, encode, encode_error
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, StoredEvent, StoredOutcome
 from rh_agents.stores.artifacts import ArtifactStore

@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import CallCancelled
-from rh_agents.core.events import ExecutionEvent, Fact, group_fact
+from rh_agents.core.events import ExecutionEvent, Fact
 from rh_agents.core.groups import GroupEnding, GroupStatus, ParallelEventGroup
 from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
 from rh_agents.core.results import Outcome, describe_error
+from rh_agents.core.tracking import group_fact
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import storable
 

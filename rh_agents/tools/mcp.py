@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from rh_agents.core.actors import Tool
-from rh_agents.core.chat import DocumentPart, ImagePart, TextPart
+from rh_agents.core.chat.messages import DocumentPart, ImagePart, TextPart
 from rh_agents.core.errors import DefinitionError, ToolError
 from rh_agents.core.redaction import is_credential_name, register_found
 from rh_agents.core.types import Effect, OnUnknown

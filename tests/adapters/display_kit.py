@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rh_agents import EventType, ExecutionEvent, ExecutionStatus, GroupStatus, ParallelEventGroup, Tool
-from rh_agents.core.events import group_fact
+from rh_agents.core.tracking import group_fact
 
 FETCH = Tool(name="fetch", handler=lambda url: url)
 NOON = 1_750_000_000.25

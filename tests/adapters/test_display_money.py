@@ -8,7 +8,8 @@ from typing import Any
 from rh_agents import ExecutionEvent, ExecutionStatus, GroupStatus, ParallelEventGroup, Usage
 from rh_agents.bus_handlers import EventPrinter
 from rh_agents.core.actors import Tool
-from rh_agents.core.events import Fact, group_fact
+from rh_agents.core.events import Fact
+from rh_agents.core.tracking import group_fact
 from rh_agents.core.types import EventType
 from rh_agents.display.board import Board
 from rh_agents.display.rows import board_rows, ended_line, milestone_line

@@ -18,7 +18,7 @@ import rh_agents
 from rh_agents import Budget, Message, Price, Question, Spending, Usage
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core._replay.numbering import Claim
-from rh_agents.core._replay.recorded import Charge, RecordedCalls
+from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core._run.validation import Difference
 from rh_agents.core.chat import (
     ChatDelta,
@@ -45,7 +45,7 @@ from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
 from rh_agents.core.types import EventType, ExecutionStatus
-from rh_agents.core.usage import Listing, Shortfall
+from rh_agents.core.usage import Charge, Listing, Shortfall
 from rh_agents.core.values import decode_error, encode, encode_error, learn
 from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.canonical import canonical

@@ -10,12 +10,13 @@ import pytest
 
 from rh_agents.core._replay.keys import ROOT_KEY, again_key
 from rh_agents.core.actors import BaseActor, Tool
-from rh_agents.core.events import Fact, group_fact
+from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.plan import Fate, Plan, plan_run
 from rh_agents.core.ports import RecordedEvent, RunInfo
 from rh_agents.core.questions import QUESTION_ACTOR
 from rh_agents.core.results import Outcome, describe_error
+from rh_agents.core.tracking import group_fact
 from rh_agents.core.types import ExecutionStatus, Generation
 
 STARTED, COMPLETED, FAILED = ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from rh_agents import EventType, ExecutionEvent, ExecutionResult, ExecutionStatus, GroupStatus, HistorySet, Tool, Usage
 from rh_agents.core.errors import RhAgentsError
-from rh_agents.core.events import Fact, fact_of_event, group_fact
+from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.results import Outcome, describe_error, failure, success
+from rh_agents.core.tracking import group_fact
 
 ERROR = ValueError("bad")
 

@@ -18,10 +18,9 @@ from rh_agents.core._replay.decision import can_end_again
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.errors import GroupError, GroupTimeout, StoreError, TooManyFailures
-from rh_agents.core.events import group_fact
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus, ParallelEventGroup
 from rh_agents.core.results import ExecutionResult, describe_error
-from rh_agents.core.tracking import ParallelGroupTracker
+from rh_agents.core.tracking import ParallelGroupTracker, group_fact
 from rh_agents.core.types import EventType
 
 __all__ = ["Ending", "Reason", "add_failures", "recorded_ending"]

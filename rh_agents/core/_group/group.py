@@ -18,13 +18,12 @@ from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import CallCancelled, StopRun
-from rh_agents.core.events import group_fact
 from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupStatus, ParallelEventGroup
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.ports.present import GroupState
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, failure
-from rh_agents.core.tracking import ParallelGroupTracker
+from rh_agents.core.tracking import ParallelGroupTracker, group_fact
 from rh_agents.core.types import EventType, ExecutionStatus
 
 __all__ = ["Group"]

@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from rh_agents.core._replay.ancestry import is_below
 from rh_agents.core._replay.key_table import KeyList, KeyTable
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
-from rh_agents.core.types import EventType, ExecutionStatus, Generation
-from rh_agents.core.usage import Spending, Usage
+from rh_agents.core.results import OutcomeHeader
+from rh_agents.core.types import ExecutionStatus, Generation
+from rh_agents.core.usage import Charge, Spending
 
-if TYPE_CHECKING:
-    from rh_agents.core.actors import BaseActor
-    from rh_agents.core.events import Fact
-    from rh_agents.core.results import OutcomeHeader
-
-__all__ = ["Again", "Charge", "RecordedCalls", "affected_calls", "charge_in", "spender_of"]
+__all__ = ["Again", "RecordedCalls", "affected_calls"]
 
 
-class Charge(NamedTuple):
-    """What an event says was spent: by which actor, what, and for which parts of the run (see `ExecutionEvent`)."""
+class Entry(Protocol):
+    """What counts here of an entry of the journal; a `Fact` is one."""
 
-    name: str
-    usage: Usage | None = None
-    places: Mapping[str, float] | None = None
-    is_free: bool = False
-    """Whether the call had its result from a cache, so that it does not count."""
-    lost: int = 0
-    """How many workers the call has lost."""
-
-
-def spender_of(actor: BaseActor, name: str) -> str:
-    """To whom usage is put down: the actor, or the name of a plain function."""
-    return name if actor.event_type is EventType.FUNCTION_CALL and name else actor.name
-
-
-def charge_in(fact: Fact) -> Charge | None:
-    """What a fact says was spent, workers included; None if nothing was."""
-    more = fact.more
-    if more is None:
-        return None
-    usage, places, is_free, lost = more.get("usage"), more.get("charges"), more.get("from_cache"), more.get("lost")
-    if usage is None and places is None and not is_free and not lost:
-        return None
-    return Charge(spender_of(fact.actor, fact.name), usage, places, bool(is_free), lost or 0)
+    @property
+    def status(self) -> ExecutionStatus: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def group_id(self) -> str | None: ...
+    @property
+    def charge(self) -> Charge | None: ...
+    @property
+    def ending(self) -> GroupEnding | None: ...
 
 
 class Again(NamedTuple):
@@ -179,10 +164,9 @@ class RecordedCalls:
         elif status == ExecutionStatus.AWAITING and self.unknown.pop(key, None) is not None:
             self.waiting.add(key)
 
-    def add_fact(self, sequence: int, fact: Fact, has_outcome: bool, failed_in: Generation | None) -> None:
+    def add_fact(self, sequence: int, fact: Entry, has_outcome: bool, failed_in: Generation | None) -> None:
         """The same, of a fact."""
-        ending = None if fact.group is None else fact.group.ending
-        charge = charge_in(fact)
+        charge, ending = fact.charge, fact.ending
         self.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, has_outcome, failed_in, charge, ending)
 
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:

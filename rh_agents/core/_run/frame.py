@@ -23,11 +23,10 @@ from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._replay.keys import ROOT_KEY
 from rh_agents.core._replay.numbering import Claimant, Numbering
-from rh_agents.core._replay.recorded import spender_of
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StopRun
-from rh_agents.core.events import Fact
+from rh_agents.core.events import Fact, spender_of
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.policies._checks import Failure
 from rh_agents.core.policies.breaker import CircuitBreaker

@@ -30,8 +30,9 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
 from rh_agents.core.usage import Usage
-from rh_agents.core.values import check_annotation, learn, learn_function
+from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.large_validation import validate
+from rh_agents.core.values.registry import learn, learn_function
 
 __all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
 

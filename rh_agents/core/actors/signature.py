@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, create_model
 
 from rh_agents.core.errors import DefinitionError
-from rh_agents.core.values import function_below, unresolved_in
+from rh_agents.core.values.registry import function_below, unresolved_in
 
 __all__ = ["Injected", "Signature", "expect_resolved", "is_injected", "returned"]
 

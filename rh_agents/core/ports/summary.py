@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
-from rh_agents.core._replay.recorded import spender_of
+from rh_agents.core.events import ExecutionEvent, spender_of
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 
 if TYPE_CHECKING:
-    from rh_agents.core.events import ExecutionEvent
     from rh_agents.core.ports import Store
 
 __all__ = ["GROUP_EVENTS", "NEWEST_FAILURES", "Failure", "RunSummary", "Summarizing", "SummaryFold", "summary_of_run"]

@@ -24,7 +24,7 @@ from pydantic_core import from_json, to_json
 
 from rh_agents.core.errors import StoreError, UnstorableError
 from rh_agents.core.redaction import parts_of, redact, stored_needles
-from rh_agents.core.results import ExecutionResult, describe_error
+from rh_agents.core.redaction.described import describe_error
 from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.decoder import UnknownValue, revive
 from rh_agents.core.values.encoder import Writing, brief, quick, text_of, too_deep
@@ -212,6 +212,3 @@ def decode_error(data: bytes) -> Exception:
     if isinstance(error, Exception):
         return error
     raise StoreError(f"a recorded error is damaged: it is a {type(error).__name__}")
-
-
-learn(ExecutionResult)  # a call may return the results of its group

@@ -37,7 +37,7 @@ MOVED: dict[str, str] = {
     "rh_agents.core._base.latency.LatencyHistogram": "rh_agents.core.statistics.LatencyHistogram",
     "rh_agents.core._base.latency.LatencySummary": "rh_agents.core.statistics.LatencySummary",
     "rh_agents.core._replay.numbering.Claim": "rh_agents.core.scope.Claim",
-    "rh_agents.core._replay.recorded.Charge": "rh_agents.core.replay.Charge",
+    "rh_agents.core.usage.Charge": "rh_agents.core.replay.Charge",
     "rh_agents.core._replay.recorded.RecordedCalls": "rh_agents.core.replay.RecordedCalls",
     "rh_agents.core._run.validation.Difference": "rh_agents.core._validation.Difference",
     "rh_agents.core.tracking.ParallelGroupTracker": "rh_agents.core.groups.ParallelGroupTracker",
