@@ -42,7 +42,7 @@ MOST_IN_CORE, MOST_IN_A_PACKAGE = 30, 12
 MOST_LINES = 600
 TOO_LARGE: dict[str, int] = {}
 """Modules that may not grow; each is to be cut where the thought changes."""
-LONGEST_CHAIN, LONGEST_IN_CORE = 30, 24
+LONGEST_CHAIN, LONGEST_IN_CORE = 29, 23
 """Modules that import each other one after the other, from the command line down and from the top of the core."""
 MOST_ON_THE_WAY = 10
 """Files that somebody opens who reads a call from the decorator to the disk."""

@@ -345,8 +345,7 @@ class ParallelExecutionManager:
         group = self._expect_begun("gather()")
         group.scheduler.read_on()
         await group.scheduler.idle()
-        await group.ending.acknowledge()
-        group.raise_end()
+        await group.end()
         self._gathered = group.roster.enrolled
         return self.results
 
@@ -372,7 +371,7 @@ class ParallelExecutionManager:
 
         What it has given is not kept. Leaving the loop early and then the block cancels the rest.
         """
-        self._stream = ResultStream(self._expect_begun("stream()"), ordered=ordered)
+        self._stream = self._expect_begun("stream()").stream(ordered=ordered)
         return self._stream
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus
 from rh_agents.core.history import HistorySet
@@ -32,7 +33,7 @@ class Run(Protocol):
         ...
 
     @property
-    def parts(self) -> Any:
+    def parts(self) -> RunParts:
         """What the library itself uses of it."""
         ...
 

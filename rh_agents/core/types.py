@@ -1,9 +1,11 @@
 """The words every other module uses: what kinds of calls there are and what can become of one."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 __all__ = [
     "CacheScope",
+    "Clock",
     "Durability",
     "Effect",
     "Engine",
@@ -14,6 +16,9 @@ __all__ = [
     "ReplayMode",
     "every_generation",
 ]
+
+Clock = Callable[[], float]
+"""Gives the time of day in seconds since 1970. (Durations come from the event loop's clock.)"""
 
 Generation = tuple[int, int, int]
 """Which execution of a call's body: the epoch of its run, how often the call was made again, its attempt."""

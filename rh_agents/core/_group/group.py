@@ -10,6 +10,7 @@ from rh_agents.core._group.members import FUNCTION_ACTOR, Member, close_unstarte
 from rh_agents.core._group.options import GroupOptions
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core._replay.address import child_address, member_address
 from rh_agents.core._replay.keys import group_key
@@ -145,6 +146,10 @@ class Group:
         await run.record(fact)
         await run.publish(fact)
 
+    def stream(self, *, ordered: bool) -> ResultStream:
+        """The results, as they come or as the members were enrolled."""
+        return ResultStream(self.scheduler, self.conclude, self.end, ordered=ordered)
+
     def start_what_came(self) -> None:
         """There is more work."""
         if self.ending.is_expired:
@@ -156,8 +161,9 @@ class Group:
         self.ending.end_if_it_ended_here()
         self.judge()
 
-    def raise_end(self) -> None:
-        """Nothing runs any more: say what became of the group, if that is not just its results."""
+    async def end(self) -> None:
+        """Nothing runs any more: record and say what became of the group, if that is not just its results."""
+        await self.ending.acknowledge()
         self.conclude()
         self.ending.raise_reason()
         self.raise_stop()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from rh_agents.core._group.group import Group
+from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core.results import ExecutionResult
 
 __all__ = ["ResultStream"]
@@ -18,17 +18,26 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
 
     It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.
+
+    Args:
+        scheduler: has the results.
+        conclude: sees whether the group has ended early, when nothing runs any more.
+        end: then says what became of it, if that is not just its results.
+        ordered: whether results come in the order in which the members were enrolled.
     """
 
-    def __init__(self, group: Group, *, ordered: bool) -> None:
-        self._group = group
-        self._scheduler = group.scheduler
-        self._take = self._next_enrolled if ordered else group.scheduler.take_completed
+    def __init__(
+        self, scheduler: Scheduler, conclude: Callable[[], None], end: Callable[[], Awaitable[None]], *, ordered: bool
+    ) -> None:
+        self._scheduler = scheduler
+        self._conclude = conclude
+        self._end = end
+        self._take = self._next_enrolled if ordered else scheduler.take_completed
         self._next_index = 0
         self._given = 0
         self.is_exhausted: bool = False
         """Whether all results have been given."""
-        group.scheduler.is_streamed = True
+        scheduler.is_streamed = True
 
     async def __anext__(self) -> ExecutionResult[Any]:
         scheduler = self._scheduler
@@ -38,8 +47,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
             elif scheduler.finished and not scheduler.has_more_later:
                 scheduler.order.skip_unfinished()
             elif not self._ends_early():
-                await self._group.ending.acknowledge()
-                self._group.raise_end()
+                await self._end()
                 self.is_exhausted = True
                 raise StopAsyncIteration
         self.is_exhausted = False
@@ -51,7 +59,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     def _ends_early(self) -> bool:
         """Whether it turns out now that the group has ended early: then what it has is given, whatever is missing."""
         had_ended = self._scheduler.has_ended_early
-        self._group.conclude()
+        self._conclude()
         return self._scheduler.has_ended_early and not had_ended
 
     def _next_enrolled(self) -> ExecutionResult[Any] | None:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from rh_agents.core._base.foreign import seconds_to_wait
 from rh_agents.core._loops.homes import Home, SharedClock, Waiter, Waiters, home, reentrant_lock
 from rh_agents.core._loops.postponed import Postponed
+from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
 from rh_agents.core.policies.limits import Limit, Permit, RateLimit, RateLimitHint, Refusal
 from rh_agents.core.policies.pause import Pause
-from rh_agents.core.ports import RateWindow, Store
-from rh_agents.core.ports.signals import StopSignal
+from rh_agents.core.policies.windows import RateWindow, SharedWindows
 from rh_agents.core.redaction import without_secrets
 
 _REPORTED_FROM = 0.05
@@ -40,7 +40,7 @@ class WaitingRun(Protocol):
         ...
 
     @property
-    def store(self) -> Store | None:
+    def store(self) -> SharedWindows | None:
         """Through which processes share limits."""
         ...
 
@@ -447,7 +447,7 @@ def _window(limit: RateLimit) -> RateWindow:
     return RateWindow(without_secrets(limit.name), limit.per, dict(limit.limits))
 
 
-def _store(run: WaitingRun, limit: RateLimit) -> Store:
+def _store(run: WaitingRun, limit: RateLimit) -> SharedWindows:
     store = run.store
     if store is None:
         raise UsageError(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from rh_agents.core._limits.admission import Permits
 from rh_agents.core._limits.ledgers import Ledger, Reservation
+from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.policies.limits import Limit, RateLimitHint, need_of
-from rh_agents.core.ports.signals import StopSignal
 from rh_agents.core.usage import Usage
 
 

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.errors import StopRun, UsageError
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.ports.signals import StopSignal
 from rh_agents.core.usage import Shortfall, Spending, Usage
 
 _NOTHING = Usage()

@@ -18,7 +18,6 @@ from rh_agents.core._limits.accounts import Accounts
 from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core.policies.breaker import BreakerState, CircuitBreaker
-from rh_agents.core.ports import Clock
 from rh_agents.core.ports.present import (
     MOST_LISTED,
     BudgetState,
@@ -30,7 +29,7 @@ from rh_agents.core.ports.present import (
     Waiting,
 )
 from rh_agents.core.redaction import logger, without_secrets
-from rh_agents.core.types import EventType
+from rh_agents.core.types import Clock, EventType
 
 _log = logger("rh_agents.run")
 _LOOKED_THROUGH: Final = 500

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from rh_agents.core._base.sizes import LARGE
 from rh_agents.core._loops.beside import beside_if_large
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.ports import CacheEntry, Store
-from rh_agents.core.ports.signals import Clock, StopSignal
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.types import CacheScope
+from rh_agents.core.types import CacheScope, Clock
 from rh_agents.core.values import decode, encode_any
 
 __all__ = ["CallCache"]

@@ -24,7 +24,6 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Store
 from rh_agents.core.ports.executors import Executors
 from rh_agents.core.results import Outcome
-from rh_agents.core.runs import Run
 from rh_agents.core.types import OnUnknown
 
 __all__ = ["RunParts"]
@@ -34,7 +33,7 @@ class RunParts:
     """The parts of one run. Each call and group uses those that it needs.
 
     Attributes:
-        state: the run, as its users hold it.
+        state: the run, as its users hold it (a `Run`, which is above all that is here).
         recording: what is recorded of it, and what is being recorded now.
         budgets: what it spends.
         interruption: whether it is being stopped.
@@ -60,7 +59,7 @@ class RunParts:
 
     def __init__(
         self,
-        state: Run,
+        state: Any,
         run_id: str,
         store: Store | None,
         recording: Recording,
@@ -75,7 +74,7 @@ class RunParts:
         is_validation: bool,
         opened: Callable[[], Awaitable[None]],
     ) -> None:
-        self.state: Run = state
+        self.state: Any = state
         self.run_id: str = run_id
         self.store: Store | None = store
         self.records: bool = store is not None

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.events import ExecutionEvent, Fact, Subscriber
+from rh_agents.core.policies.windows import Admitted, RateWindow, SharedWindows
 from rh_agents.core.ports.executors import Executor
-from rh_agents.core.ports.signals import Clock, StopSignal
 from rh_agents.core.results import Outcome, UnreadOutcome
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import Clock, ExecutionStatus
 
 __all__ = [
     "Admitted",
@@ -25,6 +26,7 @@ __all__ = [
     "RecordedEvent",
     "RunInfo",
     "RunRequest",
+    "SharedWindows",
     "StopSignal",
     "Store",
     "Subscriber",
@@ -150,36 +152,6 @@ class CacheEntry:
     run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RateWindow:
-    """What processes may use together in any period of `per` seconds.
-
-    Attributes:
-        name: who uses the same name shares the window.
-        per: the length of the window, in seconds.
-        limits: how much of what: of "requests", "tokens", "input_tokens" and "output_tokens".
-    """
-
-    name: str
-    per: float
-    limits: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The answer of a shared window.
-
-    Attributes:
-        ticket: stands for what was taken; None if nothing was.
-        wait: so many seconds from now it may be worth to ask again; 0.0 with a ticket.
-        why: the limit that is in the way: a name among `limits`, or "held".
-    """
-
-    ticket: str | None
-    wait: float = 0.0
-    why: str = ""
-
-
 class Journal(Protocol):
     """A run that is open for one owner. From the moment another one has taken it over, every method raises."""
 
@@ -261,7 +233,7 @@ class Journal(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(SharedWindows, Protocol):
     """Where runs are recorded. Every method raises `StoreError` if it cannot do its work; none of them retries."""
 
     async def open_run(self, request: RunRequest) -> Journal:
@@ -348,23 +320,6 @@ class Store(Protocol):
 
     async def put_cached(self, entry: CacheEntry) -> None:
         """Keep a value under its key, in place of what was there. That it survives a crash is not waited for."""
-        ...
-
-    async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
-        """Take amounts out of a window that all processes with this store share, or say when to ask again.
-
-        At any moment, what was taken in the last `window.per` seconds, by the clock of the store, is at most the
-        limits of `window`, as far as amounts stay as they were taken. Amounts of names without a limit do not count. An
-        amount greater than its limit is taken when nothing else is in the window.
-        """
-        ...
-
-    async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
-        """Let a ticket count for what was really used instead. It counts from the moment at which it was given."""
-        ...
-
-    async def hold(self, window: RateWindow, seconds: float) -> None:
-        """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
         ...
 
     async def delete_run(self, run_id: str) -> None:

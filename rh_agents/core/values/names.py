@@ -31,6 +31,8 @@ from pydantic import BaseModel
 __all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "recorded_name", "renamed", "where"]
 
 MOVED: dict[str, str] = {
+    "rh_agents.core.policies.windows.Admitted": "rh_agents.core.ports.Admitted",
+    "rh_agents.core.policies.windows.RateWindow": "rh_agents.core.ports.RateWindow",
     "rh_agents.core.policies.limits.RateLimitHint": "rh_agents.core.policies.limits.Advice",
     "rh_agents.cli.errors.OutputClosed": "rh_agents.cli.outputs.OutputClosed",
     "rh_agents.cli.errors.OutputFailed": "rh_agents.cli.outputs.OutputFailed",

@@ -1,4 +1,4 @@
-"""The time, and whether the run is being stopped: what waits for a permit or a budget knows no more of its run."""
+"""Whether a run is being stopped: all that code which waits in it has to know of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Protocol
 
 from rh_agents.core.errors import StopRun
 
-__all__ = ["Clock", "StopSignal"]
-
-Clock = Callable[[], float]
-"""Gives the time of day in seconds since 1970. (Durations come from the event loop's clock.)"""
+__all__ = ["StopSignal"]
 
 
 class StopSignal(Protocol):
