@@ -82,7 +82,7 @@ class Recording:
         self._journal: Journal | None = None
         self._lock = asyncio.Lock()
         self._used = DigestTable()
-        self._reused_places = DigestTable()
+        self._recovered_places = DigestTable()
         self._earlier = 0
         """How many entries the journal had when it was opened."""
         self.records: bool = store is not None
@@ -198,7 +198,7 @@ class Recording:
     # -- what happened before -----------------------------------------------------------------------------------------
 
     def is_recorded(self, key: bytes, *, is_external: bool) -> bool:
-        """Whether the call with this key has an outcome that is to be reused."""
+        """Whether the call with this key has an outcome that is to be recovered."""
         if key not in self.recorded.finished:
             return False
         if self.is_resumed:
@@ -214,7 +214,7 @@ class Recording:
             self.broken = self.broken or error
             raise
         if self.is_resumed:
-            self._reused_places.set(outcome.base, 1)
+            self._recovered_places.set(outcome.base, 1)
         return outcome
 
     def load_nowait(self, key: bytes) -> Outcome | None:
@@ -226,7 +226,7 @@ class Recording:
             self.broken = self.broken or error
             raise
         if outcome is not None and self.is_resumed:
-            self._reused_places.set(outcome.base, 1)
+            self._recovered_places.set(outcome.base, 1)
         return outcome
 
     def try_of(self, place: bytes, generation: Generation, again: Again) -> tuple[bytes, int]:
@@ -272,7 +272,7 @@ class Recording:
         return since
 
     async def unused(self) -> AsyncIterator[Outcome]:
-        """Outcomes of earlier executions that this one has not asked for, but for those below a reused call."""
+        """Outcomes of earlier executions that this one has not asked for, but for those below a recovered call."""
         if self._store is None or not self._earlier:
             return
         unused: list[UnreadOutcome] = []
@@ -285,7 +285,7 @@ class Recording:
             if not self._used.get(header.key) and header.key not in self.recorded.superseded:
                 unused.append(outcome)
         for outcome in unused:
-            if not any(map(self._reused_places.get, places_around(outcome.header.parent, parents))):
+            if not any(map(self._recovered_places.get, places_around(outcome.header.parent, parents))):
                 # The program has changed, so it may not have the class any more.
                 yield await read_beside(outcome, unknown_ok=True)
 

@@ -69,7 +69,7 @@ class ValidationJournal:
         self.differences: list[Difference] = []
         self._outcomes = outcomes
         self._seen: set[bytes] = set()
-        self._reused_places: set[bytes] = set()
+        self._recovered_places: set[bytes] = set()
 
     @classmethod
     async def read(cls, store: Store, run_id: str) -> ValidationJournal:
@@ -97,16 +97,16 @@ class ValidationJournal:
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome of a key."""
-        return self._reused(await read_beside(self._outcomes[key]))
+        return self._recovered(await read_beside(self._outcomes[key]))
 
     def load_nowait(self, key: bytes) -> Outcome | None:
         """The same if it can be read at once."""
         unread = self._outcomes[key]
-        return None if unread.is_large else self._reused(unread.read())
+        return None if unread.is_large else self._recovered(unread.read())
 
-    def _reused(self, outcome: Outcome) -> Outcome:
+    def _recovered(self, outcome: Outcome) -> Outcome:
         self._seen.add(outcome.key)
-        self._reused_places.add(outcome.base)
+        self._recovered_places.add(outcome.base)
         return outcome
 
     def note(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
@@ -149,7 +149,7 @@ class ValidationJournal:
             is_replaced = is_replaced or key in self.recorded.dismissed  # it was cut off, so nothing can be compared
             if key in self._seen or is_replaced:
                 continue
-            if self._reused_places.isdisjoint(places_around(outcome.header.parent, parents)):
+            if self._recovered_places.isdisjoint(places_around(outcome.header.parent, parents)):
                 recorded = await read_beside(outcome, unknown_ok=True)
                 self.differences.append(Difference(outcome.header.address, recorded, None))
 
