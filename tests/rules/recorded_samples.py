@@ -40,6 +40,16 @@ from rh_agents.core.policies.breaker import Admission, BreakerState
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.keeping import RunSize
+from rh_agents.core.ports.present import (
+    BudgetState,
+    GroupState,
+    OpenBreaker,
+    Present,
+    Retrying,
+    RunningCall,
+    Waiting,
+)
 from rh_agents.core.ports.summary import Failure, RunSummary
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
@@ -134,6 +144,14 @@ DATA: list[Any] = [
     RecordedEvent(1, None),  # type: ignore[arg-type]
     RunInfo("r", ExecutionStatus.COMPLETED, tags=("t",), facts={"a": "b"}),
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
+    RunSize(1, 2, 3),
+    RunningCall("00", "a", 0.5, 1),
+    Waiting("l", 2, 0.5, "requests"),
+    Retrying("00", "a", 1.5, 1),
+    GroupState("g", "n", "a", 1, 2, 3, 4),
+    OpenBreaker("b", "open", 3),
+    BudgetState("", {"calls": 9.0}, {"calls": 1.0}, {"calls": 2.0}),
+    Present(1.5, in_flight=1, running=(RunningCall("00", "a", 0.5, 1),), usage=Usage(1), began_at=0.5),
     Failure(1, "a", "n", "m"),
     RunSummary(
         0, 2, {"n": {ExecutionStatus.FAILED: 1}}, {}, 1, 1, {"n": Usage(1)}, (Failure(1, "a", "n", "m"),), 0.5, 1.5

@@ -100,6 +100,17 @@ FIELDS: dict[str, str] = {
         "reason forked_from"
     ),
     "rh_agents.core.ports.RunRequest": "run_id owner workflow input input_digest tags facts lease",
+    "rh_agents.core.ports.keeping.RunSize": "size artifacts artifact_size",
+    "rh_agents.core.ports.present.BudgetState": "name limits spent reserved",
+    "rh_agents.core.ports.present.GroupState": "group_id name address in_use slots finished total",
+    "rh_agents.core.ports.present.OpenBreaker": "name state failures",
+    "rh_agents.core.ports.present.Present": (
+        "at is_over in_flight waiting retrying retries asking groups breakers budgets paused_at running outcomes "
+        "failed usage last_outcome_at began_at"
+    ),
+    "rh_agents.core.ports.present.Retrying": "key address due_at attempt",
+    "rh_agents.core.ports.present.RunningCall": "key address since attempt",
+    "rh_agents.core.ports.present.Waiting": "name calls since why",
     "rh_agents.core.ports.summary.Failure": "sequence address actor message",
     "rh_agents.core.ports.summary.RunSummary": (
         "after until actors groups outcomes paid usage failures first_at last_at"
