@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key, tried_key
-from rh_agents.core._replay.recorded import Again, RecordedCalls
+from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules
 from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import RecordedEvent, RunInfo
@@ -327,16 +327,16 @@ class Planner:
         if not self._is_reached(key, call):
             return Fate.NOT_REACHED
         if known is not None:
-            if recorded.is_tried_again(key, self._generation(known.parent), self._again(known)):
+            if recorded.is_tried_again(key, self._generation(known.parent), self._rules(known)):
                 return Fate.SUPERSEDED if key in recorded.superseded else Fate.TRIED_AGAIN
             return Fate.REUSED if known.failed_in is None else Fate.REPEATED
         if call.event_type is EventType.QUESTION:
             return Fate.QUESTION
         return Fate.UNKNOWN if key in recorded.unknown else Fate.CONTINUED
 
-    def _again(self, known: _Known) -> Again:
-        again = Again(self._retry_failed)
-        return again if known.group_id is None else again.in_group(self._sealing(known.group_id))
+    def _rules(self, known: _Known) -> ReplayRules:
+        rules = ReplayRules(self._retry_failed)
+        return rules if known.group_id is None else rules.in_group(self._sealing(known.group_id))
 
     def _is_sealed(self, group_id: str) -> bool:
         """Whether a group ended early and will end so again, so that none of its members begins."""
@@ -375,7 +375,7 @@ class Planner:
         known = self._outcomes.get(place)
         if known is None:
             return place, 0
-        return self._recorded.try_of(place, self._generation(known.parent), self._again(known))
+        return self._recorded.try_of(place, self._generation(known.parent), self._rules(known))
 
     def _is_reached(self, key: bytes, call: _Call) -> bool:
         known = self._outcomes.get(key)

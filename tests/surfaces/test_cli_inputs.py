@@ -20,7 +20,7 @@ import pytest
 
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input.detection import looks_like_json
-from rh_agents.cli.input.files import Reading, is_stream, open_input
+from rh_agents.cli.input.files import InputOptions, is_stream, open_input
 from rh_agents.cli.input.lines import Format, Item
 from tests.surfaces.cli_kit import Folder, command
 
@@ -34,7 +34,7 @@ class Given:
 
     def __init__(self, path: str, **options: Any) -> None:
         self.told: list[str] = []
-        with open_input(path, Reading(report=self.told.append, **options)) as given:
+        with open_input(path, InputOptions(report=self.told.append, **options)) as given:
             self.items: list[Item] = list(given.items)
             if given.may_block:
                 given.stream.close()
@@ -63,7 +63,7 @@ def refusal(name: str, data: bytes, **options: Any) -> str:
     """Why it is refused, before there is a single item."""
     Path(name).write_bytes(data)
     with pytest.raises(CommandError) as caught:
-        open_input(name, Reading(**options))
+        open_input(name, InputOptions(**options))
     assert caught.value.exit_code == 2
     return str(caught.value)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_agents.cli.input.files import Reading, open_input
+from rh_agents.cli.input.files import InputOptions, open_input
 from rh_agents.cli.recorded_command import derived_run_id
 from tests.surfaces.cli_kit import Folder, command
 from tests.surfaces.test_cli_keeping import redirected
@@ -168,7 +168,7 @@ def test_what_an_earlier_version_recorded_is_read_as_that_version_did(folder: Fo
         ("a.jsonl", b"1\n", [1]),
     ):
         (folder.path / name).write_bytes(data)
-        with open_input(name, Reading(is_older=True)) as given:
+        with open_input(name, InputOptions(is_older=True)) as given:
             assert [item.value for item in given.items] == values
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input import lines
-from rh_agents.cli.input.files import Reading, open_input
+from rh_agents.cli.input.files import InputOptions, open_input
 from rh_agents.cli.input.items import read_items
 from rh_agents.cli.input.lines import Format, Item
 
@@ -119,7 +119,7 @@ def test_the_extension_tells_the_format_and_an_unknown_one_means_plain_lines(tmp
         path.write_text("1\n")
         with open_input(str(path)) as given:
             assert next(given.items).value == value
-    with open_input(str(tmp_path / "a.jsonl"), Reading(Format.TEXT)) as given:
+    with open_input(str(tmp_path / "a.jsonl"), InputOptions(Format.TEXT)) as given:
         assert next(given.items).value == "1"
 
 
@@ -173,6 +173,6 @@ def test_only_what_is_no_regular_file_may_block(tmp_path: Path) -> None:
     path.touch()
     with open_input(str(path)) as given:
         assert not given.may_block
-    given = open_input(os.devnull, Reading(Format.TEXT))
+    given = open_input(os.devnull, InputOptions(Format.TEXT))
     assert given.may_block
     given.stream.close()

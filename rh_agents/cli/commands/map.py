@@ -14,7 +14,7 @@ import typer
 
 from rh_agents.cli.arguments import Callee, make_callee, read_settings
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.input.files import Input, Reading, file_of_input, is_stream, open_input
+from rh_agents.cli.input.files import Input, InputOptions, file_of_input, is_stream, open_input
 from rh_agents.cli.input.lines import Format
 from rh_agents.cli.input.source import make_source
 from rh_agents.cli.map_job import Limits, MapJob
@@ -190,7 +190,7 @@ def map_command(
         ctx, command, names[0], store, run_id, tags, retry_failed=not no_retry_failed, budget=budget, older=names[1:]
     )
     is_older = about.run_id is not None and form is Format.AUTO and separator is None
-    reading = Reading(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)
+    reading = InputOptions(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)
     with open_input(source, reading) as given:
         # With what was found out: when the run is resumed, the same file is read in the same way.
         words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))

@@ -18,7 +18,7 @@ import typer
 from rh_agents.cli.arguments import make_callee, read_settings
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of, show_head, with_store
 from rh_agents.cli.errors import BadInput, CommandError
-from rh_agents.cli.input.files import Reading, is_stream, open_input
+from rh_agents.cli.input.files import InputOptions, is_stream, open_input
 from rh_agents.cli.input.lines import Format
 from rh_agents.cli.map_job import call_for
 from rh_agents.cli.output.page import Page, Part
@@ -136,7 +136,7 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     state = ExecutionState(history_limit=0)
     form, separator = parameters["form"], parameters.get("separator")
     is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
-    reading = Reading(form, parameters["id_field"], separator=separator, is_older=is_older)
+    reading = InputOptions(form, parameters["id_field"], separator=separator, is_older=is_older)
     with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):
             same = None if item.problem is not None else callee.identity(item.value)

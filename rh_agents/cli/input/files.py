@@ -28,7 +28,7 @@ from rh_agents.cli.input.items import read_items
 from rh_agents.cli.input.lines import BYTE_ORDER_MARK, Format, Item
 from rh_agents.cli.input.tables import column_names, found_separator, shown_separator, table_separator
 
-__all__ = ["Input", "Reading", "file_of_input", "is_stream", "open_input"]
+__all__ = ["Input", "InputOptions", "file_of_input", "is_stream", "open_input"]
 
 _COUNTED_UP_TO = 256 * 1024 * 1024
 """Bytes. The lines of larger files are not counted in advance."""
@@ -38,7 +38,7 @@ _STREAM = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class InputOptions:
     """How an input is to be read, as its user says.
 
     Attributes:
@@ -116,7 +116,7 @@ def file_of_input(path: str) -> str | None:
     return real if is_same and os.path.isfile(real) else None
 
 
-def open_input(path: str, reading: Reading | None = None) -> Input:
+def open_input(path: str, reading: InputOptions | None = None) -> Input:
     """Open a file, or standard input (`-`), and see what it is.
 
     Of a pipe the first line is waited for.
@@ -124,7 +124,7 @@ def open_input(path: str, reading: Reading | None = None) -> Input:
     Raises:
         CommandError: it cannot be read, is not text, or may be read in several ways.
     """
-    reading = reading or Reading()
+    reading = reading or InputOptions()
     name = "<stdin>" if path == _STREAM else path
     try:
         # Not sys.stdin: a thread that waits in its buffer would hold the lock that Python takes at exit.
@@ -244,7 +244,7 @@ class _Look:
     """Finds out how an input is written. What its user says counts, then its name, then its content."""
 
     beginning: Beginning
-    reading: Reading
+    reading: InputOptions
     path: str
     _text: str = field(init=False)
 

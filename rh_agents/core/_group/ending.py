@@ -128,7 +128,7 @@ class Ending:
                 member=None if member is None else member.hex(),
                 message=message,
                 timeout=self._options.timeout if cause is EndingCause.TIMED_OUT else None,
-                retries_failed=run.recording.again.retries_failed,
+                retries_failed=run.recording.rules.retries_failed,
             )
         )
         try:

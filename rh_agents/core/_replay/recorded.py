@@ -16,7 +16,7 @@ from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import ExecutionStatus, Generation
 from rh_agents.core.usage import Charge, Spending
 
-__all__ = ["Again", "RecordedCalls", "affected_calls"]
+__all__ = ["RecordedCalls", "ReplayRules", "affected_calls"]
 
 
 class Entry(Protocol):
@@ -36,7 +36,7 @@ class Entry(Protocol):
     def ending(self) -> GroupEnding | None: ...
 
 
-class Again(NamedTuple):
+class ReplayRules(NamedTuple):
     """How a run that is executed again treats the outcomes of calls, and of members of one of its groups."""
 
     retries_failed: bool = True
@@ -48,7 +48,7 @@ class Again(NamedTuple):
     ending: GroupEnding | None = None
     """Given for members of a group that ends again as it did."""
 
-    def in_group(self, ending: GroupEnding | None) -> Again:
+    def in_group(self, ending: GroupEnding | None) -> ReplayRules:
         """The same for members of a group that ends again so; None if it is open."""
         return self._replace(keeps_cut_off=ending is not None, ending=ending)
 
@@ -256,26 +256,26 @@ class RecordedCalls:
             return True
         return key in self.dismissed and not keeps_cut_off
 
-    def is_tried_again(self, key: bytes, generation: Generation, again: Again) -> bool:
+    def is_tried_again(self, key: bytes, generation: Generation, rules: ReplayRules) -> bool:
         """Whether a call is made once more though a try of it has this outcome, as `again` says."""
-        if again.compares and again_key(key) not in self.finished:
-            return self.is_older_than(key, again.ending)  # else it is the newest outcome, which is compared
+        if rules.compares and again_key(key) not in self.finished:
+            return self.is_older_than(key, rules.ending)  # else it is the newest outcome, which is compared
         return self.is_left_behind(
             key,
             generation,
-            retry_failed=again.retries_failed,
-            keeps_cut_off=again.keeps_cut_off,
-            ending=again.ending,
+            retry_failed=rules.retries_failed,
+            keeps_cut_off=rules.keeps_cut_off,
+            ending=rules.ending,
         )
 
-    def try_of(self, place: bytes, generation: Generation, again: Again) -> tuple[bytes, int]:
+    def try_of(self, place: bytes, generation: Generation, rules: ReplayRules) -> tuple[bytes, int]:
         """The key under which the call at a place is made now, and how often it has been made before.
 
         The key is the place itself, unless that call has failed for good in an earlier execution of the body around it
         (see `is_left_behind`). An outcome is never overwritten, so each further try has a key of its own.
         """
         key, tries = place, 0
-        while self.is_tried_again(key, generation, again):
+        while self.is_tried_again(key, generation, rules):
             key, tries = again_key(key), tries + 1
         return key, tries
 

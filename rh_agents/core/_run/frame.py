@@ -236,14 +236,14 @@ class Frame(Numbering, Consumption):
         recording = self.run.recording
         if not self.has_earlier_generations:
             return base, 0
-        return recording.try_of(base, self.generation, recording.again)
+        return recording.try_of(base, self.generation, recording.rules)
 
     def try_of_member(self, base: bytes, ending: GroupEnding | None) -> tuple[bytes, int]:
         """The same for a member of a group that ends again as it did; None if it is open."""
         recording = self.run.recording
         if not self.has_earlier_generations:
             return base, 0
-        return recording.try_of(base, self.generation, recording.again.in_group(ending))
+        return recording.try_of(base, self.generation, recording.rules.in_group(ending))
 
     @property
     def has_earlier_generations(self) -> bool:

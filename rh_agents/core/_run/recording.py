@@ -16,7 +16,7 @@ from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is
 from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.key_table import DigestTable
 from rh_agents.core._replay.keys import tried_key
-from rh_agents.core._replay.recorded import Again, RecordedCalls, affected_calls
+from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules, affected_calls
 from rh_agents.core.errors import RunMismatchError, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupEnding
@@ -75,7 +75,7 @@ class Recording:
         # A validation records nothing; it compares, and that is waited for, however long it takes.
         compares = validation is not None
         self._durability = Durability.SYNC if compares else durability
-        self.again: Again = Again(retry_failed and not compares, compares)
+        self.rules: ReplayRules = ReplayRules(retry_failed and not compares, compares)
         """What becomes of recorded outcomes of direct calls."""
         self._reuse = reuse
         self._resume_from = resume_from
@@ -229,9 +229,9 @@ class Recording:
             self._recovered_places.set(outcome.base, 1)
         return outcome
 
-    def try_of(self, place: bytes, generation: Generation, again: Again) -> tuple[bytes, int]:
+    def try_of(self, place: bytes, generation: Generation, rules: ReplayRules) -> tuple[bytes, int]:
         """The key under which the call at a place is made in this generation of its parent, and how often it was."""
-        key, tries = self.recorded.try_of(place, generation, again)
+        key, tries = self.recorded.try_of(place, generation, rules)
         if self.is_resumed:
             for number in range(tries):  # they were looked at, so they are not left over
                 self._used.set(tried_key(place, number), 1)
@@ -257,7 +257,7 @@ class Recording:
         """How a group has to end in this generation of the call around it; None if it is open."""
         if not self.is_resumed and generation == (0, 0, 0):
             return None
-        return self.recorded.binding_ending(group_id, generation, retry_failed=self.again.retries_failed)
+        return self.recorded.binding_ending(group_id, generation, retry_failed=self.rules.retries_failed)
 
     async def acknowledge(self) -> None:
         """Wait until what was noted is on disk, if that is what outcomes are waited for."""

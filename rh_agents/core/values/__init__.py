@@ -27,7 +27,7 @@ from rh_agents.core.redaction import parts_of, redact, stored_needles
 from rh_agents.core.redaction.described import describe_error
 from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.decoder import UnknownValue, revive
-from rh_agents.core.values.encoder import Writing, brief, quick, text_of, too_deep
+from rh_agents.core.values.encoder import ValueWriter, brief, quick, text_of, too_deep
 from rh_agents.core.values.large import LARGE, is_large, pieces_of, value_in
 from rh_agents.core.values.pieces import contains, joined
 from rh_agents.core.values.registry import function_below, learn, learn_function, name_of, storable, unresolved_in
@@ -108,7 +108,7 @@ def _has_unreadable_number(data: bytes) -> bool:
 
 def _encode_carefully(value: object) -> bytes:
     try:
-        return to_json(Writing().write(value, "", 0))
+        return to_json(ValueWriter().write(value, "", 0))
     except UnstorableError:
         raise
     except RecursionError:
@@ -144,7 +144,7 @@ def keep_text(text: str) -> str:
     if not text.startswith(_TAGGED) and parts_of(text) is None:
         return text
     return to_json(
-        {"!": "with-secrets", "v": [text]} if parts_of(text) is None else Writing().write(text, "", 0)
+        {"!": "with-secrets", "v": [text]} if parts_of(text) is None else ValueWriter().write(text, "", 0)
     ).decode()
 
 
@@ -192,10 +192,10 @@ def encode_error(error: Exception) -> bytes:
     Never raises: of an error that cannot be written down, the class and the text are.
     """
     try:
-        data = to_json(Writing().error(error, "", 0))
+        data = to_json(ValueWriter().error(error, "", 0))
         if text_of(decode_error(data)) == text_of(error):
             return data
-        node = Writing().error(error, "", 0)
+        node = ValueWriter().error(error, "", 0)
         node["reads"] = True
         return to_json(node)
     except Exception:  # noqa: BLE001 - whatever an error is made of, the failure is recorded

@@ -44,7 +44,7 @@ __all__ = [
     "TAG",
     "Node",
     "NotQuick",
-    "Writing",
+    "ValueWriter",
     "brief",
     "desugared",
     "is_object",
@@ -96,7 +96,7 @@ def is_object(value: dict[Any, Any]) -> bool:
     return _TEXT.issuperset(map(type, value)) and TAG not in value
 
 
-class Writing:
+class ValueWriter:
     """Writes what `quick` cannot: texts that are no UTF-8, numbers that JSON has not, errors. Tells what is no data.
 
     A part of a value is written with its path, for people, and its depth in the JSON text.
