@@ -87,6 +87,21 @@ class OutcomeRow(NamedTuple):
     input: str | None = None
 
 
+class PresentRow(NamedTuple):
+    """What the owner of a run says that it is doing now.
+
+    Attributes:
+        number, fence: the run, and which of its owners says so.
+        at: when, in seconds since 1970, by the owner's clock.
+        facts: a JSON object, in ASCII; the fence is in it as well.
+    """
+
+    number: int
+    fence: int
+    at: float
+    facts: str
+
+
 class InputRow(NamedTuple):
     """What the call was called with whose outcome has this sequence."""
 
@@ -311,6 +326,13 @@ class WriteSession(Protocol):
         """
         ...
 
+    def say(self, rows: Sequence[PresentRow]) -> None:
+        """Write what owners say that their runs are doing, each in place of what was said before.
+
+        What is said by somebody who does not hold the run any more is not written.
+        """
+        ...
+
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 
     def create(self, new: RunRow) -> RunRow | None:
@@ -412,6 +434,10 @@ class ReadSession(Protocol):
 
     def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
         """The runs that fit, newest first."""
+        ...
+
+    def present(self, number: int) -> tuple[float, str, int] | None:
+        """What was said last that a run is doing: when, the facts, and the checksum of both; None if nothing was."""
         ...
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:

@@ -154,5 +154,8 @@ class Opening:
     def is_of(self, row: RunRow) -> None:
         self.number, self.fence, self.lease = row.number, row.fence, row.lease
 
+    def look_at_run(self) -> None:
+        """It does nothing yet."""
+
     def lease_changed(self, state: LeaseState) -> None:
         """It will be seen when something is written."""

@@ -14,6 +14,7 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.ports.present import Present
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import LARGE, encode_large
@@ -30,6 +31,7 @@ from rh_agents.stores._rows import (
     read_artifact,
     stored_outcome,
 )
+from rh_agents.stores._saying import Saying
 from rh_agents.stores._writer import Delivery, again
 
 T = TypeVar("T")
@@ -76,6 +78,7 @@ class SqlJournal:
         self._timer: asyncio.TimerHandle | None = None
         self._broken: StoreError | None = None
         self._on_stop_requested: Callable[[str], None] | None = None
+        self._saying = Saying(row.number, row.fence, engine.writer.said)
         # No cycle: who forgets a journal lets go of it.
         self._begin_to_read = partial(_begin_to_read, engine, row.number, info.run_id)
         self._read_ahead = ReadAhead(self._begin_to_read)
@@ -387,6 +390,15 @@ class SqlJournal:
             elif state.stop_requested is not None:
                 self._stop(state.stop_requested)
 
+    def present_with(self, sample: Callable[[], Present | None]) -> None:
+        """Let others know about once a second what `sample` gives."""
+        self._saying.begin(sample)
+
+    def look_at_run(self) -> None:
+        """The writer wants to know what the run is doing."""
+        if self._broken is None:
+            self._saying.look()
+
     def _stop(self, reason: str) -> None:
         if reason != self.stop_requested:
             self.stop_requested = reason
@@ -434,6 +446,7 @@ class SqlJournal:
         if self._broken is not None:
             return self._broken
         self._broken = error
+        self._saying.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

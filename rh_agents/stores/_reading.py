@@ -13,6 +13,7 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
+from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
@@ -22,8 +23,9 @@ from rh_agents.stores._engine import Engine, Readers
 from rh_agents.stores._outlining import outlined
 from rh_agents.stores._ownership import is_held
 from rh_agents.stores._rows import fact_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._saying import present_of
 from rh_agents.stores._summing import summary
-from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, with_outcomes, with_outcomes_at
+from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, damaged, with_outcomes, with_outcomes_at
 
 T = TypeVar("T")
 
@@ -199,6 +201,16 @@ class ReadableStore:
             recorded = RecordedEvent(stored.row.sequence, event, stored.row.ok is not None)
             found.append(OutlinedEvent(recorded, None if outcome is None else header_of(outcome)))
         return found
+
+    async def present(self, run_id: str) -> Present | None:
+        """What a run is doing now, as far as is known."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        row = await self.engine.read(lambda session: session.present(run.number, run_id))
+        try:
+            return present_of(row, run)
+        except ValueError as error:
+            raise damaged(self._backend.name, f"what run {run_id!r} was last doing", error) from error
 
     async def run_size(self, run_id: str) -> RunSize:
         """How much is kept of a run."""

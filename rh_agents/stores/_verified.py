@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from struct import error as StructError
@@ -17,6 +18,7 @@ from rh_agents.stores._backend import (
     InputRow,
     Kept,
     OutcomeRow,
+    PresentRow,
     ReadSession,
     RunRow,
     StoredEvent,
@@ -31,6 +33,7 @@ from rh_agents.stores._checksums import (
     input_checksum,
     named,
     outcome_checksum,
+    present_checksum,
     question_checksum,
     run_checksum,
     status_checksum,
@@ -159,6 +162,19 @@ class VerifiedSession:
             if not fits(checksums_of_run, kept):
                 raise damaged(self.place, f"the row of run {kept.row.run_id!r}")
         return [kept.row for kept in found]
+
+    def present(self, number: int, run_id: str) -> PresentRow | None:
+        """What was said last that a run is doing; None if nothing was."""
+        found = self.inner.present(number)
+        if found is None:
+            return None
+        at, facts, checksum = found
+        try:
+            if present_checksum(at, facts) == checksum:
+                return PresentRow(number, json.loads(facts)["fence"], at, facts)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged(self.place, f"what run {run_id!r} was last doing", error) from error
+        raise damaged(self.place, f"what run {run_id!r} was last doing")
 
     # -- journals -----------------------------------------------------------------------------------------------------
 

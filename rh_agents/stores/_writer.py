@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,13 +23,15 @@ from typing import Any, Protocol, TypeVar
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
 from rh_agents.core.redaction import logger
-from rh_agents.stores._backend import Backend, Batch, LeaseState, WriteSession
+from rh_agents.stores._backend import Backend, Batch, LeaseState, PresentRow, WriteSession
 
 T = TypeVar("T")
 
 _LOG = logger("rh_agents.stores")
 _LOOK_EVERY = 0.5
 """Seconds between two looks for requests to stop, while there is nothing to write."""
+_ASK_EVERY = 1 / 15
+"""Of its lease: so often, once a second as a rule, an owner is asked what its run does."""
 _FRESH = LeaseState(True, None)
 _LOOKS = 4
 """How often it is looked whether the thread hangs, in the time after which it does."""
@@ -43,6 +46,10 @@ class Holder(Protocol):
     fence: int
     lease: float
     loop: asyncio.AbstractEventLoop
+
+    def look_at_run(self) -> None:
+        """Called on its event loop about once a second: let others know what the run is doing."""
+        ...
 
     def lease_changed(self, state: LeaseState) -> None:
         """Called on its event loop when the state of its lease has changed."""
@@ -81,6 +88,8 @@ class _Held:
     key: tuple[int, int]
     lease: float
     seen_at: float
+    asked_at: float
+    """When it was asked last what it does; at first when it came."""
     reported: LeaseState = _FRESH
 
     @property
@@ -93,6 +102,11 @@ class _Held:
     def due_at(self) -> float:
         """When its next sign of life is due."""
         return self.seen_at + self.lease / 3
+
+    @property
+    def asks_at(self) -> float:
+        """When it is to be asked next what its run does."""
+        return self.asked_at + self.lease * _ASK_EVERY
 
 
 class Writer:
@@ -114,6 +128,8 @@ class Writer:
         self._session: WriteSession | None = None
         self._held: dict[tuple[int, int], _Held] = {}
         self._looked_at = 0.0
+        self.said: deque[PresentRow] = deque()
+        """What owners say that their runs are doing, to be written."""
         self._busy_since: float | None = None
         self._ended: Future[None] = Future()
         self.pid: int = os.getpid()
@@ -145,7 +161,8 @@ class Writer:
         """Give signs of life for a run from now on, as long as the holder exists."""
         key = (holder.number, holder.fence)
         with self._lock:
-            self._held[key] = _Held(weakref.ref(holder), key, holder.lease, time.monotonic())
+            now = time.monotonic()
+            self._held[key] = _Held(weakref.ref(holder), key, holder.lease, now, now)
         self._put(_Job(_nothing, Future()))  # so that the thread sees for how long it may sleep
 
     def drop(self, number: int, fence: int) -> None:
@@ -295,7 +312,7 @@ class Writer:
         with self._lock:
             if not self._held:
                 return None
-            due = min(held.due_at for held in self._held.values())
+            due = min(min(held.due_at, held.asks_at) for held in self._held.values())
         return min(_LOOK_EVERY, max(0.0, due - time.monotonic()))
 
     def _refuse_the_rest(self) -> None:
@@ -388,6 +405,7 @@ class Writer:
         try:
             if due:
                 self._report_leases(due, self._connected().renew([held.key for held in due], self._clock()))
+            self._ask_and_say(now)
             if others and now >= self._looked_at + _LOOK_EVERY:
                 self._looked_at = now
                 self._report_leases(others, self._connected().look([held.key for held in others]) or ())
@@ -396,6 +414,22 @@ class Writer:
             _LOG.warning("no sign of life could be given for the runs in %s: %s", self._backend.name, error)
         for held in due:
             held.seen_at = now
+
+    def _ask_and_say(self, now: float) -> None:
+        """Ask owners now and then what their runs are doing, and write what they have said."""
+        with self._lock:
+            asked = [held for held in self._held.values() if now >= held.asks_at]
+        for held in asked:
+            held.asked_at = now
+            holder = held.holder()
+            if holder is not None:
+                call_on(holder.loop, holder.look_at_run)
+        rows: dict[int, PresentRow] = {}
+        while self.said:
+            row = self.said.popleft()
+            rows[row.number] = row  # the newest of each run
+        if rows:
+            self._connected().say(list(rows.values()))
 
     def _report_leases(self, held: Iterable[_Held], states: Iterable[LeaseState]) -> None:
         for each, state in zip(held, states, strict=False):  # none: nothing has changed

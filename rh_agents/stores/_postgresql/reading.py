@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import psycopg
 
@@ -171,6 +171,10 @@ class PostgresqlReadSession:
         span = {"number": number, "after": after, "until": until, "later": Array("int8", later), "limit": limit}
         found = self._rows("newest_failures", _UNREAD, **span)
         return [FailureRow._make(row) for row in found]
+
+    def present(self, number: int) -> tuple[float, str, int] | None:
+        found = self._rows("read_present", "what a run is doing could not be read", number=number)
+        return None if not found else cast(tuple[float, str, int], found[0])
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._rows("find_cached", "a kept result could not be read", key=key, now=now)

@@ -9,13 +9,14 @@ from hashlib import sha256
 from typing import Any
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, PresentRow, RunRow
 from rh_agents.stores._checksums import (
     amounts_checksum,
     answer_checksum,
     cache_checksum,
     held_checksum,
     holder_checksum,
+    present_checksum,
     status_checksum,
     ticket_checksum,
 )
@@ -72,6 +73,17 @@ class PostgresqlWriteSession:
                 return None
         rows = self._rows("look", "the state of the runs could not be read", **held_runs(held))
         return lease_states_of([number for number, _ in held], rows)
+
+    def say(self, rows: Sequence[PresentRow]) -> None:
+        self._rows(
+            "say",
+            "what runs are doing could not be written",
+            number=Array("int8", [row.number for row in rows]),
+            fence=Array("int8", [row.fence for row in rows]),
+            at=Array("float8", [row.at for row in rows]),
+            facts=Array("text", [row.facts for row in rows]),
+            checksum=Array("int4", [present_checksum(row.at, row.facts) for row in rows]),
+        )
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 

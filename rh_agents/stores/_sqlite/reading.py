@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import apsw
 from pydantic_core import from_json
@@ -242,6 +242,10 @@ class SqliteReadSession(Session):
             FailureRow(place - first, some_text(address), some_text(name), more, kind, from_text(message))
             for place, address, name, more, kind, message in rows
         ]
+
+    def present(self, number: int) -> tuple[float, str, int] | None:
+        found = self._all("read_present", number=number)
+        return None if not found else cast(tuple[float, str, int], tuple(found[0]))
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._sealed(cache_checksum, map(kept_entry, self._all("find_cached", key=key, now=now)))

@@ -12,13 +12,14 @@ import apsw
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, PresentRow, RunRow
 from rh_agents.stores._checksums import (
     amounts_checksum,
     answer_checksum,
     cache_checksum,
     held_checksum,
     holder_checksum,
+    present_checksum,
     status_checksum,
     ticket_checksum,
 )
@@ -125,6 +126,13 @@ class SqliteWriteSession(TransactionSession):
         self._is_news = False
         with self.errors():
             return [lease_state_of(self.query_one("look", number=number, fence=fence)) for number, fence in held]
+
+    def say(self, rows: Sequence[PresentRow]) -> None:
+        with self.transaction():
+            for number, fence, at, facts in rows:
+                checksum = present_checksum(at, facts)
+                self.query("say", number=number, fence=fence, at=at, facts=facts, checksum=checksum)
+        self.bound_wal()
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 

@@ -115,6 +115,7 @@ class StoreConformance(
     WindowConformance,
     SummaryConformance,
     OutlineConformance,
+    PresentConformance,
     SequenceConformance,
 ):
     """All of it."""

@@ -32,7 +32,7 @@ class PresentConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_of_a_run_whose_owner_has_not_said_anything_nothing_is_known(self, store: Store) -> None:
-        await store.open_run(request())
+        await store.open_run(request(lease=BRIEF_LEASE))
         assert await present_of_run(store, RUN) is None
 
     @on_an_event_loop
@@ -45,7 +45,7 @@ class PresentConformance(StoreSuite):
 
     async def _see(self, store: Store, looking: Store) -> None:
         said = [BUSY]
-        journal = await store.open_run(request())
+        journal = await store.open_run(request(lease=BRIEF_LEASE))
         _presented(journal).present_with(lambda: said[0])
         assert await _seen(looking) == BUSY
         said[0] = LATER
@@ -53,7 +53,7 @@ class PresentConformance(StoreSuite):
 
     @on_an_event_loop
     async def test_when_nobody_executes_the_run_any_more_nothing_is_under_way(self, store: Store) -> None:
-        journal = await store.open_run(request())
+        journal = await store.open_run(request(lease=BRIEF_LEASE))
         _presented(journal).present_with(lambda: BUSY)
         await _seen(store)
         await journal.close(STARTED)
@@ -83,7 +83,7 @@ class PresentConformance(StoreSuite):
         def sample() -> None:
             asked.append(True)
 
-        journal = await store.open_run(request())
+        journal = await store.open_run(request(lease=BRIEF_LEASE))
         _presented(journal).present_with(sample)
 
         async def has_been_asked() -> bool | None:
@@ -96,7 +96,7 @@ class PresentConformance(StoreSuite):
     @on_an_event_loop
     async def test_it_is_no_part_of_a_copy_and_gone_with_the_run(self, store: Store) -> None:
         await written_run(store, 1)
-        journal = await store.open_run(request())
+        journal = await store.open_run(request(lease=BRIEF_LEASE))
         _presented(journal).present_with(lambda: BUSY)
         await _seen(store)
         await journal.close(COMPLETED)

@@ -70,6 +70,17 @@ FROM unnest(%(number)s, %(fence)s) AS held (number, fence)
 WHERE run.number = held.number AND run.fence = held.fence
 RETURNING run.number, run.stop_requested
 
+-- name: say
+INSERT INTO present (run, at, facts, checksum)
+SELECT run.number, said.at, said.facts, said.checksum
+FROM unnest(%(number)s, %(fence)s, %(at)s, %(facts)s, %(checksum)s) AS said (number, fence, at, facts, checksum)
+JOIN run ON run.number = said.number AND run.fence = said.fence
+ON CONFLICT (run) DO UPDATE SET at = excluded.at, facts = excluded.facts, checksum = excluded.checksum
+RETURNING run
+
+-- name: read_present
+SELECT at, facts, checksum FROM present WHERE run = %(number)s
+
 -- name: look
 SELECT run.number, run.stop_requested
 FROM run JOIN unnest(%(number)s, %(fence)s) AS held (number, fence) USING (number, fence)

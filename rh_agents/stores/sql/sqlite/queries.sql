@@ -70,6 +70,14 @@ UPDATE run SET heartbeat = heartbeat + 1, heartbeat_at = :now
 WHERE number = :number AND fence = :fence
 RETURNING stop_requested
 
+-- name: say
+INSERT INTO present (run, at, facts, checksum)
+SELECT number, :at, :facts, :checksum FROM run WHERE number = :number AND fence = :fence
+ON CONFLICT (run) DO UPDATE SET at = excluded.at, facts = excluded.facts, checksum = excluded.checksum
+
+-- name: read_present
+SELECT at, facts, checksum FROM present WHERE run = :number
+
 -- name: look
 SELECT stop_requested FROM run WHERE number = :number AND fence = :fence
 
