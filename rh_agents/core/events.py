@@ -290,7 +290,8 @@ class Fact(NamedTuple):
     @property
     def ending(self) -> GroupEnding | None:
         """How the group ended early that it is about."""
-        return None if self.group is None else self.group.ending
+        group = None if self.more is None else self.more.get("group")
+        return None if group is None else group.ending
 
     @property
     def charge(self) -> Charge | None:
