@@ -128,7 +128,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	  else $(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	    $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt uv; \
 	  fi; }
-	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[anthropic,cli,dev,fsspec,langchain,mcp,openai,openai-agents,postgresql,pydantic-ai]'
+	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[anthropic,cli,dev,fsspec,langchain,mcp,openai,openai-agents,postgresql,pydantic-ai,web]'
 	@touch $@
 
 # The local model is welcome, not needed: the demo can use a provider, and tests that want the model skip without it.

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "rh_agents"
 OPTIONAL = {
     "typer", "click", "anthropic", "openai", "httpx2", "xllamacpp", "psycopg", "psycopg_pool",
     "fsspec", "mcp", "numpy", "agents", "langchain_core", "langgraph", "pydantic_ai", "pytest", "hypothesis",
+    "starlette", "uvicorn",
 }  # fmt: skip
 LATE = {"rich", "anyio", "apsw", "jsonschema"}
 """Base dependencies that cost time, so that only who needs them imports them."""
@@ -318,6 +319,7 @@ MAY_CATCH_EVERYTHING = {
         "cli/input/source.py: PipeSource._read_ahead",
         "integrations/_streams.py: Pieces._run",
         "stores/_writer.py: Writer._write Writer._keep_artifacts Writer._do",
+        "web/live.py: Follower._follow",
     ),
     "One party must not hurt another one there: the error is logged or counted": (
         "core/bus.py: Subscription._finish",

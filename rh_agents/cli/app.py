@@ -22,6 +22,7 @@ from rh_agents.cli.commands.resume import resume_command
 from rh_agents.cli.commands.run import run_command
 from rh_agents.cli.commands.runs import runs_command
 from rh_agents.cli.commands.show import show_command
+from rh_agents.cli.commands.web import web_command
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.summary import INTERRUPTED
@@ -90,6 +91,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": delete_command,
     "gc": gc_command,
     "check": check_command,
+    "web": web_command,
 }
 for _name, _function in _COMMANDS.items():
     app.command(_name)(_function)

@@ -15,6 +15,7 @@ from typing import Any, Self
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.stores import store_option
 from rh_agents.core.ports import RunInfo
+from rh_agents.core.ports.run_status import is_untouched_fork
 from rh_agents.core.values import kept_text
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "command_line",
     "derived_run_id",
     "here",
-    "is_untouched_fork",
     "resume_line",
     "settings_text",
 ]
@@ -160,11 +160,6 @@ class RunCommand:
             return False
         before = RunCommand.of(known)
         return before is not None and bool(self.output) and before.output == self.output
-
-
-def is_untouched_fork(info: RunInfo) -> bool:
-    """Whether a run is the copy of another one and has never been executed: its facts are those of the other one."""
-    return info.forked_from is not None and info.updated_at == info.created_at
 
 
 def command_line(context: Any, **replaced: str) -> tuple[str, ...]:

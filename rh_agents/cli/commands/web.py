@@ -1,0 +1,100 @@
+"""`rh-agents web`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from rh_agents.cli.commands.common import StoreOfRuns, person
+from rh_agents.cli.errors import CommandError
+from rh_agents.cli.stores import DEFAULT_STORE, kept_store, shown_url, store_option
+
+__all__ = ["web_command"]
+
+_LARGEST_PORT = 65535
+
+
+def web_command(
+    port: Annotated[
+        int, typer.Option(min=0, max=_LARGEST_PORT, metavar="PORT", help="Where to listen; 0 takes any that is free.")
+    ] = 0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only look: nothing can be changed.")] = False,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Listen at another address than loopback; others can reach it then.")
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME:PORT",
+            help="Another name under which browsers reach this server, through a tunnel for instance. May be repeated.",
+        ),
+    ] = None,
+    new_code: Annotated[
+        bool, typer.Option("--new-code", help="Print another address for the page that is running already.")
+    ] = False,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Show the runs on a page of this machine, live.
+
+    The address that is printed lets one browser in, once and for ten minutes; `--new-code` prints another one.
+    """
+    try:
+        from rh_agents.web.codes import NotPrivate  # noqa: PLC0415 - Starlette and Uvicorn are optional packages
+        from rh_agents.web.server import Settings, new_address, serve  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise CommandError("the page needs Starlette and Uvicorn: pip install 'rh_agents[web]'") from error
+    try:
+        if new_code:
+            print(new_address(_running(port)))
+            return
+        settings = Settings(
+            port=port,
+            host=host,
+            allow_hosts=tuple(allow_host or ()),
+            read_only=read_only,
+            author=person(),
+            store_option=store_option(store),
+            about={"store": shown_url(store)},
+        )
+        if not settings.is_local:
+            print(
+                f"rh-agents: WARNING: {host} can be reached by others, and what they send and get is not encrypted; "
+                "a tunnel to loopback (ssh -L) and --allow-host are safer",
+                file=sys.stderr,
+            )
+
+        def ready(address: str) -> None:
+            print(address, flush=True)
+            if open_browser:
+                webbrowser.open(address)
+
+        async def work() -> None:
+            async with kept_store(store, read_only=read_only) as opened:
+                await serve(opened, settings, ready)
+
+        asyncio.run(work())
+    except NotPrivate as error:
+        raise CommandError(str(error)) from error
+
+
+def _running(port: int) -> int:
+    from rh_agents.web.codes import servers  # noqa: PLC0415
+
+    found = servers()
+    if port:
+        if port not in found:
+            raise CommandError(f"no page of this user listens at port {port}")
+        return port
+    if not found:
+        raise CommandError("no page of this user is running: `rh-agents web` starts one")
+    if len(found) > 1:
+        raise CommandError(f"several pages are running: add --port, one of {', '.join(map(str, found))}")
+    return found[0]

@@ -1,0 +1,296 @@
+"""The routes: each reads a request, asks what shows it, and answers with JSON, events, CSV or a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.resources import files
+from typing import Any, Final, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from rh_agents.core.errors import RhAgentsError, StoreError
+from rh_agents.web.acting import Acting
+from rh_agents.web.calls import Calls
+from rh_agents.web.json_text import json_text
+from rh_agents.web.live import Follower
+from rh_agents.web.planning import compared, planned
+from rh_agents.web.reading import NoSuchRun, Reading
+
+__all__ = ["About", "make_app", "static_files"]
+
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+_KINDS: Final = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_ORDERS: Final = ("journal", "seconds", "cost", "attempts")
+
+About = dict[str, Any]
+"""What the page says of its server."""
+
+
+def static_files() -> dict[str, bytes]:
+    """The files that a browser gets, by name: `index.html`, and what it names."""
+    folder = files("rh_agents.web") / "static"
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.name.rpartition(".")[2] in _KINDS}
+
+
+def make_app(reading: Reading, acting: Acting, about: About, closing: asyncio.Event) -> Starlette:
+    """The application behind the guard.
+
+    Args:
+        reading: what is shown.
+        acting: what can be asked for.
+        about: what the page says of its server.
+        closing: set when streams are to end.
+    """
+    api = _Api(reading, acting, about, closing)
+    static = static_files()
+    routes = [Route("/", _file("index.html", static["index.html"]))]
+    routes += [Route(f"/static/{name}", _file(name, data)) for name, data in static.items() if name != "index.html"]
+    routes += [Route(path, handler) for path, handler in api.reads.items()]
+    routes += [Route(path, handler, methods=["POST"]) for path, handler in api.acts.items()]
+    return Starlette(routes=routes, exception_handlers={RhAgentsError: _failed, HTTPException: _refused})
+
+
+def _file(name: str, data: bytes) -> Handler:
+    kind = _KINDS[name.rpartition(".")[2]]
+
+    async def serve(_: Request) -> Response:
+        return Response(data, media_type=kind)
+
+    return serve
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(json_text(data), status, media_type="application/json")
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    status = 404 if isinstance(error, NoSuchRun) else 409 if isinstance(error, StoreError) else 422
+    return _json({"error": str(error)}, status)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": error.detail}, error.status_code)
+
+
+class _Api:
+    def __init__(self, reading: Reading, acting: Acting, about: About, closing: asyncio.Event) -> None:
+        self._reading = reading
+        self._acting = acting
+        self._calls = Calls(reading.store)
+        self._about = about
+        self._closing = closing
+        self.reads: dict[str, Handler] = {
+            "/api/about": self.about,
+            "/api/runs": self.runs,
+            "/api/runs/events": self.runs_events,
+            "/api/run": self.run,
+            "/api/run/events": self.run_events,
+            "/api/calls": self.calls,
+            "/api/calls.csv": self.calls_csv,
+            "/api/call": self.call,
+            "/api/call/children": self.children,
+            "/api/call/value": self.value,
+            "/api/questions": self.questions,
+            "/api/plan": self.plan,
+            "/api/compare": self.compare,
+        }
+        self.acts: dict[str, Handler] = {"/api/answer": self.answer, "/api/act": self.act}
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    async def about(self, _: Request) -> Response:
+        return _json(self._about)
+
+    async def runs(self, request: Request) -> Response:
+        given = request.query_params
+        status = [word for word in given.get("status", "").split(",") if word]
+        return _json(await self._reading.list_runs(status=status, tag=given.get("tag"), text=given.get("text", "")))
+
+    async def runs_events(self, request: Request) -> Response:
+        return self._stream(self._reading.runs, request)
+
+    async def run(self, request: Request) -> Response:
+        update = await self._reading.page(_name(request)).now()
+        etag = f'"{update.id}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"etag": etag})
+        return Response(_joined(update.sections, update.id), media_type="application/json", headers={"etag": etag})
+
+    async def run_events(self, request: Request) -> Response:
+        return self._stream(self._reading.page(_name(request)), request)
+
+    def _stream(self, follower: Follower, request: Request) -> Response:
+        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        return StreamingResponse(
+            _until(self._closing, _messages(follower, after)),
+            media_type="text/event-stream",
+            headers={"x-accel-buffering": "no"},
+        )
+
+    async def questions(self, _: Request) -> Response:
+        return _json({"questions": await self._reading.questions()})
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    async def calls(self, request: Request) -> Response:
+        after = request.query_params.get("after", "")
+        window = self._calls.window(_name(request), **_wanted(request), after=after)
+        return _json(await _while_read(request, window))
+
+    async def calls_csv(self, request: Request) -> Response:
+        name = _name(request)
+        lines = self._calls.csv(name, **_wanted(request))
+        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attachment("calls.csv"))
+
+    async def call(self, request: Request) -> Response:
+        found = await _while_read(request, self._calls.call(_name(request), _given(request, "key")))
+        if found is None:
+            raise HTTPException(404, "the run has no such call")
+        return _json(found)
+
+    async def children(self, request: Request) -> Response:
+        first = _number(request, "first")
+        return _json(await _while_read(request, self._calls.children(_name(request), _given(request, "key"), first)))
+
+    async def value(self, request: Request) -> Response:
+        key = _given(request, "key")
+        text = await _while_read(request, self._calls.value(_name(request), key))
+        if text is None:
+            raise HTTPException(404, "the call has no recorded value")
+        if request.query_params.get("as") == "file":
+            return Response(text, media_type="application/octet-stream", headers=_attachment(f"{key[:12]}.json"))
+        most = _number(request, "most", 65536)
+        return _json({"text": text[:most], "size": len(text), "is_cut": len(text) > most})
+
+    # -- plans ---------------------------------------------------------------------------------------------------------
+
+    async def plan(self, request: Request) -> Response:
+        return _json(await _while_read(request, planned(self._reading.store, _name(request))))
+
+    async def compare(self, request: Request) -> Response:
+        left, right = _given(request, "left"), _given(request, "right")
+        return _json(await _while_read(request, compared(self._reading.store, left, right)))
+
+    # -- actions -------------------------------------------------------------------------------------------------------
+
+    async def answer(self, request: Request) -> Response:
+        return _json(await self._acting.answer(await _body(request)))
+
+    async def act(self, request: Request) -> Response:
+        return _json(await self._acting.act(await _body(request)))
+
+
+def _joined(sections: Any, version: str) -> bytes:
+    """The sections as one object; each is JSON already."""
+    parts = [
+        json.dumps(name).encode() + b":" + text for name, text in {"version": json_text(version), **sections}.items()
+    ]
+    return b"{" + b",".join(parts) + b"}"
+
+
+async def _messages(follower: Follower, after: str | None) -> AsyncIterator[bytes]:
+    """Server-sent events: `sections` with what has changed, comments as signs of life, and `gone` with a reason."""
+    yield b"retry: 1000\n\n"
+    try:
+        async for update in follower.updates(after):
+            if update is None:
+                yield b": alive\n\n"
+            else:
+                data = _joined(update.sections, update.id)
+                yield b"id: %s\nevent: sections\ndata: %s\n\n" % (update.id.encode(), data)
+    except RhAgentsError as error:
+        yield b"event: gone\ndata: %s\n\n" % json_text({"error": str(error)})
+
+
+async def _until(closing: asyncio.Event, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The messages until the server closes."""
+    closed = asyncio.ensure_future(closing.wait())
+    following: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(messages))
+            await asyncio.wait((following, closed), return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                return
+            yield following.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        closed.cancel()
+        if following is not None:
+            following.cancel()
+
+
+async def _while_read(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the reader has gone."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HTTPException(499, "the reader has gone")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        found = await request.json()
+    except ValueError as error:
+        raise HTTPException(400, f"this is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise HTTPException(400, "a JSON object is wanted")
+    return found
+
+
+def _given(request: Request, name: str) -> str:
+    value = request.query_params.get(name)
+    if not value:
+        raise HTTPException(400, f"{name}= is missing")
+    return value
+
+
+def _name(request: Request) -> str:
+    return _given(request, "run")
+
+
+def _number(request: Request, name: str, usual: int = 0) -> int:
+    text = request.query_params.get(name, str(usual))
+    if not text.isdecimal() or len(text) > 12:
+        raise HTTPException(400, f"{name}={text}: a number from 0 on is wanted")
+    return int(text)
+
+
+def _wanted(request: Request) -> dict[str, Any]:
+    """The filter and the order of a table."""
+    given = request.query_params
+    order = given.get("order", "journal")
+    if order not in _ORDERS:
+        raise HTTPException(400, f"order={order}: one of {', '.join(_ORDERS)} is wanted")
+    found: dict[str, Any] = {name: given.get(name, "") for name in ("status", "actor", "group", "text")}
+    return found | {"order": order, "descending": given.get("descending") == "1"}
+
+
+def _attachment(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}"'}

@@ -1,0 +1,137 @@
+"""What the page shows out of a store, as plain data, read through the ports of the core alone."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Any, Final
+
+from rh_agents.core.errors import RhAgentsError
+from rh_agents.core.ports import Clock, RunInfo, Store
+from rh_agents.core.ports.run_status import status_of
+from rh_agents.core.ports.summary import RunSummary, summary_of_run
+from rh_agents.web.groups import GroupTable
+from rh_agents.web.json_text import json_text
+from rh_agents.web.live import Follower
+from rh_agents.web.shapes import actors_data, groups_data, question_data, run_data, run_line, totals_data
+
+__all__ = ["NoSuchRun", "Reading"]
+
+_KEPT_PAGES: Final = 16
+"""Runs whose summaries are kept between two looks."""
+_STEP: Final = 32768
+"""Events that are summed at a time, so that no reading session lasts long."""
+_MOST_RUNS: Final = 200
+
+
+class NoSuchRun(RhAgentsError):
+    """There is no run of this name in the store."""
+
+
+class _Page:
+    """What is kept of one run: its summary so far, the names of its groups, and who follows it."""
+
+    def __init__(self, store: Store, run_id: str, clock: Clock) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._clock = clock
+        self._summary = RunSummary()
+        self._groups = GroupTable(store, run_id)
+        self._created_at = 0.0
+        self.follower: Follower = Follower(self._probe, self._sections)
+
+    async def _info(self) -> RunInfo:
+        info = await self._store.find_run(self._run_id)
+        if info is None:
+            raise NoSuchRun(f"there is no run {self._run_id!r}")
+        return info
+
+    async def _probe(self) -> Hashable:
+        info = await self._info()
+        return info.created_at, info.updated_at, info.outcomes, info.status, info.owner, info.epoch
+
+    async def _sections(self) -> dict[str, bytes]:
+        info = await self._info()
+        questions = await self._store.questions(self._run_id)
+        found: dict[str, Any] = {
+            "run": run_data(info, len(questions)),
+            "questions": [question_data(each) for each in questions],
+            "problem": None,
+        }
+        try:
+            summary = await self._up_to_date(info)
+            found["totals"] = totals_data(summary, info)
+            found["actors"] = actors_data(summary)
+            found["groups"] = groups_data(summary, await self._groups.of(summary))
+            found["failures"] = [failure._asdict() for failure in summary.failures]
+        except RhAgentsError as error:  # damage, or a row that is missing: what else there is, is shown
+            found["problem"] = str(error)
+        return {name: json_text(data) for name, data in found.items()}
+
+    async def _up_to_date(self, info: RunInfo) -> RunSummary:
+        if info.created_at != self._created_at:  # deleted, and made anew under the same name
+            self._summary, self._created_at = RunSummary(), info.created_at
+            self._groups.forget()
+        while True:
+            after = self._summary.until
+            part = await summary_of_run(self._store, self._run_id, after=after, until=after + _STEP)
+            self._summary = self._summary.merge(part)
+            if part.until < after + _STEP:
+                return self._summary
+
+
+class Reading:
+    """A store as the page shows it.
+
+    Args:
+        store: where the runs are.
+        clock: the time of day, seconds since 1970.
+    """
+
+    def __init__(self, store: Store, clock: Clock = time.time) -> None:
+        self.store: Store = store
+        self._clock = clock
+        self._pages: OrderedDict[str, _Page] = OrderedDict()
+        self.runs: Follower = Follower(self._probe_runs, self._run_sections)
+
+    def page(self, run_id: str) -> Follower:
+        """The page of a run, for all who look at it."""
+        page = self._pages.get(run_id)
+        if page is None:
+            page = self._pages[run_id] = _Page(self.store, run_id, self._clock)
+            self._forget_some()
+        self._pages.move_to_end(run_id)
+        return page.follower
+
+    def _forget_some(self) -> None:
+        """Keep the newest pages, and those that are followed."""
+        unused = [name for name, page in self._pages.items() if not page.follower.watchers]
+        for name in unused[: max(0, len(self._pages) - _KEPT_PAGES)]:
+            del self._pages[name]
+
+    async def _probe_runs(self) -> Hashable:
+        return None  # the list as a whole is as cheap
+
+    async def _run_sections(self) -> dict[str, bytes]:
+        return {"runs": json_text((await self.list_runs())["runs"])}
+
+    async def list_runs(self, *, status: Sequence[str] = (), tag: str | None = None, text: str = "") -> dict[str, Any]:
+        """The newest runs that fit, at most `_MOST_RUNS`, and how many fit."""
+        infos = await self.store.runs(tag=tag or None)
+        waiting = Counter(each.run_id for each in await self.store.questions())
+        found = [
+            info
+            for info in infos
+            if (not status or status_of(info).value in status)
+            and text.lower() in f"{info.run_id} {info.workflow}".lower()
+        ]
+        return {
+            "runs": [run_line(info, waiting[info.run_id]) for info in found[:_MOST_RUNS]],
+            "total": len(found),
+            "tags": sorted({tag for info in infos for tag in info.tags})[:100],
+        }
+
+    async def questions(self) -> list[dict[str, Any]]:
+        """All open questions, oldest first."""
+        return [question_data(each) for each in await self.store.questions()]

@@ -1,0 +1,148 @@
+"""The shapes in which the page gets what the ports say: plain data, each made by a function of what it shows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.ports.run_status import is_untouched_fork, status_of
+from rh_agents.core.ports.summary import RunSummary
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Usage
+from rh_agents.core.values import kept_text, shown_value
+
+__all__ = [
+    "actors_data", "command_of", "groups_data", "question_data", "run_data", "run_line", "totals_data", "usage_data",
+]  # fmt: skip
+
+_MOST_ACTORS: Final = 50
+_MOST_GROUPS: Final = 100
+_LONGEST_INPUT: Final = 4000
+
+_Counts = Mapping[ExecutionStatus, int]
+
+
+def run_line(info: RunInfo, questions: int) -> dict[str, Any]:
+    """A run in a list."""
+    return {
+        "run_id": info.run_id,
+        "status": status_of(info).value,
+        "workflow": info.workflow,
+        "outcomes": info.outcomes,
+        "questions": questions,
+        "epoch": info.epoch,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "ended_at": info.ended_at,
+        "owner": info.owner,
+        "tags": list(info.tags),
+        "reason": info.reason,
+        "forked_from": info.forked_from,
+        "untouched": is_untouched_fork(info),
+    }
+
+
+def run_data(info: RunInfo, questions: int) -> dict[str, Any]:
+    """A run by itself: its input and the command that started it as well."""
+    given = "" if info.input is None else shown_value(info.input)
+    return run_line(info, questions) | {
+        "input": given[:_LONGEST_INPUT],
+        "input_is_cut": len(given) > _LONGEST_INPUT,
+        "command": command_of(info),
+        "folder": _fact(info, "folder"),
+    }
+
+
+def command_of(info: RunInfo) -> str | None:
+    """The command that started a run, as one would type it; None if a program did."""
+    try:
+        words = json.loads(_fact(info, "command") or "")
+        return f"rh-agents {shlex.join(map(str, words))}"
+    except (ValueError, TypeError):
+        return None
+
+
+def _fact(info: RunInfo, name: str) -> str | None:
+    text = info.facts.get(name)
+    return None if text is None else kept_text(text, unknown_ok=True)
+
+
+def usage_data(usage: Usage | None) -> dict[str, Any]:
+    """Tokens and cost; what is zero is left out."""
+    return {} if usage is None else usage.as_json()
+
+
+def _of(counts: _Counts, *statuses: ExecutionStatus) -> int:
+    return sum(counts.get(status, 0) for status in statuses)
+
+
+def _counted(counts: _Counts) -> dict[str, int]:
+    """Members or calls by what became of them. What has begun and has not ended yet is what is left."""
+    done = _of(counts, ExecutionStatus.COMPLETED)
+    failed = _of(counts, ExecutionStatus.FAILED)
+    cancelled = _of(counts, ExecutionStatus.CANCELLED)
+    started = _of(counts, ExecutionStatus.STARTED)
+    return {
+        "done": done,
+        "failed": failed,
+        "cancelled": cancelled,
+        "retried": _of(counts, ExecutionStatus.RETRYING),
+        "started": started,
+        "running": max(0, started - done - failed - cancelled),
+    }
+
+
+def totals_data(summary: RunSummary, info: RunInfo) -> dict[str, Any]:
+    """A run in a few numbers."""
+    counts = [_counted(each) for each in summary.actors.values()]
+    names = ("done", "failed", "cancelled", "retried", "running")
+    found: dict[str, Any] = {name: sum(each[name] for each in counts) for name in names}
+    if info.owner is None:
+        found["running"] = 0
+    used = sum(summary.usage.values(), Usage())
+    return found | {
+        "outcomes": summary.outcomes,
+        "events": summary.until,
+        "first_at": summary.first_at,
+        "last_at": summary.last_at,
+        "usage": usage_data(used),
+    }
+
+
+def actors_data(summary: RunSummary) -> list[dict[str, Any]]:
+    """What each actor did and used, most expensive first."""
+    found: list[dict[str, Any]] = [
+        {"name": name, **_counted(counts), "usage": usage_data(summary.usage.get(name))}
+        for name, counts in summary.actors.items()
+    ]
+    found.sort(key=lambda each: (-each["usage"].get("cost", 0.0), -each["done"] - each["failed"], each["name"]))
+    return found[:_MOST_ACTORS]
+
+
+def groups_data(summary: RunSummary, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The groups in the order in which they began, with their members counted."""
+    found = [{**about, **_counted(summary.groups.get(group_id, {}))} for group_id, about in known.items()]
+    return {"groups": found[:_MOST_GROUPS], "total": len(found)}
+
+
+def question_data(question: Question) -> dict[str, Any]:
+    """A question for a person."""
+    return {
+        "run_id": question.run_id,
+        "id": question.id,
+        "address": question.address,
+        "text": question.text,
+        "schema": _schema(question.schema),
+        "asked_at": question.asked_at,
+        "problem": question.problem,
+    }
+
+
+def _schema(text: str | None) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,80 @@
+// What can be asked for: each with a preview, a reason, and the command that does the same.
+
+import { post } from "./api.js";
+import { command, el, fill, notice } from "./dom.js";
+import { parsed } from "./values.js";
+
+const ENDED = ["completed", "failed", "cancelled"];
+
+export function actionsOf(run, about) {
+  if (about.read_only) return el("span", { class: "quiet" }, "for reading only");
+  const buttons = [];
+  if (!ENDED.includes(run.status)) buttons.push(button("Stop…", () => ask({ title: `Stop ${run.run_id} for good`, body: { run: run.run_id, verb: "stop" }, sure: "Stop the run", danger: true })));
+  buttons.push(button("Fork…", () => askFork(run, null)));
+  return buttons;
+}
+
+const button = (text, click) => el("button", { type: "button", "data-key": `do-${text}`, on: { click } }, text);
+
+export const forkButton = (run, call) => (call.ended_at ? button("Fork here…", () => askFork(run, call)) : null);
+
+function askFork(run, call) {
+  const name = el("input", { type: "text", value: `${run.run_id}-2`, required: true });
+  const result = el("textarea", { rows: 3, placeholder: "Leave empty to make the call again; or JSON that it is to have returned" });
+  const body = () => {
+    const given = { run: run.run_id, verb: "fork", new: name.value };
+    if (call !== null) given.address = `@${call.key}`;
+    if (call !== null && result.value.trim()) {
+      const value = parsed(result.value);
+      if (value === null && result.value.trim() !== "null") throw new Error('The result is not JSON; a text is written "in quotes".');
+      given.result = value;
+    }
+    return given;
+  };
+  ask({ title: call === null ? `Copy ${run.run_id}` : `Copy ${run.run_id} from ${call.address}`, body, sure: "Fork", hasReason: false,
+    fields: [el("div", { class: "field" }, el("label", {}, "Name of the copy", name)), call === null ? null : el("div", { class: "field" }, el("label", {}, "Its result", result))],
+    then: () => { location.hash = `/run/${encodeURIComponent(name.value)}`; } });
+}
+
+// A dialog that shows what would happen before it does.
+export function ask({ title, body, sure, danger = false, hasReason = true, fields = [], then = () => {} }) {
+  const reason = el("input", { type: "text", placeholder: "For the record" });
+  const preview = el("div", { class: "note" }, "…");
+  const line = el("div", {});
+  const problem = el("div", { class: "bad", role: "alert" });
+  const go = el("button", { class: danger ? "danger" : "primary", type: "submit", disabled: true }, sure);
+  const wanted = (isPreview) => ({ ...(typeof body === "function" ? body() : body), reason: reason.value, dry_run: isPreview });
+  const form = el("form", { on: { submit: (event) => { event.preventDefault(); act(); } } },
+    el("h2", {}, title), fields, hasReason ? el("div", { class: "field" }, el("label", {}, "Reason", reason)) : null, preview, line, problem,
+    el("div", { class: "tools" }, el("button", { type: "button", on: { click: () => dialog.close() } }, "Back"), go));
+  const dialog = el("dialog", { "aria-label": title }, form);
+  let waiting = 0;
+  form.addEventListener("input", () => { go.disabled = true; clearTimeout(waiting); waiting = setTimeout(look, 200); });
+  dialog.addEventListener("close", () => dialog.remove());
+  async function look() {
+    fill(problem);
+    try {
+      const found = await post("act", wanted(true));
+      fill(preview, found.preview);
+      fill(line, found.command ? command(found.command) : null);
+      go.disabled = false;
+    } catch (error) {
+      fill(preview, "Nothing would be done.");
+      fill(problem, error.message);
+    }
+  }
+  async function act() {
+    go.disabled = true;
+    try {
+      const found = await post("act", wanted(false));
+      notice(found.done);
+      dialog.close();
+      then();
+    } catch (error) {
+      fill(problem, error.message);
+    }
+  }
+  document.body.append(dialog);
+  dialog.showModal();
+  look();
+}

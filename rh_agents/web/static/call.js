@@ -1,0 +1,73 @@
+// One call: what it was given and gave, every attempt, and what is around it.
+
+import { get, isExport } from "./api.js";
+import { forkButton } from "./actions.js";
+import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, table, tokens } from "./dom.js";
+import { headOf, toCall, toCalls } from "./run.js";
+import { loadValue } from "./values.js";
+
+export async function showCall(main, route, shell) {
+  const [, run, , key] = route.parts;
+  const [data, found] = await Promise.all([get("run", { run }, route.signal), get("call", { run, key }, route.signal)]);
+  if (!route.isCurrent()) return null;
+  const { call } = found;
+  headOf(data.run, "call", shell);
+  shell.crumbs([run, `#/run/${encodeURIComponent(run)}`], ["Calls", toCalls(run)], [call.address.split("::").pop()]);
+  const value = el("div", {});
+  const input = el("div", {});
+  const children = el("div", {});
+  fill(main,
+    el("div", { class: "head" }, el("div", { class: "grow" },
+      el("div", { class: "title" }, el("h1", { class: "mono" }, call.address), pill(call.status), call.from_cache ? el("span", { class: "tag" }, "from the cache") : null),
+      el("div", { class: "about" }, el("span", {}, call.actor), el("span", {}, call.kind.replaceAll("_", " ")), el("span", {}, seconds(call.seconds)))),
+      isExport ? null : el("div", { class: "tools" }, shell.about.read_only ? null : forkButton(data.run, call), el("button", { type: "button", on: { click: () => copy(`@${key}`) } }, "Copy key"))),
+    call.message ? el("div", { class: `note ${call.status === "failed" ? "bad" : "warn"}` }, call.message) : null,
+    el("div", { class: "columns two" },
+      el("div", {}, section("Input", {}, input), section("Output", {}, value)),
+      el("div", {}, factsOf(run, found), attemptsOf(found), children)));
+  showInput(input, call, run, key);
+  if (call.ended_at) loadValue(value, run, key);
+  else fill(value, el("p", { class: "quiet" }, "It has not ended."));
+  loadChildren(children, run, key);
+  return null;
+}
+
+function showInput(place, call, run, key) {
+  if (call.has_input) loadValue(place, run, key, "input");
+  else fill(place, el("p", { class: "quiet" }, "Not recorded."));
+}
+
+function factsOf(run, { call, why, parents }) {
+  const used = call.usage || {};
+  const facts = [
+    ["Why it ran", why],
+    ["Began", call.began_at ? moment(call.began_at) : null],
+    ["Ended", call.ended_at ? moment(call.ended_at) : null],
+    ["Took", seconds(call.seconds)],
+    ["Waited for limits", call.waited ? seconds(call.waited) : null],
+    ["Attempts", call.attempts > 1 ? number(call.attempts) : null],
+    ["Tokens", used.input_tokens || used.output_tokens ? `${number(used.input_tokens || 0)} in, ${number(used.output_tokens || 0)} out${used.cached_tokens ? `, ${number(used.cached_tokens)} cached` : ""}` : null],
+    ["Cost", money(used.cost)],
+    ["Version", call.version],
+    ["In", parents && parents.length ? parents.map((parent) => el("div", { class: "anywhere" }, link(toCall(run, parent.key), null, parent.address))) : null],
+    ["Group", call.group_id ? link(toCalls(run, { group: call.group_id }), null, `member ${number(call.index)}`) : null],
+    ["Key", el("code", { class: "anywhere" }, call.key)],
+  ];
+  return section("About this call", {}, el("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
+}
+
+function attemptsOf({ events }) {
+  if (!events || !events.length) return null;
+  const rows = events.map((event) => el("tr", {},
+    el("td", { class: "dim" }, clock(event.at)), el("td", {}, pill(event.status)), el("td", { class: "n" }, number(event.attempt)),
+    el("td", { class: "anywhere" }, event.message || "", event.delay ? el("span", { class: "quiet" }, ` next in ${seconds(event.delay)}`) : null),
+    el("td", { class: "n" }, seconds(event.seconds)), el("td", { class: "n" }, tokens(event.usage || {}))));
+  return section("Attempts", {}, table(["At", "", ["Try", "n"], "", ["Time", "n"], ["Tokens", "n"]], rows, "Attempts"));
+}
+
+async function loadChildren(place, run, key) {
+  const found = await get("call/children", { run, key }).catch(() => ({ calls: [] }));
+  if (!found.calls.length) return;
+  const rows = found.calls.map((child) => rowTo(toCall(run, child.key), child.key, el("td", {}, pill(child.status)), el("td", { class: "cut mono" }, link(toCall(run, child.key), child.key, child.address)), el("td", { class: "n" }, seconds(child.seconds))));
+  fill(place, section("Calls that it made", { count: found.calls.length }, table(["", "Call", ["Time", "n"]], rows, "Children")));
+}

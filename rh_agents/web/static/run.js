@@ -1,0 +1,192 @@
+// One run: what goes on now, when, what failed, and where time and money go.
+
+import { follow, get, isExport, query } from "./api.js";
+import { actionsOf } from "./actions.js";
+import { el, fill, link, moment, money, number, plural, rowTo, seconds, section, short, since, table, tokens } from "./dom.js";
+import { questionCard } from "./questions.js";
+import { statusOf, toRun } from "./runs.js";
+import { Timeline } from "./timeline.js";
+
+const TABS = [["", "Overview"], ["calls", "Calls"], ["questions", "Questions"], ["plan", "Plan"], ["compare", "Compare"]];
+
+export const toCall = (run, key) => toRun(run, `/call/${key}`);
+export const toCalls = (run, values = {}) => toRun(run, `/calls${query(values) && "?"}${query(values)}`);
+
+// The head that all views of a run have.
+export function headOf(run, tab, shell, values = null) {
+  shell.crumbs([run.run_id, tab ? toRun(run.run_id) : null], ...(tab && tab !== "call" ? [[TABS.find(([name]) => name === tab)[1]]] : []));
+  const about = [
+    run.workflow && el("span", { class: "mono cut" }, run.workflow),
+    el("span", {}, "started ", since(run.created_at)),
+    el("span", {}, "last activity ", since(run.updated_at)),
+    run.owner && el("span", { class: "cut", title: run.owner }, `by ${run.owner.split(" (")[0]}`),
+    run.epoch ? el("span", {}, `restarted ${plural(run.epoch, "time")} after its end`) : null,
+    run.forked_from && el("span", {}, "a copy of ", link(toRun(run.forked_from), null, run.forked_from)),
+  ];
+  return [
+    el("div", { class: "head" },
+      el("div", { class: "grow" },
+        el("div", { class: "title" }, el("h1", { class: "mono" }, run.run_id), el("span", { class: `pill ${run.status}`, "data-status": run.status }, statusOf(run)), run.tags.map((tag) => el("span", { class: "tag" }, tag))),
+        el("div", { class: "about" }, about)),
+      isExport ? null : el("div", { class: "tools" }, actionsOf(run, shell.about))),
+    isExport ? null : el("nav", { class: "tabs", "aria-label": "Views of this run" }, TABS.map(([name, text]) =>
+      el("a", { href: toRun(run.run_id, name && `/${name}`), "aria-current": name === tab ? "page" : null, "data-key": `tab-${name}` }, text,
+        name === "questions" && run.questions ? [" ", el("span", { class: "badge" }, run.questions)] : null))),
+    run.reason && run.status !== "waiting" ? el("div", { class: "note warn" }, run.reason) : null,
+    values,
+  ];
+}
+
+export async function showRun(main, route, shell) {
+  const name = route.parts[1];
+  const data = await get("run", { run: name }, route.signal);
+  if (!route.isCurrent()) return null;
+  const places = Object.fromEntries(["head", "now", "numbers", "time", "questions", "failures", "groups", "actors", "slowest", "origin"].map((id) => [id, el("div", { id: `part-${id}` })]));
+  const timeline = new Timeline(places.time, (from, to) => { location.hash = toCalls(name, { since: from.toFixed(3), until: to.toFixed(3) }).slice(1); });
+  const rate = new Rate();
+  const draw = (changed) => {
+    Object.assign(data, changed);
+    rate.note(data.totals);
+    const has = (...names) => names.some((each) => each in changed);
+    if (has("run")) fill(places.head, headOf(data.run, "", shell));
+    if (has("run", "now", "problem")) fill(places.now, nowOf(data));
+    if (has("run", "totals", "groups")) fill(places.numbers, numbersOf(data, rate));
+    if (has("timeline")) timeline.show(data.timeline);
+    if (has("questions")) fill(places.questions, questionsOf(data, shell));
+    if (has("failures")) fill(places.failures, failuresOf(name, data));
+    if (has("groups")) fill(places.groups, groupsOf(name, data.groups));
+    if (has("actors")) fill(places.actors, actorsOf(name, data.actors));
+    if (has("slowest")) fill(places.slowest, slowestOf(name, data.slowest));
+    if (has("run")) fill(places.origin, originOf(data.run));
+  };
+  fill(main, places.head, places.now, places.numbers, places.time, places.questions, places.failures,
+    el("div", { class: "columns two" }, el("div", {}, places.groups, places.slowest), el("div", {}, places.actors, places.origin)));
+  draw(data);
+  const stop = follow("run/events", { run: name }, data.version, draw, (state, why) => shell.live(state, why));
+  return () => { stop(); timeline.stop(); };
+}
+
+// How fast calls end now: of the last half minute that was seen, or else of the whole run.
+class Rate {
+  constructor() { this.seen = []; }
+  note(totals) {
+    if (!totals) return;
+    const now = performance.now() / 1000;
+    this.seen = [...this.seen.filter(([at]) => now - at < 30), [now, totals.outcomes]];
+  }
+  of(totals) {
+    const [first, last] = [this.seen[0], this.seen[this.seen.length - 1]];
+    if (first && last[0] - first[0] > 3) return (last[1] - first[1]) / (last[0] - first[0]);
+    const whole = (totals.last_at || 0) - (totals.first_at || 0);
+    return whole > 0 ? totals.outcomes / whole : 0;
+  }
+}
+
+function nowOf({ run, now, problem }) {
+  return [
+    problem ? el("div", { class: "note bad", role: "alert" }, el("b", {}, "Part of this run cannot be read: "), problem) : null,
+    run.status === "running" && now ? el("div", { class: "note run now" }, now.lines.map((line) => el("span", {}, line))) : null,
+  ];
+}
+
+function numbersOf({ run, totals, groups }, rate) {
+  if (!totals) return null;
+  const used = totals.usage;
+  const expected = (groups ? groups.groups : []).filter((group) => group.total && !group.parent).reduce((sum, group) => sum + group.total, 0);
+  const isOn = run.status === "running";
+  const speed = rate.of(totals);
+  const left = expected - (groups ? groups.groups.filter((group) => !group.parent).reduce((sum, group) => sum + group.done + group.failed + group.cancelled, 0) : 0);
+  const cards = [
+    ["finished", number(totals.outcomes), ""],
+    ["failed", number(totals.failed), totals.failed ? "bad" : ""],
+    isOn || totals.running ? ["in flight", number(totals.running), "run"] : null,
+    ["retries", number(totals.retried), totals.retried ? "warn" : ""],
+    [isOn ? "calls/s now" : "calls/s", speed ? (speed < 10 ? speed.toFixed(1) : short(Math.round(speed))) : "–", ""],
+    isOn && left > 0 && speed > 0 ? ["about left", seconds(left / speed), ""] : ["took", seconds((totals.last_at || 0) - (totals.first_at || 0)) || "–", ""],
+    ["tokens", tokens(used) || "–", ""],
+    ["cost", money(used.cost) || "–", ""],
+  ];
+  return el("div", { class: "numbers" }, cards.filter(Boolean).map(([text, value, tone]) => el("div", {}, el("b", { class: tone }, value), el("span", {}, text))));
+}
+
+function questionsOf({ questions }, shell) {
+  if (!questions || !questions.length) return null;
+  return section("Waiting for an answer", { count: questions.length }, questions.slice(0, 5).map((each) => questionCard(each, shell.about)));
+}
+
+function failuresOf(run, { failures }) {
+  if (!failures || !failures.length) return null;
+  const rows = failures.map((failure) => {
+    const href = failure.key ? toCall(run, failure.key) : toCalls(run, { status: "failed", text: failure.address });
+    return rowTo(href, failure.sequence, el("td", { class: "cut" }, link(href, `f${failure.sequence}`, failure.address)), el("td", { class: "dim" }, failure.actor), el("td", { class: "bad anywhere" }, failure.message));
+  });
+  return section("Failures", { link: link(toCalls(run, { status: "failed" }), "all-failed", "All failed calls") }, table(["Call", "Actor", "Error"], rows, "Failures"));
+}
+
+function groupsOf(run, { groups, total }) {
+  if (!groups.length) return null;
+  const depth = depths(groups);
+  const rows = groups.map((group) => {
+    const ended = group.done + group.failed + group.cancelled;
+    const href = toCalls(run, { group: group.id });
+    return rowTo(href, group.id,
+      el("td", { class: `cut indent-${Math.min(4, depth.get(group.id))}` }, link(href, `g${group.id}`, group.name || group.address), group.ending ? el("span", { class: "warn" }, ` ${group.ending.replaceAll("_", " ")}`) : null),
+      el("td", {}, barOf(group)),
+      el("td", { class: "n" }, number(ended), group.total ? el("span", { class: "quiet" }, ` / ${number(group.total)}`) : ""),
+      el("td", { class: "n bad" }, group.failed || ""),
+      el("td", { class: "n dim" }, group.seconds === null ? "" : seconds(group.seconds)));
+  });
+  return section("Groups", { count: total }, table(["Group", "", ["Done", "n"], ["Failed", "n"], ["Time", "n"]], rows, "Groups"), total > groups.length ? el("p", { class: "quiet" }, `The first ${groups.length} are shown.`) : null);
+}
+
+function depths(groups) {
+  const known = new Map(groups.map((group) => [group.id, group]));
+  const depth = (group) => (group && group.parent && known.has(group.parent) ? 1 + depth(known.get(group.parent)) : 0);
+  return new Map(groups.map((group) => [group.id, depth(group)]));
+}
+
+export function barOf({ done, failed, running, cancelled, total }) {
+  const all = Math.max(total || 0, done + failed + running + cancelled, 1);
+  const parts = Object.entries({ done, failed, cancelled, running }).filter(([, count]) => count);
+  const label = parts.map(([name, count]) => `${number(count)} ${name}`).join(", ") || "nothing yet";
+  const bar = el("div", { class: "bar", role: "img", "aria-label": label, title: label });
+  for (const [name, count] of parts) {
+    const piece = el("i", { class: name });
+    piece.style.width = `${Math.max(1, (100 * count) / all)}%`;
+    bar.append(piece);
+  }
+  return bar;
+}
+
+function actorsOf(run, actors) {
+  if (!actors.length) return null;
+  const hasTimes = actors.some((actor) => actor.p50 !== undefined);
+  const hasMoney = actors.some((actor) => actor.usage.input_tokens || actor.usage.output_tokens || actor.usage.cost);
+  const rows = actors.map((actor) => {
+    const href = toCalls(run, { actor: actor.name });
+    return rowTo(href, actor.name,
+      el("td", { class: "cut" }, link(href, `a${actor.name}`, actor.name)),
+      el("td", { class: "n" }, number(actor.done)), el("td", { class: "n bad" }, actor.failed || ""), el("td", { class: "n warn" }, actor.retried || ""),
+      hasTimes ? [actor.p50, actor.p90, actor.p99, actor.seconds].map((value) => el("td", { class: "n" }, seconds(value))) : null,
+      hasMoney ? [el("td", { class: "n" }, tokens(actor.usage)), el("td", { class: "n" }, money(actor.usage.cost))] : null);
+  });
+  const heads = ["Actor", ["Done", "n"], ["Failed", "n"], ["Retries", "n"]];
+  if (hasTimes) heads.push(["p50", "n"], ["p90", "n"], ["p99", "n"], ["Total", "n"]);
+  if (hasMoney) heads.push(["Tokens", "n"], ["Cost", "n"]);
+  return section("Where time and money go", {}, table(heads, rows, "Actors"));
+}
+
+function slowestOf(run, slowest) {
+  if (!slowest || !slowest.length) return null;
+  const rows = slowest.slice(0, 10).map((call) => {
+    const href = toCall(run, call.key);
+    return rowTo(href, call.key, el("td", { class: "cut" }, link(href, `s${call.key}`, call.address)), el("td", { class: "dim" }, call.actor), el("td", { class: "n" }, seconds(call.seconds)));
+  });
+  return section("Slowest", { link: link(toCalls(run, { order: "seconds", descending: 1 }), "all-slow", "All by time") }, table(["Call", "Actor", ["Time", "n"]], rows, "Slowest calls"));
+}
+
+function originOf(run) {
+  const facts = [["Started", moment(run.created_at)], ["Ended", run.ended_at ? moment(run.ended_at) : null], ["Command", run.command && el("code", {}, run.command)], ["Folder", run.folder && el("code", {}, run.folder)], ["Input", run.input && el("code", {}, run.input, run.input_is_cut ? "…" : "")], ["Owner", run.owner]];
+  return section("About this run", {}, el("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
+}
+

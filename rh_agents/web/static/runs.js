@@ -1,0 +1,65 @@
+// All runs.
+
+import { follow, get, query } from "./api.js";
+import { el, empty, fill, link, number, plural, rowTo, since, table } from "./dom.js";
+
+const STATUSES = ["running", "waiting", "interrupted", "completed", "failed", "cancelled"];
+
+export const toRun = (run, rest = "") => `#/run/${encodeURIComponent(run)}${rest}`;
+
+export function statusOf(run) {
+  if (run.status === "interrupted" && run.untouched) return "forked, not started";
+  if (run.status === "waiting" && !run.questions) return "answered, to be resumed";
+  return run.status;
+}
+
+export async function showRuns(main, route, shell) {
+  shell.crumbs();
+  const wanted = { status: route.values.get("status") || "", tag: route.values.get("tag") || "", text: route.values.get("text") || "" };
+  const list = el("div", {});
+  const change = (values) => {
+    Object.assign(wanted, values);
+    history.replaceState(null, "", `#/${query(wanted) && "?"}${query(wanted)}`);
+    load();
+  };
+  const load = async () => {
+    const found = await get("runs", wanted);
+    if (!route.isCurrent()) return;
+    shell.questions(found.runs.reduce((sum, run) => sum + run.questions, 0));
+    fill(list, found.runs.length ? runsTable(found.runs) : nothing(wanted));
+    fill(count, plural(found.total, "run"), found.total > found.runs.length ? `, the newest ${found.runs.length} are shown` : "");
+    fill(tags, el("option", { value: "" }, "Any tag"), found.tags.map((tag) => el("option", { value: tag, selected: tag === wanted.tag }, tag)));
+    tags.hidden = !found.tags.length;
+  };
+  const count = el("span", { class: "quiet" });
+  const tags = el("select", { "aria-label": "Tag", on: { change: (event) => change({ tag: event.target.value }) } });
+  const search = el("input", { type: "search", placeholder: "Name or workflow", "aria-label": "Name or workflow", value: wanted.text, on: { input: (event) => change({ text: event.target.value }) } });
+  const status = el("select", { "aria-label": "Status", on: { change: (event) => change({ status: event.target.value }) } },
+    el("option", { value: "" }, "Any status"), STATUSES.map((name) => el("option", { value: name, selected: name === wanted.status }, name)));
+  await load();
+  fill(main, el("h1", { class: "visually-hidden" }, "Runs"), el("div", { class: "filters" }, search, status, tags, el("span", { class: "grow" }), count), list);
+  return follow("runs/events", {}, null, load, (state) => shell.live(state));
+}
+
+function nothing(wanted) {
+  if (wanted.status || wanted.tag || wanted.text) return empty("No run fits.", "Other words or another status may.");
+  return empty("No runs yet.", "A run appears here as soon as it begins.", "rh-agents map module:function items.jsonl");
+}
+
+function runsTable(runs) {
+  const heads = ["Run", "Status", "Workflow", ["Calls", "n"], ["Questions", "n"], "Tags", "Owner", ["Activity", "n"]];
+  return table(heads, runs.map(runRow), "Runs");
+}
+
+function runRow(run) {
+  return rowTo(toRun(run.run_id), run.run_id,
+    el("td", { class: "mono cut" }, link(toRun(run.run_id), run.run_id, run.run_id)),
+    el("td", {}, el("span", { class: `pill ${run.status}` }, statusOf(run))),
+    el("td", { class: "dim" }, run.workflow),
+    el("td", { class: "n" }, number(run.outcomes)),
+    el("td", { class: "n" }, run.questions ? el("span", { class: "badge" }, run.questions) : ""),
+    el("td", {}, run.tags.flatMap((tag) => [el("span", { class: "tag" }, tag), " "])),
+    el("td", { class: "dim" }, run.owner ? run.owner.split(" (")[0] : ""),
+    el("td", { class: "n dim" }, since(run.updated_at)));
+}
+

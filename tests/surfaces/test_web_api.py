@@ -1,0 +1,294 @@
+"""What the page gets from its server, and what it can ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from rh_agents import ExecutionState, Secret, open_store, tool
+from rh_agents.core.errors import RunAwaiting
+from rh_agents.core.redaction import forget_secret
+from tests.surfaces.web_kit import browser, fetch, memory, post, recorded
+
+Client = httpx2.AsyncClient
+
+
+def looking(work: Callable[[Client], Awaitable[None]], **options: Any) -> None:
+    """Do something in a browser at a store with one run."""
+
+    async def main() -> None:
+        store = memory()
+        await recorded(store)
+        async with browser(store, **options) as client:
+            await work(client)
+
+    asyncio.run(main())
+
+
+def test_a_run_says_how_it_stands_what_failed_and_where_the_money_went() -> None:
+    async def work(client: Client) -> None:
+        page = (await client.get("/api/run", params={"run": "monday"})).json()
+        assert page["run"]["status"] == "completed"
+        assert page["run"]["tags"] == ["nightly"]
+        assert page["totals"]["failed"] == 1
+        assert page["totals"]["usage"]["cost"] == pytest.approx(0.02)
+        assert [(group["name"], group["done"], group["failed"]) for group in page["groups"]["groups"]] == [
+            ("pages", 2, 1)
+        ]
+        assert [actor["name"] for actor in page["actors"]] == ["fetch", "survey"]
+        assert "broken is not there" in json.dumps(page["failures"])
+        assert page["problem"] is None
+
+    looking(work)
+
+
+def test_runs_are_filtered_by_status_tag_and_text() -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store, "monday")
+        await recorded(store, "tuesday", ("a",))
+        async with browser(store) as client:
+
+            async def names(**wanted: str) -> list[str]:
+                return [run["run_id"] for run in (await client.get("/api/runs", params=wanted)).json()["runs"]]
+
+            assert sorted(await names()) == ["monday", "tuesday"]
+            assert await names(text="TUES") == ["tuesday"]
+            assert sorted(await names(tag="nightly", status="completed,failed")) == ["monday", "tuesday"]
+            assert await names(status="running") == []
+
+    asyncio.run(main())
+
+
+def test_calls_are_filtered_and_sorted_by_the_server() -> None:
+    async def work(client: Client) -> None:
+        async def calls(**wanted: str) -> list[dict[str, Any]]:
+            found = (await client.get("/api/calls", params={"run": "monday", **wanted})).json()["calls"]
+            assert isinstance(found, list)
+            return found
+
+        assert len(await calls()) == 4
+        (failed,) = await calls(status="failed")
+        assert failed["message"] == "ConnectionError: broken is not there"
+        assert failed["attempts"] == 2
+        assert {call["actor"] for call in await calls(actor="fetch")} == {"fetch"}
+        assert len(await calls(text="NOT THERE")) == 1
+        slow = [call["seconds"] for call in await calls(order="seconds", descending="1")]
+        assert slow == sorted(slow, reverse=True)
+        assert len(await calls(group=failed["group_id"])) == 3
+
+    looking(work)
+
+
+def test_a_call_has_its_attempts_and_its_value_on_demand() -> None:
+    async def work(client: Client) -> None:
+        calls = (await client.get("/api/calls", params={"run": "monday", "actor": "fetch"})).json()["calls"]
+        good = next(call for call in calls if call["status"] == "completed")
+        bad = next(call for call in calls if call["status"] == "failed")
+        value = (await client.get("/api/call/value", params={"run": "monday", "key": good["key"]})).json()
+        assert json.loads(value["text"])["url"] in ("a", "b")
+        found = (await client.get("/api/call", params={"run": "monday", "key": bad["key"]})).json()
+        assert [event["status"] for event in found["events"]] == ["started", "retrying", "failed"]
+        assert found["events"][1]["message"] == "ConnectionError: broken is not there"
+        assert found["events"][1]["delay"] is not None
+
+    looking(work)
+
+
+def test_a_value_comes_as_an_attachment_that_no_browser_shows() -> None:
+    async def work(client: Client) -> None:
+        calls = (await client.get("/api/calls", params={"run": "monday", "status": "completed"})).json()["calls"]
+        given = await client.get("/api/call/value", params={"run": "monday", "key": calls[0]["key"], "as": "file"})
+        assert given.headers["content-disposition"].startswith("attachment")
+        assert given.headers["content-type"] == "application/octet-stream"
+        assert given.headers["x-content-type-options"] == "nosniff"
+
+    looking(work)
+
+
+def test_calls_come_as_csv_with_no_formula_in_it() -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store, urls=("=cmd|' /C calc'!A0broken", "a"))
+        async with browser(store) as client:
+            given = await client.get("/api/calls.csv", params={"run": "monday", "status": "failed"})
+            assert given.headers["content-disposition"] == 'attachment; filename="calls.csv"'
+            (row,) = csv.DictReader(io.StringIO(given.text))
+            assert row["status"] == "failed"
+            assert not any(text.startswith(("=", "+", "-", "@")) for text in row.values())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/api/run", "/api/calls", "/api/plan"])
+def test_an_unknown_run_and_a_missing_name_are_said_in_one_sentence(path: str) -> None:
+    async def work(client: Client) -> None:
+        missing = await client.get(path)
+        assert (missing.status_code, missing.json()) == (400, {"error": "run= is missing"})
+        unknown = await client.get(path, params={"run": "none"})
+        assert unknown.status_code in (404, 409)
+        assert "no run 'none'" in unknown.json()["error"]
+
+    looking(work)
+
+
+def test_an_order_or_a_number_that_makes_no_sense_is_refused() -> None:
+    async def work(client: Client) -> None:
+        bad = await client.get("/api/calls", params={"run": "monday", "order": "; DROP TABLE run"})
+        assert bad.status_code == 400
+        assert "is wanted" in bad.json()["error"]
+        bad = await client.get("/api/call/children", params={"run": "monday", "key": "00", "first": "-1"})
+        assert bad.status_code == 400
+
+    looking(work)
+
+
+def test_a_page_that_has_not_changed_costs_no_body() -> None:
+    async def work(client: Client) -> None:
+        first = await client.get("/api/run", params={"run": "monday"})
+        again = await client.get("/api/run", params={"run": "monday"}, headers={"if-none-match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+    looking(work)
+
+
+def test_no_registered_secret_and_no_credential_is_shown_anywhere() -> None:
+    @tool
+    async def ask(url: str) -> str:
+        if "fail" in url:
+            raise ValueError(f"refused by {url} with s3cret-w0rd-of-mine")
+        return "Bearer sk-abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGH s3cret-w0rd-of-mine"
+
+    async def main() -> None:
+        store = memory()
+        async with ExecutionState(store=store, run_id="monday", tags=["s3cret-w0rd-of-mine"]):
+            await ask("https://user:hunter22@example.com/")
+            with pytest.raises(ValueError, match="refused"):
+                await ask("https://user:hunter22@example.com/fail")
+        async with browser(store) as client:
+            keys = [call["key"] for call in (await client.get("/api/calls", params={"run": "monday"})).json()["calls"]]
+            paths = [f"/api/{name}?run=monday" for name in ("run", "calls", "calls.csv", "plan")] + ["/api/runs"]
+            paths += [f"/api/call{what}?run=monday&key={key}" for key in keys for what in ("", "/value", "/children")]
+            texts = "".join([(await client.get(path)).text for path in paths])
+            assert "refused by" in texts
+            for secret in ("s3cret-w0rd-of-mine", "hunter22", "sk-abcdefghijklmnop"):
+                assert secret not in texts
+
+    Secret("mine", "s3cret-w0rd-of-mine")
+    try:
+        asyncio.run(main())
+    finally:
+        forget_secret("mine")
+
+
+def test_a_question_is_answered_and_an_answer_that_does_not_fit_is_refused() -> None:
+    async def main() -> None:
+        store = memory()
+        with pytest.raises(RunAwaiting):
+            async with ExecutionState(store=store, run_id="monday") as state:
+                await state.ask("Publish?", bool)
+        async with browser(store) as client:
+            (question,) = (await client.get("/api/questions")).json()["questions"]
+            assert question["text"] == "Publish?"
+            body = {"run": "monday", "id": question["id"]}
+            refused = await post(client, "/api/answer", {**body, "answer": "perhaps"})
+            assert refused.status_code == 422
+            assert (await post(client, "/api/answer", {**body, "answer": True})).status_code == 200
+            twice = await post(client, "/api/answer", {**body, "answer": False})
+            assert twice.status_code == 409
+            assert (await client.get("/api/questions")).json()["questions"] == []
+
+    asyncio.run(main())
+
+
+def test_a_run_is_copied_with_an_edited_result_after_a_preview() -> None:
+    async def work(client: Client) -> None:
+        calls = (await client.get("/api/calls", params={"run": "monday", "actor": "fetch"})).json()["calls"]
+        wanted = {
+            "run": "monday",
+            "verb": "fork",
+            "new": "other",
+            "address": f"@{calls[0]['key']}",
+            "result": {"url": "z"},
+        }
+        seen = (await post(client, "/api/act", {**wanted, "dry_run": True})).json()
+        assert seen["preview"] == "a copy in which 1 call would be made again"
+        assert seen["command"].startswith("rh-agents fork monday other --at @")
+        assert "done" not in seen
+        assert (await client.get("/api/run", params={"run": "other"})).status_code == 404
+        assert (await post(client, "/api/act", wanted)).json()["done"] == "forked to other"
+        assert (await client.get("/api/run", params={"run": "other"})).json()["run"]["forked_from"] == "monday"
+        again = await post(client, "/api/act", wanted)
+        assert again.status_code == 422
+        assert "already exists" in again.json()["error"]
+
+    looking(work)
+
+
+def test_a_run_that_has_ended_cannot_be_stopped() -> None:
+    async def work(client: Client) -> None:
+        refused = await post(client, "/api/act", {"run": "monday", "verb": "stop", "dry_run": True})
+        assert refused.status_code == 422
+        assert "has ended" in refused.json()["error"]
+
+    looking(work)
+
+
+def test_two_runs_are_compared_call_by_call() -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store, "monday", ("a", "b", "broken"))
+        await recorded(store, "tuesday", ("a", "c", "broken"))
+        async with browser(store) as client:
+            found = (await client.get("/api/compare", params={"left": "monday", "right": "tuesday"})).json()
+            assert {row["kind"] for row in found["rows"]} == {"left_only", "right_only"}
+            same = (await client.get("/api/compare", params={"left": "monday", "right": "monday"})).json()
+            assert same["rows"] == []
+            assert same["counts"]["different"] == 0
+
+    asyncio.run(main())
+
+
+def test_a_plan_says_what_would_be_reused_and_what_would_run() -> None:
+    async def main() -> None:
+        store = memory()
+        async with ExecutionState(store=store, run_id="monday"):
+            await fetch("a")
+            with pytest.raises(ConnectionError):
+                await fetch("broken")
+        async with browser(store) as client:
+            plan = (await client.get("/api/plan", params={"run": "monday"})).json()
+            assert (plan["counts"]["reused"], plan["counts"]["tried_again"]) == (1, 1)
+            assert [call["message"] for call in plan["calls"]["tried_again"]] == [
+                "ConnectionError: broken is not there"
+            ]
+
+    asyncio.run(main())
+
+
+def test_a_run_whose_journal_is_damaged_has_a_page_that_says_so(tmp_path: Path) -> None:
+    apsw = pytest.importorskip("apsw")
+
+    async def main() -> None:
+        path = tmp_path / "runs.db"
+        store = open_store(path)
+        await recorded(store)
+        await store.aclose()
+        with apsw.Connection(str(path)) as database:
+            database.execute("DELETE FROM journal WHERE place % 1024 = 3")
+        store = open_store(path)
+        async with browser(store) as client:
+            page = (await client.get("/api/run", params={"run": "monday"})).json()
+            assert page["run"]["status"] == "completed"
+            assert "should have" in page["problem"]
+        await store.aclose()
+
+    asyncio.run(main())
