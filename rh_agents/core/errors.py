@@ -16,6 +16,7 @@
     ├── UnknownOutcomeError               a call had started before a crash, and nothing tells whether it was done
     │   └── WorkerLost                    the same, because the worker process that made the call has died
     ├── RunMismatchError                  a run of this name exists, and it is about something else
+    ├── ControlRefused                    what was asked of a run cannot be done, and changed nothing
     ├── RunStopped                        the run was stopped before its end, and can go on later
     │   ├── RunAwaiting                   because it waits for the answers of people
     │   └── BudgetExceeded                because a budget has been spent
@@ -70,6 +71,7 @@ __all__ = [
     "CalledExit",
     "CircuitOpenError",
     "ContextTooLong",
+    "ControlRefused",
     "DefinitionError",
     "GroupError",
     "GroupTimeout",
@@ -204,6 +206,10 @@ class WorkerLost(UnknownOutcomeError):
 
 class RunMismatchError(RhAgentsError, ValueError):
     """There is a run of this name, and it was started with another workflow or another input."""
+
+
+class ControlRefused(RhAgentsError):
+    """What was asked of a run cannot be done, and nothing was changed: one sentence that says why, and what to do."""
 
 
 class RunStopped(RhAgentsError):

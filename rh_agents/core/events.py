@@ -90,6 +90,8 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     """How many members the group will have, as far as is known now."""
     group: ParallelEventGroup | None = Field(default=None)
     """How the group stands; only in events about groups."""
+    control: Mapping[str, JsonValue] | None = None
+    """What was asked of the run, by whom, and what came of it; only in CONTROL events."""
 
     tag: str = ""
     """What the caller calls this call, for people who look for it: in all its events, and no part of its key."""
@@ -304,6 +306,11 @@ class Fact(NamedTuple):
             return None
         return Charge(spender_of(self.actor, self.name), usage, places, bool(is_free), lost or 0)
 
+    @property
+    def control(self) -> Mapping[str, Any] | None:
+        """What was asked of the run, if it is about that."""
+        return None if self.more is None else self.more.get("control")
+
 
 _OF_MOST = (
     "run_id", "timestamp", "execution_status", "event_type", "actor", "name", "address", "key", "group_id",
@@ -312,7 +319,7 @@ _OF_MOST = (
 """The fields of an event that a fact has as well, in its order."""
 _OF_FEW: Mapping[str, Any] = {
     "retry_delay": None, "is_replayed": False, "from_cache": False, "usage": None, "charges": None, "lost": 0,
-    "progress": None, "group": None, "tag": "", "metadata": {},
+    "progress": None, "group": None, "control": None, "tag": "", "metadata": {},
 }  # fmt: skip
 """Fields that few events have, with what they are in all others."""
 

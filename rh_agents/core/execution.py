@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import random
 import time
 import uuid
@@ -249,7 +248,10 @@ class ExecutionState:
     async def _opened(self) -> None:
         recording = self._recording
         self.status = ExecutionStatus.STARTED
-        self._watch_seconds(self.parts.budgets.open(recording.recorded.spent))
+        self.parts.budgets.open(recording.recorded.spent)
+        await self.parts.steering.open()
+        self._watch_seconds()
+        self.parts.settings.when_seconds_change = self._watch_seconds
         if recording.journal is not None:
             stop = weakref.WeakMethod(self._stop_for_good)  # a run that nobody holds any more is not kept by its store
             recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
@@ -259,12 +261,23 @@ class ExecutionState:
             if self.replay_mode is ReplayMode.REPUBLISH_ALL:
                 await self._republish()
 
-    def _watch_seconds(self, left: float) -> None:
+    def _watch_seconds(self) -> None:
         """Nothing new begins when the time of the run's budget is over, also where nothing would begin for long."""
         ledger = self.parts.budgets.of_run
-        if ledger is not None and left != math.inf:
-            stop = functools.partial(ledger.stop, f"seconds={ledger.budget.seconds:g}", "any")
-            self._interruption.after(left, lambda: self._interruption.budget_spent(stop()))
+        if ledger is None or ledger.budget.seconds is None:
+            return
+        left = ledger.budget.seconds - ledger.seconds
+        if left > 0:
+            self._interruption.after_working(left, self._expect_time)
+        else:
+            self._expect_time()
+
+    def _expect_time(self) -> None:
+        """Stop the run if its time is over. There may be more of it by now."""
+        ledger = self.parts.budgets.of_run
+        if ledger is None or ledger.budget.seconds is None or ledger.budget.seconds > ledger.seconds:
+            return
+        self._interruption.budget_spent(ledger.stop(f"seconds={ledger.budget.seconds:g}", "any"))
 
     async def _republish(self) -> None:
         """Publish the events of earlier executions to the subscribers of this one."""
@@ -295,6 +308,7 @@ class ExecutionState:
         journal = self._recording.journal
         try:
             await self._interruption.aclose()
+            await self.parts.steering.close()
         finally:
             try:
                 await _to_its_end(self._recording.close(status, reason))
@@ -408,7 +422,7 @@ class ExecutionState:
     def set_timeout(self, seconds: float, *, grace: float = 30.0) -> None:
         """Stop the run after so many seconds from now, as `request_interrupt` does."""
         reason = f"it took longer than its timeout of {_positive(seconds):g} s"
-        self._interruption.after(seconds, lambda: self.request_interrupt(reason, grace=grace))
+        self._interruption.after_working(seconds, lambda: self.request_interrupt(reason, grace=grace))
 
     @property
     def is_interrupted(self) -> bool:

@@ -46,6 +46,8 @@ class EventType(StrEnum):
     GROUP_ENDING = "group_ending"
     """A group ends early: nothing more of it begins, and what runs is cancelled. Only in journals and histories."""
     GROUP_COMPLETED = "group_completed"
+    CONTROL = "control"
+    """Somebody has asked for something to be done with the run, and it was done, or refused."""
 
 
 class ExecutionStatus(StrEnum):

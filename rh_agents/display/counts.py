@@ -90,6 +90,8 @@ class EventCounts:
         self.last_seen = now
         if self.first_seen is None:
             self.first_seen = now
+        if event.event_type is EventType.CONTROL:
+            return
         if event.group is not None:
             self.groups += event.group.is_complete
             return

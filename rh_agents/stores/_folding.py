@@ -29,13 +29,13 @@ def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
         chunk = session.calls(run.number, run.run_id, after, _CHUNK)
         for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
-            charge = ending = None
+            charge = ending = control = None
             if more is not None and more not in of_no_account:
                 facts = json.loads(more)
-                charge, ending = charge_of(name or "", facts), ending_of(facts)
-                if charge is None and ending is None and len(of_no_account) < _REMEMBERED:
+                charge, ending, control = charge_of(name or "", facts), ending_of(facts), facts.get("control")
+                if charge is None and ending is None and control is None and len(of_no_account) < _REMEMBERED:
                     of_no_account.add(more)
-            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending)
+            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending, control)
             outcomes += ok is not None
         after += len(chunk)
         if len(chunk) < _CHUNK:

@@ -160,8 +160,10 @@ class SqlJournal:
         self._sequence = sequence = self._sequence + 1
         self._events.append(event_row(sequence, fact, None))
         ending = None if fact.group is None else fact.group.ending
-        charge = fact.charge
-        self.recorded.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, False, None, charge, ending)
+        charge, control = fact.charge, fact.control
+        self.recorded.add(
+            sequence, fact.status, fact.key, fact.attempt, fact.group_id, False, None, charge, ending, control
+        )
 
     def _enter(self, fact: Fact, outcome: Outcome, data: bytes, artifact: str | None) -> bool:
         """Add an outcome with its fact, unless its key has one; False if it has.

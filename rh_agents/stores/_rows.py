@@ -86,6 +86,7 @@ def _more_of_event(fact: Fact) -> str | None:
         ("tag", given.get("tag", ""), ""),
         ("metadata", given.get("metadata", {}), {}),
         ("charges", given.get("charges"), None),
+        ("control", given.get("control"), None),
     )
     more = {name: value for name, value, usual in pairs if value != usual}
     if fact.group is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.control import ControlRequest, RunControl, Verb
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
@@ -30,6 +32,8 @@ from rh_agents.stores._windows import Ticket, refusal
 __all__ = ["MemoryJournal", "MemoryStore"]
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+_LOOK_EVERY = 0.05
+"""Seconds between two looks whether a request has been answered."""
 _AS_THEY_ARE = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -264,6 +268,45 @@ class MemoryStore:
         owner.ask_to_stop(reason)
         return True
 
+    # -- steering ---------------------------------------------------------------------------------------------------
+
+    def control(self, run_id: str) -> RunControl:
+        """Steers a run, see `rh_agents.core.ports.control`."""
+        return RunControl(self, run_id)
+
+    async def is_executed(self, run_id: str) -> bool:
+        """Whether somebody executes the run."""
+        self._expect_open()
+        return self._run(run_id).owner() is not None
+
+    async def request_control(
+        self, run_id: str, verb: Verb, arguments: Mapping[str, Any], *, author: str | None = None, reason: str = ""
+    ) -> ControlRequest:
+        """Leave a request for the owner of a run."""
+        self._expect_open()
+        run = self._run(run_id)
+        request = ControlRequest(run_id, uuid.uuid4().hex, verb, dict(arguments), author, reason, self._clock())
+        run.requests[request.id] = request
+        if (owner := run.owner()) is not None:
+            owner.ask_to_look()
+        return request
+
+    async def control_requests(self, run_id: str, *, is_open: bool | None = None) -> list[ControlRequest]:
+        """The requests for a run, oldest first."""
+        self._expect_open()
+        found = self._run(run_id).requests.values()
+        return [request for request in found if is_open is None or request.is_open is is_open]
+
+    async def wait_for_control(self, request: ControlRequest, seconds: float) -> ControlRequest:
+        """The request when its owner has acted on it; as it is after so many seconds if it has not."""
+        ends_at = asyncio.get_running_loop().time() + seconds
+        while True:
+            self._expect_open()
+            request = self._run(request.run_id).requests[request.id]
+            if not request.is_open or asyncio.get_running_loop().time() >= ends_at:
+                return request
+            await asyncio.sleep(_LOOK_EVERY)
+
     async def delete_run(self, run_id: str) -> None:
         """Forget a run."""
         self._expect_open()
@@ -310,6 +353,7 @@ class _Run:
     later: dict[int, Outcome] = field(default_factory=dict)
     """Outcomes of keys that had one, by their sequences; there are none unless something has gone wrong."""
     questions: dict[str, Question] = field(default_factory=dict)
+    requests: dict[str, ControlRequest] = field(default_factory=dict)
     fence: int = 0
     last_present: Present | None = None
     followers: list[Waiter] = field(default_factory=list)
@@ -395,6 +439,7 @@ class MemoryJournal:
         self._run = run
         self._store = store
         self._on_stop_requested: Callable[[str], None] | None = None
+        self._on_asked: Callable[[], None] | None = None
         self.home: Home = home()
         run.fence += 1
         self._fence = run.fence
@@ -504,6 +549,26 @@ class MemoryJournal:
         self.stop_requested = reason
         if self._on_stop_requested is not None:
             self._on_stop_requested(reason)
+
+    async def requests(self) -> list[ControlRequest]:
+        """The requests that are open, oldest first."""
+        self._expect_mine()
+        return [request for request in self._run.requests.values() if request.is_open]
+
+    async def answer_request(self, request_id: str, answer: Mapping[str, Any]) -> None:
+        """The event that applies a request is there."""
+        self._expect_mine()
+        requests, now = self._run.requests, self._store._clock()
+        requests[request_id] = dataclasses.replace(requests[request_id], applied_at=now, answer=dict(answer))
+
+    def when_asked(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when there is another request."""
+        self._on_asked = tell
+
+    def ask_to_look(self) -> None:
+        """There is another request."""
+        if self._on_asked is not None:
+            self._on_asked()
 
     async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
         """Record how the run stands, and let go of it."""

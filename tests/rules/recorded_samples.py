@@ -40,6 +40,7 @@ from rh_agents.core.policies.breaker import Admission, BreakerState
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.control import ControlRequest, ControlResult, Verb
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.present import (
     BudgetState,
@@ -139,6 +140,8 @@ DATA: list[Any] = [
     Admitted("t", 0.5, "w"),
     CallContext("r", "a", 1, "i", None),
     CacheEntry(b"k", b"v", "a", 0.5, 1.5, "r"),
+    ControlRequest("r", "i", Verb.PAUSE, {"a": 1}, "me", "why", 0.5, 1.5, {"text": "t"}),
+    ControlResult("r", Verb.PAUSE, "t", 1, 0.5, None, True),
     Question("r", "i", "a", "t", "{}", 0.5, b"true", 1.5, "me", "p"),
     RateWindow("n", 0.5, {"tokens": 1.0}),
     RecordedEvent(1, None),  # type: ignore[arg-type]

@@ -108,10 +108,10 @@ def test_a_budget_is_made_of_numbers_from_zero_on(name: str, number: float) -> N
     st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), max_size=40),
 )
 def test_what_is_reserved_and_spent_is_never_more_than_the_budget(most: int, plan: list[tuple[int, float]]) -> None:
-    ledger, under_way = Ledger(Budget(tokens=most), "", "", Spending()), list[tuple[Usage, float]]()
+    ledger, under_way = Ledger(Budget(tokens=most), "", "", Spending(), time=lambda: 0.0), list[tuple[Usage, float]]()
     for tokens, share in plan:
         need = Usage(output_tokens=tokens)
-        if ledger.missing(need, 1, 0.0) is None and ledger.has_room(need):
+        if ledger.missing(need, 1) is None and ledger.has_room(need):
             ledger.reserved = ledger.reserved + need
             under_way.append((need, share))
         elif under_way:
@@ -138,19 +138,21 @@ def test_what_is_reserved_and_spent_is_never_more_than_the_budget(most: int, pla
 )
 def test_a_budget_says_what_does_not_suffice(budget: Budget, need: Usage, missing: str | None) -> None:
     spent = Spending(Usage(output_tokens=50, cost=0.5), calls=1, seconds=4.0)
-    ledger = Ledger(budget, "", "", spent)
-    ledger.open(100.0)
-    assert ledger.missing(need, 1, 106.0) == missing
+    times = iter([100.0, 106.0])
+    ledger = Ledger(budget, "", "", spent, time=lambda: next(times))
+    ledger.open()
+    assert ledger.missing(need, 1) == missing
 
 
 def test_time_goes_on_only_while_it_is_under_way_and_earlier_executions_count() -> None:
-    ledger = Ledger(Budget(seconds=60.0), "", "", Spending(seconds=10.0))
-    assert ledger.seconds(1_000.0) == 10.0
-    ledger.open(1_000.0)
-    assert ledger.charge(1_005.0) == 15.0
-    ledger.close(1_020.0)
-    assert ledger.seconds(9_999.0) == 30.0
-    assert Ledger(Budget(tokens=1), "", "", Spending(seconds=10.0)).charge(0.0) == 0.0
+    times = iter([1_000.0, 1_005.0, 1_020.0])
+    ledger = Ledger(Budget(seconds=60.0), "", "", Spending(seconds=10.0), time=lambda: next(times))
+    assert ledger.seconds == 10.0
+    ledger.open()
+    assert ledger.charge == 15.0
+    ledger.close()
+    assert ledger.seconds == 30.0
+    assert Ledger(Budget(tokens=1), "", "", Spending(seconds=10.0), time=lambda: 0.0).charge == 0.0
 
 
 def test_who_waits_is_told_when_something_is_settled() -> None:
@@ -159,7 +161,7 @@ def test_who_waits_is_told_when_something_is_settled() -> None:
             def watch(self, tell: Any) -> None: ...
             def unwatch(self, tell: Any) -> None: ...
 
-        ledger: Any = Ledger(Budget(tokens=1), "", "", Spending())
+        ledger: Any = Ledger(Budget(tokens=1), "", "", Spending(), time=lambda: 0.0)
         waiting = [asyncio.create_task(ledger.change(Run())) for _ in range(3)]
         await asyncio.sleep(0)
         ledger.settle()

@@ -105,6 +105,8 @@ class RunTree:
     def add(self, recorded: RecordedEvent) -> None:
         """The next event."""
         event, self.last = recorded.event, recorded.sequence
+        if event.event_type is EventType.CONTROL:
+            return
         if event.group is not None:
             self._add_group(event, event.group)
             return

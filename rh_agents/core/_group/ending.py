@@ -14,6 +14,7 @@ from typing import Any
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.options import GroupOptions
 from rh_agents.core._group.scheduler import Scheduler
+from rh_agents.core._limits.holding import StandingTimer
 from rh_agents.core._replay.decision import can_end_again
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
@@ -68,7 +69,7 @@ class Ending:
         self._roster = scheduler.roster
         self._tracker = tracker
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: StandingTimer | None = None
         self._now: GroupEnding | None = None
         self._is_noted = False
         self._is_forced = False
@@ -163,7 +164,7 @@ class Ending:
         group that ends again as it did, when nothing else goes on, has no timeout.
         """
         if self._options.timeout is not None and self._timer is None and self.replayed is None:
-            self._timer = self._loop.call_later(self._options.timeout, self.time_is_up)
+            self._timer = self._run.interruption.hold.call_later(self._options.timeout, self.time_is_up)
 
     def stop_timer(self) -> None:
         """The group has ended, or it is open again and has all its time."""

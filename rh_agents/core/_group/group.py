@@ -49,7 +49,8 @@ class Group:
         order = RecordedOrder(run.recording.order_of(self.group_id))
         sealed_by = recorded_ending(run, frame, self.group_id, options)
         self.roster: Roster = Roster(run, frame, options.name, self.group_id, order, sealed_by)
-        self.scheduler: Scheduler = Scheduler(run, self.roster, order, options.max_workers, self)
+        workers = run.settings.max_workers_of(options.name, options.max_workers)
+        self.scheduler: Scheduler = Scheduler(run, self.roster, order, workers, self)
         self.ending: Ending = Ending(run, frame, options, self.scheduler, tracker)
         self._task = asyncio.current_task()
         self.names: dict[int, str] = {}
@@ -78,6 +79,7 @@ class Group:
         frame.group_began(options.name, self.roster)
         self.run.interruption.watch(self._drain)
         self.run.open_groups[self.group_id] = self
+        self.run.settings.know(options.limits)
         tracker.status = GroupStatus.RUNNING
         tracker.group_id = self.group_id
         tracker.about = ParallelEventGroup(
@@ -98,6 +100,21 @@ class Group:
         if frame.permits is not None:  # what waits for members holds no slot meanwhile
             self._released = frame.permits.released(gives_result=True)
             await self._released.__aenter__()
+
+    @property
+    def name(self) -> str:
+        """What the program calls it."""
+        return self.options.name
+
+    @property
+    def running(self) -> int:
+        """How many members run."""
+        return self.scheduler.slots.taken
+
+    def set_max_workers(self, count: int) -> None:
+        """So many members run at most from now on; those that do already come to their end."""
+        self.scheduler.slots.resize(count)
+        self.scheduler.fill()
 
     async def has_been_left(self, error: BaseException | None) -> None:
         """The block has been left, with its results or with an error: what waited for members goes on."""
@@ -126,7 +143,7 @@ class Group:
     async def close(self, status: GroupStatus) -> None:
         """The block has been left, and nothing runs any more."""
         if self._ledger is not None:
-            self._ledger.close(asyncio.get_running_loop().time())
+            self._ledger.close()
         self.run.interruption.unwatch(self._drain)
         self.run.open_groups.pop(self.group_id, None)
         self.frame.group_ended(self.options.name, self.roster)

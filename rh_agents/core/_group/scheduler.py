@@ -93,7 +93,7 @@ class Scheduler:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Member] = {}
-        self._slots = Slots(max_workers, self.fill)
+        self._slots = self.slots = Slots(max_workers, self.fill)
         self._filling = False
         self._judges_soon = False
         self._feeder = Feeder(roster, self)

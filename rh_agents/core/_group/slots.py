@@ -35,8 +35,21 @@ class Slots:
         """How many members wait without a slot, or are due and wait for one."""
         self.free: int = most
         """How many nobody holds, so that others may begin."""
+        self._owed = 0
+        """How many more are held than there are now, since there were more before."""
         self._freed: Callable[[], None] | None = freed
         self._due: deque[tuple[Member, asyncio.Future[None]]] = deque()
+
+    @property
+    def taken(self) -> int:
+        """How many members hold one."""
+        return self.most - self.free + self._owed
+
+    def resize(self, most: int) -> None:
+        """There are so many from now on. Who holds one keeps it."""
+        left = most - self.taken
+        self.most, self.free, self._owed = most, max(0, left), max(0, -left)
+        self._grant_due()
 
     def take(self, member: Member) -> None:
         """It begins, or goes on."""
@@ -47,7 +60,13 @@ class Slots:
         """It has ended, or waits."""
         if member.holds_slot:
             member.holds_slot = False
-            self.free += 1
+            if self._owed:
+                self._owed -= 1
+            else:
+                self.free += 1
+        self._grant_due()
+
+    def _grant_due(self) -> None:
         while self._due and self.free:
             due, granted = self._due.popleft()
             if not granted.done():

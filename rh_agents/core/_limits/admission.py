@@ -31,6 +31,10 @@ _making = reentrant_lock()
 Report = Callable[[str, str, float | None], Any]
 
 
+class Held(Exception):
+    """The run has been paused while a call of it waited: it must not begin now, and keeps nothing that others want."""
+
+
 class WaitingRun(Protocol):
     """The run of a call that waits for a permit."""
 
@@ -159,10 +163,11 @@ class _Gate:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    async def enter(self, run: WaitingRun, need: Mapping[str, float], report: Report) -> Permit:
-        """Wait for a permit.
+    async def enter(self, run: WaitingRun, need: Mapping[str, float], report: Report, *, begins: bool) -> Permit:
+        """Wait for a permit. `begins`: of something new, which must not begin while the run is paused.
 
         Raises:
+            Held: the run is paused, and it would begin.
             StopRun: the run is being stopped.
             UsageError: nobody is left who could release one.
         """
@@ -185,7 +190,7 @@ class _Gate:
                 if not waited and wait > _REPORTED_FROM:
                     waited = True
                     await report(self.limit.name, self._why, None if wait == _FOREVER else wait)
-                await self._wait(run, waiter, wait)
+                await self._wait(run, waiter, wait, begins=begins)
         finally:
             self._leave(waiter)
         if waited:
@@ -212,7 +217,7 @@ class _Gate:
         with self._lock:
             return self._queue.is_first(waiter)
 
-    async def _wait(self, run: WaitingRun, waiter: Waiter, wait: float) -> None:
+    async def _wait(self, run: WaitingRun, waiter: Waiter, wait: float, *, begins: bool) -> None:
         """Wait until it is worth asking again."""
         if wait == _FOREVER and len(self._homes) > 1:
             wait = max(_LOOK_AFTER_OTHERS, 0.001 * len(self._queue))
@@ -224,13 +229,17 @@ class _Gate:
         if wait != _FOREVER:
             timer = asyncio.get_running_loop().call_later(max(wait, _SHORTEST_WAIT), wake)
         run.interruption.watch(wake)
+        run.interruption.watch_hold(wake)
         try:
             await waiter.wait()
         finally:
             run.interruption.unwatch(wake)
+            run.interruption.unwatch_hold(wake)
             if timer is not None:
                 timer.cancel()
         run.interruption.expect_running()
+        if begins and run.interruption.is_held:
+            raise Held
 
     async def _ask(self, run: WaitingRun, need: Mapping[str, float]) -> Permit | Refusal:
         limit = self.limit
@@ -295,28 +304,32 @@ class Permits:
         """Whether other processes have to learn when it has ended."""
         return any(permit.ticket is not None for permit in self._rates.values())
 
-    async def enter(self, need: Mapping[str, float]) -> None:
-        """Wait for all permits of the attempt.
+    async def enter(self, need: Mapping[str, float], *, begins: bool = False) -> None:
+        """Wait for all permits of the attempt, or (not `begins`) of a part of one that has begun.
 
         Raises:
+            Held: the run has been paused meanwhile. There are no permits now; ask for them again when it goes on.
             StopRun: the run is being stopped.
         """
+        self._has_left = False
         try:
             for limit in self._of_slots:
-                self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._report)
-            await self._enter_rates(need)
+                self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._report, begins=begins)
+            await self._enter_rates(need, begins=begins)
+            if begins and self._run.interruption.is_held:
+                raise Held
         except BaseException:
             await self.leave({}, None, has_ended=False)
             raise
 
-    async def _enter_rates(self, need: Mapping[str, float]) -> None:
+    async def _enter_rates(self, need: Mapping[str, float], *, begins: bool) -> None:
         for limit in self._of_rates:
-            self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._report)
+            self._rates[limit] = await _gate_of(limit).enter(self._run, need, self._report, begins=begins)
 
     async def reenter(self, used: Mapping[str, float], need: Mapping[str, float]) -> None:
         """The same for another request within the attempt: it keeps its slots, and needs the rest anew."""
         await self._release_rates(used)
-        await self._enter_rates(need)
+        await self._enter_rates(need, begins=False)
 
     def honour(self, hint: RateLimitHint) -> None:
         """A provider has said something about its limits."""
@@ -372,7 +385,7 @@ class Permits:
         try:
             async with self._reacquiring:
                 while (limit := self._next_to_hold()) is not None:
-                    self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._report)
+                    self._slots[limit] = await _gate_of(limit).enter(self._run, {}, self._report, begins=False)
                     held = list(self._slots)
                     if self._released or self._has_left or held != self._of_slots[: len(held)]:
                         self._release_slots()  # meanwhile they were released again, or are not needed any more

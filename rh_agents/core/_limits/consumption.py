@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from rh_agents.core._limits.admission import Permits
@@ -54,11 +53,8 @@ class Consumption:
 
     def charges(self) -> dict[str, float]:
         """What its budgets have to know to be counted on from there, by the part of the run that they are for."""
-        now = asyncio.get_running_loop().time()
         return {
-            ledger.place: ledger.charge(now)
-            for ledger in self.ledgers
-            if ledger.place or ledger.budget.seconds is not None
+            ledger.place: ledger.charge for ledger in self.ledgers if ledger.place or ledger.budget.seconds is not None
         }
 
     def honour(self, hint: RateLimitHint) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import math
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
+from rh_agents.core._limits.holding import Hold, wake
 from rh_agents.core._loops.exits import task_of
 from rh_agents.core.errors import StopRun
 from rh_agents.core.usage import Shortfall
@@ -105,6 +107,8 @@ class Interruption:
         self.is_cut_off: bool = False
         """Whether the run is being stopped, and what is under way has had its grace."""
         self.under_way: CallsUnderWay = CallsUnderWay()
+        self.hold: Hold = Hold()
+        """Whether the run is paused, and how long it has worked."""
         self.when_cut_off: Callable[[], None] | None = when_cut_off
         self.stop: StopRun | None = None
         """Raised by every call that would begin now; None while the run goes on."""
@@ -175,23 +179,50 @@ class Interruption:
     def unwatch(self, tell: Callable[[], None]) -> None:
         self._watchers.discard(tell)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the run is paused, so that nothing new begins for now."""
+        return self.hold.is_held
+
+    def watch_hold(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is paused."""
+        self.hold.watch(tell)
+
+    def unwatch_hold(self, tell: Callable[[], None]) -> None:
+        self.hold.unwatch(tell)
+
     async def sleep(self, seconds: float) -> None:
         """Wait so long. Raises `StopRun` as soon as the run is to be stopped."""
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
-
-        def wake() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        timer = loop.call_later(seconds, wake)
-        self.watch(wake)
+        timer = loop.call_later(seconds, wake, woken)
         try:
-            await woken
+            await self._either(woken)
         finally:
             timer.cancel()
-            self.unwatch(wake)
         self._raise_stop()
+
+    async def wait_while_held(self, limits: Iterable[asyncio.Timeout] = ()) -> None:
+        """Wait until the run is not paused any more; the time of these attempts stands still meanwhile.
+
+        Raises:
+            StopRun: the run is being stopped.
+        """
+        hold = self.hold
+        with hold.standing_still(limits):
+            while hold.is_held:
+                with hold.waiter() as waiter:
+                    await self._either(waiter)
+                self._raise_stop()
+
+    async def _either(self, waiter: asyncio.Future[None]) -> None:
+        """Wait until the future is done, or the run is to be stopped."""
+        stopped = functools.partial(wake, waiter)
+        self.watch(stopped)
+        try:
+            await waiter
+        finally:
+            self.unwatch(stopped)
 
     def check_with(self, checker: InterruptChecker, request: Callable[[str], None]) -> None:
         """Let `checker` tell when to stop, in place of the one before; `request` is called with the reason."""
@@ -239,6 +270,11 @@ class Interruption:
         if not self._is_closed:
             self._timers.append(asyncio.get_running_loop().call_later(seconds, tell))
 
+    def after_working(self, seconds: float, tell: Callable[[], None]) -> None:
+        """The same after so many seconds in which the run is not paused."""
+        if not self._is_closed:
+            self.hold.call_later(seconds, tell)
+
     async def aclose(self) -> None:
         """The run has ended: nothing is awaited any more.
 
@@ -249,6 +285,7 @@ class Interruption:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self.hold.close()
         task = self._forget_checker()
         if task is not None:
             await asyncio.wait([task])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from rh_agents.core._loops.stop_signal import StopSignal
@@ -25,34 +25,47 @@ class Ledger:
         name: that part for people.
         spent: what was spent in earlier executions. It is counted on from there.
         depth: how many calls there are around that part.
+        time: how long the run has worked, in seconds from some moment on (see `Hold.time`).
     """
 
-    def __init__(self, budget: Budget, place: str, name: str, spent: Spending, depth: int = 0) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        place: str,
+        name: str,
+        spent: Spending,
+        depth: int = 0,
+        *,
+        time: Callable[[], float],
+    ) -> None:
         self.budget = budget
         self.place = place
         self.name = name
         self.spent = spent
         self.reserved: Usage = _NOTHING
         self.deepest: float = math.inf if budget.depth is None else depth + budget.depth
+        self._time = time
         self._opened_at: float | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
 
-    def open(self, now: float) -> None:
+    def open(self) -> None:
         """The part of the run is under way from now on."""
-        self._opened_at = now
+        self._opened_at = self._time()
 
-    def close(self, now: float) -> None:
+    def close(self) -> None:
         """It is no longer under way."""
-        self.spent.seconds = self.seconds(now)
+        self.spent.seconds = self.seconds
         self._opened_at = None
 
-    def seconds(self, now: float) -> float:
-        """How long it has been under way, in all executions."""
-        return self.spent.seconds + (0.0 if self._opened_at is None else now - self._opened_at)
+    @property
+    def seconds(self) -> float:
+        """How long it has been under way, in all executions, without pauses."""
+        return self.spent.seconds + (0.0 if self._opened_at is None else self._time() - self._opened_at)
 
-    def charge(self, now: float) -> float:
+    @property
+    def charge(self) -> float:
         """What events say of it, so that it can be counted on from there (see `ExecutionEvent.charges`)."""
-        return 0.0 if self.budget.seconds is None else self.seconds(now)
+        return 0.0 if self.budget.seconds is None else self.seconds
 
     def spend(self, name: str, usage: Usage) -> None:
         """A call has used something."""
@@ -80,7 +93,7 @@ class Ledger:
         finally:
             interruption.unwatch(wake)
 
-    def missing(self, need: Usage, calls: int, now: float) -> str | None:
+    def missing(self, need: Usage, calls: int) -> str | None:
         """What is not left for a call that needs so much, though nothing else were under way; None if all is."""
         budget, spent = self.budget, self.spent
         if budget.calls is not None and spent.calls + calls > budget.calls:
@@ -89,7 +102,7 @@ class Ledger:
             return f"tokens={budget.tokens:,}"
         if budget.cost is not None and spent.usage.cost + need.cost > budget.cost:
             return f"cost={budget.cost:g}"
-        if budget.seconds is not None and self.seconds(now) >= budget.seconds:
+        if budget.seconds is not None and self.seconds >= budget.seconds:
             return f"seconds={budget.seconds:g}"
         return None
 
@@ -171,11 +184,13 @@ async def reserve(
     name: str,
     need: Usage | None,
     callers: Iterable[Reservation] = (),
+    go_on: Callable[[], Awaitable[None]] | None = None,
 ) -> Reservation:
     """Take what a call needs at most out of all its ledgers; `counted` are those that count the call itself.
 
     If a budget suffices for it only without what is reserved for others, it waits until that is settled. What is
-    reserved for its `callers` is given back before that: nobody reserves something and waits for more.
+    reserved for its `callers` is given back before that: nobody reserves something and waits for more. `go_on` is
+    awaited after that: a call must not begin if the run has been paused meanwhile.
 
     Raises:
         StopRun: a budget does not suffice.
@@ -190,9 +205,8 @@ async def reserve(
             )
         need = replace(need, cost=0.0)
     while True:
-        now = asyncio.get_running_loop().time()
         for ledger in ledgers:
-            limit = ledger.missing(need, ledger in counted, now)
+            limit = ledger.missing(need, ledger in counted)
             if limit is not None:
                 stop = ledger.stop(limit, name)
                 interruption.budget_spent(stop)
@@ -203,4 +217,6 @@ async def reserve(
         if not any(caller.give_back() for caller in callers):
             await waits_for.change(interruption)
             interruption.expect_running()
+            if go_on is not None:
+                await go_on()
     return Reservation(ledgers, counted, name, need)

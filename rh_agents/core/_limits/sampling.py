@@ -161,7 +161,7 @@ class Sampler:
             asking=self._asking(),
             groups=_groups(groups[:MOST_LISTED], every),
             breakers=_breakers(groups, calls),
-            budgets=_budgets(run.budgets, calls, asyncio.get_running_loop().time()),
+            budgets=_budgets(run.budgets, calls),
             paused_at=run.paused_at,
             running=tuple(map(self._running, at_work[:MOST_LISTED])),
             outcomes=progress[0],
@@ -245,16 +245,16 @@ def _breakers(groups: Sequence[GroupSeen], calls: Sequence[CallSeen]) -> tuple[O
     )
 
 
-def _budgets(accounts: Accounts, calls: Sequence[CallSeen], now: float) -> tuple[BudgetState, ...]:
+def _budgets(accounts: Accounts, calls: Sequence[CallSeen]) -> tuple[BudgetState, ...]:
     """The ledgers that count what is under way, that of the run first."""
     first = () if accounts.of_run is None else (accounts.of_run,)
     ledgers = dict.fromkeys(first)
     for call in calls[:_LOOKED_THROUGH]:
         ledgers.update(dict.fromkeys(call.ledgers))
-    return tuple(_budget(ledger, now) for ledger in list(ledgers)[:MOST_LISTED])
+    return tuple(_budget(ledger) for ledger in list(ledgers)[:MOST_LISTED])
 
 
-def _budget(ledger: Ledger, now: float) -> BudgetState:
+def _budget(ledger: Ledger) -> BudgetState:
     budget, spent, reserved = ledger.budget, ledger.spent, ledger.reserved
     fields = {"cost": budget.cost, "tokens": budget.tokens, "calls": budget.calls, "seconds": budget.seconds}
     limits = {name: limit for name, limit in fields.items() if limit is not None and limit != math.inf}
@@ -262,7 +262,7 @@ def _budget(ledger: Ledger, now: float) -> BudgetState:
         "cost": spent.usage.cost,
         "tokens": spent.usage.tokens,
         "calls": spent.calls,
-        "seconds": math.floor(ledger.seconds(now)),
+        "seconds": math.floor(ledger.seconds),
     }
     kept = {"cost": reserved.cost, "tokens": reserved.tokens}
     return BudgetState(

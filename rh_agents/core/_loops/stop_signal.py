@@ -28,3 +28,16 @@ class StopSignal(Protocol):
     def budget_spent(self, stop: StopRun) -> None:
         """A budget does not suffice for another call: if it is that of the run, nothing new begins in it."""
         ...
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run is paused, so that nothing new begins for now."""
+        ...
+
+    def watch_hold(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the run is paused."""
+        ...
+
+    def unwatch_hold(self, tell: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        ...

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rh_agents.core._replay.ancestry import is_below
 from rh_agents.core._replay.key_table import KeyList, KeyTable
 from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.steered import NOTHING_ASKED, Steered
 from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.results import OutcomeHeader
@@ -34,6 +35,8 @@ class Entry(Protocol):
     def charge(self) -> Charge | None: ...
     @property
     def ending(self) -> GroupEnding | None: ...
+    @property
+    def control(self) -> Mapping[str, Any] | None: ...
 
 
 class ReplayRules(NamedTuple):
@@ -78,6 +81,7 @@ class RecordedCalls:
         spent: what was spent, by the place of each part of the run that has a budget ("" is the run itself).
         repeated: outcomes that count for nothing, since their calls had one before: their keys, by the numbers of their
             events. There are none unless something has gone wrong.
+        steered: what people have asked of the run.
         events: how many events the journal has.
     """
 
@@ -94,6 +98,7 @@ class RecordedCalls:
     superseded: set[bytes] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
     repeated: dict[int, bytes] = field(default_factory=dict)
+    steered: Steered = NOTHING_ASKED
     events: int = 0
 
     def add(
@@ -107,6 +112,7 @@ class RecordedCalls:
         failed_in: Generation | None,
         charge: Charge | None = None,
         ending: GroupEnding | None = None,
+        control: Mapping[str, Any] | None = None,
     ) -> None:
         """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed.
 
@@ -123,6 +129,10 @@ class RecordedCalls:
         if key is None:
             if group_id is not None:
                 self._note_ending(group_id, status, ending)
+            elif control is not None:
+                if self.steered is NOTHING_ASKED:
+                    self.steered = Steered()
+                self.steered.add(control)
             return
         if has_outcome:
             place = self.finished.add(key, sequence)
@@ -166,8 +176,18 @@ class RecordedCalls:
 
     def add_fact(self, sequence: int, fact: Entry, has_outcome: bool, failed_in: Generation | None) -> None:
         """The same, of a fact."""
-        charge, ending = fact.charge, fact.ending
-        self.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, has_outcome, failed_in, charge, ending)
+        self.add(
+            sequence,
+            fact.status,
+            fact.key,
+            fact.attempt,
+            fact.group_id,
+            has_outcome,
+            failed_in,
+            fact.charge,
+            fact.ending,
+            fact.control,
+        )
 
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
         if ending is not None:

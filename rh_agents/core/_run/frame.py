@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar, Token
 from typing import Any, cast
@@ -326,7 +326,13 @@ class Frame(Numbering, Consumption):
         self._wait_for_budget()
         try:
             self.reservation: Reservation | None = await reserve(
-                self.run.interruption, self.ledgers, counted, name, self.need(), self._callers()
+                self.run.interruption,
+                self.ledgers,
+                counted,
+                name,
+                self.need(),
+                self._reserved_around(),
+                self.wait_while_held,
             )
         finally:
             self.held_up = None
@@ -343,15 +349,30 @@ class Frame(Numbering, Consumption):
             message, more = f"{limiter}: {why}", {"retry_delay": seconds}
             await self.run.publish(self.fact(ExecutionStatus.WAITING, self.attempts, message=message, more=more))
 
-    def _callers(self) -> list[Reservation]:
+    def _reserved_around(self) -> list[Reservation]:
         """What is reserved for the calls around it."""
-        found = []
+        return [caller.reservation for caller in self._callers() if caller.reservation is not None]
+
+    def _callers(self) -> Iterator[Frame]:
+        """The calls around it, the innermost first."""
         caller = self.parent
         while caller.is_under_way:
-            if caller.reservation is not None:
-                found.append(caller.reservation)
+            yield caller
             caller = caller.parent
-        return found
+
+    async def wait_while_held(self) -> None:
+        """The gate of a paused run. The time of the calls around it stands still: they wait for one that may not begin.
+
+        Raises:
+            StopRun: the run is being stopped.
+        """
+        if self.run.interruption.hold.is_held:
+            limits = [caller.time_limit for caller in self._callers() if caller.time_limit is not None]
+            self.held_up = HeldUp("pause", asyncio.get_running_loop().time(), "the run is paused")
+            try:
+                await self.run.interruption.wait_while_held(limits)
+            finally:
+                self.held_up = None
 
     def is_made_within(self, other: Any) -> bool:
         """Whether it is made by another call, directly or not."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from rh_agents.core._limits.accounts import Accounts
 from rh_agents.core._limits.interruption import Interruption
+from rh_agents.core._limits.settings import Settings
+from rh_agents.core._limits.steering import Steering
 from rh_agents.core._loops.homes import CallsBegun, Home, home
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._loops.worker_imports import expect_no_import_for_a_worker
@@ -36,7 +38,9 @@ class RunParts:
         state: the run, as its users hold it (a `Run`, which is above all that is here).
         recording: what is recorded of it, and what is being recorded now.
         budgets: what it spends.
-        interruption: whether it is being stopped.
+        interruption: whether it is being stopped, or is paused.
+        settings: numbers that people have changed.
+        steering: applies what people ask of it.
         cache: results that equal calls share.
         bus, history: who is told of events, and the newest of them.
         counter: its metrics.
@@ -79,8 +83,8 @@ class RunParts:
         self.store: Store | None = store
         self.records: bool = store is not None
         self.recording: Recording = recording
-        self.budgets: Accounts = Accounts(budget, keeps_parts=self.records)
         self.interruption: Interruption = Interruption()
+        self.budgets: Accounts = Accounts(budget, keeps_parts=self.records, time=self.interruption.hold.time)
         self.cache: CallCache = CallCache(run_id, store, self.interruption, clock, recording.report_former_key)
         self.bus: EventBus = bus
         self.history: HistorySet = history
@@ -93,6 +97,8 @@ class RunParts:
         self.marks_attempts: bool = False
         self.open_groups: dict[str, Any] = {}
         self.paused_at: float | None = None
+        self.settings: Settings = Settings(self.budgets, self.open_groups)
+        self.steering: Steering = Steering(self)
         self.root: Any = None
         self.begun: CallsBegun = CallsBegun()
         self.home: Home | None = None

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from rh_agents.core._base.foreign import noted, seconds_to_wait
-from rh_agents.core._limits.admission import Permits, seconds_held
+from rh_agents.core._limits.admission import Held, Permits, seconds_held
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
@@ -108,8 +108,9 @@ async def within_limits(
         attempts: how many attempts had begun before this one; None within one.
     """
     outer, metered = frame.permits, frame.metered
+    frame.run.settings.know(limits)
     permits = Permits(frame.run, limits, frame.report_waiting)
-    await _admitted(frame, permits, need)
+    await _admitted(frame, permits, need, begins=attempts is not None)
     frame.permits, frame.metered = permits, frame.usage
     error: BaseException | None = None
     try:
@@ -128,14 +129,21 @@ async def within_limits(
             error = None  # by its traceback, which holds this frame, it would hold itself
 
 
-async def _admitted(frame: Frame, permits: Permits, need: Mapping[str, float]) -> None:
-    """Wait for permits. Whatever comes meanwhile, also when the slots around it are taken back, leaves none behind."""
-    try:
-        async with _Waiting(frame):
-            await permits.enter(need)
-    except BaseException:
-        await permits.leave({}, None, has_ended=False)
-        raise
+async def _admitted(frame: Frame, permits: Permits, need: Mapping[str, float], *, begins: bool = False) -> None:
+    """Wait for permits. Whatever comes meanwhile, also when the slots around it are taken back, leaves none behind.
+
+    `begins`: of an attempt, which does not begin while the run is paused.
+    """
+    while True:
+        try:
+            async with _Waiting(frame):
+                await permits.enter(need, begins=begins)
+            return
+        except Held:
+            await frame.wait_while_held()
+        except BaseException:
+            await permits.leave({}, None, has_ended=False)
+            raise
 
 
 async def _leave(permits: Permits, used: Mapping[str, float] | None, error: BaseException | None) -> None:
@@ -217,10 +225,9 @@ def _expect_time(frame: Frame, wait: float) -> None:
     Raises:
         StopRun: one does not.
     """
-    later = asyncio.get_running_loop().time() + wait
     for ledger in frame.ledgers:
         seconds = ledger.budget.seconds
-        if seconds is not None and ledger.seconds(later) >= seconds:
+        if seconds is not None and ledger.seconds + wait >= seconds:
             stop = ledger.stop(f"seconds={seconds:g}", frame.name)
             frame.run.interruption.budget_spent(stop)
             raise stop
@@ -228,7 +235,7 @@ def _expect_time(frame: Frame, wait: float) -> None:
 
 async def _enter(frame: Frame, pause: Pause, permits: Permits) -> None:
     if pause.is_idle:
-        await permits.enter({})
+        await permits.enter({}, begins=False)
         return
     left = seconds_held(pause)
     if left and frame.falls_back_on:

@@ -62,6 +62,8 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     frame.count_beginning()
     try:
         if is_made:
+            if interruption.hold.is_held:
+                await frame.wait_while_held()
             await _made(frame)
         else:
             await _recover(frame)
@@ -160,7 +162,7 @@ async def _reserved(frame: Frame) -> ExecutionResult[Any]:
         await frame.reserve(outer)
         return await _called(frame)
     finally:
-        own.close(asyncio.get_running_loop().time())
+        own.close()
 
 
 async def _announce(frame: Frame) -> None:
@@ -187,6 +189,8 @@ async def _refusal(frame: Frame, since: int | None) -> ExecutionResult[Any] | No
 
 async def _called(frame: Frame) -> ExecutionResult[Any]:
     """Tell of the start, make the attempts, and let what comes of them be the result."""
+    if frame.run.interruption.hold.is_held:  # it may have waited for an equal call, or for its budget
+        await frame.wait_while_held()
     if frame.is_told:
         frame.is_announced = True  # perhaps, if that is cut off
         if frame.is_written_ahead or frame.run.is_observed:
@@ -456,7 +460,8 @@ async def _with_retries(frame: Frame) -> Any:
                     delay = await after_loss(frame, error)
                     lost = frame.lost
                 elif frame.retry is not None and not frame.has_waited_enough:
-                    delay = frame.retry.delay_after(frame.attempts, error, frame.run.chance())
+                    policy = frame.run.settings.retried(frame.retry)
+                    delay = policy.delay_after(frame.attempts, error, frame.run.chance())
             if delay is None:
                 raise
             message = describe_error(error)
@@ -476,6 +481,7 @@ async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
     try:
         if frame.slot is None or not seconds:
             await interruption.sleep(seconds)
+            await frame.wait_while_held()
             return
         await frame.run.recording.acknowledge()
         if frame.reservation is not None:
@@ -485,6 +491,7 @@ async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
     finally:
         frame.held_up = None
     interruption.expect_running()  # it may have waited for its slot
+    await frame.wait_while_held()
 
 
 async def _absorb_cancellation() -> None:

@@ -24,8 +24,10 @@ __all__ = ["GROUP_EVENTS", "NEWEST_FAILURES", "Failure", "RunSummary", "Summariz
 
 NEWEST_FAILURES: Final = 5
 """How many failures a summary names."""
-GROUP_EVENTS: Final = (EventType.GROUP_STARTED, EventType.GROUP_ENDING, EventType.GROUP_COMPLETED)
-"""What events of groups are about; all others are about calls."""
+GROUP_EVENTS: Final = (
+    EventType.GROUP_STARTED, EventType.GROUP_ENDING, EventType.GROUP_COMPLETED, EventType.CONTROL,
+)  # fmt: skip
+"""What events of groups, and of the run itself, are about; all others are about calls."""
 
 Counts = Mapping[str, Mapping[ExecutionStatus, int]]
 

@@ -100,6 +100,10 @@ FIELDS: dict[str, str] = {
         "reason forked_from"
     ),
     "rh_agents.core.ports.RunRequest": "run_id owner workflow input input_digest tags facts lease",
+    "rh_agents.core.ports.control.ControlRequest": (
+        "run_id id verb arguments author reason asked_at applied_at answer"
+    ),
+    "rh_agents.core.ports.control.ControlResult": "run_id verb text calls price request is_applied",
     "rh_agents.core.ports.keeping.RunSize": "size artifacts artifact_size",
     "rh_agents.core.ports.present.BudgetState": "name limits spent reserved",
     "rh_agents.core.ports.present.GroupState": "group_id name address in_use slots finished total",
@@ -151,6 +155,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.cli.json_text.RepeatedKey",
         "rh_agents.cli.outputs.OutputClosed",
         "rh_agents.cli.outputs.OutputFailed",
+        "rh_agents.core._limits.admission.Held",
         "rh_agents.core._write_values.NotQuick",
         "rh_agents.core.bus.OnFull",
         "rh_agents.core.chat.messages.FinishReason",
@@ -162,6 +167,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.CalledExit",
         "rh_agents.core.errors.CircuitOpenError",
         "rh_agents.core.errors.ContextTooLong",
+        "rh_agents.core.errors.ControlRefused",
         "rh_agents.core.errors.DefinitionError",
         "rh_agents.core.errors.GroupError",
         "rh_agents.core.errors.GroupTimeout",
@@ -206,6 +212,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.groups.ParallelDisplayMode",
         "rh_agents.core.plan.Fate",
         "rh_agents.core.policies.breaker.BreakerState",
+        "rh_agents.core.ports.control.Verb",
         "rh_agents.core.types.CacheScope",
         "rh_agents.core.types.Durability",
         "rh_agents.core.types.Effect",

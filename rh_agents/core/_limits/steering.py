@@ -1,0 +1,231 @@
+"""The owner's side of steering a run: it applies what was asked of it, once, and says so in the journal.
+
+*Once.* The event in the journal is what applies a request (`rh_agents.core._replay.steered`). It is noted and the
+change made without an await in between, so that everything which the change brings about stands behind it. Only when
+the event is on disk is the request answered, in the store. If the process dies between the two, the next owner finds
+the request open and its id in the journal, and answers it again with what is recorded.
+
+*When.* A journal says that there may be requests; one task reads and applies them, in the order in which they were
+made. At the start that is done before anything of the program begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from rh_agents.core._limits.interruption import Interruption
+from rh_agents.core._limits.settings import Settings
+from rh_agents.core._loops.homes import Home
+from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core.errors import ControlRefused, StoreError
+from rh_agents.core.events import Fact
+from rh_agents.core.ports import Clock, Journal
+from rh_agents.core.ports.control import ControlRequest, SteeredJournal, Verb, control_fact
+from rh_agents.core.redaction import logger
+
+__all__ = ["SteeredRun", "Steering"]
+
+_log = logger("rh_agents.control")
+
+
+class SteeredRecording(Protocol):
+    """What is recorded of a run that is steered."""
+
+    epoch: int
+    recorded: RecordedCalls
+
+    @property
+    def journal(self) -> Journal | None:
+        """Its journal, while it is open."""
+        ...
+
+
+class SteeredRun(Protocol):
+    """The run that is steered."""
+
+    run_id: str
+    now: Clock
+    interruption: Interruption
+    home: Home | None
+    settings: Settings
+    paused_at: float | None
+
+    @property
+    def recording(self) -> SteeredRecording:
+        """What is recorded of it."""
+        ...
+
+    def note(self, fact: Fact) -> None:
+        """Record a fact without waiting for it."""
+        ...
+
+    async def publish(self, fact: Fact) -> None:
+        """Let the subscribers have it."""
+        ...
+
+
+class Steering:
+    """Applies the requests for one run.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: SteeredRun) -> None:
+        self._run = run
+        self._journal: SteeredJournal | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._has_heard = False
+
+    # -- its life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """The run is ours: begin with what holds of it, and apply what was asked while nobody executed it.
+
+        Raises:
+            StoreError: the requests cannot be read.
+        """
+        journal = _steered(self._run.recording.journal)
+        if journal is None:
+            return
+        self._journal = journal
+        run, steered = self._run, self._run.recording.recorded.steered
+        run.settings.change(steered.settings_of(run.run_id, run.recording.epoch))
+        if steered.pause_of(run.run_id, run.recording.epoch) is not None:
+            self._hold()
+        await self._apply_all(journal)
+        if run.interruption.hold.is_held:
+            self._say_paused()
+        hear = weakref.WeakMethod(self.hear)  # a run that nobody holds any more is not kept by its journal
+        journal.when_asked(lambda: _call(hear()))
+
+    def _say_paused(self) -> None:
+        pause = self._run.recording.recorded.steered.paused or {}
+        by = f" by {pause['author']}" if pause.get("author") else ""
+        _log.warning(
+            "run %r begins paused: it was paused%s, and nothing new begins until `rh-agents unpause %s`",
+            self._run.run_id,
+            by,
+            self._run.run_id,
+        )
+
+    def hear(self) -> None:
+        """There may be requests."""
+        home = self._run.home
+        if home is not None:
+            home.call(self._look)
+
+    def _look(self) -> None:
+        self._has_heard = True
+        if self._task is None and self._journal is not None:
+            self._task = asyncio.get_running_loop().create_task(self._heed(self._journal), name="rh_agents: requests")
+            self._task.add_done_callback(self._looked)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("run %r: a request could not be applied: %s", self._run.run_id, error)
+        if self._has_heard and self._journal is not None:
+            self._look()
+
+    async def close(self) -> None:
+        """The run ends: what is being applied is, and nothing after that."""
+        self._journal = None
+        task = self._task
+        if task is not None:
+            await asyncio.wait([task])
+        self._run.settings.restore()
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    async def _heed(self, journal: SteeredJournal) -> None:
+        self._has_heard = False
+        await self._apply_all(journal)
+
+    async def _apply_all(self, journal: SteeredJournal) -> None:
+        for request in await journal.requests():
+            await self._apply(journal, request)
+
+    async def _apply(self, journal: SteeredJournal, request: ControlRequest) -> None:
+        """Apply a request, unless it was applied by an owner who died before he could say so."""
+        run = self._run
+        answer = run.recording.recorded.steered.answers.get(request.id)
+        if answer is None:
+            effect = _nothing
+            try:
+                text, effect = self._meaning(request)
+                answer = {"text": text}
+            except ControlRefused as refused:
+                answer = {"refused": str(refused)}
+            fact = control_fact(self._control(request, answer), request.reason, run.run_id, run.now())
+            run.note(fact)
+            effect()
+            opened = run.recording.journal
+            if opened is None:
+                raise StoreError(f"run {run.run_id!r} is closed: a request for it stays open")
+            await opened.flush()
+            await run.publish(fact)
+        await journal.answer_request(request.id, answer)
+
+    def _control(self, request: ControlRequest, answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "id": request.id,
+            "verb": request.verb.value,
+            "author": request.author,
+            "asked_at": request.asked_at,
+            "arguments": dict(request.arguments),
+            "run": self._run.run_id,
+            "epoch": self._run.recording.epoch,
+            "answer": dict(answer),
+        }
+
+    def _meaning(self, request: ControlRequest) -> tuple[str, Callable[[], None]]:
+        """What a request comes to: a sentence about it, and what it does.
+
+        Raises:
+            ControlRefused: it cannot be done.
+        """
+        if request.verb is Verb.PAUSE:
+            return self._pause()
+        if request.verb is Verb.UNPAUSE:
+            return self._unpause()
+        settings, wanted = self._run.settings, request.arguments["settings"]
+        return settings.expect_possible(wanted), functools.partial(settings.change, wanted)
+
+    def _pause(self) -> tuple[str, Callable[[], None]]:
+        hold, run_id = self._run.interruption.hold, self._run.run_id
+        if hold.is_held:
+            raise ControlRefused(f"run {run_id!r} is paused already; rh-agents unpause {run_id} lets it go on")
+        return f"{run_id} is paused: nothing new begins, and attempts in flight come to their end", self._hold
+
+    def _unpause(self) -> tuple[str, Callable[[], None]]:
+        hold, run_id = self._run.interruption.hold, self._run.run_id
+        if not hold.is_held:
+            raise ControlRefused(f"run {run_id!r} is not paused")
+        return f"{run_id} goes on", self._release
+
+    def _hold(self) -> None:
+        self._run.paused_at = self._run.now()
+        self._run.interruption.hold.hold()
+
+    def _release(self) -> None:
+        self._run.paused_at = None
+        self._run.interruption.hold.release()
+
+
+def _nothing() -> None:
+    """What a request does that was refused."""
+
+
+def _steered(journal: object) -> SteeredJournal | None:
+    """The journal, if its run can be steered."""
+    return journal if isinstance(journal, SteeredJournal) else None
+
+
+def _call(hear: Any) -> None:
+    if hear is not None:
+        hear()

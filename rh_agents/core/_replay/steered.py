@@ -1,0 +1,65 @@
+"""What people have asked of a run, as its journal has it: a fold over its CONTROL events.
+
+Only the owner of a run appends such an event, when it applies a request, and nothing of the request has an effect
+before. So the event is what makes a request count, and its place in the journal is when: a crash before it leaves the
+request open, and the next start applies it; a crash after it finds the id here, and does not apply it again. All that a
+request changes is in this one entry, so that no crash leaves half of it.
+
+What holds for how long: a pause and settings hold until the run ends, so they carry its epoch; and they are of this run
+and not of its copies, so they carry its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["NOTHING_ASKED", "Steered"]
+
+Control = Mapping[str, Any]
+"""What a CONTROL event says: `id`, `verb`, `author`, `asked_at`, `arguments`, `run`, `epoch`, and in `answer` what came
+of it. One that was refused has `refused` in there, and changes nothing."""
+
+
+@dataclass(slots=True, eq=False)
+class Steered:
+    """The requests that were applied.
+
+    Attributes:
+        answers: what came of each request, by its id.
+        paused: the pause that holds.
+        settings: by name, the newest value with the event that set it.
+    """
+
+    answers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    paused: Control | None = None
+    settings: dict[str, tuple[Any, Control]] = field(default_factory=dict)
+
+    def add(self, control: Control) -> None:
+        """The next event."""
+        answer: Mapping[str, Any] = control["answer"]
+        self.answers[control["id"]] = answer
+        if "refused" in answer:
+            return
+        verb, arguments = control["verb"], control["arguments"]
+        if verb in ("pause", "unpause"):
+            self.paused = control if verb == "pause" else None
+        elif verb == "set":
+            self.settings.update({name: (value, control) for name, value in arguments["settings"].items()})
+
+    def pause_of(self, run_id: str, epoch: int) -> Control | None:
+        """The pause with which an execution of the run begins."""
+        return self.paused if self.paused is not None and _is_of(self.paused, run_id, epoch) else None
+
+    def settings_of(self, run_id: str, epoch: int) -> dict[str, Any]:
+        """The settings with which it begins."""
+        return {name: value for name, (value, control) in self.settings.items() if _is_of(control, run_id, epoch)}
+
+
+NOTHING_ASKED = Steered()
+"""Of runs that nobody has steered, which most are. Nothing is added to it."""
+
+
+def _is_of(control: Control, run_id: str, epoch: int) -> bool:
+    return (control["run"], control["epoch"]) == (run_id, epoch)
