@@ -214,8 +214,10 @@ class UnreadOutcome(NamedTuple):
         read: decodes the value or the error. It may read a file, and raises `StoreError` for a value of a class that
             this program does not know; `read(unknown_ok=True)` gives an `UnknownValue` in its place.
         is_large: whether that takes so long that it is to be done in a thread.
+        input: what the call was called with, of a store that has it at hand.
     """
 
     header: OutcomeHeader
     read: Callable[..., Outcome]
     is_large: bool = False
+    input: str | None = None

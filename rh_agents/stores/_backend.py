@@ -292,6 +292,21 @@ class Batch:
     outcomes: list[OutcomeRow]
 
 
+class RunsWanted(NamedTuple):
+    """Which runs are to be listed: those for which nothing here says otherwise.
+
+    Attributes:
+        status, tag, updated_before, limit: as in `Store.runs`.
+        behind: the number of a run; only those that come behind it.
+    """
+
+    status: str | None = None
+    tag: str | None = None
+    updated_before: float | None = None
+    behind: int | None = None
+    limit: int | None = None
+
+
 class LeaseState(NamedTuple):
     """The lease of a run, as its holder needs it: `is_ours` is False from the moment the fence is another one."""
 
@@ -432,7 +447,7 @@ class ReadSession(Protocol):
         """
         ...
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
+    def runs(self, wanted: RunsWanted) -> list[Kept[RunRow]]:
         """The runs that fit, newest first."""
         ...
 

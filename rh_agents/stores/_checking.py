@@ -7,7 +7,7 @@ from typing import Any
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.values import decode, decode_error
-from rh_agents.stores._backend import Kept, StoredOutcome
+from rh_agents.stores._backend import Kept, RunsWanted, StoredOutcome
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, input_checksum, outcome_checksum
 from rh_agents.stores._rows import read_artifact
 from rh_agents.stores._verified import VerifiedSession, checksums_of_question, checksums_of_run, fits
@@ -33,7 +33,7 @@ def check(reading: VerifiedSession, artifacts: ArtifactStore) -> list[str]:
 
 def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
     session = reading.inner
-    for kept in session.runs(None, None, None):
+    for kept in session.runs(RunsWanted()):
         run = kept.row
         if not fits(checksums_of_run, kept):
             yield f"the row of run {run.run_id!r} is damaged"

@@ -17,7 +17,7 @@ from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, StoredEvent, StoredOutcome, WriteSession
+from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, RunsWanted, StoredEvent, StoredOutcome, WriteSession
 from rh_agents.stores._checking import check
 from rh_agents.stores._engine import Engine, Readers
 from rh_agents.stores._outlining import outlined
@@ -78,12 +78,19 @@ class ReadableStore:
         return None if row is None else self._info(row)
 
     async def runs(
-        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+        self,
+        *,
+        status: ExecutionStatus | None = None,
+        tag: str | None = None,
+        updated_before: float | None = None,
+        before: str | None = None,
+        limit: int | None = None,
     ) -> list[RunInfo]:
         """The runs that fit, newest first."""
         await self._get_ready()
-        wanted = None if status is None else status.value
-        rows = await self.engine.read(lambda session: session.runs(wanted, tag, updated_before))
+        number = None if before is None else (await self.engine.run(before)).number
+        wanted = RunsWanted(None if status is None else status.value, tag, updated_before, number, limit)
+        rows = await self.engine.read(lambda session: session.runs(wanted))
         return [self._info(row) for row in rows]
 
     # -- journals -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from rh_agents.stores._backend import (
     PresentRow,
     ReadSession,
     RunRow,
+    RunsWanted,
     StoredEvent,
     StoredOutcome,
 )
@@ -156,8 +157,8 @@ class VerifiedSession:
                 found = kept.row
         return found
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[RunRow]:
-        found = self.inner.runs(status, tag, updated_before)
+    def runs(self, wanted: RunsWanted) -> list[RunRow]:
+        found = self.inner.runs(wanted)
         for kept in found:
             if not fits(checksums_of_run, kept):
                 raise damaged(self.place, f"the row of run {kept.row.run_id!r}")

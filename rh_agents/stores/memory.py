@@ -118,18 +118,29 @@ class MemoryStore:
         return None if run is None else run.seen()
 
     async def runs(
-        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+        self,
+        *,
+        status: ExecutionStatus | None = None,
+        tag: str | None = None,
+        updated_before: float | None = None,
+        before: str | None = None,
+        limit: int | None = None,
     ) -> list[RunInfo]:
         """The runs that fit, newest first."""
         self._expect_open()
+        newest_first = sorted((run.seen() for run in self._runs.values()), key=lambda info: info.created_at)[::-1]
+        if before is not None:
+            self._run(before)
+            names = [info.run_id for info in newest_first]
+            newest_first = newest_first[names.index(before) + 1 :]
         found = [
             info
-            for info in (run.seen() for run in self._runs.values())
+            for info in newest_first
             if (status is None or info.status is status)
             and (tag is None or tag in info.tags)
             and (updated_before is None or info.updated_at < updated_before)
         ]
-        return sorted(found, key=lambda info: info.created_at, reverse=True)
+        return found[:limit]
 
     async def events(
         self, run_id: str, *, after: int = 0, follow: bool = False, values: bool = True
@@ -161,7 +172,7 @@ class MemoryStore:
         """The same without decoding any value."""
         self._expect_open()
         for stored in list(self._run(run_id).outcomes.values()):
-            yield UnreadOutcome(stored.header, partial(_read, stored), _is_long(stored))
+            yield UnreadOutcome(stored.header, partial(_read, stored), _is_long(stored), stored.input)
 
     async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
         """The events of a run in numbers."""
@@ -643,6 +654,8 @@ def _is_long(stored: Outcome) -> bool:
 
 
 def _read(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
+    if stored.input is not None:
+        stored = stored._replace(input=None)  # as other stores, which keep it apart
     if not isinstance(stored.value, _Encoded):
         return stored
     error: Any = stored.error

@@ -20,6 +20,8 @@ from rh_agents.testing._records import Written, about_group, completed, fact, ke
 _GROUPS = ("pages", "inner")
 _WITHOUT_OUTCOME = ("started", "retrying", "cancelled", "awaiting", "recovered", "superseded", "human_intervention")
 _ENDS = ("value", "value", "value", "error", "cut off")
+_BASES = {7: key("base 7"), 28: key(4), 29: key(5), 30: key(4)}
+"""Calls that are further tries of others, one of which was never recorded."""
 _MANY = 20
 """Calls that one entry makes at once: more than are shown of a group."""
 _NAMES = ("fetch", "ask", 'a"b\\', "\0odd", "\ud800", "é")
@@ -138,7 +140,7 @@ def _call(step: Step) -> Outcome:
     address = (
         f"{group}[{number}]::{name}" if group else f"pages[{number - 2}]::{_NAMES[(number - 2) % len(_NAMES)]}::{name}"
     )
-    base = key(f"base {number}") if number == 7 else key(number)
+    base = _BASES.get(number, key(number))
     return outcome(
         number, f"value {number}", error, name=name, address=address, group_id=group, base=base,
         parent=key(number - 2) if group is None else b"", seconds=0.25 + number,

@@ -41,6 +41,7 @@ from rh_agents.core.policies.compaction import ClearToolResults, Compaction, Dro
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.ports.control import ControlRequest, ControlResult, Verb
+from rh_agents.core.ports.failure_kinds import Failure, FailureKind
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.present import (
     BudgetState,
@@ -51,7 +52,7 @@ from rh_agents.core.ports.present import (
     RunningCall,
     Waiting,
 )
-from rh_agents.core.ports.summary import Failure, RunSummary
+from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
@@ -73,10 +74,13 @@ SLOW_TO_IMPORT = "rh_agents.integrations."
 _NEITHER_TAKEN_NOR_RETURNED = (
     "rh_agents.cli",
     "rh_agents.core.plan.PlannedMembers",
+    "rh_agents.core.ports.call_views",
     "rh_agents.core.ports.outline",
+    "rh_agents.core.ports.windows",
     "rh_agents.core.values",
     "rh_agents.display",
     "rh_agents.stores",
+    "rh_agents.web",
     "rh_agents.__main__",
 )
 """What calls neither take nor return, but for errors and what the library exports elsewhere."""
@@ -147,6 +151,7 @@ DATA: list[Any] = [
     RecordedEvent(1, None),  # type: ignore[arg-type]
     RunInfo("r", ExecutionStatus.COMPLETED, tags=("t",), facts={"a": "b"}),
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
+    FailureKind("no …", 2, 3, 5, Failure(5, "a", "n", "no 2")),
     RunSize(1, 2, 3),
     RunningCall("00", "a", 0.5, 1),
     Waiting("l", 2, 0.5, "requests"),

@@ -51,6 +51,7 @@ class TestMemory(
     conformance.SummaryConformance,
     conformance.OutlineConformance,
     conformance.PresentConformance,
+    conformance.CallWindowConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""

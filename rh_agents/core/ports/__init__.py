@@ -249,9 +249,25 @@ class Store(SharedWindows, Protocol):
         ...
 
     async def runs(
-        self, *, status: ExecutionStatus | None = None, tag: str | None = None, updated_before: float | None = None
+        self,
+        *,
+        status: ExecutionStatus | None = None,
+        tag: str | None = None,
+        updated_before: float | None = None,
+        before: str | None = None,
+        limit: int | None = None,
     ) -> list[RunInfo]:
-        """The runs that fit, newest first."""
+        """The runs that fit, newest first.
+
+        Args:
+            status, tag: only those with this status, and with this word among their tags.
+            updated_before: only those in which nothing has happened since, in seconds since 1970.
+            before: only those behind the run of this name: the last one of those that were listed before.
+            limit: at most so many; None for all.
+
+        Raises (besides the usual):
+            StoreError: there is no run of the name `before`.
+        """
         ...
 
     def events(

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from rh_agents.core.events import ExecutionEvent, spender_of
+from rh_agents.core.ports.failure_kinds import Failure
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 
@@ -30,15 +31,6 @@ GROUP_EVENTS: Final = (
 """What events of groups, and of the run itself, are about; all others are about calls."""
 
 Counts = Mapping[str, Mapping[ExecutionStatus, int]]
-
-
-class Failure(NamedTuple):
-    """A call that failed: the sequence of the event that says so, its address, its actor, and why in one line."""
-
-    sequence: int
-    address: str
-    actor: str
-    message: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ MOVED: dict[str, str] = {
     "rh_agents.core._base.latency.LatencyHistogram": "rh_agents.core.statistics.LatencyHistogram",
     "rh_agents.core._base.latency.LatencySummary": "rh_agents.core.statistics.LatencySummary",
     "rh_agents.core._replay.numbering.Claim": "rh_agents.core.scope.Claim",
+    "rh_agents.core.ports.failure_kinds.Failure": "rh_agents.core.ports.summary.Failure",
     "rh_agents.core.usage.Charge": "rh_agents.core.replay.Charge",
     "rh_agents.core._replay.recorded.RecordedCalls": "rh_agents.core.replay.RecordedCalls",
     "rh_agents.core._run.validation.Difference": "rh_agents.core._validation.Difference",
@@ -104,6 +105,7 @@ FIELDS: dict[str, str] = {
         "run_id id verb arguments author reason asked_at applied_at answer"
     ),
     "rh_agents.core.ports.control.ControlResult": "run_id verb text calls price request is_applied",
+    "rh_agents.core.ports.failure_kinds.FailureKind": "text count first last example",
     "rh_agents.core.ports.keeping.RunSize": "size artifacts artifact_size",
     "rh_agents.core.ports.present.BudgetState": "name limits spent reserved",
     "rh_agents.core.ports.present.GroupState": "group_id name address in_use slots finished total",
@@ -226,6 +228,9 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.testing.cassette.Drift",
         "rh_agents.testing.network.RealRequestError",
         "rh_agents.testing.scripted.ScriptEnded",
+        "rh_agents.core.ports.run_status.RunStatus",
+        "rh_agents.web.codes.NotPrivate",
+        "rh_agents.web.reading.NoSuchRun",
     }
 )
 """Enums and errors: they have no fields, or none that is part of a key."""

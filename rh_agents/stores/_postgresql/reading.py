@@ -18,6 +18,7 @@ from rh_agents.stores._backend import (
     MemberColumns,
     OutcomeRow,
     RunRow,
+    RunsWanted,
     StoredOutcome,
     Tally,
 )
@@ -92,10 +93,10 @@ class PostgresqlReadSession:
         found = self._rows("find_run", f"run {run_id!r} could not be read", run_id=run_id, named=named)
         return self._sealed(checksums_of_run, map(kept_run, found))
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
-        name = "runs" if tag is None else "runs_with_tag"
-        tags = {} if tag is None else {"tag": Array("text", [tag])}
-        found = self._rows(name, "the runs could not be read", status=status, updated_before=updated_before, **tags)
+    def runs(self, wanted: RunsWanted) -> list[Kept[RunRow]]:
+        name = "runs" if wanted.tag is None else "runs_with_tag"
+        tag = None if wanted.tag is None else Array("text", [wanted.tag])
+        found = self._rows(name, "the runs could not be read", **{**wanted._asdict(), "tag": tag})
         return self._sealed(checksums_of_run, map(kept_run, found))
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:

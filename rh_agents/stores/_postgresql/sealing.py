@@ -119,7 +119,7 @@ class Sealing:
         return len(events)
 
     def _seal_runs(self) -> None:
-        for row in self._ask("runs", status=None, updated_before=None):
+        for row in self._ask("runs", status=None, updated_before=None, behind=None, limit=None):
             run = kept_run(row).row
             if run.owner is not None:
                 run = dataclasses.replace(run, owner=None, process=None, fence=run.fence + 1)

@@ -17,6 +17,7 @@ from rh_agents.stores._backend import (
     Kept,
     MemberColumns,
     RunRow,
+    RunsWanted,
     StoredOutcome,
     Tally,
 )
@@ -121,10 +122,18 @@ class SqliteReadSession(Session):
     def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
         return self._sealed(checksums_of_run, map(kept_run, self._all("find_run", run_id=as_text(run_id), named=named)))
 
-    def runs(self, status: str | None, tag: str | None, updated_before: float | None) -> list[Kept[RunRow]]:
-        part = None if tag is None else as_json(tag)
-        rows = self._all("list_runs", status=status, tag=part, updated_before=updated_before)
-        found = [kept for kept in map(kept_run, rows) if tag is None or tag in kept.row.tags]
+    def runs(self, wanted: RunsWanted) -> list[Kept[RunRow]]:
+        tag = None if wanted.tag is None else as_json(wanted.tag)
+        limit = -1 if wanted.limit is None else wanted.limit
+        found: list[Kept[RunRow]] = []
+        while limit:  # more than once only if what was found has texts among its tags that look like the tag
+            rows = self._all("list_runs", **{**wanted._asdict(), "tag": tag, "limit": limit})
+            kept = [kept_run(row) for row in rows]
+            found += [each for each in kept if wanted.tag is None or wanted.tag in each.row.tags]
+            if wanted.limit is None or len(kept) < limit:
+                break
+            limit = wanted.limit - len(found)
+            wanted = wanted._replace(behind=kept[-1].row.number)
         return self._sealed(checksums_of_run, found)
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:

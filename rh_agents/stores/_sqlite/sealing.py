@@ -110,7 +110,7 @@ class Sealing:
         return len(rows)
 
     def _seal_runs(self) -> None:
-        for row in self._ask("list_runs", status=None, tag=None, updated_before=None):
+        for row in self._ask("list_runs", status=None, tag=None, updated_before=None, behind=None, limit=-1):
             run = kept_run(row).row
             if run.owner is not None:
                 run = dataclasses.replace(run, owner=None, process=None, fence=run.fence + 1)

@@ -27,6 +27,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `QuestionConformance`: `ask`, `questions` and `answer`.
 - `CacheConformance`: `put_cached` and `find_cached`.
 - `WindowConformance`: `admit`, `settle` and `hold`.
+- `CallWindowConformance`: windows of calls (`rh_agents.core.ports.windows`), with or without help of the store.
 - `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
 - `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
 - `PresentConformance`: what a run is doing now. A store need not know it.
@@ -46,6 +47,7 @@ except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(_message, name=_error.name) from _error
 
 from rh_agents.testing.conformance.caching import CacheConformance
+from rh_agents.testing.conformance.call_windows import CallWindowConformance
 from rh_agents.testing.conformance.checking import CheckConformance
 from rh_agents.testing.conformance.crashes import CrashConformance
 from rh_agents.testing.conformance.deleting import ArtifactConformance, DeletionConformance
@@ -69,6 +71,7 @@ from rh_agents.testing.conformance.windows import WindowConformance
 __all__ = [
     "ArtifactConformance",
     "CacheConformance",
+    "CallWindowConformance",
     "CheckConformance",
     "CoreConformance",
     "CrashConformance",
@@ -116,6 +119,7 @@ class StoreConformance(
     SummaryConformance,
     OutlineConformance,
     PresentConformance,
+    CallWindowConformance,
     SequenceConformance,
 ):
     """All of it."""

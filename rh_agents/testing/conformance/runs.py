@@ -71,6 +71,26 @@ class RunConformance(StoreSuite):
         assert await store.runs() == [info]
 
     @on_an_event_loop
+    async def test_runs_are_listed_a_page_at_a_time_newest_first(self, store: Store) -> None:
+        names = [f"run {number}" for number in range(5)]
+        for number, name in enumerate(names):
+            tags = ("odd, ", "b") if number % 2 else ('e", "ven', "b")
+            journal = await store.open_run(request(name, tags=tags))
+            await journal.close(COMPLETED if number < 4 else STARTED)
+        newest_first = [info.run_id for info in await store.runs()]
+        assert newest_first == names[::-1]
+        assert [info.run_id for info in await store.runs(limit=2)] == names[:2:-1]
+        assert [info.run_id for info in await store.runs(limit=2, before=names[3])] == [names[2], names[1]]
+        assert [info.run_id for info in await store.runs(before=names[0])] == []
+        assert [info.run_id for info in await store.runs(limit=1, tag="odd, ")] == [names[3]]
+        assert [info.run_id for info in await store.runs(limit=1, tag="odd, ", before=names[3])] == [names[1]]
+        assert [info.run_id for info in await store.runs(limit=2, tag=", ")] == []
+        assert [info.run_id for info in await store.runs(limit=2, status=COMPLETED)] == [names[3], names[2]]
+        assert await store.runs(limit=0) == []
+        with pytest.raises(StoreError, match="unknown"):
+            await store.runs(before="unknown")
+
+    @on_an_event_loop
     async def test_what_is_said_of_a_run_is_what_its_last_request_said(self, store: Store) -> None:
         first = request(workflow="old", input=b"1", input_digest=key(1), tags=("old",), facts={"old": "1"})
         last = request(workflow="new", input=b"2", input_digest=key(2), tags=("new",), facts={"new": "2"})

@@ -214,7 +214,10 @@ SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts
 FROM run
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
     AND (%(updated_before)s::double precision IS NULL OR updated_at < %(updated_before)s)
+    AND (%(behind)s::bigint IS NULL
+        OR (created_at, number) < (SELECT last.created_at, last.number FROM run AS last WHERE last.number = %(behind)s))
 ORDER BY created_at DESC, number DESC
+LIMIT %(limit)s
 
 -- name: runs_with_tag
 -- Found by the tag first, and then sorted: MATERIALIZED keeps the planner from reading all runs in the order of their age.
@@ -227,7 +230,10 @@ SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts
 FROM tagged
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
     AND (%(updated_before)s::double precision IS NULL OR updated_at < %(updated_before)s)
+    AND (%(behind)s::bigint IS NULL
+        OR (created_at, number) < (SELECT last.created_at, last.number FROM run AS last WHERE last.number = %(behind)s))
 ORDER BY created_at DESC, number DESC
+LIMIT %(limit)s
 
 -- name: calls
 SELECT sequence, status, key, attempt, group_id, ok,

@@ -180,7 +180,9 @@ FROM run LEFT JOIN run_input ON run_input.run = run.number
 WHERE (:status IS NULL OR run.status = :status)
   AND (:tag IS NULL OR instr(run.tags, :tag) > 0)
   AND (:updated_before IS NULL OR run.updated_at < :updated_before)
+  AND run.number < coalesce(:behind, 1 << 62)
 ORDER BY run.number DESC
+LIMIT :limit
 
 -- name: read_calls
 SELECT
