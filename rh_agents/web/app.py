@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final, TypeVar
 
@@ -15,8 +15,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from rh_agents.core.errors import RhAgentsError, StoreError
+from rh_agents.core.ports.windows import ORDERS
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.web.acting import Acting
-from rh_agents.web.calls import Calls
+from rh_agents.web.calls import RUNNING, Calls, Wanted
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
 from rh_agents.web.planning import compared, planned
@@ -33,7 +35,6 @@ _KINDS: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_ORDERS: Final = ("journal", "seconds", "cost", "attempts")
 
 About = dict[str, Any]
 """What the page says of its server."""
@@ -60,7 +61,7 @@ def make_app(reading: Reading, acting: Acting, about: About, closing: asyncio.Ev
     routes += [Route(f"/static/{name}", _file(name, data)) for name, data in static.items() if name != "index.html"]
     routes += [Route(path, handler) for path, handler in api.reads.items()]
     routes += [Route(path, handler, methods=["POST"]) for path, handler in api.acts.items()]
-    return Starlette(routes=routes, exception_handlers={RhAgentsError: _failed, HTTPException: _refused})
+    return Starlette(routes=routes, exception_handlers=_HANDLERS)
 
 
 def _file(name: str, data: bytes) -> Handler:
@@ -84,6 +85,13 @@ async def _failed(_: Request, error: Exception) -> Response:
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _json({"error": error.detail}, error.status_code)
+
+
+async def _senseless(_: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 400)
+
+
+_HANDLERS: Mapping[Any, Any] = {RhAgentsError: _failed, HTTPException: _refused, ValueError: _senseless}
 
 
 class _Api:
@@ -147,13 +155,11 @@ class _Api:
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     async def calls(self, request: Request) -> Response:
-        after = request.query_params.get("after", "")
-        window = self._calls.window(_name(request), **_wanted(request), after=after)
+        window = self._calls.window(_name(request), _wanted(request), _after(request))
         return _json(await _while_read(request, window))
 
     async def calls_csv(self, request: Request) -> Response:
-        name = _name(request)
-        lines = self._calls.csv(name, **_wanted(request))
+        lines = self._calls.csv(_name(request), _wanted(request))
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attachment("calls.csv"))
 
     async def call(self, request: Request) -> Response:
@@ -163,8 +169,8 @@ class _Api:
         return _json(found)
 
     async def children(self, request: Request) -> Response:
-        first = _number(request, "first")
-        return _json(await _while_read(request, self._calls.children(_name(request), _given(request, "key"), first)))
+        children = self._calls.children(_name(request), _given(request, "key"), _after(request))
+        return _json(await _while_read(request, children))
 
     async def value(self, request: Request) -> Response:
         key = _given(request, "key")
@@ -282,14 +288,20 @@ def _number(request: Request, name: str, usual: int = 0) -> int:
     return int(text)
 
 
-def _wanted(request: Request) -> dict[str, Any]:
+def _after(request: Request) -> str:
+    return request.query_params.get("after", "")
+
+
+def _wanted(request: Request) -> Wanted:
     """The filter and the order of a table."""
     given = request.query_params
-    order = given.get("order", "journal")
-    if order not in _ORDERS:
-        raise HTTPException(400, f"order={order}: one of {', '.join(_ORDERS)} is wanted")
-    found: dict[str, Any] = {name: given.get(name, "") for name in ("status", "actor", "group", "text")}
-    return found | {"order": order, "descending": given.get("descending") == "1"}
+    status, order = given.get("status", ""), given.get("order") or "journal"
+    if status and status != RUNNING and status not in ExecutionStatus.__members__.values():
+        raise HTTPException(400, f"status={status}: no call has this one")
+    if order not in ORDERS:
+        raise HTTPException(400, f"order={order}: one of {', '.join(ORDERS)} is wanted")
+    actor, group, text = (given.get(name, "") for name in ("actor", "group", "text"))
+    return Wanted(status, actor, group, text, order, given.get("descending") == "1")
 
 
 def _attachment(name: str) -> dict[str, str]:

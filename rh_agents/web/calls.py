@@ -4,24 +4,57 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Mapping
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import RecordedEvent, Store
+from rh_agents.core.ports.windows import (
+    MOST,
+    CallRecord,
+    CallView,
+    CallWindow,
+    call_of_run,
+    calls_of_run,
+    children_of_call,
+    running_calls,
+)
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import encode_any, encode_error, shown_value
 from rh_agents.web.json_text import shown
 from rh_agents.web.shapes import usage_data
 
-__all__ = ["CSV_COLUMNS", "Calls"]
+__all__ = ["CSV_COLUMNS", "RUNNING", "Calls", "Wanted"]
 
+RUNNING: Final = "running"
+"""Stands for calls that have begun and have no outcome."""
 CSV_COLUMNS: Final = (
     "sequence", "key", "address", "name", "actor", "kind", "status", "began_at", "ended_at", "seconds", "attempts",
-    "message", "group_id", "index", "tokens", "cost",
+    "message", "input", "group_id", "index", "input_tokens", "output_tokens", "cost",
 )  # fmt: skip
 _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
-_MOST: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which calls, and in which order; "" stands for all of them.
+
+    Attributes:
+        status: RUNNING, or what ended calls came to; all that have begun if it is "".
+        actor, group, text, order, descending: as in `rh_agents.core.ports.windows.CallQuery`.
+    """
+
+    status: str = ""
+    actor: str = ""
+    group: str = ""
+    text: str = ""
+    order: str = "journal"
+    descending: bool = False
+
+    def fits(self, call: CallView) -> bool:
+        """Whether a call under way is wanted."""
+        return (not self.actor or call.actor == self.actor) and self.text.lower() in call.address.lower()
 
 
 class Calls:
@@ -30,95 +63,58 @@ class Calls:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def window(
-        self,
-        run_id: str,
-        *,
-        status: str = "",
-        actor: str = "",
-        group: str = "",
-        text: str = "",
-        order: str = "journal",
-        descending: bool = False,
-        after: str = "",
-    ) -> dict[str, Any]:
-        """At most `_MOST` calls that fit, in an order, from behind the last one of another window."""
-        rows = [row async for row in self._rows(run_id) if _fits(row, status, actor, group, text)]
-        if order != "journal":
-            rows.sort(key=lambda row: row[order] or 0, reverse=descending)
-        elif descending:
-            rows.reverse()
-        first = int(after or 0)
-        return {"calls": rows[first : first + _MOST], "next": str(first + _MOST) if first + _MOST < len(rows) else None}
+    async def window(self, run_id: str, wanted: Wanted, after: str = "") -> dict[str, Any]:
+        """At most `MOST` calls that have ended, from behind those of another window; before the first of them, those
+        under way. A filter that is none raises ValueError.
+        """
+        running: list[CallView] = []
+        if wanted.status in ("", RUNNING) and not after:
+            found = await running_calls(self._store, run_id, group=wanted.group or None)
+            running = [call for call in found.calls if wanted.fits(call)]
+        ended = CallWindow() if wanted.status == RUNNING else await self._ended(run_id, wanted, after)
+        return {"calls": [_call_data(call) for call in (*running, *ended.calls)], "next": ended.next}
 
-    async def _rows(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
-        calls: dict[str, dict[str, Any]] = {}
-        async for recorded in self._store.events(run_id, values=False):
-            event = recorded.event
-            if event.key is not None:
-                row = calls.setdefault(event.key, {"began_at": event.timestamp})
-                if "ended_at" not in row or row["ended_at"] is None:
-                    row.update(_row(recorded))
-        for row in calls.values():
-            yield row
+    async def _ended(self, run_id: str, wanted: Wanted, after: str) -> CallWindow:
+        return await calls_of_run(
+            self._store,
+            run_id,
+            status=ExecutionStatus(wanted.status) if wanted.status else None,
+            actor=wanted.actor or None,
+            group=wanted.group or None,
+            text=wanted.text or None,
+            order=wanted.order,
+            descending=wanted.descending,
+            after=after or None,
+            n=MOST,
+        )
 
     async def call(self, run_id: str, key: str) -> dict[str, Any] | None:
         """Everything that is recorded of a call but its value."""
-        events: list[dict[str, Any]] = []
-        row: dict[str, Any] | None = None
-        async for recorded in self._store.events(run_id, values=False):
-            event = recorded.event
-            if event.key != key:
-                continue
-            events.append(_event(recorded))
-            if row is None:
-                row = {"began_at": event.timestamp, "ended_at": None}
-            if row["ended_at"] is None:
-                row.update(_row(recorded))
-        if row is None:
-            return None
-        async for outcome in self._store.unread_outcomes(run_id):
-            if outcome.header.key.hex() == key:
-                row["parent"] = outcome.header.parent.hex() or None
-                row["base"] = outcome.header.base.hex()
-                row["made_in"] = outcome.header.made_in
-        return {"call": row, "events": events}
+        record = await call_of_run(self._store, run_id, key)
+        return None if record is None else _record_data(record)
 
     async def value(self, run_id: str, key: str) -> str | None:
         """What a call came to, as typed JSON text without secrets; None if it has no outcome."""
-        async for outcome in self._store.unread_outcomes(run_id):
-            if outcome.header.key.hex() == key:
-                found = outcome.read(unknown_ok=True)
-                data = encode_any(found.value) if found.error is None else encode_error(found.error)
-                return shown_value(data)
-        return None
+        record = await call_of_run(self._store, run_id, key)
+        if record is None or record.read is None:
+            return None
+        outcome = await record.read()
+        return shown_value(encode_any(outcome.value) if outcome.error is None else encode_error(outcome.error))
 
-    async def children(self, run_id: str, key: str, first: int = 0, n: int = _MOST) -> dict[str, Any]:
-        """The calls that a call made."""
-        row = await self.call(run_id, key)
-        base = key if row is None else row["call"].get("base", key)
-        keys = {
-            outcome.header.key.hex()
-            async for outcome in self._store.unread_outcomes(run_id)
-            if outcome.header.parent.hex() == base
-        }
-        rows = [each async for each in self._rows(run_id) if each["key"] in keys]
-        return {"calls": rows[first : first + n], "total": len(rows), "first": first}
+    async def children(self, run_id: str, key: str, after: str = "") -> dict[str, Any]:
+        """The calls that a call made and that have ended."""
+        window = await children_of_call(self._store, run_id, key, after or None)
+        return {"calls": [_call_data(call) for call in window.calls], "next": window.next}
 
-    async def csv(self, run_id: str, **wanted: Any) -> AsyncIterator[str]:
+    async def csv(self, run_id: str, wanted: Wanted) -> AsyncIterator[str]:
         """The calls that fit as lines of CSV, the names of the columns first."""
         yield _csv_line(CSV_COLUMNS)
         after: str | None = ""
         while after is not None:
-            window = await self.window(run_id, **wanted, after=after)
-            for row in window["calls"]:
-                used = row["usage"]
-                values = {
-                    **row,
-                    "tokens": used.get("input_tokens", 0) + used.get("output_tokens", 0),
-                    "cost": used.get("cost"),
-                }
-                yield _csv_line([shown(values.get(name)) for name in CSV_COLUMNS])
+            window = await self.window(run_id, wanted, after)
+            for call in window["calls"]:
+                found = {**call, **call["usage"]}
+                yield _csv_line([shown(found.get(name)) for name in CSV_COLUMNS])
             after = window["next"]
 
 
@@ -133,48 +129,51 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
-def _fits(row: Mapping[str, Any], status: str, actor: str, group: str, text: str) -> bool:
-    return (
-        (not status or row["status"] in status.split(","))
-        and (not actor or row["actor"] == actor)
-        and (not group or row["group_id"] == group)
-        and (not text or text.lower() in f"{row['address']} {row['name']} {row['message'] or ''}".lower())
-    )
-
-
-def _row(recorded: RecordedEvent) -> dict[str, Any]:
-    event = recorded.event
+def _call_data(call: CallView) -> dict[str, Any]:
     return {
-        "sequence": recorded.sequence,
-        "key": event.key,
-        "address": event.address,
-        "name": event.name,
-        "actor": event.actor.name,
-        "version": event.actor.recorded_version,
-        "kind": event.event_type.value,
-        "status": event.execution_status.value,
-        "ended_at": event.timestamp if recorded.has_outcome else None,
-        "seconds": event.execution_time,
-        "attempts": event.attempt,
-        "message": event.message,
-        "group_id": event.group_id,
-        "index": event.parallel_index,
-        "from_cache": event.from_cache,
-        "usage": usage_data(event.usage),
-        "cost": event.usage.cost if event.usage else 0.0,
+        "sequence": call.sequence,
+        "key": call.key,
+        "address": call.address,
+        "name": call.name,
+        "actor": call.actor,
+        "kind": call.kind.value,
+        "status": call.status.value,
+        "began_at": call.began_at,
+        "ended_at": call.ended_at,
+        "seconds": call.seconds,
+        "attempts": call.attempts,
+        "message": call.damage or call.message,
+        "group_id": call.group_id,
+        "index": call.index,
+        "from_cache": call.from_cache,
+        "usage": usage_data(call.usage),
+        "input": call.input,
+        "replaces": None if call.replaces is None else call.replaces._asdict(),
+        "is_damaged": call.damage is not None,
     }
 
 
-def _event(recorded: RecordedEvent) -> dict[str, Any]:
-    event: ExecutionEvent[Any] = recorded.event
+def _record_data(record: CallRecord) -> dict[str, Any]:
+    actor = record.events[-1].event.actor if record.events else None
+    return {
+        "call": _call_data(record.call) | {"version": "" if actor is None else actor.recorded_version},
+        "why": record.why,
+        "attempts": [each._asdict() | {"usage": usage_data(each.usage)} for each in record.attempts],
+        "events": [_event_data(each) for each in record.events],
+        "parents": [each._asdict() for each in record.parents],
+        "tries": [each._asdict() for each in record.tries],
+        "has_value": record.read is not None,
+    }
+
+
+def _event_data(recorded: RecordedEvent) -> dict[str, Any]:
+    event = recorded.event
     return {
         "sequence": recorded.sequence,
         "at": event.timestamp,
         "status": event.execution_status.value,
         "attempt": event.attempt,
-        "seconds": event.execution_time,
-        "delay": event.retry_delay,
         "message": event.message,
-        "usage": usage_data(event.usage),
-        "is_final": recorded.has_outcome and event.execution_status is not ExecutionStatus.SUPERSEDED,
+        "tag": event.tag,
+        "metadata": json.dumps(event.metadata) if event.metadata else "",
     }

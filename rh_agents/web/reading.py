@@ -7,14 +7,15 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
-from rh_agents.core.errors import RhAgentsError
+from rh_agents.core.errors import RhAgentsError, StoreError
 from rh_agents.core.ports import Clock, RunInfo, Store
+from rh_agents.core.ports.present import present_of_run
 from rh_agents.core.ports.run_status import status_of
 from rh_agents.core.ports.summary import RunSummary, summary_of_run
 from rh_agents.web.groups import GroupTable
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
-from rh_agents.web.shapes import actors_data, groups_data, question_data, run_data, run_line, totals_data
+from rh_agents.web.shapes import actors_data, groups_data, now_data, question_data, run_data, run_line, totals_data
 
 __all__ = ["NoSuchRun", "Reading"]
 
@@ -57,6 +58,7 @@ class _Page:
         found: dict[str, Any] = {
             "run": run_data(info, len(questions)),
             "questions": [question_data(each) for each in questions],
+            "now": await self._now(),
             "problem": None,
         }
         try:
@@ -68,6 +70,14 @@ class _Page:
         except RhAgentsError as error:  # damage, or a row that is missing: what else there is, is shown
             found["problem"] = str(error)
         return {name: json_text(data) for name, data in found.items()}
+
+    async def _now(self) -> dict[str, Any] | None:
+        """What the owner says that it is doing; None if nobody knows."""
+        try:
+            present = await present_of_run(self._store, self._run_id)
+        except StoreError:  # the row is damaged: it says nothing of the journal
+            return None
+        return None if present is None else now_data(present, self._clock())
 
     async def _up_to_date(self, info: RunInfo) -> RunSummary:
         if info.created_at != self._created_at:  # deleted, and made anew under the same name

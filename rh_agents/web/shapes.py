@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.run_status import is_untouched_fork, status_of
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.types import ExecutionStatus
@@ -15,7 +16,8 @@ from rh_agents.core.usage import Usage
 from rh_agents.core.values import kept_text, shown_value
 
 __all__ = [
-    "actors_data", "command_of", "groups_data", "question_data", "run_data", "run_line", "totals_data", "usage_data",
+    "actors_data", "command_of", "groups_data", "now_data", "question_data", "run_data", "run_line", "totals_data",
+    "usage_data",
 ]  # fmt: skip
 
 _MOST_ACTORS: Final = 50
@@ -126,6 +128,11 @@ def groups_data(summary: RunSummary, known: Mapping[str, Mapping[str, Any]]) -> 
     """The groups in the order in which they began, with their members counted."""
     found = [{**about, **_counted(summary.groups.get(group_id, {}))} for group_id, about in known.items()]
     return {"groups": found[:_MOST_GROUPS], "total": len(found)}
+
+
+def now_data(present: Present, now: float) -> dict[str, Any]:
+    """What is going on, as the owner of the run said last."""
+    return present.as_json() | {"quiet_for": present.quiet_for(now), "where": present.where}
 
 
 def question_data(question: Question) -> dict[str, Any]:

@@ -97,8 +97,12 @@ def test_a_call_has_its_attempts_and_its_value_on_demand() -> None:
         assert json.loads(value["text"])["url"] in ("a", "b")
         found = (await client.get("/api/call", params={"run": "monday", "key": bad["key"]})).json()
         assert [event["status"] for event in found["events"]] == ["started", "retrying", "failed"]
-        assert found["events"][1]["message"] == "ConnectionError: broken is not there"
-        assert found["events"][1]["delay"] is not None
+        first, second = found["attempts"]
+        assert (first["status"], second["status"]) == ("retrying", "failed")
+        assert first["message"] == "ConnectionError: broken is not there"
+        assert first["delay"] is not None
+        assert found["why"] == "new"
+        assert [parent["address"] for parent in found["parents"]] == ["survey"]
 
     looking(work)
 
@@ -145,8 +149,12 @@ def test_an_order_or_a_number_that_makes_no_sense_is_refused() -> None:
         bad = await client.get("/api/calls", params={"run": "monday", "order": "; DROP TABLE run"})
         assert bad.status_code == 400
         assert "is wanted" in bad.json()["error"]
-        bad = await client.get("/api/call/children", params={"run": "monday", "key": "00", "first": "-1"})
+        bad = await client.get("/api/calls", params={"run": "monday", "status": "nonsense"})
         assert bad.status_code == 400
+        bad = await client.get("/api/calls", params={"run": "monday", "after": "nonsense"})
+        assert (bad.status_code, "after=" in bad.json()["error"]) == (400, True)
+        bad = await client.get("/api/call/value", params={"run": "monday", "key": "00", "most": "-1"})
+        assert bad.status_code in (400, 404)
 
     looking(work)
 

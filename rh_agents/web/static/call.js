@@ -4,7 +4,7 @@ import { get, isExport } from "./api.js";
 import { forkButton } from "./actions.js";
 import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, table, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./run.js";
-import { loadValue } from "./values.js";
+import { loadValue, parsed, valueView } from "./values.js";
 
 export async function showCall(main, route, shell) {
   const [, run, , key] = route.parts;
@@ -25,16 +25,11 @@ export async function showCall(main, route, shell) {
     el("div", { class: "columns two" },
       el("div", {}, section("Input", {}, input), section("Output", {}, value)),
       el("div", {}, factsOf(run, found), attemptsOf(found), children)));
-  showInput(input, call, run, key);
-  if (call.ended_at) loadValue(value, run, key);
-  else fill(value, el("p", { class: "quiet" }, "It has not ended."));
+  fill(input, call.input === null ? el("p", { class: "quiet" }, "Not recorded.") : valueView({ text: call.input, is_cut: parsed(call.input) === null, size: call.input.length }));
+  if (found.has_value) loadValue(value, run, key);
+  else fill(value, el("p", { class: "quiet" }, call.ended_at ? "None is recorded." : "It has not ended."));
   loadChildren(children, run, key);
   return null;
-}
-
-function showInput(place, call, run, key) {
-  if (call.has_input) loadValue(place, run, key, "input");
-  else fill(place, el("p", { class: "quiet" }, "Not recorded."));
 }
 
 function factsOf(run, { call, why, parents }) {
@@ -56,13 +51,16 @@ function factsOf(run, { call, why, parents }) {
   return section("About this call", {}, el("dl", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
 }
 
-function attemptsOf({ events }) {
-  if (!events || !events.length) return null;
-  const rows = events.map((event) => el("tr", {},
-    el("td", { class: "dim" }, clock(event.at)), el("td", {}, pill(event.status)), el("td", { class: "n" }, number(event.attempt)),
-    el("td", { class: "anywhere" }, event.message || "", event.delay ? el("span", { class: "quiet" }, ` next in ${seconds(event.delay)}`) : null),
-    el("td", { class: "n" }, seconds(event.seconds)), el("td", { class: "n" }, tokens(event.usage || {}))));
-  return section("Attempts", {}, table(["At", "", ["Try", "n"], "", ["Time", "n"], ["Tokens", "n"]], rows, "Attempts"));
+function attemptsOf({ attempts, tries }) {
+  const rows = attempts.map((each) => el("tr", {},
+    el("td", { class: "n" }, number(each.number)), el("td", {}, pill(each.status)),
+    el("td", { class: "anywhere" }, each.message || "", each.delay ? el("span", { class: "quiet" }, ` next in ${seconds(each.delay)}`) : null),
+    el("td", { class: "n dim" }, each.ended_at ? clock(each.ended_at) : ""), el("td", { class: "n" }, tokens(each.usage)), el("td", { class: "n" }, money(each.usage.cost))));
+  const earlier = tries.map((each) => el("tr", {}, el("td", {}, pill(each.status)), el("td", { class: "n" }, seconds(each.seconds)), el("td", { class: "n" }, money(each.cost))));
+  return [
+    rows.length ? section("Attempts", {}, table([["#", "n"], "", "", ["Ended", "n"], ["Tokens", "n"], ["Cost", "n"]], rows, "Attempts")) : null,
+    earlier.length ? section("Outcomes that this one replaces", {}, table(["", ["Time", "n"], ["Cost", "n"]], earlier, "Earlier outcomes")) : null,
+  ];
 }
 
 async function loadChildren(place, run, key) {

@@ -1,14 +1,14 @@
 // The calls of a run: a table of which only what is in sight exists, filtered and sorted by the server.
 
 import { get, isExport, query } from "./api.js";
-import { clock, el, empty, fill, money, number, pill, plural, seconds, tokens } from "./dom.js";
+import { el, empty, fill, money, number, pill, plural, seconds, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./run.js";
 
 const ROW = 30;
 const SPARE = 12;
-const STATUSES = [["", "Any status"], ["failed", "failed"], ["completed", "completed"], ["started", "running"], ["retrying", "retrying"], ["awaiting", "asking"], ["cancelled", "cancelled"], ["superseded", "superseded"]];
-const FILTERS = ["status", "actor", "group", "text", "since", "until", "order", "descending"];
-const COLUMNS = [["Status"], ["Call"], ["Actor", "wide"], ["Error", "wide"], ["Time", "n", "seconds"], ["Tries", "n wide", "attempts"], ["Tokens", "n wide"], ["Cost", "n wide", "cost"]];
+const STATUSES = [["", "Any status"], ["failed", "failed"], ["completed", "completed"], ["running", "in flight"], ["cancelled", "cancelled"]];
+const FILTERS = ["status", "actor", "group", "text", "order", "descending"];
+const COLUMNS = [["Status"], ["Call"], ["Actor", "wide", "actor"], ["Error or input", "wide", "message"], ["Time", "n", "seconds"], ["Tries", "n wide", "attempts"], ["Tokens", "n wide", "tokens"], ["Cost", "n wide", "cost"]];
 
 export async function showCalls(main, route, shell) {
   const run = route.parts[1];
@@ -46,7 +46,6 @@ function filtersOf(data, wanted, change, run) {
     select("status", "Status", STATUSES),
     actors.length > 1 || wanted.actor ? select("actor", "Actor", [["", "Any actor"], ...actors.map((name) => [name, name])]) : null,
     groups.length ? select("group", "Group", [["", "Any group"], ...groups]) : null,
-    wanted.since || wanted.until ? el("button", { type: "button", "data-key": "span", title: "Remove this filter", on: { click: () => change({ since: "", until: "" }) } }, `${clock(Number(wanted.since))} – ${clock(Number(wanted.until))} ×`) : null,
     some ? el("button", { class: "plain", type: "button", "data-key": "none", on: { click: () => change(Object.fromEntries(FILTERS.map((name) => [name, ""]))) } }, "Clear") : null,
     el("span", { class: "grow" }),
     isExport ? null : el("a", { class: "button", href: `./api/calls.csv?${query({ run, ...wanted })}`, download: "" }, "CSV"),
@@ -150,7 +149,7 @@ class Rows {
 function rowOf(run, call) {
   return el("a", { class: "grid-row", role: "row", href: toCall(run, call.key), "data-key": call.key },
     el("span", { role: "gridcell" }, pill(call.status)),
-    el("span", { role: "gridcell", class: "mono", title: call.address }, call.address),
+    el("span", { role: "gridcell", class: "mono tail", title: call.address }, el("bdi", {}, call.address)),
     el("span", { role: "gridcell", class: "dim wide" }, call.actor),
     el("span", { role: "gridcell", class: "bad wide", title: call.message || "" }, call.message || el("span", { class: "quiet mono" }, call.input || "")),
     el("span", { role: "gridcell", class: "n" }, seconds(call.seconds)),

@@ -42,7 +42,7 @@ export async function showRun(main, route, shell) {
   const data = await get("run", { run: name }, route.signal);
   if (!route.isCurrent()) return null;
   const places = Object.fromEntries(["head", "now", "numbers", "time", "questions", "failures", "groups", "actors", "slowest", "origin"].map((id) => [id, el("div", { id: `part-${id}` })]));
-  const timeline = new Timeline(places.time, (from, to) => { location.hash = toCalls(name, { since: from.toFixed(3), until: to.toFixed(3) }).slice(1); });
+  const timeline = new Timeline(places.time);
   const rate = new Rate();
   const draw = (changed) => {
     Object.assign(data, changed);
@@ -53,7 +53,7 @@ export async function showRun(main, route, shell) {
     if (has("run", "totals", "groups")) fill(places.numbers, numbersOf(data, rate));
     if (has("timeline")) timeline.show(data.timeline);
     if (has("questions")) fill(places.questions, questionsOf(data, shell));
-    if (has("failures")) fill(places.failures, failuresOf(name, data));
+    if (has("failures", "kinds")) fill(places.failures, failuresOf(name, data));
     if (has("groups")) fill(places.groups, groupsOf(name, data.groups));
     if (has("actors")) fill(places.actors, actorsOf(name, data.actors));
     if (has("slowest")) fill(places.slowest, slowestOf(name, data.slowest));
@@ -85,8 +85,48 @@ class Rate {
 function nowOf({ run, now, problem }) {
   return [
     problem ? el("div", { class: "note bad", role: "alert" }, el("b", {}, "Part of this run cannot be read: "), problem) : null,
-    run.status === "running" && now ? el("div", { class: "note run now" }, now.lines.map((line) => el("span", {}, line))) : null,
+    now && !now.is_over ? presentOf(run, now) : null,
   ];
+}
+
+// What the owner said last: what is under way, what waits for what, what is due, and what is left of budgets.
+function presentOf(run, now) {
+  const isOn = run.status === "running";
+  const waiting = (now.waiting || []).map((each) => [`${plural(each.calls, "call")} wait${each.calls === 1 ? "s" : ""} for ${each.name}${each.why ? ` (${each.why})` : ""}`, each.since]);
+  const next = (now.retrying || [])[0];
+  const items = [
+    isOn ? null : el("b", {}, "Last known, before its process ended:"),
+    now.paused_at ? el("b", {}, "paused since ", since(now.paused_at)) : null,
+    el("span", {}, el("b", {}, number(now.in_flight || 0)), " in flight"),
+    ...waiting.map(([text, at]) => el("span", {}, text, ", the first for ", el("b", {}, seconds(Math.max(0, now.at - at))))),
+    now.retries ? el("span", {}, plural(now.retries, "retry").replace("retrys", "retries"), next ? ` due, the next in ${seconds(Math.max(0, next.due_at - now.at)) || "a moment"}` : "") : null,
+    now.asking ? el("span", {}, plural(now.asking, "question"), " open") : null,
+    ...(now.groups || []).slice(0, 6).map((each) => el("span", {}, each.name || each.address, " ", el("b", {}, `${number(each.in_use)}/${number(each.slots)}`), " slots")),
+    ...(now.breakers || []).map((each) => el("span", { class: "bad" }, `breaker ${each.name} is ${each.state.replace("_", " ")}`)),
+    ...(now.budgets || []).flatMap((each) => budgetOf(each)),
+    el("span", { class: "quiet" }, "said ", since(now.at)),
+  ];
+  return [
+    now.quiet_for ? el("div", { class: "note warn" }, `Nothing has finished for ${seconds(now.quiet_for)}`, now.where ? [": ", el("span", { class: "mono" }, now.where)] : "") : null,
+    el("div", { class: `note now ${isOn ? "run" : ""}` }, items),
+    runningOf(run, now),
+  ];
+}
+
+function budgetOf(budget) {
+  const show = (field, value) => (field === "cost" ? money(value) || "$0" : field === "seconds" ? seconds(value) : number(Math.round(value)));
+  return Object.entries(budget.limits).map(([field, limit]) => {
+    const [spent, reserved] = [budget.spent[field] || 0, budget.reserved[field] || 0];
+    return el("span", { class: spent + reserved > 0.9 * limit ? "bad" : null }, `${budget.name || "budget"} ${field} `, el("b", {}, show(field, spent)), reserved ? ` + ${show(field, reserved)} reserved` : "", ` of ${show(field, limit)}`);
+  });
+}
+
+function runningOf(run, now) {
+  const long = (now.running || []).filter((call) => now.at - call.since > 5).slice(0, 5);
+  if (!long.length) return null;
+  const rows = long.map((call) => rowTo(call.key ? toCall(run.run_id, call.key) : toCalls(run.run_id, { status: "running" }), call.address,
+    el("td", { class: "cut mono" }, call.key ? link(toCall(run.run_id, call.key), `r${call.key}`, call.address) : call.address), el("td", { class: "n dim" }, call.attempt > 1 ? `attempt ${call.attempt}` : ""), el("td", { class: "n" }, seconds(Math.max(0, now.at - call.since)))));
+  return section("Running longest", { link: link(toCalls(run.run_id, { status: "running" }), "all-running", "All in flight") }, table(["Call", "", ["For", "n"]], rows, "Running longest"));
 }
 
 function numbersOf({ run, totals, groups }, rate) {
@@ -114,14 +154,25 @@ function questionsOf({ questions }, shell) {
   return section("Waiting for an answer", { count: questions.length }, questions.slice(0, 5).map((each) => questionCard(each, shell.about)));
 }
 
-function failuresOf(run, { failures }) {
+function failuresOf(run, { failures, kinds }) {
+  const all = link(toCalls(run, { status: "failed" }), "all-failed", "All failed calls");
+  if (kinds && kinds.length) {
+    const rows = kinds.map((kind) => {
+      const href = toCalls(run, { status: "failed", text: literal(kind.text) });
+      return rowTo(href, kind.text, el("td", { class: "n bad" }, number(kind.count)), el("td", { class: "anywhere" }, link(href, `k${kind.text}`, kind.text || "no message")), el("td", { class: "dim hide-small" }, kind.example.actor), el("td", { class: "cut dim hide-small" }, kind.example.address));
+    });
+    return section("Failures by kind", { count: kinds.reduce((sum, kind) => sum + kind.count, 0), link: all }, table([["Calls", "n"], "Error", ["Actor", "hide-small"], ["The newest", "hide-small"]], rows, "Failures"));
+  }
   if (!failures || !failures.length) return null;
   const rows = failures.map((failure) => {
     const href = failure.key ? toCall(run, failure.key) : toCalls(run, { status: "failed", text: failure.address });
-    return rowTo(href, failure.sequence, el("td", { class: "cut" }, link(href, `f${failure.sequence}`, failure.address)), el("td", { class: "dim" }, failure.actor), el("td", { class: "bad anywhere" }, failure.message));
+    return rowTo(href, failure.sequence, el("td", { class: "bad anywhere" }, link(href, `f${failure.sequence}`, failure.message || "no message")), el("td", { class: "dim hide-small" }, failure.actor), el("td", { class: "cut dim hide-small" }, failure.address));
   });
-  return section("Failures", { link: link(toCalls(run, { status: "failed" }), "all-failed", "All failed calls") }, table(["Call", "Actor", "Error"], rows, "Failures"));
+  return section("Failures", { link: all }, table(["Error", ["Actor", "hide-small"], ["Call", "hide-small"]], rows, "Failures"));
 }
+
+// The longest piece of a text in which "…" stands for what differs.
+const literal = (text) => text.split("…").reduce((best, piece) => (piece.trim().length > best.length ? piece.trim() : best), "");
 
 function groupsOf(run, { groups, total }) {
   if (!groups.length) return null;

@@ -1,18 +1,19 @@
-// When calls ended: their density over time, drawn on a canvas. Drag to take a closer look at a part.
+// When calls ended: their density over time, drawn on a canvas. Drag over a part to see it alone; a double click shows all.
 
 import { clock, el, fill, number, seconds } from "./dom.js";
 
 const PARTS = [["done", "--ok"], ["failed", "--bad"], ["retried", "--warn"]];
 
 export class Timeline {
-  // `chosen(from, to)` is called with a part that was dragged over, in seconds since 1970.
-  constructor(place, chosen) {
+  constructor(place) {
     this.place = place;
-    this.chosen = chosen;
+    this.whole = null;
+    this.part = null; // from and to, in seconds since 1970
     this.data = null;
     this.drag = null;
     this.canvas = el("canvas", { role: "img", tabindex: "-1" });
     this.tip = el("span", { class: "tip" });
+    this.all = el("button", { class: "plain", type: "button", hidden: true, on: { click: () => this.zoom(null) } }, "Show all");
     this.axis = el("div", { class: "axis" });
     this.again = () => this.draw();
     this.size = new ResizeObserver(this.again);
@@ -21,6 +22,7 @@ export class Timeline {
     this.canvas.addEventListener("pointerdown", (event) => { this.drag = [this.at(event), this.at(event)]; this.canvas.setPointerCapture(event.pointerId); });
     this.canvas.addEventListener("pointermove", (event) => this.moved(event));
     this.canvas.addEventListener("pointerup", () => this.released());
+    this.canvas.addEventListener("dblclick", () => this.zoom(null));
     this.canvas.addEventListener("pointerleave", () => { if (!this.drag) fill(this.tip); });
   }
 
@@ -30,14 +32,21 @@ export class Timeline {
     matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", this.again);
   }
 
+  zoom(part) {
+    this.part = part;
+    this.show(this.whole);
+  }
+
   show(data) {
-    this.data = data && data.buckets.length ? data : null;
+    this.whole = data;
+    this.data = data && data.buckets.length ? cut(data, this.part) : null;
     if (this.data === null) { fill(this.place); return; }
     if (!this.place.firstChild) {
-      const legend = el("div", { class: "legend" }, PARTS.map(([name]) => el("span", {}, el("i", { class: name }), name)));
+      const legend = el("div", { class: "legend" }, PARTS.map(([name]) => el("span", {}, el("i", { class: name }), name)), this.all);
       fill(this.place, el("div", { class: "timeline" }, this.tip, this.canvas, this.axis), legend);
       this.size.observe(this.canvas);
     }
+    this.all.hidden = this.part === null;
     const { start, width, buckets } = this.data;
     const end = start + width * buckets.length;
     const parts = [0, 0.25, 0.5, 0.75, 1].map((share) => el("span", {}, clock(start + share * (end - start))));
@@ -104,9 +113,17 @@ export class Timeline {
     this.draw();
     if (drag && Math.abs(drag[0] - drag[1]) > 0.005) {
       const [from, to] = drag.sort((a, b) => a - b);
-      this.chosen(this.time(from), this.time(to));
+      this.zoom([this.time(from), this.time(to)]);
     }
   }
+}
+
+// The buckets of a part; of a part without any, the whole.
+function cut(data, part) {
+  if (part === null) return data;
+  const at = (time) => Math.min(data.buckets.length, Math.max(0, (time - data.start) / data.width));
+  const [from, to] = [Math.floor(at(part[0])), Math.ceil(at(part[1]))];
+  return to > from ? { ...data, start: data.start + from * data.width, buckets: data.buckets.slice(from, to) } : data;
 }
 
 // A canvas knows no light-dark(): a node that has the colour says what it is now.
