@@ -1,4 +1,4 @@
-"""The errors that results and texts are made with; `rh_agents.core.errors` has them among all others."""
+"""The errors that are raised below all others; `rh_agents.core.errors` has them among these."""
 
 from __future__ import annotations
 
