@@ -19,6 +19,7 @@ class HistorySet:
     """
 
     def __init__(self, limit: int | None = None) -> None:
+        self.limit: int | None = limit
         self._facts: deque[Fact] = deque(maxlen=limit)
         self.add: Callable[[Fact], None] = self._facts.append
         """Add the next fact."""

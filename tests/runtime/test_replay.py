@@ -1061,3 +1061,55 @@ def test_the_history_of_a_resumed_run_tells_what_was_recovered_and_the_store_tel
         assert journal == ["started", "completed"], "what is recovered is no news"
 
     execute(main)
+
+
+@pytest.mark.parametrize("count", [255, 256, 257, 600])
+@pytest.mark.parametrize("reads", ["gather", "stream", "nothing"])
+def test_a_group_of_many_recorded_members_comes_to_its_end(count: int, reads: str) -> None:
+    """They are recovered some hundreds at a time, and nobody ends who could say that these were the last."""
+
+    @tool
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async def main() -> None:
+        store = MemoryStore()
+        for _ in range(2):
+            async with ExecutionState(store=store, run_id="r"), parallel(5) as p:
+                p.map(double, iter(range(count)))
+                if reads == "gather":
+                    assert [result.unwrap() for result in await p.gather()] == [2 * number for number in range(count)]
+                elif reads == "stream":
+                    assert len([result async for result in p.stream()]) == count
+
+    detangle.run(main)
+
+
+def test_what_is_recovered_without_a_frame_is_told_as_ever() -> None:
+    """The history has the same events whether or not anybody listens: whoever listens gets them as they come."""
+
+    @tool
+    async def halve(number: int) -> float:
+        if number % 3 == 0:
+            raise ConnectionError(f"{number} is down")
+        return number / 2
+
+    async def execute(store: MemoryStore, listens: bool) -> list[dict[str, Any]]:
+        async with ExecutionState(store=store, run_id="r", retry_failed=False) as state:
+            if listens:
+                state.event_bus.subscribe(lambda event: None)
+            async with state.parallel(max_workers=2, name="g") as p:
+                p.map(halve, range(8))
+                p.add(ExecutionEvent(actor=halve, tag="third", metadata={"a": 1})(3, None, state), name="named")
+                await p.gather()
+        events = [event.model_dump(exclude={"timestamp", "group", "actor", "group_total"}) for event in state.history]
+        return [event for event in events if event["execution_status"] is ExecutionStatus.RECOVERED]
+
+    async def main() -> None:
+        store = MemoryStore()
+        assert await execute(store, listens=False) == []
+        quiet, heard = await execute(store, listens=False), await execute(store, listens=True)
+        assert len(quiet) == 9
+        assert sorted(quiet, key=str) == sorted(heard, key=str)
+
+    detangle.run(main)

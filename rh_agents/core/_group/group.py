@@ -13,17 +13,19 @@ from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core._replay.address import child_address, member_address
+from rh_agents.core._replay.decision import Recorded
 from rh_agents.core._replay.keys import group_key
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core.calls import Call
+from rh_agents.core._run.runner import recovered_fact
+from rh_agents.core.calls import ActorCall, Call
 from rh_agents.core.errors import CallCancelled, StopRun
 from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupStatus, ParallelEventGroup
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.ports.present import GroupState
 from rh_agents.core.redaction import without_secrets
-from rh_agents.core.results import ExecutionResult, failure
+from rh_agents.core.results import ExecutionResult, Outcome, failure
 from rh_agents.core.tracking import ParallelGroupTracker, group_fact
 from rh_agents.core.types import EventType, ExecutionStatus
 
@@ -262,7 +264,11 @@ class Group:
     def ended(self, member: Member, error: BaseException | None) -> None:
         """Count a member that has ended, keep its result, and see what a failure means for the others."""
         frame, scheduler = member.frame, self.scheduler
-        assert frame is not None
+        if frame is None:  # it never began
+            close_unstarted(member.work)
+            if member.is_counted:
+                self._count(None, 0, None)
+            return
         result = frame.result
         if frame.cleanup_problem:
             self.ending.reason.note_cleanup(frame.address, frame.cleanup_problem)
@@ -278,9 +284,26 @@ class Group:
             cancelled = CallCancelled(f"{frame.name or 'the call'} was cancelled, but not by its group")
             result = failure(cancelled, None, frame.attempts, frame.name, frame.index, frame.address)
         if result is not None or member.is_counted:
-            self._count(frame, result)
-        if result is None:
-            return
+            self._count(result, frame.attempts, frame.ended_at)
+        if result is not None:
+            self._take(member, result)
+
+    def recovered(self, member: Member, outcome: Outcome) -> None:
+        """The same for one that has its recorded outcome at once: nothing is called, and nobody listens."""
+        run, work, place = self.run, member.work, self.frame.address
+        address = member_address(place, self.options.name, member.index, member.label)
+        result = outcome.as_result(member.index, address)
+        close_unstarted(work)
+        if run.history.limit != 0:
+            actor = work.actor if isinstance(work, Call) else FUNCTION_ACTOR
+            marks = work.marks if isinstance(work, ActorCall) else None
+            about = (actor, member.label, address, member.key, self.group_id, member.index, self.roster.total(), marks)
+            run.history.add(recovered_fact(run, outcome, result, *about))
+        self._count(result, 0, None)
+        self._take(member, result)
+
+    def _take(self, member: Member, result: ExecutionResult[object]) -> None:
+        scheduler = self.scheduler
         if self.run.records and member.key is not None:
             self.ending.note_recorded(member.key, result)
         scheduler.finished.keep(member, result)
@@ -290,7 +313,7 @@ class Group:
             self.run.counter.count_call(member.work.actor.name, result)
         if result.ok or scheduler.is_halted:
             return
-        if member.key is not None and (frame.is_recorded or self.ending.replayed is not None):
+        if member.key is not None and (member.recorded is Recorded.FINISHED or self.ending.replayed is not None):
             self._recovered_failures[member.key] = result
             if self.ending.replayed is None:
                 scheduler.recovery.note_failure(member.key)
@@ -335,10 +358,10 @@ class Group:
         ledgers = self.frame.ledgers if self._ledger is None else (self._ledger, *self.frame.ledgers)
         return any(ledger.place == place for ledger in ledgers)
 
-    def _count(self, frame: Frame, result: ExecutionResult[object] | None) -> None:
+    def _count(self, result: ExecutionResult[object] | None, attempts: int, ended_at: float | None) -> None:
         tracker, seconds = self.tracker, None
-        if frame.attempts > 1:
-            tracker.retries += frame.attempts - 1
+        if attempts > 1:
+            tracker.retries += attempts - 1
         if result is None or isinstance(result.error, CallCancelled):
             status = ExecutionStatus.CANCELLED
         else:
@@ -347,4 +370,4 @@ class Group:
                 tracker.recovered += 1
             else:
                 seconds = result.execution_time
-        tracker.count_end(status, frame.ended_at or asyncio.get_running_loop().time(), seconds)
+        tracker.count_end(status, ended_at or asyncio.get_running_loop().time(), seconds)

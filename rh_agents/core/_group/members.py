@@ -94,13 +94,13 @@ class Member:
         """The key of this try, see `Frame.resolve`."""
         self.tries: int = 0
         self.frame: Frame | None = None
-        """What is executed, from when it is started on."""
+        """What is executed, from when a task is made for it."""
         self.task: Task[None] | None = None
         self.has_begun: bool = False
         """Whether its task has made a step."""
         self.holds_slot: bool = False
-        self.recorded: Recorded = Recorded.NOTHING
-        """What is recorded of it, from when there is a frame."""
+        self.recorded: Recorded | None = None
+        """What is recorded of it; None until its turn has come."""
         self.is_recovering: bool = False
         """Whether its recorded outcome is being fetched."""
         self.is_settled: bool = False

@@ -24,8 +24,9 @@ from rh_agents.core._group.roster import Roster
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.order import RecordedOrder
-from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
+from rh_agents.core.calls import Call
+from rh_agents.core.results import Outcome
 
 __all__ = ["Recovery"]
 
@@ -66,23 +67,30 @@ class Recovery:
 
     # -- what becomes of a member -------------------------------------------------------------------------------------
 
-    def look_up(self, member: Member, frame: Frame) -> None:
-        """Find out what is recorded of a member."""
-        if frame.key is not None:
-            frame.is_recorded = self._run.recording.is_recorded(frame.key, is_external=frame.actor.is_external)
-            member.recorded = self._recorded_of(frame, frame.key)
+    def look_up(self, member: Member) -> Recorded:
+        """What is recorded of a member under its key."""
+        recorded = member.recorded
+        if recorded is None:
+            key, work = member.key, member.work
+            is_external = isinstance(work, Call) and work.actor.is_external
+            recorded = Recorded.NOTHING if key is None else self._recorded_under(key, is_external)
+            member.recorded = recorded
+        return recorded
 
-    def _recorded_of(self, frame: Frame, key: bytes) -> Recorded:
+    def _recorded_under(self, key: bytes, is_external: bool) -> Recorded:
+        recording = self._run.recording
+        is_reused = recording.is_recorded(key, is_external=is_external)
         if key in self._dismissed and self._roster.sealed_by is not None:
             return Recorded.CUT_OFF
-        if frame.is_recorded:
+        if is_reused:
             return Recorded.FINISHED
-        is_compared = self._run.is_validation and self._run.recording.has_outcome(key)
+        is_compared = self._run.is_validation and recording.has_outcome(key)
         return Recorded.COMPARED if is_compared else Recorded.NOTHING
 
     def step_of(self, member: Member) -> Step:
         """What becomes of a member whose turn it is."""
-        return next_step(self.phase, member.recorded, is_clear=self.fetching == 0 and not self.unjudged)
+        recorded = self.look_up(member)
+        return next_step(self.phase, recorded, is_clear=self.fetching == 0 and not self.unjudged)
 
     # -- recovering ---------------------------------------------------------------------------------------------------
 
@@ -91,9 +99,18 @@ class Recovery:
         self.is_interrupted = False
         self._left_at_once = _AT_ONCE
 
-    def count(self) -> None:
-        """A member was recovered at once."""
-        self._left_at_once -= 1
+    def outcome_at_hand(self, member: Member) -> Outcome | None:
+        """The outcome of a recorded member, if nobody has to be waited for and nobody listens.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if self._run.is_observed or member.key is None:
+            return None
+        outcome = self._run.recording.load_nowait(member.key)
+        if outcome is not None:
+            self._left_at_once -= 1
+        return outcome
 
     def interrupt_if_long(self) -> bool:
         """Whether it is the turn of others to use the event loop."""
@@ -169,6 +186,6 @@ class Recovery:
         for member in self.take_parked():
             if member.recorded is Recorded.CUT_OFF:
                 assert member.key is not None
-                member.frame = None
+                member.recorded = None
                 member.key, member.tries = again_key(member.key), member.tries + 1
             self._roster.wait(member)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rh_agents.core._group.members import Member
 from rh_agents.core._run.frame import Frame
+from rh_agents.core.results import Outcome
 
 __all__ = ["NO_GROUP", "GroupRules"]
 
@@ -26,6 +27,9 @@ class GroupRules(Protocol):
         `error` is what no group may swallow: the store failed, or the interpreter is told to exit.
         """
 
+    def recovered(self, member: Member, outcome: Outcome) -> None:
+        """A member has its recorded outcome, without a frame."""
+
     def failed(self, error: BaseException) -> None:
         """No member can be had any more; this must halt the group."""
 
@@ -44,6 +48,7 @@ class _NoGroup:
 
     def started(self, member: Member, now: float) -> None: ...
     def ended(self, member: Member, error: BaseException | None) -> None: ...
+    def recovered(self, member: Member, outcome: Outcome) -> None: ...
     def failed(self, error: BaseException) -> None: ...
     def judge(self) -> None: ...
     def repeat_ending(self) -> None: ...

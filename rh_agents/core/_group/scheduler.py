@@ -52,7 +52,7 @@ from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.nesting import needs_another_stack
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core._run.runner import recover_nowait, run_frame
+from rh_agents.core._run.runner import run_frame
 from rh_agents.core.errors import CallCancelled, StopRun, StoreError
 from rh_agents.core.results import ExecutionResult
 
@@ -146,7 +146,7 @@ class Scheduler:
         recovery = self.recovery
         while self._has_slot and (recovery.phase is not Phase.ENDING or recovery.goes_on):
             if recovery.interrupt_if_long():
-                self._loop.call_soon(self.fill)
+                self._loop.call_soon(self._fill_and_wake)
                 break
             now = self._loop.time()
             member = self.roster.next_waiting()
@@ -161,12 +161,10 @@ class Scheduler:
     def numbered(self) -> None:
         """Members have got their keys that had to wait for them."""
         self._judge_soon()
-        self.fill()
-        self._wake()
+        self._fill_and_wake()
 
     def _take_its_turn(self, member: Member, now: float) -> bool:
         """Do with a member what is to be done with it; False if it has to wait, and all others behind it."""
-        frame = self._prepare(member)
         step = self.recovery.step_of(member)
         if step is Step.WAIT or (step is Step.START and not self._slots.free):
             return self._comes_too_early(member)
@@ -174,8 +172,8 @@ class Scheduler:
             self._park(member, now)
         elif step is Step.DROP:
             close_unstarted(member.work)
-        else:
-            self._start(member, frame, now)
+        elif step is Step.START or not self._is_recovered_at_once(member):
+            self._start(member, now)
         return True
 
     def _comes_too_early(self, member: Member) -> bool:
@@ -187,13 +185,6 @@ class Scheduler:
         self._judge_soon()
         return False
 
-    def _prepare(self, member: Member) -> Frame:
-        frame = member.frame
-        if frame is None:
-            frame = member.frame = self._group.make_frame(member)
-            self.recovery.look_up(member, frame)
-        return frame
-
     def _judge_soon(self) -> None:
         """Not now: the block may be adding members, and is told when it waits for them."""
         if self.recovery.unjudged and not self._judges_soon:
@@ -204,8 +195,12 @@ class Scheduler:
         self._judges_soon = False
         if self.recovery.can_judge:
             self._group.judge()
-            self.fill()
-            self._wake()
+            self._fill_and_wake()
+
+    def _fill_and_wake(self) -> None:
+        """In a step of its own nobody looks afterwards whether there was nothing left to be started."""
+        self.fill()
+        self._wake()
 
     @property
     def _has_slot(self) -> bool:
@@ -223,11 +218,11 @@ class Scheduler:
         has_room = self.finished.has_room or self.order.waits_for_enrolment or recovery.seeks_recorded
         return has_room and recovery.wants_more
 
-    def _start(self, member: Member, frame: Frame, now: float) -> None:
+    def _start(self, member: Member, now: float) -> None:
+        frame = member.frame = self._group.make_frame(member)
         self._running[member.index] = member
-        if frame.is_recorded:
-            if self._is_recovered_at_once(member, frame):
-                return
+        if member.recorded is Recorded.FINISHED:
+            frame.is_recorded = True
             member.is_recovering = True
             self.recovery.fetching += 1
         else:
@@ -289,16 +284,19 @@ class Scheduler:
         self._judge_soon()
         self.fill()
 
-    def _is_recovered_at_once(self, member: Member, frame: Frame) -> bool:
-        """Whether a recorded member has ended already: it takes no task if nobody has to be waited for."""
-        error: StoreError | None = None
+    def _is_recovered_at_once(self, member: Member) -> bool:
+        """Whether a recorded member has its result now, without task and frame."""
         try:
-            if not recover_nowait(frame):
-                return False
-        except StoreError as caught:
-            error = caught
-        self.recovery.count()
-        self._end(member, error)
+            outcome = self.recovery.outcome_at_hand(member)
+        except StoreError as error:
+            close_unstarted(member.work)
+            self.failed(error)
+            return True
+        if outcome is None:
+            return False
+        self._group.recovered(member, outcome)
+        self._judge_soon()
+        self._wake()
         return True
 
     async def _execute(self, member: Member, frame: Frame) -> None:
@@ -473,7 +471,7 @@ class Scheduler:
 
     def take_late(self, member: Member) -> None:
         """The group has ended early: a member that comes now is recovered, if it can be, and else never begins."""
-        if member.is_numbered and not self._prepare(member).is_recorded:
+        if not self._may_be_recorded(member):
             close_unstarted(member.work)
             return
         self.recovery.goes_on = True
@@ -498,7 +496,7 @@ class Scheduler:
             self._feeder.cancel()
 
     def _may_be_recorded(self, member: Member) -> bool:
-        return not member.is_numbered or self._prepare(member).is_recorded
+        return not member.is_numbered or self.recovery.look_up(member) is Recorded.FINISHED
 
     def _finish_recovery(self) -> None:
         """The group is ending, and what is recorded of it has been recovered: the rest ends."""

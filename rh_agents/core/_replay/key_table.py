@@ -14,6 +14,7 @@ a hash table of our own would have to be built anew each time it doubles, in Pyt
     KeyTable      all bytes of each key, in the order in which they came, with a number; the rows hold its place there,
                   and only four bytes of it to look for.
     KeyList       some of its keys: their places.
+    KeyMarks      whether something is to be said of each of its keys: a byte for each.
 
 Few keys are in a dictionary, which is faster, and smaller than so many rows.
 """
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import overload
 
-__all__ = ["DigestTable", "KeyList", "KeyTable"]
+__all__ = ["DigestTable", "KeyList", "KeyMarks", "KeyTable"]
 
 _DIGEST = 32
 """Bytes of a key."""
@@ -121,11 +122,15 @@ def _digest(key: bytes) -> bytes:
 
 
 class KeyTable(Mapping[bytes, int]):
-    """Keys of 32 bytes with their numbers (0 to 2**40 - 1), in the order in which they were added."""
+    """Keys of 32 bytes with their numbers (0 to 2**40 - 1), in the order in which they were added.
 
-    __slots__ = ("_few", "_lines", "_rows")
+    What becomes of a call is asked for its key several times in a row, so the answer to the last question is kept.
+    """
+
+    __slots__ = ("_few", "_last", "_lines", "_rows")
 
     def __init__(self, numbers: Mapping[bytes, int] | None = None) -> None:
+        self._last: tuple[bytes, int] = (b"", -1)
         self._lines = bytearray()
         self._few: dict[bytes, int] | None = {}
         self._rows: list[bytearray | None] = []
@@ -143,6 +148,7 @@ class KeyTable(Mapping[bytes, int]):
         if len(key) != _DIGEST:
             raise ValueError(f"{key!r} is no digest of {_DIGEST} bytes")
         place = len(self._lines) // _LINE
+        self._last = (key, place)
         self._lines += key + number.to_bytes(_NUMBER, "little")
         if self._few is None:
             self._enter(key, place)
@@ -165,6 +171,14 @@ class KeyTable(Mapping[bytes, int]):
         """The place of a key in the order; -1 if it is not there."""
         if self._few is not None:
             return self._few.get(key, -1)
+        last, place = self._last
+        if last == key:
+            return place
+        place = self._search(key)
+        self._last = (key, place)
+        return place
+
+    def _search(self, key: bytes) -> int:
         row = self._rows[key[0] << 4 | key[1] >> 4] if len(key) == _DIGEST else None
         if row is None:
             return -1
@@ -200,6 +214,31 @@ class KeyTable(Mapping[bytes, int]):
 
     def __repr__(self) -> str:
         return f"<KeyTable of {len(self)}>"
+
+
+class KeyMarks:
+    """Whether keys are marked: those of a table, and others, of which there are to be few."""
+
+    __slots__ = ("_marks", "_others", "_table")
+
+    def __init__(self, table: KeyTable) -> None:
+        self._table = table
+        self._marks = bytearray()
+        self._others: set[bytes] = set()
+
+    def add(self, key: bytes) -> None:
+        """Mark a key."""
+        place = self._table.place_of(key)
+        if place < 0:
+            self._others.add(key)
+            return
+        if place >= len(self._marks):
+            self._marks.extend(bytes(len(self._table) - len(self._marks)))
+        self._marks[place] = 1
+
+    def __contains__(self, key: bytes) -> bool:
+        place = self._table.place_of(key)
+        return (0 <= place < len(self._marks) and self._marks[place] == 1) or key in self._others
 
 
 class KeyList(Sequence[bytes]):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
+from array import array
 from collections.abc import Container, Sequence
 
 __all__ = ["RecordedOrder"]
+
+_AHEAD, _LEFT_OUT, _SKIPPED, _PASSED = range(4)
+"""Of a member: its turn comes; it comes only if it is enrolled; it has no result; it is not waited for any more."""
 
 
 class RecordedOrder:
@@ -18,13 +21,12 @@ class RecordedOrder:
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = keys
         self._places: dict[bytes, int] = {key: place for place, key in enumerate(keys)}
-        self._ahead: list[int] = list(range(len(keys)))
-        """A heap of the places that are still to come."""
-        self._left_out: set[int] = set()
-        self._indexes: dict[bytes, int] = {}
-        self._passed: set[bytes] = set()
+        self._states = bytearray(len(keys))
+        self._indexes = array("q", [-1]) * len(keys)
+        """Of the members that have been enrolled, by place; -1 for others."""
+        self._next = 0
+        """The first place whose turn is still to come."""
         self._first_missing = 0
 
     def knows(self, key: bytes) -> bool:
@@ -33,38 +35,42 @@ class RecordedOrder:
 
     def place_of(self, key: bytes) -> int:
         """The place of the member with this key; after all others, if it has none."""
-        return self._places.get(key, len(self._keys))
+        return self._places.get(key, len(self._states))
 
     def misses_before(self, place: int) -> bool:
         """Whether a member before this place has not been enrolled, and is not made again under another key either."""
-        while self._first_missing < len(self._keys):
-            key = self._keys[self._first_missing]
-            if key not in self._indexes and key not in self._passed:
-                break
-            self._first_missing += 1
-        return self._first_missing < place
+        missing, states = self._first_missing, self._states
+        while missing < len(states) and (self._indexes[missing] >= 0 or states[missing] == _PASSED):
+            missing += 1
+        self._first_missing = missing
+        return missing < place
 
     def enrolled(self, key: bytes, index: int) -> None:
         """The member with this key has been enrolled."""
         place = self._places.get(key)
         if place is None:
             return
-        self._indexes[key] = index
-        if place in self._left_out:
-            self._left_out.discard(place)
-            heapq.heappush(self._ahead, place)
-            self._drop_passed()
+        self._indexes[place] = index
+        if self._states[place] == _LEFT_OUT:
+            self._states[place] = _AHEAD
+            self._next = min(self._next, place)
 
     def passed(self, key: bytes) -> None:
         """Wait no longer for the member with this key: it is made again under another one, or has been given."""
-        if key in self._places:
-            self._passed.add(key)
-            self._drop_passed()
+        place = self._places.get(key)
+        if place is not None:
+            self._mark(place, _PASSED)
+
+    def _mark(self, place: int, state: int) -> None:
+        self._states[place] = state
+        if place == self._next:
+            following = self._states.find(_AHEAD, place)
+            self._next = len(self._states) if following < 0 else following
 
     @property
     def waits_for_enrolment(self) -> bool:
         """Whether the next one in the order has not been enrolled yet."""
-        return bool(self._ahead) and self._keys[self._ahead[0]] not in self._indexes
+        return self._next < len(self._states) and self._indexes[self._next] < 0
 
     @property
     def has_members(self) -> bool:
@@ -74,27 +80,21 @@ class RecordedOrder:
     @property
     def is_over(self) -> bool:
         """Whether all that can come have been given, so that results come as they are completed."""
-        return not self._ahead
+        return self._next >= len(self._states)
 
     def take(self, finished: Container[int]) -> int | None:
         """The index of the next one in the order, if its result is there."""
-        if not self._ahead:
+        if self._next >= len(self._states):
             return None
-        index = self._indexes.get(self._keys[self._ahead[0]])
-        return index if index is not None and index in finished else None
+        index = self._indexes[self._next]
+        return index if index >= 0 and index in finished else None
 
     def skip_missing(self) -> None:
         """No more members come by themselves: leave out those that have not been enrolled, until they are."""
         while self.waits_for_enrolment:
-            self._left_out.add(heapq.heappop(self._ahead))
-            self._drop_passed()
+            self._mark(self._next, _LEFT_OUT)
 
     def skip_unfinished(self) -> None:
         """Nothing runs any more: the next one has no result, because it was cancelled."""
-        if self._ahead:
-            heapq.heappop(self._ahead)
-            self._drop_passed()
-
-    def _drop_passed(self) -> None:
-        while self._ahead and self._keys[self._ahead[0]] in self._passed:
-            heapq.heappop(self._ahead)
+        if not self.is_over:
+            self._mark(self._next, _SKIPPED)

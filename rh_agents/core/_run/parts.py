@@ -180,10 +180,6 @@ class RunParts:
         self.history.add(fact)
         return counts
 
-    def recall_nowait(self, fact: Fact) -> None:
-        """The same as `recall`, in a run that is not observed."""
-        self.history.add(fact)
-
     async def recall(self, fact: Fact) -> None:
         """Let the history and the subscribers, but not the journal, have an outcome that was recorded before."""
         self.history.add(fact)

@@ -14,7 +14,7 @@ from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, g
 from rh_agents.core._loops.beside import beside, beside_if_large, read_beside
 from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is_done
 from rh_agents.core._replay.ancestry import places_around
-from rh_agents.core._replay.key_table import DigestTable
+from rh_agents.core._replay.key_table import KeyMarks
 from rh_agents.core._replay.keys import tried_key
 from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules, affected_calls
 from rh_agents.core.errors import RunMismatchError, StoreError
@@ -81,8 +81,8 @@ class Recording:
         self._resume_from = resume_from
         self._journal: Journal | None = None
         self._lock = asyncio.Lock()
-        self._used = DigestTable()
-        self._recovered_places = DigestTable()
+        self._used = KeyMarks(_NOTHING.finished)
+        self._recovered_places = KeyMarks(_NOTHING.finished)
         self._earlier = 0
         """How many entries the journal had when it was opened."""
         self.records: bool = store is not None
@@ -143,6 +143,8 @@ class Recording:
         else:
             self._journal = await store.open_run(request)
         self.recorded = self._journal.recorded
+        self._used = KeyMarks(self.recorded.finished)
+        self._recovered_places = KeyMarks(self.recorded.finished)
         self.epoch = self._journal.info.epoch
         self.is_resumed = self.recorded.events > 0
         self._earlier = self.recorded.events
@@ -202,7 +204,7 @@ class Recording:
         if key not in self.recorded.finished:
             return False
         if self.is_resumed:
-            self._used.set(key, 1)
+            self._used.add(key)
         return is_external or self._validation is None
 
     async def load(self, key: bytes) -> Outcome:
@@ -214,7 +216,7 @@ class Recording:
             self.broken = self.broken or error
             raise
         if self.is_resumed:
-            self._recovered_places.set(outcome.base, 1)
+            self._recovered_places.add(outcome.base)
         return outcome
 
     def load_nowait(self, key: bytes) -> Outcome | None:
@@ -226,7 +228,7 @@ class Recording:
             self.broken = self.broken or error
             raise
         if outcome is not None and self.is_resumed:
-            self._recovered_places.set(outcome.base, 1)
+            self._recovered_places.add(outcome.base)
         return outcome
 
     def try_of(self, place: bytes, generation: Generation, rules: ReplayRules) -> tuple[bytes, int]:
@@ -234,7 +236,7 @@ class Recording:
         key, tries = self.recorded.try_of(place, generation, rules)
         if self.is_resumed:
             for number in range(tries):  # they were looked at, so they are not left over
-                self._used.set(tried_key(place, number), 1)
+                self._used.add(tried_key(place, number))
         return key, tries
 
     def has_outcome(self, key: bytes) -> bool:
@@ -282,10 +284,10 @@ class Recording:
             if self.recorded.finished.get(header.key, math.inf) > self._earlier:
                 continue
             parents[header.base] = header.parent
-            if not self._used.get(header.key) and header.key not in self.recorded.superseded:
+            if header.key not in self._used and header.key not in self.recorded.superseded:
                 unused.append(outcome)
         for outcome in unused:
-            if not any(map(self._recovered_places.get, places_around(outcome.header.parent, parents))):
+            if not any(place in self._recovered_places for place in places_around(outcome.header.parent, parents)):
                 # The program has changed, so it may not have the class any more.
                 yield await read_beside(outcome, unknown_ok=True)
 
@@ -314,8 +316,6 @@ class Recording:
         cancellation does not change that.
         """
         journal = self._expect_journal()
-        if outcome is not None and self.is_resumed:
-            self._used.set(outcome.key, 1)
         try:
             is_waited_for = outcome is not None and (
                 self._durability is Durability.SYNC or outcome.is_large  # it is written in a thread

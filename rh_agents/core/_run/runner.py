@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from rh_agents.core._base.foreign import without_our_frames
@@ -17,7 +17,9 @@ from rh_agents.core._run.cancellations import cancellations, is_cut_off
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.lost_workers import after_loss
 from rh_agents.core._run.nesting import check_nesting
+from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.patience import within_limits
+from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
     CallCancelled,
     CallTimeout,
@@ -30,12 +32,12 @@ from rh_agents.core.errors import (
 )
 from rh_agents.core.events import Fact
 from rh_agents.core.policies.limits import need_of
-from rh_agents.core.redaction import without_secrets
+from rh_agents.core.redaction import redact, without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
 from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown, every_generation
 from rh_agents.core.values.unstarted import forgotten_await, is_unstarted
 
-__all__ = ["Frame", "recover_nowait", "run_frame"]
+__all__ = ["Frame", "recovered_fact", "run_frame"]
 
 _REPLAYED = {"is_replayed": True, "from_cache": True}
 
@@ -377,18 +379,6 @@ def _outcome(frame: Frame, key: bytes, result: ExecutionResult[Any]) -> Outcome:
     )
 
 
-def recover_nowait(frame: Frame) -> bool:
-    """Give a call its recorded result without a task, if nobody has to be waited for; False if somebody has to."""
-    run = frame.run
-    if run.is_observed or frame.key is None:
-        return False
-    outcome = run.recording.load_nowait(frame.key)
-    if outcome is None:
-        return False
-    run.recall_nowait(_recovered(frame, outcome))
-    return True
-
-
 async def _recover(frame: Frame) -> ExecutionResult[Any]:
     """Return what an earlier execution recorded, without calling anything."""
     assert frame.key is not None
@@ -419,14 +409,46 @@ async def _publish_in_pieces(frame: Frame, value: Any) -> None:
 def _recovered(frame: Frame, outcome: Outcome) -> Fact:
     """Give a call its recorded result; returns the fact that says so."""
     frame.result = outcome.as_result(frame.index, frame.address)
-    more = _REPLAYED if outcome.usage is None else {**_REPLAYED, "usage": outcome.usage}
-    return frame.fact(
+    total = None if frame.total is None else frame.total()
+    about = (frame.actor, frame.name, frame.address, frame.key, frame.group_id, frame.index, total, frame.marks)
+    return recovered_fact(frame.run, outcome, frame.result, *about)
+
+
+def recovered_fact(
+    run: RunParts,
+    outcome: Outcome,
+    result: ExecutionResult[Any],
+    actor: BaseActor,
+    name: str,
+    address: str,
+    key: bytes | None,
+    group_id: str | None,
+    index: int | None,
+    total: int | None,
+    marks: Mapping[str, Any] | None,
+) -> Fact:
+    """What there is to tell of a call that has its recorded outcome. `result` is what its caller gets."""
+    more = {**(marks or {}), **_REPLAYED}
+    if outcome.usage is not None:
+        more["usage"] = outcome.usage
+    message = result.error_message
+    return Fact(
+        run.run_id,
+        run.now(),
         ExecutionStatus.RECOVERED,
+        actor.event_type,
+        actor,
+        without_secrets(name),
+        address,
+        key,
+        group_id,
+        index,
+        total,
         outcome.attempts,
         outcome.seconds,
-        frame.result.error_message,
-        result=outcome.value,
-        more=more,
+        None if message is None else redact(message),
+        outcome.value,
+        more,
     )
 
 
