@@ -159,11 +159,7 @@ class SqlJournal:
     def _add(self, fact: Fact) -> None:
         self._sequence = sequence = self._sequence + 1
         self._events.append(event_row(sequence, fact, None))
-        ending = None if fact.group is None else fact.group.ending
-        charge, control = fact.charge, fact.control
-        self.recorded.add(
-            sequence, fact.status, fact.key, fact.attempt, fact.group_id, False, None, charge, ending, control
-        )
+        self.recorded.add_fact(sequence, fact, False, None)
 
     def _enter(self, fact: Fact, outcome: Outcome, data: bytes, artifact: str | None) -> bool:
         """Add an outcome with its fact, unless its key has one; False if it has.
@@ -186,9 +182,7 @@ class SqlJournal:
         self._events.append(row)
         self._outcomes.append(about)
         self._unwritten[key] = (stored_outcome(about, row), data)
-        failed_in = None if ok else outcome.made_in
-        charge = fact.charge
-        self.recorded.add(sequence, fact.status, key, fact.attempt, fact.group_id, True, failed_in, charge)
+        self.recorded.add_fact(sequence, fact, True, None if ok else outcome.made_in)
         return True
 
     async def _kept(self, data: bytes) -> str:

@@ -258,7 +258,8 @@ class Group:
 
     def started(self, member: Member, now: float) -> None:
         """A member has taken a slot."""
-        self.ending.start_timer()
+        if self.options.timeout is not None:
+            self.ending.start_timer()
         self.tracker.count_start(now, now - member.enrolled_at)
 
     def ended(self, member: Member, error: BaseException | None) -> None:

@@ -51,6 +51,8 @@ class Recovery:
         """Whether recorded members are still recovered though the group is ending."""
         self.fetching: int = 0
         """How many members wait for their recorded outcome."""
+        self.left_at_once: int = 0
+        """How many may be recovered before it is the turn of others to use the event loop."""
         self.is_interrupted: bool = False
         """Whether others use the event loop, before more members are recovered."""
         self.unjudged: bool = False
@@ -63,7 +65,6 @@ class Recovery:
         self._order = order
         self._dismissed = run.recording.recorded.dismissed
         self._first_failure = 0
-        self._left_at_once = 0
 
     # -- what becomes of a member -------------------------------------------------------------------------------------
 
@@ -97,7 +98,7 @@ class Recovery:
     def begin(self) -> None:
         """Members may be recovered at once, some hundreds of them."""
         self.is_interrupted = False
-        self._left_at_once = _AT_ONCE
+        self.left_at_once = _AT_ONCE
 
     def outcome_at_hand(self, member: Member) -> Outcome | None:
         """The outcome of a recorded member, if nobody has to be waited for and nobody listens.
@@ -109,13 +110,8 @@ class Recovery:
             return None
         outcome = self._run.recording.load_nowait(member.key)
         if outcome is not None:
-            self._left_at_once -= 1
+            self.left_at_once -= 1
         return outcome
-
-    def interrupt_if_long(self) -> bool:
-        """Whether it is the turn of others to use the event loop."""
-        self.is_interrupted = self._left_at_once <= 0
-        return self.is_interrupted
 
     @property
     def is_under_way(self) -> bool:

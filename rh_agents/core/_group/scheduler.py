@@ -129,7 +129,8 @@ class Scheduler:
             self._start_members()
             if recovery.held and not recovery.seeks_recorded:
                 self._judge_soon()
-            self._finish_recovery()
+            if recovery.goes_on:
+                self._finish_recovery()
         except StopRun as stop:
             self._note(stop)  # an iterable makes calls itself; what runs comes to its end
         except BaseException as error:
@@ -145,7 +146,8 @@ class Scheduler:
     def _start_members(self) -> None:
         recovery = self.recovery
         while self._has_slot and (recovery.phase is not Phase.ENDING or recovery.goes_on):
-            if recovery.interrupt_if_long():
+            if recovery.left_at_once <= 0:
+                recovery.is_interrupted = True
                 self._loop.call_soon(self._fill_and_wake)
                 break
             now = self._loop.time()
@@ -295,7 +297,8 @@ class Scheduler:
         if outcome is None:
             return False
         self._group.recovered(member, outcome)
-        self._judge_soon()
+        if self.recovery.unjudged:
+            self._judge_soon()
         self._wake()
         return True
 
@@ -342,7 +345,8 @@ class Scheduler:
         self._slots.give_back(member)
         self.recovery.fetching -= member.is_recovering
         self._group.ended(member, error)
-        self._judge_soon()
+        if self.recovery.unjudged:
+            self._judge_soon()
         self.fill()
         self._wake()
 
@@ -352,7 +356,9 @@ class Scheduler:
         member = self._running[frame.index]
         member.is_settled = True
         self.finished.completed(member.index)
-        if self.is_halted and member.task is not None:  # it was left alone while its outcome was on its way
+        if (
+            self.recovery.phase is Phase.ENDING and member.task is not None
+        ):  # it was left alone while its outcome was on its way
             member.task.cancel()
 
     def count_running(self, is_such: Callable[[bytes], bool]) -> int:
@@ -501,7 +507,7 @@ class Scheduler:
     def _finish_recovery(self) -> None:
         """The group is ending, and what is recorded of it has been recovered: the rest ends."""
         recovery = self.recovery
-        if not recovery.goes_on or recovery.is_under_way or self.roster.waiting:
+        if recovery.is_under_way or self.roster.waiting:
             return
         is_reading = recovery.looks_for_members and self.roster.has_sources
         if is_reading and (self.roster.async_source is not None or not self._may_pull):
@@ -543,7 +549,7 @@ class Scheduler:
             self._waiters.discard(waiter)
 
     def _wake(self) -> None:
-        if self._waiters and (self.is_streamed or self.is_idle or self._is_stuck):
+        if self._waiters and (self.is_streamed or (not self._running and (self.is_idle or self._is_stuck))):
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)

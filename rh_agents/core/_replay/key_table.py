@@ -44,10 +44,6 @@ _NUMBER = 5
 _LINE = _DIGEST + _NUMBER
 
 
-def _row_of(key: bytes) -> int:
-    return key[0] << 4 | key[1] >> 4
-
-
 def _rows() -> list[bytearray | None]:
     return [None] * _ROWS
 
@@ -65,7 +61,7 @@ class DigestTable:
         """The number of a key."""
         if self._few is not None:
             return self._few.get(key, 0)
-        row, place = self._find(_digest(key))
+        row, place = self._find(key if len(key) == _DIGEST else sha256(key).digest())
         return int.from_bytes(row[place + _SHORT : place + _RECORD], "little") if place >= 0 else 0
 
     def set(self, key: bytes, number: int) -> None:
@@ -74,7 +70,7 @@ class DigestTable:
             self._few[key] = number
             self._spread_if_many(self._few)
         else:
-            key = _digest(key)
+            key = key if len(key) == _DIGEST else sha256(key).digest()
             self._write(key, *self._find(key), number)
 
     def count(self, key: bytes) -> int:
@@ -85,7 +81,7 @@ class DigestTable:
             if not number:
                 self._spread_if_many(self._few)
             return number
-        key = _digest(key)
+        key = key if len(key) == _DIGEST else sha256(key).digest()
         row, place = self._find(key)
         number = int.from_bytes(row[place + _SHORT : place + _RECORD], "little") if place >= 0 else 0
         self._write(key, row, place, number + 1)
@@ -105,7 +101,7 @@ class DigestTable:
 
     def _find(self, key: bytes) -> tuple[bytearray, int]:
         """The row of a key, and the place of its record there; -1 if there is none."""
-        index = _row_of(key)
+        index = key[0] << 4 | key[1] >> 4
         row = self._rows[index]
         if row is None:
             row = self._rows[index] = bytearray()
@@ -115,10 +111,6 @@ class DigestTable:
         while place % _RECORD and place >= 0:  # it may also be the end of one record with the beginning of the next
             place = row.find(short, place + 1)
         return row, place
-
-
-def _digest(key: bytes) -> bytes:
-    return key if len(key) == _DIGEST else sha256(key).digest()
 
 
 class KeyTable(Mapping[bytes, int]):
@@ -161,7 +153,7 @@ class KeyTable(Mapping[bytes, int]):
         return place
 
     def _enter(self, key: bytes, place: int) -> None:
-        index = _row_of(key)
+        index = key[0] << 4 | key[1] >> 4
         row = self._rows[index]
         if row is None:
             row = self._rows[index] = bytearray()

@@ -32,6 +32,10 @@ class Entry(Protocol):
     @property
     def group_id(self) -> str | None: ...
     @property
+    def more(self) -> Mapping[str, Any] | None:
+        """What few entries have; without it there is neither a charge nor an ending, and nothing was asked."""
+
+    @property
     def charge(self) -> Charge | None: ...
     @property
     def ending(self) -> GroupEnding | None: ...
@@ -176,18 +180,11 @@ class RecordedCalls:
 
     def add_fact(self, sequence: int, fact: Entry, has_outcome: bool, failed_in: Generation | None) -> None:
         """The same, of a fact."""
-        self.add(
-            sequence,
-            fact.status,
-            fact.key,
-            fact.attempt,
-            fact.group_id,
-            has_outcome,
-            failed_in,
-            fact.charge,
-            fact.ending,
-            fact.control,
-        )
+        about = (sequence, fact.status, fact.key, fact.attempt, fact.group_id, has_outcome, failed_in)
+        if fact.more is None:
+            self.add(*about)
+        else:
+            self.add(*about, fact.charge, fact.ending, fact.control)
 
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
         if ending is not None:
