@@ -380,7 +380,7 @@ class Scheduler:
         )
 
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether the task is one of the members'."""
+        """Whether it is the task of a member."""
         return task is not None and any(member.task is task for member in self._running.values())
 
     # -- async iterables ----------------------------------------------------------------------------------------------
@@ -409,8 +409,7 @@ class Scheduler:
                 self._note(error)  # the iterable makes calls itself; what runs comes to its end
             else:
                 self._group.failed(error)
-        self.fill()
-        self._wake()
+        self._fill_and_wake()
 
     # -- ending early, and waiting ------------------------------------------------------------------------------------
 
@@ -459,7 +458,7 @@ class Scheduler:
         self.has_ended_early = self.has_ended_early or (dismiss and is_first)
         recovery.phase = Phase.ENDING
         if dismiss:
-            self.forget_stop()
+            self.stop = self.stop if self.is_draining else None  # else nobody waits for what its members wait for
             for member in self._running.values():
                 if member.frame is not None:
                     member.frame.is_dismissed = True
@@ -520,11 +519,6 @@ class Scheduler:
         for member in self.recovery.take_parked():
             self._running[member.index] = member
             self._end(member, None)
-
-    def forget_stop(self) -> None:
-        """The program wants nothing more of the group, so nobody waits for what its members wait for."""
-        if not self.is_draining:
-            self.stop = None
 
     def read_on(self) -> None:
         """Nobody reads results while there are members, so there is no reader to wait for."""
