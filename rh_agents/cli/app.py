@@ -13,6 +13,7 @@ from rh_agents.cli.commands.answer import answer_command
 from rh_agents.cli.commands.cancel import cancel_command
 from rh_agents.cli.commands.check import check_command
 from rh_agents.cli.commands.delete import delete_command
+from rh_agents.cli.commands.erase import erase_command
 from rh_agents.cli.commands.export import export_command
 from rh_agents.cli.commands.fork import fork_command
 from rh_agents.cli.commands.gc import gc_command
@@ -88,6 +89,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cancel": cancel_command,
     "answer": answer_command,
     "export": export_command,
+    "erase": erase_command,
     "delete": delete_command,
     "gc": gc_command,
     "check": check_command,

@@ -15,6 +15,7 @@ from typing import Any, Self
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.stores import store_option
 from rh_agents.core.ports import RunInfo
+from rh_agents.core.ports.keeping import expect_values
 from rh_agents.core.ports.run_status import is_untouched_fork
 from rh_agents.core.values import kept_text
 
@@ -134,7 +135,9 @@ class RunCommand:
 
         Raises:
             CommandError: it does.
+            ValuesErased: what it came to was erased.
         """
+        expect_values(known, "resumed")
         before = RunCommand.of(known)
         if before is None:
             if known.workflow not in ("", self.workflow):

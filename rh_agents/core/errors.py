@@ -42,7 +42,8 @@
     ├── TooManyTurns                      an agent had no answer after all the turns that it has
     ├── StoreError                        the store could not record or read; the run stops
     │   ├── RunIsLive                     somebody else executes the run
-    │   └── LeaseLost                     somebody else has taken the run over
+    │   ├── LeaseLost                     somebody else has taken the run over
+    │   └── ValuesErased                  the values of the run were erased, on purpose
     ├── GroupError
     │   ├── GroupTimeout (TimeoutError)   the group took longer than its timeout
     │   └── TooManyFailures               the group reached its fail_after
@@ -111,6 +112,7 @@ __all__ = [
     "UnreadableAnswer",
     "UnstorableError",
     "UsageError",
+    "ValuesErased",
     "WorkerLost",
 ]
 
@@ -178,6 +180,10 @@ class RunIsLive(StoreError):
 
 class LeaseLost(StoreError):
     """Somebody else has taken the run over, because this process gave no sign of life for too long."""
+
+
+class ValuesErased(StoreError):
+    """What the calls of a run came to was erased on purpose (`rh-agents erase`): nothing is damaged, and it is gone."""
 
 
 class UnstorableError(RhAgentsError, TypeError):

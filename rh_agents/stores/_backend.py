@@ -382,6 +382,45 @@ class WriteSession(Protocol):
             new: its row, but for the number, `last_sequence` and `outcomes`.
             parts: events, numbered from 1 without gaps, with the outcomes that they report, a part at a time. They are
                 read while they are written; an error of theirs rolls everything back.
+
+        Raises:
+            ValuesErased: the values of the run of which it is a copy have been erased meanwhile.
+        """
+        ...
+
+    # -- erasing ------------------------------------------------------------------------------------------------------
+
+    def strip(self, new: RunRow) -> bool:
+        """Store the input, facts and reason of a run that we hold, and delete all that stands beside its journal.
+
+        That is its questions, what is cached for it alone, and whatever is said, asked and shown of it while it is
+        executed. False if the run is not ours: `new` has its number and our fence.
+        """
+        ...
+
+    def rewrite(self, batch: Batch) -> bool:
+        """Store other contents of events that are there, with their outcomes; False if the run is not ours.
+
+        Only `message`, `more`, `value`, `artifact`, `size` and `input` may differ from what is there. What was there
+        before is overwritten, as far as the database can.
+        """
+        ...
+
+    def delete_cached(self, keys: Sequence[bytes]) -> None:
+        """Delete results from the cache, as thoroughly."""
+        ...
+
+    def forget_old_versions(self, *, is_in_use: bool) -> str:
+        """See to it that what was overwritten or deleted cannot be found in the files of the database.
+
+        Args:
+            is_in_use: other runs are executed, which have to wait meanwhile.
+
+        Returns:
+            What of it only the administrator of the database can do, as a sentence; "" if nothing is left.
+
+        Raises:
+            StoreError: it cannot be done now.
         """
         ...
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rh_agents.core.errors import StoreError
-from rh_agents.core.values import decode, decode_error
+from rh_agents.core.ports.keeping import Erasure, erasure_of
+from rh_agents.core.values import decode, decode_error, is_erased_value
 from rh_agents.stores._backend import Kept, RunsWanted, StoredOutcome
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, input_checksum, outcome_checksum
+from rh_agents.stores._ownership import is_dead
 from rh_agents.stores._rows import read_artifact
 from rh_agents.stores._verified import VerifiedSession, checksums_of_question, checksums_of_run, fits
 from rh_agents.stores.artifacts import ArtifactStore
@@ -37,6 +39,9 @@ def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
         run = kept.row
         if not fits(checksums_of_run, kept):
             yield f"the row of run {run.run_id!r} is damaged"
+        erasure = erasure_of(run.info)
+        if erasure is not None and not erasure.is_finished and (run.owner is None or is_dead(run)):
+            yield f"run {run.run_id!r}: {erasure} and was cut off; `rh-agents erase {run.run_id} --values` finishes it"
         for what, read, checksum in (
             ("event {} of run {!r} is damaged", session.calls, call_checksum),
             ("event {} of run {!r} is damaged", session.events, event_checksum),
@@ -48,9 +53,8 @@ def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
             if row is None or not fits(outcome_checksum, row):
                 yield f"the outcome of event {sequence} of run {run.run_id!r} is damaged"
             else:
-                yield from (
-                    f"event {sequence} of run {run.run_id!r}: {problem}" for problem in _value(row.row, artifacts)
-                )
+                problems = _value(row.row, artifacts, erasure)
+                yield from (f"event {sequence} of run {run.run_id!r}: {problem}" for problem in problems)
         for after in range(0, run.last_sequence, _CHUNK):
             for each in session.inputs(run.number, after, after + _CHUNK):
                 if not fits(input_checksum, each):
@@ -91,9 +95,14 @@ def _one_by_one(read: Read, number: int, after: int) -> Any:
     return rows
 
 
-def _value(stored: StoredOutcome, artifacts: ArtifactStore) -> Iterator[str]:
+def _value(stored: StoredOutcome, artifacts: ArtifactStore, erasure: Erasure | None) -> Iterator[str]:
     """What is wrong with a value. A class that this program does not know is nothing wrong."""
     row = stored.row
+    if erasure is not None and not erasure.is_finished:
+        return  # its file may be gone already
+    if is_erased_value(row.value) is not (erasure is not None):
+        yield "its value is there, though those of the run were erased" if erasure else "its value was erased alone"
+        return
     try:
         data = row.value if row.artifact is None else read_artifact(artifacts, row)
         if data is None:

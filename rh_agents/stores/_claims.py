@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunRequest
+from rh_agents.core.ports.keeping import expect_values
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import ENDED, LeaseState, RunRow
 from rh_agents.stores._engine import Engine, releasing
@@ -36,6 +37,7 @@ class Claims:
                 row = await self._created(self._opened(before, request, process))
             else:
                 await self.expect_free(before)
+                expect_values(before.info, "resumed")
                 row = await self.replaced(before, self._opened(before, request, process))
             if row is not None:
                 return before, row

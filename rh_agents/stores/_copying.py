@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from rh_agents.core._replay.key_table import KeyTable
+from rh_agents.core.errors import ValuesErased
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, RunRow
 from rh_agents.stores._verified import VerifiedSession, reported
@@ -55,6 +56,11 @@ def copied(
             events.append(event)
         after += len(rows)
         yield events, outcomes
+
+
+def erased_meanwhile(run_id: str) -> ValuesErased:
+    """The error that says that a run has no values any more to copy."""
+    return ValuesErased(f"run {run_id!r} cannot be copied: its values have been erased meanwhile")
 
 
 def _edited(event: EventRow, outcome: OutcomeRow, edit: Edit) -> tuple[EventRow, OutcomeRow]:

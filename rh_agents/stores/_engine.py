@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from rh_agents.core.errors import StoreError
+from rh_agents.core.errors import StoreError, ValuesErased
 from rh_agents.core.ports import Clock
+from rh_agents.core.ports.keeping import erasure_of
 from rh_agents.stores._backend import Backend, RunRow, WriteSession
 from rh_agents.stores._ownership import own_runs
 from rh_agents.stores._verified import REMEDY, VerifiedSession, damaged
@@ -72,8 +73,16 @@ class Engine:
         """Do something that blocks and needs no session."""
         return await self.readers.in_thread(work, *args)
 
+    def is_erased(self, run_id: str) -> bool:
+        """Whether the values of a run are being erased or were. To be asked in a thread that reads."""
+        with self.readers.session() as session:
+            row = session.find_run(run_id)
+        return row is not None and erasure_of(row.info) is not None
+
     def unreadable(self, run_id: str, sequence: int, error: Exception) -> StoreError:
         """The error that says of which event the value cannot be read, though its row is as it was written."""
+        if isinstance(error, ValuesErased):
+            return ValuesErased(f"{self._backend.name}: the values of run {run_id!r} were erased")
         why = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         return StoreError(f"{self._backend.name}: event {sequence} of run {run_id!r}: {why}")
 

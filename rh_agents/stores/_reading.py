@@ -20,9 +20,10 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, RunsWanted, StoredEvent, StoredOutcome, WriteSession
 from rh_agents.stores._checking import check
 from rh_agents.stores._engine import Engine, Readers
+from rh_agents.stores._erasing import read_or_erased
 from rh_agents.stores._outlining import outlined
 from rh_agents.stores._ownership import is_held
-from rh_agents.stores._rows import fact_of, header_of, outcome_of, read_artifact
+from rh_agents.stores._rows import fact_of, header_of, outcome_of
 from rh_agents.stores._saying import present_of
 from rh_agents.stores._summing import summary
 from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, damaged, with_outcomes, with_outcomes_at
@@ -132,14 +133,14 @@ class ReadableStore:
 
     def _event(self, stored: StoredEvent, run_id: str, values: bool) -> Any:
         try:
-            data = self._data(stored.outcome) if values and stored.outcome is not None else None
+            data = self._data(run_id, stored.outcome) if values and stored.outcome is not None else None
             return fact_of(stored, data, run_id).event()
         except Exception as error:
             raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 
-    def _data(self, row: OutcomeRow) -> bytes | None:
+    def _data(self, run_id: str, row: OutcomeRow) -> bytes | None:
         """The value of an outcome, from wherever it is."""
-        return row.value if row.artifact is None else read_artifact(self.engine.artifacts, row)
+        return read_or_erased(self.engine, run_id, row)
 
     async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
@@ -171,7 +172,7 @@ class ReadableStore:
 
     def _outcome(self, run_id: str, stored: StoredOutcome, *, unknown_ok: bool = False) -> Outcome:
         try:
-            return outcome_of(stored, self._data(stored.row), unknown_ok=unknown_ok)
+            return outcome_of(stored, self._data(run_id, stored.row), unknown_ok=unknown_ok)
         except Exception as error:
             raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 

@@ -219,11 +219,13 @@ def outcome_of(stored: StoredOutcome, data: bytes | None, *, unknown_ok: bool = 
 
     Raises:
         StoreError: it is damaged, or its class is unknown and that is not `unknown_ok`.
+        ValuesErased: it was erased, and that is not `unknown_ok`.
     """
     if data is None:
         raise StoreError("it has no value")
     key, name, address, ok, *rest = header_of(stored)
-    value, error = (decode(data, unknown_ok=unknown_ok), None) if ok else (None, decode_error(data))
+    value = decode(data, unknown_ok=unknown_ok) if ok else None
+    error = None if ok else decode_error(data, erased_ok=unknown_ok)
     return _new_tuple(Outcome, (key, name, address, value, error, *rest, None))
 
 

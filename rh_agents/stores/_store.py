@@ -11,6 +11,7 @@ from functools import partial
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RunRequest
+from rh_agents.core.ports.keeping import ErasedRun, expect_values
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
@@ -25,6 +26,7 @@ from rh_agents.stores._backend import (
 )
 from rh_agents.stores._claims import Claims, Opening
 from rh_agents.stores._copying import copied
+from rh_agents.stores._erasing import erase
 from rh_agents.stores._folding import fold
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._ownership import is_held, own_runs, taken
@@ -77,6 +79,7 @@ class SqlStore(ReadableStore):
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
         await self._get_ready()
         async with self._claims.held(run_id, "whoever supersedes outcomes of it") as row:
+            expect_values(row.info, "changed")
             marks = await self.engine.read(lambda session: self._marks(session, row, keys))
             batch = Batch(row.number, row.fence, row.last_sequence, marks, [])
             now = self.engine.clock()
@@ -98,6 +101,7 @@ class SqlStore(ReadableStore):
         """Copy a run under another name, without the outcomes of some keys, and with some edited ones."""
         await self._get_ready()
         source = await self.engine.run(run_id)
+        expect_values(source.info, "copied")
         edits = await self.engine.in_thread(lambda: [edit(outcome, self.engine.artifacts.put) for outcome in edited])
         left_out = frozenset(leave_out)
         now = self.engine.clock()
@@ -156,6 +160,12 @@ class SqlStore(ReadableStore):
         async with self._claims.held(run_id, "whoever deletes it") as row:
             if not await self.engine.writer.done(lambda session: session.delete(row.number, row.fence)):
                 raise taken(row)
+
+    async def erase_values(self, run_id: str) -> ErasedRun:
+        """Erase the contents of a run for good."""
+        await self._get_ready()
+        async with self._claims.held(run_id, "whoever erases its values") as row:
+            return await erase(self.engine, row)
 
     # -- questions ----------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,21 @@ from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.ports.control import ControlRequest, RunControl, Verb
-from rh_agents.core.ports.keeping import RunSize
+from rh_agents.core.ports.keeping import ErasedRun, RunSize, expect_values, facts_when_erased, kind_of_error
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values import decode, decode_error, encode, encode_error, encode_large
+from rh_agents.core.values import (
+    ERASED,
+    decode,
+    decode_error,
+    encode,
+    encode_error,
+    encode_large,
+    erased_value,
+    is_erased_value,
+)
 from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer
 from rh_agents.core.values.large import LARGE
 from rh_agents.stores._repeated import made_twice, repeated_finding, says_the_same, warn_of_repeated
@@ -62,6 +71,7 @@ class MemoryStore:
         if run is None:
             run = self._runs[request.run_id] = _Run(RunInfo(request.run_id, created_at=now))
         run.expect_free()
+        expect_values(run.info, "resumed")
         before = run.info
         epoch = before.epoch + (before.status in _ENDED)
         journal = self._make_journal(run, dataclasses.replace(before, epoch=epoch))
@@ -200,6 +210,7 @@ class MemoryStore:
         self._expect_open()
         run = self._run(run_id)
         run.expect_free()
+        expect_values(run.info, "changed")
         for key in keys:
             if key not in run.sequence_of:
                 continue
@@ -211,6 +222,7 @@ class MemoryStore:
         """Copy a run under another name, without the outcomes of some keys, and with some edited ones."""
         self._expect_open()
         run = self._run(run_id)
+        expect_values(run.info, "copied")
         if new_run_id in self._runs:
             raise StoreError(f"there is a run {new_run_id!r} already: fork to another name")
         now = self._clock()
@@ -233,6 +245,18 @@ class MemoryStore:
                     copy, stored = _edited(copy, changed[stored.key])
             fork.add(copy, stored)
         self._runs[new_run_id] = fork
+
+    async def erase_values(self, run_id: str) -> ErasedRun:
+        """Erase the contents of a run for good."""
+        self._expect_open()
+        run = self._run(run_id)
+        run.expect_free()
+        values = {stored.value.data for stored in run.outcomes.values() if isinstance(stored.value, _Encoded)}
+        values |= {encode(stored.value) for stored in run.outcomes.values() if not isinstance(stored.value, _Encoded)}
+        kept = {key: entry for key, entry in self._cached.items() if entry.run_id != run_id}
+        found = {key for key, entry in kept.items() if entry.value in values}
+        self._cached = {key: entry for key, entry in kept.items() if key not in found}
+        return ErasedRun(run.erase(self._clock()), cached=len(found))
 
     async def questions(self, run_id: str | None = None, *, is_open: bool = True) -> list[Question]:
         """The questions of a run or of all, oldest first."""
@@ -437,6 +461,19 @@ class _Run:
             _add(recorded, sequence, fact, outcome)
         return recorded
 
+    def erase(self, now: float) -> int:
+        """Take the contents away; how many values there were."""
+        before = [stored for stored in (*self.outcomes.values(), *self.later.values()) if not _is_erased(stored)]
+        self.facts = [_erased_fact(fact) for fact in self.facts]
+        self.outcomes = {key: _erased_outcome(stored) for key, stored in self.outcomes.items()}
+        self.later = {sequence: _erased_outcome(stored) for sequence, stored in self.later.items()}
+        self.questions.clear()
+        self.requests.clear()
+        self.last_present = None
+        facts = facts_when_erased(self.info.facts, now, is_finished=True)
+        self.info = dataclasses.replace(self.info, facts=facts, input=None, reason=None)
+        return len(before)
+
     def wake_followers(self) -> None:
         """Wake those who follow the journal."""
         for follower in list(self.followers):
@@ -637,6 +674,30 @@ def _written(outcome: Outcome, encode: Callable[[object], bytes] = encode) -> Ou
     return outcome._replace(value=_Encoded(encode(outcome.value)), error=error)
 
 
+def _is_erased(stored: Outcome) -> bool:
+    return isinstance(stored.value, _Encoded) and is_erased_value(stored.value.data)
+
+
+def _erased_outcome(stored: Outcome) -> Outcome:
+    error: Any = stored.error
+    if error is not None and not isinstance(error, bytes):
+        error = encode_error(error)
+    kind = "" if error is None else kind_of_error(describe_error(decode_error(error))) or "Exception"
+    erased: Any = None if error is None else erased_value(kind)
+    return stored._replace(value=_Encoded(ERASED), error=erased, input=None)
+
+
+def _erased_fact(fact: Fact) -> Fact:
+    """The fact without what the program has put there, and without texts of errors."""
+    more = {name: value for name, value in (fact.more or {}).items() if name != "metadata"}
+    group = more.get("group")
+    if group is not None and group.ending is not None:
+        more["group"] = group.model_copy(update={"ending": group.ending.model_copy(update={"message": None})})
+    has_failed = fact.status in (ExecutionStatus.FAILED, ExecutionStatus.RETRYING, ExecutionStatus.CANCELLED)
+    message = kind_of_error(fact.message or "") if has_failed else ""
+    return fact._replace(result=None, message=message or None, more=more or None)
+
+
 def _size_of(stored: Outcome) -> int:
     """Bytes of the text of an outcome."""
     if not isinstance(stored.value, _Encoded):
@@ -660,7 +721,7 @@ def _read(stored: Outcome, *, unknown_ok: bool = False) -> Outcome:
         return stored
     error: Any = stored.error
     value = decode(stored.value.data, unknown_ok=unknown_ok)
-    return stored._replace(value=value, error=None if error is None else decode_error(error))
+    return stored._replace(value=value, error=None if error is None else decode_error(error, erased_ok=unknown_ok))
 
 
 def _is_same(stored: Outcome, other: Outcome) -> bool:

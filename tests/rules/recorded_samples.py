@@ -42,7 +42,7 @@ from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.ports.control import ControlRequest, ControlResult, Verb
 from rh_agents.core.ports.failure_kinds import Failure, FailureKind
-from rh_agents.core.ports.keeping import RunSize
+from rh_agents.core.ports.keeping import ErasedRun, Erasure, RunSize
 from rh_agents.core.ports.present import (
     BudgetState,
     GroupState,
@@ -153,6 +153,8 @@ DATA: list[Any] = [
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
     FailureKind("no …", 2, 3, 5, Failure(5, "a", "n", "no 2")),
     RunSize(1, 2, 3),
+    Erasure(0.5, is_finished=True),
+    ErasedRun(1, 2, 3, 4, "l"),
     RunningCall("00", "a", 0.5, 1),
     Waiting("l", 2, 0.5, "requests"),
     Retrying("00", "a", 1.5, 1),

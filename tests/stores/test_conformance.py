@@ -44,6 +44,7 @@ class TestMemory(
     conformance.EditingConformance,
     conformance.StopConformance,
     conformance.DeletionConformance,
+    conformance.ErasingConformance,
     conformance.CheckConformance,
     conformance.QuestionConformance,
     conformance.CacheConformance,

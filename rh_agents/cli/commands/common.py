@@ -19,6 +19,7 @@ from rh_agents.cli.recorded_command import RunCommand
 from rh_agents.cli.run_status import RunStatus, status_of, status_text
 from rh_agents.cli.stores import kept_store
 from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports.keeping import Erasure, erasure_of
 from rh_agents.core.redaction import redact
 from rh_agents.core.values import kept_text, shown_value
 from rh_agents.display.text import harmless
@@ -92,8 +93,17 @@ def record_of_run(info: RunInfo, open_questions: int) -> dict[str, Any]:
         "reason": info.reason,
         "tags": list(info.tags),
         "forked_from": info.forked_from,
+        "erased_at": None if (erasure := erasure_of(info)) is None else erasure.at,
         "facts": {name: redact(kept_text(text, unknown_ok=True)) for name, text in info.facts.items()},
     }
+
+
+def _erased_text(info: RunInfo, erasure: Erasure) -> str:
+    if erasure.is_finished:
+        return f"{erasure}: it cannot be resumed"
+    if info.owner is not None:
+        return f"{erasure}, and goes on"
+    return f"{erasure}, and was cut off: `rh-agents erase {harmless(info.run_id)} --values` finishes it"
 
 
 _STYLES = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.RUNNING: "cyan"}
@@ -118,6 +128,9 @@ def show_head(page: Page, info: RunInfo, open_questions: int) -> None:
         page.line(Part(harmless(info.workflow), "bold"), Part(harmless(given), "dim", 1, True))
     if info.reason and status_of(info) is not RunStatus.WAITING:
         page.paragraph(harmless(info.reason, 500), "yellow")
+    erasure = erasure_of(info)
+    if erasure is not None:
+        page.paragraph(_erased_text(info, erasure), "yellow")
     restarts = f"restarted {counted(info.epoch, 'time')} after its end" if info.epoch else ""
     origin = f"a copy of {harmless(info.forked_from)}" if info.forked_from is not None else ""
     page.line(

@@ -10,11 +10,14 @@ import typer
 from pydantic_core import PydanticSerializationError, to_json
 
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, with_store
+from rh_agents.cli.output.progress import say
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.ports import RecordedEvent, Store
+from rh_agents.core.ports.keeping import erasure_of
 from rh_agents.core.results import Outcome, describe_error
-from rh_agents.core.values.decoder import UnknownValue
+from rh_agents.core.values import ErasedValue, UnknownValue
+from rh_agents.display.text import harmless
 
 __all__ = ["export_command"]
 
@@ -29,7 +32,9 @@ def export_command(
     """Write the journal of a run as JSON lines: every event, with the results."""
 
     async def write(opened: Store) -> None:
-        await existing_run(opened, run)
+        erasure = erasure_of(await existing_run(opened, run))
+        if erasure is not None:
+            say(f"run {harmless(run)}: {erasure}, so there are no results in what follows")
         if outcomes:
             async for outcome in opened.outcomes(run, unknown_ok=True):
                 sys.stdout.write(_to_line(_outcome_record(outcome)))
@@ -69,7 +74,7 @@ def _event_record(recorded: RecordedEvent) -> dict[str, Any]:
     }
     record = {name: value for name, value in record.items() if value is not None}
     if event.execution_status.value in ("completed", "recovered") and event.group is None:
-        record["result"] = event.result
+        record |= {"erased": True} if isinstance(event.result, ErasedValue) else {"result": event.result}
     return record
 
 
@@ -85,7 +90,9 @@ def _outcome_record(outcome: Outcome) -> dict[str, Any]:
         "attempts": outcome.attempts,
         "group_id": outcome.group_id,
     }
-    if outcome.error is None:
+    if isinstance(outcome.value, ErasedValue):
+        record["erased"] = True
+    elif outcome.error is None:
         record["result"] = outcome.value
     else:
         record["error"] = describe_error(outcome.error)

@@ -16,6 +16,7 @@ from rh_agents.cli.program import Program, load_program
 from rh_agents.cli.recorded_command import RunCommand, resume_line
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports.keeping import expect_values
 from rh_agents.core.ports.run_status import is_untouched_fork
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.display.text import harmless
@@ -47,6 +48,7 @@ def fork_command(
 
     async def copy(opened: Store) -> RunInfo:
         info = await existing_run(opened, run)
+        expect_values(info, "copied")
         command = RunCommand.of(info)
         code = (
             Program()

@@ -27,6 +27,7 @@ from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunComma
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunInfo
+from rh_agents.core.ports.keeping import expect_values
 
 __all__ = ["resume_command"]
 
@@ -54,6 +55,7 @@ def resume_command(
 ) -> None:
     """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
     info = with_store(store, lambda opened: existing_run(opened, run))
+    expect_values(info, "resumed")
     expect_output_name(output)
     command = _with_secrets(ctx, info, _command_of(info))
     if output is not None and command.kind != "map":

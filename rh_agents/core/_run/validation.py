@@ -14,6 +14,7 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import StoreError, UnstorableError
 from rh_agents.core.events import Fact, fact_of_event
 from rh_agents.core.ports import Question, RunInfo, Store
+from rh_agents.core.ports.keeping import expect_values
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Spending
@@ -76,11 +77,12 @@ class ValidationJournal:
         """All that is recorded of a run, at once; values are decoded when they are asked for.
 
         Raises:
-            StoreError: there is no such run.
+            StoreError: there is no such run; `ValuesErased`: what its calls came to was erased.
         """
         info = await store.find_run(run_id)
         if info is None:
             raise StoreError(f"there is no run {run_id!r} to validate")
+        expect_values(info, "validated")
         outcomes = {outcome.header.key: outcome async for outcome in store.unread_outcomes(run_id)}
         recorded = RecordedCalls()
         failed = {key: outcome.header.made_in for key, outcome in outcomes.items() if not outcome.header.ok}

@@ -1,13 +1,35 @@
-"""How much a store keeps of a run."""
+"""How much a store keeps of a run, and how the contents of a run are erased while its counts stay."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from datetime import datetime
+from typing import Final, Protocol, runtime_checkable
 
-from rh_agents.core.ports import Store
+from rh_agents.core._base.key_generations import fact_of_keys, generation_of_keys
+from rh_agents.core.errors import StoreError, ValuesErased
+from rh_agents.core.ports import RunInfo, Store
 
-__all__ = ["RunSize", "Sizing", "size_of_run"]
+__all__ = [
+    "ErasedRun",
+    "Erasing",
+    "Erasure",
+    "RunSize",
+    "Sizing",
+    "erase_values_of_run",
+    "erasure_of",
+    "expect_values",
+    "facts_when_erased",
+    "kind_of_error",
+    "size_of_run",
+]
+
+_KIND: Final = re.compile(r"[^\W\d]\w*")
+_AT: Final = "rh_agents.erased_at"
+_IS_UNFINISHED: Final = "rh_agents.erasing"
+"""Facts of a run. They say of themselves what they are, since others may have any names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +63,102 @@ async def size_of_run(store: Store, run_id: str) -> RunSize | None:
         StoreError: there is no such run.
     """
     return await store.run_size(run_id) if isinstance(store, Sizing) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """That the values of a run were erased, or are being erased.
+
+    Attributes:
+        at: when that began, in seconds since 1970.
+        is_finished: whether all of them are gone; else the process that did it was stopped, or goes on.
+    """
+
+    at: float
+    is_finished: bool
+
+    def __str__(self) -> str:
+        when = f"{datetime.fromtimestamp(self.at).astimezone():%Y-%m-%d %H:%M}"
+        return f"its values were erased on {when}" if self.is_finished else f"erasing its values began on {when}"
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedRun:
+    """What came of erasing the values of a run.
+
+    Attributes:
+        values: how many outcomes lost their value or their error this time.
+        artifacts, artifact_size: how many large results were deleted, and their bytes.
+        cached: how many results were taken out of the cache because a call of the run had come to the same.
+        left: what the database keeps of it that only its administrator can remove; "" if that is nothing.
+    """
+
+    values: int
+    artifacts: int = 0
+    artifact_size: int = 0
+    cached: int = 0
+    left: str = ""
+
+
+def erasure_of(info: RunInfo) -> Erasure | None:
+    """Whether the values of a run were erased; None if not."""
+    at = info.facts.get(_AT)
+    return None if at is None else Erasure(float(at), _IS_UNFINISHED not in info.facts)
+
+
+def facts_when_erased(facts: Mapping[str, str], now: float, *, is_finished: bool) -> dict[str, str]:
+    """The facts of a run whose values are erased: commands have arguments in them, so none is kept.
+
+    When it began stays what it was if it is done once more.
+    """
+    about = {_AT: facts.get(_AT, repr(now)), **fact_of_keys(generation_of_keys(facts))}
+    return about if is_finished else {**about, _IS_UNFINISHED: "true"}
+
+
+def kind_of_error(message: str) -> str:
+    """The name of the class in the line that describes an error; "" if it is none that a class has."""
+    kind = message.partition(":")[0]
+    return kind if _KIND.fullmatch(kind) else ""
+
+
+def expect_values(info: RunInfo, what: str) -> None:
+    """Refuse what needs the values of a run: `what` is "resumed", for instance.
+
+    A run without them cannot go on: its calls would have to be made and paid for again, or given something that they
+    never came to.
+
+    Raises:
+        ValuesErased: they were erased.
+    """
+    erasure = erasure_of(info)
+    if erasure is not None:
+        raise ValuesErased(
+            f"run {info.run_id!r} cannot be {what}: {erasure}, so what its calls came to is gone; start it anew under "
+            "another name, or delete it first"
+        )
+
+
+@runtime_checkable
+class Erasing(Protocol):
+    """A store that can erase the values of a run."""
+
+    async def erase_values(self, run_id: str) -> ErasedRun:
+        """See `erase_values_of_run`."""
+        ...
+
+
+async def erase_values_of_run(store: Store, run_id: str) -> ErasedRun:
+    """Erase the contents of a run for good. Its counts, statuses, times, keys, names, addresses, tags and usage stay.
+
+    What goes: what calls returned and raised, what they and the run were called with, texts of events, questions with
+    their answers, the command that started the run, large results that no other run uses, and results in the cache
+    that a call of the run had come to as well. From the first change on, the run cannot be resumed. If the process
+    dies, doing it again finishes it.
+
+    Raises:
+        StoreError: there is no such run, rows of it are damaged, or the store cannot do this; `RunIsLive`: somebody
+            executes it.
+    """
+    if not isinstance(store, Erasing):
+        raise StoreError(f"{store!r} cannot erase values: delete the run instead")
+    return await store.erase_values(run_id)

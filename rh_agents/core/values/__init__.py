@@ -22,18 +22,20 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from rh_agents.core.errors import StoreError, UnstorableError
+from rh_agents.core.errors import RecordedError, StoreError, UnstorableError, ValuesErased
 from rh_agents.core.redaction import parts_of, redact, stored_needles
 from rh_agents.core.redaction.described import describe_error
 from rh_agents.core.values.annotations import check_annotation
-from rh_agents.core.values.decoder import UnknownValue, revive
+from rh_agents.core.values.decoder import ERASED, ErasedValue, UnknownValue, erased_value, is_erased_value, revive
 from rh_agents.core.values.encoder import ValueWriter, brief, quick, text_of, too_deep
 from rh_agents.core.values.large import LARGE, is_large, pieces_of, value_in
 from rh_agents.core.values.pieces import contains, joined
 from rh_agents.core.values.registry import function_below, learn, learn_function, name_of, storable, unresolved_in
 
 __all__ = [
+    "ERASED",
     "LARGE",
+    "ErasedValue",
     "UnknownValue",
     "check_annotation",
     "decode",
@@ -42,7 +44,9 @@ __all__ = [
     "encode_any",
     "encode_error",
     "encode_large",
+    "erased_value",
     "function_below",
+    "is_erased_value",
     "is_large",
     "keep_text",
     "kept_text",
@@ -122,10 +126,11 @@ def decode(data: bytes, *, unknown_ok: bool = False) -> Any:
 
     Args:
         unknown_ok: give an `UnknownValue` for an instance of a class that this program does not have, or that has other
-            fields by now.
+            fields by now, and an `ErasedValue` for a value that was erased.
 
     Raises:
         StoreError: the bytes are damaged, or a class is unknown or has other fields by now.
+        ValuesErased: it was erased on purpose.
     """
     try:
         if len(data) > LARGE:
@@ -202,13 +207,20 @@ def encode_error(error: Exception) -> bytes:
         return to_json(brief(error))
 
 
-def decode_error(data: bytes) -> Exception:
+def decode_error(data: bytes, *, erased_ok: bool = True) -> Exception:
     """The error of which `encode_error` made `data`, or a `RecordedError` if its class is not loaded.
+
+    One that was erased on purpose is a `RecordedError` without a text, unless `erased_ok` is False.
 
     Raises:
         StoreError: the bytes are damaged.
+        ValuesErased: it was erased, and that is not `erased_ok`.
     """
     error = decode(data, unknown_ok=True)
+    if isinstance(error, ErasedValue):
+        if not erased_ok:
+            raise ValuesErased("it was erased")
+        return RecordedError("", kind=error.kind)
     if isinstance(error, Exception):
         return error
     raise StoreError(f"a recorded error is damaged: it is a {type(error).__name__}")

@@ -19,9 +19,9 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel
-from pydantic_core import MultiHostUrl, PydanticUndefined, TzInfo, Url
+from pydantic_core import MultiHostUrl, PydanticUndefined, TzInfo, Url, to_json
 
-from rh_agents.core.errors import RecordedError, StoreError
+from rh_agents.core.errors import RecordedError, StoreError, ValuesErased
 from rh_agents.core.redaction import SPELLINGS, Secret, registered_value
 from rh_agents.core.values.encoder import ADDRESSES, ATOMS, DTYPE, PATHS, TAG, Node
 from rh_agents.core.values.registry import (
@@ -34,7 +34,7 @@ from rh_agents.core.values.registry import (
     why_unknown,
 )
 
-__all__ = ["Ready", "UnknownValue", "revive"]
+__all__ = ["ERASED", "ErasedValue", "Ready", "UnknownValue", "erased_value", "is_erased_value", "revive"]
 
 _COPIED_AT_ONCE = 1 << 20
 """Bytes of an array."""
@@ -74,6 +74,42 @@ class UnknownValue:
 
     def __hash__(self) -> int:
         return hash(self.class_name)
+
+
+class ErasedValue:
+    """Stands for a value that was erased on purpose. It is equal to nothing but itself.
+
+    Attributes:
+        kind: of an error, the name of its class; "" of a value.
+    """
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str = "") -> None:
+        self.kind: str = kind
+
+    def __repr__(self) -> str:
+        return "<erased>"
+
+
+ERASED: bytes = b'{"!":"erased"}'
+"""The typed JSON text of a value that was erased."""
+
+
+def erased_value(kind: str = "") -> bytes:
+    """The typed JSON text that stands for a value that was erased, or for an error of a class of this name."""
+    return to_json({TAG: "erased", "kind": kind}) if kind else ERASED
+
+
+def is_erased_value(data: bytes | None) -> bool:
+    """Whether a typed JSON text stands for something that was erased."""
+    return data is not None and data.startswith(ERASED[:-1])
+
+
+def _read_erased(node: Node, unknown_ok: bool) -> ErasedValue:
+    if not unknown_ok:
+        raise ValuesErased("it was erased")
+    return ErasedValue(_checked(node.get("kind", ""), str))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -514,5 +550,6 @@ _READERS: dict[str, Callable[[Node, bool], Any]] = {
     "ndarray": _read_array,
     "scalar": lambda node, unknown_ok: _array(node, (), unknown_ok)[()],
     "error": _read_error,
+    "erased": _read_erased,
     **dict.fromkeys(Kind, _read_instance),
 }

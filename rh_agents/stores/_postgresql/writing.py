@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
 from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, PresentRow, RunRow
@@ -20,11 +20,14 @@ from rh_agents.stores._checksums import (
     status_checksum,
     ticket_checksum,
 )
+from rh_agents.stores._copying import erased_meanwhile
 from rh_agents.stores._postgresql.driver import Array, Database
 from rh_agents.stores._postgresql.news import Connection, Ear, channels, digest, rows
 from rh_agents.stores._postgresql.rows import held_runs, journal_columns, lease_states_of, run_columns
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 from rh_agents.stores._windows import held_until, refusal, tickets_since
+
+_NOT_ERASED: Final = "values could not be erased"
 
 
 class PostgresqlWriteSession:
@@ -132,7 +135,41 @@ class PostgresqlWriteSession:
             for events, outcomes in parts:
                 self.write([Batch(made.number, made.fence, sequence, events, outcomes)], new.updated_at)
                 sequence += len(events)
+            if new.forked_from is not None:
+                self._expect_values(new.forked_from)
         return True
+
+    def _expect_values(self, source: str) -> None:
+        """See to it that the values of a run are there, and stay there until the transaction has ended."""
+        what = f"run {source!r} could not be copied"
+        self._rows("lock_source", what, run_id=source)
+        if self._rows("is_erased", what, run_id=source):
+            raise erased_meanwhile(source)
+
+    # -- erasing ------------------------------------------------------------------------------------------------------
+
+    def strip(self, new: RunRow) -> bool:
+        kept = ("facts", "reason", "name_checksum", "checksum", "status_checksum")
+        facts = {name: value for name, value in run_columns(new).items() if name in kept}
+        return self._changes("strip", _NOT_ERASED, number=new.number, fence=new.fence, **facts)
+
+    def rewrite(self, batch: Batch) -> bool:
+        columns = journal_columns([batch])
+        kept = ("sequence", "message", "more", "call_checksum", "checksum", "value", "outcome_checksum")
+        facts = {f"row_{name}": columns[f"row_{name}"] for name in kept}
+        return self._changes("rewrite", _NOT_ERASED, number=batch.number, fence=batch.fence, **facts)
+
+    def delete_cached(self, keys: Sequence[bytes]) -> None:
+        self._rows("delete_cached", _NOT_ERASED, keys=Array("bytea", keys))
+
+    def forget_old_versions(self, *, is_in_use: bool) -> str:
+        """PostgreSQL keeps them: to write a table anew locks it, which is for its administrator to decide."""
+        schema = self._database.schema
+        return (
+            "PostgreSQL keeps earlier versions of rows in its files until "
+            f"`VACUUM FULL {schema}.journal, {schema}.run, {schema}.question, {schema}.cached, {schema}.artifact` has "
+            "written the tables anew, and in its write-ahead log, replicas and backups"
+        )
 
     # -- people -------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,9 @@ from rh_agents.stores._checksums import (
     status_checksum,
     ticket_checksum,
 )
+from rh_agents.stores._copying import erased_meanwhile
 from rh_agents.stores._repeated import is_wanted, not_once
+from rh_agents.stores._sqlite.erasing import ErasingSession
 from rh_agents.stores._sqlite.looking import at_one_moment, expect_ours
 from rh_agents.stores._sqlite.rows import (
     JOURNAL_WIDTH,
@@ -38,7 +40,7 @@ from rh_agents.stores._sqlite.rows import (
     some_as_text,
 )
 from rh_agents.stores._sqlite.schema import bring_up_to_date
-from rh_agents.stores._sqlite.session import DatabaseFile, TransactionSession
+from rh_agents.stores._sqlite.session import DatabaseFile
 from rh_agents.stores._sqlite.versions import known_version
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
@@ -46,7 +48,7 @@ _MOST_ROWS: Final = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
 
 
-class SqliteWriteSession(TransactionSession):
+class SqliteWriteSession(ErasingSession):
     """The connection that writes."""
 
     def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:
@@ -204,6 +206,8 @@ class SqliteWriteSession(TransactionSession):
                 outcomes=outcomes,
                 now=new.updated_at,
             )
+            if new.forked_from is not None and self.query("is_erased", run_id=as_text(new.forked_from)):
+                raise erased_meanwhile(new.forked_from)
         self.bound_wal()
         return True
 

@@ -22,6 +22,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `EditingConformance`: `supersede` and `fork_run`.
 - `StopConformance`: `request_stop`.
 - `DeletionConformance`: `delete_run`.
+- `ErasingConformance`: contents of a run go, and its counts stay. A store need not be able to.
 - `ArtifactConformance`: large values are kept apart from the journal, `collect_garbage` deletes them.
 - `CheckConformance`: `check`.
 - `QuestionConformance`: `ask`, `questions` and `answer`.
@@ -52,6 +53,7 @@ from rh_agents.testing.conformance.checking import CheckConformance
 from rh_agents.testing.conformance.crashes import CrashConformance
 from rh_agents.testing.conformance.deleting import ArtifactConformance, DeletionConformance
 from rh_agents.testing.conformance.editing import EditingConformance
+from rh_agents.testing.conformance.erasing import ErasingConformance
 from rh_agents.testing.conformance.journal import JournalConformance
 from rh_agents.testing.conformance.outlines import OutlineConformance
 from rh_agents.testing.conformance.owners import FencingConformance, OwnerConformance
@@ -77,6 +79,7 @@ __all__ = [
     "CrashConformance",
     "DeletionConformance",
     "EditingConformance",
+    "ErasingConformance",
     "FencingConformance",
     "JournalConformance",
     "OutlineConformance",
@@ -111,6 +114,7 @@ class StoreConformance(
     EditingConformance,
     StopConformance,
     DeletionConformance,
+    ErasingConformance,
     ArtifactConformance,
     CheckConformance,
     QuestionConformance,

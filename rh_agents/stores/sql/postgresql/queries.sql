@@ -160,6 +160,50 @@ gone_cached AS (
 )
 SELECT pg_notify(%(changes)s, '') FROM gone
 
+-- name: strip
+WITH stripped AS (
+    UPDATE run
+    SET facts = %(facts)s, reason = %(reason)s, input = NULL, name_checksum = %(name_checksum)s,
+        checksum = %(checksum)s, status_checksum = %(status_checksum)s
+    WHERE number = %(number)s AND fence = %(fence)s
+    RETURNING number, run_id
+),
+gone_questions AS (DELETE FROM question WHERE run IN (SELECT number FROM stripped)),
+gone_present AS (DELETE FROM present WHERE run IN (SELECT number FROM stripped)),
+gone_control AS (DELETE FROM control WHERE run IN (SELECT number FROM stripped)),
+gone_streaming AS (DELETE FROM streaming WHERE run IN (SELECT number FROM stripped)),
+gone_watching AS (DELETE FROM watching WHERE run IN (SELECT number FROM stripped)),
+gone_cached AS (DELETE FROM cached WHERE run_id IN (SELECT run_id FROM stripped))
+SELECT pg_notify(%(changes)s, '') FROM stripped
+
+-- name: rewrite
+-- The one change of what a journal says: see `rh_agents.stores._erasing`.
+WITH held AS (
+    SELECT number FROM run WHERE number = %(number)s AND fence = %(fence)s FOR SHARE
+),
+changed AS (
+    UPDATE journal
+    SET message = fact.message, more = fact.more, call_checksum = fact.call_checksum, checksum = fact.checksum,
+        value = fact.value, outcome_checksum = fact.outcome_checksum, artifact = NULL, size = NULL, input = NULL,
+        input_checksum = NULL
+    FROM unnest(
+        %(row_sequence)s, %(row_message)s, %(row_more)s, %(row_call_checksum)s, %(row_checksum)s, %(row_value)s,
+        %(row_outcome_checksum)s
+    ) AS fact (sequence, message, more, call_checksum, checksum, value, outcome_checksum)
+    WHERE journal.run IN (SELECT number FROM held) AND journal.sequence = fact.sequence
+)
+SELECT pg_notify(%(changes)s, '') FROM held
+
+-- name: delete_cached
+DELETE FROM cached WHERE key = ANY (%(keys)s)
+
+-- name: is_erased
+-- Locked until the transaction ends, so that erasing does not begin before it.
+SELECT 1 FROM run WHERE run_id = %(run_id)s AND position('"rh_agents.erased_at"' IN facts) > 0 FOR SHARE
+
+-- name: lock_source
+SELECT number FROM run WHERE run_id = %(run_id)s FOR SHARE
+
 -- name: ask
 -- The lock keeps the run from being taken over until the question is there.
 INSERT INTO question (

@@ -135,6 +135,35 @@ DELETE FROM question WHERE run = :number
 -- name: delete_run
 DELETE FROM run WHERE number = :number
 
+-- name: strip_run
+UPDATE run
+SET facts = :facts, reason = :reason, name_checksum = :name_checksum, checksum = :checksum,
+    status_checksum = :status_checksum
+WHERE number = :number AND fence = :fence
+RETURNING number
+
+-- name: delete_input
+DELETE FROM run_input WHERE run = :number
+
+-- name: delete_beside
+DELETE FROM present WHERE run = :number;
+DELETE FROM control WHERE run = :number;
+DELETE FROM streaming WHERE run = :number;
+DELETE FROM watching WHERE run = :number
+
+-- name: rewrite
+-- The one change of what a journal says: see `rh_agents.stores._erasing`.
+UPDATE journal
+SET message = :message, more = :more, call_checksum = :call_checksum, checksum = :checksum, value = :value,
+    outcome_checksum = :outcome_checksum, artifact = NULL, size = NULL, input = NULL, input_checksum = NULL
+WHERE place = :place
+
+-- name: delete_cached_keys
+DELETE FROM cached WHERE hex(key) IN (SELECT value FROM json_each(:keys))
+
+-- name: is_erased
+SELECT 1 FROM run WHERE run_id = :run_id AND instr(facts, '"rh_agents.erased_at"') > 0
+
 -- name: ask
 INSERT INTO question (
   run, id, address, text, schema, asked_at, answer, answered_at, answered_by, problem,
