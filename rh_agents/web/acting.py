@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic_core import to_json
 
 from rh_agents.core.errors import UsageError
-from rh_agents.core.ports import Store
+from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports.control import ControlResult, RunControl, control_of
 from rh_agents.core.ports.run_status import status_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.web.reading import NoSuchRun
 from rh_agents.web.shapes import question_data
 
 __all__ = ["Acting"]
+
+Body = Mapping[str, Any]
 
 
 class Acting:
@@ -30,8 +34,15 @@ class Acting:
         self._store = store
         self._author = author
         self._store_option = store_option
+        self._verbs: Mapping[str, Callable[[RunInfo, Body, bool], Awaitable[dict[str, Any]]]] = {
+            "stop": self._stop,
+            "fork": self._fork,
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "set": self._set,
+        }
 
-    async def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def answer(self, body: Body) -> dict[str, Any]:
         """Answer a question.
 
         Raises:
@@ -44,59 +55,94 @@ class Acting:
         answered = await self._store.answer(run, question, to_json(body["answer"]), self._author)
         return {"answered": question_data(answered)}
 
-    async def act(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def act(self, body: Body) -> dict[str, Any]:
         """Preview (with `dry_run`) or do something to a run.
 
         Raises:
-            UsageError: it cannot be done; the message says why.
+            UsageError, ControlRefused: it cannot be done; the message says why.
             NoSuchRun: there is no such run.
         """
         run, verb = _text(body, "run"), _text(body, "verb")
         info = await self._store.find_run(run)
         if info is None:
             raise NoSuchRun(f"there is no run {run!r}")
-        is_preview = body.get("dry_run") is True
-        if verb == "stop":
-            if status_of(info).has_ended:
-                raise UsageError(f"run {run!r} has ended already: it is {status_of(info).value}")
-            return await self._stop(run, str(body.get("reason") or ""), info.owner is not None, is_preview)
-        if verb == "fork":
-            return await self._fork(run, body, is_preview)
-        raise UsageError(f"there is no action {verb!r}")
+        if verb not in self._verbs:
+            raise UsageError(f"there is no action {verb!r}")
+        return await self._verbs[verb](info, body, body.get("dry_run") is True)
 
-    async def _stop(self, run: str, reason: str, is_running: bool, is_preview: bool) -> dict[str, Any]:
-        found = {
-            "preview": "calls in flight finish, and no more are made"
-            if is_running
-            else "the run is ended as cancelled",
-            "command": f"rh-agents cancel {shlex.quote(run)}{self._store_option}",
-        }
-        if not is_preview:
-            why = f"cancelled by {self._author or 'an unknown user'} from the page{f': {reason}' if reason else ''}"
-            found["done"] = "asked to stop" if await self._store.request_stop(run, why) else "cancelled"
-        return found
+    # -- steering ------------------------------------------------------------------------------------------------------
 
-    async def _fork(self, run: str, body: dict[str, Any], is_preview: bool) -> dict[str, Any]:
-        new, address = _text(body, "new"), str(body.get("address") or "") or None
+    async def _pause(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        return await self._steered(info, body, is_preview, ["pause"], lambda control: control.pause)
+
+    async def _unpause(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        return await self._steered(info, body, is_preview, ["unpause"], lambda control: control.unpause)
+
+    async def _set(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        settings = body.get("settings")
+        if not isinstance(settings, dict) or not settings:
+            raise UsageError("settings is missing: names and numbers")
+
+        def setting(control: RunControl) -> Callable[..., Awaitable[ControlResult]]:
+            return lambda **options: control.set(settings, **options)
+
+        words = ["set", *(f"{name}={value}" for name, value in settings.items())]
+        return await self._steered(info, body, is_preview, words, setting)
+
+    async def _steered(
+        self,
+        info: RunInfo,
+        body: Body,
+        is_preview: bool,
+        words: list[str],
+        method: Callable[[RunControl], Callable[..., Awaitable[ControlResult]]],
+    ) -> dict[str, Any]:
+        """Ask the owner of the run. `words` are those of the command, the run left out."""
+        reason = str(body.get("reason") or "")
+        control = control_of(self._store, info.run_id)
+        result = await method(control)(reason=reason, author=self._author, dry_run=is_preview)
+        verb, *more = words
+        line = ["rh-agents", verb, info.run_id, *more, *(["--reason", reason] if reason else [])]
+        found = {"command": shlex.join(line) + self._store_option, "calls": result.calls, "price": result.price}
+        return found | {"preview" if is_preview else "done": result.text}
+
+    async def _stop(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        run, reason = info.run_id, str(body.get("reason") or "")
+        if status_of(info).has_ended:
+            raise UsageError(f"run {run!r} has ended already: it is {status_of(info).value}")
+        command = f"rh-agents cancel {shlex.quote(run)}{self._store_option}"
+        if is_preview:
+            is_running = info.owner is not None
+            what = "calls in flight finish, and no more are made" if is_running else "the run is ended as cancelled"
+            return {"preview": what, "command": command}
+        why = f"cancelled by {self._author or 'an unknown user'} from the page{f': {reason}' if reason else ''}"
+        is_asked = await self._store.request_stop(run, why)
+        return {"done": "asked to stop" if is_asked else "cancelled", "command": command}
+
+    # -- copies --------------------------------------------------------------------------------------------------------
+
+    async def _fork(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        run, new, address = info.run_id, _text(body, "new"), str(body.get("address") or "") or None
         value = body.get("result", UNCHANGED)
+        if await self._store.find_run(new) is not None:
+            raise UsageError(f"run {new!r} already exists; choose another name")
         command = ["rh-agents", "fork", run, new, *(["--at", address] if address else [])]
         if value is not UNCHANGED:
             command += ["--result", to_json(value).decode()]
-        found: dict[str, Any] = {"command": shlex.join(command) + self._store_option}
-        if await self._store.find_run(new) is not None:
-            raise UsageError(f"run {new!r} already exists; choose another name")
-        if address is not None:
-            calls = len(await affected_by(self._store, run, address)) - (value is not UNCHANGED)
-            found["preview"] = f"a copy in which {calls:,} call{'' if calls == 1 else 's'} would be made again"
-        else:
-            found["preview"] = "a copy of everything"
-        if not is_preview:
-            await fork(self._store, run, new, address=address, result=value)
-            found["done"] = f"forked to {new}"
-        return found
+        found = {"command": shlex.join(command) + self._store_option}
+        if is_preview:
+            return found | {"preview": await self._effect(run, address, is_edited=value is not UNCHANGED)}
+        await fork(self._store, run, new, address=address, result=value)
+        return found | {"done": f"forked to {new}"}
+
+    async def _effect(self, run: str, address: str | None, *, is_edited: bool) -> str:
+        if address is None:
+            return "a copy of everything"
+        calls = len(await affected_by(self._store, run, address)) - is_edited
+        return f"a copy in which {calls:,} call{'' if calls == 1 else 's'} would be made again"
 
 
-def _text(body: dict[str, Any], name: str) -> str:
+def _text(body: Body, name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{name} is missing")

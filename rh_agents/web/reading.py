@@ -9,13 +9,23 @@ from typing import Any, Final
 
 from rh_agents.core.errors import RhAgentsError, StoreError
 from rh_agents.core.ports import Clock, RunInfo, Store
+from rh_agents.core.ports.control import Controllable, control_of
 from rh_agents.core.ports.present import present_of_run
 from rh_agents.core.ports.run_status import status_of
 from rh_agents.core.ports.summary import RunSummary, summary_of_run
 from rh_agents.web.groups import GroupTable
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
-from rh_agents.web.shapes import actors_data, groups_data, now_data, question_data, run_data, run_line, totals_data
+from rh_agents.web.shapes import (
+    actors_data,
+    groups_data,
+    now_data,
+    question_data,
+    request_data,
+    run_data,
+    run_line,
+    totals_data,
+)
 
 __all__ = ["NoSuchRun", "Reading"]
 
@@ -24,6 +34,7 @@ _KEPT_PAGES: Final = 16
 _STEP: Final = 32768
 """Events that are summed at a time, so that no reading session lasts long."""
 _MOST_RUNS: Final = 200
+_SHOWN_REQUESTS: Final = 20
 
 
 class NoSuchRun(RhAgentsError):
@@ -59,6 +70,7 @@ class _Page:
             "run": run_data(info, len(questions)),
             "questions": [question_data(each) for each in questions],
             "now": await self._now(),
+            "requests": await self._requests(),
             "problem": None,
         }
         try:
@@ -78,6 +90,13 @@ class _Page:
         except StoreError:  # the row is damaged: it says nothing of the journal
             return None
         return None if present is None else now_data(present, self._clock())
+
+    async def _requests(self) -> list[dict[str, Any]]:
+        """What was asked of the run last, newest first; nothing of a store whose runs cannot be steered."""
+        if not isinstance(self._store, Controllable):
+            return []
+        found = await control_of(self._store, self._run_id).requests()
+        return [request_data(each) for each in reversed(found[-_SHOWN_REQUESTS:])]
 
     async def _up_to_date(self, info: RunInfo) -> RunSummary:
         if info.created_at != self._created_at:  # deleted, and made anew under the same name

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.run_status import is_untouched_fork, status_of
 from rh_agents.core.ports.summary import RunSummary
@@ -16,8 +17,8 @@ from rh_agents.core.usage import Usage
 from rh_agents.core.values import kept_text, shown_value
 
 __all__ = [
-    "actors_data", "command_of", "groups_data", "now_data", "question_data", "run_data", "run_line", "totals_data",
-    "usage_data",
+    "actors_data", "command_of", "groups_data", "now_data", "question_data", "request_data", "run_data", "run_line",
+    "totals_data", "usage_data",
 ]  # fmt: skip
 
 _MOST_ACTORS: Final = 50
@@ -145,6 +146,22 @@ def question_data(question: Question) -> dict[str, Any]:
         "schema": _schema(question.schema),
         "asked_at": question.asked_at,
         "problem": question.problem,
+    }
+
+
+def request_data(request: ControlRequest) -> dict[str, Any]:
+    """What somebody asked of a run, and what came of it."""
+    answer = request.answer or {}
+    return {
+        "id": request.id,
+        "verb": request.verb.value,
+        "arguments": dict(request.arguments),
+        "author": request.author,
+        "reason": request.reason,
+        "asked_at": request.asked_at,
+        "applied_at": request.applied_at,
+        "text": answer.get("text"),
+        "refused": answer.get("refused"),
     }
 
 

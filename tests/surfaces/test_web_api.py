@@ -300,3 +300,24 @@ def test_a_run_whose_journal_is_damaged_has_a_page_that_says_so(tmp_path: Path) 
         await store.aclose()
 
     asyncio.run(main())
+
+
+def test_a_run_is_paused_and_given_other_numbers_after_a_preview_and_the_page_says_who_asked() -> None:
+    async def main() -> None:
+        store = memory()
+        with pytest.raises(RunAwaiting):
+            async with ExecutionState(store=store, run_id="monday") as state:
+                await state.ask("Publish?", bool)
+        async with browser(store) as client:
+            wanted = {"run": "monday", "verb": "pause", "reason": "the provider is down"}
+            seen = (await post(client, "/api/act", {**wanted, "dry_run": True})).json()
+            assert "nothing new begins" in seen["preview"]
+            assert seen["command"] == "rh-agents pause monday --reason 'the provider is down'"
+            assert (await client.get("/api/run", params={"run": "monday"})).json()["requests"] == []
+            assert "done" in (await post(client, "/api/act", wanted)).json()
+            (asked,) = (await client.get("/api/run", params={"run": "monday"})).json()["requests"]
+            assert (asked["verb"], asked["author"], asked["reason"]) == ("pause", "ada", "the provider is down")
+            bad = await post(client, "/api/act", {"run": "monday", "verb": "set", "settings": {"nonsense": 1}})
+            assert (bad.status_code, "nonsense" in bad.json()["error"]) == (422, True)
+
+    asyncio.run(main())

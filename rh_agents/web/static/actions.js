@@ -6,9 +6,12 @@ import { parsed } from "./values.js";
 
 const ENDED = ["completed", "failed", "cancelled"];
 
-export function actionsOf(run, about) {
+export function actionsOf(run, about, now = null) {
   if (about.read_only) return el("span", { class: "quiet" }, "for reading only");
   const buttons = [];
+  const steer = (verb, title, sure) => button(`${sure}…`, () => ask({ title: `${title} ${run.run_id}`, body: { run: run.run_id, verb }, sure }));
+  if (!ENDED.includes(run.status)) buttons.push(now && now.paused_at ? steer("unpause", "Let it go on:", "Unpause") : steer("pause", "Begin nothing new in", "Pause"));
+  if (!ENDED.includes(run.status)) buttons.push(button("Set…", () => askSet(run, now)));
   if (!ENDED.includes(run.status)) buttons.push(button("Stop…", () => ask({ title: `Stop ${run.run_id} for good`, body: { run: run.run_id, verb: "stop" }, sure: "Stop the run", danger: true })));
   buttons.push(button("Fork…", () => askFork(run, null)));
   return buttons;
@@ -17,6 +20,19 @@ export function actionsOf(run, about) {
 const button = (text, click) => el("button", { type: "button", "data-key": `do-${text}`, on: { click } }, text);
 
 export const forkButton = (run, call) => (call.ended_at ? button("Fork here…", () => askFork(run, call)) : null);
+
+// Another number for something that the run has: its groups, limits and budgets are those that its owner has named.
+function askSet(run, now) {
+  const names = ["max-workers", ...((now && now.groups) || []).map((each) => `max-workers.${each.name}`), ...((now && now.waiting) || []).flatMap((each) => [`limit.${each.name}.requests`, `limit.${each.name}.limit`]), "budget.cost", "budget.tokens", "budget.calls", "budget.seconds", "retry"];
+  const list = el("datalist", { id: "settings" }, [...new Set(names)].map((name) => el("option", { value: name })));
+  const name = el("input", { type: "text", list: "settings", value: "max-workers", required: true, "aria-label": "What" });
+  const value = el("input", { type: "number", step: "any", min: 0, required: true, "aria-label": "Its new value" });
+  const body = () => {
+    if (value.value === "") throw new Error("A number is wanted.");
+    return { run: run.run_id, verb: "set", settings: { [name.value]: value.valueAsNumber } };
+  };
+  ask({ title: `Change ${run.run_id} while it runs`, body, sure: "Set", fields: [el("div", { class: "field" }, el("label", {}, "What"), name, list), el("div", { class: "field" }, el("label", {}, "New value"), value)] });
+}
 
 function askFork(run, call) {
   const name = el("input", { type: "text", value: `${run.run_id}-2`, required: true });

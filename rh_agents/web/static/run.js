@@ -13,7 +13,7 @@ export const toCall = (run, key) => toRun(run, `/call/${key}`);
 export const toCalls = (run, values = {}) => toRun(run, `/calls${query(values) && "?"}${query(values)}`);
 
 // The head that all views of a run have.
-export function headOf(run, tab, shell, values = null) {
+export function headOf(run, tab, shell, now = null) {
   shell.crumbs([run.run_id, tab ? toRun(run.run_id) : null], ...(tab && tab !== "call" ? [[TABS.find(([name]) => name === tab)[1]]] : []));
   const about = [
     run.workflow && el("span", { class: "mono cut" }, run.workflow),
@@ -28,12 +28,11 @@ export function headOf(run, tab, shell, values = null) {
       el("div", { class: "grow" },
         el("div", { class: "title" }, el("h1", { class: "mono" }, run.run_id), el("span", { class: `pill ${run.status}`, "data-status": run.status }, statusOf(run)), run.tags.map((tag) => el("span", { class: "tag" }, tag))),
         el("div", { class: "about" }, about)),
-      isExport ? null : el("div", { class: "tools" }, actionsOf(run, shell.about))),
+      isExport ? null : el("div", { class: "tools" }, actionsOf(run, shell.about, now))),
     isExport ? null : el("nav", { class: "tabs", "aria-label": "Views of this run" }, TABS.map(([name, text]) =>
       el("a", { href: toRun(run.run_id, name && `/${name}`), "aria-current": name === tab ? "page" : null, "data-key": `tab-${name}` }, text,
         name === "questions" && run.questions ? [" ", el("span", { class: "badge" }, run.questions)] : null))),
     run.reason && run.status !== "waiting" ? el("div", { class: "note warn" }, run.reason) : null,
-    values,
   ];
 }
 
@@ -41,14 +40,16 @@ export async function showRun(main, route, shell) {
   const name = route.parts[1];
   const data = await get("run", { run: name }, route.signal);
   if (!route.isCurrent()) return null;
-  const places = Object.fromEntries(["head", "now", "numbers", "time", "questions", "failures", "groups", "actors", "slowest", "origin"].map((id) => [id, el("div", { id: `part-${id}` })]));
+  const places = Object.fromEntries(["head", "now", "numbers", "time", "questions", "failures", "groups", "actors", "slowest", "requests", "origin"].map((id) => [id, el("div", { id: `part-${id}` })]));
   const timeline = new Timeline(places.time);
   const rate = new Rate();
+  let isPaused = false;
   const draw = (changed) => {
     Object.assign(data, changed);
     rate.note(data.totals);
     const has = (...names) => names.some((each) => each in changed);
-    if (has("run")) fill(places.head, headOf(data.run, "", shell));
+    if (has("run") || isPaused !== Boolean(data.now && data.now.paused_at)) fill(places.head, headOf(data.run, "", shell, data.now));
+    isPaused = Boolean(data.now && data.now.paused_at);
     if (has("run", "now", "problem")) fill(places.now, nowOf(data));
     if (has("run", "totals", "groups")) fill(places.numbers, numbersOf(data, rate));
     if (has("timeline")) timeline.show(data.timeline);
@@ -56,11 +57,12 @@ export async function showRun(main, route, shell) {
     if (has("failures", "kinds")) fill(places.failures, failuresOf(name, data));
     if (has("groups")) fill(places.groups, groupsOf(name, data.groups));
     if (has("actors")) fill(places.actors, actorsOf(name, data.actors));
+    if (has("requests")) fill(places.requests, requestsOf(data.requests));
     if (has("slowest")) fill(places.slowest, slowestOf(name, data.slowest));
     if (has("run")) fill(places.origin, originOf(data.run));
   };
   fill(main, places.head, places.now, places.numbers, places.time, places.questions, places.failures,
-    el("div", { class: "columns two" }, el("div", {}, places.groups, places.slowest), el("div", {}, places.actors, places.origin)));
+    el("div", { class: "columns two" }, el("div", {}, places.groups, places.slowest), el("div", {}, places.actors, places.requests, places.origin)));
   draw(data);
   const stop = follow("run/events", { run: name }, data.version, draw, (state, why) => shell.live(state, why));
   return () => { stop(); timeline.stop(); };
@@ -234,6 +236,13 @@ function slowestOf(run, slowest) {
     return rowTo(href, call.key, el("td", { class: "cut" }, link(href, `s${call.key}`, call.address)), el("td", { class: "dim" }, call.actor), el("td", { class: "n" }, seconds(call.seconds)));
   });
   return section("Slowest", { link: link(toCalls(run, { order: "seconds", descending: 1 }), "all-slow", "All by time") }, table(["Call", "Actor", ["Time", "n"]], rows, "Slowest calls"));
+}
+
+// What people asked of the run, and what came of it.
+function requestsOf(requests) {
+  if (!requests.length) return null;
+  const rows = requests.map((each) => el("tr", {}, el("td", { class: "dim" }, since(each.asked_at)), el("td", {}, each.verb), el("td", { class: "anywhere" }, each.refused ? el("span", { class: "bad" }, each.refused) : each.text || el("span", { class: "quiet" }, "open"), each.reason ? el("div", { class: "quiet" }, each.reason) : null), el("td", { class: "dim" }, each.author || "")));
+  return section("Asked for", {}, table(["When", "What", "", "By"], rows, "Requests"));
 }
 
 function originOf(run) {
