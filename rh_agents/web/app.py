@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from importlib.resources import files
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,31 +18,20 @@ from rh_agents.core.ports.windows import ORDERS
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.web.acting import Acting
 from rh_agents.web.calls import RUNNING, Calls, Wanted
+from rh_agents.web.export import export_run
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
 from rh_agents.web.planning import compared, planned
 from rh_agents.web.reading import NoSuchRun, Reading
+from rh_agents.web.static_files import KINDS, static_files
 
-__all__ = ["About", "make_app", "static_files"]
+__all__ = ["About", "make_app"]
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
-_KINDS: Final = {
-    "css": "text/css; charset=utf-8",
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-}
-
 About = dict[str, Any]
 """What the page says of its server."""
-
-
-def static_files() -> dict[str, bytes]:
-    """The files that a browser gets, by name: `index.html`, and what it names."""
-    folder = files("rh_agents.web") / "static"
-    return {each.name: each.read_bytes() for each in folder.iterdir() if each.name.rpartition(".")[2] in _KINDS}
 
 
 def make_app(reading: Reading, acting: Acting, about: About, closing: asyncio.Event) -> Starlette:
@@ -65,7 +53,7 @@ def make_app(reading: Reading, acting: Acting, about: About, closing: asyncio.Ev
 
 
 def _file(name: str, data: bytes) -> Handler:
-    kind = _KINDS[name.rpartition(".")[2]]
+    kind = KINDS[name.rpartition(".")[2]]
 
     async def serve(_: Request) -> Response:
         return Response(data, media_type=kind)
@@ -115,6 +103,7 @@ class _Api:
             "/api/questions": self.questions,
             "/api/plan": self.plan,
             "/api/compare": self.compare,
+            "/api/export": self.export,
         }
         self.acts: dict[str, Handler] = {"/api/answer": self.answer, "/api/act": self.act}
 
@@ -190,6 +179,10 @@ class _Api:
     async def compare(self, request: Request) -> Response:
         left, right = _given(request, "left"), _given(request, "right")
         return _json(await _while_read(request, compared(self._reading.store, left, right)))
+
+    async def export(self, request: Request) -> Response:
+        text = await _while_read(request, export_run(self._reading, _name(request)))
+        return Response(text, media_type="application/octet-stream", headers=_attachment("run.html"))
 
     # -- actions -------------------------------------------------------------------------------------------------------
 

@@ -41,12 +41,13 @@ READS: Final = frozenset(
         "/api/questions",
         "/api/plan",
         "/api/compare",
+        "/api/export",
     }
     | {
         f"/static/{name}"
         for name in (
-            "actions.js", "api.js", "app.css", "app.js", "call.js", "calls.js", "compare.js", "dom.js", "icon.svg",
-            "plan.js", "questions.js", "run.js", "runs.js", "timeline.js", "values.js",
+            "actions.js", "api.js", "app.css", "app.js", "call.js", "calls.js", "compare.js", "dom.js", "frame.js",
+            "icon.svg", "plan.js", "questions.js", "run.js", "runs.js", "timeline.js", "values.js",
         )
     }
 )  # fmt: skip
@@ -70,7 +71,10 @@ HEADERS: Final = (
 )
 """What every response has."""
 
-_REFRESH = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=./"><title>rh_agents</title>'
+_REFRESH = (
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=./"><title>rh_agents</title>'
+    '<link rel="icon" href="data:,">'  # or else the browser looks for one where none is
+)
 _NEW_CODE = "Run `rh-agents web --new-code` for an address that lets you in."
 _LARGEST_BODY: Final = 1 << 20
 _OWN_SITE = (b"same-origin", b"none")

@@ -14,6 +14,8 @@ from playwright.async_api import Page
 from rh_agents import ExecutionState, open_store, parallel, tool
 from rh_agents.core.errors import RunAwaiting
 from rh_agents.core.ports import Store
+from rh_agents.web.export import export_run
+from rh_agents.web.reading import Reading
 from tests.services.chromium import Seen, chromium_path, open_page
 from tests.surfaces.web_kit import memory, recorded, served
 
@@ -236,3 +238,27 @@ def test_a_question_is_answered_in_a_form_made_of_its_schema(chromium_path: str)
         assert [question.answer for question in await opened.questions(is_open=False)] == [b"false"]
 
     looking(chromium_path, prepare, look, opened)
+
+
+def test_a_run_in_one_file_shows_its_page_its_calls_and_its_plan_without_a_server(
+    chromium_path: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store, "a & b", ("</script><script>alert(1)</script>", "broken"))
+        path = tmp_path / "run.html"
+        path.write_text(await export_run(Reading(store), "a & b"), encoding="utf-8")
+        async with open_page(chromium_path, path.as_uri()) as (page, seen):
+            requests = list[str]()
+            page.on("request", lambda request: requests.append(request.url))
+            assert await page.inner_text("h1") == "a & b"
+            await page.click("nav.tabs >> text=Calls")
+            await page.click("text=Failed")
+            await page.click("a.grid-row")
+            await page.wait_for_selector(".note.bad >> text=is not there")
+            await page.goto(f"{path.as_uri()}#/run/a%20%26%20b/plan")
+            await page.wait_for_selector(".numbers")
+            assert seen == Seen()
+            assert requests == []
+
+    asyncio.run(asyncio.wait_for(main(), 180))

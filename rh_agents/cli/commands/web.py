@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rh_agents.cli.commands.common import StoreOfRuns, person
+from rh_agents.cli.commands.common import StoreOfRuns, person, with_store
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.stores import DEFAULT_STORE, kept_store, shown_url, store_option
+from rh_agents.cli.output.wording import size
+from rh_agents.cli.stores import DEFAULT_STORE, existing_run, kept_store, shown_url, store_option
+from rh_agents.core.ports import Store
 
 __all__ = ["web_command"]
 
@@ -35,6 +38,12 @@ def web_command(
             help="Another name under which browsers reach this server, through a tunnel for instance. May be repeated.",
         ),
     ] = None,
+    export: Annotated[
+        str | None, typer.Option("--export", metavar="RUN", help="Write the page of this run to a file, and end.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE.html", help="For --export: the file.")
+    ] = None,
     new_code: Annotated[
         bool, typer.Option("--new-code", help="Print another address for the page that is running already.")
     ] = False,
@@ -51,9 +60,14 @@ def web_command(
         if error.name not in ("starlette", "uvicorn"):
             raise
         raise CommandError("the page needs Starlette and Uvicorn: pip install 'rh_agents[web]'") from error
+    if (export is None) != (output is None):
+        raise CommandError("--export RUN and -o FILE.html belong together")
     try:
         if new_code:
             print(new_address(_running(port)))
+            return
+        if export is not None and output is not None:
+            _export(store, export, Path(output))
             return
         settings = Settings(
             port=port,
@@ -83,6 +97,22 @@ def web_command(
         asyncio.run(work())
     except NotPrivate as error:
         raise CommandError(str(error)) from error
+
+
+def _export(store: str, run: str, path: Path) -> None:
+    from rh_agents.web.export import export_run  # noqa: PLC0415
+    from rh_agents.web.reading import Reading  # noqa: PLC0415
+
+    async def text_of(opened: Store) -> str:
+        await existing_run(opened, run)
+        return await export_run(Reading(opened), run)
+
+    text = with_store(store, text_of)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from error
+    print(f"{path}: {size(len(text))}")
 
 
 def _running(port: int) -> int:

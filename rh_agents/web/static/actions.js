@@ -1,22 +1,23 @@
 // What can be asked for: each with a preview, a reason, and the command that does the same.
 
-import { post } from "./api.js";
+import { post, query } from "./api.js";
 import { command, el, fill, notice } from "./dom.js";
 import { parsed } from "./values.js";
 
 const ENDED = ["completed", "failed", "cancelled"];
 
 export function actionsOf(run, about, now = null) {
-  if (about.read_only) return el("span", { class: "quiet" }, "for reading only");
+  if (about.read_only) return [el("span", { class: "quiet" }, "for reading only"), exportLink(run)];
   const buttons = [];
   const steer = (verb, title, sure) => button(`${sure}…`, () => ask({ title: `${title} ${run.run_id}`, body: { run: run.run_id, verb }, sure }));
   if (!ENDED.includes(run.status)) buttons.push(now && now.paused_at ? steer("unpause", "Let it go on:", "Unpause") : steer("pause", "Begin nothing new in", "Pause"));
   if (!ENDED.includes(run.status)) buttons.push(button("Set…", () => askSet(run, now)));
   if (!ENDED.includes(run.status)) buttons.push(button("Stop…", () => ask({ title: `Stop ${run.run_id} for good`, body: { run: run.run_id, verb: "stop" }, sure: "Stop the run", danger: true })));
-  buttons.push(button("Fork…", () => askFork(run, null)));
+  buttons.push(button("Fork…", () => askFork(run, null)), exportLink(run));
   return buttons;
 }
 
+const exportLink = (run) => el("a", { class: "button", href: `./api/export?${query({ run: run.run_id })}`, download: `${run.run_id}.html`, title: "This run as one file" }, "Export");
 const button = (text, click) => el("button", { type: "button", "data-key": `do-${text}`, on: { click } }, text);
 
 export const forkButton = (run, call) => (call.ended_at ? button("Fork here…", () => askFork(run, call)) : null);

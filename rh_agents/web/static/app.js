@@ -13,6 +13,8 @@ import { showRuns } from "./runs.js";
 const VIEWS = { "": showRun, calls: showCalls, call: showCall, plan: showPlan, compare: showCompare, questions: showRunQuestions };
 const THEMES = ["auto", "light", "dark"];
 
+const startNode = document.getElementById("start");
+const start = startNode === null ? "#/" : JSON.parse(startNode.textContent); // an exported file has one run
 const main = document.getElementById("main");
 const crumbs = el("div", { class: "crumbs" });
 const live = el("span", { class: "live hide-small", hidden: true });
@@ -23,7 +25,7 @@ const shell = {
   crumbs(...parts) {
     const names = parts.map(([text, href]) => (href ? link(href, null, text) : el("span", {}, text)));
     for (const name of names) name.className = "cut";
-    const home = el("a", { href: "#/", class: "home", title: "All runs" }, mark(), el("span", { class: parts.length ? "hide-small" : "" }, "Runs"));
+    const home = el("a", { href: start, class: "home", title: "All runs" }, mark(), el("span", { class: parts.length ? "hide-small" : "" }, isExport ? "Overview" : "Runs"));
     fill(crumbs, home, names.flatMap((name) => [el("span", { class: "sep" }, "/"), name]));
     document.title = [...parts.map(([text]) => text).reverse(), "rh_agents"].join(" · ");
   },
@@ -45,12 +47,8 @@ function mark() {
 
 // -- the address -------------------------------------------------------------------------------------------------------
 
-export function address(path, values) {
-  return `#${path}${values ? `?${values}` : ""}`;
-}
-
 function parse() {
-  const [path, given] = location.hash.replace(/^#/, "").split("?");
+  const [path, given] = (location.hash || start).replace(/^#/, "").split("?");
   return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), values: new URLSearchParams(given || "") };
 }
 
@@ -77,7 +75,7 @@ async function go() {
     if (mine !== turn || error.name === "AbortError") return;
     if (!(error instanceof Refused)) console.error(error);
     shell.crumbs();
-    fill(place, empty("This cannot be shown.", error.message), el("p", { class: "tools" }, el("a", { class: "button", href: "#/" }, "All runs")));
+    fill(place, empty("This cannot be shown.", error.message), el("p", { class: "tools" }, el("a", { class: "button", href: start }, "Back")));
   }
 }
 
@@ -95,7 +93,7 @@ function keyed(event) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const doing = { "/": focusSearch, "?": help, t: nextTheme, j: () => step(1), k: () => step(-1), r: () => (location.hash = "#/"), u: up }[event.key];
+  const doing = { "/": focusSearch, "?": help, t: nextTheme, j: () => step(1), k: () => step(-1), r: () => (location.hash = start), u: up }[event.key];
   if (doing && doing() !== false) event.preventDefault();
 }
 

@@ -3,7 +3,7 @@
 import { get, isExport } from "./api.js";
 import { forkButton } from "./actions.js";
 import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, table, tokens } from "./dom.js";
-import { headOf, toCall, toCalls } from "./run.js";
+import { headOf, toCall, toCalls } from "./frame.js";
 import { loadValue, parsed, valueView } from "./values.js";
 
 export async function showCall(main, route, shell) {

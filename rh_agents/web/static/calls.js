@@ -1,13 +1,14 @@
 // The calls of a run: a table of which only what is in sight exists, filtered and sorted by the server.
 
 import { get, isExport, query } from "./api.js";
-import { el, empty, fill, money, number, pill, plural, seconds, tokens } from "./dom.js";
-import { headOf, toCall, toCalls } from "./run.js";
+import { el, empty, fill, link, money, number, pill, plural, seconds, tokens } from "./dom.js";
+import { headOf, toCall, toCalls } from "./frame.js";
 
 const ROW = 30;
 const SPARE = 12;
 const STATUSES = [["", "Any status"], ["failed", "failed"], ["completed", "completed"], ["running", "in flight"], ["cancelled", "cancelled"]];
 const FILTERS = ["status", "actor", "group", "text", "order", "descending"];
+const EXPORTED = [[{}, "As they ended"], [{ status: "failed" }, "Failed"], [{ order: "seconds", descending: 1 }, "Slowest"]];
 const COLUMNS = [["Status"], ["Call"], ["Actor", "wide", "actor"], ["Error or input", "wide", "message"], ["Time", "n", "seconds"], ["Tries", "n wide", "attempts"], ["Tokens", "n wide", "tokens"], ["Cost", "n wide", "cost"]];
 
 export async function showCalls(main, route, shell) {
@@ -31,6 +32,7 @@ export async function showCalls(main, route, shell) {
 }
 
 function filtersOf(data, wanted, change, run) {
+  if (isExport) return EXPORTED.map(([values, text]) => link(toCalls(run, values), text, text)).map((each) => { each.className = "button"; return each; });
   const actors = (data.actors || []).map((actor) => actor.name);
   const groups = (data.groups ? data.groups.groups : []).map((group) => [group.id, group.name || group.address]);
   let waiting = 0;
@@ -48,13 +50,13 @@ function filtersOf(data, wanted, change, run) {
     groups.length ? select("group", "Group", [["", "Any group"], ...groups]) : null,
     some ? el("button", { class: "plain", type: "button", "data-key": "none", on: { click: () => change(Object.fromEntries(FILTERS.map((name) => [name, ""]))) } }, "Clear") : null,
     el("span", { class: "grow" }),
-    isExport ? null : el("a", { class: "button", href: `./api/calls.csv?${query({ run, ...wanted })}`, download: "" }, "CSV"),
+    el("a", { class: "button", href: `./api/calls.csv?${query({ run, ...wanted })}`, download: "" }, "CSV"),
   ];
 }
 
 function headCells(wanted, change) {
   return COLUMNS.map(([text, kind, order]) => {
-    if (!order) return el("span", { class: kind || null }, text);
+    if (!order || isExport) return el("span", { class: kind || null }, text);
     const isBy = wanted.order === order;
     const next = !isBy ? { order, descending: "1" } : wanted.descending ? { order, descending: "" } : { order: "", descending: "" };
     return el("span", { class: kind, role: "columnheader", "aria-sort": isBy ? (wanted.descending ? "descending" : "ascending") : "none" },
@@ -102,6 +104,7 @@ class Rows {
       if (this.loading !== mine) return;
       this.calls.push(...window.calls);
       this.next = window.next;
+      this.isCut = Boolean(window.is_cut);
       if (isFirst) this.body.scrollTop = 0;
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -142,7 +145,7 @@ class Rows {
   say() {
     if (this.problem) fill(this.count, el("span", { class: "bad" }, this.problem));
     else if (!this.calls.length && this.next === null) fill(this.inner, empty("No call fits.", "Other filters may."));
-    if (!this.problem) fill(this.count, this.next === null ? plural(this.calls.length, "call") : `${number(this.calls.length)} calls so far; more come as you scroll`);
+    if (!this.problem) fill(this.count, this.isCut ? `The first ${number(this.calls.length)} calls; more are not in this file.` : this.next === null ? plural(this.calls.length, "call") : `${number(this.calls.length)} calls so far; more come as you scroll`);
   }
 }
 

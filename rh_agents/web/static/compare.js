@@ -2,8 +2,7 @@
 
 import { get } from "./api.js";
 import { el, empty, fill, link, money, number, pill, seconds, table, tokens } from "./dom.js";
-import { headOf, toCall } from "./run.js";
-import { toRun } from "./runs.js";
+import { headOf, toCall, toRun } from "./frame.js";
 
 const KINDS = { different: "different", left_only: "only here", right_only: "only there" };
 

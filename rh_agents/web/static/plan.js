@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { el, empty, fill, link, money, number, plural, rowTo, section, table, tokens } from "./dom.js";
-import { headOf, toCall } from "./run.js";
+import { headOf, toCall } from "./frame.js";
 
 const FATES = [
   ["tried_again", "would be made again", "They failed, in an execution that has ended."],

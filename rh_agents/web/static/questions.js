@@ -2,8 +2,7 @@
 
 import { get, post } from "./api.js";
 import { el, empty, fill, link, notice, section, since } from "./dom.js";
-import { headOf } from "./run.js";
-import { toRun } from "./runs.js";
+import { headOf, toRun } from "./frame.js";
 
 export async function showQuestions(main, route, shell) {
   shell.crumbs(["Questions"]);

@@ -1,40 +1,10 @@
 // One run: what goes on now, when, what failed, and where time and money go.
 
-import { follow, get, isExport, query } from "./api.js";
-import { actionsOf } from "./actions.js";
+import { follow, get } from "./api.js";
 import { el, fill, link, moment, money, number, plural, rowTo, seconds, section, short, since, table, tokens } from "./dom.js";
+import { headOf, toCall, toCalls } from "./frame.js";
 import { questionCard } from "./questions.js";
-import { statusOf, toRun } from "./runs.js";
 import { Timeline } from "./timeline.js";
-
-const TABS = [["", "Overview"], ["calls", "Calls"], ["questions", "Questions"], ["plan", "Plan"], ["compare", "Compare"]];
-
-export const toCall = (run, key) => toRun(run, `/call/${key}`);
-export const toCalls = (run, values = {}) => toRun(run, `/calls${query(values) && "?"}${query(values)}`);
-
-// The head that all views of a run have.
-export function headOf(run, tab, shell, now = null) {
-  shell.crumbs([run.run_id, tab ? toRun(run.run_id) : null], ...(tab && tab !== "call" ? [[TABS.find(([name]) => name === tab)[1]]] : []));
-  const about = [
-    run.workflow && el("span", { class: "mono cut" }, run.workflow),
-    el("span", {}, "started ", since(run.created_at)),
-    el("span", {}, "last activity ", since(run.updated_at)),
-    run.owner && el("span", { class: "cut", title: run.owner }, `by ${run.owner.split(" (")[0]}`),
-    run.epoch ? el("span", {}, `restarted ${plural(run.epoch, "time")} after its end`) : null,
-    run.forked_from && el("span", {}, "a copy of ", link(toRun(run.forked_from), null, run.forked_from)),
-  ];
-  return [
-    el("div", { class: "head" },
-      el("div", { class: "grow" },
-        el("div", { class: "title" }, el("h1", { class: "mono" }, run.run_id), el("span", { class: `pill ${run.status}`, "data-status": run.status }, statusOf(run)), run.tags.map((tag) => el("span", { class: "tag" }, tag))),
-        el("div", { class: "about" }, about)),
-      isExport ? null : el("div", { class: "tools" }, actionsOf(run, shell.about, now))),
-    isExport ? null : el("nav", { class: "tabs", "aria-label": "Views of this run" }, TABS.map(([name, text]) =>
-      el("a", { href: toRun(run.run_id, name && `/${name}`), "aria-current": name === tab ? "page" : null, "data-key": `tab-${name}` }, text,
-        name === "questions" && run.questions ? [" ", el("span", { class: "badge" }, run.questions)] : null))),
-    run.reason && run.status !== "waiting" ? el("div", { class: "note warn" }, run.reason) : null,
-  ];
-}
 
 export async function showRun(main, route, shell) {
   const name = route.parts[1];

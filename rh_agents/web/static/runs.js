@@ -2,16 +2,9 @@
 
 import { follow, get, query } from "./api.js";
 import { el, empty, fill, link, number, plural, rowTo, since, table } from "./dom.js";
+import { statusOf, toRun } from "./frame.js";
 
-const STATUSES = ["running", "waiting", "interrupted", "completed", "failed", "cancelled"];
-
-export const toRun = (run, rest = "") => `#/run/${encodeURIComponent(run)}${rest}`;
-
-export function statusOf(run) {
-  if (run.status === "interrupted" && run.untouched) return "forked, not started";
-  if (run.status === "waiting" && !run.questions) return "answered, to be resumed";
-  return run.status;
-}
+const RUN_STATUSES = ["running", "waiting", "interrupted", "completed", "failed", "cancelled"];
 
 export async function showRuns(main, route, shell) {
   shell.crumbs();
@@ -35,7 +28,7 @@ export async function showRuns(main, route, shell) {
   const tags = el("select", { "aria-label": "Tag", on: { change: (event) => change({ tag: event.target.value }) } });
   const search = el("input", { type: "search", placeholder: "Name or workflow", "aria-label": "Name or workflow", value: wanted.text, on: { input: (event) => change({ text: event.target.value }) } });
   const status = el("select", { "aria-label": "Status", on: { change: (event) => change({ status: event.target.value }) } },
-    el("option", { value: "" }, "Any status"), STATUSES.map((name) => el("option", { value: name, selected: name === wanted.status }, name)));
+    el("option", { value: "" }, "Any status"), RUN_STATUSES.map((name) => el("option", { value: name, selected: name === wanted.status }, name)));
   await load();
   fill(main, el("h1", { class: "visually-hidden" }, "Runs"), el("div", { class: "filters" }, search, status, tags, el("span", { class: "grow" }), count), list);
   return follow("runs/events", {}, null, load, (state) => shell.live(state));
