@@ -124,10 +124,16 @@ def report_hint(hint: RateLimitHint) -> None:
 
 
 async def tell_progress(progress: Any) -> None:
-    """Let subscribers know how the call that is under way gets on, by a PROGRESS event. It is recorded nowhere."""
+    """Let subscribers know how the call that is under way gets on, by a PROGRESS event. It is recorded nowhere.
+
+    Those who look at its text as it streams get it as well, if it is a text or has some
+    (`rh_agents.core.ports.streaming.Streamable`, as a `ChatDelta` is).
+    """
     frame = current_frame.get()
-    if frame is not None and frame.is_under_way and frame.run.is_observed:
-        await frame.tell_progress(progress)
+    if frame is not None and frame.is_under_way:
+        frame.stream(progress)
+        if frame.run.is_observed:
+            await frame.tell_progress(progress)
 
 
 async def again(estimate: Usage) -> None:

@@ -45,6 +45,7 @@ from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest,
 from rh_agents.core.ports.executors import Executors, set_executors
 from rh_agents.core.ports.opening import StoreLike, opened_store
 from rh_agents.core.ports.present import Present, Presented
+from rh_agents.core.ports.streaming import StreamingJournal, TextSink
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome
@@ -258,6 +259,8 @@ class ExecutionState:
             if isinstance(recording.journal, Presented):
                 self._sampler = sampler = Sampler(self.parts, self.run_id, lambda: len(self._asking.open))
                 recording.journal.present_with(_while_it_is_there(weakref.ref(sampler)))
+            if isinstance(recording.journal, StreamingJournal):
+                recording.journal.stream_with(_taking_text(weakref.ref(self.parts)))
             if self.replay_mode is ReplayMode.REPUBLISH_ALL:
                 await self._republish()
 
@@ -530,6 +533,17 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 def _call(function: Callable[[str], None] | None, reason: str) -> None:
     if function is not None:
         function(reason)
+
+
+def _taking_text(parts: weakref.ref[RunParts]) -> Callable[[TextSink | None], None]:
+    """Lets the calls of a run know who takes their text; a run that nobody holds any more is not kept by its store."""
+
+    def changed(sink: TextSink | None) -> None:
+        found = parts()
+        if found is not None:
+            found.text_sink = sink
+
+    return changed
 
 
 def _while_it_is_there(sampler: weakref.ref[Sampler]) -> Callable[[], Present | None]:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 SLOWEST = 60.0
 """Seconds that the slowest disk or server needs for a single thing, if it answers at all."""
+FORGOTTEN_AFTER: Final = 60.0
+"""Seconds after which it is forgotten that somebody has looked at a call."""
 ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 """The statuses of a run that has ended."""
 
@@ -107,6 +109,32 @@ class InputRow(NamedTuple):
 
     sequence: int
     text: str
+
+
+class PieceRow(NamedTuple):
+    """Text of a call under way, see `_streamed`.
+
+    Attributes:
+        key: of the call.
+        attempt: which attempt has published it.
+        position: where it begins among all that this attempt has published.
+        text: a JSON object.
+        at: when it was written, in seconds since 1970; rows of one owner of a run never have the same.
+    """
+
+    key: bytes
+    attempt: int
+    position: int
+    text: str
+    at: float
+
+
+class PieceCut(NamedTuple):
+    """Rows of text of a call that come before this place are dropped."""
+
+    key: bytes
+    attempt: int
+    position: int
 
 
 class CallRow(NamedTuple):
@@ -283,6 +311,7 @@ class Batch:
     Attributes:
         number, fence: the run, and the fence that its holder got.
         last_sequence: how many events the run has before. The events here continue from there.
+        streamed: the keys of calls whose text goes, since they have their outcome now.
     """
 
     number: int
@@ -290,6 +319,7 @@ class Batch:
     last_sequence: int
     events: list[EventRow]
     outcomes: list[OutcomeRow]
+    streamed: Sequence[bytes] = ()
 
 
 class RunsWanted(NamedTuple):
@@ -308,10 +338,16 @@ class RunsWanted(NamedTuple):
 
 
 class LeaseState(NamedTuple):
-    """The lease of a run, as its holder needs it: `is_ours` is False from the moment the fence is another one."""
+    """The lease of a run, as its holder needs it.
+
+    Attributes:
+        is_ours: False from the moment the fence is another one.
+        watched: which calls are looked at, as `watched_in` reads it; None where that was not asked for.
+    """
 
     is_ours: bool
     stop_requested: str | None
+    watched: str | None = None
 
 
 class WriteSession(Protocol):
@@ -326,12 +362,16 @@ class WriteSession(Protocol):
         `UPDATE run SET last_sequence = .., outcomes = outcomes + .., heartbeat = heartbeat + 1, heartbeat_at = now,
         updated_at = now WHERE number = .. AND fence = .. AND last_sequence = .. RETURNING stop_requested`. If no row is
         changed, nothing of that batch is written, its run is not ours, and the others are written all the same.
-        No two batches are of one run. Few statements: the time of a release of the interpreter's lock counts.
+        No two batches are of one run. Few statements: the time of a release of the interpreter's lock counts. Text of
+        the calls in `streamed` is deleted.
         """
         ...
 
     def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[LeaseState]:
-        """Give a sign of life for the runs (number, fence): `heartbeat + 1`, `heartbeat_at = now`."""
+        """Give a sign of life for the runs (number, fence): `heartbeat + 1`, `heartbeat_at = now`.
+
+        These states, and those that `look` gives, say who looks at which calls.
+        """
         ...
 
     def look(self, held: Sequence[tuple[int, int]]) -> list[LeaseState] | None:
@@ -359,11 +399,14 @@ class WriteSession(Protocol):
 
         The columns of `REPLACED` are stored as they are in `new`, WHERE number = expected.number AND fence =
         expected.fence AND heartbeat = expected.heartbeat. (The engine uses it to open, to take over and to cancel.)
+        What is there of text of calls under way, an earlier owner has left: it is deleted.
         """
         ...
 
     def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
         """Let go of a run: no owner and process, fence + 1, no stop request. False if it is not ours any more.
+
+        Text of calls under way goes, and so do the notes of who looks at it.
 
         Args:
             status: that of the run from now on, with `reason`, `updated_at` and, for completed, failed and
@@ -440,6 +483,16 @@ class WriteSession(Protocol):
 
     def request_stop(self, number: int, reason: str) -> None:
         """Leave a request for the holder of a run, where `write`, `renew` and `look` find it."""
+        ...
+
+    # -- text of calls under way --------------------------------------------------------------------------------------
+
+    def watch(self, number: int, key: bytes, now: float, until: float) -> None:
+        """Note that somebody looks at a call, where `renew` and `look` find it; old notes are forgotten."""
+        ...
+
+    def put_pieces(self, number: int, fence: int, rows: Sequence[PieceRow], cuts: Sequence[PieceCut]) -> None:
+        """Add text of calls under way, and drop what comes before the cuts; nothing if the run is not ours."""
         ...
 
     # -- what runs and processes share --------------------------------------------------------------------------------
@@ -555,6 +608,14 @@ class ReadSession(Protocol):
         self, number: int, after: int, until: int, later: Sequence[int], limit: int
     ) -> list[FailureRow]:
         """The failures among these outcomes, without those in `later`, newest first, at most `limit`."""
+        ...
+
+    def pieces(self, number: int, key: bytes | None, after: float) -> list[Kept[PieceRow]]:
+        """Text of the calls of a run that was written after a time, of one call or (None) of all, in that order."""
+        ...
+
+    def watched_until(self, number: int, key: bytes) -> float:
+        """Until when somebody looks at a call, as was said last; 0.0 if nobody has."""
         ...
 
     def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -15,10 +15,21 @@ from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Question, RunInfo
 from rh_agents.core.ports.present import Present
+from rh_agents.core.ports.streaming import TextSink
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import LARGE, encode_large
-from rh_agents.stores._backend import Batch, EventRow, LeaseState, OutcomeRow, RunRow, StoredOutcome, WriteSession
+from rh_agents.stores._backend import (
+    Batch,
+    EventRow,
+    LeaseState,
+    OutcomeRow,
+    PieceCut,
+    PieceRow,
+    RunRow,
+    StoredOutcome,
+    WriteSession,
+)
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
 from rh_agents.stores._repeated import made_twice, says_the_same
@@ -32,7 +43,8 @@ from rh_agents.stores._rows import (
     stored_outcome,
 )
 from rh_agents.stores._saying import Saying
-from rh_agents.stores._writer import Delivery, again
+from rh_agents.stores._streamed import TextRelay, watched_in
+from rh_agents.stores._writer import Delivery, Writer, again, call_on
 
 T = TypeVar("T")
 
@@ -79,6 +91,8 @@ class SqlJournal:
         self._broken: StoreError | None = None
         self._on_stop_requested: Callable[[str], None] | None = None
         self._saying = Saying(row.number, row.fence, engine.writer.said)
+        write_text = partial(_write_text, engine.writer, self.loop, row.number, row.fence)
+        self._relay = TextRelay(engine.clock, write_text, recorded.finished)
         # No cycle: who forgets a journal lets go of it.
         self._begin_to_read = partial(_begin_to_read, engine, row.number, info.run_id)
         self._read_ahead = ReadAhead(self._begin_to_read)
@@ -213,7 +227,8 @@ class SqlJournal:
         if not self._events or self._in_flight is not None or self._broken is not None:
             return
         events = self._events
-        batch = Batch(self.number, self.fence, events[0].sequence - 1, events, self._outcomes)
+        streamed = self._relay.ended(self._outcomes) if self._relay.texts else ()
+        batch = Batch(self.number, self.fence, events[0].sequence - 1, events, self._outcomes, streamed)
         delivery = Delivery(batch, self.loop, self._delivered, self._artifacts)
         self._in_flight = (delivery, self._waiters)
         self._enough = max(_SMALL, len(events) // 2)
@@ -383,8 +398,15 @@ class SqlJournal:
         if self._broken is None:
             if not state.is_ours:
                 self._break(self._lost())
-            elif state.stop_requested is not None:
+                return
+            if state.stop_requested is not None:
                 self._stop(state.stop_requested)
+            if state.watched is not None:
+                self._relay.watch(watched_in(state.watched))
+
+    def stream_with(self, changed: Callable[[TextSink | None], None]) -> None:
+        """Call `changed` when somebody begins to look at text of calls, and with None when no one does."""
+        self._relay.stream_with(changed)
 
     def present_with(self, sample: Callable[[], Present | None]) -> None:
         """Let others know about once a second what `sample` gives."""
@@ -443,6 +465,7 @@ class SqlJournal:
             return self._broken
         self._broken = error
         self._saying.end()
+        self._relay.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -467,6 +490,23 @@ class SqlJournal:
         self._writer.expect_own_process()
         if self._broken is not None:
             raise again(self._broken)
+
+
+def _write_text(
+    writer: Writer,
+    loop: asyncio.AbstractEventLoop,
+    number: int,
+    fence: int,
+    rows: Sequence[PieceRow],
+    cuts: Sequence[PieceCut],
+    done: Callable[[], None],
+) -> None:
+    """Let the writer write text of calls. What fails is not tried again: nothing depends on it, and the gap is seen."""
+    try:
+        future = writer.do(lambda session: session.put_pieces(number, fence, rows, cuts))
+    except StoreError:  # the store is being closed
+        return
+    future.add_done_callback(lambda _: call_on(loop, done))
 
 
 def _begin_to_read(engine: Engine, number: int, run_id: str, after: int, limit: int) -> Future[list[StoredOutcome]]:

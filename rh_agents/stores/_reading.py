@@ -14,10 +14,20 @@ from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
 from rh_agents.core.ports.present import Present
+from rh_agents.core.ports.streaming import WATCHED_FOR, StreamedText
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import Backend, OutcomeRow, RunRow, RunsWanted, StoredEvent, StoredOutcome, WriteSession
+from rh_agents.stores._backend import (
+    Backend,
+    OutcomeRow,
+    PieceRow,
+    RunRow,
+    RunsWanted,
+    StoredEvent,
+    StoredOutcome,
+    WriteSession,
+)
 from rh_agents.stores._checking import check
 from rh_agents.stores._engine import Engine, Readers
 from rh_agents.stores._erasing import read_or_erased
@@ -25,6 +35,7 @@ from rh_agents.stores._outlining import outlined
 from rh_agents.stores._ownership import is_held
 from rh_agents.stores._rows import fact_of, header_of, outcome_of
 from rh_agents.stores._saying import present_of
+from rh_agents.stores._streamed import key_of, text_of_rows, time_in
 from rh_agents.stores._summing import summary
 from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, damaged, with_outcomes, with_outcomes_at
 
@@ -220,6 +231,34 @@ class ReadableStore:
         except ValueError as error:
             raise damaged(self._backend.name, f"what run {run_id!r} was last doing", error) from error
 
+    async def streamed(self, run_id: str, key: str | None = None, *, after: str = "") -> StreamedText:
+        """What is new of the text of calls under way."""
+        await self._get_ready()
+        wanted = None if key is None else key_of(key)
+        run = await self.engine.run(run_id)
+        while True:
+            since, number = time_in(after, run.fence), run.number
+            rows = await self.engine.read(partial(_pieces, number, wanted, since))
+            before, run = run, await self.engine.run(run_id)
+            if run.fence == before.fence:
+                return text_of_rows(rows, run.fence, since)
+
+    async def watch(self, run_id: str, key: str | None = None) -> bool:
+        """Say that somebody looks at text of calls under way; False if nobody executes the run.
+
+        Of many that look, one says so: the rest see that it has been said.
+        """
+        await self._get_ready()
+        wanted = key_of(key)
+        run, now = await self.engine.run(run_id), self.engine.clock()
+        if not is_held(run, now) or self._backend.is_read_only:
+            return False
+        left = await self.engine.read(lambda session: session.watched_until(run.number, wanted)) - now
+        if not WATCHED_FOR / 2 < left <= WATCHED_FOR:
+            until = now + WATCHED_FOR
+            await self.engine.writer.done(lambda session: session.watch(run.number, wanted, now, until))
+        return True
+
     async def run_size(self, run_id: str) -> RunSize:
         """How much is kept of a run."""
         await self._get_ready()
@@ -272,6 +311,10 @@ def _made(
     """What is made of outcomes, by their places; None of those that count for nothing."""
     found = session.outcomes(number, run_id, after, _CHUNK)
     return [(stored.sequence, None if later and stored.sequence in later else make(stored)) for stored in found]
+
+
+def _pieces(number: int, key: bytes | None, after: float, session: VerifiedSession) -> list[PieceRow]:
+    return session.pieces(number, key, after)
 
 
 def _size_and_artifacts(session: VerifiedSession, number: int) -> tuple[int, dict[str, int]]:

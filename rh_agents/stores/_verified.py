@@ -18,6 +18,7 @@ from rh_agents.stores._backend import (
     InputRow,
     Kept,
     OutcomeRow,
+    PieceRow,
     PresentRow,
     ReadSession,
     RunRow,
@@ -34,6 +35,7 @@ from rh_agents.stores._checksums import (
     input_checksum,
     named,
     outcome_checksum,
+    piece_checksum,
     present_checksum,
     question_checksum,
     run_checksum,
@@ -176,6 +178,15 @@ class VerifiedSession:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise damaged(self.place, f"what run {run_id!r} was last doing", error) from error
         raise damaged(self.place, f"what run {run_id!r} was last doing")
+
+    def pieces(self, number: int, key: bytes | None, after: float) -> list[PieceRow]:
+        """Text of calls under way; what is damaged is left out, so that readers see a gap there. It is soon gone."""
+        found = self.inner.pieces(number, key, after)
+        return [kept.row for kept in found if fits(lambda row: piece_checksum(*row), kept)]
+
+    def watched_until(self, number: int, key: bytes) -> float:
+        """Until when somebody looks at a call, as was said last."""
+        return self.inner.watched_until(number, key)
 
     # -- journals -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import dataclasses
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWind
 from rh_agents.core.ports.control import ControlRequest, RunControl, Verb
 from rh_agents.core.ports.keeping import ErasedRun, RunSize, expect_values, facts_when_erased, kind_of_error
 from rh_agents.core.ports.present import Present
+from rh_agents.core.ports.streaming import StreamedText, TextSink
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
@@ -35,7 +37,9 @@ from rh_agents.core.values import (
 )
 from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer
 from rh_agents.core.values.large import LARGE
+from rh_agents.stores._backend import PieceCut, PieceRow
 from rh_agents.stores._repeated import made_twice, repeated_finding, says_the_same, warn_of_repeated
+from rh_agents.stores._streamed import TextRelay, key_of, text_of_rows, time_in
 from rh_agents.stores._windows import Ticket, refusal
 
 __all__ = ["MemoryJournal", "MemoryStore"]
@@ -204,6 +208,26 @@ class MemoryStore:
         """What a run is doing now, as far as is known."""
         self._expect_open()
         return self._run(run_id).present()
+
+    async def watch(self, run_id: str, key: str | None = None) -> bool:
+        """Say that somebody looks at text of calls under way; False if nobody executes the run."""
+        self._expect_open()
+        run, wanted = self._run(run_id), key_of(key)
+        owner = run.owner()
+        if owner is None:
+            return False
+        run.watched = {**run.watched, wanted: run.watched.get(wanted, 0.0) + 1.0}
+        return owner.home.call(partial(owner.relay.watch, run.watched))
+
+    async def streamed(self, run_id: str, key: str | None = None, *, after: str = "") -> StreamedText:
+        """What is new of the text of calls under way."""
+        self._expect_open()
+        run = self._run(run_id)
+        wanted = None if key is None else key_of(key)
+        since = time_in(after, run.fence)
+        texts = run.streamed.values() if wanted is None else [run.streamed.get(wanted, ())]
+        rows = sorted((row for rows in list(texts) for row in list(rows) if row.at > since), key=lambda row: row.at)
+        return text_of_rows(rows, run.fence, since)
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
@@ -391,6 +415,9 @@ class _Run:
     requests: dict[str, ControlRequest] = field(default_factory=dict)
     fence: int = 0
     last_present: Present | None = None
+    watched: Mapping[bytes, float] = field(default_factory=dict)
+    streamed: dict[bytes, deque[PieceRow]] = field(default_factory=dict)
+    """Text of calls under way, by key."""
     followers: list[Waiter] = field(default_factory=list)
     """Who reads the journal and waits for more, on whatever event loop."""
     _owner: weakref.ref[MemoryJournal] | None = None
@@ -411,6 +438,7 @@ class _Run:
         self._owner = None if journal is None else weakref.ref(journal)
         if journal is not None:
             self.last_present = None  # an earlier owner said it
+        self.watched, self.streamed = {}, {}
         self.wake_followers()
 
     def expect_free(self) -> None:
@@ -498,6 +526,7 @@ class MemoryJournal:
         self.stop_requested: str | None = None
         self.waiting: int = 0
         self._sample: Callable[[], Present | None] | None = None
+        self.relay = TextRelay(store._clock, partial(_write_text, run, run.fence), self.recorded.finished)
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome of a key in `recorded.finished`."""
@@ -530,6 +559,9 @@ class MemoryJournal:
                 fact = fact._replace(result=None)  # it may be changed from outside
         run.add(fact, stored)
         _add(self.recorded, len(run.facts), fact, outcome)
+        if outcome is not None and self.relay.texts:
+            for key in self.relay.ended([outcome]):
+                run.streamed.pop(key, None)
         if run.followers:
             run.wake_followers()
         return outcome
@@ -582,6 +614,10 @@ class MemoryJournal:
         """Let those know what the run is doing who ask."""
         self._sample = sample
 
+    def stream_with(self, changed: Callable[[TextSink | None], None]) -> None:
+        """Call `changed` when somebody begins to look at text of calls, and with None when no one does."""
+        self.relay.stream_with(changed)
+
     def look(self) -> Present | None:
         """What the run is doing now; on another event loop, what it was doing when that was asked last."""
         self.home.call(self._take_a_look)
@@ -623,6 +659,7 @@ class MemoryJournal:
         run = self._run
         if run.fence != self._fence:
             return
+        self.relay.close()
         now = self._store._clock()
         ended_at = now if status in _ENDED else None
         run.info = dataclasses.replace(
@@ -637,6 +674,19 @@ class MemoryJournal:
             raise self._broken
         if self._run.fence != self._fence:
             raise LeaseLost(f"run {self.info.run_id!r} is closed here, or somebody else has taken it over")
+
+
+def _write_text(
+    run: _Run, fence: int, rows: Sequence[PieceRow], cuts: Sequence[PieceCut], done: Callable[[], None]
+) -> None:
+    if run.fence == fence:
+        for row in rows:
+            run.streamed.setdefault(row.key, deque()).append(row)
+        for key, *first in cuts:
+            kept = run.streamed[key]
+            while [kept[0].attempt, kept[0].position] < first:
+                kept.popleft()
+    done()
 
 
 class _Window:

@@ -16,6 +16,7 @@ from typing import Any
 
 import rh_agents
 from rh_agents import Budget, Message, Price, Question, Spending, Usage
+from rh_agents.core._base.failure_kinds import Failure, FailureKind
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core._replay.numbering import Claim
 from rh_agents.core._replay.recorded import RecordedCalls
@@ -41,7 +42,6 @@ from rh_agents.core.policies.compaction import ClearToolResults, Compaction, Dro
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
 from rh_agents.core.ports.control import ControlRequest, ControlResult, Verb
-from rh_agents.core.ports.failure_kinds import Failure, FailureKind
 from rh_agents.core.ports.keeping import ErasedRun, Erasure, RunSize
 from rh_agents.core.ports.present import (
     BudgetState,
@@ -52,6 +52,7 @@ from rh_agents.core.ports.present import (
     RunningCall,
     Waiting,
 )
+from rh_agents.core.ports.streaming import Piece, PieceKind, StreamedPiece, StreamedText
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
@@ -162,6 +163,9 @@ DATA: list[Any] = [
     OpenBreaker("b", "open", 3),
     BudgetState("", {"calls": 9.0}, {"calls": 1.0}, {"calls": 2.0}),
     Present(1.5, in_flight=1, running=(RunningCall("00", "a", 0.5, 1),), usage=Usage(1), began_at=0.5),
+    Piece(PieceKind.TOOL_CALL, "t", 1, "n"),
+    StreamedPiece("00", "a", 1, 2, PieceKind.TEXT, "t", None, "", is_gap=True),
+    StreamedText((), "1:0.5"),
     Failure(1, "a", "n", "m"),
     RunSummary(
         0, 2, {"n": {ExecutionStatus.FAILED: 1}}, {}, 1, 1, {"n": Usage(1)}, (Failure(1, "a", "n", "m"),), 0.5, 1.5

@@ -53,6 +53,7 @@ class TestMemory(
     conformance.OutlineConformance,
     conformance.PresentConformance,
     conformance.CallWindowConformance,
+    conformance.StreamingConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""

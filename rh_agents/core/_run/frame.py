@@ -147,6 +147,8 @@ class Frame(Numbering, Consumption):
     """The seconds for which it has waited because a server that it asks wanted that."""
     falls_back_on: Sequence[Failure] = ()
     """On which failures of the server that is asked now another one is asked, so that it is not waited for."""
+    unseen_in: int = 0
+    """The number of the attempt of whose text something is missing for those who look; 0 if nothing is."""
     pieces_told: int = 0
     """How many pieces of answers subscribers were told."""
     has_waited_enough: bool = False
@@ -336,6 +338,17 @@ class Frame(Numbering, Consumption):
             )
         finally:
             self.held_up = None
+
+    def stream(self, progress: Any) -> None:
+        """Let those have it who look at text of the call as it streams, if anybody does."""
+        key, sink, attempt = self.key, self.run.text_sink, self.attempts
+        if key is None:
+            return
+        is_gap = self.unseen_in == attempt
+        if sink is not None and sink.add(key, self.address, attempt, progress, is_gap=is_gap):
+            self.unseen_in = 0
+        else:
+            self.unseen_in = attempt
 
     async def tell_progress(self, progress: Any) -> None:
         """Let subscribers know how the call gets on."""

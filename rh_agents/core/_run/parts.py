@@ -25,6 +25,7 @@ from rh_agents.core.metrics import RunCounter
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Store
 from rh_agents.core.ports.executors import Executors
+from rh_agents.core.ports.streaming import TextSink
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import OnUnknown
 
@@ -50,6 +51,7 @@ class RunParts:
         strict: whether a call that no replay could tell from another one is an error instead of a warning.
         is_validation: whether recorded calls are only compared, so that nothing with an external effect may be called.
         open_groups: the groups whose block is open, by id.
+        text_sink: takes text of calls under way, while somebody looks at it.
         paused_at: since when nothing new begins because somebody has paused the run, in seconds since 1970.
         root: the place of calls that are made by no other call, see `rh_agents.core._run.frame.root_of`.
         begun: counts the calls that begin on its event loop.
@@ -96,6 +98,7 @@ class RunParts:
         self.is_validation: bool = is_validation
         self.marks_attempts: bool = False
         self.open_groups: dict[str, Any] = {}
+        self.text_sink: TextSink | None = None
         self.paused_at: float | None = None
         self.settings: Settings = Settings(self.budgets, self.open_groups)
         self.steering: Steering = Steering(self)

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from rh_agents.core.chat.histories import own_form
 from rh_agents.core.errors import InputError
+from rh_agents.core.ports.streaming import Piece, PieceKind
 from rh_agents.core.usage import Usage
 from rh_agents.core.values.unstarted import short_repr
 
@@ -314,6 +315,18 @@ class ChatDelta(_Data):
     """Whether the pieces so far are of an answer that came to nothing: it is asked for again, and begins anew."""
     replayed: bool = False
     """Whether this is of a recorded answer: all of its text as one piece, or all of one of its tool calls."""
+
+    def streamed_pieces(self) -> list[Piece]:
+        """The same for those who look at text as it streams."""
+        if self.void:
+            return [Piece(PieceKind.VOID)]
+        pieces = [
+            Piece(PieceKind.REASONING, self.reasoning),
+            Piece(PieceKind.REFUSAL, self.refusal),
+            Piece(PieceKind.TEXT, self.text),
+            Piece(PieceKind.TOOL_CALL, self.arguments, self.tool_index, self.tool_name),
+        ]
+        return [piece for piece in pieces if piece.text or piece.tool_name]
 
 
 def pieces_of(value: Any, *, replayed: bool = True) -> list[ChatDelta]:

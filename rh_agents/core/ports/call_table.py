@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from rh_agents.core._base.failure_kinds import Failure, FailureKind, kinds_of
 from rh_agents.core.events import ExecutionEvent, spender_of
 from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.ports.call_views import (
@@ -20,7 +21,6 @@ from rh_agents.core.ports.call_views import (
     read_cursor,
     window_of,
 )
-from rh_agents.core.ports.failure_kinds import Failure, FailureKind, kinds_of
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from rh_agents.core._base.failure_kinds import Failure
 from rh_agents.core.events import ExecutionEvent, spender_of
-from rh_agents.core.ports.failure_kinds import Failure
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from rh_agents.core._base.failure_kinds import FailureKind
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.call_table import Folding
 from rh_agents.core.ports.call_views import (
@@ -25,7 +26,6 @@ from rh_agents.core.ports.call_views import (
     Replaced,
     expect_count,
 )
-from rh_agents.core.ports.failure_kinds import FailureKind
 from rh_agents.core.types import ExecutionStatus
 
 __all__ = [

@@ -50,6 +50,7 @@ __all__ = [
     "register_found",
     "register_secret",
     "registered_value",
+    "shown_forms",
     "stored_needles",
     "without_secrets",
 ]
@@ -458,6 +459,14 @@ def redact(text: str) -> str:
     if finder is not None:
         text = finder.sub(lambda found: marks[found[0]], text)
     return without_credentials(text)
+
+
+def shown_forms() -> Mapping[str, str]:
+    """Every spelling in which a registered secret is taken out of texts, with what `redact` puts in its place.
+
+    It is the same object until another secret is registered or forgotten.
+    """
+    return _table.marks
 
 
 class RedactingRepr(reprlib.Repr):

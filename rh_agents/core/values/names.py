@@ -39,7 +39,8 @@ MOVED: dict[str, str] = {
     "rh_agents.core._base.latency.LatencyHistogram": "rh_agents.core.statistics.LatencyHistogram",
     "rh_agents.core._base.latency.LatencySummary": "rh_agents.core.statistics.LatencySummary",
     "rh_agents.core._replay.numbering.Claim": "rh_agents.core.scope.Claim",
-    "rh_agents.core.ports.failure_kinds.Failure": "rh_agents.core.ports.summary.Failure",
+    "rh_agents.core._base.failure_kinds.FailureKind": "rh_agents.core.ports.failure_kinds.FailureKind",
+    "rh_agents.core._base.failure_kinds.Failure": "rh_agents.core.ports.summary.Failure",
     "rh_agents.core.usage.Charge": "rh_agents.core.replay.Charge",
     "rh_agents.core._replay.recorded.RecordedCalls": "rh_agents.core.replay.RecordedCalls",
     "rh_agents.core._run.validation.Difference": "rh_agents.core._validation.Difference",
@@ -119,6 +120,11 @@ FIELDS: dict[str, str] = {
     "rh_agents.core.ports.present.Retrying": "key address due_at attempt",
     "rh_agents.core.ports.present.RunningCall": "key address since attempt",
     "rh_agents.core.ports.present.Waiting": "name calls since why",
+    "rh_agents.core.ports.streaming.Piece": "kind text tool_index tool_name",
+    "rh_agents.core.ports.streaming.StreamedPiece": (
+        "key address attempt position kind text tool_index tool_name is_gap"
+    ),
+    "rh_agents.core.ports.streaming.StreamedText": "pieces after",
     "rh_agents.core.ports.summary.Failure": "sequence address actor message",
     "rh_agents.core.ports.summary.RunSummary": (
         "after until actors groups outcomes paid usage failures first_at last_at"
@@ -218,6 +224,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.plan.Fate",
         "rh_agents.core.policies.breaker.BreakerState",
         "rh_agents.core.ports.control.Verb",
+        "rh_agents.core.ports.streaming.PieceKind",
         "rh_agents.core.types.CacheScope",
         "rh_agents.core.types.Durability",
         "rh_agents.core.types.Effect",

@@ -17,6 +17,7 @@ from rh_agents.stores._backend import (
     Kept,
     MemberColumns,
     OutcomeRow,
+    PieceRow,
     RunRow,
     RunsWanted,
     StoredOutcome,
@@ -176,6 +177,16 @@ class PostgresqlReadSession:
     def present(self, number: int) -> tuple[float, str, int] | None:
         found = self._rows("read_present", "what a run is doing could not be read", number=number)
         return None if not found else cast(tuple[float, str, int], found[0])
+
+    def pieces(self, number: int, key: bytes | None, after: float) -> list[Kept[PieceRow]]:
+        of_call = {} if key is None else {"key": key}
+        what = "text of calls under way could not be read"
+        found = self._rows("pieces_of_call" if of_call else "pieces", what, number=number, after=after, **of_call)
+        return [Kept(PieceRow(bytes(row[0]), *row[1:-1]), row[-1]) for row in found]
+
+    def watched_until(self, number: int, key: bytes) -> float:
+        found = self._rows("watched_until", "who looks at a call could not be read", number=number, key=key)
+        return float(found[0][0]) if found else 0.0
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._rows("find_cached", "a kept result could not be read", key=key, now=now)

@@ -96,7 +96,7 @@ def held_runs(held: Sequence[tuple[int, int]]) -> dict[str, Array]:
 
 def lease_states_of(numbers: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> list[LeaseState]:
     """The leases of runs, in the order of `numbers`: those of which there is no row are not ours."""
-    found = {row[0]: LeaseState(True, row[1]) for row in rows}
+    found = {row[0]: LeaseState(True, *row[1:]) for row in rows}
     return [found.get(number, LeaseState(False, None)) for number in numbers]
 
 

@@ -9,16 +9,29 @@ from hashlib import sha256
 from typing import Any, Final
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, PresentRow, RunRow
+from rh_agents.stores._backend import (
+    ENDED,
+    FORGOTTEN_AFTER,
+    Batch,
+    EventRow,
+    LeaseState,
+    OutcomeRow,
+    PieceCut,
+    PieceRow,
+    PresentRow,
+    RunRow,
+)
 from rh_agents.stores._checksums import (
     amounts_checksum,
     answer_checksum,
     cache_checksum,
     held_checksum,
     holder_checksum,
+    piece_checksum,
     present_checksum,
     status_checksum,
     ticket_checksum,
+    watching_checksum,
 )
 from rh_agents.stores._copying import erased_meanwhile
 from rh_agents.stores._postgresql.driver import Array, Database
@@ -28,6 +41,9 @@ from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_quest
 from rh_agents.stores._windows import held_until, refusal, tickets_since
 
 _NOT_ERASED: Final = "values could not be erased"
+_UNWRITTEN: Final = (
+    "the journal could not be written (if the connection broke, the last batch may be there all the same)"
+)
 
 
 class PostgresqlWriteSession:
@@ -52,9 +68,20 @@ class PostgresqlWriteSession:
     # -- batches and leases -------------------------------------------------------------------------------------------
 
     def write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
+        if not any(batch.streamed for batch in batches):
+            return self._write(batches, now)
+        with self._database.errors(_UNWRITTEN), self._connection.transaction():
+            states = self._write(batches, now)
+            ours = [batch for batch, state in zip(batches, states, strict=True) if state.is_ours]
+            gone = [(batch.number, key) for batch in ours for key in batch.streamed]
+            number, key = Array("int8", [each[0] for each in gone]), Array("bytea", [each[1] for each in gone])
+            self._rows("delete_pieces_of", _UNWRITTEN, number=number, key=key)
+        return states
+
+    def _write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
         rows = self._rows(
             "write",
-            "the journal could not be written (if the connection broke, the last batch may be there all the same)",
+            _UNWRITTEN,
             number=Array("int8", [batch.number for batch in batches]),
             fence=Array("int8", [batch.fence for batch in batches]),
             before=Array("int8", [batch.last_sequence for batch in batches]),
@@ -64,7 +91,7 @@ class PostgresqlWriteSession:
             changes=self._channels["changes"],
             **journal_columns(batches),
         )
-        return lease_states_of([batch.number for batch in batches], rows)
+        return lease_states_of([batch.number for batch in batches], [row[:2] for row in rows])
 
     def renew(self, held: Sequence[tuple[int, int]], now: float) -> list[LeaseState]:
         rows = self._rows("renew", "the lease could not be renewed", now=now, **held_runs(held))
@@ -194,6 +221,37 @@ class PostgresqlWriteSession:
 
     def request_stop(self, number: int, reason: str) -> None:
         self._changes("request_stop", "the run could not be asked to stop", number=number, reason=reason)
+
+    # -- text of calls under way --------------------------------------------------------------------------------------
+
+    def watch(self, number: int, key: bytes, now: float, until: float) -> None:
+        self._rows(
+            "watch",
+            "it could not be noted that somebody looks at a call",
+            number=number,
+            key=key,
+            before=now - FORGOTTEN_AFTER,
+            until=until,
+            checksum=watching_checksum(key, until),
+            requests=self._channels["requests"],
+        )
+
+    def put_pieces(self, number: int, fence: int, rows: Sequence[PieceRow], cuts: Sequence[PieceCut]) -> None:
+        self._rows(
+            "put_pieces",
+            "text of calls under way could not be written",
+            number=number,
+            fence=fence,
+            key=Array("bytea", [row.key for row in rows]),
+            attempt=Array("int4", [row.attempt for row in rows]),
+            position=Array("int8", [row.position for row in rows]),
+            text=Array("text", [row.text for row in rows]),
+            at=Array("float8", [row.at for row in rows]),
+            checksum=Array("int4", [piece_checksum(*row) for row in rows]),
+            cut_key=Array("bytea", [cut.key for cut in cuts]),
+            cut_attempt=Array("int4", [cut.attempt for cut in cuts]),
+            cut_position=Array("int8", [cut.position for cut in cuts]),
+        )
 
     # -- what runs and processes share --------------------------------------------------------------------------------
 

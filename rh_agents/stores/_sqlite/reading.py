@@ -16,6 +16,7 @@ from rh_agents.stores._backend import (
     InputRow,
     Kept,
     MemberColumns,
+    PieceRow,
     RunRow,
     RunsWanted,
     StoredOutcome,
@@ -255,6 +256,15 @@ class SqliteReadSession(Session):
     def present(self, number: int) -> tuple[float, str, int] | None:
         found = self._all("read_present", number=number)
         return None if not found else cast(tuple[float, str, int], tuple(found[0]))
+
+    def pieces(self, number: int, key: bytes | None, after: float) -> list[Kept[PieceRow]]:
+        of_call = {} if key is None else {"key": key}
+        rows = self._all("pieces_of_call" if of_call else "pieces", number=number, after=after, **of_call)
+        return [Kept(PieceRow._make(row[:-1]), row[-1]) for row in rows]
+
+    def watched_until(self, number: int, key: bytes) -> float:
+        found = self._all("watched_until", number=number, key=key)
+        return float(found[0][0]) if found else 0.0
 
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._sealed(cache_checksum, map(kept_entry, self._all("find_cached", key=key, now=now)))

@@ -71,7 +71,7 @@ def places_of_run(number: int) -> tuple[int, int]:
 
 
 def lease_state_of(row: Row | None) -> LeaseState:
-    return LeaseState(False, None) if row is None else LeaseState(True, from_text(row[0]))
+    return LeaseState(False, None) if row is None else LeaseState(True, from_text(row[0]), *row[1:])
 
 
 JOURNAL_WIDTH: Final = 29

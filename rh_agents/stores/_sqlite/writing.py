@@ -6,22 +6,36 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, Final
 
 import apsw
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.stores._backend import ENDED, Batch, EventRow, LeaseState, OutcomeRow, PresentRow, RunRow
+from rh_agents.stores._backend import (
+    ENDED,
+    FORGOTTEN_AFTER,
+    Batch,
+    EventRow,
+    LeaseState,
+    OutcomeRow,
+    PieceCut,
+    PieceRow,
+    PresentRow,
+    RunRow,
+)
 from rh_agents.stores._checksums import (
     amounts_checksum,
     answer_checksum,
     cache_checksum,
     held_checksum,
     holder_checksum,
+    piece_checksum,
     present_checksum,
     status_checksum,
     ticket_checksum,
+    watching_checksum,
 )
 from rh_agents.stores._copying import erased_meanwhile
 from rh_agents.stores._repeated import is_wanted, not_once
@@ -89,6 +103,8 @@ class SqliteWriteSession(ErasingSession):
             states.append(state)
             if state.is_ours:
                 values += journal_rows(batch)
+                for key in batch.streamed:
+                    self.query("delete_pieces_of", number=batch.number, key=key)
         self._insert(values)
         return states
 
@@ -160,6 +176,7 @@ class SqliteWriteSession(ErasingSession):
             )
             if row is None:
                 return False
+            self.query("delete_pieces", number=expected.number)
             self._put_input(expected.number, new.input)
         return True
 
@@ -170,12 +187,19 @@ class SqliteWriteSession(ErasingSession):
     def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
         held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
         with self.transaction():
-            if status is None:
-                return bool(self.query("release_run", **held))
-            ended_at = now if status in ENDED else None
-            facts = {"status": status, "reason": as_text(reason), "now": now, "ended_at": ended_at}
-            checksum = status_checksum(status, reason, ended_at)
-            return bool(self.query("release_run_as", **held, **facts, status_checksum=checksum))
+            is_ours = self._release(held, status, reason, now)
+            if is_ours:
+                self.query("delete_pieces", number=number)
+                self.query("forget_watchers", number=number, before=inf)
+            return is_ours
+
+    def _release(self, held: Mapping[str, int], status: str | None, reason: str | None, now: float) -> bool:
+        if status is None:
+            return bool(self.query("release_run", **held))
+        ended_at = now if status in ENDED else None
+        facts = {"status": status, "reason": as_text(reason), "now": now, "ended_at": ended_at}
+        checksum = status_checksum(status, reason, ended_at)
+        return bool(self.query("release_run_as", **held, **facts, status_checksum=checksum))
 
     def delete(self, number: int, fence: int) -> bool:
         first, last = places_of_run(number)
@@ -270,6 +294,24 @@ class SqliteWriteSession(ErasingSession):
         with self.transaction():
             self.query("request_stop", number=number, reason=as_text(reason))
         self._is_news = True  # `data_version` tells only of what others have written
+
+    # -- text of calls under way --------------------------------------------------------------------------------------
+
+    def watch(self, number: int, key: bytes, now: float, until: float) -> None:
+        with self.transaction():
+            self.query("forget_watchers", number=number, before=now - FORGOTTEN_AFTER)
+            self.query("watch", number=number, key=key, until=until, checksum=watching_checksum(key, until))
+        self._is_news = True
+
+    def put_pieces(self, number: int, fence: int, rows: Sequence[PieceRow], cuts: Sequence[PieceCut]) -> None:
+        with self.transaction():
+            if not self.query("is_held", number=number, fence=fence):
+                return
+            for row in rows:
+                self.query("put_piece", number=number, **row._asdict(), checksum=piece_checksum(*row))
+            for cut in cuts:
+                self.query("cut_pieces", number=number, **cut._asdict())
+        self.bound_wal()
 
     # -- what runs and processes share --------------------------------------------------------------------------------
 

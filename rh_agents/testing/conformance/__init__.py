@@ -32,6 +32,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
 - `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
 - `PresentConformance`: what a run is doing now. A store need not know it.
+- `StreamingConformance`: text of calls under way. A store need not have it.
 - `SequenceConformance`: all that the other classes ask for, in random order.
 
 A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
@@ -65,6 +66,7 @@ from rh_agents.testing.conformance.resuming import ResumeConformance
 from rh_agents.testing.conformance.runs import RunConformance
 from rh_agents.testing.conformance.sequences import SequenceConformance
 from rh_agents.testing.conformance.stopping import StopConformance
+from rh_agents.testing.conformance.streaming import StreamingConformance
 from rh_agents.testing.conformance.suite import StoreSuite
 from rh_agents.testing.conformance.summaries import SummaryConformance
 from rh_agents.testing.conformance.values import ValueConformance
@@ -94,6 +96,7 @@ __all__ = [
     "StopConformance",
     "StoreConformance",
     "StoreSuite",
+    "StreamingConformance",
     "SummaryConformance",
     "ValueConformance",
     "WindowConformance",
@@ -124,6 +127,7 @@ class StoreConformance(
     OutlineConformance,
     PresentConformance,
     CallWindowConformance,
+    StreamingConformance,
     SequenceConformance,
 ):
     """All of it."""

@@ -68,7 +68,10 @@ UPDATE run
 SET heartbeat = run.heartbeat + 1, heartbeat_at = %(now)s
 FROM unnest(%(number)s, %(fence)s) AS held (number, fence)
 WHERE run.number = held.number AND run.fence = held.fence
-RETURNING run.number, run.stop_requested
+RETURNING run.number, run.stop_requested, (
+    SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
+    FROM watching WHERE watching.run = run.number
+)
 
 -- name: say
 INSERT INTO present (run, at, facts, checksum)
@@ -82,7 +85,10 @@ RETURNING run
 SELECT at, facts, checksum FROM present WHERE run = %(number)s
 
 -- name: look
-SELECT run.number, run.stop_requested
+SELECT run.number, run.stop_requested, (
+    SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
+    FROM watching WHERE watching.run = run.number
+)
 FROM run JOIN unnest(%(number)s, %(fence)s) AS held (number, fence) USING (number, fence)
 
 -- name: create
@@ -101,52 +107,76 @@ ON CONFLICT (run_id) DO NOTHING
 RETURNING number, pg_notify(%(changes)s, '')
 
 -- name: replace
-UPDATE run
-SET status = %(status)s,
-    epoch = %(epoch)s,
-    workflow = %(workflow)s,
-    input = %(input)s,
-    input_digest = %(input_digest)s,
-    tags = %(tags)s,
-    facts = %(facts)s,
-    updated_at = %(updated_at)s,
-    ended_at = %(ended_at)s,
-    owner = %(owner)s,
-    process = %(process)s,
-    fence = %(fence)s,
-    heartbeat = %(heartbeat)s,
-    heartbeat_at = %(heartbeat_at)s,
-    lease = %(lease)s,
-    reason = %(reason)s,
-    stop_requested = %(stop_requested)s,
-    forked_from = %(forked_from)s,
-    name_checksum = %(name_checksum)s,
-    checksum = %(checksum)s,
-    status_checksum = %(status_checksum)s,
-    holder_checksum = %(holder_checksum)s
-WHERE number = %(number)s AND fence = %(expected_fence)s AND heartbeat = %(expected_heartbeat)s
-RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
+WITH replaced AS (
+    UPDATE run
+    SET status = %(status)s,
+        epoch = %(epoch)s,
+        workflow = %(workflow)s,
+        input = %(input)s,
+        input_digest = %(input_digest)s,
+        tags = %(tags)s,
+        facts = %(facts)s,
+        updated_at = %(updated_at)s,
+        ended_at = %(ended_at)s,
+        owner = %(owner)s,
+        process = %(process)s,
+        fence = %(fence)s,
+        heartbeat = %(heartbeat)s,
+        heartbeat_at = %(heartbeat_at)s,
+        lease = %(lease)s,
+        reason = %(reason)s,
+        stop_requested = %(stop_requested)s,
+        forked_from = %(forked_from)s,
+        name_checksum = %(name_checksum)s,
+        checksum = %(checksum)s,
+        status_checksum = %(status_checksum)s,
+        holder_checksum = %(holder_checksum)s
+    WHERE number = %(number)s AND fence = %(expected_fence)s AND heartbeat = %(expected_heartbeat)s
+    RETURNING number
+),
+gone_text AS (
+    DELETE FROM streaming WHERE run IN (SELECT number FROM replaced)
+)
+SELECT pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '') FROM replaced
 
 -- name: release
-UPDATE run
-SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL, holder_checksum = %(holder_checksum)s
-WHERE number = %(number)s AND fence = %(fence)s
-RETURNING pg_notify(%(changes)s, '')
+WITH released AS (
+    UPDATE run
+    SET owner = NULL, process = NULL, fence = fence + 1, stop_requested = NULL, holder_checksum = %(holder_checksum)s
+    WHERE number = %(number)s AND fence = %(fence)s
+    RETURNING number
+),
+gone_text AS (
+    DELETE FROM streaming WHERE run IN (SELECT number FROM released)
+),
+gone_watchers AS (
+    DELETE FROM watching WHERE run IN (SELECT number FROM released)
+)
+SELECT pg_notify(%(changes)s, '') FROM released
 
 -- name: release_with_status
-UPDATE run
-SET owner = NULL,
-    process = NULL,
-    fence = fence + 1,
-    stop_requested = NULL,
-    status = %(status)s,
-    reason = %(reason)s,
-    updated_at = %(now)s,
-    ended_at = %(ended_at)s,
-    status_checksum = %(status_checksum)s,
-    holder_checksum = %(holder_checksum)s
-WHERE number = %(number)s AND fence = %(fence)s
-RETURNING pg_notify(%(changes)s, '')
+WITH released AS (
+    UPDATE run
+    SET owner = NULL,
+        process = NULL,
+        fence = fence + 1,
+        stop_requested = NULL,
+        status = %(status)s,
+        reason = %(reason)s,
+        updated_at = %(now)s,
+        ended_at = %(ended_at)s,
+        status_checksum = %(status_checksum)s,
+        holder_checksum = %(holder_checksum)s
+    WHERE number = %(number)s AND fence = %(fence)s
+    RETURNING number
+),
+gone_text AS (
+    DELETE FROM streaming WHERE run IN (SELECT number FROM released)
+),
+gone_watchers AS (
+    DELETE FROM watching WHERE run IN (SELECT number FROM released)
+)
+SELECT pg_notify(%(changes)s, '') FROM released
 
 -- name: delete
 WITH gone AS (
@@ -243,6 +273,47 @@ RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
 -- name: request_stop
 UPDATE run SET stop_requested = %(reason)s WHERE number = %(number)s
 RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
+
+-- name: watch
+WITH forgotten AS (
+    DELETE FROM watching WHERE run = %(number)s AND key <> %(key)s AND until < %(before)s
+)
+INSERT INTO watching (run, key, until, checksum) VALUES (%(number)s, %(key)s, %(until)s, %(checksum)s)
+ON CONFLICT (run, key) DO UPDATE SET until = excluded.until, checksum = excluded.checksum
+RETURNING pg_notify(%(requests)s, '')
+
+-- name: watched_until
+SELECT until FROM watching WHERE run = %(number)s AND key = %(key)s
+
+-- name: put_pieces
+-- The lock keeps the run from being taken over until the text is there.
+WITH held AS (
+    SELECT number FROM run WHERE number = %(number)s AND fence = %(fence)s FOR SHARE
+),
+cut AS (
+    DELETE FROM streaming
+    USING unnest(%(cut_key)s, %(cut_attempt)s, %(cut_position)s) AS cut (key, attempt, position)
+    WHERE streaming.run IN (SELECT number FROM held) AND streaming.key = cut.key
+        AND (streaming.attempt, streaming.position) < (cut.attempt, cut.position)
+)
+INSERT INTO streaming (run, key, attempt, position, text, at, checksum)
+SELECT held.number, piece.*
+FROM held, unnest(%(key)s, %(attempt)s, %(position)s, %(text)s, %(at)s, %(checksum)s) AS piece
+ON CONFLICT (run, key, attempt, position) DO UPDATE
+SET text = excluded.text, at = excluded.at, checksum = excluded.checksum
+
+-- name: delete_pieces_of
+DELETE FROM streaming
+USING unnest(%(number)s, %(key)s) AS gone (run, key)
+WHERE streaming.run = gone.run AND streaming.key = gone.key
+
+-- name: pieces
+SELECT key, attempt, position, text, at, checksum FROM streaming
+WHERE run = %(number)s AND at > %(after)s ORDER BY at, key, attempt, position
+
+-- name: pieces_of_call
+SELECT key, attempt, position, text, at, checksum FROM streaming
+WHERE run = %(number)s AND key = %(key)s AND at > %(after)s ORDER BY at, attempt, position
 
 -- name: find_run
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,

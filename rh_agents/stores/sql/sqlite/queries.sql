@@ -68,7 +68,9 @@ SELECT 1 FROM run WHERE run_id = :run_id
 -- name: renew
 UPDATE run SET heartbeat = heartbeat + 1, heartbeat_at = :now
 WHERE number = :number AND fence = :fence
-RETURNING stop_requested
+RETURNING stop_requested, (
+  SELECT json_group_array(json_array(hex(key), until) ORDER BY key) FROM watching WHERE watching.run = run.number
+)
 
 -- name: say
 INSERT INTO present (run, at, facts, checksum)
@@ -79,7 +81,10 @@ ON CONFLICT (run) DO UPDATE SET at = excluded.at, facts = excluded.facts, checks
 SELECT at, facts, checksum FROM present WHERE run = :number
 
 -- name: look
-SELECT stop_requested FROM run WHERE number = :number AND fence = :fence
+SELECT stop_requested, (
+  SELECT json_group_array(json_array(hex(key), until) ORDER BY key) FROM watching WHERE watching.run = run.number
+)
+FROM run WHERE number = :number AND fence = :fence
 
 -- name: create_run
 INSERT INTO run (
@@ -188,6 +193,39 @@ RETURNING id
 
 -- name: request_stop
 UPDATE run SET stop_requested = :reason WHERE number = :number
+
+-- name: watch
+INSERT INTO watching (run, key, until, checksum) VALUES (:number, :key, :until, :checksum)
+ON CONFLICT (run, key) DO UPDATE SET until = excluded.until, checksum = excluded.checksum
+
+-- name: forget_watchers
+DELETE FROM watching WHERE run = :number AND until < :before
+
+-- name: watched_until
+SELECT until FROM watching WHERE run = :number AND key = :key
+
+-- name: put_piece
+INSERT INTO streaming (run, key, attempt, position, text, at, checksum)
+VALUES (:number, :key, :attempt, :position, :text, :at, :checksum)
+ON CONFLICT (run, key, attempt, position) DO UPDATE
+SET text = excluded.text, at = excluded.at, checksum = excluded.checksum
+
+-- name: cut_pieces
+DELETE FROM streaming WHERE run = :number AND key = :key AND (attempt, position) < (:attempt, :position)
+
+-- name: delete_pieces_of
+DELETE FROM streaming WHERE run = :number AND key = :key
+
+-- name: delete_pieces
+DELETE FROM streaming WHERE run = :number
+
+-- name: pieces
+SELECT key, attempt, position, text, at, checksum FROM streaming
+WHERE run = :number AND at > :after ORDER BY at, key, attempt, position
+
+-- name: pieces_of_call
+SELECT key, attempt, position, text, at, checksum FROM streaming
+WHERE run = :number AND key = :key AND at > :after ORDER BY at, attempt, position
 
 -- name: find_run
 SELECT

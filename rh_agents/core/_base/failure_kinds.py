@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-__all__ = ["Failure", "FailureKind", "kind_of_message", "kinds_of"]
-
 _LONGEST: Final = 200
 """Characters."""
 _DIFFERS: Final = re.compile(
