@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow, RunInfo
+from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.stores.artifacts import ArtifactStore
@@ -343,11 +344,13 @@ class LeaseState(NamedTuple):
     Attributes:
         is_ours: False from the moment the fence is another one.
         watched: which calls are looked at, as `watched_in` reads it; None where that was not asked for.
+        asked: how many requests there ever were to the run; 0 where that was not asked for.
     """
 
     is_ours: bool
     stop_requested: str | None
     watched: str | None = None
+    asked: int = 0
 
 
 class WriteSession(Protocol):
@@ -495,6 +498,14 @@ class WriteSession(Protocol):
         """Add text of calls under way, and drop what comes before the cuts; nothing if the run is not ours."""
         ...
 
+    def ask_for(self, number: int, request: ControlRequest) -> None:
+        """Add a request to the holder of a run, which `renew` and `look` count."""
+        ...
+
+    def answer_request(self, number: int, fence: int, request_id: str, answer: Mapping[str, Any], now: float) -> bool:
+        """Say what came of an open request. False if the run is not ours, or the request is not open."""
+        ...
+
     # -- what runs and processes share --------------------------------------------------------------------------------
 
     def put_cached(self, entry: CacheEntry) -> None:
@@ -545,6 +556,10 @@ class ReadSession(Protocol):
 
     def present(self, number: int) -> tuple[float, str, int] | None:
         """What was said last that a run is doing: when, the facts, and the checksum of both; None if nothing was."""
+        ...
+
+    def requests(self, number: int, is_open: bool | None) -> Sequence[Sequence[Any]]:
+        """The requests to a run, oldest first: the columns that `_asking.request_of` wants."""
         ...
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:

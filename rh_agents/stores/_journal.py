@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.streaming import TextSink
 from rh_agents.core.results import Outcome
@@ -90,6 +91,9 @@ class SqlJournal:
         self._timer: asyncio.TimerHandle | None = None
         self._broken: StoreError | None = None
         self._on_stop_requested: Callable[[str], None] | None = None
+        self._on_asked: Callable[[], None] | None = None
+        self._asked = 0
+        """How many requests there were when it was looked last."""
         self._saying = Saying(row.number, row.fence, engine.writer.said)
         write_text = partial(_write_text, engine.writer, self.loop, row.number, row.fence)
         self._relay = TextRelay(engine.clock, write_text, recorded.finished)
@@ -403,10 +407,31 @@ class SqlJournal:
                 self._stop(state.stop_requested)
             if state.watched is not None:
                 self._relay.watch(watched_in(state.watched))
+            if state.asked > self._asked:
+                self._asked = state.asked
+                if self._on_asked is not None:
+                    self._on_asked()
 
     def stream_with(self, changed: Callable[[TextSink | None], None]) -> None:
         """Call `changed` when somebody begins to look at text of calls, and with None when no one does."""
         self._relay.stream_with(changed)
+
+    async def requests(self) -> list[ControlRequest]:
+        """The requests that are open, oldest first."""
+        self._expect_mine()
+        number, run_id = self.number, self.info.run_id
+        return await self._engine.read(lambda session: session.requests(number, run_id, True))
+
+    async def answer_request(self, request_id: str, answer: Mapping[str, Any]) -> None:
+        """The event that applies a request is on disk: it is not open any more."""
+        self._expect_mine()
+        number, fence, now = self.number, self.fence, self._engine.clock()
+        if not await self._change(lambda session: session.answer_request(number, fence, request_id, answer, now)):
+            raise again(self._break(self._lost()))
+
+    def when_asked(self, tell: Callable[[], None]) -> None:
+        """Call `tell` on the event loop when there may be further requests."""
+        self._on_asked = tell
 
     def present_with(self, sample: Callable[[], Present | None]) -> None:
         """Let others know about once a second what `sample` gives."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
 from rh_agents.core.ports.present import Present
@@ -220,6 +221,17 @@ class ReadableStore:
             recorded = RecordedEvent(stored.row.sequence, event, stored.row.ok is not None)
             found.append(OutlinedEvent(recorded, None if outcome is None else header_of(outcome)))
         return found
+
+    async def is_executed(self, run_id: str) -> bool:
+        """Whether a process executes the run, as far as is known."""
+        await self._get_ready()
+        return is_held(await self.engine.run(run_id), self.engine.clock())
+
+    async def control_requests(self, run_id: str, *, is_open: bool | None = None) -> list[ControlRequest]:
+        """The requests to a run, oldest first."""
+        await self._get_ready()
+        number = (await self.engine.run(run_id)).number
+        return await self.engine.read(lambda session: session.requests(number, run_id, is_open))
 
     async def present(self, run_id: str) -> Present | None:
         """What a run is doing now, as far as is known."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RunRequest
+from rh_agents.core.ports.control import ControlRequest, RunControl, Verb
 from rh_agents.core.ports.keeping import ErasedRun, expect_values
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome
@@ -35,6 +38,9 @@ from rh_agents.stores._repeated import warn_of_repeated
 from rh_agents.stores._rows import edit, superseding
 from rh_agents.stores._verified import VerifiedSession
 from rh_agents.stores.artifacts import sweep
+
+_LOOK_EVERY = 0.1
+"""Seconds between two looks whether a request has been answered."""
 
 
 class SqlStore(ReadableStore):
@@ -153,6 +159,30 @@ class SqlStore(ReadableStore):
             fence=row.fence + 1,
             stop_requested=None,
         )
+
+    def control(self, run_id: str) -> RunControl:
+        """Steers a run, see `rh_agents.core.ports.control`."""
+        return RunControl(self, run_id)
+
+    async def request_control(
+        self, run_id: str, verb: Verb, arguments: Mapping[str, Any], *, author: str | None = None, reason: str = ""
+    ) -> ControlRequest:
+        """Leave a request for the owner of a run."""
+        await self._get_ready()
+        number, now = (await self.engine.run(run_id)).number, self.engine.clock()
+        request = ControlRequest(run_id, uuid.uuid4().hex, verb, dict(arguments), author, reason, now)
+        await self.engine.writer.done(lambda session: session.ask_for(number, request))
+        return request
+
+    async def wait_for_control(self, request: ControlRequest, seconds: float) -> ControlRequest:
+        """The request when its owner has acted on it; as it is after so many seconds if it has not."""
+        ends_at = asyncio.get_running_loop().time() + seconds
+        while True:
+            found = await self.control_requests(request.run_id)
+            request = next((each for each in found if each.id == request.id), request)
+            if not request.is_open or asyncio.get_running_loop().time() >= ends_at:
+                return request
+            await asyncio.sleep(_LOOK_EVERY)
 
     async def delete_run(self, run_id: str) -> None:
         """Forget a run."""

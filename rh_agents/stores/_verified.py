@@ -11,7 +11,9 @@ from typing import Any, Generic, TypeVar
 from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import CacheEntry, Question
+from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._asking import request_of
 from rh_agents.stores._backend import (
     CallRow,
     EventRow,
@@ -187,6 +189,10 @@ class VerifiedSession:
     def watched_until(self, number: int, key: bytes) -> float:
         """Until when somebody looks at a call, as was said last."""
         return self.inner.watched_until(number, key)
+
+    def requests(self, number: int, run_id: str, is_open: bool | None) -> list[ControlRequest]:
+        """The requests to a run, oldest first."""
+        return [request_of(row, run_id, self.place) for row in self.inner.requests(number, is_open)]
 
     # -- journals -----------------------------------------------------------------------------------------------------
 

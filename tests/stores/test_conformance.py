@@ -54,6 +54,7 @@ class TestMemory(
     conformance.PresentConformance,
     conformance.CallWindowConformance,
     conformance.StreamingConformance,
+    conformance.ControlConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""

@@ -64,7 +64,8 @@ class Slots:
                 self._owed -= 1
             else:
                 self.free += 1
-        self._grant_due()
+        if self._due:
+            self._grant_due()
 
     def _grant_due(self) -> None:
         while self._due and self.free:

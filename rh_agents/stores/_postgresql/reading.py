@@ -188,6 +188,9 @@ class PostgresqlReadSession:
         found = self._rows("watched_until", "who looks at a call could not be read", number=number, key=key)
         return float(found[0][0]) if found else 0.0
 
+    def requests(self, number: int, is_open: bool | None) -> Sequence[Sequence[Any]]:
+        return self._rows("requests", "the requests to a run could not be read", number=number, is_open=is_open)
+
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._rows("find_cached", "a kept result could not be read", key=key, now=now)
         return self._sealed(cache_checksum, [kept_entry(found[0])])[0] if found else None

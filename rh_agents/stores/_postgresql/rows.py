@@ -100,6 +100,11 @@ def lease_states_of(numbers: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> 
     return [found.get(number, LeaseState(False, None)) for number in numbers]
 
 
+def _asked(row: Sequence[Any]) -> list[int]:
+    """How many requests there are; who only writes does not ask, and has told others in this place."""
+    return [each for each in row[2:] if isinstance(each, int)]
+
+
 def run_columns(run: RunRow) -> dict[str, Any]:
     """The columns of a run that its holder may change."""
     return {

@@ -9,6 +9,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
+from rh_agents.core.ports.control import ControlRequest
+from rh_agents.stores._asking import answer_columns, request_columns
 from rh_agents.stores._backend import (
     ENDED,
     FORGOTTEN_AFTER,
@@ -252,6 +254,16 @@ class PostgresqlWriteSession:
             cut_attempt=Array("int4", [cut.attempt for cut in cuts]),
             cut_position=Array("int8", [cut.position for cut in cuts]),
         )
+
+    def ask_for(self, number: int, request: ControlRequest) -> None:
+        self._changes("ask_for", "a request could not be left", number=number, **request_columns(request))
+
+    def answer_request(self, number: int, fence: int, request_id: str, answer: Mapping[str, Any], now: float) -> bool:
+        columns = answer_columns(request_id, answer, now)
+        what = "what came of a request could not be recorded"
+        with self._database.errors(what), self._connection.transaction():
+            self._rows("answer_request", what, number=number, fence=fence, **columns, changes=self._channels["changes"])
+            return bool(self._rows("is_held", what, number=number, fence=fence))
 
     # -- what runs and processes share --------------------------------------------------------------------------------
 

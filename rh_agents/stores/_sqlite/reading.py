@@ -266,6 +266,9 @@ class SqliteReadSession(Session):
         found = self._all("watched_until", number=number, key=key)
         return float(found[0][0]) if found else 0.0
 
+    def requests(self, number: int, is_open: bool | None) -> Sequence[Sequence[Any]]:
+        return self._all("requests", number=number, is_open=is_open)
+
     def find_cached(self, key: bytes, now: float) -> Kept[CacheEntry] | None:
         found = self._sealed(cache_checksum, map(kept_entry, self._all("find_cached", key=key, now=now)))
         return found[0] if found else None

@@ -13,6 +13,8 @@ import apsw
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
+from rh_agents.core.ports.control import ControlRequest
+from rh_agents.stores._asking import answer_columns, request_columns
 from rh_agents.stores._backend import (
     ENDED,
     FORGOTTEN_AFTER,
@@ -312,6 +314,18 @@ class SqliteWriteSession(ErasingSession):
             for cut in cuts:
                 self.query("cut_pieces", number=number, **cut._asdict())
         self.bound_wal()
+
+    def ask_for(self, number: int, request: ControlRequest) -> None:
+        with self.transaction():
+            self.query("ask_for", number=number, **request_columns(request))
+        self._is_news = True
+
+    def answer_request(self, number: int, fence: int, request_id: str, answer: Mapping[str, Any], now: float) -> bool:
+        with self.transaction():
+            if not self.query("is_held", number=number, fence=fence):
+                return False
+            self.query("answer_request", number=number, **answer_columns(request_id, answer, now))
+            return True
 
     # -- what runs and processes share --------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
 - `PresentConformance`: what a run is doing now. A store need not know it.
 - `StreamingConformance`: text of calls under way. A store need not have it.
+
+- `ControlConformance`: requests to whoever executes a run. A store need not take any.
 - `SequenceConformance`: all that the other classes ask for, in random order.
 
 A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
@@ -51,6 +53,7 @@ except ModuleNotFoundError as _error:
 from rh_agents.testing.conformance.caching import CacheConformance
 from rh_agents.testing.conformance.call_windows import CallWindowConformance
 from rh_agents.testing.conformance.checking import CheckConformance
+from rh_agents.testing.conformance.control import ControlConformance
 from rh_agents.testing.conformance.crashes import CrashConformance
 from rh_agents.testing.conformance.deleting import ArtifactConformance, DeletionConformance
 from rh_agents.testing.conformance.editing import EditingConformance
@@ -77,6 +80,7 @@ __all__ = [
     "CacheConformance",
     "CallWindowConformance",
     "CheckConformance",
+    "ControlConformance",
     "CoreConformance",
     "CrashConformance",
     "DeletionConformance",
@@ -128,6 +132,7 @@ class StoreConformance(
     PresentConformance,
     CallWindowConformance,
     StreamingConformance,
+    ControlConformance,
     SequenceConformance,
 ):
     """All of it."""

@@ -71,7 +71,7 @@ WHERE run.number = held.number AND run.fence = held.fence
 RETURNING run.number, run.stop_requested, (
     SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
     FROM watching WHERE watching.run = run.number
-)
+), (SELECT count(*) FROM control WHERE control.run = run.number)
 
 -- name: say
 INSERT INTO present (run, at, facts, checksum)
@@ -88,7 +88,7 @@ SELECT at, facts, checksum FROM present WHERE run = %(number)s
 SELECT run.number, run.stop_requested, (
     SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
     FROM watching WHERE watching.run = run.number
-)
+), (SELECT count(*) FROM control WHERE control.run = run.number)
 FROM run JOIN unnest(%(number)s, %(fence)s) AS held (number, fence) USING (number, fence)
 
 -- name: create
@@ -666,6 +666,21 @@ SELECT limited, held_until, checksum FROM held
 
 -- name: all_present
 SELECT run, at, facts, checksum FROM present
+
+-- name: ask_for
+INSERT INTO control (run, id, verb, arguments, author, reason, asked_at, checksum, answer_checksum)
+VALUES (%(number)s, %(id)s, %(verb)s, %(arguments)s, %(author)s, %(reason)s, %(asked_at)s, %(checksum)s, %(answer_checksum)s)
+RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
+
+-- name: requests
+SELECT id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum FROM control
+WHERE run = %(number)s AND (%(is_open)s::boolean IS NULL OR (applied_at IS NULL) = %(is_open)s) ORDER BY number
+
+-- name: answer_request
+UPDATE control SET applied_at = %(applied_at)s, answer = %(answer)s, answer_checksum = %(answer_checksum)s
+FROM run
+WHERE run.number = %(number)s AND run.fence = %(fence)s AND control.run = run.number AND id = %(id)s AND applied_at IS NULL
+RETURNING pg_notify(%(changes)s, '')
 
 -- name: all_requests
 SELECT id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum FROM control

@@ -70,7 +70,7 @@ UPDATE run SET heartbeat = heartbeat + 1, heartbeat_at = :now
 WHERE number = :number AND fence = :fence
 RETURNING stop_requested, (
   SELECT json_group_array(json_array(hex(key), until) ORDER BY key) FROM watching WHERE watching.run = run.number
-)
+), (SELECT count(*) FROM control WHERE control.run = run.number)
 
 -- name: say
 INSERT INTO present (run, at, facts, checksum)
@@ -83,7 +83,7 @@ SELECT at, facts, checksum FROM present WHERE run = :number
 -- name: look
 SELECT stop_requested, (
   SELECT json_group_array(json_array(hex(key), until) ORDER BY key) FROM watching WHERE watching.run = run.number
-)
+), (SELECT count(*) FROM control WHERE control.run = run.number)
 FROM run WHERE number = :number AND fence = :fence
 
 -- name: create_run
@@ -578,6 +578,18 @@ ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum =
 
 -- name: all_present
 SELECT run, at, facts, checksum FROM present
+
+-- name: ask_for
+INSERT INTO control (run, id, verb, arguments, author, reason, asked_at, checksum, answer_checksum)
+VALUES (:number, :id, :verb, :arguments, :author, :reason, :asked_at, :checksum, :answer_checksum)
+
+-- name: requests
+SELECT id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum FROM control
+WHERE run = :number AND (:is_open IS NULL OR (applied_at IS NULL) = :is_open) ORDER BY number
+
+-- name: answer_request
+UPDATE control SET applied_at = :applied_at, answer = :answer, answer_checksum = :answer_checksum
+WHERE run = :number AND id = :id AND applied_at IS NULL
 
 -- name: all_requests
 SELECT id, verb, arguments, author, reason, asked_at, applied_at, answer, checksum, answer_checksum FROM control

@@ -1,0 +1,59 @@
+"""Requests to the owners of runs, as rows of a database and back (see `rh_agents.core.ports.control`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports.control import ControlRequest, Verb
+from rh_agents.stores._checksums import applied_checksum, request_checksum
+
+__all__ = ["answer_columns", "request_columns", "request_of"]
+
+
+def request_columns(request: ControlRequest) -> dict[str, Any]:
+    """The columns of a new request, but for its run."""
+    arguments = json.dumps(dict(request.arguments))
+    author = None if request.author is None else _kept(request.author)
+    asked = (request.id, request.verb.value, arguments, author, _kept(request.reason), request.asked_at)
+    return {
+        **dict(zip(("id", "verb", "arguments", "author", "reason", "asked_at"), asked, strict=True)),
+        "checksum": request_checksum(*asked),
+        "answer_checksum": applied_checksum(request.id, None, None),
+    }
+
+
+def answer_columns(request_id: str, answer: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The columns that say what came of a request."""
+    text = json.dumps(dict(answer))
+    checksum = applied_checksum(request_id, now, text)
+    return {"id": request_id, "applied_at": now, "answer": text, "answer_checksum": checksum}
+
+
+def request_of(row: Sequence[Any], run_id: str, place: str) -> ControlRequest:
+    """The request of a row.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        request_id, verb, arguments, author, reason, asked_at, applied_at, answer, *checksums = row
+        asked = request_checksum(request_id, verb, arguments, author, reason, asked_at)
+        if [asked, applied_checksum(request_id, applied_at, answer)] == checksums:
+            what = (Verb(verb), json.loads(arguments), author, reason or "", asked_at)
+            became = None if answer is None else json.loads(answer)
+            return ControlRequest(run_id, request_id, *what, applied_at, became)
+    except (AttributeError, TypeError, ValueError) as error:  # a damaged byte may put any value into any column
+        raise _damaged(row, run_id, place) from error
+    raise _damaged(row, run_id, place)
+
+
+def _damaged(row: Sequence[Any], run_id: str, place: str) -> StoreError:
+    return StoreError(f"{place}: request {row[0]!r} to run {run_id!r} is damaged; `rh-agents check` says what else is")
+
+
+def _kept(text: str) -> str:
+    """A text for people as every database takes it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", " ")
