@@ -53,8 +53,17 @@ from rh_agents.core.policies import (
 )
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.rewind import fork
-from rh_agents.core.types import CacheScope, Durability, Effect, EventType, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.types import (
+    CacheScope,
+    Durability,
+    Effect,
+    EventType,
+    ExecutionStatus,
+    OnUnknown,
+    ReplayMode,
+)
 from rh_agents.core.usage import Listing, Price, Spending, Usage, set_listings
 from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
@@ -111,6 +120,7 @@ __all__ = [
     "Price",
     "Question",
     "RateLimit",
+    "RecordInputs",
     "ReplayMode",
     "RetryPolicy",
     "RhAgentsError",

@@ -24,6 +24,7 @@ from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, Subscriber
 from rh_agents.core.ports.opening import StoreLike, set_store_opener
 from rh_agents.core.questions import Answerer
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, ReplayMode
 from rh_agents.core.values.unstarted import short_repr
 from rh_agents.stores import open_store
@@ -79,6 +80,7 @@ class ActorOptions(TypedDict, total=False):
     on_unknown: OnUnknown | str | None
     cache: CacheScope | str | None
     ttl: float | None
+    record_inputs: RecordInputs | str | None
     limits: Limit | Sequence[Limit] | None
     budget: Budget | None
     max_result: int | None
@@ -99,6 +101,8 @@ class ActorDecorator:
         on_unknown: what to do when a crash leaves it unknown whether the call was done: "retry", "fail" or "ask".
         cache: "run" or "store": for whom results are kept, so that equal calls are not made again.
         ttl: after this many seconds a cached result is not used any more.
+        record_inputs: what is recorded of what its calls are called with, for people: "none", "brief" or "full"; by
+            default what the run says.
         limits: what each attempt waits for: a `RateLimit`, a `ConcurrencyLimit`, or several.
         budget: what one call may spend, with all that is called in it.
         max_result: of tools and agents: how many characters of a tool's result a model gets.
@@ -169,6 +173,7 @@ async def run(
     resume_from: str | None = None,
     reuse: bool = False,
     answerer: Answerer | None = None,
+    record_inputs: RecordInputs | str = RecordInputs.BRIEF,
     budget: Budget | None = None,
     lease: float = 15.0,
     executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None = None,
@@ -199,6 +204,7 @@ async def run(
         workflow=name_of(workflow),
         input=None if store is None else arguments_of(workflow, args, kwargs),
         reuse=reuse,
+        record_inputs=record_inputs,
         budget=budget,
         lease=lease,
         executors=executors,

@@ -288,6 +288,7 @@ BROAD = {"Exception", "BaseException"}
 MAY_CATCH_EVERYTHING = {
     "Code of the user's runs there, which may raise anything: it is shown or judged without what it would have said": (
         "core/_base/foreign.py: text_of seconds_to_wait says_yes _copied noted",
+        "core/_replay/inputs.py: recorded_input",
         "core/redaction/__init__.py: RedactingRepr.repr_instance",
         "core/values/__init__.py: encode encode_large encode_error",
         "core/values/encoder.py: text_of",

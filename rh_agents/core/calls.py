@@ -175,6 +175,7 @@ class Call(Unstarted, Generic[T]):
         """Set what the runner needs to execute the call."""
         actor, run = self.actor, frame.run
         frame.begin = lambda: self.begin(run)
+        frame.given = self.given
         if actor.has_policy:
             frame.retry = actor.retry
             frame.timeout = actor.timeout
@@ -182,6 +183,10 @@ class Call(Unstarted, Generic[T]):
             frame.limits = actor.limits
         if frame.ledgers or frame.limits or actor.budget is not None:
             frame.estimate = self.estimate
+
+    def given(self) -> Any:
+        """What it is called with, for people."""
+        return None
 
     def estimate(self) -> Usage | None:
         """What it will use at most, for budgets and rate limits; None if nobody knows."""
@@ -288,6 +293,10 @@ class FunctionCall(Call[T]):
         """Its arguments, by parameter name."""
         return CanonicalInput(self.actor.signature.bind(self.args, self.kwargs), are_arguments=True)
 
+    def given(self) -> dict[str, Any]:
+        """Its arguments, by parameter name."""
+        return self.actor.signature.bind(self.args, self.kwargs)
+
     def begin(self, run: RunParts) -> Awaitable[T]:
         """Call the function, on the event loop or where its actor says."""
         actor = self.actor
@@ -324,6 +333,10 @@ class ActorCall(Call["ExecutionResult[T]"], Generic[T]):  # quoted: Pydantic wou
     def canonical_input(self) -> CanonicalInput:
         """Its input."""
         return CanonicalInput(self.input_data)
+
+    def given(self) -> Any:
+        """Its input."""
+        return self.input_data
 
     def prepare(self, frame: Frame) -> None:
         """As for every call; the preconditions come before the first attempt."""

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, overload
 
 from rh_agents.core._base.signatures import method_with_arguments_of
 from rh_agents.core._limits.interruption import InterruptChecker
-from rh_agents.core._limits.sampling import Sampler
+from rh_agents.core._limits.sampling import Sampler, while_it_is_there
 from rh_agents.core._replay.stops import stop_in
 from rh_agents.core._run.blocked_loops import watched_loops
 from rh_agents.core._run.cancellations import says_only
@@ -44,10 +44,11 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
 from rh_agents.core.ports.executors import Executors, set_executors
 from rh_agents.core.ports.opening import StoreLike, opened_store
-from rh_agents.core.ports.present import Present, Presented
+from rh_agents.core.ports.present import Presented
 from rh_agents.core.ports.streaming import StreamingJournal, TextSink
 from rh_agents.core.questions import Answerer, Asking, QuestionCall
 from rh_agents.core.redaction import without_secrets
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Spending
@@ -95,6 +96,9 @@ class ExecutionState:
         reuse: go on all the same, and reuse what still fits.
         on_unknown: what to do with calls that a crash left unfinished, for actors that do not say.
         facts: anything else worth keeping about the run, for people and programs.
+        record_inputs: what is recorded, for people, of what calls are called with: "brief" (256 bytes of a text like
+            JSON, and 2 KiB of a call that failed), "full" or "none". Secrets are replaced; it is no part of any key.
+            Actors may say something else by their own `record_inputs`.
         budget: how much the run may spend, what it spent in earlier executions included. When it does not suffice for
             another call, what is under way comes to its end, and `BudgetExceeded` is raised.
         lease: after so many seconds without a sign of life from this process, another one may take the run over.
@@ -121,6 +125,7 @@ class ExecutionState:
         reuse: bool = False,
         on_unknown: OnUnknown | str = OnUnknown.RETRY,
         facts: Mapping[str, str] | None = None,
+        record_inputs: RecordInputs | str = RecordInputs.BRIEF,
         budget: Budget | None = None,
         lease: float = 15.0,
         clock: Clock = time.time,
@@ -172,6 +177,7 @@ class ExecutionState:
             chance=chance,
             strict=strict,
             is_validation=is_validation,
+            record_inputs=RecordInputs(record_inputs),
             opened=self._opened,
         )
         """What calls and groups use of the run."""
@@ -258,7 +264,7 @@ class ExecutionState:
             recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
             if isinstance(recording.journal, Presented):
                 self._sampler = sampler = Sampler(self.parts, self.run_id, lambda: len(self._asking.open))
-                recording.journal.present_with(_while_it_is_there(weakref.ref(sampler)))
+                recording.journal.present_with(while_it_is_there(sampler))
             if isinstance(recording.journal, StreamingJournal):
                 recording.journal.stream_with(_taking_text(weakref.ref(self.parts)))
             if self.replay_mode is ReplayMode.REPUBLISH_ALL:
@@ -544,14 +550,6 @@ def _taking_text(parts: weakref.ref[RunParts]) -> Callable[[TextSink | None], No
             found.text_sink = sink
 
     return changed
-
-
-def _while_it_is_there(sampler: weakref.ref[Sampler]) -> Callable[[], Present | None]:
-    def sample() -> Present | None:
-        found = sampler()
-        return None if found is None else found()
-
-    return sample
 
 
 def _kept_input(data: Any) -> tuple[bytes | None, bytes | None]:

@@ -214,6 +214,10 @@ class QuestionCall(Call[Any]):
         """A question is its text; with another text it is another one."""
         return CanonicalInput(self._text)
 
+    def given(self) -> str:
+        """The text of the question."""
+        return self._text
+
     def begin(self, run: RunParts) -> Awaitable[Any]:
         """Ask, or find the answer."""
         return self._asking.answer(self._text, self._adapter)

@@ -151,7 +151,7 @@ class Outcome(NamedTuple):
         made_in: which execution of the parent's body made it.
         usage: what the call used, with all its attempts in the execution that recorded it; None for nothing.
         input: what it was called with, in brief and for people, where that is to be recorded (`record_inputs`). None in
-            what a store gives: it is read by itself (see `rh_agents.core.ports.windows`).
+            what a store gives: `UnreadOutcome` and windows of calls have it.
     """
 
     key: bytes
@@ -214,7 +214,7 @@ class UnreadOutcome(NamedTuple):
         read: decodes the value or the error. It may read a file, and raises `StoreError` for a value of a class that
             this program does not know; `read(unknown_ok=True)` gives an `UnknownValue` in its place.
         is_large: whether that takes so long that it is to be done in a thread.
-        input: what the call was called with, of a store that has it at hand.
+        input: what the call was called with, for people; None where that was not recorded.
     """
 
     header: OutcomeHeader

@@ -156,22 +156,26 @@ class ReadableStore:
 
     async def outcomes(self, run_id: str, *, unknown_ok: bool = False) -> AsyncIterator[Outcome]:
         """What the calls of a run came to, in the order in which that was recorded."""
-        async for outcome in self._outcomes(run_id, partial(self._outcome, run_id, unknown_ok=unknown_ok)):
+        async for outcome in self._outcomes(
+            run_id, lambda stored, _: self._outcome(run_id, stored, unknown_ok=unknown_ok)
+        ):
             yield outcome
 
     async def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
         """The same without decoding any value."""
-        async for outcome in self._outcomes(run_id, partial(self._unread, run_id)):
+        async for outcome in self._outcomes(run_id, partial(self._unread, run_id), reads_inputs=True):
             yield outcome
 
-    async def _outcomes(self, run_id: str, make: Callable[[StoredOutcome], T]) -> AsyncIterator[T]:
-        """What `make` makes of the stored outcomes of a run, in a thread of those who read."""
+    async def _outcomes(
+        self, run_id: str, make: Callable[[StoredOutcome, str | None], T], *, reads_inputs: bool = False
+    ) -> AsyncIterator[T]:
+        """What `make` makes of the stored outcomes of a run and their inputs, in a thread of those who read."""
         await self._get_ready()
         run = await self.engine.run(run_id)
         later = set(await self.engine.read(lambda session: session.later_outcomes(run.number, 0, run.last_sequence)))
         after = count = 0
         while True:
-            chunk = await self.engine.read(partial(_made, make, run.number, run_id, after, later))
+            chunk = await self.engine.read(partial(_made, make, run.number, run_id, after, later, reads_inputs))
             for _, outcome in chunk:
                 if outcome is not None:
                     yield outcome
@@ -188,9 +192,9 @@ class ReadableStore:
         except Exception as error:
             raise self.engine.unreadable(run_id, stored.row.sequence, error) from error
 
-    def _unread(self, run_id: str, stored: StoredOutcome) -> UnreadOutcome:
+    def _unread(self, run_id: str, stored: StoredOutcome, given: str | None) -> UnreadOutcome:
         is_large = stored.row.artifact is not None
-        return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored), is_large)
+        return UnreadOutcome(header_of(stored), partial(self._outcome, run_id, stored), is_large, given)
 
     async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
         """The events of a run in numbers, computed by the database."""
@@ -318,11 +322,21 @@ class _Changes:
 
 
 def _made(
-    make: Callable[[StoredOutcome], T], number: int, run_id: str, after: int, later: set[int], session: VerifiedSession
+    make: Callable[[StoredOutcome, str | None], T],
+    number: int,
+    run_id: str,
+    after: int,
+    later: set[int],
+    reads_inputs: bool,
+    session: VerifiedSession,
 ) -> list[tuple[int, T | None]]:
     """What is made of outcomes, by their places; None of those that count for nothing."""
     found = session.outcomes(number, run_id, after, _CHUNK)
-    return [(stored.sequence, None if later and stored.sequence in later else make(stored)) for stored in found]
+    inputs = session.inputs(number, run_id, after, found[-1].sequence) if found and reads_inputs else {}
+    return [
+        (stored.sequence, None if later and stored.sequence in later else make(stored, inputs.get(stored.sequence)))
+        for stored in found
+    ]
 
 
 def _pieces(number: int, key: bytes | None, after: float, session: VerifiedSession) -> list[PieceRow]:

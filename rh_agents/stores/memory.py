@@ -266,7 +266,8 @@ class MemoryStore:
                 if stored is None and fact.status is ExecutionStatus.SUPERSEDED:
                     continue
                 if stored is not None:
-                    copy, stored = _edited(copy, changed[stored.key])
+                    copy, edit = _edited(copy, changed[stored.key])
+                    stored = edit._replace(input=stored.input)
             fork.add(copy, stored)
         self._runs[new_run_id] = fork
 

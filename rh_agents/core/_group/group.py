@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 
 from rh_agents.core._group.ending import Ending, recorded_ending
-from rh_agents.core._group.members import FUNCTION_ACTOR, Member, close_unstarted, raising, starter
+from rh_agents.core._group.members import FUNCTION_ACTOR, Member, close_unstarted, given_to, raising, starter
 from rh_agents.core._group.options import GroupOptions
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.scheduler import Scheduler
@@ -240,6 +240,7 @@ class Group:
                 frame.begin = raising(error)
         else:
             frame.begin = starter(work)
+            frame.given = given_to(work)
         if self._has_defaults:
             frame.retry = frame.retry or options.retry
             frame.timeout = frame.timeout or options.item_timeout

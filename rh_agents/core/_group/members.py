@@ -31,6 +31,7 @@ __all__ = [
     "check_work",
     "close_unstarted",
     "failed_source",
+    "given_to",
     "label_of",
     "learn_types",
     "raising",
@@ -232,6 +233,10 @@ class _Repeatable:
         self.function = function
         self.item = item
 
+    def given(self) -> Any:
+        """The item."""
+        return self.item
+
     def __call__(self) -> Awaitable[Any]:
         first, self.first = self.first, None
         return first if first is not None else self.function(self.item)
@@ -239,6 +244,11 @@ class _Repeatable:
     def close(self) -> None:
         if self.first is not None:
             self.first.close()
+
+
+def given_to(work: object) -> Callable[[], Any] | None:
+    """Tells with which item a function was called that is no actor; None where nobody sees what is called with what."""
+    return work.given if isinstance(work, _Repeatable) else None
 
 
 def raising(error: Exception) -> Callable[[], Awaitable[Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
@@ -218,6 +219,17 @@ class Sampler:
             seconds / 60,
             f"under way the longest: {present.where}" if present.where else "its calls wait for limits",
         )
+
+
+def while_it_is_there(sampler: Sampler) -> Callable[[], Present | None]:
+    """What takes a look as long as somebody else has the run: who is asked to look does not keep it."""
+    there = weakref.ref(sampler)
+
+    def sample() -> Present | None:
+        found = there()
+        return None if found is None else found()
+
+    return sample
 
 
 def _leaves(calls: Sequence[CallSeen]) -> list[CallSeen]:

@@ -21,6 +21,7 @@ from rh_agents.core._limits.interruption import CallsUnderWay
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
 from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.postponed import Postponed
+from rh_agents.core._replay.inputs import recorded_input
 from rh_agents.core._replay.keys import ROOT_KEY
 from rh_agents.core._replay.numbering import Claimant, Numbering
 from rh_agents.core._run.parts import RunParts
@@ -32,6 +33,7 @@ from rh_agents.core.policies._checks import Failure
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.redaction import redact, without_secrets
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 from rh_agents.core.usage import Usage
@@ -155,6 +157,8 @@ class Frame(Numbering, Consumption):
     """Whether the server has asked for more than it waits: then another attempt would only be refused as well."""
     pieces_of: Callable[[Any], Sequence[Any]] | None = None
     """Tells what subscribers get of a value that is there already, in place of the pieces in which it once came."""
+    given: Callable[[], Any] | None = None
+    """Tells what it is called with; None where nobody sees that."""
     marks: Mapping[str, Any] | None = None
     """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
     actor: BaseActor
@@ -314,6 +318,11 @@ class Frame(Numbering, Consumption):
         finally:
             self.held_up = None
 
+    def wait_for_attempt(self, seconds: float) -> None:
+        """It waits for its next attempt from now on, for so long."""
+        now = asyncio.get_running_loop().time()
+        self.held_up = HeldUp("", now, due_at=now + seconds)
+
     def _wait_for_budget(self) -> None:
         """If it waits now, then for what is reserved for others."""
         self.held_up = HeldUp("the budget", asyncio.get_running_loop().time())
@@ -401,7 +410,7 @@ class Frame(Numbering, Consumption):
         this one. What it held of the result and of its group would hold the error, until the garbage collector comes;
         and what the program has started in its context would hold the function.
         """
-        self.result = self.settled = self.total = self.check = self.slot = None
+        self.result = self.settled = self.total = self.check = self.slot = self.given = None
         self.estimate: Callable[[], Usage | None] | None = None
         self.begin = _is_over
 
@@ -456,6 +465,13 @@ class Frame(Numbering, Consumption):
                 more,
             ),
         )
+
+    def input_text(self, *, ok: bool) -> str | None:
+        """What its outcome says of what it was called with; None for nothing."""
+        how = self.actor.record_inputs or self.run.record_inputs
+        if self.given is None or how is RecordInputs.NONE:
+            return None
+        return recorded_input(self.given, how, ok=ok)
 
     async def report(
         self,

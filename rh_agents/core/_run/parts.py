@@ -26,6 +26,7 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Store
 from rh_agents.core.ports.executors import Executors
 from rh_agents.core.ports.streaming import TextSink
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import OnUnknown
 
@@ -53,6 +54,7 @@ class RunParts:
         open_groups: the groups whose block is open, by id.
         text_sink: takes text of calls under way, while somebody looks at it.
         paused_at: since when nothing new begins because somebody has paused the run, in seconds since 1970.
+        record_inputs: what is recorded of what calls are called with, for actors that do not say.
         root: the place of calls that are made by no other call, see `rh_agents.core._run.frame.root_of`.
         begun: counts the calls that begin on its event loop.
         marks_attempts: whether it is on disk that an attempt begins before it does, of calls whose actor does not say
@@ -78,6 +80,7 @@ class RunParts:
         chance: Callable[[], float],
         strict: bool,
         is_validation: bool,
+        record_inputs: RecordInputs,
         opened: Callable[[], Awaitable[None]],
     ) -> None:
         self.state: Any = state
@@ -96,6 +99,7 @@ class RunParts:
         self.chance: Callable[[], float] = chance
         self.strict: bool = strict
         self.is_validation: bool = is_validation
+        self.record_inputs: RecordInputs = record_inputs
         self.marks_attempts: bool = False
         self.open_groups: dict[str, Any] = {}
         self.text_sink: TextSink | None = None

@@ -9,7 +9,6 @@ from typing import Any
 
 from rh_agents.core._base.foreign import without_our_frames
 from rh_agents.core._limits.breakers import attempt_under
-from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._replay.keys import idempotency_key
@@ -376,6 +375,7 @@ def _outcome(frame: Frame, key: bytes, result: ExecutionResult[Any]) -> Outcome:
         parent=parent.base,
         made_in=every_generation(parent.run.recording.epoch) if frame.is_refused else parent.generation,
         usage=frame.usage,
+        input=frame.input_text(ok=result.ok),
     )
 
 
@@ -498,8 +498,8 @@ async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
 
     That the attempt has failed is on disk before: after a crash no more is repeated than the group has slots.
     """
-    interruption, now = frame.run.interruption, asyncio.get_running_loop().time()
-    frame.held_up = HeldUp("", now, due_at=now + seconds)
+    interruption = frame.run.interruption
+    frame.wait_for_attempt(seconds)
     try:
         if frame.slot is None or not seconds:
             await interruption.sleep(seconds)

@@ -28,6 +28,7 @@ from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.compaction import Compaction
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
 from rh_agents.core.usage import Usage
 from rh_agents.core.values.annotations import check_annotation
@@ -82,6 +83,8 @@ class BaseActor(BaseModel):
     """For whom results are kept, so that equal calls (same actor, version and input) are not made; None for nobody."""
     ttl: Annotated[float, Field(gt=0)] | None = None
     """After so many seconds a cached result is not used any more; None means never."""
+    record_inputs: RecordInputs | None = None
+    """What is recorded of what its calls are called with; None means what the run says."""
     limits: tuple[Limit, ...] = ()
     """What each attempt waits for: rate limits and concurrency limits, which other actors may share."""
     budget: Budget | None = None

@@ -455,7 +455,7 @@ def redact(text: str) -> str:
     In place of a secret stands its name (`<secret:db-password>`), in place of a credential `***`.
     """
     marks = _table.marks
-    finder = _finder(marks, text)
+    finder = _finder(marks, text) if marks else None
     if finder is not None:
         text = finder.sub(lambda found: marks[found[0]], text)
     return without_credentials(text)

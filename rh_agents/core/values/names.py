@@ -225,6 +225,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.policies.breaker.BreakerState",
         "rh_agents.core.ports.control.Verb",
         "rh_agents.core.ports.streaming.PieceKind",
+        "rh_agents.core.redaction.excerpts.RecordInputs",
         "rh_agents.core.types.CacheScope",
         "rh_agents.core.types.Durability",
         "rh_agents.core.types.Effect",
