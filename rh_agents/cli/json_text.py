@@ -22,9 +22,15 @@ def read_json(text: str | bytes) -> Any:
         RepeatedKey: one of its objects has a key twice, of which parsers take the last in silence.
     """
     value = from_json(text)
-    if isinstance(value, dict | list):
-        json.loads(text, object_pairs_hook=_without_repetition)
+    if isinstance(value, dict | list) and not _has_no_repetition(text, value):
+        _decode(text if isinstance(text, str) else text.decode("utf-8", "surrogatepass"))
     return value
+
+
+def _has_no_repetition(text: str | bytes, value: dict[str, Any] | list[Any]) -> bool:
+    """Whether that can be seen at once: each pair has a colon, so there are no more pairs than colons."""
+    colons = text.count(":") if isinstance(text, str) else text.count(b":")
+    return colons == (len(value) if isinstance(value, dict) else 0)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
@@ -35,3 +41,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
         if name in seen:
             raise RepeatedKey(f"the key {name!r:.80} appears twice in one object, so its value is ambiguous")
         seen.add(name)
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_without_repetition).decode

@@ -26,6 +26,25 @@ def identity(call: Call[Any]) -> bytes:
     return call.identity()
 
 
+def test_arguments_have_the_same_identity_however_they_are_given() -> None:
+    @tool
+    async def find(text: str, limit: int = 10, *, exact: bool = False) -> None: ...
+    @tool
+    async def add(first: int, second: int) -> None: ...
+    @agent
+    async def by_place(first: int, /, second: int) -> None: ...
+
+    assert identity(add(1, 2)) == identity(add(second=2, first=1)) == identity(add(1, second=2))
+    assert identity(add(1, 2)) != identity(add(first=2, second=1))
+    assert identity(find("a")) == identity(find(text="a")) == identity(find(exact=False, limit=10, text="a"))
+    assert identity(by_place(1, 2)) == identity(by_place(1, second=2))
+    for wrong in ({"first": 1}, {"first": 1, "third": 2}, {"first": 1, "second": 2, "third": 3}):
+        with pytest.raises(TypeError):
+            add(**wrong)
+    with pytest.raises(TypeError):
+        by_place(first=1, second=2)  # type: ignore[call-arg]
+
+
 class Client:
     """No data."""
 

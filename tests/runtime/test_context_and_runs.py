@@ -1,12 +1,14 @@
 """Where code finds itself, calls outside of a run, and the functions that start one."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import detangle
 import pytest
 
 from rh_agents import (
+    EventType,
     ExecutionEvent,
     ExecutionState,
     ExecutionStatus,
@@ -272,6 +274,29 @@ def test_a_run_has_a_name_tags_and_a_status() -> None:
     assert (state.state_id, state.run_id, state.tags, state.status) == ("r", "r", ("nightly",), ExecutionStatus.PENDING)
     assert repr(state) == "<ExecutionState r pending>"
     assert ExecutionState().run_id != ExecutionState().run_id
+
+
+def test_a_run_that_keeps_no_history_tells_whoever_listens() -> None:
+    @tool
+    async def double(number: int) -> int:
+        return number * 2
+
+    async def main() -> None:
+        for listens in (False, True):
+            heard: list[ExecutionEvent[Any]] = []
+            async with ExecutionState(history_limit=0) as state:
+                if listens:
+                    state.event_bus.subscribe(heard.append)
+                assert await double(1) == 2
+                async with parallel() as p:
+                    p.map(double, [1, 2])
+                    assert [result.unwrap() for result in await p.gather()] == [2, 4]
+                assert len(state.history) == 0
+                assert state.metrics.calls == 3
+            told = [event.execution_status for event in heard if event.event_type is EventType.TOOL_CALL]
+            assert Counter(told) == ({"started": 3, "completed": 3} if listens else {})
+
+    detangle.run(main)
 
 
 def test_a_history_limit_keeps_the_newest_events() -> None:

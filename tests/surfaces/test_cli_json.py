@@ -21,7 +21,13 @@ from tests.surfaces.cli_kit import Folder, command
 TWICE = '{"text": "a", "text": "b"}'
 
 
-@pytest.mark.parametrize("text", [TWICE, f"[1, {TWICE}]", '{"a": {"b": [{"x": 1, "y": 2, "x": 1}]}}', '{"": 0, "": 0}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(TWICE, f"[1, {TWICE}]", '{"a": {"b": [{"x": 1, "y": 2, "x": 1}]}}', '{"": 0, "": 0}', f" {TWICE} "),
+        *('{"a:": 1, "a:": 2}', '{"a": {"b": 1}, "a": 1}', '{"a": 1, "b": {}, "\\u0061": 1}', f'{{"é": [{TWICE}]}}'),
+    ],
+)
 def test_a_key_that_stands_twice_is_refused_wherever_it_stands(text: str) -> None:
     with pytest.raises(RepeatedKey, match="appears twice in one object, so its value is ambiguous"):
         read_json(text)

@@ -80,6 +80,7 @@ class LineWriter:
         """The same, waiting on the spot."""
         rest = memoryview(line)
         try:
+            rest = rest[self._write_some(line) :]  # which is nearly always all of it
             while rest:
                 rest = rest[self._write_some(rest) :]
         except BrokenPipeError as error:
@@ -98,7 +99,7 @@ class LineWriter:
             return bool(select.select([], [self._raw], [], 0)[1])
         return False
 
-    def _write_some(self, data: memoryview) -> int:
+    def _write_some(self, data: bytes | memoryview) -> int:
         written = self._raw.write(data)
         if written is None:  # someone made this pipe non-blocking, and it is full
             select.select([], [self._raw], [])

@@ -40,7 +40,7 @@ from rh_agents.core.usage import Usage
 
 __all__ = ["Frame", "current_frame", "leave", "root_of"]
 
-_AGENT_CALL = EventType.AGENT_CALL
+_AGENT_CALL, _FUNCTION_CALL = EventType.AGENT_CALL, EventType.FUNCTION_CALL
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 
@@ -165,7 +165,8 @@ class Frame(Numbering, Consumption):
     parent: Frame
     begin: Callable[[], Awaitable[Any]]
     is_told: bool
-    """Whether there are events about it. Plain functions in an unobserved run go without, because they are many."""
+    """Whether there are events about it. Where nobody listens, plain functions go without, because they are many; and
+    so does everything where no history is kept either."""
 
     def __init__(self, run: RunParts, base: bytes, address: str, innermost_group: str | None = None) -> None:
         self.run: RunParts = run
@@ -184,7 +185,7 @@ class Frame(Numbering, Consumption):
         self.key = key
         self.tries = tries
         run, kind = self.run, actor.event_type
-        self.is_told = run.records or kind is not EventType.FUNCTION_CALL or run.is_observed
+        self.is_told = run.records or run.is_observed or (kind is not _FUNCTION_CALL and run.history.limit != 0)
         if actor.marks_attempts or (run.marks_attempts and actor.on_unknown is None and kind is not _AGENT_CALL):
             self.is_written_ahead = True
         self.depth = parent.depth + 1

@@ -48,6 +48,9 @@ class Signature:
         self.is_simple: bool = not self.injected and len(self.positional) == len(parameters)
         self.arity: int = len(self.positional) if len(self.positional) == len(parameters) else -1
         """How many positional arguments fit for certain; -1 if that depends on more than their number."""
+        can_all_be_named = self.is_simple and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._names = dict.fromkeys(self.positional if can_all_be_named else ()).keys()
+        """The names of arguments that fit for certain if they are all given by name; none if that depends on more."""
         self._bind = inspect.Signature(parameters).bind
         self._order = _roles(self.positional)
         self._named_roles = {
@@ -66,6 +69,8 @@ class Signature:
         Raises:
             TypeError: they do not fit the parameters.
         """
+        if kwargs and not args and kwargs.keys() == self._names:
+            return
         self._bind(*args, **kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +81,8 @@ class Signature:
         """
         if self.is_simple and not kwargs and len(args) == len(self.positional):
             return dict(zip(self.positional, args, strict=False))  # their number is the same
+        if kwargs and not args and kwargs.keys() == self._names:
+            return {name: kwargs[name] for name in self.positional}
         bound = self._bind(*args, **kwargs)
         bound.apply_defaults()
         return {name: value for name, value in bound.arguments.items() if name not in self.injected}
