@@ -18,11 +18,14 @@ from rh_agents.cli.commands.export import export_command
 from rh_agents.cli.commands.fork import fork_command
 from rh_agents.cli.commands.gc import gc_command
 from rh_agents.cli.commands.map import map_command
+from rh_agents.cli.commands.pause import pause_command
 from rh_agents.cli.commands.plan import plan_command
 from rh_agents.cli.commands.resume import resume_command
 from rh_agents.cli.commands.run import run_command
 from rh_agents.cli.commands.runs import runs_command
+from rh_agents.cli.commands.set import set_command
 from rh_agents.cli.commands.show import show_command
+from rh_agents.cli.commands.unpause import unpause_command
 from rh_agents.cli.commands.web import web_command
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.output.progress import say
@@ -86,6 +89,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume_command,
     "plan": plan_command,
     "fork": fork_command,
+    "pause": pause_command,
+    "unpause": unpause_command,
+    "set": set_command,
     "cancel": cancel_command,
     "answer": answer_command,
     "export": export_command,

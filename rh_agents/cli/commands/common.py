@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import shlex
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -12,13 +14,16 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.results import expect_standard_output
 from rh_agents.cli.output.wording import ago, counted
 from rh_agents.cli.recorded_command import RunCommand
 from rh_agents.cli.run_status import RunStatus, status_of, status_text
-from rh_agents.cli.stores import kept_store
+from rh_agents.cli.stores import existing_run, kept_store
+from rh_agents.core.errors import ControlRefused, UsageError
 from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports.control import ControlResult, RunControl, control_of
 from rh_agents.core.ports.keeping import Erasure, erasure_of
 from rh_agents.core.redaction import redact
 from rh_agents.core.values import kept_text, shown_value
@@ -26,6 +31,8 @@ from rh_agents.display.text import harmless
 
 __all__ = [
     "AsJson",
+    "DryRun",
+    "Reason",
     "RunName",
     "StoreOfRuns",
     "old_runs",
@@ -33,6 +40,7 @@ __all__ = [
     "person",
     "record_of_run",
     "show_head",
+    "steer",
     "with_store",
 ]
 
@@ -41,6 +49,11 @@ T = TypeVar("T")
 StoreOfRuns = Annotated[str, typer.Option(metavar="URL", help="Where the runs are recorded: a path or a URL.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever reads the journal.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done: how many calls, what price.")]
+
+Ask = Callable[[RunControl, str | None], Awaitable[ControlResult]]
+"""Asks the owner of a run; gets the name of the user."""
 
 
 def with_store(url: str, work: Callable[[Store], Awaitable[T]], *, writes: bool = False) -> T:
@@ -140,3 +153,37 @@ def show_head(page: Page, info: RunInfo, open_questions: int) -> None:
         Part(origin, "dim", 3),
     )
     page.line()
+
+
+def steer(run: str, store: str, ask: Ask, *, as_json: bool) -> None:
+    """Ask for something, and print what came of it.
+
+    Raises:
+        CommandError: it is refused, or there is no such run.
+    """
+
+    async def do(opened: Store) -> ControlResult:
+        await existing_run(opened, run)
+        try:
+            return await ask(control_of(opened, run), person())
+        except (ControlRefused, UsageError) as error:
+            raise CommandError(str(error), exit_code=1) from error
+
+    result = with_store(store, do, writes=True)
+    if as_json:
+        sys.stdout.write(json.dumps(_record_of_result(result)) + "\n")
+    else:
+        Page().paragraph(harmless(result.text, 2000))
+
+
+def _record_of_result(result: ControlResult) -> dict[str, object]:
+    """The result for programs."""
+    return {
+        "run_id": result.run_id,
+        "verb": result.verb.value,
+        "text": result.text,
+        "calls": result.calls,
+        "price": result.price,
+        "request": None if result.request is None else result.request.id,
+        "applied": result.is_applied,
+    }
