@@ -92,6 +92,7 @@ class FlowJob:
         resume_command_line: the command that resumes the run; "" if it is not recorded.
         how_to_answer: the beginning of the command that answers its questions.
         grace: seconds for what runs when a signal comes.
+        opened: called as soon as the run is open.
     """
 
     name: str
@@ -102,6 +103,7 @@ class FlowJob:
     how_to_answer: str = ""
     grace: float = 30.0
     show_traceback: bool = False
+    opened: Callable[[], None] = lambda: None
     is_interrupted: bool = False
     _is_over: bool = False
 
@@ -115,6 +117,7 @@ class FlowJob:
         state = self.state
         self.call.discard()  # if it is not made, something else says why
         await state.open()
+        self.opened()
         try:
             with interrupt_on_signals(lambda _: self._ask(), lambda _: self._insist(), hangup=True):
                 async with state:

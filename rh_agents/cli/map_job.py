@@ -64,6 +64,8 @@ class MapJob:
     limits: Limits = Limits()
     state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
     greeting: str | None = None
+    opened: Callable[[], None] = lambda: None
+    """Called as soon as the run is open."""
     subscriber: Subscriber | None = None
     with_input: bool = False
     """Whether each line says what its item was."""
@@ -85,6 +87,7 @@ class MapJob:
         began = self.clock()
         await self.state.open()
         self.has_begun = True
+        self.opened()
         try:
             await self._run()
         except StoreError as error:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 STANDARD_STREAM = "-"
-_NOT_KEPT = frozenset({"run_id", "store", "force", "help"})
+_NOT_KEPT = frozenset({"run_id", "store", "force", "help", "detach", "log"})
 """Options that say where the run is, or that were meant for one time."""
 
 

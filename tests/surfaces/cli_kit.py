@@ -124,22 +124,20 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def on_a_terminal(typed: bytes, *words: str) -> tuple[int, str]:
-    """The command as a process at a terminal of its own, where somebody types; its exit code and what it showed."""
-    ours, its = pty.openpty()
+    """The command as a process at a terminal of its own, where somebody types, and which is closed when it has ended.
+
+    Returns its exit code and what it showed.
+    """
+    pid, ours = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "rh_agents", *words], environment(NO_COLOR="1"))
     try:
-        with subprocess.Popen(
-            [sys.executable, "-m", "rh_agents", *words],
-            stdin=its,
-            stdout=its,
-            stderr=its,
-            env=environment(NO_COLOR="1"),
-        ) as process:
-            os.close(its)
-            os.write(ours, typed)
-            shown = b"".join(iter(lambda: _read_terminal(ours), b""))
-        return process.returncode, shown.decode().replace("\r\n", "\n")
+        os.write(ours, typed)
+        shown = b"".join(iter(lambda: _read_terminal(ours), b""))
     finally:
         os.close(ours)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code, shown.decode().replace("\r\n", "\n")
 
 
 def _read_terminal(descriptor: int) -> bytes:

@@ -8,11 +8,13 @@ import json
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from rh_agents.cli.arguments import Callee, make_callee, read_settings
+from rh_agents.cli.detaching import Detach, LogFile, announce, detached, expect_output_file, is_to_detach
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input.files import Input, InputOptions, file_of_input, is_stream, open_input
 from rh_agents.cli.input.lines import Format
@@ -160,6 +162,8 @@ def map_command(
     ] = False,
     grace: Grace = 30.0,
     progress: ProgressMode = Progress.AUTO,
+    detach: Detach = False,
+    log: LogFile = None,
 ) -> None:
     """Run an actor over every item of INPUT and write a JSON line for each.
 
@@ -176,6 +180,12 @@ def map_command(
     about = Invocation.of(ctx)
     output, force = about.output or output, about.force or force
     expect_output_name(output)
+    if is_to_detach(detach, log):
+        expect_output_file(output)
+        if is_stream(source):
+            raise CommandError(f"--detach: {source} will not be there to read from; write the items to a file")
+        used = ProtectedFiles({source: "the input", str(output): "the output", file_of(actor): "the program"})
+        raise typer.Exit(detached(about, store, log, used))
     fixed = read_settings(settings or [])
     callee = make_callee(load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
     if batch and not about.asks_for(ctx, "max_workers"):
@@ -195,11 +205,11 @@ def map_command(
         # With what was found out: when the run is resumed, the same file is read in the same way.
         words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
         options = dataclasses.replace(options, command=dataclasses.replace(command, words=words))
-        used: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
+        in_use: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
         if source != STANDARD_STREAM:
-            used[source] = "the input"
+            in_use[source] = "the input"
         options = asyncio.run(locate_run(options, search_folders(ctx, file_of(actor), file_of_input(source))))
-        protected = ProtectedFiles(used) | files_of_store(options.store)
+        protected = ProtectedFiles(in_use) | files_of_store(options.store)
         if output is not None:
             protected.refuse_name(output)
         work = _MapStart(callee, given, limit, output, force, limits, progress, source, protected, with_input)
@@ -271,6 +281,7 @@ class _MapStart:
             with open_output(self.output, force=may_write_over, protected=self.protected) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 job.with_input = self.with_input
+                job.opened = partial(announce, options.run_id, options.shown_store)
                 if known is not None and known.outcomes:
                     job.greeting = (
                         f"run {options.run_id} continues: {counted(known.outcomes, 'finished call')} recorded"

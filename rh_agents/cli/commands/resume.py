@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, parameters_of, with_store
+from rh_agents.cli.detaching import Detach, LogFile, detached, expect_output_file, is_to_detach
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input.files import is_stream
 from rh_agents.cli.options import (
@@ -21,6 +23,7 @@ from rh_agents.cli.options import (
     budget_options,
     without_options,
 )
+from rh_agents.cli.output.protected_files import ProtectedFiles
 from rh_agents.cli.output.results import expect_output_name
 from rh_agents.cli.program import load_program
 from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, resume_line
@@ -51,6 +54,8 @@ def resume_command(
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
+    detach: Detach = False,
+    log: LogFile = None,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
@@ -76,6 +81,10 @@ def resume_command(
             f"run {run!r} reads its items from {source}, which is another pipe each time: give them again, as in "
             f"`{resume_line(run, store, command.words)}`"
         )
+    if is_to_detach(detach, log):
+        _expect_no_streams(run, command, output, [*words, source])
+        outputs = ProtectedFiles({name: "the output" for name in (output, command.output) if name})
+        raise typer.Exit(detached(Invocation.of(ctx), store, log, outputs))
     about = Invocation(
         owns_process=Invocation.of(ctx).owns_process,
         run_id=run,
@@ -92,6 +101,18 @@ def resume_command(
     root: Any = ctx.find_root().command
     with root.make_context("rh-agents", words, obj=about) as inner:
         root.invoke(inner)
+
+
+def _expect_no_streams(run: str, command: RunCommand, output: str | None, words: Sequence[str]) -> None:
+    """Refuse to let a run go on in the background that needs standard input or output.
+
+    Raises:
+        CommandError: it does.
+    """
+    if command.kind == "map":
+        expect_output_file(output or command.output)
+    if STANDARD_STREAM in words or is_stream(words[-1]):
+        raise CommandError(f"--detach: run {run!r} reads from standard input or a pipe, which will not be there")
 
 
 def _command_of(info: RunInfo) -> RunCommand:

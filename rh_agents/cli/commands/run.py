@@ -6,11 +6,13 @@ import asyncio
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from rh_agents.cli.arguments import Callee, make_callee
+from rh_agents.cli.detaching import Detach, LogFile, announce, detached, is_to_detach
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.flow_job import FlowJob, flow_call, input_of, read_value
 from rh_agents.cli.options import (
@@ -27,10 +29,19 @@ from rh_agents.cli.options import (
     budget_of,
 )
 from rh_agents.cli.output.progress import Progress, Shown, say, shown
+from rh_agents.cli.output.protected_files import ProtectedFiles
 from rh_agents.cli.output.results import expect_standard_output
 from rh_agents.cli.process import leave_without_threads, run_to_the_end
 from rh_agents.cli.questions import PersonAtTheTerminal
-from rh_agents.cli.recorded_command import STANDARD_STREAM, RunCommand, command_line, derived_run_id, here, resume_line
+from rh_agents.cli.recorded_command import (
+    STANDARD_STREAM,
+    Invocation,
+    RunCommand,
+    command_line,
+    derived_run_id,
+    here,
+    resume_line,
+)
 from rh_agents.cli.run_options import RunOptions
 from rh_agents.cli.store_search import locate_run, search_folders
 from rh_agents.cli.stores import DEFAULT_STORE, made_store, store_option
@@ -64,6 +75,8 @@ def run_command(
     grace: Grace = 30.0,
     progress: ProgressMode = Progress.AUTO,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of a failure.")] = False,
+    detach: Detach = False,
+    log: LogFile = None,
 ) -> None:
     """Run one flow and print its result as JSON.
 
@@ -74,6 +87,11 @@ def run_command(
     Exit codes: 0 ok; 1 failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
     """
     expect_standard_output()
+    if is_to_detach(detach, log):
+        if arguments == STANDARD_STREAM:
+            raise CommandError("--detach: there will be no standard input to read from; give the arguments in a file")
+        used = ProtectedFiles({file_of(flow): "the program"})
+        raise typer.Exit(detached(Invocation.of(ctx), store, log, used))
     callee = make_callee(load_actor(flow, agent), knows_all_names=True)
     value = read_value(arguments)
     text = json.dumps(value)
@@ -112,6 +130,7 @@ class _FlowStart:
                 state.set_answerer(PersonAtTheTerminal(say, _nothing if subscriber is None else subscriber.pause))
             job = FlowJob(self.callee.name, flow_call(self.callee, self.value, state), state, say)
             job.grace, job.show_traceback = self.grace, self.show_traceback
+            job.opened = partial(announce, options.run_id, options.shown_store)
             if store is not None:
                 job.resume_command_line = resume_line(options.run_id, options.shown_store)
                 job.how_to_answer = f"rh-agents answer {options.run_id}{store_option(options.shown_store)}"
