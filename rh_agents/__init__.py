@@ -68,6 +68,7 @@ from rh_agents.core.usage import Listing, Price, Spending, Usage, set_listings
 from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
 from rh_agents.stores import MemoryStore, open_store
+from rh_agents.stores.following import follow
 
 if TYPE_CHECKING:
     from rh_agents.display import EventPrinter, EventStreamer, ParallelEventPrinter
@@ -146,6 +147,7 @@ __all__ = [
     "__version__",
     "agent",
     "current",
+    "follow",
     "forget_secret",
     "fork",
     "llm",
