@@ -222,6 +222,61 @@ class FailureRow(NamedTuple):
     message: str | None
 
 
+class CallsWanted(NamedTuple):
+    """Which outcomes are wanted; see `rh_agents.core.ports.windows.CallQuery`.
+
+    Attributes:
+        behind: what the last call of the window before was sorted by, as `sort_calls` gave it, and its sequence.
+        limit: how many at most.
+    """
+
+    status: str | None = None
+    actor: str | None = None
+    group_id: str | None = None
+    text: str | None = None
+    order: str = "journal"
+    descending: bool = False
+    behind: tuple[float | str, int] | None = None
+    limit: int = 1
+
+    @property
+    def is_of_failures(self) -> bool:
+        """Whether only calls are wanted that did not succeed, which have an index of their own."""
+        return self.status in (ExecutionStatus.FAILED.value, ExecutionStatus.CANCELLED.value)
+
+
+class TriedAgain(NamedTuple):
+    """An outcome of a call: where it stands, its key, and the place of the call in the program."""
+
+    sequence: int
+    key: bytes
+    base: bytes
+    group_id: str | None
+
+
+class Kinds(NamedTuple):
+    """Events by what they say of calls.
+
+    Attributes:
+        events: how many there are.
+        ended: the keys of those with an outcome, 32 bytes each.
+        letters, others: of other events of calls, s for a start or one more attempt and e for anything else; the keys.
+    """
+
+    events: int
+    ended: bytes
+    letters: str
+    others: bytes
+
+
+class FailedRow(NamedTuple):
+    """A failure with the call of which it is one."""
+
+    failure: FailureRow
+    key: bytes
+    base: bytes | None
+
+
 class MemberColumns(NamedTuple):
     """Events as columns, to tell which members of groups are plain (see `rh_agents.core.ports.outline`).
 
@@ -631,6 +686,49 @@ class ReadSession(Protocol):
 
     def watched_until(self, number: int, key: bytes) -> float:
         """Until when somebody looks at a call, as was said last; 0.0 if nobody has."""
+        ...
+
+    # Windows: what is found is read with its checksum afterwards, by `events_at`. All these take events from after one
+    # sequence and up to another one.
+
+    def find_calls(self, number: int, after: int, until: int, wanted: CallsWanted) -> list[int]:
+        """The sequences of outcomes that may be wanted, in the order of the journal or, `descending`, the other way."""
+        ...
+
+    def sort_calls(self, number: int, after: int, until: int, wanted: CallsWanted) -> list[tuple[float | str, int]]:
+        """The same in another order: each with what it is sorted by, as the database has it."""
+        ...
+
+    def failed_rows(self, number: int, after: int, until: int, limit: int) -> list[FailedRow]:
+        """The failures, oldest first."""
+        ...
+
+    def tried_again(self, number: int, after: int, until: int) -> list[TriedAgain]:
+        """The outcomes of calls that were made again, oldest first."""
+        ...
+
+    def outcomes_of_keys(self, number: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
+        """The outcomes of these keys among the events up to a sequence, oldest first."""
+        ...
+
+    def failures_of_keys(self, number: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
+        """Those of them that are no success, which have an index of their own."""
+        ...
+
+    def events_of_key(self, number: int, until: int, key: bytes, limit: int) -> list[int]:
+        """The sequences of events of a call among those up to one, oldest first."""
+        ...
+
+    def find_children(self, number: int, after: int, until: int, parent: bytes, limit: int) -> list[int]:
+        """The sequences of outcomes of calls that were made at a place in the program."""
+        ...
+
+    def kinds(self, number: int, after: int, until: int) -> Kinds:
+        """What events say of calls."""
+        ...
+
+    def count_groups(self, number: int, after: int, until: int) -> dict[str, int]:
+        """How many outcomes there are of members of which group."""
         ...
 
     def find_question(self, number: int, question_id: str, named: int) -> list[Kept[Question]]:

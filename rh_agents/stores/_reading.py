@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from rh_agents.core._base.failure_kinds import FailureKind
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.ports.call_views import CallQuery, CallRecord, CallWindow
 from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.keeping import RunSize
 from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
@@ -32,6 +34,7 @@ from rh_agents.stores._backend import (
 from rh_agents.stores._checking import check
 from rh_agents.stores._engine import Engine, Readers
 from rh_agents.stores._erasing import read_or_erased
+from rh_agents.stores._finding import CallFinder
 from rh_agents.stores._outlining import outlined
 from rh_agents.stores._ownership import is_held
 from rh_agents.stores._rows import fact_of, header_of, outcome_of
@@ -61,6 +64,7 @@ class ReadableStore:
     def __init__(self, backend: Backend, *, clock: Clock = time.time) -> None:
         self.engine: Engine = Engine(backend, clock)
         self._backend = backend
+        self._finder = CallFinder(self.engine, partial(self._outcome, unknown_ok=True))
         self._is_closed = False
         self._is_ready = False
 
@@ -281,6 +285,33 @@ class ReadableStore:
         run = await self.engine.run(run_id)
         size, own = await self.engine.read(lambda session: _size_and_artifacts(session, run.number))
         return RunSize(size + len(run.input or b""), len(own), sum(own.values()))
+
+    # -- windows ------------------------------------------------------------------------------------------------------
+
+    async def call_window(self, run_id: str, query: CallQuery) -> CallWindow:
+        """See `rh_agents.core.ports.windows.calls_of_run`."""
+        await self._get_ready()
+        return await self._finder.window(await self.engine.run(run_id), query)
+
+    async def running_window(self, run_id: str, n: int, group: str | None) -> CallWindow:
+        """See `rh_agents.core.ports.windows.running_calls`."""
+        await self._get_ready()
+        return await self._finder.running(await self.engine.run(run_id), n, group)
+
+    async def children_window(self, run_id: str, key: str, after: str | None, n: int) -> CallWindow:
+        """See `rh_agents.core.ports.windows.children_of_call`."""
+        await self._get_ready()
+        return await self._finder.children(await self.engine.run(run_id), bytes.fromhex(key), after, n)
+
+    async def call_record(self, run_id: str, key: str) -> CallRecord | None:
+        """See `rh_agents.core.ports.windows.call_of_run`."""
+        await self._get_ready()
+        return await self._finder.record(await self.engine.run(run_id), bytes.fromhex(key))
+
+    async def failure_kinds(self, run_id: str) -> list[FailureKind]:
+        """See `rh_agents.core.ports.windows.failure_kinds`."""
+        await self._get_ready()
+        return await self._finder.failure_kinds(await self.engine.run(run_id))
 
     # -- questions, and damage ----------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def summary(session: VerifiedSession, run: RunRow, after: int, until: int | None
     failures: tuple[Failure, ...] = ()
     if any(each.has_outcome and each.status == ExecutionStatus.FAILED for each in found):
         rows = session.inner.newest_failures(run.number, after, until, later, NEWEST_FAILURES)
-        failures = tuple(map(_failure, rows))
+        failures = tuple(map(failure_of, rows))
     return _summary(after, until, found, failures)
 
 
@@ -108,7 +108,8 @@ def _plain(counts: Mapping[str, Counter[ExecutionStatus]]) -> dict[str, dict[Exe
     return {name: dict(its) for name, its in counts.items()}
 
 
-def _failure(row: FailureRow) -> Failure:
+def failure_of(row: FailureRow) -> Failure:
+    """A failure of the columns that a database gives."""
     more = {} if row.more is None else json.loads(row.more)
     whose = _spender(row.name, more.get("actor"), more.get("kind", row.event_type))
     return Failure(row.sequence, row.address, whose, row.message)

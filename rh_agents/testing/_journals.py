@@ -22,6 +22,8 @@ _WITHOUT_OUTCOME = ("started", "retrying", "cancelled", "awaiting", "recovered",
 _ENDS = ("value", "value", "value", "error", "cut off")
 _BASES = {7: key("base 7"), 28: key(4), 29: key(5), 30: key(4)}
 """Calls that are further tries of others, one of which was never recorded."""
+_LATER = {4: {28, 30}, 5: {29}}
+"""The further tries of calls: a call that was made again comes to nothing any more."""
 _MANY = 20
 """Calls that one entry makes at once: more than are shown of a group."""
 _NAMES = ("fetch", "ask", 'a"b\\', "\0odd", "\ud800", "é")
@@ -68,9 +70,12 @@ def steps() -> st.SearchStrategy[list[Step]]:
     return st.lists(st.one_of(calls, calls, calls, calls, groups, early), max_size=40)
 
 
-async def write(journal: Journal, written: Written, chosen: Sequence[Step]) -> None:
-    """Put the entries into a journal, and into the model of it. A call that has an outcome gets no other one."""
-    run_id, ended = written.run_id, set[int]()
+async def write(journal: Journal, written: Written, chosen: Sequence[Step], ended: set[int] | None = None) -> None:
+    """Put the entries into a journal, and into the model of it. A call that has an outcome gets no other one.
+
+    `ended` are the calls that have one; those that get one are added.
+    """
+    run_id, ended = written.run_id, set() if ended is None else ended
     for step in chosen:
         moment = 1_760_000_000.25 + step.later
         if step.what == "group":
@@ -97,7 +102,7 @@ def _write_calls(journal: Journal, written: Written, chosen: Sequence[Step], mom
     for step in chosen:
         call, its_outcome = _call(step), None
         if step.what in _ENDS:
-            if step.call in ended:
+            if step.call in ended or not ended.isdisjoint(_LATER.get(step.call, ())):
                 continue
             ended.add(step.call)
             recorded, its_outcome = completed(written.run_id, call), call

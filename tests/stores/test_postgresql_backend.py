@@ -19,6 +19,7 @@ from rh_agents.core.ports import Question
 from rh_agents.stores._backend import Batch, Edit, EventRow, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._copying import copied
 from rh_agents.stores._postgresql.backend import PostgresqlBackend
+from rh_agents.stores._postgresql.finding import sorting
 from rh_agents.stores._postgresql.reading import PostgresqlReadSession
 from rh_agents.stores._postgresql.writing import PostgresqlWriteSession
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
@@ -390,6 +391,9 @@ def test_a_server_that_only_reads_is_a_clear_error(opened: Opened) -> None:
 
 LARGE = ("run", "journal", "question", "artifact")
 
+CALLS: dict[str, Any] = {
+    "number": 77, "status": None, "group_id": None, "actor": None, "actor_in_more": None, "text": None, "limit": 5,
+}  # fmt: skip
 ONE_RUN: dict[str, dict[str, Any]] = {
     "find_run": {"run_id": "run 77", "named": 77},
     "calls": {"number": 77, "after": 3, "limit": 5},
@@ -409,11 +413,31 @@ ONE_RUN: dict[str, dict[str, Any]] = {
     "delete": {"number": 77, "fence": 1, "changes": "c"},
     "used_artifacts": {"digests": [KEYS[1]]},
     "get_artifact": {"digest": KEYS[1], "size": None},
-    "runs_with_tag": {"tag": ["tag 77"], "status": None, "updated_before": None},
+    "runs_with_tag": {"tag": ["tag 77"], "status": None, "updated_before": None, "behind": None, "limit": None},
+    **{
+        f"{name}{back}": {**CALLS, "after": 3, "until": 9}
+        for name in ("find_calls", "find_failures")
+        for back in ("", "_back")
+    },
+    **{
+        name: {**CALLS, "after": 3, "until": 9, "value": None, "behind": 0}
+        for name in sorting(read_queries("postgresql"))
+    },
+    "failed_rows": {"number": 77, "after": 3, "until": 9, "limit": 5},
+    "tried_again": {"number": 77, "after": 3, "until": 9},
+    "outcomes_of_keys": {"number": 77, "after": 3, "until": 9, "keys": [KEYS[1]]},
+    "failures_of_keys": {"number": 77, "after": 3, "until": 9, "keys": [KEYS[1]]},
+    "events_of_key": {"number": 77, "after": 3, "until": 9, "key": KEYS[1], "limit": 5},
+    "find_children": {"number": 77, "after": 3, "until": 9, "parent": KEYS[1], "limit": 5},
+    "kinds": {"number": 77, "after": 3, "until": 9},
+    "count_groups": {"number": 77, "after": 3, "until": 9},
+    "inputs": {"number": 77, "after": 3, "until": 9},
+    "inputs_at": {"number": 77, "sequences": [3, 5]},
     "renew": {"number": [77, 78], "fence": [1, 1], "now": 1.0},
     "look": {"number": [77, 78], "fence": [1, 1]},
 }
 """Queries that must look only at the rows that they are about."""
+QUERIES = {**read_queries("postgresql"), **sorting(read_queries("postgresql"))}
 
 FILL = """
 INSERT INTO run (run_id, status, epoch, workflow, tags, facts, created_at, updated_at, fence, heartbeat, heartbeat_at,
@@ -459,14 +483,24 @@ def scans(plan: dict[str, Any]) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ONE_RUN)
 def test_a_query_about_one_run_looks_at_no_other(name: str, filled: PostgresqlWriteSession) -> None:
-    query = "EXPLAIN (FORMAT JSON) " + read_queries("postgresql")[name]
+    query = "EXPLAIN (FORMAT JSON) " + QUERIES[name]
     row = filled._connection.execute(query.encode(), ONE_RUN[name]).fetchone()
     assert row is not None
     assert list(scans(row[0][0]["Plan"])) == []
 
 
-@pytest.mark.parametrize("name", ["calls", "events", "outcomes"])
+@pytest.mark.parametrize(
+    "name", ["find_failures", "find_failures_back", "failed_rows", "failures_of_keys", "tried_again"]
+)
+def test_what_failed_and_what_was_made_again_is_found_by_an_index_of_its_own(
+    name: str, filled: PostgresqlWriteSession
+) -> None:
+    rows = filled._connection.execute(("EXPLAIN " + QUERIES[name]).encode(), ONE_RUN[name]).fetchall()
+    assert ("journal_tried_again" if name == "tried_again" else "journal_failed") in "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("name", ["calls", "events", "outcomes", "find_calls", "find_calls_back", "find_failures_back"])
 def test_a_page_of_a_journal_is_read_without_sorting_the_rest(name: str, filled: PostgresqlWriteSession) -> None:
-    query = "EXPLAIN " + read_queries("postgresql")[name]
+    query = "EXPLAIN " + QUERIES[name]
     rows = filled._connection.execute(query.encode(), ONE_RUN[name]).fetchall()
     assert "Sort" not in "\n".join(row[0] for row in rows)

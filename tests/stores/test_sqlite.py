@@ -474,6 +474,15 @@ def test_no_query_looks_at_rows_that_it_does_not_want(name: str, plan: list[str]
                 assert re.search(r"\((ok=\? AND )?(rowid|place|run|artifact|(?:<expr>)).*[=<>]", step), step
 
 
+def test_what_failed_and_what_was_made_again_is_found_by_an_index_of_its_own() -> None:
+    plans = _query_plans()
+    for name in ("find_failures", "find_failures_back", "failed_rows", "failures_of_keys", "newest_failures"):
+        assert "SEARCH journal USING INDEX journal_failed (ok=? AND rowid>? AND rowid<?)" in plans[name], name
+    assert "SEARCH journal USING INDEX journal_tried_again (place>? AND place<?)" in plans["tried_again"]
+    for name in ("find_calls", "find_calls_back", "find_failures_back", "failed_rows", "tried_again"):
+        assert not [step for step in plans[name] if "TEMP B-TREE" in step], "nothing is sorted"
+
+
 def test_the_queries_that_may_scan_exist() -> None:
     assert set(_MAY_SCAN) <= set(read_queries("sqlite"))
 

@@ -24,13 +24,14 @@ __all__ = [
     "Replaced",
     "cursor",
     "expect_count",
+    "lowered",
     "read_cursor",
     "window_of",
 ]
 
 MOST: Final = 200
 """Calls in one window."""
-ORDERS: Final = ("journal", "seconds", "cost", "tokens", "attempts", "status", "actor", "address", "message")
+ORDERS: Final = ("journal", "seconds", "cost", "tokens", "attempts", "status", "address", "message")
 """By what calls can be sorted. "journal" is the order in which they ended; numbers that are not there count as 0, texts
 as ""; texts are compared by their code points, and what is equal stands in the order of the journal."""
 
@@ -104,7 +105,6 @@ class CallView:
             "tokens": used.input_tokens + used.output_tokens,
             "attempts": self.attempts,
             "status": self.status.value,
-            "actor": self.actor,
             "address": self.address,
             "message": self.message or "",
         }[order]
@@ -211,11 +211,12 @@ def read_cursor(text: str) -> tuple[float | str, int]:
 
 def _has(text: str, wanted: str) -> bool:
     """Whether a text has another one in it; letters of ASCII in either case are equal, as databases have it."""
-    return _lower(wanted) in _lower(text)
+    return lowered(wanted) in lowered(text)
 
 
-def _lower(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass").lower()
+def lowered(text: str) -> str:
+    """A text with the letters of ASCII in lower case, and no others."""
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 class CallRef(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
@@ -26,6 +27,7 @@ from rh_agents.stores._backend import (
 from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._postgresql.driver import Array, plain_text
+from rh_agents.stores._postgresql.finding import FindsCalls, sorting
 from rh_agents.stores._postgresql.news import Connection, News, rows
 from rh_agents.stores._postgresql.rows import call_row, kept_entry, kept_run, outcome_row
 from rh_agents.stores._postgresql.schema import views_of
@@ -45,7 +47,7 @@ Borrow = Callable[[str], AbstractContextManager[Connection]]
 """Gives a connection of those that all share; an error inside says that what is named could not be done."""
 
 
-class PostgresqlReadSession:
+class PostgresqlReadSession(FindsCalls):
     """A session that does what `ReadSession` says. PostgreSQL's readers never keep a writer waiting."""
 
     def __init__(self, borrow: Borrow, news: News) -> None:
@@ -84,7 +86,7 @@ class PostgresqlReadSession:
         """Read these instead of the tables that a schema of an earlier version does not have."""
         self._views = views
         self._has_checksums = "run" not in views
-        self._queries = {name: through(query, views) for name, query in read_queries("postgresql").items()}
+        self._queries = {name: through(query, views) for name, query in _queries().items()}
 
     def _sealed(self, checksum: Callable[[R], Any], found: Iterable[Kept[R]]) -> list[Kept[R]]:
         """The rows; those of a version that had no checksums get theirs here: there is nothing to compare them with."""
@@ -258,6 +260,12 @@ class PostgresqlReadSession:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+@cache
+def _queries() -> dict[str, str]:
+    queries = read_queries("postgresql")
+    return {**queries, **sorting(queries)}
 
 
 def _kept_inputs(found: list[tuple[Any, ...]]) -> list[Kept[InputRow]]:

@@ -26,6 +26,7 @@ from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._repeated import repeated_finding
 from rh_agents.stores._sql import read_queries, through
+from rh_agents.stores._sqlite.finding import FindsCalls
 from rh_agents.stores._sqlite.rows import (
     NOT_MADE,
     OKS,
@@ -44,7 +45,7 @@ from rh_agents.stores._sqlite.rows import (
     places_of_run,
     some_text,
 )
-from rh_agents.stores._sqlite.session import DatabaseFile, Session
+from rh_agents.stores._sqlite.session import DatabaseFile
 from rh_agents.stores._sqlite.versions import views_of
 from rh_agents.stores._summing import tally
 from rh_agents.stores._verified import checksums_of_question, checksums_of_run
@@ -77,7 +78,7 @@ def _places(number: int, sequences: Sequence[int]) -> str:
     return as_json([first + each for each in sequences])
 
 
-class SqliteReadSession(Session):
+class SqliteReadSession(FindsCalls):
     """A connection that reads."""
 
     def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:

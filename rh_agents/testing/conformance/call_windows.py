@@ -81,11 +81,19 @@ class CallWindowConformance(StoreSuite):
         chosen, queries = example
         store = self._stores[-1]
         journal = await store.open_run(request(run_id))
-        await write(journal, Written(run_id), chosen)
-        await journal.flush()
+        written, ended, half = Written(run_id), set[int](), len(chosen) // 2
         plain = _events_only(store)
+        await write(journal, written, chosen[:half], ended)
+        await journal.flush()
+        assert await running_calls(store, run_id) == await running_calls(plain, run_id), "and more comes"
+        await members_of_group(store, run_id, "pages", 1)
+        await write(journal, written, chosen[half:], ended)
+        await journal.flush()
         for query in queries:
-            assert await _all(store, run_id, query) == await _all(plain, run_id, query), query
+            calls, expected = await _all(store, run_id, query), await _all(plain, run_id, query)
+            if query.order in ("address", "message"):  # each database has its own form of what no UTF-8 can say
+                calls, expected = (sorted(each, key=lambda call: call.sequence) for each in (calls, expected))
+            assert calls == expected, query
         for group in ("pages", "inner"):
             its = (await calls_of_run(plain, run_id, group=group)).calls
             for first in (0, 1, len(its) - 1, len(its) + 1):
@@ -180,6 +188,19 @@ class CallWindowConformance(StoreSuite):
             assert (await members_of_group(each, RUN, "pages", 2)).calls == ()
             assert (await failures_of_run(each, RUN)).calls == ()
             assert await failure_kinds(each, RUN) == []
+
+    @on_an_event_loop
+    async def test_what_a_call_was_called_with_is_in_its_view(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        await _ends(journal, outcome(1, "one")._replace(input="url='\ud800é\0'"))
+        await _ends(journal, outcome(2, "two"))
+        assert [call.input for call in (await calls_of_run(store, RUN)).calls] == ["url='\ud800é\0'", None]
+        await journal.close(STARTED)
+        await store.fork_run(RUN, "copy", [key(2)], [])
+        assert [call.input for call in (await calls_of_run(store, "copy")).calls] == ["url='\ud800é\0'"]
+        reopened = await store.open_run(request())
+        assert (await reopened.load(key(1))).input is None
+        await reopened.close(STARTED)
 
     @on_an_event_loop
     async def test_a_run_that_nobody_opened_has_no_windows(self, store: Store) -> None:

@@ -9,7 +9,7 @@ ALTER TABLE journal
 
 -- Both are partial, so a call that succeeds at its first try costs nothing.
 CREATE INDEX journal_failed ON journal (run, sequence) WHERE NOT ok;
-CREATE INDEX journal_tried_again ON journal (run, sequence) INCLUDE (base, tries) WHERE base IS NOT NULL;
+CREATE INDEX journal_tried_again ON journal (run, sequence) WHERE base IS NOT NULL;
 
 -- What the owner of a run says of it about once a second. Gone when the run is let go of; after a crash, what was last said.
 CREATE TABLE present (

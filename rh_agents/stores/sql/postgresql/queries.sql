@@ -407,6 +407,175 @@ FROM journal
 WHERE run = %(number)s AND sequence = ANY(%(sequences)s) AND num_nonnulls(input, input_checksum) > 0
 ORDER BY sequence
 
+-- name: find_calls
+-- Calls that have ended, in the order in which they did. There may be too many: what has an outcome that counts for nothing,
+-- and calls of other actors in whose rows this one is named. Letters of ASCII are equal in either case.
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+    AND (%(text)s::text IS NULL
+        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+ORDER BY sequence
+LIMIT %(limit)s
+
+-- name: find_calls_back
+-- The same, the newest first.
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+    AND (%(text)s::text IS NULL
+        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+ORDER BY sequence DESC
+LIMIT %(limit)s
+
+-- name: find_failures
+-- The same, of those that are no success: these have an index of their own.
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok
+    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+    AND (%(text)s::text IS NULL
+        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+ORDER BY sequence
+LIMIT %(limit)s
+
+-- name: find_failures_back
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok
+    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+    AND (%(text)s::text IS NULL
+        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+ORDER BY sequence DESC
+LIMIT %(limit)s
+
+-- name: sort_calls
+-- The least of a part of the journal first: what they are sorted by, and where they stand. (Backslashes: see tallies.)
+SELECT value, sequence
+FROM (
+    SELECT sequence, {value} AS value
+    FROM journal LEFT JOIN LATERAL (
+        SELECT (CASE
+            WHEN text ~ 'NaN|Infinity'
+            THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
+            ELSE text
+        END)::json -> 'usage' AS used
+        FROM (
+            SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
+        ) AS read
+        WHERE strpos(more, '"usage":') > 0
+    ) AS said ON true
+    WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+        AND (%(status)s::text IS NULL OR status = %(status)s)
+        AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+        AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+        AND (%(text)s::text IS NULL
+            OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+            OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+) AS call
+WHERE %(value)s::{kind} IS NULL OR value > %(value)s OR (value = %(value)s AND sequence > %(behind)s)
+ORDER BY value, sequence
+LIMIT %(limit)s
+
+-- name: sort_calls_back
+-- The greatest of a part of the journal first; what is equal stays in the order of the journal.
+SELECT value, sequence
+FROM (
+    SELECT sequence, {value} AS value
+    FROM journal LEFT JOIN LATERAL (
+        SELECT (CASE
+            WHEN text ~ 'NaN|Infinity'
+            THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
+            ELSE text
+        END)::json -> 'usage' AS used
+        FROM (
+            SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
+        ) AS read
+        WHERE strpos(more, '"usage":') > 0
+    ) AS said ON true
+    WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+        AND (%(status)s::text IS NULL OR status = %(status)s)
+        AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+        AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+        AND (%(text)s::text IS NULL
+            OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+            OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+) AS call
+WHERE %(value)s::{kind} IS NULL OR value < %(value)s OR (value = %(value)s AND sequence > %(behind)s)
+ORDER BY value DESC, sequence
+LIMIT %(limit)s
+
+-- name: failed_rows
+-- What went wrong, and in which call, without values.
+SELECT sequence, address, name, more, event_type, message, key, base
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok AND status = 'failed'
+ORDER BY sequence
+LIMIT %(limit)s
+
+-- name: tried_again
+-- Outcomes of calls that were made again: of the same place in the program there are others.
+SELECT sequence, key, base, group_id
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND base IS NOT NULL AND ok IS NOT NULL
+ORDER BY sequence
+
+-- name: outcomes_of_keys
+SELECT sequence, key, group_id
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND key = ANY(%(keys)s)
+ORDER BY sequence
+
+-- name: failures_of_keys
+SELECT sequence, key, group_id
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok AND key = ANY(%(keys)s)
+ORDER BY sequence
+
+-- name: events_of_key
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND key = %(key)s
+ORDER BY sequence
+LIMIT %(limit)s
+
+-- name: find_children
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND parent = %(parent)s AND ok IS NOT NULL
+ORDER BY sequence
+LIMIT %(limit)s
+
+-- name: kinds
+-- The keys of outcomes; and of other events of calls, s for a start or one more attempt and e for another one, with the key.
+SELECT count(*),
+    coalesce(string_agg(key, ''::bytea) FILTER (WHERE ok IS NOT NULL), ''::bytea),
+    coalesce(string_agg(CASE WHEN status IN ('started', 'retrying') THEN 's' ELSE 'e' END, '')
+        FILTER (WHERE ok IS NULL AND key IS NOT NULL), ''),
+    coalesce(string_agg(key, ''::bytea) FILTER (WHERE ok IS NULL), ''::bytea)
+FROM (
+    SELECT key, ok, status
+    FROM journal
+    WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
+    ORDER BY sequence
+) AS event
+
+-- name: count_groups
+SELECT group_id, count(*)
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND group_id IS NOT NULL
+GROUP BY 1
+
 -- name: later_outcomes
 -- Which outcomes from after one sequence up to another one count for nothing, because there is an earlier one of their key,
 -- wherever. All who do not fold a journal ask this. Who has asked before asks for what is new, and sorts only that.

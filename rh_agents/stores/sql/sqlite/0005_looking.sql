@@ -6,9 +6,9 @@
 ALTER TABLE journal ADD COLUMN input TEXT;
 ALTER TABLE journal ADD COLUMN input_checksum INTEGER;
 
--- Both are partial, so a call that succeeds at its first try costs nothing. `place` comes last in every index.
+-- Both are partial, so a call that succeeds at its first try costs nothing. Every index ends with the place.
 CREATE INDEX journal_failed ON journal (ok) WHERE ok = 0;
-CREATE INDEX journal_tried_again ON journal (place, base, tries) WHERE base IS NOT NULL;
+CREATE INDEX journal_tried_again ON journal (place) WHERE base IS NOT NULL;
 
 -- What the owner of a run says of it about once a second. Gone when the run is let go of; after a crash, what was last said.
 CREATE TABLE present (

@@ -304,6 +304,188 @@ WHERE place > :after AND place <= :until AND coalesce(input, input_checksum) IS 
 SELECT place, input, input_checksum FROM journal
 WHERE place IN (SELECT value FROM json_each(:places)) AND coalesce(input, input_checksum) IS NOT NULL ORDER BY place
 
+-- name: find_calls
+-- Calls that have ended, in the order in which they did. What has an outcome that counts for nothing is among them; whoever
+-- asks leaves that out. Letters of ASCII are equal in either case.
+SELECT place FROM journal
+WHERE place > :after AND place <= :until AND ok IS NOT NULL
+  AND (:status IS NULL OR status = :status) AND (:group_id IS NULL OR group_id = :group_id)
+  AND (
+    :actor IS NULL OR (name = :actor OR instr(more, :actor_in_more) > 0) AND
+    CASE
+      WHEN more IS NULL OR instr(more, '"actor":') = 0 THEN name = :actor
+      WHEN coalesce(more ->> '$.kind', event_type) = 'function_call' AND name <> '' THEN name = :actor
+      ELSE more -> '$.actor' = :actor_in_more
+    END
+  )
+  AND (
+    :text IS NULL OR address LIKE :text ESCAPE '\' OR coalesce(message, '') LIKE :text ESCAPE '\'
+  )
+ORDER BY place LIMIT :limit
+
+-- name: find_calls_back
+-- The same, the newest first.
+SELECT place FROM journal
+WHERE place > :after AND place <= :until AND ok IS NOT NULL
+  AND (:status IS NULL OR status = :status) AND (:group_id IS NULL OR group_id = :group_id)
+  AND (
+    :actor IS NULL OR (name = :actor OR instr(more, :actor_in_more) > 0) AND
+    CASE
+      WHEN more IS NULL OR instr(more, '"actor":') = 0 THEN name = :actor
+      WHEN coalesce(more ->> '$.kind', event_type) = 'function_call' AND name <> '' THEN name = :actor
+      ELSE more -> '$.actor' = :actor_in_more
+    END
+  )
+  AND (
+    :text IS NULL OR address LIKE :text ESCAPE '\' OR coalesce(message, '') LIKE :text ESCAPE '\'
+  )
+ORDER BY place DESC LIMIT :limit
+
+-- name: find_failures
+-- The same, of those that are no success: these have an index of their own.
+SELECT place FROM journal INDEXED BY journal_failed
+WHERE place > :after AND place <= :until AND ok = 0
+  AND (:status IS NULL OR status = :status) AND (:group_id IS NULL OR group_id = :group_id)
+  AND (
+    :actor IS NULL OR (name = :actor OR instr(more, :actor_in_more) > 0) AND
+    CASE
+      WHEN more IS NULL OR instr(more, '"actor":') = 0 THEN name = :actor
+      WHEN coalesce(more ->> '$.kind', event_type) = 'function_call' AND name <> '' THEN name = :actor
+      ELSE more -> '$.actor' = :actor_in_more
+    END
+  )
+  AND (
+    :text IS NULL OR address LIKE :text ESCAPE '\' OR coalesce(message, '') LIKE :text ESCAPE '\'
+  )
+ORDER BY place LIMIT :limit
+
+-- name: find_failures_back
+SELECT place FROM journal INDEXED BY journal_failed
+WHERE place > :after AND place <= :until AND ok = 0
+  AND (:status IS NULL OR status = :status) AND (:group_id IS NULL OR group_id = :group_id)
+  AND (
+    :actor IS NULL OR (name = :actor OR instr(more, :actor_in_more) > 0) AND
+    CASE
+      WHEN more IS NULL OR instr(more, '"actor":') = 0 THEN name = :actor
+      WHEN coalesce(more ->> '$.kind', event_type) = 'function_call' AND name <> '' THEN name = :actor
+      ELSE more -> '$.actor' = :actor_in_more
+    END
+  )
+  AND (
+    :text IS NULL OR address LIKE :text ESCAPE '\' OR coalesce(message, '') LIKE :text ESCAPE '\'
+  )
+ORDER BY place DESC LIMIT :limit
+
+-- name: sort_calls
+-- The least of a part of the journal first: what they are sorted by, and where they stand.
+SELECT value, place FROM (
+  SELECT
+    CASE :order
+      WHEN 'seconds' THEN coalesce(seconds, 0.0)
+      WHEN 'attempts' THEN attempt
+      WHEN 'status' THEN status
+      WHEN 'address' THEN address
+      WHEN 'message' THEN coalesce(message, '')
+      WHEN 'cost' THEN CASE WHEN instr(more, '"usage":') > 0 THEN coalesce(more ->> '$.usage.cost', 0.0) ELSE 0.0 END
+      WHEN 'tokens' THEN CASE
+        WHEN instr(more, '"usage":') > 0
+        THEN coalesce(more ->> '$.usage.input_tokens', 0) + coalesce(more ->> '$.usage.output_tokens', 0)
+        ELSE 0
+      END
+    END AS value,
+    place
+  FROM journal
+  WHERE place > :after AND place <= :until AND ok IS NOT NULL
+    AND (:status IS NULL OR status = :status) AND (:group_id IS NULL OR group_id = :group_id)
+    AND (
+      :actor IS NULL OR (name = :actor OR instr(more, :actor_in_more) > 0) AND
+      CASE
+        WHEN more IS NULL OR instr(more, '"actor":') = 0 THEN name = :actor
+        WHEN coalesce(more ->> '$.kind', event_type) = 'function_call' AND name <> '' THEN name = :actor
+        ELSE more -> '$.actor' = :actor_in_more
+      END
+    )
+    AND (
+      :text IS NULL OR address LIKE :text ESCAPE '\' OR coalesce(message, '') LIKE :text ESCAPE '\'
+    )
+) WHERE :value IS NULL OR value > :value OR (value = :value AND place > :behind)
+ORDER BY value, place LIMIT :limit
+
+-- name: sort_calls_back
+-- The greatest of a part of the journal first; what is equal stays in the order of the journal.
+SELECT value, place FROM (
+  SELECT
+    CASE :order
+      WHEN 'seconds' THEN coalesce(seconds, 0.0)
+      WHEN 'attempts' THEN attempt
+      WHEN 'status' THEN status
+      WHEN 'address' THEN address
+      WHEN 'message' THEN coalesce(message, '')
+      WHEN 'cost' THEN CASE WHEN instr(more, '"usage":') > 0 THEN coalesce(more ->> '$.usage.cost', 0.0) ELSE 0.0 END
+      WHEN 'tokens' THEN CASE
+        WHEN instr(more, '"usage":') > 0
+        THEN coalesce(more ->> '$.usage.input_tokens', 0) + coalesce(more ->> '$.usage.output_tokens', 0)
+        ELSE 0
+      END
+    END AS value,
+    place
+  FROM journal
+  WHERE place > :after AND place <= :until AND ok IS NOT NULL
+    AND (:status IS NULL OR status = :status) AND (:group_id IS NULL OR group_id = :group_id)
+    AND (
+      :actor IS NULL OR (name = :actor OR instr(more, :actor_in_more) > 0) AND
+      CASE
+        WHEN more IS NULL OR instr(more, '"actor":') = 0 THEN name = :actor
+        WHEN coalesce(more ->> '$.kind', event_type) = 'function_call' AND name <> '' THEN name = :actor
+        ELSE more -> '$.actor' = :actor_in_more
+      END
+    )
+    AND (
+      :text IS NULL OR address LIKE :text ESCAPE '\' OR coalesce(message, '') LIKE :text ESCAPE '\'
+    )
+) WHERE :value IS NULL OR value < :value OR (value = :value AND place > :behind)
+ORDER BY value DESC, place LIMIT :limit
+
+-- name: failed_rows
+-- What went wrong, and in which call, without values.
+SELECT place, address, name, more, event_type, message, key, base FROM journal INDEXED BY journal_failed
+WHERE place > :after AND place <= :until AND ok = 0 AND status = 'failed' ORDER BY place LIMIT :limit
+
+-- name: tried_again
+-- Outcomes of calls that were made again: of the same place in the program there are others.
+SELECT place, key, base, group_id FROM journal INDEXED BY journal_tried_again
+WHERE place > :after AND place <= :until AND base IS NOT NULL AND ok IS NOT NULL ORDER BY place
+
+-- name: outcomes_of_keys
+SELECT place, key, group_id FROM journal
+WHERE place > :after AND place <= :until AND ok IS NOT NULL
+  AND key IN (SELECT unhex(value) FROM json_each(:keys)) ORDER BY place
+
+-- name: failures_of_keys
+SELECT place, key, group_id FROM journal INDEXED BY journal_failed
+WHERE place > :after AND place <= :until AND ok = 0
+  AND key IN (SELECT unhex(value) FROM json_each(:keys)) ORDER BY place
+
+-- name: events_of_key
+SELECT place FROM journal WHERE place > :after AND place <= :until AND key = :key ORDER BY place LIMIT :limit
+
+-- name: find_children
+SELECT place FROM journal
+WHERE place > :after AND place <= :until AND parent = :parent AND ok IS NOT NULL ORDER BY place LIMIT :limit
+
+-- name: read_kinds
+-- The keys of outcomes; and of other events of calls, s for a start or one more attempt and e for another one, with the key.
+SELECT
+  count(*),
+  CAST(string_agg(key, '') FILTER (WHERE ok IS NOT NULL) AS BLOB),
+  string_agg(CASE WHEN status IN ('started', 'retrying') THEN 's' ELSE 'e' END, '') FILTER (WHERE ok IS NULL AND key IS NOT NULL),
+  CAST(string_agg(key, '') FILTER (WHERE ok IS NULL) AS BLOB)
+FROM (SELECT place, key, ok, status FROM journal WHERE place > :after AND place <= :until ORDER BY place)
+
+-- name: count_groups
+SELECT group_id, count(*) FROM journal
+WHERE place > :after AND place <= :until AND ok IS NOT NULL AND group_id IS NOT NULL GROUP BY 1
+
 -- name: later_outcomes
 -- Which outcomes from after one place up to another one count for nothing, because there is an earlier one of their key,
 -- wherever. All who do not fold a journal ask this. Who has asked before asks for what is new, and sorts only that.

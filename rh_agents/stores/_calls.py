@@ -1,0 +1,211 @@
+"""Calls as people see them, read from a database with their checksums: one in a few words, and all of one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import RecordedEvent
+from rh_agents.core.ports.call_table import attempts_of, replaced_by, view_of, why_made
+from rh_agents.core.ports.call_views import CallRecord, CallRef, CallView, Replaced
+from rh_agents.core.results import Outcome
+from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.stores._backend import EventRow, RunRow, StoredEvent, StoredOutcome
+from rh_agents.stores._engine import Engine
+from rh_agents.stores._rows import fact_of
+from rh_agents.stores._run_index import RunIndex, Tries
+from rh_agents.stores._verified import VerifiedSession
+
+_MOST_EVENTS: Final = 1000
+"""Of one call; and rows that are read at a time."""
+
+
+class Known:
+    """What is kept of a run between two windows of it."""
+
+    def __init__(self, run: RunRow) -> None:
+        self.index: RunIndex = RunIndex(run.number, run.run_id)
+        self.tries: Tries = Tries()
+        self.lock: threading.Lock = threading.Lock()
+
+
+class CallReader:
+    """Reads calls of runs.
+
+    Args:
+        engine: where the runs are.
+        read: reads the outcome of a run that is stored so.
+    """
+
+    def __init__(self, engine: Engine, read: Callable[[str, StoredOutcome], Outcome]) -> None:
+        self._engine = engine
+        self._read = read
+
+    # -- one call -----------------------------------------------------------------------------------------------------
+
+    async def record_of(self, known: Known, run: RunRow, key: bytes) -> CallRecord | None:
+        """All that is recorded of the call with this key; None if there is nothing."""
+        events = await self._events_of(run, key)
+        if not events:
+            return None
+        ended = next((recorded.sequence for recorded in events if recorded.has_outcome), None)
+        if ended is None:
+            view = await self._running(run, key)
+            return CallRecord(view, attempts_of(events), tuple(events), why=why_made(view, ()))
+        stored = await self._engine.read(lambda session: session.outcome(run.number, run.run_id, ended))
+        (view,) = await self._views(known, run, [ended], all_of_them=True)
+        (view,) = await self._complete(known, run, [view])
+        earlier = await self._earlier(known, run, key, ended)
+        return CallRecord(
+            view,
+            attempts_of(events),
+            tuple(events),
+            await self._parents(known, run, stored),
+            why_made(view, earlier),
+            earlier,
+            partial(self._engine.in_thread, self._read, run.run_id, stored),
+        )
+
+    async def _running(self, run: RunRow, key: bytes) -> CallView:
+        events = await self._events_of(run, key)
+        newest = events[-1]
+        view = view_of(newest.sequence, newest.event, has_outcome=False)
+        return replace(view, began_at=events[0].event.timestamp)
+
+    async def _events_of(self, run: RunRow, key: bytes) -> list[RecordedEvent]:
+        """The events of a call, without values."""
+        places = await self._engine.read(
+            lambda session: session.inner.events_of_key(run.number, run.last_sequence, key, _MOST_EVENTS)
+        )
+        rows = await self._engine.read(lambda session: session.events_at(run.number, run.run_id, places))
+        return [_recorded(row, run.run_id) for row in rows]
+
+    async def _earlier(self, known: Known, run: RunRow, key: bytes, sequence: int) -> tuple[Replaced, ...]:
+        """The outcomes of a call before this one."""
+        place = known.tries.place_of(key)
+        await self._find_first_tries(known, run, known.tries.unknown([place]))
+        before = [each.sequence for each in known.tries.chain(place) if each.sequence < sequence]
+        views = await self._views(known, run, before, all_of_them=True) if before else []
+        return tuple(map(replaced_by, views))
+
+    async def _parents(self, known: Known, run: RunRow, stored: StoredOutcome | None) -> tuple[CallRef, ...]:
+        found: list[CallRef] = []
+        while stored is not None and stored.row.parent:
+            parent = stored.row.parent
+            first = await self._engine.read(
+                lambda session, key=parent: session.inner.events_of_key(run.number, run.last_sequence, key, 1)  # type: ignore[misc]
+            )
+            rows = await self._engine.read(lambda session, at=first: session.events_at(run.number, run.run_id, at))  # type: ignore[misc]
+            found.append(CallRef(parent.hex(), rows[0].address if rows else ""))
+            stored = await self._newest_outcome(known, run, parent)
+        return tuple(reversed(found))
+
+    async def _newest_outcome(self, known: Known, run: RunRow, place: bytes) -> StoredOutcome | None:
+        """The outcome of a place in the program that counts."""
+        sequence = known.tries.newest(place)
+        if not sequence:
+            found = await self._engine.read(
+                lambda session: session.inner.outcomes_of_keys(run.number, run.last_sequence, [place])
+            )
+            sequence = found[0].sequence if found else 0
+        if not sequence:
+            return None
+        return await self._engine.read(lambda session: session.outcome(run.number, run.run_id, sequence))
+
+    # -- views --------------------------------------------------------------------------------------------------------
+
+    async def _views(
+        self, known: Known, run: RunRow, sequences: Sequence[int], *, all_of_them: bool = False
+    ) -> list[CallView]:
+        """The calls whose outcomes stand there, in the same order: those that count, unless all of them are wanted."""
+        views = await self._engine.read(partial(_read_views, run, sequences))
+        if all_of_them:
+            return views
+        tries, repeated = known.tries, known.index.repeated
+        return [
+            view
+            for view in views
+            if view.sequence not in repeated and not tries.is_replaced(view.sequence, bytes.fromhex(view.key))
+        ]
+
+    async def _complete(self, known: Known, run: RunRow, views: Sequence[CallView]) -> tuple[CallView, ...]:
+        """The views with what calls were called with, and which outcomes they replace."""
+        places = {view.sequence: known.tries.place_of(bytes.fromhex(view.key)) for view in views}
+        await self._find_first_tries(known, run, known.tries.unknown(set(places.values())))
+        before = {sequence: self._before(known, place, sequence) for sequence, place in places.items()}
+        wanted = sorted({place for place in before.values() if place})
+        found = await self._views(known, run, wanted, all_of_them=True) if wanted else []
+        replaced = {view.sequence: replaced_by(view) for view in found}
+        sequences = [view.sequence for view in views if view.damage is None]
+        inputs = await self._engine.read(lambda session: session.inputs_at(run.number, run.run_id, sequences))
+        return tuple(
+            replace(view, input=inputs.get(view.sequence), replaces=replaced.get(before[view.sequence]))
+            for view in views
+        )
+
+    def _before(self, known: Known, place: bytes, sequence: int) -> int:
+        """The outcome that this one replaces; 0 if there is none."""
+        earlier = [each.sequence for each in known.tries.chain(place) if each.sequence < sequence]
+        return earlier[-1] if earlier else 0
+
+    async def _find_first_tries(self, known: Known, run: RunRow, places: Sequence[bytes]) -> None:
+        """Where the first tries of calls stand that were made again: among the failures, nearly always."""
+        if not places:
+            return
+        missing = set(places)
+        found = await self._engine.read(partial(_first_failures, run, missing))
+        missing -= {each.key for each in found}
+        if missing:
+            found += await self._engine.read(
+                lambda session: session.inner.outcomes_of_keys(run.number, run.last_sequence, missing)
+            )
+        known.tries.add_first(places, found)
+
+
+def _first_failures(run: RunRow, places: set[bytes], session: VerifiedSession) -> Any:
+    """The failures among these calls."""
+    return session.inner.failures_of_keys(run.number, run.last_sequence, places)
+
+
+def _read_views(run: RunRow, sequences: Sequence[int], session: VerifiedSession) -> list[CallView]:
+    """Calls as their outcomes say, in the order of these sequences. A damaged row says so, and no other is missing."""
+    found: dict[int, CallView] = {}
+    for start in range(0, len(sequences), _MOST_EVENTS):
+        part = sequences[start : start + _MOST_EVENTS]
+        try:
+            views = [_view(row, run.run_id) for row in session.events_at(run.number, run.run_id, part)]
+        except StoreError:
+            views = [_view_or_damage(run, sequence, session) for sequence in part]
+        found.update({view.sequence: view for view in views})
+    return [found[sequence] for sequence in sequences]
+
+
+def _view_or_damage(run: RunRow, sequence: int, session: VerifiedSession) -> CallView:
+    try:
+        (row,) = session.events_at(run.number, run.run_id, [sequence])
+        return _view(row, run.run_id)
+    except StoreError as error:
+        return CallView(
+            sequence,
+            "",
+            "",
+            "",
+            "",
+            EventType.FUNCTION_CALL,
+            ExecutionStatus.FAILED,
+            message="damaged",
+            damage=str(error),
+        )
+
+
+def _view(row: EventRow, run_id: str) -> CallView:
+    return view_of(row.sequence, _recorded(row, run_id).event, has_outcome=True)
+
+
+def _recorded(row: EventRow, run_id: str) -> RecordedEvent:
+    event = fact_of(StoredEvent(row, None), None, run_id).event()
+    return RecordedEvent(row.sequence, event, row.ok is not None)
