@@ -25,6 +25,7 @@ from rh_agents.cli.commands.run import run_command
 from rh_agents.cli.commands.runs import runs_command
 from rh_agents.cli.commands.set import set_command
 from rh_agents.cli.commands.show import show_command
+from rh_agents.cli.commands.top import top_command
 from rh_agents.cli.commands.unpause import unpause_command
 from rh_agents.cli.commands.web import web_command
 from rh_agents.cli.errors import CommandError, one_line
@@ -86,6 +87,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run_command,
     "runs": runs_command,
     "show": show_command,
+    "top": top_command,
     "resume": resume_command,
     "plan": plan_command,
     "fork": fork_command,

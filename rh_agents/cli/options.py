@@ -12,12 +12,14 @@ from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.progress import Progress
 from rh_agents.core.errors import BudgetExceeded, RunStopped
 from rh_agents.core.policies.budget import Budget
+from rh_agents.core.redaction.excerpts import RecordInputs
 
 __all__ = [
     "BudgetCalls",
     "BudgetCost",
     "BudgetTokens",
     "Grace",
+    "InputsRecorded",
     "KeepFailures",
     "ProgressMode",
     "RunId",
@@ -66,6 +68,15 @@ KeepFailures = Annotated[
 Grace = Annotated[
     float,
     typer.Option(min=0, metavar="SECONDS", help="How long calls in flight may take to finish after Ctrl-C or SIGTERM."),
+]
+
+
+InputsRecorded = Annotated[
+    RecordInputs,
+    typer.Option(
+        "--record-inputs",
+        help="What is recorded of what calls are called with, for people: 256 bytes (brief), nothing or all of it.",
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ from rh_agents.cli.targets import known_actors
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Store
+from rh_agents.core.redaction.excerpts import RecordInputs
 
 __all__ = ["RunOptions"]
 
@@ -29,6 +30,7 @@ class RunOptions:
     resume_from: str | None
     owns_process: bool
     budget: Budget | None = None
+    record_inputs: RecordInputs = RecordInputs.BRIEF
     older_ids: tuple[str, ...] = ()
     """What earlier versions called the run; empty if its user has given it a name."""
 
@@ -44,6 +46,7 @@ class RunOptions:
         *,
         retry_failed: bool,
         budget: Budget | None = None,
+        record_inputs: RecordInputs = RecordInputs.BRIEF,
         older: Sequence[str] = (),
     ) -> Self:
         """What the options and the process say; `derived` is the name of the run if none is given, and `older` are
@@ -61,6 +64,7 @@ class RunOptions:
             about.resume_from,
             about.owns_process,
             budget,
+            record_inputs,
             () if about.run_id or run_id else tuple(older),
         )
 
@@ -80,4 +84,5 @@ class RunOptions:
             reuse=reuse,
             facts=self.command.facts,
             budget=self.budget,
+            record_inputs=self.record_inputs,
         )

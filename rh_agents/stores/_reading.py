@@ -241,6 +241,15 @@ class ReadableStore:
         number = (await self.engine.run(run_id)).number
         return await self.engine.read(lambda session: session.requests(number, run_id, is_open))
 
+    async def inputs(self, run_id: str, sequences: Sequence[int]) -> dict[int, str]:
+        """What calls were called with, by the sequences of their outcomes."""
+        await self._get_ready()
+        number, found = (await self.engine.run(run_id)).number, dict[int, str]()
+        for start in range(0, len(sequences), _CHUNK):
+            chunk = sequences[start : start + _CHUNK]
+            found |= await self.engine.read(lambda session, chunk=chunk: session.inputs_at(number, run_id, chunk))  # type: ignore[misc]
+        return found
+
     async def present(self, run_id: str) -> Present | None:
         """What a run is doing now, as far as is known."""
         await self._get_ready()

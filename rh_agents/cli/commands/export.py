@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, with_store
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
+from rh_agents.core._loops.beside import read_beside
 from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.ports.keeping import erasure_of
@@ -36,14 +37,19 @@ def export_command(
         if erasure is not None:
             say(f"run {harmless(run)}: {erasure}, so there are no results in what follows")
         if outcomes:
-            async for outcome in opened.outcomes(run, unknown_ok=True):
-                sys.stdout.write(_to_line(_outcome_record(outcome)))
+            async for unread in opened.unread_outcomes(run):
+                outcome = await read_beside(unread, unknown_ok=True)
+                sys.stdout.write(_to_line(_outcome_record(outcome, unread.input)))
         else:
-            known = KeyTable()
+            known, outcomes_in_order = KeyTable(), aiter(opened.unread_outcomes(run))
             async for recorded in opened.events(run):
                 record = _event_record(recorded)
                 if recorded.has_outcome and known.add(bytes.fromhex(recorded.event.key or ""), recorded.sequence) < 0:
                     record["repeated"] = True  # it counts for nothing: its call has an earlier outcome
+                elif recorded.has_outcome:
+                    its = await anext(outcomes_in_order, None)
+                    if its is not None and its.input is not None:
+                        record["input"] = its.input
                 sys.stdout.write(_to_line(record))
 
     with_store(store, write)
@@ -78,7 +84,7 @@ def _event_record(recorded: RecordedEvent) -> dict[str, Any]:
     return record
 
 
-def _outcome_record(outcome: Outcome) -> dict[str, Any]:
+def _outcome_record(outcome: Outcome, given: str | None) -> dict[str, Any]:
     """What a call came to."""
     record: dict[str, Any] = {
         "key": outcome.key.hex(),
@@ -90,6 +96,8 @@ def _outcome_record(outcome: Outcome) -> dict[str, Any]:
         "attempts": outcome.attempts,
         "group_id": outcome.group_id,
     }
+    if given is not None:
+        record["input"] = given
     if isinstance(outcome.value, ErasedValue):
         record["erased"] = True
     elif outcome.error is None:

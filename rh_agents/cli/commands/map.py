@@ -26,6 +26,7 @@ from rh_agents.cli.options import (
     BudgetCost,
     BudgetTokens,
     Grace,
+    InputsRecorded,
     KeepFailures,
     ProgressMode,
     RunId,
@@ -57,6 +58,7 @@ from rh_agents.cli.store_search import locate_run, search_folders
 from rh_agents.cli.stores import DEFAULT_STORE, made_store
 from rh_agents.cli.targets import file_of, load_actor, short_name
 from rh_agents.core.groups import ErrorStrategy
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.decorators import tool
 from rh_agents.llms._batches import Batches, in_batches
 
@@ -152,6 +154,7 @@ def map_command(
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
+    record_inputs: InputsRecorded = RecordInputs.BRIEF,
     batch: Annotated[
         bool,
         typer.Option(
@@ -197,7 +200,16 @@ def map_command(
     names = [derived_run_id(callee.name, "map", file_of(actor), *way, command.settings) for way in ways]
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
     options = RunOptions.of(
-        ctx, command, names[0], store, run_id, tags, retry_failed=not no_retry_failed, budget=budget, older=names[1:]
+        ctx,
+        command,
+        names[0],
+        store,
+        run_id,
+        tags,
+        retry_failed=not no_retry_failed,
+        budget=budget,
+        record_inputs=record_inputs,
+        older=names[1:],
     )
     is_older = about.run_id is not None and form is Format.AUTO and separator is None
     reading = InputOptions(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)

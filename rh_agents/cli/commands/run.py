@@ -21,6 +21,7 @@ from rh_agents.cli.options import (
     BudgetCost,
     BudgetTokens,
     Grace,
+    InputsRecorded,
     KeepFailures,
     ProgressMode,
     RunId,
@@ -48,6 +49,7 @@ from rh_agents.cli.stores import DEFAULT_STORE, made_store, store_option
 from rh_agents.cli.targets import file_of, load_actor, short_name
 from rh_agents.core.errors import RunMismatchError
 from rh_agents.core.execution import ExecutionState
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.decorators import agent
 
 __all__ = ["run_command"]
@@ -72,6 +74,7 @@ def run_command(
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
+    record_inputs: InputsRecorded = RecordInputs.BRIEF,
     grace: Grace = 30.0,
     progress: ProgressMode = Progress.AUTO,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of a failure.")] = False,
@@ -99,7 +102,17 @@ def run_command(
     command = RunCommand(words, here(), "run", f"{short_name(flow)}:{callee.name}")
     name = derived_run_id(callee.name, "run", file_of(flow), json.dumps(value, sort_keys=True))
     budget = budget_of(budget_cost, budget_tokens, budget_calls)
-    options = RunOptions.of(ctx, command, name, store, run_id, tags, retry_failed=not no_retry_failed, budget=budget)
+    options = RunOptions.of(
+        ctx,
+        command,
+        name,
+        store,
+        run_id,
+        tags,
+        retry_failed=not no_retry_failed,
+        budget=budget,
+        record_inputs=record_inputs,
+    )
     options = asyncio.run(locate_run(options, search_folders(ctx, file_of(flow))))
     with shown(progress) as subscriber:
         job = _FlowStart(callee, value, grace, traceback)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, NamedTuple
@@ -11,6 +13,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
+from rh_agents.cli.output.now import NowRegion, now_lines
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.tree import RunTree, TreeView, records_of_nodes
 from rh_agents.cli.questions import question_lines
@@ -20,13 +23,20 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.events import fact_of_event
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.outline import outline_of_run
+from rh_agents.core.ports.present import present_of_run
 from rh_agents.core.ports.summary import summary_of_run
+from rh_agents.core.ports.windows import inputs_of_calls
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.usage import Spending, Usage
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
 
 __all__ = ["read_outlined", "show_command"]
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at what a run is doing now."""
+_MOST_INPUTS = 1_000
+"""Failed calls, the newest, of which it is read what they were called with: no more are shown."""
 
 
 def show_command(
@@ -47,12 +57,14 @@ def show_command(
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
         recorded = await (_whole(opened, run) if everything or as_json else read_outlined(opened, run))
+        present = await present_of_run(opened, run)
         info, spent = replace(info, outcomes=recorded.outcomes), recorded.spent
         questions = await opened.questions(run)
         roots = recorded.tree.roots(recorded.makers)
         if as_json:
             used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
             record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
+            record |= {"now": None if present is None else present.as_json()}
             record |= {"tree": records_of_nodes(roots, only_failed=failed)}
             sys.stdout.write(json.dumps(record) + "\n")
             return
@@ -63,6 +75,11 @@ def show_command(
         TreeView(page, info.owner is not None, depth, failed, everything).show(roots)
         for line in question_lines(questions):
             page.line(line)
+        if follow and sys.stdout.isatty():
+            await _follow_live(opened, run, recorded.last)
+            return
+        for parts in [] if present is None else now_lines(present, time.time(), is_live=info.owner is not None):
+            page.line(*parts)
         if follow:
             await _follow(opened, run, recorded.last)
 
@@ -91,8 +108,14 @@ async def _whole(store: Store, run: str) -> _Recorded:
     async for recorded in store.events(run):
         tree.add(recorded)
         calls.add_fact(recorded.sequence, fact_of_event(recorded.event), recorded.has_outcome, None)
-    headers = [outcome.header async for outcome in store.unread_outcomes(run)] if tree.is_ambiguous else None
-    return _Recorded(tree, len(calls.finished), calls.spent[""], _makers(headers), tree.last)
+    headers, inputs = [], dict[int, str]()
+    async for outcome in store.unread_outcomes(run):
+        headers.append(outcome.header)
+        if outcome.input is not None:
+            inputs[calls.finished[outcome.header.key]] = outcome.input
+    tree.add_inputs(inputs)
+    makers = _makers(headers) if tree.is_ambiguous else None
+    return _Recorded(tree, len(calls.finished), calls.spent[""], makers, tree.last)
 
 
 async def read_outlined(store: Store, run: str) -> _Recorded:
@@ -102,6 +125,7 @@ async def read_outlined(store: Store, run: str) -> _Recorded:
     async for event in outline.read(True):
         tree.add(event.recorded)
     tree.leave_out(outline.plain)
+    tree.add_inputs(await inputs_of_calls(store, run, [node.ended for node in tree.failed[-_MOST_INPUTS:]]))
     spent = Spending(sum(summary.usage.values(), Usage()), summary.paid, by_actor=dict(summary.usage))
     headers = [event.outcome async for event in outline.read(False)] if tree.is_ambiguous else None
     return _Recorded(tree, summary.outcomes, spent, _makers(headers), outline.last)
@@ -115,9 +139,35 @@ def _makers(headers: Iterable[OutcomeHeader | None] | None) -> dict[str, str] | 
     return None if headers is None else {key.hex(): parent.hex() for key, parent in found.items()}
 
 
+async def _follow_live(store: Store, run: str, after: int) -> None:
+    """The same above a part at the bottom of the terminal that says what the run is doing now."""
+    shown = NowRegion(sys.stdout)
+
+    async def look_on() -> None:
+        while True:
+            shown.present = await present_of_run(store, run)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    looking = asyncio.create_task(look_on())
+    try:
+        with shown:
+            await _follow_events(store, run, after)
+    finally:
+        looking.cancel()
+    await _say_how_it_ended(store, run)
+
+
 async def _follow(store: Store, run: str, after: int) -> None:
+    await _follow_events(store, run, after)
+    await _say_how_it_ended(store, run)
+
+
+async def _follow_events(store: Store, run: str, after: int) -> None:
     printer = EventPrinter(file=sys.stdout)
     async for recorded in store.events(run, after=after, follow=True):
         printer(recorded.event)
+
+
+async def _say_how_it_ended(store: Store, run: str) -> None:
     info = await existing_run(store, run)
     Page().line(f"{run}: {status_text(info, len(await store.questions(run)))}")

@@ -51,8 +51,14 @@ class Page:
 
     def line(self, *parts: Part | str, indent: int = 0) -> None:
         """Print parts with two blanks between them, as far as there is room."""
+        sys.stdout.write(self.row(*parts, indent=indent)[0] + "\n")
+
+    def row(self, *parts: Part | str, indent: int = 0) -> tuple[str, int]:
+        """The same without printing it: the line with its colours, and the columns that it takes."""
         pieces = [Part(part) if isinstance(part, str) else part for part in parts]
-        self._print(" " * indent + "  ".join(self._painted(part) for part in self._fitted(pieces, indent)))
+        fitted = self._fitted(pieces, indent)
+        columns = indent + sum(width_of(part.text) + _GAP for part in fitted) - (_GAP if fitted else 0)
+        return self._safe(" " * indent + "  ".join(map(self._painted, fitted))), columns
 
     def paragraph(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a text that is never cut, on as many lines as it takes."""
@@ -60,7 +66,7 @@ class Page:
             [text] if self.width is None else textwrap.wrap(text, max(_WORTH_CUTTING, self.width - 1 - indent)) or [""]
         )
         for line in lines:
-            self._print(" " * indent + self._painted(Part(line, style)))
+            sys.stdout.write(self._safe(" " * indent + self._painted(Part(line, style))) + "\n")
 
     def _fitted(self, parts: Sequence[Part], indent: int) -> list[Part]:
         parts = [part for part in parts if part.text]
@@ -82,12 +88,14 @@ class Page:
         code = _CODES.get(part.style)
         return f"\x1b[{code}m{part.text}\x1b[0m" if code and self._has_colours else part.text
 
-    def _print(self, text: str) -> None:
+    @staticmethod
+    def _safe(text: str) -> str:
+        """The line without secrets, in characters that the output can take."""
         text = redact(text)
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         if not encoding.lower().startswith("utf"):
             text = text.translate(_PLAIN_MARKS)
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def table_lines(rows: Iterable[Sequence[str]], width: int | None, whole: int = 1) -> list[str]:

@@ -25,6 +25,8 @@ SHORT_KEY = 8
 _LONGEST_RESULT = 80
 _LONGEST_MESSAGE = 500
 _LONGEST_TAG = 80
+_LONGEST_INPUT = 2_100
+"""Characters: what is recorded of a call that failed."""
 _FEW = 10
 _FIRST = 3
 _MOST_TROUBLED = 20
@@ -42,6 +44,7 @@ class Node:
         began, ended: sequence numbers in the journal of its last start and of its outcome; 0 if it has none.
         has_outcome: whether the call has an outcome, after which nothing changes any more.
         tries: how often the call was made, each time with the attempts that its policy allows.
+        given: what the call was called with, where that was recorded.
         is_reused: its outcome is older than the last execution of what it is a part of.
         is_superseded: it is to be called again, by request.
         group: the status of a group.
@@ -64,6 +67,7 @@ class Node:
     seconds: float | None = None
     message: str | None = None
     result: str = ""
+    given: str = ""
     tag: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tries: int = 1
@@ -129,6 +133,16 @@ class RunTree:
         if status.is_final:
             node.ended, node.seconds = self.last, event.execution_time
             node.result = "" if event.result is None else _short(brief_result(event.result))
+
+    @property
+    def failed(self) -> list[Node]:
+        """The calls that failed and have an outcome."""
+        return [node for node in self._nodes.values() if node.has_failed and node.has_outcome]
+
+    def add_inputs(self, inputs: Mapping[int, str]) -> None:
+        """What calls were called with, by the sequences of their outcomes."""
+        for node in self._nodes.values():
+            node.given = inputs.get(node.ended, "")
 
     def leave_out(self, plain: Iterable[PlainMembers]) -> None:
         """Members of groups of which only the number is known. All events have been added."""
@@ -256,7 +270,7 @@ def record_of_node(node: Node, *, only_failed: bool = False) -> dict[str, Any]:
         record |= {name: getattr(node.group, name) for name in counts}
     else:
         record |= {"attempts": node.attempts, "tries": node.tries, "reused": node.is_reused}
-        record |= {"message": node.message, "result": node.result or None}
+        record |= {"message": node.message, "result": node.result or None, "input": node.given or None}
         if node.tag:
             record["tag"] = node.tag
         if node.metadata:
@@ -384,6 +398,10 @@ class TreeView:
         is_told_below = node.status is ExecutionStatus.AWAITING and node.kind is not EventType.QUESTION
         if node.message and not node.is_fine and not is_told_below:
             self.page.paragraph(harmless(node.message, _LONGEST_MESSAGE), style, indent + 2)
+        if node.given and node.has_failed:
+            self.page.line(
+                Part(f"with {harmless(node.given, _LONGEST_INPUT)}", "dim", is_elastic=True), indent=indent + 2
+            )
 
     def _mark(self, node: Node) -> tuple[str, str]:
         if node.group is not None and node.status is ExecutionStatus.COMPLETED:

@@ -9,6 +9,7 @@ which outcome it replaces; of two outcomes of one key the first one counts, as e
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from rh_agents.core._base.failure_kinds import FailureKind
@@ -38,6 +39,7 @@ __all__ = [
     "CallView",
     "CallWindow",
     "FailureKind",
+    "KeepsInputs",
     "Replaced",
     "Windowing",
     "call_of_run",
@@ -45,6 +47,7 @@ __all__ = [
     "children_of_call",
     "failure_kinds",
     "failures_of_run",
+    "inputs_of_calls",
     "members_of_group",
     "running_calls",
 ]
@@ -73,6 +76,33 @@ class Windowing(Protocol):
     async def failure_kinds(self, run_id: str) -> list[FailureKind]:
         """See `failure_kinds`."""
         ...
+
+
+@runtime_checkable
+class KeepsInputs(Protocol):
+    """A store that finds what calls were called with by the sequences of their outcomes."""
+
+    async def inputs(self, run_id: str, sequences: Sequence[int]) -> Mapping[int, str]:
+        """See `inputs_of_calls`."""
+        ...
+
+
+async def inputs_of_calls(store: Store, run_id: str, sequences: Collection[int]) -> Mapping[int, str]:
+    """What calls were called with, by the sequences of their outcomes; what was not recorded is left out.
+
+    Raises:
+        StoreError: there is no such run, or a text is damaged.
+    """
+    if not sequences:
+        return {}
+    if isinstance(store, KeepsInputs):
+        return await store.inputs(run_id, sorted(sequences))
+    wanted: dict[str | None, int] = {}
+    async for recorded in store.events(run_id, values=False):
+        if recorded.has_outcome and recorded.sequence in sequences:
+            wanted[recorded.event.key] = recorded.sequence
+    outcomes = [outcome async for outcome in store.unread_outcomes(run_id) if outcome.header.key.hex() in wanted]
+    return {wanted[each.header.key.hex()]: each.input for each in outcomes if each.input is not None}
 
 
 async def calls_of_run(
