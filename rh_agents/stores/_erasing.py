@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports.keeping import ErasedRun, facts_when_erased, kind_of_error
+from rh_agents.core.types import EventType
 from rh_agents.core.values import ERASED, erased_value
 from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, RunsWanted
 from rh_agents.stores._engine import Engine
@@ -40,6 +41,8 @@ from rh_agents.stores.artifacts import ArtifactStore
 _CHUNK: Final = 256
 _SETTLED: Final = 60.0
 """Seconds. A row that names a large result can be seen by then, since it is written right after that."""
+_CONTROL: Final = EventType.CONTROL.value
+"""Requests that were refused. Their messages are reasons of people."""
 _FAILED: Final = frozenset({"failed", "retrying", "cancelled"})
 
 
@@ -58,7 +61,8 @@ def without_contents(event: EventRow, outcome: OutcomeRow | None) -> tuple[Event
 
 def _kind_of(event: EventRow) -> str:
     """The name of the class of the error that an event tells of; "" if it tells of none."""
-    return kind_of_error(event.message or "") if event.ok is False or event.status in _FAILED else ""
+    has_failed = event.ok is False or (event.status in _FAILED and event.event_type != _CONTROL)
+    return kind_of_error(event.message or "") if has_failed else ""
 
 
 def _more_without_contents(more: str | None) -> str | None:

@@ -24,7 +24,7 @@ from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.streaming import StreamedText, TextSink
 from rh_agents.core.ports.summary import RunSummary, SummaryFold
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import (
     ERASED,
     decode,
@@ -745,6 +745,7 @@ def _erased_fact(fact: Fact) -> Fact:
     if group is not None and group.ending is not None:
         more["group"] = group.model_copy(update={"ending": group.ending.model_copy(update={"message": None})})
     has_failed = fact.status in (ExecutionStatus.FAILED, ExecutionStatus.RETRYING, ExecutionStatus.CANCELLED)
+    has_failed = has_failed and fact.kind is not EventType.CONTROL  # its message is a reason of a person
     message = kind_of_error(fact.message or "") if has_failed else ""
     return fact._replace(result=None, message=message or None, more=more or None)
 

@@ -78,7 +78,7 @@ async def _record(store: Store, run_id: str) -> None:
     journal = await store.open_run(request(run_id, input=b'"a patient by name"'))
     for number in range(600):
         value = [*LARGE, number, run_id] if number in (10, 590) else f"{TEXT} {number}"
-        given = outcome(number, value)
+        given = outcome(number, value, input=f"name={TEXT!r}")
         journal.note(completed(run_id, given), given)
     await journal.close(COMPLETED)
 
@@ -165,7 +165,7 @@ def test_nothing_of_the_contents_is_left_in_the_files_of_sqlite(tmp_path: Path) 
             first, second = await store.open_run(request("one")), await store.open_run(request("two"))
             for number in range(400):  # in turn, so that pages are split in their middle
                 for name, journal, text in (("one", first, TEXT), ("two", second, "another text")):
-                    given = outcome(f"{name} {number}", f"{text} {number}" * (1 + number % 90))
+                    given = outcome(f"{name} {number}", f"{text} {number}" * (1 + number % 90), input=f"about {text}")
                     await journal.append(completed(name, given), given)
             await first.close(COMPLETED)
             await second.close(COMPLETED)

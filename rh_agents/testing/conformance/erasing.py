@@ -10,6 +10,7 @@ import pytest
 from rh_agents.core.errors import RecordedError, RunIsLive, ValuesErased
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import CacheEntry, Question, Store
+from rh_agents.core.ports.control import control_fact
 from rh_agents.core.ports.keeping import Erasing, erase_values_of_run, erasure_of
 from rh_agents.core.ports.outline import outline_of_run
 from rh_agents.core.ports.summary import summary_of_run
@@ -86,6 +87,7 @@ class ErasingConformance(StoreSuite):
             assert (old.execution_status, old.name, old.address, old.key, old.timestamp, old.usage, old.tag) == (
                 new.execution_status, new.name, new.address, new.key, new.timestamp, new.usage, new.tag,
             )  # fmt: skip
+        assert "Zoe" not in repr(left), "reasons of people go as well"
         assert SECRET not in repr([info, left, await listed(store.outcomes(RUN, unknown_ok=True))])
         assert await store.questions(RUN, is_open=False) == []
         assert await store.check() == []
@@ -204,6 +206,15 @@ async def _write(store: Store) -> Written:
     await written.call(journal, outcome(4, None))
     ending = GroupEnding(cause=EndingCause.LEFT, outcomes=2, message=f"ValueError: {SECRET}")
     await written.append(journal, about_group(RUN, "pages", GroupStatus.RUNNING, ending))
+    refused = {
+        "id": "1",
+        "verb": "pause",
+        "arguments": {},
+        "author": "ann",
+        "asked_at": 1.0,
+        "answer": {"refused": "it had ended"},
+    }
+    await written.append(journal, control_fact(refused, "Zoe: it is late", RUN, 2.0))
     await journal.ask(Question(RUN, "q", "survey", f"Is it {SECRET}?", asked_at=1.0))
     await store.answer(RUN, "q", encode(SECRET), by="somebody")
     await journal.close(COMPLETED, SECRET)
