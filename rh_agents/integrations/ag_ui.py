@@ -25,8 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rh_agents.core.chat import ChatResponse, ToolCall
-from rh_agents.core.chat.messages import pieces_of
+from rh_agents.core.chat.messages import ChatResponse, ToolCall, pieces_of
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.ports import Question, RecordedEvent, RunInfo
 from rh_agents.core.ports.run_status import RunStatus, status_of
@@ -83,12 +82,7 @@ class AgUi:
             run: the run as it is now; None if it was deleted.
             questions: its open questions.
         """
-        yield from self._begin(None)
-        for answer in self._answers.values():
-            yield from answer.close()
-        for name in reversed(self._steps.values()):
-            yield {"type": "STEP_FINISHED", "stepName": name}
-        self._answers, self._steps = {}, {}
+        yield from self._close()
         status = None if run is None else status_of(run)
         if run is not None and status is RunStatus.COMPLETED:
             yield {"type": "RUN_FINISHED", **self._ids}
@@ -101,6 +95,19 @@ class AgUi:
             reason = None if run is None else run.reason
             message = redact(reason or f"the run is {'gone' if status is None else status.value}")
             yield {"type": "RUN_ERROR", "message": message, "code": "gone" if status is None else status.value}
+
+    def break_off(self, why: str) -> Iterator[Event]:
+        """What there is to say when the run cannot be followed any more."""
+        yield from self._close()
+        yield {"type": "RUN_ERROR", "message": redact(why), "code": "unreadable"}
+
+    def _close(self) -> Iterator[Event]:
+        yield from self._begin(None)
+        for answer in self._answers.values():
+            yield from answer.close()
+        for name in reversed(self._steps.values()):
+            yield {"type": "STEP_FINISHED", "stepName": name}
+        self._answers, self._steps = {}, {}
 
     def _begin(self, at: float | None) -> Iterator[Event]:
         if not self._has_begun:

@@ -24,6 +24,7 @@ from rh_agents.web.live import Follower
 from rh_agents.web.planning import compared, planned
 from rh_agents.web.reading import NoSuchRun, Reading
 from rh_agents.web.static_files import KINDS, static_files
+from rh_agents.web.streaming import FORMATS, text_messages
 
 __all__ = ["About", "make_app"]
 
@@ -99,11 +100,13 @@ class _Api:
             "/api/calls.csv": self.calls_csv,
             "/api/call": self.call,
             "/api/call/children": self.children,
+            "/api/call/text": self.call_text,
             "/api/call/value": self.value,
             "/api/questions": self.questions,
             "/api/plan": self.plan,
             "/api/compare": self.compare,
             "/api/export": self.export,
+            "/events": self.events,
         }
         self.acts: dict[str, Handler] = {"/api/answer": self.answer, "/api/act": self.act}
 
@@ -131,12 +134,26 @@ class _Api:
         return self._stream(self._reading.page(_name(request)), request)
 
     def _stream(self, follower: Follower, request: Request) -> Response:
-        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        return self._streaming(_messages(follower, _last_seen(request)))
+
+    def _streaming(self, messages: AsyncIterator[bytes]) -> Response:
         return StreamingResponse(
-            _until(self._closing, _messages(follower, after)),
-            media_type="text/event-stream",
-            headers={"x-accel-buffering": "no"},
+            _until(self._closing, messages), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
         )
+
+    async def events(self, request: Request) -> Response:
+        """Everything that happens in a run, for programs."""
+        run_id, written = _name(request), request.query_params.get("format", "")
+        if written not in FORMATS:
+            raise HTTPException(400, f"format={written}: there are 'ag-ui' and, by default, our own")
+        if await self._reading.store.find_run(run_id) is None:
+            raise NoSuchRun(f"there is no run {run_id!r}")
+        return self._streaming(FORMATS[written](self._reading.store, run_id, _last_seen(request)))
+
+    async def call_text(self, request: Request) -> Response:
+        """Text of a call as it streams."""
+        run_id, key, after = _name(request), _given(request, "key"), _last_seen(request)
+        return self._streaming(text_messages(self._reading.store, run_id, key, after))
 
     async def questions(self, _: Request) -> Response:
         return _json({"questions": await self._reading.questions()})
@@ -268,6 +285,11 @@ def _given(request: Request, name: str) -> str:
     if not value:
         raise HTTPException(400, f"{name}= is missing")
     return value
+
+
+def _last_seen(request: Request) -> str:
+    """The id of what a reader of a stream has got last; "" if it begins."""
+    return request.headers.get("last-event-id") or request.query_params.get("after", "")
 
 
 def _name(request: Request) -> str:

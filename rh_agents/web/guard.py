@@ -37,11 +37,13 @@ READS: Final = frozenset(
         "/api/calls.csv",
         "/api/call",
         "/api/call/children",
+        "/api/call/text",
         "/api/call/value",
         "/api/questions",
         "/api/plan",
         "/api/compare",
         "/api/export",
+        "/events",
     }
     | {
         f"/static/{name}"

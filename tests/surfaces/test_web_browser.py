@@ -11,7 +11,8 @@ from urllib.parse import quote
 import pytest
 from playwright.async_api import Page
 
-from rh_agents import ExecutionState, open_store, parallel, tool
+from rh_agents import ExecutionState, open_store, parallel, tell_progress, tool
+from rh_agents.core.chat import ChatDelta
 from rh_agents.core.errors import RunAwaiting
 from rh_agents.core.ports import Store
 from rh_agents.web.export import export_run
@@ -262,3 +263,41 @@ def test_a_run_in_one_file_shows_its_page_its_calls_and_its_plan_without_a_serve
             assert requests == []
 
     asyncio.run(asyncio.wait_for(main(), 180))
+
+
+def test_text_of_a_call_is_shown_as_it_streams_and_then_its_outcome(chromium_path: str) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+    unsafe = "<img src=x onerror=alert(1)> "
+
+    @tool
+    async def write() -> str:
+        begun.set()
+        while not ended.is_set():  # somebody looks sooner or later
+            for word in ("Once ", "upon ", unsafe, "a time. "):
+                await tell_progress(ChatDelta(text=word))
+            await tell_progress(ChatDelta(tool_index=0, tool_name="look_up", arguments="{} "))
+            await asyncio.sleep(0.1)
+        return "the whole story"
+
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        async def execute() -> None:
+            async with ExecutionState(store=store, run_id="monday"):
+                await write()
+
+        executing = asyncio.ensure_future(execute())
+        await begun.wait()
+        key = await first_key(page, base, "monday")
+        await show(page, base, f"/run/monday/call/{key}")
+        await page.wait_for_selector(".stream code:has-text('look_up')")
+        assert unsafe.strip() in await page.inner_text(".stream")
+        ended.set()
+        await executing
+        await page.wait_for_selector("text=the whole story")
+        assert await page.query_selector(".stream") is None
+        assert await page.query_selector("img[onerror]") is None
+
+    async def nothing(_: Store) -> None:
+        return None
+
+    store = memory()
+    looking(chromium_path, nothing, look, store)

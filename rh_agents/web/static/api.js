@@ -49,6 +49,39 @@ async function answered(response) {
   return data;
 }
 
+// Read text of a call as it streams. `take` gets pieces as they come; `done` is called when there will be no more. Returns
+// what stops it. A source that reconnects goes on behind what it has got.
+export function followText(run, key, take, done) {
+  if (kept !== null) return () => {};
+  let source = null;
+  let known = "";
+  const close = () => {
+    if (source !== null) source.close();
+    source = null;
+  };
+  const open = () => {
+    if (source !== null || document.hidden) return;
+    source = new EventSource(`./api/call/text?${query({ run, key, after: known })}`);
+    source.addEventListener("text", (event) => {
+      known = event.lastEventId;
+      take(JSON.parse(event.data).pieces);
+    });
+    source.addEventListener("done", () => {
+      stop();
+      done();
+    });
+    source.addEventListener("gone", () => stop());
+  };
+  const seen = () => (document.hidden ? close() : open());
+  const stop = () => {
+    document.removeEventListener("visibilitychange", seen);
+    close();
+  };
+  document.addEventListener("visibilitychange", seen);
+  open();
+  return stop;
+}
+
 // Follow a page. `take` gets the sections that have changed; `state` gets "live", "lost" or "ended". Returns what stops it.
 export function follow(path, values, version, take, state) {
   if (kept !== null) return () => {};

@@ -1,6 +1,6 @@
 // One call: what it was given and gave, every attempt, and what is around it.
 
-import { get, isExport } from "./api.js";
+import { followText, get, isExport } from "./api.js";
 import { forkButton } from "./actions.js";
 import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, table, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./frame.js";
@@ -29,7 +29,45 @@ export async function showCall(main, route, shell) {
   if (found.has_value) loadValue(value, run, key);
   else fill(value, el("p", { class: "quiet" }, call.ended_at ? "None is recorded." : "It has not ended."));
   loadChildren(children, run, key);
-  return null;
+  if (call.ended_at || data.run.status !== "running") return null;
+  return streamInto(value, run, key, async () => {
+    const { call: now } = await get("call", { run, key }, route.signal).catch(() => found);
+    if (now.ended_at && route.isCurrent()) showCall(main, route, shell);
+  });
+}
+
+// What a call writes before it has ended. Each attempt begins anew; so does an answer that came to nothing.
+function streamInto(place, run, key, done) {
+  const text = el("div", { class: "stream", "aria-live": "off", tabindex: "0", "aria-label": "Text as it streams" });
+  let attempt = 0;
+  let part = null;
+  let name = "";
+  const begin = (note) => {
+    fill(text, note ? el("p", { class: "quiet" }, note) : null);
+    part = null;
+  };
+  const add = (piece) => {
+    if (piece.attempt !== attempt && attempt) begin(`Attempt ${number(piece.attempt)}`);
+    attempt = piece.attempt;
+    if (piece.kind === "void") return begin("It begins anew.");
+    if (piece.is_gap) {
+      text.append(el("p", { class: "quiet" }, "… text is missing here …"));
+      part = null;
+    }
+    const its = `${piece.kind} ${piece.tool_index}`;
+    if (part === null || its !== name || piece.tool_name) {
+      name = its;
+      part = el("pre", { class: piece.kind === "reasoning" ? "quiet" : "" });
+      text.append(piece.kind === "tool_call" ? el("p", { class: "quiet" }, "calls ", el("code", {}, piece.tool_name || "a tool")) : "", part);
+    }
+    part.append(piece.text);
+  };
+  return followText(run, key, (pieces) => {
+    if (!text.isConnected) fill(place, text);
+    const isAtEnd = text.scrollTop + text.clientHeight >= text.scrollHeight - 8;
+    pieces.forEach(add);
+    if (isAtEnd) text.scrollTop = text.scrollHeight;
+  }, done);
 }
 
 function factsOf(run, { call, why, parents }) {
