@@ -109,7 +109,7 @@ INTERNAL = {
     "rh_agents.core.actors": {"Check", "set_agent_loop"},
     "rh_agents.core.bus": {"Event"},
     "rh_agents.core.calls": {"default_run", "set_default_run"},
-    "rh_agents.core.metrics": {"RunCounter"},
+    "rh_agents.core.metrics": {"RunCounter", "html_of_run"},
     "rh_agents.core.results": {"failure", "success"},
     "rh_agents.core._replay.numbering": {"Claimant"},
     "rh_agents.core._run.frame": {"OwnCalls"},

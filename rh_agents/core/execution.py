@@ -37,7 +37,7 @@ from rh_agents.core.errors import (
     UsageError,
 )
 from rh_agents.core.history import HistorySet
-from rh_agents.core.metrics import ActorMetrics, RunMetrics
+from rh_agents.core.metrics import ActorMetrics, RunMetrics, html_of_run
 from rh_agents.core.parallel import ParallelExecutionManager
 from rh_agents.core.policies._checks import number
 from rh_agents.core.policies.budget import Budget
@@ -199,6 +199,11 @@ class ExecutionState:
     def __repr__(self) -> str:
         return f"<ExecutionState {self.run_id} {self.status.value}>"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: what the run came to so far, and the command that shows it."""
+        place = getattr(self.store, "place", None)
+        return html_of_run(self.run_id, self.status.value, self.metrics, self.spent, self.parts.seconds, place)
+
     @property
     def state_id(self) -> str:
         """Another name of `run_id`."""
@@ -322,6 +327,7 @@ class ExecutionState:
             try:
                 await _to_its_end(self._recording.close(status, reason))
                 self.status = ExecutionStatus.CANCELLED if status is ExecutionStatus.STARTED else status
+                self.parts.ended_at = self.parts.now()
             finally:
                 if isinstance(journal, ValidationJournal):
                     self.differences.extend(journal.differences)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
+from shlex import quote
 from typing import Any
 
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
+from rh_agents.core.usage import Spending
 
 __all__ = ["ActorMetrics", "RunMetrics"]
 
@@ -53,6 +57,34 @@ class RunMetrics:
     def retries(self) -> int:
         """How many attempts there were after first ones."""
         return sum(actor.retries for actor in self.actors.values())
+
+
+def html_of_run(
+    run_id: str, status: str, metrics: RunMetrics, spent: Spending, seconds: float | None, store: str | None
+) -> str:
+    """A run as a small table for notebooks. Texts are escaped, and without secrets.
+
+    Args:
+        seconds: how long this execution has taken; None if it has not begun.
+        store: where it is recorded, as `--store` takes it; None if no command finds it there.
+    """
+    replayed = f" ({metrics.replayed:,} of them from earlier executions)" if metrics.replayed else ""
+    about = {
+        "run": run_id,
+        "status": status,
+        "done": f"{metrics.calls:,} calls{replayed}",
+        "failed": f"{metrics.failed:,}" if metrics.failed else "",
+        "spent": str(spent) if spent.usage else "",
+        "time": "" if seconds is None else f"{seconds:,.1f} s",
+        "look": "" if store is None else f"rh-agents show {quote(run_id)} --store {quote(store)}",
+    }
+    rows = [_row(name, text) for name, text in about.items() if text]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _row(name: str, text: str) -> str:
+    left = ' style="text-align:left"'
+    return f"<tr><th{left}>{escape(name)}</th><td{left}>{escape(redact(text))}</td></tr>"
 
 
 class _Counts:

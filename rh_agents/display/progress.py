@@ -19,6 +19,7 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.board import Board, known_total
 from rh_agents.display.lines import event_line
 from rh_agents.display.milestones import Milestones
+from rh_agents.display.notebook import NotebookRegion, is_in_notebook
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.region import Frame, LiveRegion
 from rh_agents.display.rows import board_rows, ended_line, milestone_line, progress_text, started_line
@@ -26,6 +27,7 @@ from rh_agents.display.text import harmless
 
 __all__ = ["ParallelEventPrinter", "can_be_live"]
 
+_COLUMNS_OF_A_CELL, _ROWS_OF_A_CELL = 100, 30
 _NO = frozenset({"", "0", "false", "no"})
 
 
@@ -45,9 +47,10 @@ class ParallelEventPrinter(EventPrinter):
     """Shows groups while they run: `with ParallelEventPrinter() as printer: state.event_bus.subscribe(printer)`.
 
     PROGRESS on a terminal draws a bar for each running group at the bottom, nested ones below the group they are in,
-    and leaves a line for each group at the top that has ended. Elsewhere it prints when a group starts, at every tenth
-    of it, and when it ends. Either way the first failures get a line each; the others are counted. Calls outside any
-    group get a line if no group is running. REALTIME prints a line for every event.
+    and leaves a line for each group at the top that has ended; so it does in the cell of a notebook. Elsewhere it
+    prints when a group starts, at every tenth of it, and when it ends. Either way the first failures get a line each;
+    the others are counted. Calls outside any group get a line if no group is running. REALTIME prints a line for every
+    event.
 
     The terminal is given back whenever the last group ends, by `close()`, at the end of a `with` block, and at exit.
 
@@ -55,7 +58,8 @@ class ParallelEventPrinter(EventPrinter):
         parallel_mode: "progress" or "realtime"; None chooses progress.
         show_progress: whether groups are shown between their start and their end: the bars, the lines at every tenth,
             and in real-time mode the count of finished members.
-        live: whether to draw bars over each other; None does so on a terminal, but not in a build (where CI is set).
+        live: whether to draw bars over each other; None does so in a notebook, and on a terminal, but not in a build
+            (where CI is set).
         refresh_per_second: how often bars are drawn; 0 draws only when `refresh` is called.
 
     The other arguments are those of `EventPrinter`.
@@ -88,12 +92,18 @@ class ParallelEventPrinter(EventPrinter):
         self.parallel_mode: ParallelDisplayMode = ParallelDisplayMode(parallel_mode or ParallelDisplayMode.PROGRESS)
         self.show_progress = show_progress
         wants_bars = show_progress and self.parallel_mode is ParallelDisplayMode.PROGRESS
-        self.is_live: bool = wants_bars and (can_be_live(self.console, os.environ) if live is None else live)
+        is_in_a_cell = console is None and file is None and is_in_notebook()
+        can_be = is_in_a_cell or can_be_live(self.console, os.environ)
+        self.is_live: bool = wants_bars and (can_be if live is None else live)
         self._board = Board()
         self._board_lock = threading.Lock()  # the region's thread reads what events write
         self._milestones = Milestones()
         # The file as it is now: while the region is in use, sys.stdout is something else.
-        self._region = LiveRegion(self.console.file, self._frame, refresh_per_second=refresh_per_second)
+        self._region: LiveRegion | NotebookRegion
+        if is_in_a_cell:
+            self._region = NotebookRegion(self.console.file, self._rows_of_a_cell, clock=clock)
+        else:
+            self._region = LiveRegion(self.console.file, self._frame, refresh_per_second=refresh_per_second)
 
     @property
     def parallel_groups(self) -> dict[str, ParallelGroupTracker]:
@@ -135,6 +145,8 @@ class ParallelEventPrinter(EventPrinter):
             self._group_ended(tracker)
         elif event.execution_status.is_final:
             self._member_ended(event, tracker)
+        if isinstance(self._region, NotebookRegion):
+            self._region.draw()
 
     def _print_in_real_time(self, event: ExecutionEvent[Any], tracker: ParallelGroupTracker) -> None:
         note = ""
@@ -196,6 +208,10 @@ class ParallelEventPrinter(EventPrinter):
         with self._board_lock:
             rows = board_rows(self._board, self._clock(), width - 1, height - 1)
         return Frame([self._rendered(row) for row in rows], [row.cell_len for row in rows], width)
+
+    def _rows_of_a_cell(self) -> list[Text]:
+        with self._board_lock:
+            return board_rows(self._board, self._clock(), _COLUMNS_OF_A_CELL, _ROWS_OF_A_CELL)
 
     def _write(self, text: str) -> None:
         self._region.print_above(text)

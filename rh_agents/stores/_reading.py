@@ -71,6 +71,11 @@ class ReadableStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._backend.name!r})"
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people, without a password."""
+        return self._backend.name
+
     async def _get_ready(self) -> None:
         """Connect and bring the schema up to date, the first time; refuse to work when that is no longer possible."""
         self.engine.writer.expect_own_process()

@@ -51,6 +51,7 @@ class RunParts:
         chance: gives random numbers in [0, 1).
         strict: whether a call that no replay could tell from another one is an error instead of a warning.
         is_validation: whether recorded calls are only compared, so that nothing with an external effect may be called.
+        began_at, ended_at: when this execution began and ended; None before that.
         open_groups: the groups whose block is open, by id.
         text_sink: takes text of calls under way, while somebody looks at it.
         paused_at: since when nothing new begins because somebody has paused the run, in seconds since 1970.
@@ -101,6 +102,8 @@ class RunParts:
         self.is_validation: bool = is_validation
         self.record_inputs: RecordInputs = record_inputs
         self.marks_attempts: bool = False
+        self.began_at: float | None = None
+        self.ended_at: float | None = None
         self.open_groups: dict[str, Any] = {}
         self.text_sink: TextSink | None = None
         self.paused_at: float | None = None
@@ -111,6 +114,13 @@ class RunParts:
         self.home: Home | None = None
         """The event loop on which it lives, once it has been opened."""
         self._opened = opened
+
+    @property
+    def seconds(self) -> float | None:
+        """How long this execution has taken so far; None if it has not begun."""
+        if self.began_at is None:
+            return None
+        return (self.now() if self.ended_at is None else self.ended_at) - self.began_at
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
@@ -140,6 +150,8 @@ class RunParts:
             )
         self.bus.attach()
         self.home = here
+        if self.began_at is None:
+            self.began_at = self.now()
         self.begun = here.begun
 
     def is_destroyed_by(self, error: BaseException | None) -> bool:
