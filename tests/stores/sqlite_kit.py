@@ -112,7 +112,7 @@ def python(program: str, *arguments: object) -> subprocess.Popen[str]:
 def change_runs(path: Path, text: str, *arguments: Any) -> None:
     """Change rows of runs as another process of this library would: with checksums that fit."""
     sql(path, text, *arguments)
-    for row in sql(path, read_queries("sqlite")["list_runs"], None, None, None):
+    for row in sql(path, read_queries("sqlite")["list_runs"], None, None, None, None, -1):
         run = kept_run(row).row
         checksums = (*checksums_of_run(run), run.number)
         sql(

@@ -174,7 +174,7 @@ def test_two_schemas_of_one_database_know_nothing_of_each_other(
     other = Opened(postgresql_server.url(schema="another"))
     try:
         assert other.reading.has_changed()
-        assert other.writing.look([(other.number, 1)]) == [LeaseState(True, None)]
+        assert other.writing.look([(other.number, 1)]) == [LeaseState(True, None, "[]")]
         assert opened.reading.has_changed()
         opened.writing.request_stop(opened.number, "for a test")
         assert wait_for_news(opened.reading)
@@ -212,7 +212,7 @@ def test_whoever_lost_a_run_gives_no_sign_of_life_for_it(opened: Opened) -> None
     before = opened.reading.find_run("monday")
     assert before is not None
     assert (before.heartbeat, before.heartbeat_at) == (0, 0.0)
-    assert opened.writing.renew([(opened.number, 1)], 5.0) == [LeaseState(True, None)]
+    assert opened.writing.renew([(opened.number, 1)], 5.0) == [LeaseState(True, None, "[]")]
     after = opened.reading.find_run("monday")
     assert after is not None
     assert (after.heartbeat, after.heartbeat_at) == (1, 5.0)
@@ -303,11 +303,11 @@ def test_whoever_listens_hears_of_every_change_and_of_nothing_else(opened: Opene
 def test_the_holder_of_a_run_hears_of_a_request_and_of_a_takeover(opened: Opened, postgresql_url: str) -> None:
     held = [(opened.number, 1)]
     other = PostgresqlBackend(postgresql_url).writing()
-    assert opened.writing.look(held) == [LeaseState(True, None)]
+    assert opened.writing.look(held) == [LeaseState(True, None, "[]")]
     assert opened.writing.look(held) is None
     other.request_stop(opened.number, "for a test")
     opened.writing.renew([], 1.0)
-    assert opened.writing.look(held) == [LeaseState(True, "for a test")]
+    assert opened.writing.look(held) == [LeaseState(True, "for a test", "[]")]
     run = opened.reading.find_run("monday")
     assert run is not None
     assert other.replace(run, RunRow(run.number, run.run_id, "started", fence=2))

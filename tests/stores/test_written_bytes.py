@@ -23,7 +23,7 @@ def written() -> int:
 
 
 def batch(number: int, last: int, calls: int, chance: random.Random) -> Batch:
-    """Calls start, and come to results of one KiB."""
+    """Calls start, and come to results of about one KiB: not all of one size, of which just so many fit into a page."""
     events: list[EventRow] = []
     outcomes = []
     for sequence in range(last + 1, last + 2 * calls, 2):
@@ -31,7 +31,8 @@ def batch(number: int, last: int, calls: int, chance: random.Random) -> Batch:
         facts = ("tool_call", "page", f"pages[{sequence}]::page", key, group, sequence, 1000, 1)
         events.append(EventRow(sequence, 1.5, "started", *facts, None, None, None, None))
         events.append(EventRow(sequence + 1, 1.5, "completed", *facts, 0.5, None, True, None))
-        outcomes.append(OutcomeRow(sequence + 1, key, True, None, b"", 0, 0, 0, b'"' + b"x" * 1024 + b'"', None, None))
+        value = b'"' + b"x" * chance.randrange(768, 1281) + b'"'
+        outcomes.append(OutcomeRow(sequence + 1, key, True, None, b"", 0, 0, 0, value, None, None))
     return Batch(number, 1, last, events, outcomes)
 
 
@@ -55,7 +56,7 @@ def test_what_is_written_for_a_call_is_the_same_whether_there_are_a_thousand_or_
     monkeypatch.delenv("RH_AGENTS_CHECK", raising=False)
     few, many = bytes_for_each(tmp_path / "few.db", 1_000), bytes_for_each(tmp_path / "many.db", 20_000)
     assert many == pytest.approx(few, rel=0.05)
-    assert many < 3.3 * 1024, "the result, twice: in the log and in the database; and its events"
+    assert many < 3.6 * 1024, "the result, twice: in the log and in the database; and its events"
 
 
 def test_an_index_over_keys_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ SET message = :message, more = :more, call_checksum = :call_checksum, checksum =
 WHERE place = :place
 
 -- name: delete_cached_keys
-DELETE FROM cached WHERE hex(key) IN (SELECT value FROM json_each(:keys))
+DELETE FROM cached WHERE key IN (SELECT unhex(value) FROM json_each(:keys))
 
 -- name: is_erased
 SELECT 1 FROM run WHERE run_id = :run_id AND instr(facts, '"rh_agents.erased_at"') > 0
