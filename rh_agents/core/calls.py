@@ -150,7 +150,7 @@ class Call(Unstarted, Generic[T]):
         if run.records and identities is not None:
             claim = claim_in_order(parent, identities.same, claimant, name, run)
             base = child_key(parent.base, "", identities.same, claim.occurrence)
-            if self.actor.former_versions:
+            if identities.former:
                 base = known_key(parent, name, None, base, identities.former, self.actor.keys_since)
             key, tries = parent.try_of(base)
             if not self.actor.is_stored:

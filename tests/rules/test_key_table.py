@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 
 from rh_agents import ExecutionState
-from rh_agents.core._replay.key_table import DigestTable, KeyList, KeyTable
+from rh_agents.core._replay.key_table import DigestTable, KeyList, KeyMarks, KeyTable
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core._run.frame import Frame
 
@@ -52,6 +52,24 @@ def test_numbers_by_digest_are_those_of_a_dictionary() -> None:
             table.set(mine, expected[mine])
     assert all(table.get(each) == number for each, number in expected.items())
     assert table.get(key(-1)) == table.get(b"group:") == 0
+
+
+def test_what_is_marked_is_marked_whenever_its_key_came() -> None:
+    table = KeyTable({key(number): number for number in range(1500)})
+    marks, expected = KeyMarks(table), set[bytes]()
+    for number in range(0, 3000, 3):
+        if number % 2:
+            table.add(key(1500 + number), number)
+        marks.add(key(number))
+        expected.add(key(number))
+    assert {key(number) for number in range(4500) if key(number) in marks} == expected
+
+
+def test_a_key_that_was_looked_for_in_vain_is_found_when_it_has_come() -> None:
+    table = KeyTable({key(number): number for number in range(1500)})
+    assert table.get(key(1500)) is None
+    table.add(key(1500), 7)
+    assert table[key(1500)] == 7
 
 
 def test_keys_that_stand_across_two_records_are_not_found() -> None:

@@ -275,14 +275,14 @@ class Roster:
         is_large = data is not None and data.is_large
         if not self._run.records and not is_large:
             return  # what is wrong with it is its own failure, when it is begun
-        identify = functools.partial(self._identities, member, key, origin, data, in_pieces=is_large)
         if self._unnumbered or is_large:
+            identify = functools.partial(self._identities, member, key, origin, data, in_pieces=is_large)
             member.is_numbered = False
             fails_alone = origin is not None or not self._run.records
             self._unnumbered.append(_Unnumbered(member, identify, fails_alone, is_large))
             self._go_on_numbering()
         else:
-            self._number(member, identify())
+            self._number(member, self._identities(member, key, origin, data, in_pieces=False))
 
     def _needed_input(
         self, member: Member, key: str | None, origin: tuple[Source, Any] | None

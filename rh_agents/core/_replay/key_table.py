@@ -36,6 +36,7 @@ _ROWS = 4096
 
 _SHORT = 16
 _RECORD = _SHORT + 8
+_ONE = (1).to_bytes(8, "little")
 
 _TAG = 4
 """Bytes of a key after those that tell its row."""
@@ -83,7 +84,10 @@ class DigestTable:
             return number
         key = key if len(key) == _DIGEST else sha256(key).digest()
         row, place = self._find(key)
-        number = int.from_bytes(row[place + _SHORT : place + _RECORD], "little") if place >= 0 else 0
+        if place < 0:  # as nearly always: most calls are like no other one
+            row += key[:_SHORT] + _ONE
+            return 0
+        number = int.from_bytes(row[place + _SHORT : place + _RECORD], "little")
         self._write(key, row, place, number + 1)
         return number
 
@@ -257,6 +261,9 @@ class KeyList(Sequence[bytes]):
         if isinstance(index, slice):
             return [self._table.key_at(place) for place in self._places[index]]
         return self._table.key_at(self._places[index])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._table.key_at, self._places)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KeyList | list) and list(self) == list(other)

@@ -273,6 +273,10 @@ class RecordedCalls:
             return True
         return key in self.dismissed and not keeps_cut_off
 
+    def may_be_tried_again(self, key: bytes) -> bool:
+        """False if it is certain that no try follows that of this key: it has no outcome, or a value that counts."""
+        return key in self.failed or key in self.superseded
+
     def is_tried_again(self, key: bytes, generation: Generation, rules: ReplayRules) -> bool:
         """Whether a call is made once more though a try of it has this outcome, as `again` says."""
         if rules.compares and again_key(key) not in self.finished:

@@ -241,14 +241,14 @@ class Frame(Numbering, Consumption):
     def try_of(self, base: bytes) -> tuple[bytes, int]:
         """The key under which the call at the place `base` is made now, and how often it has been made before."""
         recording = self.run.recording
-        if not self.has_earlier_generations:
+        if not self.has_earlier_generations or not recording.recorded.may_be_tried_again(base):
             return base, 0
         return recording.try_of(base, self.generation, recording.rules)
 
     def try_of_member(self, base: bytes, ending: GroupEnding | None) -> tuple[bytes, int]:
         """The same for a member of a group that ends again as it did; None if it is open."""
         recording = self.run.recording
-        if not self.has_earlier_generations:
+        if not self.has_earlier_generations or not recording.recorded.may_be_tried_again(base):
             return base, 0
         return recording.try_of(base, self.generation, recording.rules.in_group(ending))
 
