@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from rh_agents import ExecutionState, MemoryStore, tell_progress, tool
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.errors import StoreError, UsageError
-from rh_agents.core.ports import Store
+from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.ports.opening import StoreLike
+from rh_agents.core.ports.streaming import StreamedText
 from rh_agents.stores.following import Followed, follow
 from rh_agents.testing import JumpingClock
 
@@ -72,6 +74,44 @@ def test_text_stands_between_the_event_that_its_call_has_begun_and_the_one_with_
     assert text(found[first:]) == "0 1 2 "
     sequences = [each.event.sequence for each in found if each.event is not None]
     assert sequences == sorted(set(sequences))
+
+
+def test_text_comes_before_the_outcome_that_is_recorded_between_two_looks() -> None:
+    ended = asyncio.Event()
+
+    @tool
+    async def say() -> str:
+        await tell_progress("a line")
+        await ended.wait()
+        return "done"
+
+    class Late(MemoryStore):
+        """The call ends when its text has been looked at, and before its events are."""
+
+        has_text = False
+
+        async def streamed(self, run_id: str, key: str | None = None, *, after: str = "") -> StreamedText:
+            found = await super().streamed(run_id, key, after=after)
+            self.has_text = self.has_text or bool(found.pieces)
+            return found
+
+        async def events(self, *args: Any, **options: Any) -> AsyncIterator[RecordedEvent]:
+            if self.has_text:
+                ended.set()
+                await asyncio.sleep(0.01)
+            async for each in super().events(*args, **options):
+                yield each
+
+    async def main() -> list[str]:
+        store = Late(clock=clock)
+        async with ExecutionState(store=store, run_id=RUN, clock=clock):
+            taking = asyncio.ensure_future(taken(store))
+            await asyncio.sleep(0.01)
+            await say()
+        return shown(await taking)
+
+    clock = JumpingClock()
+    assert clock.run(main()) == ["started", "a line\n", "completed"]
 
 
 def test_who_leaves_after_anything_and_comes_back_gets_each_thing_once() -> None:
