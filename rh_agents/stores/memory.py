@@ -527,7 +527,7 @@ class MemoryJournal:
         self.stop_requested: str | None = None
         self.waiting: int = 0
         self._sample: Callable[[], Present | None] | None = None
-        self.relay = TextRelay(store._clock, partial(_write_text, run, run.fence), self.recorded.finished)
+        self.relay: TextRelay = TextRelay(store._clock, partial(_write_text, run, run.fence), self.recorded.finished)
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome of a key in `recorded.finished`."""

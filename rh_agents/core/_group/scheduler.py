@@ -93,7 +93,8 @@ class Scheduler:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Member] = {}
-        self._slots = self.slots = Slots(max_workers, self.fill)
+        self.slots: Slots = Slots(max_workers, self.fill)
+        self._slots = self.slots
         self._filling = False
         self._judges_soon = False
         self._feeder = Feeder(roster, self)
