@@ -14,9 +14,8 @@ from typing import Any, Self
 
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.stores import store_option
-from rh_agents.core.ports import RunInfo
+from rh_agents.core.ports import RunInfo, is_untouched_fork
 from rh_agents.core.ports.keeping import expect_values
-from rh_agents.core.ports.run_status import is_untouched_fork
 from rh_agents.core.values import kept_text
 
 __all__ = [

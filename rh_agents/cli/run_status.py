@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rh_agents.cli.output.wording import counted
-from rh_agents.core.ports import RunInfo
+from rh_agents.core.ports import RunInfo, RunStatus, is_untouched_fork, status_of
 from rh_agents.core.ports.keeping import erasure_of
-from rh_agents.core.ports.run_status import RunStatus, is_untouched_fork, status_of
 
 __all__ = ["RunStatus", "status_of", "status_text"]
 

@@ -27,8 +27,7 @@ from typing import Any
 
 from rh_agents.core.chat.messages import ChatResponse, ToolCall, pieces_of
 from rh_agents.core.events import ExecutionEvent
-from rh_agents.core.ports import Question, RecordedEvent, RunInfo
-from rh_agents.core.ports.run_status import RunStatus, status_of
+from rh_agents.core.ports import Question, RecordedEvent, RunInfo, RunStatus, status_of
 from rh_agents.core.ports.streaming import Piece, PieceKind, StreamedPiece
 from rh_agents.core.redaction import redact
 from rh_agents.core.types import EventType, ExecutionStatus

@@ -277,6 +277,25 @@ class FailedRow(NamedTuple):
     base: bytes | None
 
 
+class ActivityRows(NamedTuple):
+    """What happened in a part of a journal (see `rh_agents.core.ports.activity`).
+
+    Attributes:
+        buckets: pieces of time by their numbers, with how many calls succeeded, failed and were to be tried again.
+        durations: `name, event_type, more`, which say whose calls these are, the number of a bucket of durations, how
+            many there are, their sum and the longest one.
+        slowest: outcomes that took longest: sequence, key, address, name, event_type, more, seconds.
+        groups: events of groups in their order: timestamp and `more`.
+        totals: how many members groups will have, by id.
+    """
+
+    buckets: Sequence[tuple[float, int, int, int]]
+    durations: Sequence[tuple[str, str, str | None, int, int, float, float]]
+    slowest: Sequence[tuple[int, bytes, str, str, str, str | None, float]]
+    groups: Sequence[tuple[float, str]]
+    totals: Sequence[tuple[str, int]]
+
+
 class MemberColumns(NamedTuple):
     """Events as columns, to tell which members of groups are plain (see `rh_agents.core.ports.outline`).
 
@@ -672,6 +691,13 @@ class ReadSession(Protocol):
 
     def outcomes_at(self, number: int, sequences: Sequence[int]) -> list[Kept[StoredOutcome]]:
         """As `outcomes`, those with these sequences."""
+        ...
+
+    def activity(self, number: int, after: int, until: int, width: float) -> ActivityRows:
+        """What happened in the events from after one sequence up to another one, in buckets of so many seconds.
+
+        Nothing of this is compared with checksums: these are numbers for people.
+        """
         ...
 
     def newest_failures(

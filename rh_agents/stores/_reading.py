@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from rh_agents.core._base.failure_kinds import FailureKind
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.ports.activity import Activity
 from rh_agents.core.ports.call_views import CallQuery, CallRecord, CallWindow
 from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.keeping import RunSize
@@ -32,6 +33,7 @@ from rh_agents.stores._backend import (
     WriteSession,
 )
 from rh_agents.stores._checking import check
+from rh_agents.stores._describing import activity
 from rh_agents.stores._engine import Engine, Readers
 from rh_agents.stores._erasing import read_or_erased
 from rh_agents.stores._finding import CallFinder
@@ -210,6 +212,12 @@ class ReadableStore:
         await self._get_ready()
         run = await self.engine.run(run_id)
         return await self.engine.read(lambda session: summary(session, run, after, until))
+
+    async def activity(self, run_id: str, *, after: int, until: int | None, width: float) -> Activity:
+        """What happened in a run and when, counted by the database."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        return await self.engine.read(lambda session: activity(session, run, after, until, width))
 
     async def outline(self, run_id: str) -> RunOutline:
         """A run without what there is too much of: the database says which members of groups are plain."""

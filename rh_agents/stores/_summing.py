@@ -20,7 +20,7 @@ _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
 _OF_USAGE = tuple(each.name for each in fields(Usage))
 
 
-def _spender(name: str | None, actor: str | None, kind: str) -> str:
+def spender(name: str | None, actor: str | None, kind: str) -> str:
     """As `spender_of` says it, of what rows have: the name of a call where it is needed, and that of an actor."""
     return name or "" if actor is None or (kind == EventType.FUNCTION_CALL and name) else actor
 
@@ -31,7 +31,7 @@ def tally(row: Sequence[Any]) -> Tally:
         event_type, group_id, status, has_outcome, is_repeated, name, actor, kind, is_free, events, first_at, last_at,
         used, *amounts,
     ) = row  # fmt: skip
-    whose = _spender(name, None if actor is None else json.loads(actor), kind)
+    whose = spender(name, None if actor is None else json.loads(actor), kind)
     # Rows name what is not zero, and databases sum what is not there up to nothing.
     usage = Usage(**dict(zip(_OF_USAGE, (number or 0 for number in amounts), strict=True))) if used else None
     return Tally(
@@ -111,5 +111,5 @@ def _plain(counts: Mapping[str, Counter[ExecutionStatus]]) -> dict[str, dict[Exe
 def failure_of(row: FailureRow) -> Failure:
     """A failure of the columns that a database gives."""
     more = {} if row.more is None else json.loads(row.more)
-    whose = _spender(row.name, more.get("actor"), more.get("kind", row.event_type))
+    whose = spender(row.name, more.get("actor"), more.get("kind", row.event_type))
     return Failure(row.sequence, row.address, whose, row.message)

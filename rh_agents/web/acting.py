@@ -9,9 +9,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from rh_agents.core.errors import UsageError
-from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports import RunInfo, Store, status_of
 from rh_agents.core.ports.control import ControlResult, RunControl, control_of
-from rh_agents.core.ports.run_status import status_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.web.reading import NoSuchRun
 from rh_agents.web.shapes import question_data

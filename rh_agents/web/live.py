@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 __all__ = ["SPACING", "Follower", "Update"]
@@ -65,9 +65,9 @@ class Follower:
             whatever `probe` and `load` raise.
         """
         await self._look(whole=True)
-        return self._since(-1)
+        return self._since(0)
 
-    async def updates(self, after: str | None) -> AsyncIterator[Update | None]:
+    async def updates(self, after: str | None) -> AsyncGenerator[Update | None, None]:
         """What changes after a version, given by its id, at most every `SPACING` seconds. None now and then: a sign of
         life. Never ends by itself.
 
@@ -92,7 +92,7 @@ class Follower:
 
     def _version_of(self, name: str | None) -> int:
         life, _, version = (name or "").partition("-")
-        return int(version) if life == self._life and version.isdigit() and int(version) <= self._version else -1
+        return int(version) if life == self._life and version.isdigit() and int(version) <= self._version else 0
 
     def _since(self, known: int) -> Update:
         newer = {name: text for name, (version, text) in self._sections.items() if version > known}

@@ -8,22 +8,24 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 from rh_agents.core.errors import RhAgentsError, StoreError
-from rh_agents.core.ports import Clock, RunInfo, Store
+from rh_agents.core.ports import Clock, RunInfo, Store, status_of
+from rh_agents.core.ports.activity import Activity, activity_of_run, width_for
 from rh_agents.core.ports.control import Controllable, control_of
 from rh_agents.core.ports.present import present_of_run
-from rh_agents.core.ports.run_status import status_of
 from rh_agents.core.ports.summary import RunSummary, summary_of_run
-from rh_agents.web.groups import GroupTable
+from rh_agents.core.ports.windows import failure_kinds
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
 from rh_agents.web.shapes import (
     actors_data,
     groups_data,
+    kind_data,
     now_data,
     question_data,
     request_data,
     run_data,
     run_line,
+    timeline_data,
     totals_data,
 )
 
@@ -31,9 +33,10 @@ __all__ = ["NoSuchRun", "Reading"]
 
 _KEPT_PAGES: Final = 16
 """Runs whose summaries are kept between two looks."""
-_STEP: Final = 32768
+_STEP: Final = 16384
 """Events that are summed at a time, so that no reading session lasts long."""
 _MOST_RUNS: Final = 200
+_SHOWN_KINDS: Final = 20
 _SHOWN_REQUESTS: Final = 20
 
 
@@ -42,15 +45,16 @@ class NoSuchRun(RhAgentsError):
 
 
 class _Page:
-    """What is kept of one run: its summary so far, the names of its groups, and who follows it."""
+    """What is kept of one run: its numbers so far, and who follows it."""
 
     def __init__(self, store: Store, run_id: str, clock: Clock) -> None:
         self._store = store
         self._run_id = run_id
         self._clock = clock
         self._summary = RunSummary()
-        self._groups = GroupTable(store, run_id)
+        self._activity = Activity()
         self._created_at = 0.0
+        self._kinds: tuple[int, list[dict[str, Any]]] = (0, [])
         self.follower: Follower = Follower(self._probe, self._sections)
 
     async def _info(self) -> RunInfo:
@@ -74,14 +78,24 @@ class _Page:
             "problem": None,
         }
         try:
-            summary = await self._up_to_date(info)
+            summary, activity = await self._up_to_date(info)
             found["totals"] = totals_data(summary, info)
-            found["actors"] = actors_data(summary)
-            found["groups"] = groups_data(summary, await self._groups.of(summary))
+            found["actors"] = actors_data(summary, activity)
+            found["groups"] = groups_data(summary, activity)
+            found["timeline"] = timeline_data(activity)
+            found["slowest"] = [call._asdict() for call in activity.slowest]
+            found["kinds"] = await self._failure_kinds(found["totals"]["failed"])
             found["failures"] = [failure._asdict() for failure in summary.failures]
         except RhAgentsError as error:  # damage, or a row that is missing: what else there is, is shown
             found["problem"] = str(error)
         return {name: json_text(data) for name, data in found.items()}
+
+    async def _failure_kinds(self, failed: int) -> list[dict[str, Any]]:
+        """The failures by what went wrong; looked for again when there are others."""
+        if failed != self._kinds[0]:
+            kinds = await failure_kinds(self._store, self._run_id)
+            self._kinds = failed, [kind_data(each) for each in kinds[:_SHOWN_KINDS]]
+        return self._kinds[1]
 
     async def _now(self) -> dict[str, Any] | None:
         """What the owner says that it is doing; None if nobody knows."""
@@ -98,16 +112,20 @@ class _Page:
         found = await control_of(self._store, self._run_id).requests()
         return [request_data(each) for each in reversed(found[-_SHOWN_REQUESTS:])]
 
-    async def _up_to_date(self, info: RunInfo) -> RunSummary:
+    async def _up_to_date(self, info: RunInfo) -> tuple[RunSummary, Activity]:
+        """What is new, added to what was known: a part of the journal at a time."""
         if info.created_at != self._created_at:  # deleted, and made anew under the same name
             self._summary, self._created_at = RunSummary(), info.created_at
-            self._groups.forget()
+            self._activity = Activity(width=width_for(info.updated_at - info.created_at))
         while True:
             after = self._summary.until
             part = await summary_of_run(self._store, self._run_id, after=after, until=after + _STEP)
-            self._summary = self._summary.merge(part)
-            if part.until < after + _STEP:
-                return self._summary
+            # Up to the same event: what both say must fit together.
+            until, width = part.until, self._activity.width
+            what = await activity_of_run(self._store, self._run_id, after=after, until=until, width=width)
+            self._summary, self._activity = self._summary.merge(part), self._activity.merge(what).fitted()
+            if until < after + _STEP:
+                return self._summary, self._activity
 
 
 class Reading:

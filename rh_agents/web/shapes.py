@@ -7,19 +7,31 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core._base.latency import LatencyHistogram
+from rh_agents.core.ports import Question, RunInfo, is_untouched_fork, status_of
+from rh_agents.core.ports.activity import Activity, Bucket
 from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.present import Present
-from rh_agents.core.ports.run_status import is_untouched_fork, status_of
 from rh_agents.core.ports.summary import RunSummary
+from rh_agents.core.ports.windows import FailureKind
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import kept_text, shown_value
 
 __all__ = [
-    "actors_data", "command_of", "groups_data", "now_data", "question_data", "request_data", "run_data", "run_line",
-    "totals_data", "usage_data",
-]  # fmt: skip
+    "actors_data",
+    "command_of",
+    "groups_data",
+    "kind_data",
+    "now_data",
+    "question_data",
+    "request_data",
+    "run_data",
+    "run_line",
+    "timeline_data",
+    "totals_data",
+    "usage_data",
+]
 
 _MOST_ACTORS: Final = 50
 _MOST_GROUPS: Final = 100
@@ -115,20 +127,55 @@ def totals_data(summary: RunSummary, info: RunInfo) -> dict[str, Any]:
     }
 
 
-def actors_data(summary: RunSummary) -> list[dict[str, Any]]:
-    """What each actor did and used, most expensive first."""
+def actors_data(summary: RunSummary, activity: Activity) -> list[dict[str, Any]]:
+    """What each actor did, used and took, most expensive first."""
     found: list[dict[str, Any]] = [
-        {"name": name, **_counted(counts), "usage": usage_data(summary.usage.get(name))}
+        {"name": name, **_counted(counts), "usage": usage_data(summary.usage.get(name)), **_times(activity, name)}
         for name, counts in summary.actors.items()
     ]
-    found.sort(key=lambda each: (-each["usage"].get("cost", 0.0), -each["done"] - each["failed"], each["name"]))
+    found.sort(key=lambda each: (-each["usage"].get("cost", 0.0), -each["seconds"], each["name"]))
     return found[:_MOST_ACTORS]
 
 
-def groups_data(summary: RunSummary, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _times(activity: Activity, actor: str) -> dict[str, Any]:
+    """Seconds of the calls that ended."""
+    times = activity.durations.get(actor, LatencyHistogram())
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    return {"seconds": times.total} | {name: times.percentile(share) for name, share in shares.items()}
+
+
+def groups_data(summary: RunSummary, activity: Activity) -> dict[str, Any]:
     """The groups in the order in which they began, with their members counted."""
-    found = [{**about, **_counted(summary.groups.get(group_id, {}))} for group_id, about in known.items()]
+    found = [
+        {
+            "id": group.group_id,
+            "name": group.name,
+            "address": group.address,
+            "parent": group.parent,
+            "status": group.status,
+            "began_at": group.began_at,
+            "total": max(group.total or 0, activity.totals.get(group.group_id, 0)) or None,
+            "seconds": group.seconds,
+            "ending": group.ending,
+            **_counted(summary.groups.get(group.group_id, {})),
+        }
+        for group in activity.groups.values()
+    ]
     return {"groups": found[:_MOST_GROUPS], "total": len(found)}
+
+
+def timeline_data(activity: Activity) -> dict[str, Any]:
+    """When calls ended: the first bucket's time, the width of each, and [succeeded, failed, to be tried again]."""
+    if not activity.buckets:
+        return {"start": 0.0, "width": activity.width, "buckets": []}
+    first, last = min(activity.buckets), max(activity.buckets)
+    buckets = [activity.buckets.get(number, Bucket()) for number in range(first, last + 1)]
+    return {"start": first * activity.width, "width": activity.width, "buckets": [list(each) for each in buckets]}
+
+
+def kind_data(kind: FailureKind) -> dict[str, Any]:
+    """Failures that are alike."""
+    return {"text": kind.text, "count": kind.count, "example": kind.example._asdict()}
 
 
 def now_data(present: Present, now: float) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from rh_agents.core.errors import RhAgentsError
-from rh_agents.core.ports import Store
-from rh_agents.core.ports.run_status import status_of
+from rh_agents.core.ports import Store, status_of
 from rh_agents.core.ports.streaming import WATCHED_FOR, StreamedPiece, streamed_text, watch_text
 from rh_agents.core.ports.windows import call_of_run
 from rh_agents.display.streamer import event_json

@@ -41,6 +41,7 @@ from rh_agents.core.policies.breaker import Admission, BreakerState
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
 from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
+from rh_agents.core.ports.activity import Activity, Bucket, GroupSeen, SlowCall
 from rh_agents.core.ports.control import ControlRequest, ControlResult, Verb
 from rh_agents.core.ports.keeping import ErasedRun, Erasure, RunSize
 from rh_agents.core.ports.present import (
@@ -154,6 +155,10 @@ DATA: list[Any] = [
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
     FailureKind("no …", 2, 3, 5, Failure(5, "a", "n", "no 2")),
     RunSize(1, 2, 3),
+    Activity(1, 2, 0.5, {7: Bucket(1, 2, 3)}, {}, (SlowCall(3, "00", "a", "n", 0.5),), {}, {"g": 4}),
+    Bucket(1, 2, 3),
+    SlowCall(3, "00", "a", "n", 0.5),
+    GroupSeen("g", "n", "a", "p", "failed", 0.5, 3, 1.5, "timed_out"),
     Erasure(0.5, is_finished=True),
     ErasedRun(1, 2, 3, 4, "l"),
     RunningCall("00", "a", 0.5, 1),

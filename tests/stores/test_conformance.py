@@ -51,6 +51,7 @@ class TestMemory(
     conformance.WindowConformance,
     conformance.SummaryConformance,
     conformance.OutlineConformance,
+    conformance.ActivityConformance,
     conformance.PresentConformance,
     conformance.CallWindowConformance,
     conformance.StreamingConformance,

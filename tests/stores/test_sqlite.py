@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +114,35 @@ def test_a_reader_that_stays_holds_nobody_up(path: Path) -> None:
         assert len(await listed(reading)) == 599 + 2000
 
     execute(path, test, wal_limit=100_000)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of files are of POSIX")
+def test_a_run_goes_on_while_another_process_brings_the_log_into_the_file(path: Path) -> None:
+    """Two processes may write runs to one file, and only one of them can do that at a time."""
+    program = (
+        "import fcntl, sys\n"
+        f"with open({str(path) + '-shm'!r}, 'r+b') as shared:\n"
+        "    fcntl.lockf(shared, fcntl.LOCK_EX, 1, 121)\n"  # what SQLite locks meanwhile: WAL_CKPT_LOCK
+        "    print('locked', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+
+    async def test(store: SqliteStore) -> None:
+        await write(store, 1)
+        words = [sys.executable, "-c", program]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:  # noqa: ASYNC220
+            assert other.stdout is not None
+            assert other.stdout.readline() == "locked\n"
+            journal = await store.open_run(request())
+            for number in range(1000, 1020):
+                await call(journal, number, "x" * 4096)
+            other.communicate()
+        for number in range(1020, 1040):
+            await call(journal, number, "x" * 4096)
+        await journal.close(STARTED)
+        assert Path(f"{path}-wal").stat().st_size < 60 * 4096 * 2  # noqa: ASYNC240
+
+    execute(path, test, wal_limit=8192)
 
 
 def test_the_schema_is_the_sum_of_the_migrations_and_two_processes_may_make_it_at_once(path: Path) -> None:

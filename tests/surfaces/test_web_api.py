@@ -46,6 +46,13 @@ def test_a_run_says_how_it_stands_what_failed_and_where_the_money_went() -> None
         assert [actor["name"] for actor in page["actors"]] == ["fetch", "survey"]
         assert "broken is not there" in json.dumps(page["failures"])
         assert page["problem"] is None
+        assert [sum(counts) for counts in zip(*page["timeline"]["buckets"], strict=True)] == [3, 1, 1]
+        assert [(kind["count"], kind["text"]) for kind in page["kinds"]] == [
+            (1, "ConnectionError: broken is not there")
+        ]
+        fetch_times, _ = page["actors"]
+        assert 0 < fetch_times["p50"] <= fetch_times["p99"]
+        assert {call["actor"] for call in page["slowest"]} == {"fetch", "survey"}
 
     looking(work)
 

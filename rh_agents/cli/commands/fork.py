@@ -15,9 +15,8 @@ from rh_agents.cli.output.wording import counted
 from rh_agents.cli.program import Program, load_program
 from rh_agents.cli.recorded_command import RunCommand, resume_line
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
-from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports import RunInfo, Store, is_untouched_fork
 from rh_agents.core.ports.keeping import expect_values
-from rh_agents.core.ports.run_status import is_untouched_fork
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.display.text import harmless
 

@@ -8,6 +8,9 @@ from math import ceil, log2
 _PER_DOUBLING = 8
 _SMALLEST = 1e-6
 _OFFSET = -log2(_SMALLEST) * _PER_DOUBLING
+BUCKETS = (_SMALLEST, _PER_DOUBLING, _OFFSET)
+"""What a database needs to count in the same buckets: the longest duration of the first one, and of a longer one the
+number is the whole part of `log2(seconds) * per_doubling + offset`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,21 @@ class LatencyHistogram:
         self.total += seconds
         if seconds > self.largest:
             self.largest = seconds
+
+    def add(self, bucket: int, count: int, total: float, largest: float) -> None:
+        """Count several durations that are in one bucket."""
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self.count += count
+        self.total += total
+        self.largest = max(self.largest, largest)
+
+    def plus(self, other: LatencyHistogram) -> LatencyHistogram:
+        """The durations of both."""
+        buckets = dict(self.buckets)
+        for bucket, count in other.buckets.items():
+            buckets[bucket] = buckets.get(bucket, 0) + count
+        largest = max(self.largest, other.largest)
+        return LatencyHistogram(buckets, self.count + other.count, self.total + other.total, largest)
 
     def percentile(self, share: float) -> float:
         """The duration in seconds that a `share` (0 to 1) of all do not exceed; 0.0 if there are none."""

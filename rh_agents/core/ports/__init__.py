@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from rh_agents.core._loops.stop_signal import StopSignal
@@ -26,10 +27,13 @@ __all__ = [
     "RecordedEvent",
     "RunInfo",
     "RunRequest",
+    "RunStatus",
     "SharedWindows",
     "StopSignal",
     "Store",
     "Subscriber",
+    "is_untouched_fork",
+    "status_of",
 ]
 
 
@@ -88,6 +92,40 @@ class RunInfo:
     outcomes: int = 0
     reason: str | None = None
     forked_from: str | None = None
+
+
+class RunStatus(StrEnum):
+    """The status of a run, as people think of it."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """It has not ended, and no process executes it: it was stopped, or its process died."""
+    WAITING = "waiting"
+    """For the answers of people."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self in ("completed", "failed", "cancelled")
+
+
+def status_of(info: RunInfo) -> RunStatus:
+    """The status of a run."""
+    if info.owner is not None:
+        return RunStatus.RUNNING
+    if info.status is ExecutionStatus.AWAITING:
+        return RunStatus.WAITING
+    if info.status.value in RunStatus.__members__.values():
+        return RunStatus(info.status.value)
+    return RunStatus.INTERRUPTED
+
+
+def is_untouched_fork(info: RunInfo) -> bool:
+    """Whether a run is the copy of another one and has never been executed: its facts are those of the other one."""
+    return info.forked_from is not None and info.updated_at == info.created_at
 
 
 @dataclass(frozen=True, slots=True)

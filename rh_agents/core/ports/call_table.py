@@ -112,6 +112,10 @@ class CallTable:
             call.ended = len(call.events) - 1
             self._tries.setdefault(self._place(event.key), []).append(event.key)
 
+    def covers(self, recorded: RecordedEvent) -> bool:
+        """Whether the outcome that an event reports, if it does, is among those that were given."""
+        return not recorded.has_outcome or recorded.event.key is None or recorded.event.key in self._unread
+
     def _place(self, key: str) -> bytes:
         """Where the call stands in the program, whichever try of it this is."""
         unread = self._unread.get(key)
@@ -240,6 +244,8 @@ class Folding:
     async def _table(self, run_id: str) -> CallTable:
         table = CallTable([unread async for unread in self._store.unread_outcomes(run_id)])
         async for recorded in self._store.events(run_id, values=False):
+            if not table.covers(recorded):  # written since the outcomes were read
+                break
             table.add(recorded)
         return table
 

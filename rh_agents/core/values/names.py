@@ -33,6 +33,7 @@ __all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "record
 MOVED: dict[str, str] = {
     "rh_agents.core.policies.windows.Admitted": "rh_agents.core.ports.Admitted",
     "rh_agents.core.policies.windows.RateWindow": "rh_agents.core.ports.RateWindow",
+    "rh_agents.core.ports.RunStatus": "rh_agents.core.ports.run_status.RunStatus",
     "rh_agents.core.policies.limits.RateLimitHint": "rh_agents.core.policies.limits.Advice",
     "rh_agents.cli.errors.OutputClosed": "rh_agents.cli.outputs.OutputClosed",
     "rh_agents.cli.errors.OutputFailed": "rh_agents.cli.outputs.OutputFailed",
@@ -107,6 +108,10 @@ FIELDS: dict[str, str] = {
     ),
     "rh_agents.core.ports.control.ControlResult": "run_id verb text calls price request is_applied",
     "rh_agents.core.ports.failure_kinds.FailureKind": "text count first last example",
+    "rh_agents.core.ports.activity.Activity": "after until width buckets durations slowest groups totals",
+    "rh_agents.core.ports.activity.Bucket": "done failed retried",
+    "rh_agents.core.ports.activity.GroupSeen": "group_id name address parent status began_at total seconds ending",
+    "rh_agents.core.ports.activity.SlowCall": "sequence key address actor seconds",
     "rh_agents.core.ports.keeping.ErasedRun": "values artifacts artifact_size cached left",
     "rh_agents.core.ports.keeping.Erasure": "at is_finished",
     "rh_agents.core.ports.keeping.RunSize": "size artifacts artifact_size",

@@ -26,6 +26,7 @@ from rh_agents.stores._backend import (
 )
 from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
+from rh_agents.stores._postgresql.activity import CountsActivity
 from rh_agents.stores._postgresql.driver import Array, plain_text
 from rh_agents.stores._postgresql.finding import FindsCalls, sorting
 from rh_agents.stores._postgresql.news import Connection, News, rows
@@ -47,7 +48,7 @@ Borrow = Callable[[str], AbstractContextManager[Connection]]
 """Gives a connection of those that all share; an error inside says that what is named could not be done."""
 
 
-class PostgresqlReadSession(FindsCalls):
+class PostgresqlReadSession(FindsCalls, CountsActivity):
     """A session that does what `ReadSession` says. PostgreSQL's readers never keep a writer waiting."""
 
     def __init__(self, borrow: Borrow, news: News) -> None:

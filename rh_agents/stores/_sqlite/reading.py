@@ -26,6 +26,7 @@ from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
 from rh_agents.stores._repeated import repeated_finding
 from rh_agents.stores._sql import read_queries, through
+from rh_agents.stores._sqlite.activity import CountsActivity
 from rh_agents.stores._sqlite.finding import FindsCalls
 from rh_agents.stores._sqlite.rows import (
     NOT_MADE,
@@ -78,7 +79,7 @@ def _places(number: int, sequences: Sequence[int]) -> str:
     return as_json([first + each for each in sequences])
 
 
-class SqliteReadSession(FindsCalls):
+class SqliteReadSession(FindsCalls, CountsActivity):
     """A connection that reads."""
 
     def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:

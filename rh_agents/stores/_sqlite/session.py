@@ -133,9 +133,10 @@ class TransactionSession(Session):
         """Bring the write-ahead log into the file when it is large. Nobody but our own writer waits for that."""
         if self._wal_pages < self._checkpoint_at:
             return
-        with self.errors():
+        pages = moved = -1
+        with self.errors(), suppress(apsw.BusyError):  # another process does it at this very moment
             pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if pages == moved:
+        if pages == moved >= 0:
             self._checkpoint_at = self._most_wal_pages  # the next commit begins from its start again
         else:  # somebody reads what is older: not at every commit from now on
             self._checkpoint_at = self._wal_pages + self._most_wal_pages // 4

@@ -30,6 +30,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `WindowConformance`: `admit`, `settle` and `hold`.
 - `CallWindowConformance`: windows of calls (`rh_agents.core.ports.windows`), with or without help of the store.
 - `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
+- `ActivityConformance`: when calls ended and how long they took. A store need not compute it itself.
 - `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
 - `PresentConformance`: what a run is doing now. A store need not know it.
 - `StreamingConformance`: text of calls under way. A store need not have it.
@@ -50,6 +51,7 @@ except ModuleNotFoundError as _error:
     _message = f"rh_agents.testing.conformance needs {_error.name}: pip install 'rh_agents[testing]'"
     raise ModuleNotFoundError(_message, name=_error.name) from _error
 
+from rh_agents.testing.conformance.activity import ActivityConformance
 from rh_agents.testing.conformance.caching import CacheConformance
 from rh_agents.testing.conformance.call_windows import CallWindowConformance
 from rh_agents.testing.conformance.checking import CheckConformance
@@ -76,6 +78,7 @@ from rh_agents.testing.conformance.values import ValueConformance
 from rh_agents.testing.conformance.windows import WindowConformance
 
 __all__ = [
+    "ActivityConformance",
     "ArtifactConformance",
     "CacheConformance",
     "CallWindowConformance",
@@ -129,6 +132,7 @@ class StoreConformance(
     WindowConformance,
     SummaryConformance,
     OutlineConformance,
+    ActivityConformance,
     PresentConformance,
     CallWindowConformance,
     StreamingConformance,

@@ -704,6 +704,57 @@ FROM journal
 WHERE run = %(number)s AND sequence = ANY(%(sequences)s) AND ok IS NOT NULL
 ORDER BY sequence
 
+-- name: activity_buckets
+-- What happened in pieces of time of `width` seconds.
+SELECT floor(timestamp / %(width)s),
+    count(*) FILTER (WHERE ok IS NOT NULL AND status IN ('completed', 'recovered')),
+    count(*) FILTER (WHERE ok IS NOT NULL AND status = 'failed'), count(*) FILTER (WHERE status = 'retrying')
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND key IS NOT NULL
+    AND ((ok IS NOT NULL AND status IN ('completed', 'recovered', 'failed')) OR status = 'retrying')
+GROUP BY 1
+
+-- name: activity_durations
+-- How long calls took, in buckets as `rh_agents/core/_base/latency.py` has them. Nearly all events of a map have the same
+-- text in `more`, so that it is grouped by, and looked into afterwards. The name is of no interest where that says whose
+-- call it is.
+SELECT
+    CASE
+        WHEN left(more, 9) = '{"actor":' AND strpos(more, '"kind"') = 0 AND event_type <> 'function_call' THEN ''
+        ELSE name
+    END,
+    event_type, more,
+    CASE
+        WHEN seconds <= %(smallest)s THEN 0 ELSE trunc(ln(seconds) / ln(2::float8) * %(per_doubling)s + %(offset)s)::bigint
+    END,
+    count(*), sum(seconds), max(seconds)
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND seconds IS NOT NULL
+    AND key IS NOT NULL
+GROUP BY 1, 2, 3, 4
+
+-- name: activity_slowest
+SELECT sequence, key, address, name, event_type, more, seconds
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND seconds IS NOT NULL
+    AND key IS NOT NULL
+ORDER BY seconds DESC, sequence
+LIMIT %(limit)s
+
+-- name: activity_groups
+SELECT timestamp, more
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
+    AND event_type IN ('group_started', 'group_ending', 'group_completed') AND more IS NOT NULL
+ORDER BY sequence
+
+-- name: activity_totals
+SELECT group_id, max(group_total)
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND group_total IS NOT NULL AND key IS NOT NULL
+    AND group_id IS NOT NULL
+GROUP BY 1
+
 -- name: newest_failures
 SELECT sequence, address, name, more, event_type, message
 FROM journal

@@ -601,6 +601,46 @@ FROM (
   FROM journal WHERE place IN (SELECT value FROM json_each(:places)) AND ok IS NOT NULL ORDER BY place
 )
 
+-- name: activity_buckets
+-- What happened in pieces of time of :width seconds.
+SELECT
+  floor(timestamp / :width), sum(ok IS NOT NULL AND status IN ('completed', 'recovered')),
+  sum(ok IS NOT NULL AND status = 'failed'), sum(status = 'retrying')
+FROM journal
+WHERE place > :after AND place <= :until AND key IS NOT NULL
+  AND ((ok IS NOT NULL AND status IN ('completed', 'recovered', 'failed')) OR status = 'retrying')
+GROUP BY 1
+
+-- name: activity_durations
+-- How long calls took, in buckets as `rh_agents/core/_base/latency.py` has them. Nearly all events of a map have the same
+-- text in `more`, so that it is grouped by, and looked into afterwards. The name is of no interest where that says whose
+-- call it is.
+SELECT
+  CASE WHEN substr(more, 1, 9) = '{"actor":' AND instr(more, '"kind"') = 0 AND event_type <> 'function_call' THEN ''
+  ELSE name END,
+  event_type, more,
+  CASE WHEN seconds <= :smallest THEN 0 ELSE CAST(log2(seconds) * :per_doubling + :offset AS INTEGER) END,
+  count(*), sum(seconds), max(seconds)
+FROM journal
+WHERE place > :after AND place <= :until AND ok IS NOT NULL AND seconds IS NOT NULL AND key IS NOT NULL
+GROUP BY 1, 2, 3, 4
+
+-- name: activity_slowest
+SELECT place, key, address, name, event_type, more, seconds FROM journal
+WHERE place > :after AND place <= :until AND ok IS NOT NULL AND seconds IS NOT NULL AND key IS NOT NULL
+ORDER BY seconds DESC, place LIMIT :limit
+
+-- name: activity_groups
+SELECT timestamp, more FROM journal
+WHERE place > :after AND place <= :until AND event_type IN ('group_started', 'group_ending', 'group_completed')
+  AND more IS NOT NULL
+ORDER BY place
+
+-- name: activity_totals
+SELECT group_id, max(group_total) FROM journal
+WHERE place > :after AND place <= :until AND group_total IS NOT NULL AND key IS NOT NULL AND group_id IS NOT NULL
+GROUP BY 1
+
 -- name: newest_failures
 SELECT place, address, name, more, event_type, message FROM journal
 WHERE place > :after AND place <= :until AND ok = 0 AND status = 'failed'
