@@ -1110,6 +1110,9 @@ def test_what_is_recovered_without_a_frame_is_told_as_ever() -> None:
         assert await execute(store, listens=False) == []
         quiet, heard = await execute(store, listens=False), await execute(store, listens=True)
         assert len(quiet) == 9
+        assert [(event["tag"], event["metadata"]) for event in quiet if event["name"] == "named"] == [
+            ("third", {"a": 1})
+        ]
         assert sorted(quiet, key=str) == sorted(heard, key=str)
 
     detangle.run(main)
