@@ -20,6 +20,7 @@ from rh_agents.cli.commands.gc import gc_command
 from rh_agents.cli.commands.map import map_command
 from rh_agents.cli.commands.pause import pause_command
 from rh_agents.cli.commands.plan import plan_command
+from rh_agents.cli.commands.requeue import requeue_command
 from rh_agents.cli.commands.resume import resume_command
 from rh_agents.cli.commands.run import run_command
 from rh_agents.cli.commands.runs import runs_command
@@ -93,6 +94,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fork": fork_command,
     "pause": pause_command,
     "unpause": unpause_command,
+    "requeue": requeue_command,
     "set": set_command,
     "cancel": cancel_command,
     "answer": answer_command,

@@ -200,6 +200,7 @@ class ParallelExecutionManager:
             ending.halt()
             await scheduler.join()
             raise
+        scheduler.finished.has_been_read()
         await ending.acknowledge()
         group.conclude()
         if not ending.reason.was_raised:
@@ -346,6 +347,9 @@ class ParallelExecutionManager:
         group.scheduler.read_on()
         await group.scheduler.idle()
         await group.end()
+        while not group.scheduler.is_idle:  # somebody has asked meanwhile for a failure to be made again
+            await group.scheduler.idle()
+            await group.end()
         self._gathered = group.roster.enrolled
         return self.results
 
@@ -377,7 +381,10 @@ class ParallelExecutionManager:
     @property
     def results(self) -> list[ExecutionResult[Any]]:
         """What has finished so far and no stream has given, in order of index. Also after the group has failed."""
-        return [] if self._begun is None else self._begun.scheduler.finished.by_index
+        if self._begun is None:
+            return []
+        self._begun.scheduler.finished.has_been_read()
+        return self._begun.scheduler.finished.by_index
 
     @property
     def _unread(self) -> list[ExecutionResult[Any]]:

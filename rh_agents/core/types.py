@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 __all__ = [
+    "WITHDRAWN",
     "CacheScope",
     "Clock",
     "Durability",
@@ -30,6 +31,10 @@ _LAST = 2**31 - 1
 def every_generation(epoch: int) -> Generation:
     """Stands for all executions of a body in an epoch: what was made in it counts for each of them."""
     return (epoch, _LAST, _LAST)
+
+
+WITHDRAWN: Generation = (_LAST, _LAST, _LAST)
+"""The mark of what somebody cancelled by name: no later execution leaves it behind, and only a request undoes it."""
 
 
 class EventType(StrEnum):

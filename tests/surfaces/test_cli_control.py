@@ -1,4 +1,4 @@
-"""`rh-agents pause`, `unpause` and `set`: steering a run that another process executes."""
+"""Commands that steer a run which another process executes: `pause`, `unpause`, `set`, `requeue`, `cancel`."""
 
 from __future__ import annotations
 
@@ -57,3 +57,28 @@ def test_what_cannot_be_asked_is_one_sentence(folder: Folder, capfd: pytest.Capt
     assert "a setting is written NAME=NUMBER" in told(capfd, "set", "job", "max-workers", code=2)
     assert "did you mean max-workers" in told(capfd, "set", "job", "max-worker=3", code=1)
     assert "there is no run 'jobs'; did you mean 'job'" in told(capfd, "pause", "jobs", code=2)
+
+
+def test_items_are_cancelled_and_made_again_by_name(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    folder.flag("wait")
+    folder.flag("broken")
+    folder.write("in.jsonl", "a!", "bad", "c", "d!")
+    with started("map", "program.py:rate", "in.jsonl", "-n", "1", "--run-id", "job", *QUIET) as process:
+        while not folder.ledger["waiting a!"]:
+            assert process.poll() is None
+        assert told(capfd, "cancel", "job", "a!", "d!", "--dry-run") == "cancel job: 2 items"
+        assert told(capfd, "cancel", "job", "a!", "d!") == "1 cancelled now, the others when their turn comes"
+        out, _ = process.communicate(timeout=60)
+    lines = {line["id"]: line for line in map(json.loads, out.splitlines())}
+    assert [lines[name]["ok"] for name in ("a!", "bad", "c", "d!")] == [False, False, True, False]
+    assert "d! was cancelled by" in lines["d!"]["error"]
+    assert not folder.ledger["rate d!"]
+    folder.flag("wait", is_set=False)
+    folder.flag("broken", is_set=False)
+    preview = json.loads(told(capfd, "requeue", "job", "--failed", "--dry-run", "--json"))
+    assert (preview["calls"], preview["price"]) == (1, 0.0), "what was cancelled has to be named"
+    assert "1 at the next start" in told(capfd, "requeue", "job", "d!")
+    assert "'c' has succeeded" in told(capfd, "requeue", "job", "c", code=1)
+    told(capfd, "resume", "job", code=1)
+    made = folder.ledger
+    assert (made["rate d!"], made["rate bad"], made["rate a!"], made["rate c"]) == (1, 2, 1, 1)

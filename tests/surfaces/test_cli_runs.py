@@ -541,10 +541,12 @@ def test_a_fork_that_cannot_be_says_why_and_leaves_nothing(
 
 
 def test_a_run_is_cancelled_once_it_has_not_ended(mapped: Folder, capfd: pytest.CaptureFixture[str]) -> None:
-    assert error_of(capfd, "cancel", "job") == "rh-agents: run 'job' has ended already: it is completed"
+    assert error_of(capfd, "cancel", "job") == (
+        "rh-agents: run 'job' has ended: it is completed; start it again to make what failed again"
+    )
     out_of(capfd, "fork", "job", "copy")
-    assert out_of(capfd, "cancel", "copy") == "copy: cancelled\n"
-    assert "with rh-agents cancel" in out_of(capfd, "show", "copy")
+    assert out_of(capfd, "cancel", "copy", "--reason", "enough") == "copy is cancelled\n"
+    assert "cancelled by" in out_of(capfd, "show", "copy")
 
 
 def test_a_running_job_is_told_to_stop(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
@@ -554,11 +556,11 @@ def test_a_running_job_is_told_to_stop(folder: Folder, capfd: pytest.CaptureFixt
         while not folder.ledger["waiting a"]:
             assert process.poll() is None
         assert " running " in out_of(capfd, "runs", "--status", "running")
-        assert out_of(capfd, "cancel", "job").startswith("job: asked to stop; ")
+        assert out_of(capfd, "cancel", "job", "--reason", "enough").startswith("job is being stopped for good")
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert len(out.splitlines()) == 1, "what was under way is done"
-    assert "with rh-agents cancel: 1 done, 2 not done" in err
+    assert ": enough: 1 done, 2 not done" in err
     assert folder.ledger["rate b"] == 0
     assert "cancelled" in out_of(capfd, "runs")
 

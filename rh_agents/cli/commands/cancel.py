@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from rh_agents.cli.commands.common import RunName, StoreOfRuns, person, with_store
-from rh_agents.cli.errors import CommandError
-from rh_agents.cli.output.page import Page
-from rh_agents.cli.run_status import status_of
-from rh_agents.cli.stores import DEFAULT_STORE, existing_run
-from rh_agents.core.ports import Store
-from rh_agents.display.text import harmless
+from typing import Annotated
+
+import typer
+
+from rh_agents.cli.commands.common import AsJson, DryRun, Reason, RunName, StoreOfRuns, steer
+from rh_agents.cli.stores import DEFAULT_STORE
 
 __all__ = ["cancel_command"]
 
 
-def cancel_command(run: RunName, store: StoreOfRuns = DEFAULT_STORE) -> None:
-    """Stop a run for good: calls in flight finish, and no more are made."""
+def cancel_command(
+    run: RunName,
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ITEM…]",
+            help="Only these members of groups: the id of an item, an address, or @ and the beginning of a key.",
+            show_default=False,
+        ),
+    ] = None,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    store: StoreOfRuns = DEFAULT_STORE,
+) -> None:
+    """Stop a run for good: calls in flight finish, and no more are made. With items, cancel only these.
 
-    async def stop(opened: Store) -> str:
-        found = status_of(await existing_run(opened, run))
-        if found.has_ended:
-            raise CommandError(f"run {run!r} has ended already: it is {found.value}", exit_code=1)
-        if await opened.request_stop(run, f"cancelled by {person() or 'an unknown user'} with rh-agents cancel"):
-            return f"{run}: asked to stop; `rh-agents show {run} --follow` shows when it has"
-        return f"{run}: cancelled"
-
-    Page().paragraph(harmless(with_store(store, stop, writes=True), 500))
+    A cancelled item stays so at every later start, until `rh-agents requeue` names it.
+    """
+    steer(
+        run,
+        store,
+        lambda control, author: control.cancel(items or (), reason=reason, author=author, dry_run=dry_run),
+        as_json=as_json,
+    )

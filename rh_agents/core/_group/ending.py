@@ -215,6 +215,10 @@ class Ending:
         if self.replayed is not None and self.replayed.member == key.hex():
             self._recorded_reason = result.error
 
+    def forget_recorded(self) -> None:
+        """A member whose outcome was counted is made again."""
+        self._known_results -= 1
+
     def repeat_ending(self) -> None:
         """Nothing goes on: what is left was cut off when an earlier execution ended the group, so end it like that."""
         ending = self._roster.sealed_by

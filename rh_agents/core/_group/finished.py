@@ -28,6 +28,8 @@ class FinishedResults:
         self._results: dict[int, ExecutionResult[Any]] = {}
         self._completed: deque[int] = deque()
         self._keys: dict[int, bytes] = {}
+        self._failed: dict[int, Member] = {}
+        """Those of them that failed, and can be made again as long as nobody has read that."""
 
     def __bool__(self) -> bool:
         return bool(self._results)
@@ -66,9 +68,29 @@ class FinishedResults:
         if member.key is not None and self.order.knows(member.key):
             self._keys[member.index] = member.key
 
+    def keep_failed(self, member: Member) -> None:
+        """The member with this result has failed, and can be made again."""
+        self._failed[member.index] = member
+
+    def failed_among(self, keys: Container[bytes]) -> list[Member]:
+        """Members with these keys whose failure nobody has read."""
+        return [member for member in self._failed.values() if member.key is not None and member.key in keys]
+
+    def withdraw(self, member: Member) -> None:
+        """The member is made again: what it came to counts no more."""
+        del self._failed[member.index], self._results[member.index]
+        self._keys.pop(member.index, None)
+        if member.index in self._completed:
+            self._completed.remove(member.index)
+
+    def has_been_read(self) -> None:
+        """The program has seen all of them: its failures are not replaced any more."""
+        self._failed.clear()
+
     def take(self, index: int) -> ExecutionResult[Any]:
         """The result of a member; it is not kept."""
         result = self._results.pop(index)
+        self._failed.pop(index, None)
         key = self._keys.pop(index, None)
         if key is not None:
             self.order.passed(key)

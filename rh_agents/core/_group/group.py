@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from rh_agents.core._group.ending import Ending, recorded_ending
-from rh_agents.core._group.members import FUNCTION_ACTOR, Member, close_unstarted, given_to, raising, starter
+from rh_agents.core._group.members import (
+    FUNCTION_ACTOR,
+    Member,
+    callable_again,
+    close_unstarted,
+    given_to,
+    raising,
+    starter,
+)
 from rh_agents.core._group.options import GroupOptions
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.scheduler import Scheduler
@@ -14,8 +24,9 @@ from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core._replay.address import child_address, member_address
 from rh_agents.core._replay.decision import Recorded
-from rh_agents.core._replay.keys import group_key
+from rh_agents.core._replay.keys import group_key, tried_key
 from rh_agents.core._replay.order import RecordedOrder
+from rh_agents.core._replay.steered import is_named
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.runner import recovered_fact
@@ -30,6 +41,10 @@ from rh_agents.core.tracking import ParallelGroupTracker, group_fact
 from rh_agents.core.types import EventType, ExecutionStatus
 
 __all__ = ["Group"]
+
+
+def _is_named(item: str, member: Member) -> bool:
+    return member.frame is not None and is_named(item, member.label, member.frame.address, member.key)
 
 
 class Group:
@@ -116,6 +131,49 @@ class Group:
     def set_max_workers(self, count: int) -> None:
         """So many members run at most from now on; those that do already come to their end."""
         self.scheduler.slots.resize(count)
+        self.scheduler.fill()
+
+    def cancel_members(self, items: Sequence[str], why: str) -> int:
+        """Cancel members that run, by name; how many there were."""
+        found = [member for member in self._running_members() if any(_is_named(each, member) for each in items)]
+        for member in found:
+            assert member.frame is not None
+            member.frame.withdrawn = why
+            if member.has_begun and member.task is not None:  # else it finds that when it begins
+                member.task.cancel()
+        return len(found)
+
+    def count_named(self, items: Sequence[str]) -> int:
+        """How many members run that are named so."""
+        return sum(any(_is_named(each, member) for each in items) for member in self._running_members())
+
+    def _running_members(self) -> list[Member]:
+        """Those that can be cancelled: their outcome is not on its way."""
+        return [
+            member
+            for member in self.scheduler.running.values()
+            if member.frame is not None
+            and not (member.is_recovering or member.frame.has_settled or member.frame.is_cancelled)
+        ]
+
+    def replaceable(self, keys: Container[bytes]) -> list[Any]:
+        """Members with these keys that have failed, and of whose failure the program does not know."""
+        if self.scheduler.is_halted or self.scheduler.is_draining or self.tracker.status is not GroupStatus.RUNNING:
+            return []
+        return self.scheduler.finished.failed_among(keys)
+
+    def make_again(self, member: Any) -> None:
+        """Let such a member be made again, in place of its failure."""
+        is_withdrawn = self.run.recording.recorded.is_withdrawn(member.key)
+        self.scheduler.finished.withdraw(member)
+        self.ending.forget_recorded()
+        if is_withdrawn:
+            self.tracker.cancelled -= 1
+        else:
+            self.tracker.failed -= 1
+            self._not_ok -= 1
+        member.make_again()
+        self.roster.wait(member)
         self.scheduler.fill()
 
     async def has_been_left(self, error: BaseException | None) -> None:
@@ -255,6 +313,11 @@ class Group:
         frame.caller = self._task
         frame.index = member.index
         frame.total = self.roster.total
+        recorded = self.run.recording.recorded
+        if recorded.steered.cancelled and not (
+            member.tries and member.base is not None and recorded.is_withdrawn(tried_key(member.base, member.tries - 1))
+        ):
+            frame.withdrawn = recorded.steered.why_cancelled(label, address, member.key)
         return frame
 
     def started(self, member: Member, now: float) -> None:
@@ -309,11 +372,13 @@ class Group:
         if self.run.records and member.key is not None:
             self.ending.note_recorded(member.key, result)
         scheduler.finished.keep(member, result)
+        if not result.ok and member.recorded is Recorded.NOTHING and callable_again(member.work):
+            scheduler.finished.keep_failed(member)
         if member.name is not None and not scheduler.is_streamed:
             self.names[member.index] = member.name
         if isinstance(member.work, Call):
             self.run.counter.count_call(member.work.actor.name, result)
-        if result.ok or scheduler.is_halted:
+        if result.ok or scheduler.is_halted or self.run.recording.recorded.is_withdrawn(member.key):
             return
         if member.key is not None and (member.recorded is Recorded.FINISHED or self.ending.replayed is not None):
             self._recovered_failures[member.key] = result

@@ -15,6 +15,7 @@ from typing import Any
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.decision import Recorded
+from rh_agents.core._replay.keys import again_key
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.identifying import Identities
 from rh_agents.core.actors import BaseActor, expect_resolved
@@ -108,6 +109,13 @@ class Member:
         """Whether its outcome counts, so that its place in the order of completion is known."""
         self.is_counted: bool = False
         """Whether the group has been told that it has started."""
+
+    def make_again(self) -> None:
+        """It failed, and is to be made once more, under its next key."""
+        assert self.key is not None
+        self.key, self.tries = again_key(self.key), self.tries + 1
+        self.frame = self.task = self.recorded = None
+        self.has_begun = self.is_recovering = self.is_settled = False
 
 
 _learned: weakref.WeakSet[FunctionType] = weakref.WeakSet()
@@ -308,6 +316,11 @@ def _awaitable(function: Callable[[], Any]) -> Awaitable[Any]:
         f"add({name}): {name} returned {type(made).__name__}, which cannot be awaited; write `async def`, or decorate "
         "it with @tool, which runs plain functions in a thread"
     )
+
+
+def callable_again(work: Work) -> bool:
+    """Whether it can be made again: a coroutine can be awaited only once."""
+    return isinstance(work, Call) or callable(work)
 
 
 def close_unstarted(work: Work) -> None:

@@ -92,7 +92,8 @@ class Scheduler:
         """Whether somebody wants to be woken at every result, not only at the end."""
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._running: dict[int, Member] = {}
+        self.running: dict[int, Member] = {}
+        """The members that run, by index."""
         self.slots: Slots = Slots(max_workers, self.fill)
         self._slots = self.slots
         self._filling = False
@@ -208,7 +209,7 @@ class Scheduler:
     @property
     def _has_slot(self) -> bool:
         """Whether another member may be looked at. What is recovered needs a slot only where others wait for slots."""
-        if len(self._running) - self._slots.lent >= self._slots.most + _WAITING_FOR_RECOVERY:
+        if len(self.running) - self._slots.lent >= self._slots.most + _WAITING_FOR_RECOVERY:
             return False
         return self._slots.free > 0 or self.recovery.phase is not Phase.OPEN
 
@@ -223,7 +224,7 @@ class Scheduler:
 
     def _start(self, member: Member, now: float) -> None:
         frame = member.frame = self._group.make_frame(member)
-        self._running[member.index] = member
+        self.running[member.index] = member
         if member.recorded is Recorded.FINISHED:
             frame.is_recorded = True
             member.is_recovering = True
@@ -235,7 +236,7 @@ class Scheduler:
             if frame.retry is not None and frame.cached_as is None:  # those who hold slots may wait for a cached one
                 frame.slot = LentSlot(self._slots, member)
         task = self._create_task(member, frame)
-        if task is None or member.index not in self._running:
+        if task is None or member.index not in self.running:
             return
         member.task = task
         # A task that is cancelled before its first step never gets to its `finally`.
@@ -250,7 +251,7 @@ class Scheduler:
         except BaseException as error:
             self._group.failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
             steps.close()
-            if member.index in self._running:
+            if member.index in self.running:
                 self._end(member, None)
             if isinstance(error, Exception):
                 return None
@@ -272,7 +273,7 @@ class Scheduler:
     def _is_stuck(self) -> bool:
         """Whether nothing goes on, because all that is left waits for the group to end again."""
         recovery = self.recovery
-        if recovery.phase is not Phase.SEALED or self._running or recovery.is_interrupted:
+        if recovery.phase is not Phase.SEALED or self.running or recovery.is_interrupted:
             return False
         if self.roster.waiting or self.roster.is_numbering or self._feeder.may_bring_more:
             return False
@@ -337,12 +338,12 @@ class Scheduler:
             del self, member, frame, error  # an error of the program may lead to this frame, and would be held by it
 
     def _never_began(self, task: asyncio.Task[None]) -> None:
-        member = next((member for member in self._running.values() if member.task is task), None)
+        member = next((member for member in self.running.values() if member.task is task), None)
         if member is not None:
             self._end(member, None)
 
     def _end(self, member: Member, error: BaseException | None) -> None:
-        del self._running[member.index]
+        del self.running[member.index]
         self._slots.give_back(member)
         self.recovery.fetching -= member.is_recovering
         self._group.ended(member, error)
@@ -354,7 +355,7 @@ class Scheduler:
     def _member_settled(self, frame: Frame) -> None:
         """The outcome of a member is recorded: whatever it has to do until its end, this is its place in the order."""
         assert frame.index is not None
-        member = self._running[frame.index]
+        member = self.running[frame.index]
         member.is_settled = True
         self.finished.completed(member.index)
         if (
@@ -364,11 +365,11 @@ class Scheduler:
 
     def count_running(self, is_such: Callable[[bytes], bool]) -> int:
         """How many members run whose key is such a one."""
-        return sum(member.key is not None and is_such(member.key) for member in self._running.values())
+        return sum(member.key is not None and is_such(member.key) for member in self.running.values())
 
     def count_settling(self) -> int:
         """How many members have finished, but for their outcome, which is on its way to the store."""
-        return sum(member.frame is not None and member.frame.is_settling for member in self._running.values())
+        return sum(member.frame is not None and member.frame.is_settling for member in self.running.values())
 
     @property
     def has_more_to_do(self) -> bool:
@@ -377,12 +378,12 @@ class Scheduler:
             return True
         return not all(
             member.is_recovering or (member.frame is not None and member.frame.has_settled)
-            for member in self._running.values()
+            for member in self.running.values()
         )
 
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether it is the task of a member."""
-        return task is not None and any(member.task is task for member in self._running.values())
+        return task is not None and any(member.task is task for member in self.running.values())
 
     # -- async iterables ----------------------------------------------------------------------------------------------
 
@@ -418,7 +419,7 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
         is_waiting = self.recovery.parked or self.recovery.held or not self.roster.is_empty
-        return not self._running and not is_waiting and not self.roster.is_numbering and not self._feeder.is_active
+        return not self.running and not is_waiting and not self.roster.is_numbering and not self._feeder.is_active
 
     @property
     def has_left_something(self) -> bool:
@@ -460,11 +461,11 @@ class Scheduler:
         recovery.phase = Phase.ENDING
         if dismiss:
             self.stop = self.stop if self.is_draining else None  # else nobody waits for what its members wait for
-            for member in self._running.values():
+            for member in self.running.values():
                 if member.frame is not None:
                     member.frame.is_dismissed = True
         self.discard()
-        for member in self._running.values():
+        for member in self.running.values():
             if member.task is not None and (insist or is_first) and not self._is_spared(member):
                 if member.frame is not None:
                     member.frame.is_cancelled = True
@@ -518,7 +519,7 @@ class Scheduler:
 
     def _end_parked(self) -> None:
         for member in self.recovery.take_parked():
-            self._running[member.index] = member
+            self.running[member.index] = member
             self._end(member, None)
 
     def read_on(self) -> None:
@@ -544,7 +545,7 @@ class Scheduler:
             self._waiters.discard(waiter)
 
     def _wake(self) -> None:
-        if self._waiters and (self.is_streamed or (not self._running and (self.is_idle or self._is_stuck))):
+        if self._waiters and (self.is_streamed or (not self.running and (self.is_idle or self._is_stuck))):
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -569,7 +570,7 @@ class Scheduler:
         self._pull_ahead()
         if self.roster.is_numbering and self.order.has_members:
             return None  # one of them may come first
-        index = self.finished.next_completed(self._running)
+        index = self.finished.next_completed(self.running)
         return None if index is None else self.take(index)
 
     def take(self, index: int) -> ExecutionResult[Any]:

@@ -48,6 +48,8 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
                 scheduler.order.skip_unfinished()
             elif not self._ends_early():
                 await self._end()
+                if _goes_on(scheduler):
+                    continue  # somebody has asked meanwhile for a failure to be made again
                 self.is_exhausted = True
                 raise StopAsyncIteration
         self.is_exhausted = False
@@ -76,3 +78,8 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
             index = first
         self._next_index = index + 1
         return scheduler.take(index)
+
+
+def _goes_on(scheduler: Scheduler) -> bool:
+    """Whether there is something to do again, though there was nothing a moment ago."""
+    return not scheduler.is_idle

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rh_agents.core._limits.accounts import Accounts
@@ -39,6 +39,22 @@ class SteeredGroup(Protocol):
 
     def set_max_workers(self, count: int) -> None:
         """So many run at most from now on; those that do already come to their end."""
+        ...
+
+    def count_named(self, items: Sequence[str]) -> int:
+        """How many members run that are named so."""
+        ...
+
+    def cancel_members(self, items: Sequence[str], why: str) -> int:
+        """Cancel members that run, by name; how many there were."""
+        ...
+
+    def replaceable(self, keys: Container[bytes]) -> list[Any]:
+        """Members with these keys that have failed, and of whose failure the program does not know."""
+        ...
+
+    def make_again(self, member: Any) -> None:
+        """Let such a member be made again, in place of its failure."""
         ...
 
 

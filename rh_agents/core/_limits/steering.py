@@ -14,21 +14,27 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.settings import Settings
 from rh_agents.core._loops.homes import Home
+from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import ControlRefused, StoreError
 from rh_agents.core.events import Fact
-from rh_agents.core.ports import Clock, Journal
+from rh_agents.core.ports import Clock, Journal, Store
 from rh_agents.core.ports.control import ControlRequest, SteeredJournal, Verb, control_fact
 from rh_agents.core.redaction import logger
+from rh_agents.core.results import OutcomeHeader
 
 __all__ = ["SteeredRun", "Steering"]
 
+_Around = tuple[list[bytes], list[str]]
+_Meaning = tuple[str, Callable[[], None], dict[str, Any]]
+_GRACE = 30.0
+"""Seconds that calls in flight have when a run is cancelled."""
 _log = logger("rh_agents.control")
 
 
@@ -53,6 +59,8 @@ class SteeredRun(Protocol):
     home: Home | None
     settings: Settings
     paused_at: float | None
+    open_groups: dict[str, Any]
+    store: Store | None
 
     @property
     def recording(self) -> SteeredRecording:
@@ -80,6 +88,7 @@ class Steering:
         self._journal: SteeredJournal | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_heard = False
+        self._is_at_start = False
 
     # -- its life -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +106,11 @@ class Steering:
         run.settings.change(steered.settings_of(run.run_id, run.recording.epoch))
         if steered.pause_of(run.run_id, run.recording.epoch) is not None:
             self._hold()
+        self._is_at_start = True
+        for request_id, keys in list(steered.later.items()):
+            await self._serve(request_id, keys)
         await self._apply_all(journal)
+        self._is_at_start = False
         if run.interruption.hold.is_held:
             self._say_paused()
         hear = weakref.WeakMethod(self.hear)  # a run that nobody holds any more is not kept by its journal
@@ -155,13 +168,15 @@ class Steering:
         run = self._run
         answer = run.recording.recorded.steered.answers.get(request.id)
         if answer is None:
-            effect = _nothing
+            around = await self._around(_keys_of(request)) if self._is_at_start else ([], [])
+            effect, more = _nothing, dict[str, Any]()
             try:
-                text, effect = self._meaning(request)
+                text, effect, more = self._meaning(request, around)
                 answer = {"text": text}
             except ControlRefused as refused:
                 answer = {"refused": str(refused)}
-            fact = control_fact(self._control(request, answer), request.reason, run.run_id, run.now())
+            control = {**self._control(request, answer), **more}
+            fact = control_fact(control, request.reason, run.run_id, run.now())
             run.note(fact)
             effect()
             opened = run.recording.journal
@@ -183,18 +198,103 @@ class Steering:
             "answer": dict(answer),
         }
 
-    def _meaning(self, request: ControlRequest) -> tuple[str, Callable[[], None]]:
-        """What a request comes to: a sentence about it, and what it does.
+    def _meaning(self, request: ControlRequest, around: _Around) -> _Meaning:
+        """What a request comes to: a sentence about it, what it does, and what else its event has to say.
+
+        Args:
+            request: the request.
+            around: at the start, the outcomes that do not count any more if its calls are made again, and their groups.
 
         Raises:
             ControlRefused: it cannot be done.
         """
         if request.verb is Verb.PAUSE:
-            return self._pause()
+            return (*self._pause(), {})
         if request.verb is Verb.UNPAUSE:
-            return self._unpause()
+            return (*self._unpause(), {})
+        if request.verb is Verb.CANCEL:
+            return (*self._cancel(request), {})
+        if request.verb is Verb.REQUEUE:
+            return self._requeue(request, around)
         settings, wanted = self._run.settings, request.arguments["settings"]
-        return settings.expect_possible(wanted), functools.partial(settings.change, wanted)
+        return settings.expect_possible(wanted), functools.partial(settings.change, wanted), {}
+
+    # -- cancelling ---------------------------------------------------------------------------------------------------
+
+    def _cancel(self, request: ControlRequest) -> tuple[str, Callable[[], None]]:
+        items, why = request.arguments["items"], request.arguments["why"]
+        if not items:
+            stop = functools.partial(self._run.interruption.request, why, _GRACE, is_final=True)
+            return f"{self._run.run_id} is being stopped for good: what is in flight has {_GRACE:g} s", stop
+        groups = list(self._run.open_groups.values())
+        running = sum(group.count_named(items) for group in groups)
+
+        def cancel() -> None:
+            for group in groups:
+                group.cancel_members(items, why)
+
+        rest = "the others when their turn comes" if running < len(items) else "no later start makes them again"
+        return f"{running} cancelled now, {rest}", cancel
+
+    # -- making calls again -------------------------------------------------------------------------------------------
+
+    def _requeue(self, request: ControlRequest, around: _Around) -> _Meaning:
+        """Failures that the program does not know of are replaced; the others are for the next start."""
+        wanted = [key for key in _keys_of(request) if self._counts(key)]
+        if not wanted:
+            raise ControlRefused("nothing is left to be made again: what was named is asked for, or made, already")
+        if self._is_at_start:
+            outcomes, groups = around
+            more = {"now": [key.hex() for key in outcomes], "later": [], "groups": groups}
+            return f"{len(wanted)} now, 0 at the next start", _nothing, more
+        found = [(group, member) for group in self._run.open_groups.values() for member in group.replaceable(wanted)]
+        now = {member.key for _, member in found}
+        later = [key.hex() for key in wanted if key not in now]
+
+        def make_again() -> None:
+            for group, member in found:
+                group.make_again(member)
+
+        text = f"{len(now)} now, {len(later)} at the next start"
+        return text, make_again, {"now": [key.hex() for key in now], "later": later, "groups": []}
+
+    def _counts(self, key: bytes) -> bool:
+        """Whether it is the newest outcome of its call, and nobody has asked yet for the call to be made again."""
+        recorded = self._run.recording.recorded
+        is_newest = key in recorded.failed and again_key(key) not in recorded.finished
+        asked = any(key in keys for keys in recorded.steered.later.values())
+        return is_newest and key not in recorded.superseded and not asked
+
+    async def _around(self, keys: Sequence[bytes]) -> _Around:
+        """These outcomes, and those of the calls around them, which would hide them; and the groups of all of them."""
+        store, run_id = self._run.store, self._run.run_id
+        if not keys or store is None:
+            return [], []
+        by_key, newest = dict[bytes, OutcomeHeader](), dict[bytes, OutcomeHeader]()
+        async for outcome in store.unread_outcomes(run_id):
+            header = outcome.header
+            by_key[header.key] = newest[header.base] = header
+        found = dict[bytes, OutcomeHeader]()
+        for header in filter(None, map(by_key.get, keys)):
+            found[header.key] = header
+            parent = header.parent
+            while (caller := newest.get(parent)) is not None:
+                found[caller.key] = caller
+                parent = caller.parent
+        return list(found), list(dict.fromkeys(each.group_id for each in found.values() if each.group_id is not None))
+
+    async def _serve(self, request_id: str, keys: Sequence[bytes]) -> None:
+        """What was asked for the next start, which is this one."""
+        run, steered = self._run, self._run.recording.recorded.steered
+        finished = run.recording.recorded.finished
+        outcomes, groups = await self._around([key for key in keys if again_key(key) not in finished])
+        control: dict[str, Any] = {
+            "id": request_id, "verb": Verb.REQUEUE.value, "author": None, "asked_at": run.now(),
+            "arguments": {"items": [], "keys": []}, "run": run.run_id, "epoch": run.recording.epoch,
+            "answer": dict(steered.answers[request_id]), "now": [key.hex() for key in outcomes], "later": [],
+            "groups": groups,
+        }  # fmt: skip
+        run.note(control_fact(control, "asked for before this start", run.run_id, run.now()))
 
     def _pause(self) -> tuple[str, Callable[[], None]]:
         hold, run_id = self._run.interruption.hold, self._run.run_id
@@ -215,6 +315,10 @@ class Steering:
     def _release(self) -> None:
         self._run.paused_at = None
         self._run.interruption.hold.release()
+
+
+def _keys_of(request: ControlRequest) -> list[bytes]:
+    return list(map(bytes.fromhex, request.arguments.get("keys", ())))
 
 
 def _nothing() -> None:

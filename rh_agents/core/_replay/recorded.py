@@ -14,7 +14,7 @@ from rh_agents.core._replay.steered import NOTHING_ASKED, Steered
 from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.results import OutcomeHeader
-from rh_agents.core.types import ExecutionStatus, Generation
+from rh_agents.core.types import WITHDRAWN, ExecutionStatus, Generation
 from rh_agents.core.usage import Charge, Spending
 
 __all__ = ["RecordedCalls", "ReplayRules", "affected_calls"]
@@ -136,7 +136,9 @@ class RecordedCalls:
             elif control is not None:
                 if self.steered is NOTHING_ASKED:
                     self.steered = Steered()
-                self.steered.add(control)
+                superseded, groups = self.steered.add(control)
+                self.superseded.update(superseded)
+                self.endings.update(dict.fromkeys(groups))
             return
         if has_outcome:
             place = self.finished.add(key, sequence)
@@ -145,7 +147,7 @@ class RecordedCalls:
                 return
             if failed_in is not None:
                 self.failed[key] = failed_in
-                if status == ExecutionStatus.CANCELLED:
+                if status == ExecutionStatus.CANCELLED and failed_in != WITHDRAWN:
                     self.dismissed.add(key)
                     if attempt and key in self.unknown:
                         self.cut_off[key] = sequence
@@ -197,6 +199,10 @@ class RecordedCalls:
             known = self.endings.get(group_id)
             if known is None or known.cause is EndingCause.UNKNOWN:
                 self.endings[group_id] = GroupEnding(cause=EndingCause.UNKNOWN, status=GroupStatus(status))
+
+    def is_withdrawn(self, key: bytes | None) -> bool:
+        """Whether somebody cancelled the call by name."""
+        return key is not None and self.failed.get(key) == WITHDRAWN
 
     def knows(self, key: bytes) -> bool:
         """Whether the call with this key had begun, or has an outcome."""

@@ -5,6 +5,11 @@ before. So the event is what makes a request count, and its place in the journal
 request open, and the next start applies it; a crash after it finds the id here, and does not apply it again. All that a
 request changes is in this one entry, so that no crash leaves half of it.
 
+A call that is to be made again is so by the entry itself (`now`), which supersedes its failure as a SUPERSEDED event
+does. If the program has had the failure, it may have acted on it, and this execution must not contradict it: then the
+entry only names it (`later`), and the next start supersedes it, and what was made of it around it, by another entry
+with the same id. So each execution gives its program one story, whichever entry the process dies after.
+
 What holds for how long: a pause and settings hold until the run ends, so they carry its epoch; and they are of this run
 and not of its copies, so they carry its name.
 """
@@ -15,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["NOTHING_ASKED", "Steered"]
+__all__ = ["NOTHING_ASKED", "Steered", "is_named"]
 
 Control = Mapping[str, Any]
 """What a CONTROL event says: `id`, `verb`, `author`, `asked_at`, `arguments`, `run`, `epoch`, and in `answer` what came
@@ -30,23 +35,44 @@ class Steered:
         answers: what came of each request, by its id.
         paused: the pause that holds.
         settings: by name, the newest value with the event that set it.
+        cancelled: why members of groups are cancelled when their turn comes, by the names under which somebody did.
+        later: by the ids of requests to make calls again, the keys of those that wait for the next start.
     """
 
     answers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     paused: Control | None = None
     settings: dict[str, tuple[Any, Control]] = field(default_factory=dict)
+    cancelled: dict[str, str] = field(default_factory=dict)
+    later: dict[str, list[bytes]] = field(default_factory=dict)
 
-    def add(self, control: Control) -> None:
-        """The next event."""
+    def add(self, control: Control) -> tuple[list[bytes], list[str]]:
+        """The next event; returns the keys of outcomes that do not count any more, and the groups of these."""
         answer: Mapping[str, Any] = control["answer"]
         self.answers[control["id"]] = answer
         if "refused" in answer:
-            return
+            return [], []
         verb, arguments = control["verb"], control["arguments"]
+        if verb == "requeue":
+            return self._requeue(control, arguments)
         if verb in ("pause", "unpause"):
             self.paused = control if verb == "pause" else None
         elif verb == "set":
             self.settings.update({name: (value, control) for name, value in arguments["settings"].items()})
+        elif verb == "cancel":
+            self.cancelled.update(dict.fromkeys(arguments["items"], arguments["why"]))
+        return [], []
+
+    def _requeue(self, control: Control, arguments: Mapping[str, Any]) -> tuple[list[bytes], list[str]]:
+        for item in arguments["items"]:
+            self.cancelled.pop(item, None)
+        self.later.pop(control["id"], None)
+        if control["later"]:
+            self.later[control["id"]] = list(map(bytes.fromhex, control["later"]))
+        return list(map(bytes.fromhex, control["now"])), control["groups"]
+
+    def why_cancelled(self, label: str, address: str, key: bytes | None) -> str | None:
+        """Why a member is cancelled; None if it is not. It is named by its name, its address, or `@` and its key."""
+        return next((why for item, why in self.cancelled.items() if is_named(item, label, address, key)), None)
 
     def pause_of(self, run_id: str, epoch: int) -> Control | None:
         """The pause with which an execution of the run begins."""
@@ -59,6 +85,13 @@ class Steered:
 
 NOTHING_ASKED = Steered()
 """Of runs that nobody has steered, which most are. Nothing is added to it."""
+
+
+def is_named(item: str, label: str, address: str, key: bytes | None) -> bool:
+    """Whether a member is meant by what somebody wrote."""
+    if item.startswith("@") and len(item) > 1 and key is not None and key.hex().startswith(item[1:].lower()):
+        return True
+    return item in (label, address)
 
 
 def _is_of(control: Control, run_id: str, epoch: int) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from rh_agents.core._run.frame import Frame
 
-__all__ = ["cancellations", "is_cut_off", "says_only"]
+__all__ = ["cancellations", "is_cut_off", "is_only_withdrawn", "says_only"]
 
 
 def cancellations() -> int:
@@ -34,6 +34,13 @@ def is_cut_off(frame: Frame, error: BaseException, before: int) -> bool:
     if cancellations() <= before:
         return False
     return _was_cancelled_by_us(frame) or _comes_of_a_cancellation(error)
+
+
+def is_only_withdrawn(frame: Frame) -> bool:
+    """Whether somebody has cancelled the call by name, and nothing else has: then it has an outcome, and goes on."""
+    task = asyncio.current_task()
+    is_ours = not (frame.is_cancelled or frame.is_dismissed or frame.has_settled or frame.run.interruption.is_cut_off)
+    return is_ours and task is not None and task.uncancel() == 0
 
 
 def _was_cancelled_by_us(frame: Frame) -> bool:

@@ -112,6 +112,8 @@ class Frame(Numbering, Consumption):
     """Whether it is on disk that an attempt begins before it does, because a crash within one matters."""
     may_be_done: bool = False
     """Whether it had begun before, in a try that was cut off, and nothing tells whether it was done then."""
+    withdrawn: str | None = None
+    """Why somebody has cancelled it by name: then its cancellation is its outcome, which no later execution undoes."""
     is_refused: bool = False
     """Whether it may have been done and is therefore not made: by no other attempt of its caller in this epoch."""
     has_settled: bool = False

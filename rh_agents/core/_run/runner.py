@@ -12,7 +12,7 @@ from rh_agents.core._limits.breakers import attempt_under
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
 from rh_agents.core._replay.keys import idempotency_key
-from rh_agents.core._run.cancellations import cancellations, is_cut_off
+from rh_agents.core._run.cancellations import cancellations, is_cut_off, is_only_withdrawn
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.lost_workers import after_loss
 from rh_agents.core._run.nesting import check_nesting
@@ -33,7 +33,7 @@ from rh_agents.core.events import Fact
 from rh_agents.core.policies.limits import need_of
 from rh_agents.core.redaction import redact, without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
-from rh_agents.core.types import EventType, ExecutionStatus, OnUnknown, every_generation
+from rh_agents.core.types import WITHDRAWN, EventType, ExecutionStatus, OnUnknown, every_generation
 from rh_agents.core.values.unstarted import forgotten_await, is_unstarted
 
 __all__ = ["Frame", "recovered_fact", "run_frame"]
@@ -69,12 +69,15 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
         else:
             await _recover(frame)
     except asyncio.CancelledError as error:
-        if frame.result is None:
+        if frame.result is None and frame.withdrawn is not None and is_only_withdrawn(frame):
+            frame.result = await _record_outcome(frame, _withdrawal(frame))
+        elif frame.result is None:
             frame.postponed = None  # what came before arrives with this one
             if is_made and frame.is_told and not frame.has_settled and (frame.is_announced or frame.is_dismissed):
                 await _publish_cancelled(frame, asyncio.get_running_loop().time() - started)
             raise
-        frame.postpone(error)
+        else:
+            frame.postpone(error)
     except StoreError:
         raise
     except FAILURES as raised:
@@ -104,6 +107,8 @@ def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
     run = frame.run
     if run.records:
         frame.owner = asyncio.current_task()
+    if frame.withdrawn is not None:
+        return _record_outcome(frame, _withdrawal(frame))
     if frame.parent.stop is not None:
         frame.parent.expect_no_stop(asyncio.current_task())
     if frame.key is not None:
@@ -112,6 +117,12 @@ def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
         if since is not None or run.is_validation:
             return _unless_refused(frame, since)
     return _with_cache(frame)
+
+
+def _withdrawal(frame: Frame) -> ExecutionResult[Any]:
+    """The result of a call that somebody has cancelled by name."""
+    cancelled = CallCancelled(f"{frame.name or 'the call'} was {frame.withdrawn}")
+    return failure(cancelled, 0.0, _may_have_begun(frame), frame.name, frame.index, frame.address)
 
 
 async def _refused(frame: Frame, error: Exception) -> None:
@@ -329,6 +340,8 @@ def _not_made(frame: Frame) -> ExecutionResult[Any]:
 async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
     """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
     status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
+    if isinstance(result.error, CallCancelled) and frame.withdrawn is not None:
+        status = ExecutionStatus.CANCELLED
     more = {"from_cache": True} if result.from_cache else frame.newly_spent()
     fact = frame.fact(
         status, frame.attempts, result.execution_time, result.error_message, result=result.result, more=more
@@ -362,6 +375,11 @@ async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> Executi
 
 def _outcome(frame: Frame, key: bytes, result: ExecutionResult[Any]) -> Outcome:
     parent, error = frame.parent, result.error
+    made_in = parent.generation
+    if frame.withdrawn is not None and isinstance(error, CallCancelled):
+        made_in = WITHDRAWN
+    elif frame.is_refused:
+        made_in = every_generation(frame.run.recording.epoch)
     return Outcome(
         key,
         without_secrets(frame.name),
@@ -373,7 +391,7 @@ def _outcome(frame: Frame, key: bytes, result: ExecutionResult[Any]) -> Outcome:
         frame.group_id,
         base=frame.base,
         parent=parent.base,
-        made_in=every_generation(parent.run.recording.epoch) if frame.is_refused else parent.generation,
+        made_in=made_in,
         usage=frame.usage,
         input=frame.input_text(ok=result.ok),
     )

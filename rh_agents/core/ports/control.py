@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from rh_agents.core._replay.steered import is_named
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import ControlRefused, StoreError, UsageError
 from rh_agents.core.events import Fact
 from rh_agents.core.redaction import redact, without_secrets
-from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.core.results import OutcomeHeader
+from rh_agents.core.types import WITHDRAWN, EventType, ExecutionStatus
 
 __all__ = [
     "ControlRequest",
@@ -48,6 +50,10 @@ class Verb(StrEnum):
     PAUSE = "pause"
     """Nothing new begins; attempts in flight come to their end."""
     UNPAUSE = "unpause"
+    REQUEUE = "requeue"
+    """Calls that failed, or were cancelled by name, are made again."""
+    CANCEL = "cancel"
+    """Members of groups, by name, or the whole run, come to no result."""
     SET = "set"
     """Other numbers for its workers, limits, budget and retries, until it ends."""
 
@@ -194,6 +200,73 @@ class RunControl:
         """
         return await self._ask(Verb.UNPAUSE, {}, reason, author, dry_run, "calls begin again")
 
+    async def requeue(
+        self,
+        items: Sequence[str] = (),
+        *,
+        failed: bool = False,
+        reason: str = "",
+        author: str | None = None,
+        dry_run: bool = False,
+    ) -> ControlResult:
+        """Make calls again that failed: at once, as long as the program has not received their failure, and else at the
+        next start, with the calls around them.
+
+        Args:
+            items: which, by name, address, or `@` and the beginning of the key; also those that somebody cancelled.
+            failed: all that failed.
+            reason, author: for the audit trail.
+            dry_run: only say how many there are, and what they cost, as far as calls like them tell.
+
+        Raises:
+            ControlRefused: no such call has failed.
+            StoreError: there is no such run.
+        """
+        await self._info()
+        wanted, price = await self._failed(items, failed)
+        calls = f"{len(wanted)} call{'s' * (len(wanted) != 1)}"
+        cost = "" if not price else f", about {price:.4g} as calls like them cost"
+        if dry_run:
+            live = "those whose failure the program has not received now, the others"
+            when = live if await self._is_live() else "all"
+            text = f"requeue {self._run_id}: {calls}{cost}; {when} at the next start"
+            return ControlResult(self._run_id, Verb.REQUEUE, text, len(wanted), price)
+        arguments = {"items": list(items), "failed": failed, "keys": [header.key.hex() for header in wanted]}
+        result = await self._asked(Verb.REQUEUE, arguments, reason, author, f"0 now, {len(wanted)} at the next start")
+        return replace(result, calls=len(wanted), price=price)
+
+    async def cancel(
+        self, items: Sequence[str] = (), *, reason: str = "", author: str | None = None, dry_run: bool = False
+    ) -> ControlResult:
+        """Cancel members of groups for good, or the whole run. Only `requeue` with its name undoes that of a member.
+
+        Args:
+            items: which, by name, address, or `@` and the beginning of the key; also those whose turn has not come.
+                None cancels the run: what is in flight comes to its end, and nothing else begins.
+            reason, author: for the audit trail.
+            dry_run: only say what would be cancelled.
+
+        Raises:
+            ControlRefused: the run, or all of the items, have ended.
+            StoreError: there is no such run.
+        """
+        info = await self._info()
+        if info.status in _ENDED:
+            raise self._has_ended(info)
+        by = without_secrets(author) if author else "somebody"
+        why = f"cancelled by {by}{': ' if reason else ''}{redact(reason)}"
+        await self._expect_unfinished(items)
+        count, is_live = len(items), await self._is_live()
+        if dry_run:
+            what = f"{count} item{'s' * (count != 1)}" if items else "the whole run, for good"
+            return ControlResult(self._run_id, Verb.CANCEL, f"cancel {self._run_id}: {what}", count)
+        if not items and not is_live:
+            await self._store.request_stop(self._run_id, why)
+            return ControlResult(self._run_id, Verb.CANCEL, f"{self._run_id} is cancelled", is_applied=True)
+        arguments = {"items": list(items), "why": why}
+        result = await self._asked(Verb.CANCEL, arguments, reason, author, f"{count} cancelled when their turn comes")
+        return replace(result, calls=count)
+
     async def set(
         self, settings: Mapping[str, Any], *, reason: str = "", author: str | None = None, dry_run: bool = False
     ) -> ControlResult:
@@ -232,6 +305,15 @@ class RunControl:
         if dry_run:
             when = "now" if is_executed else "from its next start on"
             return ControlResult(self._run_id, verb, f"{verb.value} {self._run_id}: {when} {effect}")
+        return await self._asked(verb, arguments, reason, author, effect)
+
+    async def _is_live(self) -> bool:
+        return bool(await self._store.is_executed(self._run_id))
+
+    async def _asked(
+        self, verb: Verb, arguments: Mapping[str, Any], reason: str, author: str | None, effect: str
+    ) -> ControlResult:
+        """Leave a request, and wait for the answer if somebody executes the run."""
         request = await self._store.request_control(
             self._run_id,
             verb,
@@ -239,9 +321,55 @@ class RunControl:
             author=None if author is None else without_secrets(author),
             reason=redact(reason),
         )
-        if is_executed:
+        if await self._is_live():
             request = await self._store.wait_for_control(request, self._patience)
         return await self._result(request, effect)
+
+    async def _failed(self, items: Sequence[str], failed: bool) -> tuple[list[OutcomeHeader], float | None]:
+        """The calls whose newest outcome is a failure, and what it costs to make them."""
+        if not items and not failed:
+            raise ControlRefused("name calls to be made again, or all that failed: requeue --failed")
+        newest, costs = await self._newest()
+        bad = [header for header in newest.values() if not header.ok]
+        named = [header for header in bad if any(_is_meant(item, header) for item in items)]
+        found = {header.key: header for header in (*named, *(each for each in bad if failed))}
+        if failed:
+            found = {key: each for key, each in found.items() if each.made_in != WITHDRAWN or each in named}
+        for item in items:
+            if not any(_is_meant(item, header) for header in named):
+                raise ControlRefused(self._no_failure(item, newest.values()))
+        if not found:
+            raise ControlRefused(f"no call of run {self._run_id!r} has failed")
+        alike = [header.group_id or header.name for header in found.values()]
+        known = [costs[kind] for kind in alike if kind in costs]
+        price = sum(known) if len(known) == len(found) else None
+        return list(found.values()), price
+
+    async def _newest(self) -> tuple[dict[bytes, OutcomeHeader], dict[str, float]]:
+        """The newest outcome of each call, and what calls of each group, or name, cost that succeeded."""
+        newest, paid = dict[bytes, OutcomeHeader](), dict[str, list[float]]()
+        async for outcome in self._store.unread_outcomes(self._run_id):
+            header = outcome.header
+            newest[header.base] = header
+            if header.ok:
+                paid.setdefault(header.group_id or header.name, []).append(
+                    0.0 if header.usage is None else header.usage.cost
+                )
+        return newest, {name: sum(costs) / len(costs) for name, costs in paid.items()}
+
+    def _no_failure(self, item: str, known: Iterable[OutcomeHeader]) -> str:
+        for header in known:
+            if _is_meant(item, header):
+                return f"{item!r} has succeeded; `rh-agents resume {self._run_id} --from` makes it again all the same"
+        near = difflib.get_close_matches(item, [name for each in known for name in (each.name, each.address)], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"no call {item!r} of run {self._run_id!r} has an outcome{hint}"
+
+    async def _expect_unfinished(self, items: Sequence[str]) -> None:
+        newest, _ = await self._newest() if items else ({}, {})
+        ended = [item for item in items if any(_is_meant(item, header) for header in newest.values())]
+        if items and len(ended) == len(items):
+            raise ControlRefused(f"{', '.join(map(repr, ended[:5]))}: nothing is left to be cancelled, it has ended")
 
     async def _result(self, request: ControlRequest, effect: str) -> ControlResult:
         answer = request.answer
@@ -249,7 +377,7 @@ class RunControl:
             raise ControlRefused(answer["refused"])
         if answer is None:
             info = await self._info()
-            if info.status in _ENDED:
+            if info.status in _ENDED and request.verb is not Verb.REQUEUE:
                 raise self._has_ended(info)
             text = f"{request.run_id} is not executed now: from its next start on {effect}"
         else:
@@ -266,6 +394,10 @@ class RunControl:
         return ControlRefused(
             f"run {self._run_id!r} has ended: it is {info.status.value}; start it again to make what failed again"
         )
+
+
+def _is_meant(item: str, header: OutcomeHeader) -> bool:
+    return is_named(item, header.name, header.address, header.key)
 
 
 def read_settings(settings: Mapping[str, Any]) -> dict[str, float]:

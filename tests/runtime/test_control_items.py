@@ -1,0 +1,326 @@
+"""Making failed calls of a run again, and cancelling members by name, while it is executed and between executions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from rh_agents import ErrorStrategy, EventType, ExecutionState, MemoryStore, agent, parallel
+from rh_agents.core.errors import ControlRefused, RunStopped
+from rh_agents.core.ports.control import RunControl
+from tests.properties.virtual import run_virtually
+from tests.runtime.worlds import RUN, KeepingStore, World, crash
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def control(world: World) -> RunControl:
+    return world.store.control(RUN)
+
+
+def later(seconds: float, *steps: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[list[Any]]:
+    async def do() -> list[Any]:
+        found = []
+        for step in steps:
+            await asyncio.sleep(seconds)
+            found.append(await step())
+        return found
+
+    return asyncio.create_task(do())
+
+
+def read(results: list[Any]) -> list[Any]:
+    return [result.result if result.ok else type(result.error).__name__ for result in results]
+
+
+async def pages(fetch: Any, items: Any, **options: Any) -> list[Any]:
+    async with parallel(name="pages", **options) as p:
+        p.map(fetch, items, name=str)
+        return read(await p.gather())
+
+
+async def streamed(fetch: Any, items: Any, **options: Any) -> list[Any]:
+    async with parallel(name="pages", **options) as p:
+        p.map(fetch, items, name=str)
+        return read([result async for result in p.stream()])
+
+
+async def controls(store: MemoryStore) -> list[dict[str, Any]]:
+    return [dict(e.event.control or {}) async for e in store.events(RUN) if e.event.event_type is EventType.CONTROL]
+
+
+# -- requeue ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_the_program_has_not_received_is_replaced(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down, world.seconds = ["a"], {"slow": 10}
+
+    async def main() -> None:
+        async def mend() -> Any:
+            world.down = []
+            return await control(world).requeue(failed=True)
+
+        async with world.again():
+            asked = later(2, mend)
+            assert await pages(fetch, ["a", "b", "slow"]) == ["a", "b", "slow"]
+            (result,) = await asked
+        assert (result.calls, result.text) == (1, "1 now, 0 at the next start")
+        assert world.forget() == ["a", "b", "a", "slow"]
+        async with world.again(retry_failed=False):
+            assert await pages(fetch, ["a", "b", "slow"]) == ["a", "b", "slow"]
+        assert world.calls == []
+
+    run_virtually(main)
+
+
+def test_what_the_program_has_received_is_for_the_next_start_with_the_calls_around_it(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down = ["a"]
+
+    @agent
+    async def survey() -> list[Any]:
+        return await pages(fetch, "ab")
+
+    async def main() -> None:
+        async with world.again():
+            assert await survey() == ["ConnectionError", "b"]
+            result = await control(world).requeue(["a"])
+            assert result.text == "0 now, 1 at the next start"
+            with pytest.raises(ControlRefused, match="nothing is left to be made again"):
+                await control(world).requeue(["a"])
+        world.down = []
+        world.forget()
+        async with world.again(retry_failed=False):
+            assert await survey() == ["a", "b"]
+        assert world.forget() == ["a"]
+        async with world.again(retry_failed=False):
+            assert await survey() == ["a", "b"]
+        assert world.calls == []
+
+    run_virtually(main)
+
+
+def test_a_stream_is_given_only_what_replaced_a_failure_in_every_execution(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down, world.seconds = ["b"], {"a": 1, "b": 1, "c": 5}
+
+    async def main() -> None:
+        async def mend() -> Any:
+            world.down = []
+            return await control(world).requeue(["b"])
+
+        async with world.again():
+            asked = later(1.5, mend)
+            async with parallel(name="pages") as p:
+                p.map(fetch, "abc", name=str)
+                stream = p.stream(ordered=True)
+                got = [await anext(stream)]
+                await asyncio.sleep(2)  # the reader is busy, so that nothing more is given
+                got += [result async for result in stream]
+            assert read(got) == ["a", "b", "c"]
+            (result,) = await asked
+            assert result.text == "1 now, 0 at the next start"
+        world.forget()
+        async with world.again(retry_failed=False):
+            assert await streamed(fetch, "abc") == ["a", "b", "c"]
+        assert world.calls == []
+
+    run_virtually(main)
+
+
+def test_a_run_that_nobody_executes_makes_it_again_at_its_next_start(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down = ["a"]
+
+    async def main() -> None:
+        async def work() -> None:
+            assert await pages(fetch, "ab") == ["ConnectionError", "b"]
+
+        await crash(world.again(), work)
+        preview = await control(world).requeue(failed=True, dry_run=True)
+        assert (preview.calls, preview.price) == (1, 0.0)
+        assert preview.text == "requeue monday: 1 call; all at the next start"
+        result = await control(world).requeue(failed=True)
+        assert (result.text, result.is_applied) == (
+            "monday is not executed now: from its next start on 0 now, 1 at the next start",
+            False,
+        )
+        world.down = []
+        world.forget()
+        async with world.again():
+            assert await pages(fetch, "ab") == ["a", "b"]
+        assert world.calls == ["a"]
+
+    run_virtually(main)
+
+
+def test_what_has_not_failed_or_is_not_there_is_one_sentence(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        async with world.again():
+            await pages(fetch, ["page one"])
+            for given, said in {
+                (): "name calls to be made again",
+                ("page one",): "'page one' has succeeded",
+                ("page on",): "did you mean 'page one'",
+            }.items():
+                with pytest.raises(ControlRefused, match=said):
+                    await control(world).requeue(given)
+            with pytest.raises(ControlRefused, match="no call of run 'monday' has failed"):
+                await control(world).requeue(failed=True)
+
+    run_virtually(main)
+
+
+# -- cancel -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", [ErrorStrategy.FAIL_SLOW, ErrorStrategy.FAIL_FAST])
+def test_members_are_cancelled_by_name_whether_they_run_or_wait_and_cost_no_sibling(
+    world: World, strategy: ErrorStrategy
+) -> None:
+    fetch = world.make_fetch()
+    world.seconds = {"slow": 1000}
+
+    async def main() -> None:
+        async with world.again():
+            asked = later(0.5, lambda: control(world).cancel(["slow", "last"], author="ann", reason="enough"))
+            found = await pages(fetch, ["slow", "b", "last", "c"], max_workers=2, error_strategy=strategy)
+            assert found == ["CallCancelled", "b", "CallCancelled", "c"]
+            (result,) = await asked
+        assert result.text == "1 cancelled now, the others when their turn comes"
+        assert world.forget() == ["b", "c"]
+        assert asyncio.get_running_loop().time() < 3
+        errors = [o.error async for o in world.store.outcomes(RUN) if o.error is not None]
+        assert sorted(map(str, errors)) == ["last was cancelled by ann: enough", "slow was cancelled by ann: enough"]
+        for options in ({}, {"retry_failed": False}):
+            async with world.again(**options):
+                assert await pages(fetch, ["slow", "b", "last", "c"], max_workers=2) == found
+        assert world.forget() == []
+        await control(world).requeue(["last"])
+        async with world.again():
+            assert await pages(fetch, ["slow", "b", "last", "c"]) == ["CallCancelled", "b", "last", "c"]
+        assert world.forget() == ["last"], "only a request that names it undoes it"
+
+    run_virtually(main)
+
+
+def test_a_cancelled_member_that_makes_calls_ends_with_them_and_its_cleanup_runs(world: World) -> None:
+    fetch = world.make_fetch()
+    world.seconds = {"deep": 1000}
+    seen: list[str] = []
+
+    @agent
+    async def survey(name: str) -> str:
+        try:
+            return str(await fetch(name))
+        finally:
+            seen.append(name)
+
+    async def main() -> None:
+        async with world.again():
+            later(0.5, lambda: control(world).cancel(["deep"]))
+            assert await pages(survey, ["deep", "b"]) == ["CallCancelled", "b"]
+        assert seen == ["deep", "b"]
+
+    run_virtually(main)
+
+
+def test_requests_to_cancel_what_has_ended_are_refused_and_failures_do_not_hide_it(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        async with world.again():
+            await pages(fetch, "a")
+            with pytest.raises(ControlRefused, match="'a': nothing is left to be cancelled, it has ended"):
+                await control(world).cancel(["a"])
+            preview = await control(world).cancel(["b"], dry_run=True)
+            assert (preview.text, preview.calls) == ("cancel monday: 1 item", 1)
+
+    run_virtually(main)
+
+
+def test_the_whole_run_is_cancelled_for_good_and_the_journal_says_by_whom(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        with pytest.raises(RunStopped, match="cancelled by ann: enough"):
+            async with world.again(durability="sync"):
+                later(0.5, lambda: control(world).cancel(author="ann", reason="enough"))
+                await pages(fetch, "abc", max_workers=1)
+        info = await world.info()
+        assert (info.status.value, info.reason) == ("cancelled", "cancelled by ann: enough")
+        assert [each["verb"] for each in await controls(world.store)] == ["cancel"]
+        assert world.calls == ["a"]
+
+    run_virtually(main)
+
+
+# -- wherever the process dies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["cancel", "requeue now", "requeue later"])
+def test_whichever_write_the_process_dies_after_nothing_is_lost_and_each_request_is_applied_once(verb: str) -> None:
+    world = World()
+    fetch = world.make_fetch()
+    world.seconds = {"slow": 20}
+
+    async def program() -> Any:
+        first = await pages(fetch, ["first", "x"]) if verb == "requeue later" else []
+        return [*first, *await pages(fetch, ["a", "b", "slow", "d"], max_workers=2)]
+
+    async def ask() -> Any:
+        if verb == "cancel":
+            return await control(world).cancel(["slow", "d"])
+        world.down = []
+        return await control(world).requeue(failed=True)
+
+    async def record() -> None:
+        world.down = ["a", "first"] if verb == "requeue later" else ["a"]
+        async with world.again():
+            asked = later(1.5 if verb == "cancel" else 3.5, ask)
+            await program()
+        requests.append(dataclasses.replace((await asked)[0].request, applied_at=None, answer=None))
+
+    requests: list[Any] = []
+    run_virtually(record)
+    store = world.store
+    assert isinstance(store, KeepingStore)
+    expected = {
+        "cancel": ["ConnectionError", "b", "CallCancelled", "CallCancelled"],
+        "requeue now": ["a", "b", "slow", "d"],
+        "requeue later": ["first", "x", "a", "b", "slow", "d"],
+    }[verb]
+    for length in range(1, len(store.entries) + 1):
+
+        async def resume(length: int = length) -> None:
+            left = await store.after_the_first(length)
+            world.down = ["a"] if verb == "cancel" else []
+            world.forget()
+            applied = {each["id"] for each in await controls(left)}
+            kept: Any = left._runs[RUN]
+            for request in requests:
+                if request.id not in applied:
+                    kept.requests[request.id] = request
+            done = {o.name async for o in left.outcomes(RUN) if o.error is None}
+            async with ExecutionState(store=left, run_id=RUN):
+                found = await program()
+            assert found == expected
+            assert done.isdisjoint(world.forget()), "nothing finished is made again"
+            answered = [each["id"] for each in await controls(left) if each["asked_at"] == requests[0].asked_at]
+            assert answered == [requests[0].id]
+            async with ExecutionState(store=left, run_id=RUN):
+                assert await program() == expected
+            made = set(world.forget())
+            assert made <= {"a"} if verb == "cancel" else not made
+
+        run_virtually(resume)
