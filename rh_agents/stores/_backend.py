@@ -700,12 +700,6 @@ class ReadSession(Protocol):
         """
         ...
 
-    def newest_failures(
-        self, number: int, after: int, until: int, later: Sequence[int], limit: int
-    ) -> list[FailureRow]:
-        """The failures among these outcomes, without those in `later`, newest first, at most `limit`."""
-        ...
-
     def pieces(self, number: int, key: bytes | None, after: float) -> list[Kept[PieceRow]]:
         """Text of the calls of a run that was written after a time, of one call or (None) of all, in that order."""
         ...
@@ -747,6 +741,10 @@ class ReadSession(Protocol):
 
     def find_children(self, number: int, after: int, until: int, parent: bytes, limit: int) -> list[int]:
         """The sequences of outcomes of calls that were made at a place in the program."""
+        ...
+
+    def ended_keys(self, number: int, after: int, until: int) -> bytes:
+        """The keys of outcomes, 32 bytes each, oldest first."""
         ...
 
     def kinds(self, number: int, after: int, until: int) -> Kinds:

@@ -12,12 +12,13 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RecordedEvent
 from rh_agents.core.ports.call_table import attempts_of, replaced_by, view_of, why_made
 from rh_agents.core.ports.call_views import CallRecord, CallRef, CallView, Replaced
+from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.stores._backend import EventRow, RunRow, StoredEvent, StoredOutcome
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._rows import fact_of
-from rh_agents.stores._run_index import RunIndex, Tries
+from rh_agents.stores._run_index import Ended, RunIndex, Tries
 from rh_agents.stores._verified import VerifiedSession
 
 _MOST_EVENTS: Final = 1000
@@ -28,9 +29,12 @@ class Known:
     """What is kept of a run between two windows of it."""
 
     def __init__(self, run: RunRow) -> None:
-        self.index: RunIndex = RunIndex(run.number, run.run_id)
+        self.ended: Ended = Ended(run.number)
+        self.index: RunIndex = RunIndex(run.number, run.run_id, self.ended)
         self.tries: Tries = Tries()
         self.lock: threading.Lock = threading.Lock()
+        self.total: tuple[object, RunSummary] | None = None
+        """The summary of its beginning, and what the run was then but for what has been added."""
 
 
 class CallReader:
@@ -57,7 +61,7 @@ class CallReader:
             view = await self._running(run, key)
             return CallRecord(view, attempts_of(events), tuple(events), why=why_made(view, ()))
         stored = await self._engine.read(lambda session: session.outcome(run.number, run.run_id, ended))
-        (view,) = await self._views(known, run, [ended], all_of_them=True)
+        (view,) = await self.views_at(known, run, [ended], all_of_them=True)
         (view,) = await self._complete(known, run, [view])
         earlier = await self._earlier(known, run, key, ended)
         return CallRecord(
@@ -87,9 +91,9 @@ class CallReader:
     async def _earlier(self, known: Known, run: RunRow, key: bytes, sequence: int) -> tuple[Replaced, ...]:
         """The outcomes of a call before this one."""
         place = known.tries.place_of(key)
-        await self._find_first_tries(known, run, known.tries.unknown([place]))
+        await self.find_first_tries(known, run, known.tries.unknown([place]))
         before = [each.sequence for each in known.tries.chain(place) if each.sequence < sequence]
-        views = await self._views(known, run, before, all_of_them=True) if before else []
+        views = await self.views_at(known, run, before, all_of_them=True) if before else []
         return tuple(map(replaced_by, views))
 
     async def _parents(self, known: Known, run: RunRow, stored: StoredOutcome | None) -> tuple[CallRef, ...]:
@@ -118,14 +122,14 @@ class CallReader:
 
     # -- views --------------------------------------------------------------------------------------------------------
 
-    async def _views(
+    async def views_at(
         self, known: Known, run: RunRow, sequences: Sequence[int], *, all_of_them: bool = False
     ) -> list[CallView]:
         """The calls whose outcomes stand there, in the same order: those that count, unless all of them are wanted."""
         views = await self._engine.read(partial(_read_views, run, sequences))
         if all_of_them:
             return views
-        tries, repeated = known.tries, known.index.repeated
+        tries, repeated = known.tries, known.ended.repeated
         return [
             view
             for view in views
@@ -135,10 +139,10 @@ class CallReader:
     async def _complete(self, known: Known, run: RunRow, views: Sequence[CallView]) -> tuple[CallView, ...]:
         """The views with what calls were called with, and which outcomes they replace."""
         places = {view.sequence: known.tries.place_of(bytes.fromhex(view.key)) for view in views}
-        await self._find_first_tries(known, run, known.tries.unknown(set(places.values())))
+        await self.find_first_tries(known, run, known.tries.unknown(set(places.values())))
         before = {sequence: self._before(known, place, sequence) for sequence, place in places.items()}
         wanted = sorted({place for place in before.values() if place})
-        found = await self._views(known, run, wanted, all_of_them=True) if wanted else []
+        found = await self.views_at(known, run, wanted, all_of_them=True) if wanted else []
         replaced = {view.sequence: replaced_by(view) for view in found}
         sequences = [view.sequence for view in views if view.damage is None]
         inputs = await self._engine.read(lambda session: session.inputs_at(run.number, run.run_id, sequences))
@@ -152,7 +156,7 @@ class CallReader:
         earlier = [each.sequence for each in known.tries.chain(place) if each.sequence < sequence]
         return earlier[-1] if earlier else 0
 
-    async def _find_first_tries(self, known: Known, run: RunRow, places: Sequence[bytes]) -> None:
+    async def find_first_tries(self, known: Known, run: RunRow, places: Sequence[bytes]) -> None:
         """Where the first tries of calls stand that were made again: among the failures, nearly always."""
         if not places:
             return

@@ -34,8 +34,8 @@ _FOUND_AT_ONCE: Final = 32_768
 """Events that are looked through at a time: some hundredths of a second."""
 _SORTED_AT_ONCE: Final = 16_384
 _PARTS_AT_ONCE: Final = 8
-_SHORT: Final = 100_000
-"""Events. Of a longer run it is not waited for that all keys have been compared, where a window does not need it."""
+_SHORT: Final = 400_000
+"""Events. Of a longer run the first windows do not wait until all keys have been compared: that takes a second."""
 _MOST_RUNS: Final = 8
 """Of so many it is remembered what makes windows quick."""
 
@@ -52,7 +52,7 @@ class CallFinder(CallReader):
         super().__init__(engine, read)
         self._known: OrderedDict[int, Known] = OrderedDict()
 
-    async def _of(self, run: RunRow) -> Known:
+    async def known_of(self, run: RunRow) -> Known:
         """What is known of a run, with all that was made again in it up to now."""
         known = self._known.get(run.number)
         if known is None:
@@ -62,12 +62,18 @@ class CallFinder(CallReader):
         self._known.move_to_end(run.number)
         if known.tries.until < run.last_sequence:
             await self._engine.read(partial(_read_tries, known, run))
-        if run.last_sequence <= _SHORT:
-            await self._index(known, run)
+        if known.ended.until or run.last_sequence <= _SHORT:
+            await self.compare_keys(known, run)
         return known
 
-    async def _index(self, known: Known, run: RunRow) -> RunIndex:
+    async def compare_keys(self, known: Known, run: RunRow) -> None:
+        """Know which outcomes count for nothing, up to now."""
+        while known.ended.until < run.last_sequence:
+            await self._engine.read(partial(_extend_ended, known, run.last_sequence))
+
+    async def index_of(self, known: Known, run: RunRow) -> RunIndex:
         """What was read of all keys and groups, up to now."""
+        await self.compare_keys(known, run)
         while known.index.until < run.last_sequence:
             await self._engine.read(partial(_extend, known, run.last_sequence))
         return known.index
@@ -76,7 +82,7 @@ class CallFinder(CallReader):
 
     async def window(self, run: RunRow, query: CallQuery) -> CallWindow:
         """See `rh_agents.core.ports.windows.calls_of_run`."""
-        known = await self._of(run)
+        known = await self.known_of(run)
         if query.order != "journal":
             return await self._sorted(known, run, query)
         if query.first:
@@ -121,7 +127,7 @@ class CallFinder(CallReader):
         calls: list[CallView] = []
         async for sequences, _ in found:
             if sequences:
-                calls += [view for view in await self._views(known, run, sequences) if query.fits(view)]
+                calls += [view for view in await self.views_at(known, run, sequences) if query.fits(view)]
             if len(calls) > query.n:
                 break
         end = cursor(query.place(calls[query.n - 1])) if len(calls) > query.n else None
@@ -130,10 +136,14 @@ class CallFinder(CallReader):
     async def _from_offset(self, known: Known, run: RunRow, query: CallQuery) -> CallWindow:
         """Members of a group behind so many others: parts of the journal are passed over by their counts."""
         assert query.group is not None
-        index = await self._index(known, run)
-        await self._find_first_tries(known, run, known.tries.all_unknown())
+        index = await self.index_of(known, run)
+        await self.find_first_tries(known, run, known.tries.all_unknown())
         left_out = known.tries.left_out_of(query.group)
-        repeated = await self._views(known, run, sorted(index.repeated), all_of_them=True) if index.repeated else []
+        repeated = (
+            await self.views_at(known, run, sorted(known.ended.repeated), all_of_them=True)
+            if known.ended.repeated
+            else []
+        )
         left_out |= {view.sequence for view in repeated if view.group_id == query.group}
         skip, start = query.first, run.last_sequence
         for after, count in index.parts_of(query.group, left_out):
@@ -149,7 +159,7 @@ class CallFinder(CallReader):
             sequences += [sequence for sequence in found if sequence not in left_out]
             if len(sequences) > skip + query.n:
                 break
-        views = await self._views(known, run, sequences[skip : skip + query.n + 1])
+        views = await self.views_at(known, run, sequences[skip : skip + query.n + 1])
         end = cursor(query.place(views[query.n - 1])) if len(views) > query.n else None
         return CallWindow(await self._complete(known, run, views[: query.n]), end, run.last_sequence)
 
@@ -160,7 +170,7 @@ class CallFinder(CallReader):
         behind = query.position
         while True:
             values = await self._least(run, _wanted(query, query.n + 1, behind))
-            found = await self._views(known, run, [sequence for _, sequence in values])
+            found = await self.views_at(known, run, [sequence for _, sequence in values])
             calls += [view for view in found if query.fits(view)]
             if len(calls) > query.n or len(values) <= query.n:
                 break
@@ -195,8 +205,8 @@ class CallFinder(CallReader):
 
     async def running(self, run: RunRow, n: int, group: str | None) -> CallWindow:
         """See `rh_agents.core.ports.windows.running_calls`."""
-        known = await self._of(run)
-        index = await self._index(known, run)
+        known = await self.known_of(run)
+        index = await self.index_of(known, run)
         calls: list[CallView] = []
         for key in index.under_way:
             view = await self._running(run, key)
@@ -208,7 +218,7 @@ class CallFinder(CallReader):
 
     async def children(self, run: RunRow, key: bytes, after: str | None, n: int) -> CallWindow:
         """See `rh_agents.core.ports.windows.children_of_call`."""
-        known = await self._of(run)
+        known = await self.known_of(run)
         place, query = known.tries.place_of(key), CallQuery(after=after, n=n)
         return await self._collected(known, run, query, self._found_children(run, place, query))
 
@@ -229,14 +239,14 @@ class CallFinder(CallReader):
 
     async def failure_kinds(self, run: RunRow) -> list[FailureKind]:
         """See `rh_agents.core.ports.windows.failure_kinds`."""
-        known = await self._of(run)
+        known = await self.known_of(run)
         found: list[Failure] = []
         after = 0
         while True:
             rows = await self._engine.read(partial(_failed, run.number, after, run.last_sequence))
             for row in rows:
                 sequence = row.failure.sequence
-                if sequence not in known.index.repeated and not known.tries.is_replaced(sequence, row.key):
+                if sequence not in known.ended.repeated and not known.tries.is_replaced(sequence, row.key):
                     found.append(failure_of(row.failure))
             if len(rows) < _SORTED_AT_ONCE:
                 return kinds_of(found)
@@ -244,7 +254,7 @@ class CallFinder(CallReader):
 
     async def record(self, run: RunRow, key: bytes) -> CallRecord | None:
         """See `rh_agents.core.ports.windows.call_of_run`."""
-        return await self.record_of(await self._of(run), run, key)
+        return await self.record_of(await self.known_of(run), run, key)
 
 
 def _wanted(query: CallQuery, limit: int, behind: tuple[float | str, int] | None = None) -> CallsWanted:
@@ -266,6 +276,11 @@ def _comparable(place: tuple[float | str, int]) -> float | bytes:
 
 
 # What is read in threads of the store.
+
+
+def _extend_ended(known: Known, until: int, session: VerifiedSession) -> None:
+    with known.lock:
+        known.ended.extend(session, until, 2 * _PARTS_AT_ONCE)
 
 
 def _extend(known: Known, until: int, session: VerifiedSession) -> None:

@@ -41,7 +41,7 @@ from rh_agents.stores._ownership import is_held
 from rh_agents.stores._rows import fact_of, header_of, outcome_of
 from rh_agents.stores._saying import present_of
 from rh_agents.stores._streamed import key_of, text_of_rows, time_in
-from rh_agents.stores._summing import summary
+from rh_agents.stores._totals import Totals
 from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, damaged, with_outcomes, with_outcomes_at
 
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class ReadableStore:
         self.engine: Engine = Engine(backend, clock)
         self._backend = backend
         self._finder = CallFinder(self.engine, partial(self._outcome, unknown_ok=True))
+        self._totals = Totals(self.engine, self._finder)
         self._is_closed = False
         self._is_ready = False
 
@@ -210,7 +211,7 @@ class ReadableStore:
         """The events of a run in numbers, computed by the database."""
         await self._get_ready()
         run = await self.engine.run(run_id)
-        return await self.engine.read(lambda session: summary(session, run, after, until))
+        return await self._totals.of(run, after, until)
 
     async def activity(self, run_id: str, *, after: int, until: int | None, width: float) -> Activity:
         """What happened in a run and when, counted by the database."""

@@ -56,34 +56,62 @@ class _Heads:
         return is_repeated
 
 
-def _head(key: bytes) -> int:
-    return array("Q", key)[0]
-
-
 def _split(keys: bytes) -> list[bytes]:
     return [keys[start : start + _DIGEST] for start in range(0, len(keys), _DIGEST)]
 
 
-class RunIndex:
-    """What has been read of one run.
+class Ended:
+    """Which keys have an outcome.
 
     Args:
-        number, run_id: the run.
+        number: the run.
 
     Attributes:
-        until: the sequence up to which that is.
+        until: the sequence up to which that is known.
         repeated: outcomes that count for nothing, since their calls had one before.
     """
 
-    def __init__(self, number: int, run_id: str) -> None:
+    def __init__(self, number: int) -> None:
         self.until: int = 0
         self.repeated: set[int] = set()
         self._number = number
+        self._heads = _Heads()
+        self._new = array("Q")
+
+    def extend(self, session: VerifiedSession, until: int, most: int) -> None:
+        """Read on, up to an event, but so many parts of the journal at most."""
+        end = min(until, self.until + most * PART)
+        if end > self.until:
+            self._new += array("Q", session.inner.ended_keys(self._number, self.until, end))[::_WORDS]
+            self.until = end
+        if end == until and self._new:
+            heads, self._new = self._new, array("Q")
+            if self._heads.add(heads):
+                self.repeated = set(session.later_outcomes(self._number, 0, self.until))
+
+    def may_have(self, key: bytes) -> bool:
+        """Whether a call may have an outcome. If not, it has none."""
+        return self._heads.has(array("Q", key)[0])
+
+
+class RunIndex:
+    """Which calls are under way, and how many outcomes of a group there are in which part of the journal.
+
+    Args:
+        number, run_id: the run.
+        ended: which keys have an outcome, known as far as this is to be.
+
+    Attributes:
+        until: the sequence up to which that has been read.
+    """
+
+    def __init__(self, number: int, run_id: str, ended: Ended) -> None:
+        self.until: int = 0
+        self._number = number
         self._run_id = run_id
+        self._ended = ended
         self._groups: dict[str, list[tuple[int, int]]] = {}
         self._under_way: dict[bytes, bool] = {}
-        self._heads = _Heads()
-        self._new_heads = array("Q")
         self._new_keys: set[bytes] = set()
 
     @property
@@ -108,7 +136,6 @@ class RunIndex:
         if kinds.events != end - self.until:
             session.events(self._number, self._run_id, self.until, end - self.until)  # says which one is missing
             raise session.missing(self._run_id, f"an event between {self.until + 1} and {end}")
-        self._new_heads += array("Q", kinds.ended)[::_WORDS]
         self._note(set(_split(kinds.ended)), zip(_split(kinds.others), kinds.letters, strict=True))
         for group, count in session.inner.count_groups(self._number, self.until, end).items():
             self._groups.setdefault(group, []).append((self.until, count))
@@ -125,13 +152,10 @@ class RunIndex:
                 self._new_keys.add(key)
 
     def _compare(self, session: VerifiedSession) -> None:
-        """Compare the keys that are new with all others."""
-        heads, keys = self._new_heads, self._new_keys & self._under_way.keys()
-        self._new_heads, self._new_keys = array("Q"), set()
-        if heads and self._heads.add(heads):
-            self.repeated = set(session.later_outcomes(self._number, 0, self.until))
-        doubtful = [key for key in keys if self._heads.has(_head(key))]
-        if doubtful:  # what follows an outcome says nothing of its call
+        """Leave out what follows an outcome: that says nothing of its call."""
+        keys, self._new_keys = self._new_keys & self._under_way.keys(), set()
+        doubtful = [key for key in keys if self._ended.may_have(key)]
+        if doubtful:
             for each in session.inner.outcomes_of_keys(self._number, self.until, doubtful):
                 self._under_way.pop(each.key, None)
 
@@ -209,6 +233,18 @@ class Tries:
         first = self._first.get(place)
         its = [*([] if first is None else [first]), *self._at.get(place, ())]
         return sorted(its, key=lambda each: each.sequence)
+
+    def replaced_between(self, after: int, until: int) -> list[int]:
+        """The outcomes that others replace which stand from after one sequence up to another one.
+
+        Where the first tries stand must be known (`add_first`).
+        """
+        found: list[int] = []
+        for place, its in self._at.items():
+            if its[-1].sequence > after and its[0].sequence <= until:
+                pairs = pairwise(self.chain(place))
+                found += [one.sequence for one, by in pairs if by.key != place and after < by.sequence <= until]
+        return found
 
     def left_out_of(self, group: str) -> set[int]:
         """The sequences of outcomes of a group that count no more. Where first tries stand must be known."""

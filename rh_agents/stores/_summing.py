@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Final
+from dataclasses import fields, replace
+from typing import Any
 
-from rh_agents.core.ports.summary import GROUP_EVENTS, NEWEST_FAILURES, Failure, RunSummary
+from rh_agents.core._base.failure_kinds import Failure, kind_of_message
+from rh_agents.core.ports.summary import GROUP_EVENTS, NEWEST_FAILURES, KindCount, RunSummary
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.stores._backend import FailureRow, RunRow, Tally
 from rh_agents.stores._verified import VerifiedSession, damaged
 
-_CHUNK: Final = 16384
-"""Events that are counted at a time: databases sort them in memory."""
 _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
 _OF_USAGE = tuple(each.name for each in fields(Usage))
 
@@ -49,30 +48,35 @@ def tally(row: Sequence[Any]) -> Tally:
     )
 
 
-def summary(session: VerifiedSession, run: RunRow, after: int, until: int | None) -> RunSummary:
-    """The events of a run in numbers, from after one sequence up to another one.
+def part_of(session: VerifiedSession, run: RunRow, after: int, until: int, later: Sequence[int]) -> RunSummary:
+    """The events of a run from after one sequence up to another one, but for what is replaced.
+
+    Args:
+        session, run: where they are.
+        after, until: which.
+        later: those of them that report outcomes of calls that had one.
 
     Raises:
         StoreError: rows of them are missing.
     """
-    until = max(after, run.last_sequence if until is None else min(until, run.last_sequence))
-    later = session.later_outcomes(run.number, after, until)
-    found = []
-    for start in range(after, until, _CHUNK):
-        end = min(start + _CHUNK, until)
-        found += session.inner.tallies(run.number, start, end, [each for each in later if start < each <= end])
+    found = session.inner.tallies(run.number, after, until, later)
     counted = sum(each.events for each in found)
     if counted != until - after:
         what = f"it should have {until - after} events from after event {after}, and has {counted}"
         raise damaged(session.place, f"run {run.run_id!r}", what)
-    failures: tuple[Failure, ...] = ()
+    part = replace(_counted(found), after=after, until=until)
+    failures: list[Failure] = []
     if any(each.has_outcome and each.status == ExecutionStatus.FAILED for each in found):
-        rows = session.inner.newest_failures(run.number, after, until, later, NEWEST_FAILURES)
-        failures = tuple(map(failure_of, rows))
-    return _summary(after, until, found, failures)
+        rows = session.inner.failed_rows(run.number, after, until, until - after)
+        failures = [failure_of(row.failure) for row in rows if row.failure.sequence not in later]
+    kinds: dict[str, KindCount] = {}
+    for each in failures:
+        text, one = kind_of_message(each.message), KindCount(1, 0, each.sequence, each.sequence, each)
+        kinds[text] = kinds[text].plus(one) if text in kinds else one
+    return replace(part, failures=tuple(failures[: -NEWEST_FAILURES - 1 : -1]), kinds=kinds)
 
 
-def _summary(after: int, until: int, found: Sequence[Tally], failures: tuple[Failure, ...]) -> RunSummary:
+def _counted(found: Sequence[Tally]) -> RunSummary:
     actors: dict[str, Counter[ExecutionStatus]] = {}
     groups: dict[str, Counter[ExecutionStatus]] = {}
     usage: dict[str, Usage] = {}
@@ -91,14 +95,14 @@ def _summary(after: int, until: int, found: Sequence[Tally], failures: tuple[Fai
             groups.setdefault(each.group_id, Counter())[status] += each.events
         outcomes += each.events if each.has_outcome else 0
     return RunSummary(
-        after,
-        until,
+        0,
+        0,
         _plain(actors),
         _plain(groups),
         outcomes,
         paid,
         usage,
-        failures,
+        (),
         min((each.first_at for each in found), default=None),
         max((each.last_at for each in found), default=None),
     )

@@ -191,7 +191,9 @@ class MemoryStore:
     async def summary(self, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
         """The events of a run in numbers."""
         self._expect_open()
-        fold = SummaryFold(after)
+        outcomes = self._run(run_id).outcomes.values()
+        places = {each.key.hex(): each.base.hex() for each in outcomes if each.base != each.key}
+        fold = SummaryFold(after, places)
         for sequence, (fact, stored) in enumerate(self._run(run_id).entries(), 1):
             if until is None or sequence <= until:
                 fold.add(sequence, fact.event(), has_outcome=stored is not None)

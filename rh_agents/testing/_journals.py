@@ -58,6 +58,9 @@ def steps() -> st.SearchStrategy[list[Step]]:
         st.integers(0, 3),
         st.integers(0, 9),
     )
+    again = st.builds(
+        Step, st.sampled_from([4, 5, 28, 29, 30]), st.sampled_from(_ENDS), st.integers(0, 3), st.integers(0, 2000)
+    )
     groups = st.builds(
         Step,
         st.just(0),
@@ -67,7 +70,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
         ends=st.booleans(),
     )
     early = st.builds(Step, st.just(0), st.just("early"), group=st.sampled_from(_GROUPS))
-    return st.lists(st.one_of(calls, calls, calls, calls, groups, early), max_size=40)
+    return st.lists(st.one_of(calls, calls, calls, calls, again, groups, early), max_size=40)
 
 
 async def write(journal: Journal, written: Written, chosen: Sequence[Step], ended: set[int] | None = None) -> None:

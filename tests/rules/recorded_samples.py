@@ -54,7 +54,7 @@ from rh_agents.core.ports.present import (
     Waiting,
 )
 from rh_agents.core.ports.streaming import Piece, PieceKind, StreamedPiece, StreamedText
-from rh_agents.core.ports.summary import RunSummary
+from rh_agents.core.ports.summary import KindCount, RunSummary
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
@@ -172,6 +172,7 @@ DATA: list[Any] = [
     StreamedPiece("00", "a", 1, 2, PieceKind.TEXT, "t", None, "", is_gap=True),
     StreamedText((), "1:0.5"),
     Failure(1, "a", "n", "m"),
+    KindCount(1, 0, 3, 3, Failure(3, "a", "n", "no 2")),
     RunSummary(
         0, 2, {"n": {ExecutionStatus.FAILED: 1}}, {}, 1, 1, {"n": Usage(1)}, (Failure(1, "a", "n", "m"),), 0.5, 1.5
     ),

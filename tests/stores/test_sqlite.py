@@ -507,7 +507,7 @@ def test_no_query_looks_at_rows_that_it_does_not_want(name: str, plan: list[str]
 
 def test_what_failed_and_what_was_made_again_is_found_by_an_index_of_its_own() -> None:
     plans = _query_plans()
-    for name in ("find_failures", "find_failures_back", "failed_rows", "failures_of_keys", "newest_failures"):
+    for name in ("find_failures", "find_failures_back", "failed_rows", "failures_of_keys"):
         assert "SEARCH journal USING INDEX journal_failed (ok=? AND rowid>? AND rowid<?)" in plans[name], name
     assert "SEARCH journal USING INDEX journal_tried_again (place>? AND place<?)" in plans["tried_again"]
     for name in ("find_calls", "find_calls_back", "find_failures_back", "failed_rows", "tried_again"):

@@ -131,6 +131,7 @@ FIELDS: dict[str, str] = {
     ),
     "rh_agents.core.ports.streaming.StreamedText": "pieces after",
     "rh_agents.core.ports.summary.Failure": "sequence address actor message",
+    "rh_agents.core.ports.summary.KindCount": "failures replaced first last example",
     "rh_agents.core.ports.summary.RunSummary": (
         "after until actors groups outcomes paid usage failures first_at last_at"
     ),

@@ -81,6 +81,11 @@ class FindsCalls:
         span = {"number": number, "after": after, "until": until, "parent": parent, "limit": limit}
         return [sequence for (sequence,) in self._rows("find_children", _UNFOUND, **span)]
 
+    def ended_keys(self, number: int, after: int, until: int) -> bytes:
+        """The keys of outcomes."""
+        ((keys,),) = self._rows("ended_keys", _UNFOUND, number=number, after=after, until=until)
+        return bytes(keys)
+
     def kinds(self, number: int, after: int, until: int) -> Kinds:
         """What events say of calls."""
         (found,) = self._rows("kinds", _UNFOUND, number=number, after=after, until=until)

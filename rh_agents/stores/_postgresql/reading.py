@@ -13,7 +13,6 @@ from rh_agents.core.ports import CacheEntry, Question
 from rh_agents.stores._backend import (
     CallRow,
     EventRow,
-    FailureRow,
     InputRow,
     Kept,
     MemberColumns,
@@ -168,14 +167,6 @@ class PostgresqlReadSession(FindsCalls, CountsActivity):
         return self._kept_outcomes(
             self._rows("outcomes_at", _UNREAD, number=number, sequences=Array("int8", sequences))
         )
-
-    def newest_failures(
-        self, number: int, after: int, until: int, later: Sequence[int], limit: int
-    ) -> list[FailureRow]:
-        """The failures among the outcomes of these events, newest first."""
-        span = {"number": number, "after": after, "until": until, "later": Array("int8", later), "limit": limit}
-        found = self._rows("newest_failures", _UNREAD, **span)
-        return [FailureRow._make(row) for row in found]
 
     def present(self, number: int) -> tuple[float, str, int] | None:
         found = self._rows("read_present", "what a run is doing could not be read", number=number)

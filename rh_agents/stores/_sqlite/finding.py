@@ -72,6 +72,10 @@ class FindsCalls(Session):
         rows = self._all("find_children", **_span(number, after, until), parent=parent, limit=limit)
         return [place - (number << PLACE_BITS) for (place,) in rows]
 
+    def ended_keys(self, number: int, after: int, until: int) -> bytes:
+        ((keys,),) = self._all("ended_keys", **_span(number, after, until))
+        return keys or b""
+
     def kinds(self, number: int, after: int, until: int) -> Kinds:
         ((count, ended, letters, others),) = self._all("read_kinds", **_span(number, after, until))
         return Kinds(count, ended or b"", letters or "", others or b"")

@@ -12,7 +12,6 @@ from rh_agents.core.ports import CacheEntry, Question
 from rh_agents.stores._backend import (
     CallRow,
     EventRow,
-    FailureRow,
     InputRow,
     Kept,
     MemberColumns,
@@ -244,16 +243,6 @@ class SqliteReadSession(FindsCalls, CountsActivity):
     def outcomes_at(self, number: int, sequences: Sequence[int]) -> list[Kept[StoredOutcome]]:
         ((rows, values),) = self._all("read_outcomes_at", places=_places(number, sequences))
         return self._kept_outcomes(number, rows, values)
-
-    def newest_failures(
-        self, number: int, after: int, until: int, later: Sequence[int], limit: int
-    ) -> list[FailureRow]:
-        rows = self._all("newest_failures", limit=limit, **_between(number, after, until, later))
-        first = number << PLACE_BITS
-        return [
-            FailureRow(place - first, some_text(address), some_text(name), more, kind, from_text(message))
-            for place, address, name, more, kind, message in rows
-        ]
 
     def present(self, number: int) -> tuple[float, str, int] | None:
         found = self._all("read_present", number=number)

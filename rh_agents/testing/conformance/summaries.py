@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from rh_agents.core.ports import Journal, Store
-from rh_agents.core.ports.summary import RunSummary, SummaryFold, summary_of_run
+from rh_agents.core.ports.summary import RunSummary, SummaryFold, summary_of_run, total_of
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.testing._journals import Step, steps, write
 from rh_agents.testing._records import RUN, STARTED, Written, completed, fact, outcome, request
@@ -29,11 +29,12 @@ class SummaryConformance(StoreSuite):
     journals: int = 40
 
     def test_a_summary_is_what_a_fold_over_the_events_says_and_summaries_add_up(self) -> None:
-        """Random journals, cut at a random place."""
-        self._try_examples(self.journals, st.tuples(steps(), st.integers(0, 40)), self._compare_summaries)
+        """Random journals, cut at random places."""
+        cuts = st.lists(st.integers(0, 60), max_size=3).map(sorted)
+        self._try_examples(self.journals, st.tuples(steps(), cuts), self._compare_summaries)
 
-    async def _compare_summaries(self, run_id: str, example: tuple[Sequence[Step], int]) -> None:
-        chosen, cut = example
+    async def _compare_summaries(self, run_id: str, example: tuple[Sequence[Step], list[int]]) -> None:
+        chosen, cuts = example
         store = self._stores[-1]
         written = Written(run_id)
         journal = await store.open_run(request(run_id))
@@ -43,11 +44,12 @@ class SummaryConformance(StoreSuite):
         for each in (store, _journals_only(store)):
             found = await summary_of_run(each, run_id)
             _same(found, expected)
-            before = await summary_of_run(each, run_id, until=cut)
-            after = await summary_of_run(each, run_id, after=before.until)
-            assert before.until == min(cut, len(written.entries))
-            _same(before.merge(after), expected)
-            _same(after, _folded(written, before.until))
+            parts = [RunSummary()]
+            for cut in (*cuts, None):
+                parts.append(await summary_of_run(each, run_id, after=parts[-1].until, until=cut))
+                _same(parts[-1], _folded(written, parts[-2].until, parts[-1].until))
+                assert parts[-1].until == min(len(written.entries) if cut is None else cut, len(written.entries))
+            _same(total_of(parts), expected)
         await journal.close(STARTED)
 
     @on_an_event_loop
@@ -84,9 +86,10 @@ async def _call(journal: Journal, call: Any) -> None:
     await journal.append(completed(RUN, call), call)
 
 
-def _folded(written: Written, after: int = 0) -> RunSummary:
-    fold = SummaryFold(after)
-    for sequence, (event, given_outcome) in enumerate(written.entries, 1):
+def _folded(written: Written, after: int = 0, until: int | None = None) -> RunSummary:
+    outcomes = [given for _, given in written.entries if given is not None]
+    fold = SummaryFold(after, {each.key.hex(): each.base.hex() for each in outcomes if each.base != each.key})
+    for sequence, (event, given_outcome) in enumerate(written.entries[:until], 1):
         fold.add(sequence, event.event(), has_outcome=given_outcome is not None)
     return fold.summary()
 
@@ -103,4 +106,4 @@ def _same(found: RunSummary, expected: RunSummary) -> None:
 
 def _journals_only(store: Store) -> Store:
     """The store as one that computes nothing itself."""
-    return cast("Store", SimpleNamespace(events=store.events))
+    return cast("Store", SimpleNamespace(events=store.events, unread_outcomes=store.unread_outcomes))

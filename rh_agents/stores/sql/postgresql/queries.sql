@@ -556,6 +556,15 @@ WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND pa
 ORDER BY sequence
 LIMIT %(limit)s
 
+-- name: ended_keys
+SELECT coalesce(string_agg(key, ''::bytea), ''::bytea)
+FROM (
+    SELECT key
+    FROM journal
+    WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+    ORDER BY sequence
+) AS outcome
+
 -- name: kinds
 -- The keys of outcomes; and of other events of calls, s for a start or one more attempt and e for another one, with the key.
 SELECT count(*),
@@ -754,14 +763,6 @@ FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND group_total IS NOT NULL AND key IS NOT NULL
     AND group_id IS NOT NULL
 GROUP BY 1
-
--- name: newest_failures
-SELECT sequence, address, name, more, event_type, message
-FROM journal
-WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok AND status = 'failed'
-    AND sequence <> ALL(%(later)s)
-ORDER BY sequence DESC
-LIMIT %(limit)s
 
 -- name: question
 SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,

@@ -473,6 +473,12 @@ SELECT place FROM journal WHERE place > :after AND place <= :until AND key = :ke
 SELECT place FROM journal
 WHERE place > :after AND place <= :until AND parent = :parent AND ok IS NOT NULL ORDER BY place LIMIT :limit
 
+-- name: ended_keys
+SELECT CAST(string_agg(key, '') AS BLOB)
+FROM (
+  SELECT place, key FROM journal WHERE place > :after AND place <= :until AND ok IS NOT NULL AND key IS NOT NULL ORDER BY place
+)
+
 -- name: read_kinds
 -- The keys of outcomes; and of other events of calls, s for a start or one more attempt and e for another one, with the key.
 SELECT
@@ -640,12 +646,6 @@ ORDER BY place
 SELECT group_id, max(group_total) FROM journal
 WHERE place > :after AND place <= :until AND group_total IS NOT NULL AND key IS NOT NULL AND group_id IS NOT NULL
 GROUP BY 1
-
--- name: newest_failures
-SELECT place, address, name, more, event_type, message FROM journal
-WHERE place > :after AND place <= :until AND ok = 0 AND status = 'failed'
-  AND place NOT IN (SELECT value FROM json_each(:later))
-ORDER BY place DESC LIMIT :limit
 
 -- name: find_question
 SELECT
