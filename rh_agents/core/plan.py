@@ -274,7 +274,20 @@ class Planner:
 
     def plan(self) -> Plan:
         """The plan, when all events have been added."""
+        self._supersede_requeued()
         return Plan(tuple(self._planned_calls()), tuple(self._planned_groups()), tuple(self._planned_members()))
+
+    def _supersede_requeued(self) -> None:
+        """What somebody has asked to be made again at the next start, with the calls around it, as that start does."""
+        recorded = self._recorded
+        newest = {known.base: key for key, known in self._outcomes.items()}
+        for requeued in [key for keys in recorded.steered.later.values() for key in keys]:
+            key: bytes | None = requeued
+            while key is not None and (known := self._outcomes.get(key)) is not None:
+                recorded.superseded.add(key)
+                if known.group_id is not None:
+                    recorded.endings[known.group_id] = None
+                key = newest.get(known.parent)
 
     def _planned_calls(self) -> Iterator[PlannedCall]:
         """The calls, each at the try that decides."""

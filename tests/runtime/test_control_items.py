@@ -11,6 +11,7 @@ import pytest
 
 from rh_agents import ErrorStrategy, EventType, ExecutionState, MemoryStore, agent, parallel
 from rh_agents.core.errors import ControlRefused, RunStopped
+from rh_agents.core.plan import Fate, Planner
 from rh_agents.core.ports.control import RunControl
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, KeepingStore, World, crash
@@ -56,6 +57,18 @@ async def controls(store: MemoryStore) -> list[dict[str, Any]]:
     return [dict(e.event.control or {}) async for e in store.events(RUN) if e.event.event_type is EventType.CONTROL]
 
 
+async def planned(store: MemoryStore) -> dict[str, Fate]:
+    """What would become of the calls of the run at its next start, if failures were repeated."""
+    info = await store.find_run(RUN)
+    assert info is not None
+    planner = Planner(info, retry_failed=False)
+    async for outcome in store.unread_outcomes(RUN):
+        planner.add_outcome(outcome.header)
+    async for entry in store.events(RUN, values=False):
+        planner.add(entry)
+    return {call.address: call.fate for call in planner.plan().calls}
+
+
 # -- requeue ----------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +109,9 @@ def test_what_the_program_has_received_is_for_the_next_start_with_the_calls_arou
             assert result.text == "0 now, 1 at the next start"
             with pytest.raises(ControlRefused, match="nothing is left to be made again"):
                 await control(world).requeue(["a"])
+        fates = await planned(world.store)
+        assert fates["survey"] is fates["survey::pages[0]::a"] is Fate.SUPERSEDED, fates
+        assert fates["survey::pages[1]::b"] is Fate.REUSED
         world.down = []
         world.forget()
         async with world.again(retry_failed=False):

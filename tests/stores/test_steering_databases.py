@@ -1,0 +1,69 @@
+"""Items of a run in a database are cancelled and made again by another store object, and later starts know of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_agents import ExecutionState, open_store, tool
+from rh_agents.core.errors import ControlRefused
+
+RUN = "monday"
+
+
+def test_items_are_cancelled_and_made_again_by_another_process_that_has_the_file_open(tmp_path: Path) -> None:
+    steer_items(str(tmp_path / "runs.db"))
+
+
+def test_items_are_cancelled_and_made_again_from_another_machine(postgresql_url: str) -> None:
+    steer_items(postgresql_url)
+
+
+def steer_items(place: str) -> None:
+    calls: list[str] = []
+    down = {"bad"}
+    runs = asyncio.Event()
+
+    @tool
+    async def fetch(name: str) -> str:
+        calls.append(name)
+        if name in down:
+            raise ConnectionError(name)
+        if name == "slow" and down:
+            runs.set()
+            await asyncio.sleep(60)
+        return name
+
+    async def execute() -> list[Any]:
+        state = ExecutionState(store=place, run_id=RUN, retry_failed=False)
+        async with state, state.parallel(max_workers=2, name="pages") as pages:
+            pages.map(fetch, ["bad", "slow", "last"], name=str)
+            return [result.result if result.ok else str(result.error) for result in await pages.gather()]
+
+    async def main() -> None:
+        other = open_store(place)
+        task = asyncio.create_task(execute())
+        await runs.wait()
+        control = other.control(RUN)  # type: ignore[attr-defined]
+        assert (await control.cancel(["slow"], author="ann")).text.startswith("1 cancelled now")
+        assert await task == ["bad", "slow was cancelled by ann", "last"]
+        assert sorted(calls) == ["bad", "last", "slow"]
+        calls.clear()
+        assert await execute() == ["bad", "slow was cancelled by ann", "last"]
+        assert calls == []
+        assert (await control.requeue(failed=True)).calls == 1
+        assert (await control.requeue(["slow"])).calls == 1
+        down.clear()
+        assert await execute() == ["bad", "slow", "last"]
+        assert sorted(calls) == ["bad", "slow"], "what has succeeded is not made again"
+        calls.clear()
+        assert await execute() == ["bad", "slow", "last"]
+        assert calls == []
+        with pytest.raises(ControlRefused, match="no call of run 'monday' has failed"):
+            await control.requeue(failed=True)
+        await other.aclose()
+
+    asyncio.run(main())
