@@ -13,8 +13,10 @@ from typing import Annotated, NamedTuple
 import typer
 
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
+from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.now import NowRegion, now_lines
 from rh_agents.cli.output.page import Page, Part
+from rh_agents.cli.output.streamed import StreamedLines
 from rh_agents.cli.output.tree import RunTree, TreeView, records_of_nodes
 from rh_agents.cli.questions import question_lines
 from rh_agents.cli.run_status import status_text
@@ -30,6 +32,7 @@ from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.usage import Spending, Usage
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
+from rh_agents.stores.following import follow as follow_run
 
 __all__ = ["read_outlined", "show_command"]
 
@@ -46,6 +49,7 @@ def show_command(
     depth: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only this many levels.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every call, however many there are.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing events as they happen.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="With --follow: print text of calls as it streams.")] = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Show a run: its calls as a tree, with times, attempts, errors and results.
@@ -53,6 +57,8 @@ def show_command(
     `@1a2b3c4d` is a call's key: it names the call where several have the same address, as in
     `rh-agents resume RUN --from @1a2b3c4d`.
     """
+    if text and not follow:
+        raise CommandError("--text shows what streams from now on: add --follow")
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
@@ -76,14 +82,14 @@ def show_command(
         for line in question_lines(questions):
             page.line(line)
         if follow and sys.stdout.isatty():
-            await _follow_live(opened, run, recorded.last)
+            await _follow_live(opened, run, recorded.last, with_text=text)
             return
         for parts in [] if present is None else now_lines(present, time.time(), is_live=info.owner is not None):
             page.line(*parts)
         if follow:
-            await _follow(opened, run, recorded.last)
+            await _follow(opened, run, recorded.last, with_text=text)
 
-    with_store(store, show)
+    with_store(store, show, writes=text)  # that somebody reads text is written down
 
 
 class _Recorded(NamedTuple):
@@ -139,7 +145,7 @@ def _makers(headers: Iterable[OutcomeHeader | None] | None) -> dict[str, str] | 
     return None if headers is None else {key.hex(): parent.hex() for key, parent in found.items()}
 
 
-async def _follow_live(store: Store, run: str, after: int) -> None:
+async def _follow_live(store: Store, run: str, after: int, *, with_text: bool) -> None:
     """The same above a part at the bottom of the terminal that says what the run is doing now."""
     shown = NowRegion(sys.stdout)
 
@@ -151,19 +157,28 @@ async def _follow_live(store: Store, run: str, after: int) -> None:
     looking = asyncio.create_task(look_on())
     try:
         with shown:
-            await _follow_events(store, run, after)
+            await _follow_events(store, run, after, with_text=with_text)
     finally:
         looking.cancel()
     await _say_how_it_ended(store, run)
 
 
-async def _follow(store: Store, run: str, after: int) -> None:
-    await _follow_events(store, run, after)
+async def _follow(store: Store, run: str, after: int, *, with_text: bool) -> None:
+    await _follow_events(store, run, after, with_text=with_text)
     await _say_how_it_ended(store, run)
 
 
-async def _follow_events(store: Store, run: str, after: int) -> None:
+async def _follow_events(store: Store, run: str, after: int, *, with_text: bool) -> None:
     printer = EventPrinter(file=sys.stdout)
+    if with_text:
+        lines = StreamedLines(lambda line: print(line, flush=True))
+        async for each in follow_run(store, run, after=str(after)):
+            for piece in each.pieces:
+                lines.add(piece)
+            if each.event is not None:
+                lines.end(each.event.event.key if each.event.has_outcome else None)
+                printer(each.event.event)
+        return
     async for recorded in store.events(run, after=after, follow=True):
         printer(recorded.event)
 
