@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic_core import to_json
 
@@ -15,9 +15,25 @@ from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.web.reading import NoSuchRun
 from rh_agents.web.shapes import question_data
 
-__all__ = ["Acting"]
+__all__ = ["Acting", "Resuming"]
 
 Body = Mapping[str, Any]
+
+
+class Resuming(Protocol):
+    """Starts runs again. Each method raises `UsageError` if that cannot or may not be."""
+
+    def words(self, info: RunInfo) -> list[str]:
+        """The arguments of the process that would be started."""
+        ...
+
+    def about(self, info: RunInfo) -> str:
+        """What that does, for people."""
+        ...
+
+    async def start(self, info: RunInfo) -> str:
+        """Start it; returns a sentence about it."""
+        ...
 
 
 class Acting:
@@ -27,10 +43,14 @@ class Acting:
         store: where they are, open for writing.
         author: who asks, for the audit trail.
         store_option: what a command needs to find the same store: "" for the usual one.
+        resuming: starts runs again; None refuses that.
     """
 
-    def __init__(self, store: Store, author: str | None, store_option: str = "") -> None:
+    def __init__(
+        self, store: Store, author: str | None, store_option: str = "", resuming: Resuming | None = None
+    ) -> None:
         self._store = store
+        self._resuming = resuming
         self._author = author
         self._store_option = store_option
         self._verbs: Mapping[str, Callable[[RunInfo, Body, bool], Awaitable[dict[str, Any]]]] = {
@@ -39,6 +59,7 @@ class Acting:
             "pause": self._pause,
             "unpause": self._unpause,
             "set": self._set,
+            "resume": self._resume,
         }
 
     async def answer(self, body: Body) -> dict[str, Any]:
@@ -117,6 +138,20 @@ class Acting:
         why = f"cancelled by {self._author or 'an unknown user'} from the page{f': {reason}' if reason else ''}"
         is_asked = await self._store.request_stop(run, why)
         return {"done": "asked to stop" if is_asked else "cancelled", "command": command}
+
+    # -- starting again ------------------------------------------------------------------------------------------------
+
+    async def _resume(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        if self._resuming is None:
+            raise UsageError("this page starts nothing: `rh-agents web --allow-resume` lets it")
+        if info.owner is not None:
+            raise UsageError(f"run {info.run_id!r} is being executed by {info.owner}")
+        command = shlex.join(self._resuming.words(info))
+        if is_preview:
+            return {"preview": self._resuming.about(info), "command": command}
+        if body.get("command") != command:
+            raise UsageError("what is to be started is not what was shown: look at it again")
+        return {"done": await self._resuming.start(info), "command": command}
 
     # -- copies --------------------------------------------------------------------------------------------------------
 

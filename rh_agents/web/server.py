@@ -14,7 +14,7 @@ import uvicorn
 
 from rh_agents.core.errors import UsageError
 from rh_agents.core.ports import Store
-from rh_agents.web.acting import Acting
+from rh_agents.web.acting import Acting, Resuming
 from rh_agents.web.app import About, make_app
 from rh_agents.web.codes import CodeBox, private_folder
 from rh_agents.web.guard import Guard
@@ -38,6 +38,7 @@ class Settings:
         author: who asks for changes, for the audit trail.
         store_option: what a command needs to find the same store.
         about: what else the page says of its server.
+        resuming: starts runs again; None if that is not for the page.
     """
 
     port: int = 0
@@ -47,6 +48,7 @@ class Settings:
     author: str | None = None
     store_option: str = ""
     about: About = field(default_factory=dict)
+    resuming: Resuming | None = None
 
     @property
     def is_local(self) -> bool:
@@ -73,8 +75,13 @@ async def serve(store: Store, settings: Settings, ready: Callable[[str], None]) 
     (folder / "process").write_text(str(os.getpid()))
     (folder / "address").write_text(_base(settings.host, port))
     codes = CodeBox(folder, time.time)
-    about = {"read_only": settings.read_only, **settings.about}
-    app = make_app(Reading(store), Acting(store, settings.author, settings.store_option), about, closing)
+    about = {
+        "read_only": settings.read_only,
+        "allow_resume": settings.resuming is not None,
+        **settings.about,
+    }
+    acting = Acting(store, settings.author, settings.store_option, settings.resuming)
+    app = make_app(Reading(store), acting, about, closing)
     hosts = _hosts(settings, port)
     guard = Guard(app, hosts=hosts, port=port, redeem=codes.redeem, read_only=settings.read_only)
     config = uvicorn.Config(

@@ -19,7 +19,7 @@ from rh_agents.core.usage import Usage
 pytest.importorskip("starlette", reason="the page is not installed: pip install 'rh_agents[web]'")
 import httpx2
 
-from rh_agents.web.acting import Acting
+from rh_agents.web.acting import Acting, Resuming
 from rh_agents.web.app import make_app
 from rh_agents.web.guard import Guard
 from rh_agents.web.reading import Reading
@@ -30,7 +30,9 @@ ORIGIN = f"http://127.0.0.1:{PORT}"
 CODE = "the-code"
 
 
-def guarded(store: Store, *, read_only: bool = False, hosts: tuple[str, ...] = ()) -> Guard:
+def guarded(
+    store: Store, *, read_only: bool = False, hosts: tuple[str, ...] = (), resuming: Resuming | None = None
+) -> Guard:
     """The page over a store, which `CODE` opens once."""
     codes = {CODE}
 
@@ -39,15 +41,17 @@ def guarded(store: Store, *, read_only: bool = False, hosts: tuple[str, ...] = (
         codes.discard(code)
         return is_good
 
-    app = make_app(Reading(store), Acting(store, "ada"), {"read_only": read_only}, asyncio.Event())
+    app = make_app(Reading(store), Acting(store, "ada", resuming=resuming), {"read_only": read_only}, asyncio.Event())
     names = (f"127.0.0.1:{PORT}", f"localhost:{PORT}", *hosts)
     return Guard(app, hosts=names, port=PORT, redeem=redeem, read_only=read_only)
 
 
 @asynccontextmanager
-async def browser(store: Store, *, read_only: bool = False, is_in: bool = True) -> AsyncIterator[httpx2.AsyncClient]:
+async def browser(
+    store: Store, *, read_only: bool = False, is_in: bool = True, resuming: Resuming | None = None
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A browser that has opened the address with the code."""
-    transport = httpx2.ASGITransport(app=guarded(store, read_only=read_only))
+    transport = httpx2.ASGITransport(app=guarded(store, read_only=read_only, resuming=resuming))
     async with httpx2.AsyncClient(transport=transport, base_url=ORIGIN) as client:
         if is_in:
             opened = await client.get("/", params={"code": CODE})

@@ -13,6 +13,7 @@ import typer
 from rh_agents.cli.commands.common import StoreOfRuns, person, with_store
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.wording import size
+from rh_agents.cli.resuming import Resuming
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, kept_store, shown_url, store_option
 from rh_agents.core.ports import Store
 
@@ -38,6 +39,10 @@ def web_command(
             help="Another name under which browsers reach this server, through a tunnel for instance. May be repeated.",
         ),
     ] = None,
+    allow_resume: Annotated[
+        bool,
+        typer.Option("--allow-resume", help="Let the page start recorded commands again, once shown."),
+    ] = False,
     export: Annotated[
         str | None, typer.Option("--export", metavar="RUN", help="Write the page of this run to a file, and end.")
     ] = None,
@@ -77,6 +82,7 @@ def web_command(
             author=person(),
             store_option=store_option(store),
             about={"store": shown_url(store)},
+            resuming=Resuming(store) if allow_resume and not read_only else None,
         )
         if not settings.is_local:
             print(

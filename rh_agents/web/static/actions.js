@@ -13,6 +13,7 @@ export function actionsOf(run, about, now = null) {
   if (!ENDED.includes(run.status)) buttons.push(now && now.paused_at ? steer("unpause", "Let it go on:", "Unpause") : steer("pause", "Begin nothing new in", "Pause"));
   if (!ENDED.includes(run.status)) buttons.push(button("Set…", () => askSet(run, now)));
   if (!ENDED.includes(run.status)) buttons.push(button("Stop…", () => ask({ title: `Stop ${run.run_id} for good`, body: { run: run.run_id, verb: "stop" }, sure: "Stop the run", danger: true })));
+  if (about.allow_resume && run.status !== "running" && run.command) buttons.unshift(button("Resume…", () => ask({ title: `Start ${run.run_id} again`, body: { run: run.run_id, verb: "resume" }, sure: "Start", hasReason: false, confirms: true })));
   buttons.push(button("Fork…", () => askFork(run, null)), exportLink(run));
   return buttons;
 }
@@ -54,13 +55,14 @@ function askFork(run, call) {
 }
 
 // A dialog that shows what would happen before it does.
-export function ask({ title, body, sure, danger = false, hasReason = true, fields = [], then = () => {} }) {
+export function ask({ title, body, sure, danger = false, hasReason = true, fields = [], confirms = false, then = () => {} }) {
   const reason = el("input", { type: "text", placeholder: "For the record" });
   const preview = el("div", { class: "note" }, "…");
   const line = el("div", {});
   const problem = el("div", { class: "bad", role: "alert" });
   const go = el("button", { class: danger ? "danger" : "primary", type: "submit", disabled: true }, sure);
-  const wanted = (isPreview) => ({ ...(typeof body === "function" ? body() : body), reason: reason.value, dry_run: isPreview });
+  let shown = "";
+  const wanted = (isPreview) => ({ ...(typeof body === "function" ? body() : body), reason: reason.value, dry_run: isPreview, ...(confirms && !isPreview ? { command: shown } : {}) });
   const form = el("form", { on: { submit: (event) => { event.preventDefault(); act(); } } },
     el("h2", {}, title), fields, hasReason ? el("div", { class: "field" }, el("label", {}, "Reason", reason)) : null, preview, line, problem,
     el("div", { class: "tools" }, el("button", { type: "button", on: { click: () => dialog.close() } }, "Back"), go));
@@ -73,6 +75,7 @@ export function ask({ title, body, sure, danger = false, hasReason = true, field
     try {
       const found = await post("act", wanted(true));
       fill(preview, found.preview);
+      shown = found.command;
       fill(line, found.command ? command(found.command) : null);
       go.disabled = false;
     } catch (error) {
