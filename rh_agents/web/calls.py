@@ -21,9 +21,9 @@ from rh_agents.core.ports.windows import (
     running_calls,
 )
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values import encode_any, encode_error, shown_value
 from rh_agents.web.json_text import shown
 from rh_agents.web.shapes import usage_data
+from rh_agents.web.values import value_text
 
 __all__ = ["CSV_COLUMNS", "RUNNING", "Calls", "Wanted"]
 
@@ -98,8 +98,7 @@ class Calls:
         record = await call_of_run(self._store, run_id, key)
         if record is None or record.read is None:
             return None
-        outcome = await record.read()
-        return shown_value(encode_any(outcome.value) if outcome.error is None else encode_error(outcome.error))
+        return value_text(await record.read())
 
     async def children(self, run_id: str, key: str, after: str = "") -> dict[str, Any]:
         """The calls that a call made and that have ended."""

@@ -12,9 +12,10 @@ from rh_agents.core.ports import Store
 from rh_agents.core.ports.outline import outline_of_run
 from rh_agents.core.results import UnreadOutcome
 from rh_agents.core.usage import Usage
-from rh_agents.core.values import encode_any, encode_error, shown_value
+from rh_agents.core.values import shown_value
 from rh_agents.web.reading import NoSuchRun
 from rh_agents.web.shapes import usage_data
+from rh_agents.web.values import recorded_text
 
 __all__ = ["compared", "planned"]
 
@@ -95,8 +96,7 @@ def _kind(mine: int | None, theirs: int | None) -> str:
 
 
 def _read(unread: UnreadOutcome) -> bytes:
-    found = unread.read(unknown_ok=True)
-    return encode_any(found.value) if found.error is None else encode_error(found.error)
+    return recorded_text(unread.read(unknown_ok=True))
 
 
 async def _digests(store: Store, run_id: str) -> dict[bytes, int]:
