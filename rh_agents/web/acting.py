@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from rh_agents.core.errors import UsageError
-from rh_agents.core.ports import RunInfo, Store, status_of
+from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.control import ControlResult, RunControl, control_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.web.reading import NoSuchRun
@@ -59,7 +59,9 @@ class Acting:
             "pause": self._pause,
             "unpause": self._unpause,
             "set": self._set,
+            "cancel": self._cancel,
             "resume": self._resume,
+            "requeue": self._requeue,
         }
 
     async def answer(self, body: Body) -> dict[str, Any]:
@@ -127,17 +129,26 @@ class Acting:
         return found | {"preview" if is_preview else "done": result.text}
 
     async def _stop(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
-        run, reason = info.run_id, str(body.get("reason") or "")
-        if status_of(info).has_ended:
-            raise UsageError(f"run {run!r} has ended already: it is {status_of(info).value}")
-        command = f"rh-agents cancel {shlex.quote(run)}{self._store_option}"
-        if is_preview:
-            is_running = info.owner is not None
-            what = "calls in flight finish, and no more are made" if is_running else "the run is ended as cancelled"
-            return {"preview": what, "command": command}
-        why = f"cancelled by {self._author or 'an unknown user'} from the page{f': {reason}' if reason else ''}"
-        is_asked = await self._store.request_stop(run, why)
-        return {"done": "asked to stop" if is_asked else "cancelled", "command": command}
+        return await self._steered(info, body, is_preview, ["cancel"], lambda control: control.cancel)
+
+    async def _cancel(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        items = _items(body)
+        if not items:
+            raise UsageError("items is missing: names of members, addresses, or @ and the beginning of a key")
+
+        def cancelling(control: RunControl) -> Callable[..., Awaitable[ControlResult]]:
+            return lambda **options: control.cancel(items, **options)
+
+        return await self._steered(info, body, is_preview, ["cancel", *items], cancelling)
+
+    async def _requeue(self, info: RunInfo, body: Body, is_preview: bool) -> dict[str, Any]:
+        items, failed = _items(body), body.get("failed") is True
+
+        def requeuing(control: RunControl) -> Callable[..., Awaitable[ControlResult]]:
+            return lambda **options: control.requeue(items, failed=failed, **options)
+
+        words = ["requeue", *(["--failed"] if failed else items)]
+        return await self._steered(info, body, is_preview, words, requeuing)
 
     # -- starting again ------------------------------------------------------------------------------------------------
 
@@ -174,6 +185,13 @@ class Acting:
             return "a copy of everything"
         calls = len(await affected_by(self._store, run, address)) - is_edited
         return f"a copy in which {calls:,} call{'' if calls == 1 else 's'} would be made again"
+
+
+def _items(body: Body) -> list[str]:
+    items = body.get("items", [])
+    if not isinstance(items, list) or not all(isinstance(each, str) for each in items):
+        raise UsageError("items is a list of texts")
+    return items
 
 
 def _text(body: Body, name: str) -> str:

@@ -328,3 +328,30 @@ def test_a_run_is_paused_and_given_other_numbers_after_a_preview_and_the_page_sa
             assert (bad.status_code, "nonsense" in bad.json()["error"]) == (422, True)
 
     asyncio.run(main())
+
+
+def test_failed_calls_are_made_again_after_a_preview_with_the_command_that_does_the_same() -> None:
+    async def main() -> None:
+        store = memory()
+        with pytest.raises(RunAwaiting):
+            async with ExecutionState(store=store, run_id="monday") as state:
+                with pytest.raises(ConnectionError):
+                    await fetch("broken")
+                await state.ask("Publish?", bool)
+        async with browser(store) as client:
+            (call,) = (await client.get("/api/calls", params={"run": "monday", "status": "failed"})).json()["calls"]
+            wanted = {"run": "monday", "verb": "requeue", "items": [f"@{call['key']}"]}
+            seen = (await post(client, "/api/act", {**wanted, "dry_run": True})).json()
+            assert seen["calls"] == 1
+            assert seen["command"] == f"rh-agents requeue monday @{call['key']}"
+            everything = {"run": "monday", "verb": "requeue", "failed": True, "dry_run": True}
+            assert (await post(client, "/api/act", everything)).json()["command"] == "rh-agents requeue monday --failed"
+            assert "1 at the next start" in (await post(client, "/api/act", wanted)).json()["done"]
+            refused = await post(client, "/api/act", {"run": "monday", "verb": "requeue", "items": ["nothing"]})
+            assert refused.status_code == 422
+            nothing = await post(client, "/api/act", {"run": "monday", "verb": "cancel", "items": []})
+            assert (nothing.status_code, "items is missing" in nothing.json()["error"]) == (422, True)
+            (asked,) = (await client.get("/api/run", params={"run": "monday"})).json()["requests"]
+            assert (asked["verb"], asked["author"]) == ("requeue", "ada")
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ export function actionsOf(run, about, now = null) {
   const steer = (verb, title, sure) => button(`${sure}…`, () => ask({ title: `${title} ${run.run_id}`, body: { run: run.run_id, verb }, sure }));
   if (!ENDED.includes(run.status)) buttons.push(now && now.paused_at ? steer("unpause", "Let it go on:", "Unpause") : steer("pause", "Begin nothing new in", "Pause"));
   if (!ENDED.includes(run.status)) buttons.push(button("Set…", () => askSet(run, now)));
+  if (!ENDED.includes(run.status)) buttons.push(button("Requeue…", () => ask({ title: `Make the failed calls of ${run.run_id} again`, body: { run: run.run_id, verb: "requeue", failed: true }, sure: "Requeue" })));
   if (!ENDED.includes(run.status)) buttons.push(button("Stop…", () => ask({ title: `Stop ${run.run_id} for good`, body: { run: run.run_id, verb: "stop" }, sure: "Stop the run", danger: true })));
   if (about.allow_resume && run.status !== "running" && run.command) buttons.unshift(button("Resume…", () => ask({ title: `Start ${run.run_id} again`, body: { run: run.run_id, verb: "resume" }, sure: "Start", hasReason: false, confirms: true })));
   buttons.push(button("Fork…", () => askFork(run, null)), exportLink(run));
@@ -20,6 +21,14 @@ export function actionsOf(run, about, now = null) {
 
 const exportLink = (run) => el("a", { class: "button", href: `./api/export?${query({ run: run.run_id })}`, download: `${run.run_id}.html`, title: "This run as one file" }, "Export");
 const button = (text, click) => el("button", { type: "button", "data-key": `do-${text}`, on: { click } }, text);
+
+// What can be asked for about one call of a run that has not ended.
+export function callActions(run, call) {
+  if (ENDED.includes(run.status)) return null;
+  const items = [`@${call.key}`];
+  if (call.status === "failed" || call.status === "cancelled") return button("Requeue…", () => ask({ title: `Make ${call.address} again`, body: { run: run.run_id, verb: "requeue", items }, sure: "Requeue" }));
+  return call.ended_at ? null : button("Cancel…", () => ask({ title: `Cancel ${call.address}`, body: { run: run.run_id, verb: "cancel", items }, sure: "Cancel the call", danger: true }));
+}
 
 export const forkButton = (run, call) => (call.ended_at ? button("Fork here…", () => askFork(run, call)) : null);
 

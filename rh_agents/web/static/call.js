@@ -1,7 +1,7 @@
 // One call: what it was given and gave, every attempt, and what is around it.
 
 import { followText, get, isExport } from "./api.js";
-import { forkButton } from "./actions.js";
+import { callActions, forkButton } from "./actions.js";
 import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, table, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./frame.js";
 import { loadValue, parsed, valueView } from "./values.js";
@@ -20,7 +20,7 @@ export async function showCall(main, route, shell) {
     el("div", { class: "head" }, el("div", { class: "grow" },
       el("div", { class: "title" }, el("h1", { class: "mono" }, call.address), pill(call.status), call.from_cache ? el("span", { class: "tag" }, "from the cache") : null),
       el("div", { class: "about" }, el("span", {}, call.actor), el("span", {}, call.kind.replaceAll("_", " ")), el("span", {}, seconds(call.seconds)))),
-      isExport ? null : el("div", { class: "tools" }, shell.about.read_only ? null : forkButton(data.run, call), el("button", { type: "button", on: { click: () => copy(`@${key}`) } }, "Copy key"))),
+      isExport ? null : el("div", { class: "tools" }, shell.about.read_only ? null : [callActions(data.run, call), forkButton(data.run, call)], el("button", { type: "button", on: { click: () => copy(`@${key}`) } }, "Copy key"))),
     call.message ? el("div", { class: `note ${call.status === "failed" ? "bad" : "warn"}` }, call.message) : null,
     el("div", { class: "columns two" },
       el("div", {}, section("Input", {}, input), section("Output", {}, value)),
