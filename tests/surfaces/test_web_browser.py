@@ -142,10 +142,12 @@ def test_nothing_that_a_run_has_written_becomes_code(chromium_path: str, tmp_pat
         assert len(await page.query_selector_all("script")) == 1
         await show(page, base, "/run/attacks/calls")
         keys = set[str]()
-        for _ in range(20):
+        for turn in range(200):
             for row in await page.query_selector_all("a.grid-row"):
                 keys.add(str(await row.get_attribute("data-key")))
-            await page.evaluate("document.querySelector('.grid-body').scrollBy(0, 600)")
+            if len(keys) >= len(ATTACKS):
+                break
+            await page.evaluate(f"document.querySelector('.grid-body').scrollTop = {turn * 300 % 6000}")
             await page.wait_for_timeout(20)
         assert len(keys) >= 200
         for key in sorted(keys)[::20]:
