@@ -18,6 +18,7 @@ from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
 from rh_agents.web.shapes import (
     actors_data,
+    glance_data,
     groups_data,
     kind_data,
     now_data,
@@ -140,6 +141,7 @@ class Reading:
         self.store: Store = store
         self._clock = clock
         self._pages: OrderedDict[str, _Page] = OrderedDict()
+        self._glances: OrderedDict[tuple[str, float], dict[str, Any]] = OrderedDict()
         self.runs: Follower = Follower(self._probe_runs, self._run_sections)
 
     def page(self, run_id: str) -> Follower:
@@ -174,10 +176,24 @@ class Reading:
             and text.lower() in f"{info.run_id} {info.workflow}".lower()
         ]
         return {
-            "runs": [run_line(info, waiting[info.run_id]) for info in found[:_MOST_RUNS]],
+            "runs": [run_line(info, waiting[info.run_id]) | await self._glance(info) for info in found[:_MOST_RUNS]],
             "total": len(found),
             "tags": sorted({tag for info in infos for tag in info.tags})[:100],
         }
+
+    async def _glance(self, info: RunInfo) -> dict[str, Any]:
+        """What the owner of a run has said last, in a few numbers; remembered of runs that nobody executes."""
+        name = (info.run_id, info.updated_at)
+        known = self._glances.get(name)
+        if known is None or info.owner is not None:
+            try:
+                present = await present_of_run(self.store, info.run_id)
+            except StoreError:  # the row is damaged, or the run has just been deleted
+                present = None
+            known = self._glances[name] = {} if present is None else glance_data(present)
+            while len(self._glances) > 4 * _MOST_RUNS:
+                self._glances.popitem(last=False)
+        return known
 
     async def questions(self) -> list[dict[str, Any]]:
         """All open questions, oldest first."""

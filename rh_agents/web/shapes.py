@@ -21,6 +21,7 @@ from rh_agents.core.values import kept_text, shown_value
 __all__ = [
     "actors_data",
     "command_of",
+    "glance_data",
     "groups_data",
     "kind_data",
     "now_data",
@@ -176,6 +177,19 @@ def timeline_data(activity: Activity) -> dict[str, Any]:
 def kind_data(kind: FailureKind) -> dict[str, Any]:
     """Failures that are alike."""
     return {"text": kind.text, "count": kind.count, "example": kind.example._asdict()}
+
+
+def glance_data(present: Present) -> dict[str, Any]:
+    """A run in a list: what its owner has counted."""
+    groups = [group for group in present.groups if group.total]
+    return {
+        "failed": present.failed,
+        "usage": usage_data(present.usage),
+        "in_flight": present.in_flight,
+        "finished": sum(group.finished for group in groups[:1]),
+        "total": sum(group.total or 0 for group in groups[:1]) or None,
+        "paused_at": present.paused_at,
+    }
 
 
 def now_data(present: Present, now: float) -> dict[str, Any]:

@@ -156,3 +156,16 @@ export function clock(at) {
 }
 
 export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
+export function barOf({ done, failed, running, cancelled, total }) {
+  const all = Math.max(total || 0, done + failed + running + cancelled, 1);
+  const parts = Object.entries({ done, failed, cancelled, running }).filter(([, count]) => count);
+  const label = parts.map(([name, count]) => `${number(count)} ${name}`).join(", ") || "nothing yet";
+  const bar = el("div", { class: "bar", role: "img", "aria-label": label, title: label });
+  for (const [name, count] of parts) {
+    const piece = el("i", { class: name });
+    piece.style.width = `${Math.max(1, (100 * count) / all)}%`;
+    bar.append(piece);
+  }
+  return bar;
+}

@@ -1,7 +1,7 @@
 // One run: what goes on now, when, what failed, and where time and money go.
 
 import { follow, get } from "./api.js";
-import { el, fill, link, moment, money, number, plural, rowTo, seconds, section, short, since, table, tokens } from "./dom.js";
+import { barOf, el, fill, link, moment, money, number, plural, rowTo, seconds, section, short, since, table, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./frame.js";
 import { questionCard } from "./questions.js";
 import { Timeline } from "./timeline.js";
@@ -166,19 +166,6 @@ function depths(groups) {
   const known = new Map(groups.map((group) => [group.id, group]));
   const depth = (group) => (group && group.parent && known.has(group.parent) ? 1 + depth(known.get(group.parent)) : 0);
   return new Map(groups.map((group) => [group.id, depth(group)]));
-}
-
-export function barOf({ done, failed, running, cancelled, total }) {
-  const all = Math.max(total || 0, done + failed + running + cancelled, 1);
-  const parts = Object.entries({ done, failed, cancelled, running }).filter(([, count]) => count);
-  const label = parts.map(([name, count]) => `${number(count)} ${name}`).join(", ") || "nothing yet";
-  const bar = el("div", { class: "bar", role: "img", "aria-label": label, title: label });
-  for (const [name, count] of parts) {
-    const piece = el("i", { class: name });
-    piece.style.width = `${Math.max(1, (100 * count) / all)}%`;
-    bar.append(piece);
-  }
-  return bar;
 }
 
 function actorsOf(run, actors) {
