@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from pydantic_core import to_json
+
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.redaction import redact
@@ -106,17 +108,18 @@ def event_json(event: ExecutionEvent[Any]) -> str:
     try:
         return redact(event.model_dump_json())
     except (ValueError, TypeError, RecursionError):
-        return redact(_spelled_out(event).model_dump_json())
+        return redact(to_json(_spelled_out(event)).decode())
 
 
-def _spelled_out(event: ExecutionEvent[Any]) -> ExecutionEvent[Any]:
-    """The event with nothing in it but text that can be encoded."""
-    return event.model_copy(
-        update={
-            "result": None if event.result is None else brief(event.result),
-            "name": harmless(event.name),
-            "address": harmless(event.address),
-            "tag": harmless(event.tag),
-            "message": None if event.message is None else harmless(event.message),
-        }
-    )
+def _spelled_out(event: ExecutionEvent[Any]) -> Any:
+    """The event as plain data with nothing in it but text that can be encoded."""
+    result, progress = (None if each is None else brief(each) for each in (event.result, event.progress))
+    return _harmless(event.model_copy(update={"result": result, "progress": progress}).model_dump(mode="json"))
+
+
+def _harmless(data: Any) -> Any:
+    if isinstance(data, str):
+        return harmless(data)
+    if isinstance(data, dict):
+        return {harmless(str(name)): _harmless(each) for name, each in data.items()}
+    return [_harmless(each) for each in data] if isinstance(data, list) else data

@@ -16,6 +16,9 @@ __all__ = ["Followed", "follow"]
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks: as often as text is written down."""
 
+_MOST_DIGITS: Final = 18
+"""Of a sequence: what a database holds as an integer."""
+
 
 class Followed(NamedTuple):
     """What has happened next in a run: an event, or text of calls under way.
@@ -103,6 +106,6 @@ def _parts(name: str) -> tuple[int, str]:
     sequence, _, cursor = name.partition("/")
     if not name:
         return 0, ""
-    if not sequence.isdecimal():
+    if not sequence.isdecimal() or len(sequence) > _MOST_DIGITS:
         raise UsageError(f"after={name!r} names nothing that was given: use the `id` of what you have got last")
     return int(sequence), cursor

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -80,6 +81,8 @@ async def _senseless(_: Request, error: Exception) -> Response:
     return _json({"error": str(error)}, 400)
 
 
+_EVENT_ID = re.compile(r"[!-~]{0,100}")
+_CALL_KEY = re.compile(r"[0-9a-f]{64}")
 _HANDLERS: Mapping[Any, Any] = {RhAgentsError: _failed, HTTPException: _refused, ValueError: _senseless}
 
 
@@ -152,7 +155,7 @@ class _Api:
 
     async def call_text(self, request: Request) -> Response:
         """Text of a call as it streams."""
-        run_id, key, after = _name(request), _given(request, "key"), _last_seen(request)
+        run_id, key, after = _name(request), _key(request), _last_seen(request)
         return self._streaming(text_messages(self._reading.store, run_id, key, after))
 
     async def questions(self, _: Request) -> Response:
@@ -166,20 +169,22 @@ class _Api:
 
     async def calls_csv(self, request: Request) -> Response:
         lines = self._calls.csv(_name(request), _wanted(request))
-        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attachment("calls.csv"))
+        first = await anext(lines)  # what refuses the request does so here, while there is no response yet
+        text = _preceded_by(first, lines)
+        return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=_attachment("calls.csv"))
 
     async def call(self, request: Request) -> Response:
-        found = await _while_read(request, self._calls.call(_name(request), _given(request, "key")))
+        found = await _while_read(request, self._calls.call(_name(request), _key(request)))
         if found is None:
             raise HTTPException(404, "the run has no such call")
         return _json(found)
 
     async def children(self, request: Request) -> Response:
-        children = self._calls.children(_name(request), _given(request, "key"), _after(request))
+        children = self._calls.children(_name(request), _key(request), _after(request))
         return _json(await _while_read(request, children))
 
     async def value(self, request: Request) -> Response:
-        key = _given(request, "key")
+        key = _key(request)
         text = await _while_read(request, self._calls.value(_name(request), key))
         if text is None:
             raise HTTPException(404, "the call has no recorded value")
@@ -251,6 +256,12 @@ async def _until(closing: asyncio.Event, messages: AsyncIterator[bytes]) -> Asyn
             following.cancel()
 
 
+async def _preceded_by(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    yield first
+    async for each in rest:
+        yield each
+
+
 async def _while_read(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the reader has gone."""
     task = asyncio.ensure_future(work)
@@ -273,8 +284,10 @@ async def _gone(request: Request) -> None:
 async def _body(request: Request) -> dict[str, Any]:
     try:
         found = await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"this is not JSON: {error}") from error
+    except ClientDisconnect as error:
+        raise HTTPException(499, "the reader has gone") from error
     if not isinstance(found, dict):
         raise HTTPException(400, "a JSON object is wanted")
     return found
@@ -288,8 +301,18 @@ def _given(request: Request, name: str) -> str:
 
 
 def _last_seen(request: Request) -> str:
-    """The id of what a reader of a stream has got last; "" if it begins."""
-    return request.headers.get("last-event-id") or request.query_params.get("after", "")
+    """The id of what a reader of a stream has got last; "" if it begins. Streams repeat it: it must fit on a line."""
+    given = request.headers.get("last-event-id") or request.query_params.get("after", "")
+    if not _EVENT_ID.fullmatch(given):
+        raise HTTPException(400, f"after={given[:100]!r} is no id of an event: use that of the last one")
+    return given
+
+
+def _key(request: Request) -> str:
+    key = _given(request, "key")
+    if not _CALL_KEY.fullmatch(key):
+        raise HTTPException(400, f"{key[:100]!r} is not the key of a call: it has 64 hexadecimal digits")
+    return key
 
 
 def _name(request: Request) -> str:

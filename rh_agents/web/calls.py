@@ -107,14 +107,15 @@ class Calls:
 
     async def csv(self, run_id: str, wanted: Wanted) -> AsyncIterator[str]:
         """The calls that fit as lines of CSV, the names of the columns first."""
+        window = await self.window(run_id, wanted)
         yield _csv_line(CSV_COLUMNS)
-        after: str | None = ""
-        while after is not None:
-            window = await self.window(run_id, wanted, after)
+        while True:
             for call in window["calls"]:
                 found = {**call, **call["usage"]}
                 yield _csv_line([shown(found.get(name)) for name in CSV_COLUMNS])
-            after = window["next"]
+            if window["next"] is None:
+                return
+            window = await self.window(run_id, wanted, window["next"])
 
 
 def _csv_line(values: Iterable[Any]) -> str:

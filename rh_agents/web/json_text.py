@@ -8,18 +8,27 @@ from pydantic_core import to_json
 
 from rh_agents.core.redaction import redact
 
-__all__ = ["json_text", "shown"]
+__all__ = ["encodable", "json_text", "shown"]
 
 
 def shown(data: Any) -> Any:
-    """The same data without secrets in its texts."""
+    """The same data without secrets in its texts, which can all be encoded."""
     if isinstance(data, str):
-        return redact(data)
+        return encodable(redact(data))
     if isinstance(data, dict):
-        return {redact(str(name)): shown(value) for name, value in data.items()}
+        return {encodable(redact(str(name))): shown(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
         return [shown(each) for each in data]
     return data
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which a store keeps and no encoding can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def json_text(data: Any) -> bytes:

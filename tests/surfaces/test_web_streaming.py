@@ -160,8 +160,8 @@ def test_of_a_call_that_has_ended_there_is_no_text() -> None:
             (key, *_) = [each.event.key async for each in store.events("monday") if each.event.key]
             assert key is not None
             assert [each["event"] for each in await streamed(client, "/api/call/text", key=key)] == ["done"]
-            (gone,) = await streamed(client, "/api/call/text", key="no key")
-            assert (gone["event"], "64 hexadecimal digits" in gone["data"]["error"]) == ("gone", True)
+            refused = await client.get("/api/call/text", params={"run": "monday", "key": "no key"})
+            assert (refused.status_code, "64 hexadecimal digits" in refused.json()["error"]) == (400, True)
 
     asyncio.run(main())
 

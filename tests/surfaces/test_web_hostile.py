@@ -1,0 +1,110 @@
+"""What a stranger's text, or a request that no page makes, does to the page: nothing, or one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from rh_agents import ExecutionState, parallel, tool
+from rh_agents.stores.sqlite import SqliteStore
+from rh_agents.web.json_text import json_text
+from tests.surfaces.web_kit import browser, memory, post, recorded
+
+HALF = "x\ud800y"
+"""Half of a surrogate pair, as JSON of a server may have it."""
+
+
+@tool
+async def told(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize("path", ["run", "calls", "calls.csv", "plan", "export", "runs", "../events"])
+def test_half_of_a_surrogate_pair_in_a_run_hides_nothing_of_the_page(path: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(tmp_path / "runs.db")
+        async with ExecutionState(store=store, run_id="monday", tags=[HALF]), parallel(name=HALF) as group:
+            group.add(told(HALF))
+            await group.gather()
+        async with browser(store) as client:
+            found = await client.get(f"/api/{path}", params={"run": "monday"})
+            assert found.status_code == 200
+            assert found.text
+
+    asyncio.run(main())
+
+
+def test_a_pair_of_surrogates_is_the_letter_that_it_stands_for() -> None:
+    assert json.loads(json_text({HALF: ["\ud83d\ude00", HALF]})) == {"x\ufffdy": ["\U0001f600", "x\ufffdy"]}
+
+
+@pytest.mark.parametrize("path", ["call", "call/value?as=file", "call/children", "call/text"])
+@pytest.mark.parametrize("spoilt", [" {}", "{}\r\n", "\r\nx: y{}", "", "zz", "{}00"])
+def test_what_is_not_the_key_of_a_call_is_refused(path: str, spoilt: str) -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store)
+        async with browser(store) as client:
+            (call, *_) = (await client.get("/api/calls", params={"run": "monday"})).json()["calls"]
+            found = await client.get(f"/api/{path}", params={"run": "monday", "key": spoilt.format(call["key"])})
+            assert found.status_code == 400
+            assert "key" in found.json()["error"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/events?run=monday", "/api/run/events?run=monday", "/api/runs/events"])
+@pytest.mark.parametrize("after", ["1/\nevent: gone\ndata: 1", "9" * 5000, "\u00b2", "1\x00"])
+def test_an_id_that_no_stream_gives_is_refused_before_the_stream_begins(path: str, after: str) -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store)
+        async with browser(store) as client:
+            found = await asyncio.wait_for(client.get(path, params={"run": "monday", "after": after}), 5)
+            assert found.status_code == 400
+
+    asyncio.run(main())
+
+
+def test_a_number_that_no_event_has_is_no_place_in_a_stream() -> None:
+    async def main() -> None:
+        store = memory()
+        await recorded(store)
+        async with browser(store) as client:
+            found = await client.get("/events", params={"run": "monday", "after": "9" * 19})
+            assert "names nothing that was given" in found.text
+
+    asyncio.run(main())
+
+
+def test_the_csv_of_a_run_that_is_not_there_is_an_error_and_no_file() -> None:
+    async def main() -> None:
+        async with browser(memory()) as client:
+            found = await client.get("/api/calls.csv", params={"run": "never"})
+            assert found.status_code == 409
+            assert "never" in found.json()["error"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/api/act", "/api/answer"])
+def test_json_that_is_nested_too_deep_is_refused(path: str) -> None:
+    async def main() -> None:
+        async with browser(memory()) as client:
+            headers = {"origin": str(client.base_url), "content-type": "application/json"}
+            found = await client.post(path, content="[" * 200_000, headers=headers)
+            assert found.status_code == 400
+
+    asyncio.run(main())
+
+
+def test_a_body_in_chunks_is_refused_whatever_size_it_says() -> None:
+    async def main() -> None:
+        async with browser(memory()) as client:
+            found = await post(client, "/api/act", {}, **{"transfer-encoding": "chunked", "content-length": "2"})
+            assert found.status_code == 413
+
+    asyncio.run(main())
