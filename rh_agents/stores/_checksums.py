@@ -133,7 +133,12 @@ def _outcome_sum(
 
 def input_checksum(row: InputRow) -> int:
     """Of what a call was called with."""
-    return _signed(crc32(_bytes_of(row.text), row.sequence & 0xFFFFFFFF))
+    return input_sum(row.sequence, row.text)
+
+
+def input_sum(sequence: int, text: str) -> int:
+    """The same, of a row that is about to be written."""
+    return _signed(crc32(_bytes_of(text), sequence & 0xFFFFFFFF))
 
 
 def sealed(events: Sequence[EventRow], outcomes: Sequence[OutcomeRow]) -> tuple[list[tuple[int, int]], list[int]]:

@@ -7,6 +7,7 @@ that must come back as it was.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = ["is_credential_name", "without_credentials"]
@@ -103,7 +104,17 @@ _SHAPES: tuple[_Shape, ...] = (
     _Shape((("eyj",),), re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"), "***"),
 )
 
-_ANY_HINT = re.compile("|".join(map(re.escape, dict.fromkeys(hint for shape in _SHAPES for hint in shape.hints[-1]))))
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of the words. Those that begin with the same letter stand together: few have to be tried at a place."""
+    wanted = [word for word in words if not any(other in word and other != word for other in words)]
+    by_letter: dict[str, list[str]] = {}
+    for word in dict.fromkeys(wanted):
+        by_letter.setdefault(word[0], []).append(re.escape(word[1:]))
+    return re.compile("|".join(f"{re.escape(letter)}(?:{'|'.join(rests)})" for letter, rests in by_letter.items()))
+
+
+_ANY_HINT = _any_of([hint for shape in _SHAPES for hint in shape.hints[-1]])
 """Something of this is in every text that one of the patterns fits: the last group of each is what few texts have."""
 
 

@@ -8,8 +8,8 @@ from itertools import chain
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry
-from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, InputRow, Kept, LeaseState, OutcomeRow, RunRow
-from rh_agents.stores._checksums import input_checksum, sealed
+from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, Kept, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._checksums import input_sum, sealed
 from rh_agents.stores._postgresql.driver import Array, from_text
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
 
@@ -77,7 +77,7 @@ def _journal_rows(batch: Batch) -> list[tuple[Any, ...]]:
 
 def _input(row: OutcomeRow) -> tuple[str | None, int | None]:
     """What the call was called with, and its checksum."""
-    return (None, None) if row.input is None else (row.input, input_checksum(InputRow(row.sequence, row.input)))
+    return (None, None) if row.input is None else (row.input, input_sum(row.sequence, row.input))
 
 
 def _with_bytes(row: OutcomeRow) -> tuple[Any, ...]:

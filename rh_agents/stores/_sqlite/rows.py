@@ -20,7 +20,7 @@ from rh_agents.stores._backend import (
     RunRow,
     StoredOutcome,
 )
-from rh_agents.stores._checksums import input_checksum, sealed
+from rh_agents.stores._checksums import input_sum, sealed
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,
     CHECKSUMS_OF_RUN,
@@ -98,7 +98,7 @@ def journal_rows(batch: Batch) -> list[Any]:
         digest = None if artifact is None else bytes.fromhex(artifact)
         values += (base, parent, epoch, tries, attempt, digest, size, more, its)
         values.append(None if value is None else value.decode())
-        values += NO_INPUT if text is None else (as_text(text), input_checksum(InputRow(event[0], text)))
+        values += NO_INPUT if text is None else (as_text(text), input_sum(event[0], text))
         outcome, its = next(outcomes, (None, 0))
     assert outcome is None, "each outcome has the sequence of an event that is written with it"
     return values
