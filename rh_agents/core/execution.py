@@ -264,11 +264,12 @@ class ExecutionState:
         await self.parts.steering.open()
         self._watch_seconds()
         self.parts.settings.when_seconds_change = self._watch_seconds
+        self._sampler = sampler = Sampler(self.parts, self.run_id, lambda: len(self._asking.open))
+        watched_loops.ask_now_and_then(sampler)
         if recording.journal is not None:
             stop = weakref.WeakMethod(self._stop_for_good)  # a run that nobody holds any more is not kept by its store
             recording.journal.when_stop_requested(lambda reason: _call(stop(), reason))
             if isinstance(recording.journal, Presented):
-                self._sampler = sampler = Sampler(self.parts, self.run_id, lambda: len(self._asking.open))
                 recording.journal.present_with(while_it_is_there(sampler))
             if isinstance(recording.journal, StreamingJournal):
                 recording.journal.stream_with(_taking_text(weakref.ref(self.parts)))

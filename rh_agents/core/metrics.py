@@ -116,6 +116,11 @@ class RunCounter:
         if result.execution_time is not None:
             counts.latency.record(result.execution_time)
 
+    @property
+    def calls(self) -> int:
+        """How many calls of actors have ended."""
+        return sum(counts.calls for counts in self._actors.values())
+
     def count_group(self, group: ParallelEventGroup) -> None:
         """A group has ended."""
         self._groups.append(group)

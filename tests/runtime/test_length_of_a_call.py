@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections import Counter
 from types import FrameType
@@ -28,11 +29,13 @@ class Profile:
         self.calls: Counter[str] = Counter()
 
     def __enter__(self) -> Profile:
+        gc.disable()  # what other tests have left would be counted, where it has finalizers
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        gc.enable()
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         module = str(frame.f_globals.get("__name__"))

@@ -23,6 +23,7 @@ from rh_agents import (
     parallel,
     tool,
 )
+from rh_agents.core._run.blocked_loops import watched_loops
 from rh_agents.core.ports.present import (
     MOST_LISTED,
     QUIET_AFTER,
@@ -248,6 +249,32 @@ def test_that_nothing_has_finished_for_long_is_said_once_for_each_stretch(caplog
     assert all("under way the longest: work" in text for text in told)
     assert looks[0].quiet_for(clock.start + moments[0]) is None
     assert looks[1].quiet_for(clock.start + moments[1]) == pytest.approx(1.1 * QUIET_AFTER)
+
+
+def test_a_run_that_nobody_can_look_at_says_so_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    clock = JumpingClock()
+
+    async def main() -> None:
+        async with ExecutionState(run_id=RUN, clock=clock):
+            for _ in range(5):  # all the time something finishes
+                await work(0.8 * QUIET_AFTER)
+                watched_loops.ask()
+            assert told() == []
+            working = asyncio.create_task(work(3 * QUIET_AFTER).outcome())
+            for _ in range(10):
+                await asyncio.sleep(0.2 * QUIET_AFTER)
+                watched_loops.ask()
+            await working
+            await asyncio.sleep(2 * QUIET_AFTER)
+            watched_loops.ask()
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "rh_agents.run"]
+
+    with caplog.at_level(logging.WARNING, "rh_agents.run"):
+        clock.run(main())
+    assert len(told()) == 1
+    assert "under way the longest: work" in told()[0]
 
 
 def test_a_run_that_is_paused_or_over_or_has_nothing_under_way_is_not_quiet() -> None:

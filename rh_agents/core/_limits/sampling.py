@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 from rh_agents.core._limits.accounts import Accounts
 from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.ledgers import Ledger
+from rh_agents.core.metrics import RunCounter
 from rh_agents.core.policies.breaker import BreakerState, CircuitBreaker
 from rh_agents.core.ports.present import (
     MOST_LISTED,
@@ -104,6 +105,11 @@ class RunSeen(Protocol):
         ...
 
     @property
+    def counter(self) -> RunCounter:
+        """Knows how many calls have ended."""
+        ...
+
+    @property
     def open_groups(self) -> dict[str, Any]:
         """Groups by id, the outermost first."""
         ...
@@ -174,10 +180,11 @@ class Sampler:
         self._report_quiet(present)
         return present
 
-    def _count(self) -> tuple[int, int]:
-        """What is another one when something has finished: a call was made, or a member of a group was recovered."""
+    def _count(self) -> tuple[int, int, int]:
+        """What is another one when something has finished: outcomes, calls that ended, and members of groups."""
         run = self._run
-        return len(run.recording.recorded.finished), sum(group.state.finished for group in run.open_groups.values())
+        members = sum(group.state.finished for group in run.open_groups.values())
+        return len(run.recording.recorded.finished), run.counter.calls, members
 
     def _compare_clocks(self, now: float) -> None:
         """Times of the event loop become times of day by the same difference each time, so that they stay the same."""

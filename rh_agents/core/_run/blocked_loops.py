@@ -34,12 +34,14 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import functools
 import os
 import re
 import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import CodeType
 from typing import NamedTuple
@@ -55,6 +57,8 @@ _LONGEST = 1.0
 _BETWEEN_LOOKS = 0.25
 _LINGER = 10.0
 """Seconds for which the thread waits for another loop: programs that make many short runs have one thread."""
+_ASK_EVERY = 30.0
+"""Seconds between two looks at what runs are doing, which say so if nothing has finished for long."""
 _DEBUGGERS = ("bdb.py", "pdb.py", "pydevd.py", "debugpy")
 
 _log = logger("rh_agents.calls")
@@ -291,6 +295,10 @@ def _sentence(handler: Entry, seconds: float) -> str:
     )
 
 
+def _call(look: Callable[[], object]) -> None:
+    look()
+
+
 class _WatchedLoops:
     """The threads whose event loops have runs under way, and the thread that looks at them while there are any."""
 
@@ -300,6 +308,21 @@ class _WatchedLoops:
         self._homes: dict[int, Home] = {}
         self._watch = LagWatch()
         self._thread: threading.Thread | None = None
+        self._asked: weakref.WeakKeyDictionary[Callable[[], object], Home] = weakref.WeakKeyDictionary()
+        self._asks_at = 0.0
+
+    def ask_now_and_then(self, look: Callable[[], object]) -> None:
+        """Call `look` on the event loop that runs here, now and then, while somebody has it and a run is watched."""
+        here = home()
+        with self._lock:
+            self._asked[look] = here
+
+    def ask(self) -> None:
+        """Call all of them now, each on its event loop."""
+        with self._lock:
+            asked = list(self._asked.items())
+        for look, its in asked:
+            its.call(functools.partial(_call, look))
 
     def add(self) -> int:
         """A run begins in this thread; give the answer to `remove` when it ends."""
@@ -344,6 +367,9 @@ class _WatchedLoops:
             if not homes:
                 self._watch.forget()
                 continue
+            if now >= self._asks_at:
+                self._asks_at = now + _ASK_EVERY
+                self.ask()
             for sentence in self._watch.look(now, time.process_time(), homes):
                 _log.warning("%s", sentence)
 
@@ -352,6 +378,7 @@ class _WatchedLoops:
         self._lock = threading.Lock()
         self._runs.clear()
         self._homes.clear()
+        self._asked.clear()
         self._watch = LagWatch()
         self._thread = None
 
