@@ -171,6 +171,24 @@ async def _awaited(call: Any) -> Any:
     return await call
 
 
+def test_a_call_that_may_not_begin_has_nothing_of_the_budget(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        async with world.again(budget=Budget(calls=5)) as state:
+            ledger = state.parts.budgets.of_run
+            assert ledger is not None
+            state.parts.interruption.hold.hold()
+            task = asyncio.create_task(_awaited(fetch("a")))
+            await asyncio.sleep(10)
+            assert (ledger.spent.calls, world.begun) == (0, [])
+            state.parts.interruption.hold.release()
+            await task
+        assert world.calls == ["a"]
+
+    run_virtually(main)
+
+
 def test_timeouts_of_groups_and_of_the_run_and_budgets_of_time_stand_still(world: World) -> None:
     fetch = world.make_fetch()
 
@@ -338,7 +356,7 @@ def test_a_request_is_applied_once_whichever_write_the_process_dies_after(is_ope
 
     async def record() -> None:
         async with world.again():
-            task = later(0.5, control(world).pause, control(world).unpause)
+            task = later(0.5, control(world).pause, control(world).unpause, lambda: control(world).set({"retry": 2}))
             await program()
         asked.extend(await task)
 
@@ -363,7 +381,7 @@ def test_a_request_is_applied_once_whichever_write_the_process_dies_after(is_ope
             assert sorted(each["id"] for each in trail) == sorted(
                 result.request.id for result in asked if result.request
             )
-            assert [each["verb"] for each in trail] == ["pause", "unpause"]
+            assert [each["verb"] for each in trail] == ["pause", "unpause", "set"]
             assert not [request for request in await left.control(RUN).requests() if request.is_open]
 
         world.forget()
