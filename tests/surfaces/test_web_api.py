@@ -13,9 +13,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from rh_agents import ExecutionState, Secret, open_store, tool
+from rh_agents import ExecutionState, Secret, open_store, parallel, report_usage, tool
 from rh_agents.core.errors import RunAwaiting
 from rh_agents.core.redaction import forget_secret
+from rh_agents.core.usage import Usage
 from tests.surfaces.web_kit import browser, fetch, memory, post, recorded
 
 Client = httpx2.AsyncClient
@@ -355,3 +356,41 @@ def test_failed_calls_are_made_again_after_a_preview_with_the_command_that_does_
             assert (asked["verb"], asked["author"]) == ("requeue", "ada")
 
     asyncio.run(main())
+
+
+def test_the_list_of_runs_says_how_far_a_run_is_that_goes_on_and_what_it_has_used(tmp_path: Path) -> None:
+    async def main() -> None:
+        may_end = asyncio.Event()
+
+        @tool
+        async def wait(number: int) -> int:
+            if number == 0:
+                report_usage(Usage(input_tokens=10, cost=0.5, requests=1))
+                return number
+            await may_end.wait()
+            return number
+
+        store = open_store(tmp_path / "runs.db")
+
+        async def execute() -> None:
+            async with ExecutionState(store=store, run_id="monday"), parallel(max_workers=4, name="pages") as group:
+                group.map(wait, range(3))
+                await group.gather()
+
+        running = asyncio.create_task(execute())
+        async with browser(store) as client:
+            run: dict[str, Any] = {}
+            while not run.get("usage"):  # its owner says so about once a second
+                await asyncio.sleep(0.05)
+                runs = (await client.get("/api/runs")).json()["runs"]
+                run = runs[0] if runs else {}
+            assert (run["status"], run["in_flight"], run["finished"], run["total"]) == ("running", 2, 1, 3)
+            assert run["usage"]["cost"] == 0.5
+            page = (await client.get("/api/run", params={"run": "monday"})).json()
+            assert page["now"]["in_flight"] == 2
+            may_end.set()
+            await running
+            assert (await client.get("/api/runs")).json()["runs"][0]["status"] == "completed"
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
