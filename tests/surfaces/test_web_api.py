@@ -17,6 +17,7 @@ from rh_agents import ExecutionState, Secret, open_store, parallel, report_usage
 from rh_agents.core.errors import RunAwaiting
 from rh_agents.core.redaction import forget_secret
 from rh_agents.core.usage import Usage
+from rh_agents.web.json_text import json_text
 from tests.surfaces.web_kit import browser, fetch, memory, post, recorded
 
 Client = httpx2.AsyncClient
@@ -127,17 +128,34 @@ def test_a_value_comes_as_an_attachment_that_no_browser_shows() -> None:
 
 
 def test_calls_come_as_csv_with_no_formula_in_it() -> None:
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@sum", "\t=1", "plain"]
+
     async def main() -> None:
         store = memory()
-        await recorded(store, urls=("=cmd|' /C calc'!A0broken", "a"))
+        async with ExecutionState(store=store, run_id="monday"), parallel(name="pages") as group:
+            for name in names:
+                group.add(fetch(name), name=name)
+            await group.gather()
         async with browser(store) as client:
-            given = await client.get("/api/calls.csv", params={"run": "monday", "status": "failed"})
+            given = await client.get("/api/calls.csv", params={"run": "monday"})
             assert given.headers["content-disposition"] == 'attachment; filename="calls.csv"'
-            (row,) = csv.DictReader(io.StringIO(given.text))
-            assert row["status"] == "failed"
-            assert not any(text.startswith(("=", "+", "-", "@")) for text in row.values())
+            rows = list(csv.DictReader(io.StringIO(given.text)))
+            assert {row["name"] for row in rows} == {"plain", *(f"'{name}" for name in names if name != "plain")}
+            assert not any(text.startswith(("=", "+", "-", "@", "\t")) for row in rows for text in row.values())
 
     asyncio.run(main())
+
+
+def test_what_a_browser_gets_has_no_secret_wherever_it_stands() -> None:
+    Secret("mine", "s3cret-w0rd-of-mine")
+    try:
+        data = {"s3cret-w0rd-of-mine": ["a s3cret-w0rd-of-mine", {"b": ("https://me:hunter22@example.com/", 1, None)}]}
+        text = json_text(data).decode()
+        assert "w0rd" not in text
+        assert "hunter22" not in text
+        assert json.loads(json_text({"n": float("nan")})) == {"n": None}
+    finally:
+        forget_secret("mine")
 
 
 @pytest.mark.parametrize("path", ["/api/run", "/api/calls", "/api/plan"])
