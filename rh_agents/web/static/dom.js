@@ -114,6 +114,7 @@ export function seconds(value) {
 
 export function money(value) {
   if (!value) return "";
+  if (value < 0.0001) return "<$0.0001";
   return `$${value.toFixed(value < 1 ? 4 : 2)}`;
 }
 

@@ -92,10 +92,19 @@ function plain(value) {
 function conversationIn(value) {
   const found = plain(value);
   if (found === null || typeof found !== "object") return null;
-  const messages = Array.isArray(found) ? found : found.messages;
+  const list = Array.isArray(found) ? found : found.messages;
+  const messages = Array.isArray(list) ? list.map(asMessage) : null;
   if (Array.isArray(messages) && messages.length && messages.every((each) => each && typeof each === "object" && typeof each.role === "string")) return messages;
   if (typeof found.finish_reason === "string" && "text" in found) return [{ role: "assistant", content: found.text || found.refusal || "", tool_calls: found.tool_calls }];
   return null;
+}
+
+// A message of LangChain has its kind where others have a role.
+const ROLES = { ai: "assistant", human: "user", system: "system", tool: "tool" };
+
+function asMessage(each) {
+  if (each === null || typeof each !== "object" || !(each.type in ROLES) || !each.data) return each;
+  return { role: ROLES[each.type], content: each.data.content, tool_calls: (each.data.tool_calls || []).map((call) => ({ name: call.name, arguments: call.args })) };
 }
 
 function conversation(messages) {
