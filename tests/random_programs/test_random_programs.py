@@ -60,6 +60,16 @@ def test_random_programs_tell_the_same_story_after_crashes_and_interrupts_at_any
         )
 
 
+def test_the_disk_is_free_when_an_execution_begins_however_long_the_one_before_it_took() -> None:
+    """The first execution ends after 40 s, with its budget. In the second one, the timeout of the agent passes while
+    the outcome of a call is written, which takes a moment, not until the time at which the first one ended.
+    """
+    slow, cut_off = Leaf("a", seconds=40.0), Agent("b", (Leaf("c", seconds=2.0),), timeout=2.5)
+    program = Program((slow, cut_off), budget=1)
+    for seed in range(6):
+        assert VirtualTrial(program, draw_moments(random.Random(seed)), seed).findings() == [], f"seed {seed}"
+
+
 def test_equal_seeds_give_equal_programs() -> None:
     assert [draw_program(seed) for seed in range(20)] == [draw_program(seed) for seed in range(20)]
     assert len({source_of(draw_program(seed)) for seed in range(20)}) == 20

@@ -102,6 +102,14 @@ class _Disk(MemoryStore):
         self.waited_for = len(self.operations)
         return answered
 
+    def begin_execution(self) -> None:
+        """Nothing is being written. The event loop of each execution counts from 0: what another one's said is void.
+
+        Else the disk would seem busy until the time at which the execution before it ended, which may be longer than a
+        cancelled call waits for a store.
+        """
+        self._free_at = -1.0
+
     def add(self, operation: Operation) -> None:
         """Something is to be written."""
         self.operations.append(operation)
@@ -312,6 +320,7 @@ class VirtualTrial:
         if RUN in store._runs:
             asyncio.run(answer_some(store, RUN, chance, all_of_them=self._patience_of_people))
         lines: list[Line] = store.values()
+        store.begin_execution()
 
         def write(line: Line) -> None:
             lines.append(dataclasses.replace(line, place=store.place))
