@@ -94,6 +94,38 @@ def test_a_failure_that_the_program_has_not_received_is_replaced(world: World) -
     run_virtually(main)
 
 
+def test_a_failure_of_what_an_earlier_execution_had_cut_off_is_replaced(world: World) -> None:
+    """It is made again because its group has other members now, so that it does not end as it did."""
+    fetch = world.make_fetch()
+    world.seconds = {"slow": 10}
+
+    async def ended_early() -> None:
+        async with parallel(name="pages") as p:
+            p.map(fetch, ["a", "b"], name=str)
+            await asyncio.sleep(0.5)
+            p.cancel()
+            assert await p.gather() == []
+
+    async def main() -> None:
+        async def mend() -> Any:
+            world.down = []
+            return await control(world).requeue(["b"])
+
+        await crash(world.again(), ended_early)
+        world.down = ["b"]
+        async with world.again():
+            asked = later(2, mend)
+            assert await pages(fetch, ["b", "slow"]) == ["b", "slow"]
+            (result,) = await asked
+        assert result.text == "1 now, 0 at the next start"
+        assert world.forget() == ["b", "b", "slow"]
+        async with world.again(retry_failed=False):
+            assert await pages(fetch, ["b", "slow"]) == ["b", "slow"]
+        assert world.calls == []
+
+    run_virtually(main)
+
+
 def test_what_the_program_has_received_is_for_the_next_start_with_the_calls_around_it(world: World) -> None:
     fetch = world.make_fetch()
     world.down = ["a"]

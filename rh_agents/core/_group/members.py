@@ -111,7 +111,7 @@ class Member:
         """Whether the group has been told that it has started."""
 
     def make_again(self) -> None:
-        """It failed, and is to be made once more, under its next key."""
+        """It failed or was cut off, and is to be made once more, under its next key."""
         assert self.key is not None
         self.key, self.tries = again_key(self.key), self.tries + 1
         self.frame = self.task = self.recorded = None

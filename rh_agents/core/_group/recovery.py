@@ -22,7 +22,6 @@ from collections import deque
 from rh_agents.core._group.members import Member
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
-from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call
@@ -181,7 +180,5 @@ class Recovery:
         self.unjudged, self._first_failure = True, 0
         for member in self.take_parked():
             if member.recorded is Recorded.CUT_OFF:
-                assert member.key is not None
-                member.recorded = None
-                member.key, member.tries = again_key(member.key), member.tries + 1
+                member.make_again()
             self._roster.wait(member)
