@@ -516,6 +516,7 @@ def test_a_setting_that_cannot_be_is_refused_with_what_can_and_none_is_changed(w
             assert "pause the run" in await refusal({"max-workers.x": 0})
             assert "no group 'x' is under way now; it has none so far" in await refusal({"max-workers.x": 2})
             assert "a whole number" in await refusal({"retry": 1.5})
+            assert "a number above 0" in await refusal({"max-workers": 10**400})
             assert "did you mean 'slots'?" in await refusal({"limit.slot.limit": 3})
             assert "is a ConcurrencyLimit, of which can be set: limit" in await refusal({"limit.slots.requests": 3})
             assert "of which can be set: requests" in await refusal({"limit.window.tokens": 3})

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ErrorStrategy, EventType, ExecutionState, MemoryStore, agent, parallel
+from rh_agents import ConcurrencyLimit, ErrorStrategy, EventType, ExecutionState, MemoryStore, agent, parallel
 from rh_agents.core.errors import ControlRefused, RunStopped
 from rh_agents.core.plan import Fate, Planner
-from rh_agents.core.ports.control import RunControl
+from rh_agents.core.ports.control import RunControl, Verb
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, KeepingStore, World, crash
 
@@ -309,6 +309,74 @@ def test_the_whole_run_is_cancelled_for_good_and_the_journal_says_by_whom(world:
         assert (info.status.value, info.reason) == ("cancelled", "cancelled by ann: enough")
         assert [each["verb"] for each in await controls(world.store)] == ["cancel"]
         assert world.calls == ["a"]
+
+    run_virtually(main)
+
+
+# -- requests that come at a bad moment -------------------------------------------------------------------------------
+
+
+def test_limits_and_groups_can_be_set_while_nobody_executes_the_run(world: World) -> None:
+    limit = ConcurrencyLimit(2, name="server")
+    fetch = world.make_fetch(limits=[limit])
+
+    async def main() -> None:
+        await crash(world.again(), lambda: pages(fetch, "ab"))
+        result = await control(world).set({"limit.server.limit": 1, "max-workers.pages": 1})
+        assert not result.is_applied
+        async with world.again():
+            (request,) = await control(world).requests()
+            assert request.answer == {"text": "limit.server.limit=1, max-workers.pages=1 from now on"}
+            await pages(fetch, "abc")
+            assert limit.limit == 1
+        assert limit.limit == 2
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.SET, Verb.CANCEL])
+def test_what_was_asked_too_late_of_a_run_that_has_ended_is_not_done_to_its_next_execution(
+    world: World, verb: Verb
+) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        store = world.store
+        state = world.again()
+        async with state:
+            await pages(fetch, "a")
+            journal: Any = state.journal
+            journal.when_asked(lambda: None)  # the owner does not see it any more
+            asking = RunControl(store, RUN, patience=100)
+            ask = {Verb.PAUSE: asking.pause, Verb.SET: lambda: asking.set({"retry": 1}), Verb.CANCEL: asking.cancel}
+            asked = asyncio.create_task(ask[verb]())
+            await asyncio.sleep(1)
+        with pytest.raises(ControlRefused, match="has ended: it is completed"):
+            await asked
+        async with asyncio.timeout(50), world.again():
+            assert await pages(fetch, "ab") == ["a", "b"]
+        (request,) = await control(world).requests()
+        assert request.answer == {"refused": "run 'monday' had ended before that was applied"}
+
+    run_virtually(main)
+
+
+def test_a_run_that_was_cancelled_stays_so_though_its_owner_died_before_it_had_ended(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        async def work() -> None:
+            await pages(fetch, "a")
+            assert (await control(world).cancel(reason="enough")).is_applied
+
+        await crash(world.again(), work)
+        world.forget()
+        with pytest.raises(RunStopped, match="cancelled by somebody: enough"):
+            async with world.again():
+                await pages(fetch, "ab")
+        assert (world.begun, (await world.info()).status.value) == ([], "cancelled")
+        async with world.again():
+            assert await pages(fetch, "ab") == ["a", "b"]
 
     run_virtually(main)
 

@@ -98,14 +98,15 @@ class Settings:
 
     # -- changing it --------------------------------------------------------------------------------------------------
 
-    def expect_possible(self, settings: Mapping[str, Any]) -> str:
-        """What it will mean that these are set: a sentence.
+    def expect_possible(self, settings: Mapping[str, Any], *, is_at_start: bool = False) -> str:
+        """What it will mean that these are set: a sentence. At the start, nothing is known yet of limits and groups.
 
         Raises:
             ControlRefused: one of them cannot be.
         """
         for name, value in settings.items():
-            self._expect_possible(name, value)
+            if not is_at_start or name.startswith("budget."):
+                self._expect_possible(name, value)
         remarks = [remark for name, value in settings.items() for remark in self._more_in_use(name, value)]
         text = ", ".join(f"{name}={value:g}" for name, value in settings.items())
         return f"{text} from now on" + "".join(f"; {remark}" for remark in remarks)

@@ -106,6 +106,8 @@ class Steering:
         run.settings.change(steered.settings_of(run.run_id, run.recording.epoch))
         if steered.pause_of(run.run_id, run.recording.epoch) is not None:
             self._hold()
+        if (why := steered.why_stopped(run.run_id, run.recording.epoch)) is not None:
+            self._stop(why)
         self._is_at_start = True
         for request_id, keys in list(steered.later.items()):
             await self._serve(request_id, keys)
@@ -208,6 +210,8 @@ class Steering:
         Raises:
             ControlRefused: it cannot be done.
         """
+        if request.arguments.get("epoch", self._run.recording.epoch) != self._run.recording.epoch:
+            raise ControlRefused(f"run {self._run.run_id!r} had ended before that was applied")
         if request.verb is Verb.PAUSE:
             return (*self._pause(), {})
         if request.verb is Verb.UNPAUSE:
@@ -217,15 +221,16 @@ class Steering:
         if request.verb is Verb.REQUEUE:
             return self._requeue(request, around)
         settings, wanted = self._run.settings, request.arguments["settings"]
-        return settings.expect_possible(wanted), functools.partial(settings.change, wanted), {}
+        text = settings.expect_possible(wanted, is_at_start=self._is_at_start)
+        return text, functools.partial(settings.change, wanted), {}
 
     # -- cancelling ---------------------------------------------------------------------------------------------------
 
     def _cancel(self, request: ControlRequest) -> tuple[str, Callable[[], None]]:
         items, why = request.arguments["items"], request.arguments["why"]
         if not items:
-            stop = functools.partial(self._run.interruption.request, why, _GRACE, is_final=True)
-            return f"{self._run.run_id} is being stopped for good: what is in flight has {_GRACE:g} s", stop
+            text = f"{self._run.run_id} is being stopped for good: what is in flight has {_GRACE:g} s"
+            return text, functools.partial(self._stop, why)
         groups = list(self._run.open_groups.values())
         running = sum(group.count_named(items) for group in groups)
 
@@ -235,6 +240,9 @@ class Steering:
 
         rest = "the others when their turn comes" if running < len(items) else "no later start makes them again"
         return f"{running} cancelled now, {rest}", cancel
+
+    def _stop(self, why: str) -> None:
+        self._run.interruption.request(why, _GRACE, is_final=True)
 
     # -- making calls again -------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ does. If the program has had the failure, it may have acted on it, and this exec
 entry only names it (`later`), and the next start supersedes it, and what was made of it around it, by another entry
 with the same id. So each execution gives its program one story, whichever entry the process dies after.
 
-What holds for how long: a pause and settings hold until the run ends, so they carry its epoch; and they are of this run
-and not of its copies, so they carry its name.
+How long it holds: a pause, settings and a request to stop the run hold until it ends, so they carry its epoch; and
+they are of this run and not of its copies, so they carry its name.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Steered:
     Attributes:
         answers: what came of each request, by its id.
         paused: the pause that holds.
+        stopped: the newest request to stop the run for good.
         settings: by name, the newest value with the event that set it.
         cancelled: why members of groups are cancelled when their turn comes, by the names under which somebody did.
         later: by the ids of requests to make calls again, the keys of those that wait for the next start.
@@ -41,6 +42,7 @@ class Steered:
 
     answers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     paused: Control | None = None
+    stopped: Control | None = None
     settings: dict[str, tuple[Any, Control]] = field(default_factory=dict)
     cancelled: dict[str, str] = field(default_factory=dict)
     later: dict[str, list[bytes]] = field(default_factory=dict)
@@ -58,6 +60,8 @@ class Steered:
             self.paused = control if verb == "pause" else None
         elif verb == "set":
             self.settings.update({name: (value, control) for name, value in arguments["settings"].items()})
+        elif verb == "cancel" and not arguments["items"]:
+            self.stopped = control
         elif verb == "cancel":
             self.cancelled.update(dict.fromkeys(arguments["items"], arguments["why"]))
         return [], []
@@ -77,6 +81,11 @@ class Steered:
     def pause_of(self, run_id: str, epoch: int) -> Control | None:
         """The pause with which an execution of the run begins."""
         return self.paused if self.paused is not None and _is_of(self.paused, run_id, epoch) else None
+
+    def why_stopped(self, run_id: str, epoch: int) -> str | None:
+        """Why an execution of the run ends at once: its owner died before the run had ended for good."""
+        stopped = self.stopped
+        return None if stopped is None or not _is_of(stopped, run_id, epoch) else str(stopped["arguments"]["why"])
 
     def settings_of(self, run_id: str, epoch: int) -> dict[str, Any]:
         """The settings with which it begins."""

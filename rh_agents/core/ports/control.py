@@ -314,6 +314,9 @@ class RunControl:
         self, verb: Verb, arguments: Mapping[str, Any], reason: str, author: str | None, effect: str
     ) -> ControlResult:
         """Leave a request, and wait for the answer if somebody executes the run."""
+        info = await self._info()
+        if verb is not Verb.REQUEUE:
+            arguments = {**arguments, "epoch": info.epoch}  # it is for the run until its end, and not from then on
         request = await self._store.request_control(
             self._run_id,
             verb,
@@ -434,7 +437,7 @@ def _known(name: str, field_name: str, known: Sequence[str]) -> str:
 def _number(name: str, value: Any, is_whole: bool, *, zero: bool) -> float:
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found) or isinstance(value, bool) or found < 0 or (not found and not zero):
         least = "from 0 on" if zero else "above 0"
