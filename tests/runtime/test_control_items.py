@@ -381,6 +381,62 @@ def test_a_run_that_was_cancelled_stays_so_though_its_owner_died_before_it_had_e
     run_virtually(main)
 
 
+def test_a_request_that_is_not_understood_is_refused_and_keeps_no_other_from_being_applied(world: World) -> None:
+    async def main() -> None:
+        async with world.again():
+            asked: list[tuple[Verb, dict[str, Any]]] = [
+                (Verb.SET, {}),
+                (Verb.SET, {"settings": {"max-workers": "few"}}),
+                (Verb.REQUEUE, {"items": [], "keys": ["zz"]}),
+                (Verb.CANCEL, {}),
+            ]
+            for verb, arguments in asked:
+                await world.store.request_control(RUN, verb, arguments)
+            assert (await control(world).pause()).is_applied
+        assert ["refused" in (each.answer or {}) for each in await control(world).requests()] == [*[True] * 4, False]
+        async with world.again():
+            pass
+
+    run_virtually(main)
+
+
+def test_a_cancelled_member_that_was_asked_for_by_another_name_stays_so_when_it_fails(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down = ["a"]
+
+    async def main() -> None:
+        async with world.again():
+            await control(world).cancel(["a"])
+            assert await pages(fetch, "ab") == ["CallCancelled", "b"]
+        await control(world).requeue(["pages[0]::a"])
+        async with world.again():
+            assert await pages(fetch, "ab") == ["ConnectionError", "b"]
+        world.down = []
+        async with world.again():
+            assert await pages(fetch, "ab") == ["a", "b"]
+
+    run_virtually(main)
+
+
+def test_a_member_can_be_cancelled_once_more_while_it_waits_to_be_made_again(world: World) -> None:
+    fetch = world.make_fetch()
+    world.seconds = {"slow": 10}
+
+    async def main() -> None:
+        async def change_mind() -> None:
+            await control(world).requeue(["a"])
+            await control(world).cancel(["a"])
+
+        async with world.again():
+            await control(world).cancel(["a"])
+            asked = later(1, change_mind)
+            assert await pages(fetch, ["a", "slow"], max_workers=1) == ["CallCancelled", "slow"]
+            await asked
+        assert world.calls == ["slow"]
+
+    run_virtually(main)
+
+
 # -- wherever the process dies ----------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core._replay.address import child_address, member_address
 from rh_agents.core._replay.decision import Recorded
-from rh_agents.core._replay.keys import group_key, tried_key
+from rh_agents.core._replay.keys import group_key
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._replay.steered import is_named
 from rh_agents.core._run.frame import Frame
@@ -313,11 +313,9 @@ class Group:
         frame.caller = self._task
         frame.index = member.index
         frame.total = self.roster.total
-        recorded = self.run.recording.recorded
-        if recorded.steered.cancelled and not (
-            member.tries and member.base is not None and recorded.is_withdrawn(tried_key(member.base, member.tries - 1))
-        ):
-            frame.withdrawn = recorded.steered.why_cancelled(label, address, member.key)
+        steered = self.run.recording.recorded.steered
+        if steered.cancelled:
+            frame.withdrawn = steered.why_cancelled(label, address, member.key, member.base)
         return frame
 
     def started(self, member: Member, now: float) -> None:

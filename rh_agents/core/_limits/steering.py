@@ -25,7 +25,7 @@ from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import ControlRefused, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import Clock, Journal, Store
-from rh_agents.core.ports.control import ControlRequest, SteeredJournal, Verb, control_fact
+from rh_agents.core.ports.control import ControlRequest, SteeredJournal, Verb, control_fact, read_settings
 from rh_agents.core.redaction import logger
 from rh_agents.core.results import OutcomeHeader
 
@@ -170,13 +170,15 @@ class Steering:
         run = self._run
         answer = run.recording.recorded.steered.answers.get(request.id)
         if answer is None:
-            around = await self._around(_keys_of(request)) if self._is_at_start else ([], [])
             effect, more = _nothing, dict[str, Any]()
             try:
+                around = await self._around(_keys_of(request)) if self._is_at_start else ([], [])
                 text, effect, more = self._meaning(request, around)
                 answer = {"text": text}
             except ControlRefused as refused:
                 answer = {"refused": str(refused)}
+            except (LookupError, TypeError, ValueError):  # it would keep all later ones from being applied
+                answer = {"refused": "this version of rh_agents does not understand that request"}
             control = {**self._control(request, answer), **more}
             fact = control_fact(control, request.reason, run.run_id, run.now())
             run.note(fact)
@@ -220,7 +222,7 @@ class Steering:
             return (*self._cancel(request), {})
         if request.verb is Verb.REQUEUE:
             return self._requeue(request, around)
-        settings, wanted = self._run.settings, request.arguments["settings"]
+        settings, wanted = self._run.settings, read_settings(request.arguments["settings"])
         text = settings.expect_possible(wanted, is_at_start=self._is_at_start)
         return text, functools.partial(settings.change, wanted), {}
 

@@ -37,6 +37,7 @@ class Steered:
         stopped: the newest request to stop the run for good.
         settings: by name, the newest value with the event that set it.
         cancelled: why members of groups are cancelled when their turn comes, by the names under which somebody did.
+        undone: by the calls of members that were cancelled and asked for again, the names that mean them no more.
         later: by the ids of requests to make calls again, the keys of those that wait for the next start.
     """
 
@@ -45,6 +46,7 @@ class Steered:
     stopped: Control | None = None
     settings: dict[str, tuple[Any, Control]] = field(default_factory=dict)
     cancelled: dict[str, str] = field(default_factory=dict)
+    undone: dict[str, set[str]] = field(default_factory=dict)
     later: dict[str, list[bytes]] = field(default_factory=dict)
 
     def add(self, control: Control) -> tuple[list[bytes], list[str]]:
@@ -64,19 +66,27 @@ class Steered:
             self.stopped = control
         elif verb == "cancel":
             self.cancelled.update(dict.fromkeys(arguments["items"], arguments["why"]))
+            for names in self.undone.values():
+                names.difference_update(arguments["items"])
         return [], []
 
     def _requeue(self, control: Control, arguments: Mapping[str, Any]) -> tuple[list[bytes], list[str]]:
         for item in arguments["items"]:
             self.cancelled.pop(item, None)
+        for base in arguments.get("undone", ()):
+            self.undone.setdefault(base, set()).update(self.cancelled)
         self.later.pop(control["id"], None)
         if control["later"]:
             self.later[control["id"]] = list(map(bytes.fromhex, control["later"]))
         return list(map(bytes.fromhex, control["now"])), control["groups"]
 
-    def why_cancelled(self, label: str, address: str, key: bytes | None) -> str | None:
+    def why_cancelled(self, label: str, address: str, key: bytes | None, base: bytes | None) -> str | None:
         """Why a member is cancelled; None if it is not. It is named by its name, its address, or `@` and its key."""
-        return next((why for item, why in self.cancelled.items() if is_named(item, label, address, key)), None)
+        undone = self.undone.get(base.hex(), ()) if base is not None and self.undone else ()
+        named = (
+            why for item, why in self.cancelled.items() if item not in undone and is_named(item, label, address, key)
+        )
+        return next(named, None)
 
     def pause_of(self, run_id: str, epoch: int) -> Control | None:
         """The pause with which an execution of the run begins."""

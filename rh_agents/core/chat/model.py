@@ -39,6 +39,7 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit, RateLimitHint
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.types import CacheScope
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
@@ -438,6 +439,7 @@ class SharedSettings(TypedDict, total=False):
     breaker: CircuitBreaker | None
     cache: CacheScope | str | None
     ttl: float | None
+    record_inputs: RecordInputs | str | None
     preconditions: Sequence[Check]
     postconditions: Sequence[Check]
 

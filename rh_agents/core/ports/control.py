@@ -231,7 +231,12 @@ class RunControl:
             when = live if await self._is_live() else "all"
             text = f"requeue {self._run_id}: {calls}{cost}; {when} at the next start"
             return ControlResult(self._run_id, Verb.REQUEUE, text, len(wanted), price)
-        arguments = {"items": list(items), "failed": failed, "keys": [header.key.hex() for header in wanted]}
+        arguments = {
+            "items": list(items),
+            "failed": failed,
+            "keys": [header.key.hex() for header in wanted],
+            "undone": [header.base.hex() for header in wanted if header.made_in == WITHDRAWN],
+        }
         result = await self._asked(Verb.REQUEUE, arguments, reason, author, f"0 now, {len(wanted)} at the next start")
         return replace(result, calls=len(wanted), price=price)
 
@@ -370,7 +375,10 @@ class RunControl:
 
     async def _expect_unfinished(self, items: Sequence[str]) -> None:
         newest, _ = await self._newest() if items else ({}, {})
-        ended = [item for item in items if any(_is_meant(item, header) for header in newest.values())]
+        asked = [each.arguments for each in await self.requests() if each.verb is Verb.REQUEUE] if newest else []
+        again = {key for arguments in asked for key in arguments.get("keys", ())}
+        known = [header for header in newest.values() if header.key.hex() not in again]  # the others are made once more
+        ended = [item for item in items if any(_is_meant(item, header) for header in known)]
         if items and len(ended) == len(items):
             raise ControlRefused(f"{', '.join(map(repr, ended[:5]))}: nothing is left to be cancelled, it has ended")
 
