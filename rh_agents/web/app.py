@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -137,12 +138,13 @@ class _Api:
         return self._stream(self._reading.page(_name(request)), request)
 
     def _stream(self, follower: Follower, request: Request) -> Response:
-        return self._streaming(_messages(follower, _last_seen(request)))
+        return self._streaming(request, _messages(follower, _last_seen(request)))
 
-    def _streaming(self, messages: AsyncIterator[bytes]) -> Response:
-        return StreamingResponse(
-            _until(self._closing, messages), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
-        )
+    def _streaming(self, request: Request, messages: AsyncIterator[bytes]) -> Response:
+        kind, headers = "text/event-stream", {"x-accel-buffering": "no"}
+        if request.method == "HEAD":  # wants none of what would be made for ever
+            return Response(media_type=kind, headers=headers)
+        return StreamingResponse(_until(self._closing, messages), media_type=kind, headers=headers)
 
     async def events(self, request: Request) -> Response:
         """Everything that happens in a run, for programs."""
@@ -151,12 +153,12 @@ class _Api:
             raise HTTPException(400, f"format={written}: there are 'ag-ui' and, by default, our own")
         if await self._reading.store.find_run(run_id) is None:
             raise NoSuchRun(f"there is no run {run_id!r}")
-        return self._streaming(FORMATS[written](self._reading.store, run_id, _last_seen(request)))
+        return self._streaming(request, FORMATS[written](self._reading.store, run_id, _last_seen(request)))
 
     async def call_text(self, request: Request) -> Response:
         """Text of a call as it streams."""
         run_id, key, after = _name(request), _key(request), _last_seen(request)
-        return self._streaming(text_messages(self._reading.store, run_id, key, after))
+        return self._streaming(request, text_messages(self._reading.store, run_id, key, after))
 
     async def questions(self, _: Request) -> Response:
         return _json({"questions": await self._reading.questions()})
@@ -290,6 +292,12 @@ async def _body(request: Request) -> dict[str, Any]:
         raise HTTPException(499, "the reader has gone") from error
     if not isinstance(found, dict):
         raise HTTPException(400, "a JSON object is wanted")
+    try:
+        to_json(found)
+    except ValueError as error:
+        raise HTTPException(
+            400, "this cannot be stored: it has half of a surrogate pair, or is nested too deep"
+        ) from error
     return found
 
 

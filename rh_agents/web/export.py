@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from rh_agents.core.errors import RhAgentsError
 from rh_agents.web.calls import Calls, Wanted
-from rh_agents.web.json_text import json_text
+from rh_agents.web.json_text import json_text, shown
 from rh_agents.web.planning import planned
 from rh_agents.web.reading import Reading
 from rh_agents.web.static_files import static_files
@@ -35,12 +35,12 @@ async def export_run(reading: Reading, run_id: str) -> str:
     Raises:
         NoSuchRun: there is no such run.
     """
-    return page_with(await _kept(reading, run_id), f"#/run/{quote(run_id, safe='')}")
+    return page_with(await _kept(reading, run_id), f"#/run/{quote(shown(run_id), safe='')}")
 
 
 async def _kept(reading: Reading, run_id: str) -> dict[str, Any]:
     """What the page would ask for, by the address with which it asks."""
-    run = f"run={_query(run_id)}"
+    run = f"run={_query(shown(run_id))}"  # the page asks with the name that it is given
     update = await reading.page(run_id).now()
     page = {name: json.loads(text) for name, text in update.sections.items()}
     kept: dict[str, Any] = {"about": {"read_only": True}, f"run?{run}": {"version": "", **page}}

@@ -70,26 +70,38 @@ class _Page:
 
     async def _sections(self) -> dict[str, bytes]:
         info = await self._info()
+        found: dict[str, Any] = {"run": run_data(info, 0), "questions": [], "now": await self._now(), "requests": []}
+        problems = []
+        for part in (self._asked, self._counted):
+            try:
+                found |= await part(info)
+            except RhAgentsError as error:  # damage, or a row that is missing: what else there is, is shown
+                problems.append(str(error))
+        found["problem"] = "; ".join(problems) or None
+        return {name: json_text(data) for name, data in found.items()}
+
+    async def _asked(self, info: RunInfo) -> dict[str, Any]:
+        """What the run asks people, and what they asked of it."""
         questions = await self._store.questions(self._run_id)
-        found: dict[str, Any] = {
+        return {
             "run": run_data(info, len(questions)),
             "questions": [question_data(each) for each in questions],
-            "now": await self._now(),
             "requests": await self._requests(),
-            "problem": None,
         }
-        try:
-            summary, activity = await self._up_to_date(info)
-            found["totals"] = totals_data(summary, info)
-            found["actors"] = actors_data(summary, activity)
-            found["groups"] = groups_data(summary, activity)
-            found["timeline"] = timeline_data(activity)
-            found["slowest"] = [call._asdict() for call in activity.slowest]
-            found["kinds"] = await self._failure_kinds(found["totals"]["failed"])
-            found["failures"] = [failure._asdict() for failure in summary.failures]
-        except RhAgentsError as error:  # damage, or a row that is missing: what else there is, is shown
-            found["problem"] = str(error)
-        return {name: json_text(data) for name, data in found.items()}
+
+    async def _counted(self, info: RunInfo) -> dict[str, Any]:
+        """What the journal comes to."""
+        summary, activity = await self._up_to_date(info)
+        totals = totals_data(summary, info)
+        return {
+            "totals": totals,
+            "actors": actors_data(summary, activity),
+            "groups": groups_data(summary, activity),
+            "timeline": timeline_data(activity),
+            "slowest": [call._asdict() for call in activity.slowest],
+            "kinds": await self._failure_kinds(totals["failed"]),
+            "failures": [failure._asdict() for failure in summary.failures],
+        }
 
     async def _failure_kinds(self, failed: int) -> list[dict[str, Any]]:
         """The failures by what went wrong; looked for again when there are others."""

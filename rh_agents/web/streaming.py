@@ -18,6 +18,7 @@ from rh_agents.web.live import SPACING
 
 __all__ = ["FORMATS", "ag_ui_messages", "run_messages", "text_messages"]
 
+_LINE_ENDS: Final = tuple((each.encode(), b"\\u%04x" % ord(each)) for each in "\x85\u2028\u2029")
 _LOOK_AT_CALL_EVERY: Final = 1.0
 """Seconds between two looks whether a call has ended, which cost more than looks for text."""
 
@@ -124,8 +125,18 @@ def _piece_data(piece: StreamedPiece) -> dict[str, Any]:
 
 
 def _message(kind: str, data: bytes, name: str) -> bytes:
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (name.encode(), kind.encode(), data)
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (name.encode(), kind.encode(), _on_one_line(data))
 
 
 def _data(event: dict[str, Any]) -> bytes:
-    return b"data: %s\n\n" % json_text(event)
+    return b"data: %s\n\n" % _on_one_line(json_text(event))
+
+
+def _on_one_line(data: bytes) -> bytes:
+    """JSON on one line also for clients that take other characters than those of the standard for the end of one.
+
+    `str.splitlines` does, and with it a client of ours would get half of an event.
+    """
+    for each, escaped in _LINE_ENDS:
+        data = data.replace(each, escaped)
+    return data

@@ -81,6 +81,15 @@ def test_every_view_renders_without_a_complaint_and_fits_its_window(chromium_pat
     looking(chromium_path, prepare, look, width=width, theme=theme)
 
 
+def test_an_address_that_no_link_has_shows_something(chromium_path: str) -> None:
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        for view in ("/run/monday/constructor", "/run/monday/__proto__", "/run/monday/50%", "//%E0"):
+            await show(page, base, view)
+            assert await page.inner_text("h1"), view
+
+    looking(chromium_path, recorded, look)
+
+
 PAYLOADS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",

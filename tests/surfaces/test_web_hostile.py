@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from rh_agents import ExecutionState, parallel, tool
+from rh_agents.core.errors import RunAwaiting
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.web.json_text import json_text
 from tests.surfaces.web_kit import browser, memory, post, recorded
@@ -106,5 +109,76 @@ def test_a_body_in_chunks_is_refused_whatever_size_it_says() -> None:
         async with browser(memory()) as client:
             found = await post(client, "/api/act", {}, **{"transfer-encoding": "chunked", "content-length": "2"})
             assert found.status_code == 413
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "body", ['{"run": "monday", "id": "x", "answer": "\\ud800"}', f'{{"answer": {"[" * 500 + "]" * 500}}}']
+)
+def test_what_cannot_be_stored_is_refused_in_one_sentence(body: str) -> None:
+    async def main() -> None:
+        async with browser(memory()) as client:
+            headers = {"origin": str(client.base_url), "content-type": "application/json"}
+            found = await client.post("/api/answer", content=body, headers=headers)
+            assert (found.status_code, "cannot be stored" in found.json()["error"]) == (400, True)
+
+    asyncio.run(main())
+
+
+def test_an_event_is_on_one_line_also_for_clients_that_know_other_line_ends() -> None:
+    async def main() -> None:
+        store = memory()
+        async with ExecutionState(store=store, run_id="monday"):
+            await told("a\u2028b\x85c")
+        async with browser(store) as client:
+            text = (await client.get("/events", params={"run": "monday"})).text
+            results = [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data:")]
+            assert "a\u2028b\x85c" in [each.get("event", {}).get("result") for each in results]
+
+    asyncio.run(main())
+
+
+def test_an_exported_run_with_a_name_like_a_credential_asks_for_what_is_in_the_file_and_does_not_show_it() -> None:
+    name = "run sk-ant-abcdefghijklmnopqrstuvwxyz0123456789"
+
+    async def main() -> None:
+        store = memory()
+        await recorded(store, name)
+        async with browser(store) as client:
+            text = (await client.get("/api/export", params={"run": name})).text
+            assert "sk-ant-" not in text
+            assert '"run?run=run%20***"' in text
+            assert "#/run/run%20%2A%2A%2A" in text
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("damage", ["update question set text = 'spoilt'", "update control set reason = 'spoilt'"])
+def test_a_damaged_question_or_request_leaves_the_rest_of_the_page(damage: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "runs.db"
+        store = SqliteStore(path)
+        with pytest.raises(RunAwaiting):
+            async with ExecutionState(store=store, run_id="monday") as state:
+                await store.control("monday").set({"retry": 5}, reason="busy")
+                await state.ask("Go on?", bool)
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            assert database.execute(damage).rowcount == 1
+        async with browser(store) as client:
+            found = (await client.get("/api/run", params={"run": "monday"})).json()
+            assert "is damaged" in found["problem"]
+            assert (found["run"]["status"], found["totals"]["outcomes"]) == ("waiting", 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/api/runs/events", "/api/run/events", "/events", "/api/call/text"])
+def test_only_the_head_of_a_stream_ends_at_once(path: str) -> None:
+    async def main() -> None:
+        async with browser(store := memory()) as client, ExecutionState(store=store, run_id="monday"):
+            found = await asyncio.wait_for(client.head(path, params={"run": "monday", "key": "0" * 64}), 5)
+            assert (found.status_code, found.content) == (200, b"")
+            assert found.headers["content-type"].startswith("text/event-stream")
 
     asyncio.run(main())

@@ -49,7 +49,16 @@ function mark() {
 
 function parse() {
   const [path, given] = (location.hash || start).replace(/^#/, "").split("?");
-  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), values: new URLSearchParams(given || "") };
+  return { parts: path.split("/").filter(Boolean).map(decoded), values: new URLSearchParams(given || "") };
+}
+
+// An address that somebody typed may be no encoding of anything.
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 let leave = () => {};
@@ -80,7 +89,7 @@ async function go() {
 }
 
 function viewOf(parts) {
-  if (parts[0] === "run" && parts[1]) return VIEWS[parts[2] || ""] || showRun;
+  if (parts[0] === "run" && parts[1]) return Object.hasOwn(VIEWS, parts[2] || "") ? VIEWS[parts[2] || ""] : showRun;
   return parts[0] === "questions" ? showQuestions : showRuns;
 }
 
