@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import sys
 import time
@@ -84,11 +85,12 @@ def announce(run_id: str, store: str) -> None:
     pipe, _pipe = _pipe, None
     if pipe is None:
         return
+    name = shlex.quote(run_id)
     about = {
         "run_id": run_id,
         "store": shown_url(absolute_url(store)),
-        "show": f"rh-agents show {run_id} --follow{store_option(store)}",
-        "stop": f"rh-agents cancel {run_id}{store_option(store)}",
+        "show": f"rh-agents show {name} --follow{store_option(store)}",
+        "stop": f"rh-agents cancel {name}{store_option(store)}",
     }
     with contextlib.suppress(BrokenPipeError):  # it was killed; the work is done all the same
         os.write(pipe, json.dumps(about).encode() + b"\n")
@@ -214,7 +216,8 @@ def _started(log: int) -> tuple[int, bytes]:
 
 def _renamed(path: str, run_id: str, pid: int) -> str:
     """The log under the name of its run; its process goes on writing to it."""
-    name = re.sub(r"[^\w.-]+", "-", run_id)[:_LONGEST_NAME]
+    letters = re.sub(r"[^\w.-]+", "-", run_id, flags=re.ASCII)  # of one byte each: names of files have 255
+    name = letters[:_LONGEST_NAME]
     found = os.path.join(os.path.dirname(path), f"{name}-{time.strftime('%Y%m%dT%H%M%S')}-{pid}.log")
     os.rename(path, found)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ def expect_stopped(infos: Sequence[RunInfo], what: str, store: str) -> None:
         if info.owner is not None:
             raise CommandError(
                 f"run {info.run_id!r} cannot be {what} while it is being executed by {info.owner}: stop it with "
-                f"`rh-agents cancel {info.run_id}{store_option(store)}`",
+                f"`rh-agents cancel {shlex.quote(info.run_id)}{store_option(store)}`",
                 exit_code=1,
             )
 

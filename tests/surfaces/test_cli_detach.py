@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -107,6 +108,18 @@ def test_a_map_goes_on_in_a_session_of_its_own_and_is_found_and_stopped_by_its_n
     assert command("runs", "--json") == 0
     capfd.readouterr()
     assert "stopped" in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["it's; touch hacked $(date)", "\U00020000" * 60])
+def test_a_run_of_any_name_is_found_by_commands_that_a_shell_takes_as_they_are(
+    folder: Folder, pids: list[int], name: str
+) -> None:
+    done = ran(*MAP[:-1], name, "--detach")
+    assert (done.returncode, done.stderr) == (0, "")
+    record = found_by(done.stdout, pids)
+    assert shlex.split(record["show"]) == ["rh-agents", "show", name, "--follow"]
+    assert shlex.split(record["stop"]) == ["rh-agents", "cancel", name]
+    assert Path(record["log"]).exists()
 
 
 def test_it_outlives_its_terminal_and_writes_its_output(folder: Folder, pids: list[int]) -> None:

@@ -116,7 +116,7 @@ def _erased_text(info: RunInfo, erasure: Erasure) -> str:
         return f"{erasure}: it cannot be resumed"
     if info.owner is not None:
         return f"{erasure}, and goes on"
-    return f"{erasure}, and was cut off: `rh-agents erase {harmless(info.run_id)} --values` finishes it"
+    return f"{erasure}, and was cut off: `rh-agents erase {harmless(shlex.quote(info.run_id))} --values` finishes it"
 
 
 _STYLES = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.RUNNING: "cyan"}

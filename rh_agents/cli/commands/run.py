@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -146,7 +147,7 @@ class _FlowStart:
             job.opened = partial(announce, options.run_id, options.shown_store)
             if store is not None:
                 job.resume_command_line = resume_line(options.run_id, options.shown_store)
-                job.how_to_answer = f"rh-agents answer {options.run_id}{store_option(options.shown_store)}"
+                job.how_to_answer = f"rh-agents answer {shlex.quote(options.run_id)}{store_option(options.shown_store)}"
             try:
                 code = await job.run()
             except RunMismatchError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from rh_agents.cli.errors import CommandError
@@ -105,7 +106,7 @@ def next_steps(summary: Summary, resume: str, run_id: str) -> list[str]:
     """What a recorded job leaves to be said: `resume` is the command for that."""
     if summary.questions:
         return [
-            f"{counted(len(summary.questions), 'question')} must be answered: rh-agents answer {run_id}",
+            f"{counted(len(summary.questions), 'question')} must be answered: rh-agents answer {shlex.quote(run_id)}",
             f"then resume with: {resume}",
         ]
     if summary.is_interrupted or summary.stopped is not None or summary.is_cut_short:
