@@ -43,10 +43,11 @@ class Resuming:
             "-m",
             "rh_agents",
             "resume",
-            info.run_id,
             "--store",
             absolute_url(self.store),
             "--detach",
+            "--",  # a name may begin as an option does
+            info.run_id,
         ]
 
     def about(self, info: RunInfo) -> str:

@@ -12,6 +12,7 @@ from rh_agents.core.errors import UsageError
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.control import ControlResult, RunControl, control_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
+from rh_agents.web.json_text import shown
 from rh_agents.web.reading import NoSuchRun
 from rh_agents.web.shapes import question_data
 
@@ -157,12 +158,14 @@ class Acting:
             raise UsageError("this page starts nothing: `rh-agents web --allow-resume` lets it")
         if info.owner is not None:
             raise UsageError(f"run {info.run_id!r} is being executed by {info.owner}")
-        command = shlex.join(self._resuming.words(info))
+        # As it is shown, without the password of a store: what comes back can be equal. With the command that is
+        # recorded, which may be another one by now.
+        seen = shown({"preview": self._resuming.about(info), "command": shlex.join(self._resuming.words(info))})
         if is_preview:
-            return {"preview": self._resuming.about(info), "command": command}
-        if body.get("command") != command:
+            return seen
+        if any(body.get(name) != text for name, text in seen.items()):
             raise UsageError("what is to be started is not what was shown: look at it again")
-        return {"done": await self._resuming.start(info), "command": command}
+        return {"done": await self._resuming.start(info), "command": seen["command"]}
 
     # -- copies --------------------------------------------------------------------------------------------------------
 

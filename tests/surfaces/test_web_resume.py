@@ -37,7 +37,8 @@ def folder(tmp_path: Path) -> Path:
 def test_what_would_be_started_is_the_resume_of_the_recorded_command_as_a_list_of_arguments(folder: Path) -> None:
     resuming = Resuming(str(folder / "runs.db"))
     words = resuming.words(run_of(folder, [*WORDS, "--set", "x=$(rm -rf /); `id`"]))
-    assert words[1:5] == ["-m", "rh_agents", "resume", "monday"]
+    assert words[1:4] == ["-m", "rh_agents", "resume"]
+    assert words[-2:] == ["--", "monday"], "a name may begin as an option does"
     assert "$(rm" not in " ".join(words), "the recorded command itself is read from the store by that process"
     assert f"starts in {folder}: rh-agents map flow.py:rate items.jsonl" in resuming.about(run_of(folder))
 
@@ -63,12 +64,13 @@ class Started:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.what = "starts monday"
 
     def words(self, info: RunInfo) -> list[str]:
-        return ["python", "-m", "rh_agents", "resume", info.run_id]
+        return ["rh_agents", "resume", info.run_id, "--store", "postgresql://ada:lovelace1815@db.example/runs"]
 
     def about(self, info: RunInfo) -> str:
-        return f"starts {info.run_id}"
+        return self.what
 
     async def start(self, info: RunInfo) -> str:
         self.started.append(info.run_id)
@@ -100,12 +102,16 @@ def test_only_what_was_shown_is_started() -> None:
     async def work(client: httpx2.AsyncClient) -> None:
         wanted = {"run": "monday", "verb": "resume"}
         seen = (await post(client, "/api/act", {**wanted, "dry_run": True})).json()
-        assert seen == {"preview": "starts monday", "command": "python -m rh_agents resume monday"}
-        for command in ({}, {"command": "python -m rh_agents resume other"}):
-            refused = await post(client, "/api/act", {**wanted, **command})
+        assert seen["preview"] == "starts monday"
+        assert "lovelace1815" not in seen["command"]
+        for spoilt in ({"command": "rh_agents resume other"}, {"preview": "starts something else"}):
+            refused = await post(client, "/api/act", {**wanted, **seen, **spoilt})
             assert (refused.status_code, "look at it again" in refused.json()["error"]) == (422, True)
+        started.what = "starts a command that was recorded since"
+        assert (await post(client, "/api/act", {**wanted, **seen})).status_code == 422
+        started.what = "starts monday"
         assert started.started == []
-        assert (await post(client, "/api/act", {**wanted, "command": seen["command"]})).json()["done"] == "started"
+        assert (await post(client, "/api/act", {**wanted, **seen})).json()["done"] == "started"
         assert started.started == ["monday"]
 
     asking(started, work)

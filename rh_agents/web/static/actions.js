@@ -70,8 +70,8 @@ export function ask({ title, body, sure, danger = false, hasReason = true, field
   const line = el("div", {});
   const problem = el("div", { class: "bad", role: "alert" });
   const go = el("button", { class: danger ? "danger" : "primary", type: "submit", disabled: true }, sure);
-  let shown = "";
-  const wanted = (isPreview) => ({ ...(typeof body === "function" ? body() : body), reason: reason.value, dry_run: isPreview, ...(confirms && !isPreview ? { command: shown } : {}) });
+  let shown = {};
+  const wanted = (isPreview) => ({ ...(typeof body === "function" ? body() : body), reason: reason.value, dry_run: isPreview, ...(confirms && !isPreview ? shown : {}) });
   const form = el("form", { on: { submit: (event) => { event.preventDefault(); act(); } } },
     el("h2", {}, title), fields, hasReason ? el("div", { class: "field" }, el("label", {}, "Reason", reason)) : null, preview, line, problem,
     el("div", { class: "tools" }, el("button", { type: "button", on: { click: () => dialog.close() } }, "Back"), go));
@@ -84,7 +84,7 @@ export function ask({ title, body, sure, danger = false, hasReason = true, field
     try {
       const found = await post("act", wanted(true));
       fill(preview, found.preview);
-      shown = found.command;
+      shown = { command: found.command, preview: found.preview };
       fill(line, found.command ? command(found.command) : null);
       go.disabled = false;
     } catch (error) {
