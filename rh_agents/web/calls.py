@@ -33,7 +33,7 @@ CSV_COLUMNS: Final = (
     "sequence", "key", "address", "name", "actor", "kind", "status", "began_at", "ended_at", "seconds", "attempts",
     "message", "input", "group_id", "index", "input_tokens", "output_tokens", "cost",
 )  # fmt: skip
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - some take wide ones too
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,7 @@ class Reading:
     async def list_runs(self, *, status: Sequence[str] = (), tag: str | None = None, text: str = "") -> dict[str, Any]:
         """The newest runs that fit, at most `_MOST_RUNS`, and how many fit."""
         infos = await self.store.runs(tag=tag or None)
-        waiting = Counter(each.run_id for each in await self.store.questions())
+        waiting, problem = await self._waiting()
         found = [
             info
             for info in infos
@@ -190,8 +190,16 @@ class Reading:
         return {
             "runs": [run_line(info, waiting[info.run_id]) | await self._glance(info) for info in found[:_MOST_RUNS]],
             "total": len(found),
+            "problem": problem,
             "tags": sorted({tag for info in infos for tag in info.tags})[:100],
         }
+
+    async def _waiting(self) -> tuple[Counter[str], str | None]:
+        """How many questions each run asks, or why that cannot be said: one damaged question hides no run."""
+        try:
+            return Counter(each.run_id for each in await self.store.questions()), None
+        except StoreError as error:
+            return Counter(), str(error)
 
     async def _glance(self, info: RunInfo) -> dict[str, Any]:
         """What the owner of a run has said last, in a few numbers; remembered of runs that nobody executes."""

@@ -126,6 +126,8 @@ class _Server(uvicorn.Server):
 
 
 def _listener(settings: Settings) -> socket.socket:
+    if not settings.host:  # would stand for every address
+        raise UsageError("an address to listen at is missing; 0.0.0.0 stands for all of them")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     if os.name == "posix":  # elsewhere it would let another process listen at the same port

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
+import io
 import json
 import sqlite3
 from pathlib import Path
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from rh_agents import ExecutionState, parallel, tool
-from rh_agents.core.errors import RunAwaiting
+from rh_agents.core.errors import RunAwaiting, UsageError
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.web.json_text import json_text
-from tests.surfaces.web_kit import browser, memory, post, recorded
+from tests.surfaces.web_kit import browser, memory, post, recorded, served
 
 HALF = "x\ud800y"
 """Half of a surrogate pair, as JSON of a server may have it."""
@@ -169,6 +171,9 @@ def test_a_damaged_question_or_request_leaves_the_rest_of_the_page(damage: str, 
             found = (await client.get("/api/run", params={"run": "monday"})).json()
             assert "is damaged" in found["problem"]
             assert (found["run"]["status"], found["totals"]["outcomes"]) == ("waiting", 0)
+            listed = (await client.get("/api/runs")).json()
+            assert [run["run_id"] for run in listed["runs"]] == ["monday"]
+            assert (listed["problem"] is not None) == ("question" in damage)
 
     asyncio.run(main())
 
@@ -182,3 +187,25 @@ def test_only_the_head_of_a_stream_ends_at_once(path: str) -> None:
             assert found.headers["content-type"].startswith("text/event-stream")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_a_name_that_a_spreadsheet_takes_for_a_formula_is_text_in_csv(first: str) -> None:
+    async def main() -> None:
+        async with browser(store := memory()) as client:
+            async with ExecutionState(store=store, run_id="monday"), parallel(name=f"{first}1+1") as group:
+                group.add(told("a"))
+                await group.gather()
+            (row,) = csv.DictReader(io.StringIO((await client.get("/api/calls.csv", params={"run": "monday"})).text))
+            assert row["address"].startswith("'")
+
+    asyncio.run(main())
+
+
+def test_no_address_is_not_every_address() -> None:
+    async def main() -> None:
+        async with served(memory(), host=""):
+            pytest.fail("it listens")
+
+    with pytest.raises(UsageError, match="is missing"):
+        asyncio.run(main())

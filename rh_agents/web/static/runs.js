@@ -19,7 +19,7 @@ export async function showRuns(main, route, shell) {
     const found = await get("runs", wanted);
     if (!route.isCurrent()) return;
     shell.questions(found.runs.reduce((sum, run) => sum + run.questions, 0));
-    fill(list, found.runs.length ? runsTable(found.runs) : nothing(wanted));
+    fill(list, found.problem ? el("div", { class: "note bad", role: "alert" }, el("b", {}, "Open questions cannot be read: "), found.problem) : null, found.runs.length ? runsTable(found.runs) : nothing(wanted));
     fill(count, plural(found.total, "run"), found.total > found.runs.length ? `, the newest ${found.runs.length} are shown` : "");
     fill(tags, el("option", { value: "" }, "Any tag"), found.tags.map((tag) => el("option", { value: tag, selected: tag === wanted.tag }, tag)));
     tags.hidden = !found.tags.length;
