@@ -160,7 +160,9 @@ class Acting:
             raise UsageError(f"run {info.run_id!r} is being executed by {info.owner}")
         # As it is shown, without the password of a store: what comes back can be equal. With the command that is
         # recorded, which may be another one by now.
-        seen = shown({"preview": self._resuming.about(info), "command": shlex.join(self._resuming.words(info))})
+        seen: dict[str, str] = shown(
+            {"preview": self._resuming.about(info), "command": shlex.join(self._resuming.words(info))}
+        )
         if is_preview:
             return seen
         if any(body.get(name) != text for name, text in seen.items()):

@@ -70,7 +70,7 @@ class _Page:
 
     async def _sections(self) -> dict[str, bytes]:
         info = await self._info()
-        found: dict[str, Any] = {"run": run_data(info, 0), "questions": [], "now": await self._now(), "requests": []}
+        found: dict[str, Any] = {"run": run_data(info, None), "questions": [], "now": await self._now(), "requests": []}
         problems = []
         for part in (self._asked, self._counted):
             try:
@@ -188,7 +188,10 @@ class Reading:
             and text.lower() in f"{info.run_id} {info.workflow}".lower()
         ]
         return {
-            "runs": [run_line(info, waiting[info.run_id]) | await self._glance(info) for info in found[:_MOST_RUNS]],
+            "runs": [
+                run_line(info, None if problem else waiting[info.run_id]) | await self._glance(info)
+                for info in found[:_MOST_RUNS]
+            ],
             "total": len(found),
             "problem": problem,
             "tags": sorted({tag for info in infos for tag in info.tags})[:100],

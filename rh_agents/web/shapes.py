@@ -41,8 +41,8 @@ _LONGEST_INPUT: Final = 4000
 _Counts = Mapping[ExecutionStatus, int]
 
 
-def run_line(info: RunInfo, questions: int) -> dict[str, Any]:
-    """A run in a list."""
+def run_line(info: RunInfo, questions: int | None) -> dict[str, Any]:
+    """A run in a list. `questions` is how many are open; None if that cannot be read."""
     return {
         "run_id": info.run_id,
         "status": status_of(info).value,
@@ -61,7 +61,7 @@ def run_line(info: RunInfo, questions: int) -> dict[str, Any]:
     }
 
 
-def run_data(info: RunInfo, questions: int) -> dict[str, Any]:
+def run_data(info: RunInfo, questions: int | None) -> dict[str, Any]:
     """A run by itself: its input and the command that started it as well."""
     given = "" if info.input is None else shown_value(info.input)
     return run_line(info, questions) | {

@@ -174,6 +174,7 @@ def test_a_damaged_question_or_request_leaves_the_rest_of_the_page(damage: str, 
             listed = (await client.get("/api/runs")).json()
             assert [run["run_id"] for run in listed["runs"]] == ["monday"]
             assert (listed["problem"] is not None) == ("question" in damage)
+            assert listed["runs"][0]["questions"] == (None if "question" in damage else 1), "which is not none"
 
     asyncio.run(main())
 

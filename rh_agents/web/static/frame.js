@@ -11,7 +11,7 @@ export const toRun = (run, rest = "") => `#/run/${encodeURIComponent(run)}${rest
 
 export function statusOf(run) {
   if (run.status === "interrupted" && run.untouched) return "forked, not started";
-  if (run.status === "waiting" && !run.questions) return "answered, to be resumed";
+  if (run.status === "waiting" && run.questions === 0) return "answered, to be resumed";
   return run.status;
 }
 
