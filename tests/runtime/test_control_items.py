@@ -198,7 +198,7 @@ def test_a_run_that_nobody_executes_makes_it_again_at_its_next_start(world: Worl
         assert preview.text == "requeue monday: 1 call; all at the next start"
         result = await control(world).requeue(failed=True)
         assert (result.text, result.is_applied) == (
-            "monday is not executed now: from its next start on 0 now, 1 at the next start",
+            "monday is not executed now: from its next start on 1 call is made again",
             False,
         )
         world.down = []
@@ -293,6 +293,8 @@ def test_requests_to_cancel_what_has_ended_are_refused_and_failures_do_not_hide_
                 await control(world).cancel(["a"])
             preview = await control(world).cancel(["b"], dry_run=True)
             assert (preview.text, preview.calls) == ("cancel monday: 1 item", 1)
+            asked = await control(world).cancel(["b"])
+            assert asked.text == "none of these names runs now; what begins under one of them is cancelled"
 
     run_virtually(main)
 

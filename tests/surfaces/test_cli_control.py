@@ -77,7 +77,7 @@ def test_items_are_cancelled_and_made_again_by_name(folder: Folder, capfd: pytes
     folder.flag("broken", is_set=False)
     preview = json.loads(told(capfd, "requeue", "job", "--failed", "--dry-run", "--json"))
     assert (preview["calls"], preview["price"]) == (1, 0.0), "what was cancelled has to be named"
-    assert "1 at the next start" in told(capfd, "requeue", "job", "d!")
+    assert "from its next start on 1 call is made again" in told(capfd, "requeue", "job", "d!")
     assert "'c' has succeeded" in told(capfd, "requeue", "job", "c", code=1)
     told(capfd, "resume", "job", code=1)
     made = folder.ledger

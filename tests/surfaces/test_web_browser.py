@@ -52,6 +52,10 @@ async def show(page: Page, base: str, view: str) -> None:
     await page.wait_for_selector("main [aria-busy]", state="detached")
 
 
+async def _monday(store: Store) -> None:
+    await recorded(store)
+
+
 async def first_key(page: Page, base: str, run: str, status: str = "") -> str:
     await show(page, base, f"/run/{quote(run, safe='')}/calls?status={status}")
     row = await page.wait_for_selector("a.grid-row")
@@ -250,6 +254,53 @@ def test_a_question_is_answered_in_a_form_made_of_its_schema(chromium_path: str)
         assert [question.answer for question in await opened.questions(is_open=False)] == [b"false"]
 
     looking(chromium_path, prepare, look, opened)
+
+
+def test_the_page_of_questions_counts_down_as_they_are_answered(chromium_path: str) -> None:
+    async def prepare(store: Store) -> None:
+        with pytest.raises(RunAwaiting):
+            async with ExecutionState(store=store, run_id="asking") as state:
+                await state.ask("Publish?", bool)
+
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        await show(page, base, "/questions")
+        assert await page.inner_text("section h2") == "One question is open"
+        assert await page.is_visible("#bar a[href='#/questions']")
+        await page.click("text=No")
+        await page.click("button:text-is('Answer')")
+        await page.wait_for_selector("h2:text-is('All are answered')")
+        assert (await page.text_content("#bar a[href='#/questions']") or "").split()[-1] == "0"
+
+    looking(chromium_path, prepare, look)
+
+
+def test_what_a_dialog_asks_for_fits_a_telephone(chromium_path: str) -> None:
+    async def prepare(store: Store) -> None:
+        with pytest.raises(RunAwaiting):
+            async with ExecutionState(store=store, run_id="asking-with-a-name-that-is-as-long-as-names-are") as state:
+                await state.ask("Publish?", bool)
+
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        for action in ("Pause", "Set", "Stop", "Fork"):
+            await show(page, base, "/run/asking-with-a-name-that-is-as-long-as-names-are")
+            await page.click(f"button:text-is('{action}…')")
+            await page.wait_for_selector("dialog .command code, dialog .bad:not(:empty)")
+            for each in await page.query_selector_all("dialog form > *"):
+                box = await each.bounding_box()
+                assert box is None or box["x"] + box["width"] <= 360, action
+            await page.click("dialog >> button:text-is('Back')")
+
+    looking(chromium_path, prepare, look, width=360)
+
+
+def test_names_of_runs_are_readable_on_a_telephone(chromium_path: str) -> None:
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        await show(page, base, "/")
+        name = await page.wait_for_selector("td.mono >> text=monday")
+        assert name is not None
+        assert await name.evaluate("(link) => link.parentElement.scrollWidth <= link.parentElement.clientWidth")
+
+    looking(chromium_path, _monday, look, width=360)
 
 
 def test_a_run_in_one_file_shows_its_page_its_calls_and_its_plan_without_a_server(

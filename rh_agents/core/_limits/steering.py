@@ -240,6 +240,8 @@ class Steering:
             for group in groups:
                 group.cancel_members(items, why)
 
+        if not running:
+            return "none of these names runs now; what begins under one of them is cancelled", cancel
         rest = "the others when their turn comes" if running < len(items) else "no later start makes them again"
         return f"{running} cancelled now, {rest}", cancel
 

@@ -237,7 +237,8 @@ class RunControl:
             "keys": [header.key.hex() for header in wanted],
             "undone": [header.base.hex() for header in wanted if header.made_in == WITHDRAWN],
         }
-        result = await self._asked(Verb.REQUEUE, arguments, reason, author, f"0 now, {len(wanted)} at the next start")
+        effect = f"{calls} {'is' if len(wanted) == 1 else 'are'} made again"
+        result = await self._asked(Verb.REQUEUE, arguments, reason, author, effect)
         return replace(result, calls=len(wanted), price=price)
 
     async def cancel(

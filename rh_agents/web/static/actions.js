@@ -39,10 +39,10 @@ function askSet(run, now) {
   const name = el("input", { type: "text", list: "settings", value: "max-workers", required: true, "aria-label": "What" });
   const value = el("input", { type: "number", step: "any", min: 0, required: true, "aria-label": "Its new value" });
   const body = () => {
-    if (value.value === "") throw new Error("A number is wanted.");
+    if (value.value === "") throw new Error("Enter a number.");
     return { run: run.run_id, verb: "set", settings: { [name.value]: value.valueAsNumber } };
   };
-  ask({ title: `Change ${run.run_id} while it runs`, body, sure: "Set", fields: [el("div", { class: "field" }, el("label", {}, "What"), name, list), el("div", { class: "field" }, el("label", {}, "New value"), value)] });
+  ask({ title: `Change numbers of ${run.run_id}`, body, sure: "Set", fields: [el("div", { class: "field" }, el("label", {}, "What"), name, list), el("div", { class: "field" }, el("label", {}, "New value"), value)] });
 }
 
 function askFork(run, call) {

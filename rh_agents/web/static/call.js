@@ -90,13 +90,14 @@ function factsOf(run, { call, why, parents }) {
 }
 
 function attemptsOf({ attempts, tries }) {
+  const hasMoney = attempts.some((each) => tokens(each.usage) || money(each.usage.cost));
   const rows = attempts.map((each) => el("tr", {},
     el("td", { class: "n" }, number(each.number)), el("td", {}, pill(each.status)),
-    el("td", { class: "anywhere" }, each.message || "", each.delay ? el("span", { class: "quiet" }, ` next in ${seconds(each.delay)}`) : null),
-    el("td", { class: "n dim" }, each.ended_at ? clock(each.ended_at) : ""), el("td", { class: "n" }, tokens(each.usage)), el("td", { class: "n" }, money(each.usage.cost))));
+    el("td", { class: "anywhere message" }, each.message || "", each.delay ? el("span", { class: "quiet" }, ` next in ${seconds(each.delay)}`) : null),
+    el("td", { class: "n dim" }, each.ended_at ? clock(each.ended_at) : ""), hasMoney ? [el("td", { class: "n" }, tokens(each.usage)), el("td", { class: "n" }, money(each.usage.cost))] : null));
   const earlier = tries.map((each) => el("tr", {}, el("td", {}, pill(each.status)), el("td", { class: "n" }, seconds(each.seconds)), el("td", { class: "n" }, money(each.cost))));
   return [
-    rows.length ? section("Attempts", {}, table([["#", "n"], "", "", ["Ended", "n"], ["Tokens", "n"], ["Cost", "n"]], rows, "Attempts")) : null,
+    rows.length ? section("Attempts", {}, table([["#", "n"], "", "", ["Ended", "n"], ...(hasMoney ? [["Tokens", "n"], ["Cost", "n"]] : [])], rows, "Attempts")) : null,
     earlier.length ? section("Outcomes that this one replaces", {}, table(["", ["Time", "n"], ["Cost", "n"]], earlier, "Earlier outcomes")) : null,
   ];
 }

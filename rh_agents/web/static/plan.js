@@ -7,7 +7,7 @@ import { headOf, toCall } from "./frame.js";
 const FATES = [
   ["tried_again", "would be made again", "They failed, in an execution that has ended."],
   ["superseded", "would be made again", "Somebody asked for it."],
-  ["unknown", "have an unknown outcome", "They were in flight when the process stopped."],
+  ["unknown", "have an unknown outcome", "They were in flight when the process stopped, or are in flight now."],
   ["continued", "would continue", "They were between two attempts, or waited."],
   ["question", "wait for an answer", ""],
   ["repeated", "would fail again as recorded", "The program may have acted on the failure."],

@@ -9,7 +9,7 @@ export async function showQuestions(main, route, shell) {
   const { questions } = await get("questions", {}, route.signal);
   if (!route.isCurrent()) return null;
   shell.questions(questions.length);
-  fill(main, el("div", { class: "head" }, el("h1", {}, "Questions")), listOf(questions, shell, true));
+  fill(main, el("div", { class: "head" }, el("h1", {}, "Questions")), listOf(questions, shell, true, (open) => shell.questions(open)));
   return null;
 }
 
@@ -20,12 +20,20 @@ export async function showRunQuestions(main, route, shell) {
   return null;
 }
 
-function listOf(questions, shell, withRun) {
+function listOf(questions, shell, withRun, changed = () => {}) {
   if (!questions.length) return empty("No open questions.", "What a run asks a person appears here.");
-  return section(questions.length === 1 ? "One question is open" : `${questions.length} questions are open`, {}, questions.map((each) => questionCard(each, shell.about, withRun)));
+  const words = (open) => (open === 0 ? "All are answered" : open === 1 ? "One question is open" : `${open} questions are open`);
+  let open = questions.length;
+  const answered = () => {
+    open -= 1;
+    list.querySelector("h2").textContent = words(open);
+    changed(open);
+  };
+  const list = section(words(open), {}, questions.map((each) => questionCard(each, shell.about, withRun, answered)));
+  return list;
 }
 
-export function questionCard(question, about, withRun = false) {
+export function questionCard(question, about, withRun = false, answered = () => {}) {
   const field = fieldOf(question.schema, question.schema, "Answer");
   const problem = el("div", { class: "bad", role: "alert" }, question.problem ? `Not accepted: ${question.problem}` : "");
   const send = el("button", { class: "primary", type: "submit" }, "Answer");
@@ -47,6 +55,7 @@ export function questionCard(question, about, withRun = false) {
       await post("answer", { run: question.run_id, id: question.id, answer: value });
       notice(`Answered: ${question.text}`);
       fill(card, el("div", { class: "quiet" }, `Answered: ${question.text}`));
+      answered();
     } catch (error) {
       send.disabled = false;
       fill(problem, error.message);

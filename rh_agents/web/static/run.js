@@ -46,9 +46,12 @@ class Rate {
     const now = performance.now() / 1000;
     this.seen = [...this.seen.filter(([at]) => now - at < 30), [now, totals.outcomes]];
   }
+  isNow() {
+    return this.seen.length > 0 && this.seen[this.seen.length - 1][0] - this.seen[0][0] > 3;
+  }
   of(totals) {
     const [first, last] = [this.seen[0], this.seen[this.seen.length - 1]];
-    if (first && last[0] - first[0] > 3) return (last[1] - first[1]) / (last[0] - first[0]);
+    if (this.isNow()) return (last[1] - first[1]) / (last[0] - first[0]);
     const whole = (totals.last_at || 0) - (totals.first_at || 0);
     return whole > 0 ? totals.outcomes / whole : 0;
   }
@@ -111,9 +114,9 @@ function numbersOf({ run, totals, groups }, rate) {
   const cards = [
     ["finished", number(totals.outcomes), ""],
     ["failed", number(totals.failed), totals.failed ? "bad" : ""],
-    isOn || totals.running ? ["in flight", number(totals.running), "run"] : null,
+    isOn || totals.running ? ["under way", number(totals.running), "run"] : null,
     ["retries", number(totals.retried), totals.retried ? "warn" : ""],
-    [isOn ? "calls/s now" : "calls/s", speed ? (speed < 10 ? speed.toFixed(1) : short(Math.round(speed))) : "–", ""],
+    [isOn && rate.isNow() ? "calls/s now" : "calls/s", speed ? (speed < 10 ? speed.toFixed(1) : short(Math.round(speed))) : "–", ""],
     isOn && left > 0 && speed > 0 ? ["about left", seconds(left / speed), ""] : ["took", seconds((totals.last_at || 0) - (totals.first_at || 0)) || "–", ""],
     ["tokens", tokens(used) || "–", ""],
     ["cost", money(used.cost) || "–", ""],
@@ -159,7 +162,7 @@ function groupsOf(run, { groups, total }) {
       el("td", { class: "n bad" }, group.failed || ""),
       el("td", { class: "n dim" }, group.seconds === null ? "" : seconds(group.seconds)));
   });
-  return section("Groups", { count: total }, table(["Group", "", ["Done", "n"], ["Failed", "n"], ["Time", "n"]], rows, "Groups"), total > groups.length ? el("p", { class: "quiet" }, `The first ${groups.length} are shown.`) : null);
+  return section("Groups", { count: total }, table(["Group", "", ["Finished", "n"], ["Failed", "n"], ["Time", "n"]], rows, "Groups"), total > groups.length ? el("p", { class: "quiet" }, `The first ${groups.length} are shown.`) : null);
 }
 
 function depths(groups) {
@@ -177,11 +180,11 @@ function actorsOf(run, actors) {
     return rowTo(href, actor.name,
       el("td", { class: "cut" }, link(href, `a${actor.name}`, actor.name)),
       el("td", { class: "n" }, number(actor.done)), el("td", { class: "n bad" }, actor.failed || ""), el("td", { class: "n warn" }, actor.retried || ""),
-      hasTimes ? [actor.p50, actor.p90, actor.p99, actor.seconds].map((value) => el("td", { class: "n" }, seconds(value))) : null,
+      hasTimes ? ["p50", "p90", "p99", "seconds"].map((name) => el("td", { class: name === "seconds" ? "n" : "n hide-small" }, actor.done + actor.failed ? seconds(actor[name]) : "")) : null,
       hasMoney ? [el("td", { class: "n" }, tokens(actor.usage)), el("td", { class: "n" }, money(actor.usage.cost))] : null);
   });
   const heads = ["Actor", ["Done", "n"], ["Failed", "n"], ["Retries", "n"]];
-  if (hasTimes) heads.push(["p50", "n"], ["p90", "n"], ["p99", "n"], ["Total", "n"]);
+  if (hasTimes) heads.push(["p50", "n hide-small"], ["p90", "n hide-small"], ["p99", "n hide-small"], ["Total", "n"]);
   if (hasMoney) heads.push(["Tokens", "n"], ["Cost", "n"]);
   return section("Where time and money go", {}, table(heads, rows, "Actors"));
 }

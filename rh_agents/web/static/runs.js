@@ -40,7 +40,7 @@ function nothing(wanted) {
 }
 
 function runsTable(runs) {
-  const heads = ["Run", "Status", "Workflow", ["Calls", "n"], ["Failed", "n"], ["Tokens", "n hide-small"], ["Cost", "n"], ["Questions", "n hide-small"], ["Tags", "hide-small"], ["Owner", "hide-small"], ["Activity", "n"]];
+  const heads = ["Run", "Status", ["Workflow", "hide-small"], ["Calls", "n"], ["Failed", "n"], ["Tokens", "n hide-small"], ["Cost", "n hide-small"], ["Questions", "n hide-small"], ["Tags", "hide-small"], ["Owner", "hide-small"], ["Activity", "n"]];
   return table(heads, runs.map(runRow), "Runs");
 }
 
@@ -48,11 +48,11 @@ function runRow(run) {
   return rowTo(toRun(run.run_id), run.run_id,
     el("td", { class: "mono cut" }, link(toRun(run.run_id), run.run_id, run.run_id)),
     el("td", {}, el("span", { class: `pill ${run.status}` }, run.paused_at && run.status === "running" ? "paused" : statusOf(run)), run.status === "running" && run.total ? barOf({ done: run.finished, failed: 0, running: run.in_flight, cancelled: 0, total: run.total }) : null),
-    el("td", { class: "dim" }, run.workflow),
+    el("td", { class: "dim hide-small" }, run.workflow),
     el("td", { class: "n" }, number(run.outcomes)),
     el("td", { class: "n bad" }, run.failed || ""),
     el("td", { class: "n hide-small" }, tokens(run.usage || {})),
-    el("td", { class: "n" }, money((run.usage || {}).cost)),
+    el("td", { class: "n hide-small" }, money((run.usage || {}).cost)),
     el("td", { class: "n hide-small" }, run.questions ? el("span", { class: "badge" }, run.questions) : ""),
     el("td", { class: "hide-small" }, run.tags.flatMap((tag) => [el("span", { class: "tag" }, tag), " "])),
     el("td", { class: "dim hide-small nowrap" }, run.owner ? run.owner.split(" (")[0] : ""),
