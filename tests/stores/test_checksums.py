@@ -385,7 +385,9 @@ def test_a_row_that_is_missing_is_in_no_summary_and_no_outline(tmp_path: Path, g
         await fill(store)
         events = len(await listed(store.events(RUN)))
         assert (await store.summary(RUN)).until == events
+        await store.aclose()
         sql(path, f"DELETE FROM journal WHERE place = (SELECT {gone} FROM journal)")
+        store = SqliteStore(path)  # one that has counted them goes on from there
         should = f"run 'monday' is damaged: it should have {events} events from after event 0, and has {events - 1}"
         with pytest.raises(StoreError, match=should):
             await store.summary(RUN)
