@@ -365,7 +365,8 @@ def test_failed_calls_are_made_again_after_a_preview_with_the_command_that_does_
             assert seen["command"] == f"rh-agents requeue monday @{call['key']}"
             everything = {"run": "monday", "verb": "requeue", "failed": True, "dry_run": True}
             assert (await post(client, "/api/act", everything)).json()["command"] == "rh-agents requeue monday --failed"
-            assert "1 at the next start" in (await post(client, "/api/act", wanted)).json()["done"]
+            done = (await post(client, "/api/act", wanted)).json()["done"]
+            assert "from its next start on 1 call is made again" in done
             refused = await post(client, "/api/act", {"run": "monday", "verb": "requeue", "items": ["nothing"]})
             assert refused.status_code == 422
             nothing = await post(client, "/api/act", {"run": "monday", "verb": "cancel", "items": []})

@@ -248,7 +248,7 @@ def test_a_question_is_answered_in_a_form_made_of_its_schema(chromium_path: str)
 
     async def look(page: Page, seen: Seen, base: str) -> None:
         await show(page, base, "/run/asking")
-        await page.click("text=No")
+        await page.click("label:text-is('No')")
         await page.click("button:text-is('Answer')")
         await page.wait_for_selector("text=Answered: Publish?")
         assert [question.answer for question in await opened.questions(is_open=False)] == [b"false"]
@@ -266,7 +266,7 @@ def test_the_page_of_questions_counts_down_as_they_are_answered(chromium_path: s
         await show(page, base, "/questions")
         assert await page.inner_text("section h2") == "One question is open"
         assert await page.is_visible("#bar a[href='#/questions']")
-        await page.click("text=No")
+        await page.click("label:text-is('No')")
         await page.click("button:text-is('Answer')")
         await page.wait_for_selector("h2:text-is('All are answered')")
         assert (await page.text_content("#bar a[href='#/questions']") or "").split()[-1] == "0"
