@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ from typing import Literal
 import pytest
 from playwright.async_api import ConsoleMessage, Dialog, Page, ViewportSize, async_playwright
 
+from tests.services import debian
+
 __all__ = ["Seen", "chromium_path", "open_page"]
 
 Theme = Literal["light", "dark"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-_MISSING = "Chromium is not installed (Debian: apt install chromium)"
 
 
 def find() -> str | None:
@@ -30,33 +30,17 @@ def find() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
-def install() -> str | None:
-    """Install Debian's package if that is for us to do."""
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return None
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "chromium"]):
-        subprocess.run(
-            ["apt-get", *command],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=900,
-            check=False,
-        )
-    return find()
-
-
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
     """Where Chromium is."""
+    if find() is None and os.environ.get("CI"):
+        try:
+            debian.install("chromium")
+        except debian.NotInstalled as error:
+            pytest.fail(f"CI is set, so tests of the page must run: {error}", pytrace=False)
     path = find()
-    if path is None and os.environ.get("CI"):
-        path = install()
-        if path is None:
-            pytest.fail(f"CI is set, so tests of the page must run: {_MISSING}", pytrace=False)
     if path is None:
-        pytest.skip(_MISSING)
+        pytest.skip("Chromium is not installed (Debian: apt install chromium)")
     return path
 
 

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.services import debian
+
 __all__ = ["NoPostgresql", "PostgresqlServer", "find_binaries", "postgresql_server", "postgresql_url"]
 
 OWNER = "tests"
@@ -57,19 +59,14 @@ def install() -> None:
     Raises:
         NoPostgresql: this is not for us to do, or it failed.
     """
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise NoPostgresql("PostgreSQL is not installed (Debian: apt install postgresql)")
     settings = Path("/etc/postgresql-common/createcluster.conf")
-    if not settings.exists():
+    if os.geteuid() == 0 and not settings.exists():
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text("create_main_cluster = false\n")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "postgresql"]
     try:
-        _run(command, env=environment, timeout=600)
-    except NoPostgresql:  # the machine may not know yet what packages there are
-        _run(["apt-get", "update", "-q"], env=environment, timeout=600)
-        _run(command, env=environment, timeout=600)
+        debian.install("postgresql")
+    except debian.NotInstalled as error:
+        raise NoPostgresql(str(error)) from None
 
 
 class PostgresqlServer:
