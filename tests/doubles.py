@@ -7,6 +7,7 @@ from typing import Any
 from rh_agents import MemoryStore
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import RunInfo, RunRequest
+from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.results import Outcome
 from rh_agents.stores.memory import MemoryJournal
 
@@ -19,6 +20,9 @@ class HookedStore(MemoryStore):
 
     async def before_waiting(self) -> None:
         """Somebody waits for an entry to be on disk."""
+
+    async def before_reading_requests(self) -> None:
+        """It is about to be looked for what was asked of a run."""
 
     def before_adding(self) -> None:
         """An entry is about to be added."""
@@ -44,6 +48,10 @@ class _HookedJournal(MemoryJournal):
         counts = super().note(fact, outcome)
         self.hooks.after_adding(fact, outcome)
         return counts
+
+    async def requests(self) -> list[ControlRequest]:
+        await self.hooks.before_reading_requests()
+        return await super().requests()
 
     async def append(self, fact: Fact, outcome: Outcome | None = None) -> Outcome | None:
         await self.hooks.before_waiting()

@@ -581,3 +581,41 @@ def test_a_store_without_requests_says_that_its_runs_cannot_be_steered() -> None
     with pytest.raises(Exception, match="a Plain has no requests, so its runs cannot be steered"):
         control_of(store, RUN)
     assert isinstance(control_of(MemoryStore(), RUN), RunControl)
+
+
+class HardToRead(KeepingStore):
+    """A store that cannot say what was asked of a run, so many times."""
+
+    failures = 0
+
+    async def before_reading_requests(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the disk does not answer")
+
+
+def test_what_could_not_be_read_when_it_was_asked_is_looked_for_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch = world.make_fetch()
+    store = world.store = HardToRead()
+
+    async def main() -> None:
+        async with world.again():
+            store.failures = 3  # which it takes 1, 2 and 4 seconds to try again
+            asked = later(0.5, control(world).pause)
+            task = asyncio.create_task(pages(fetch, "abcdefghijklmnop", max_workers=1))
+            await asyncio.sleep(7.4)
+            assert await controls(store) == []
+            await asyncio.sleep(3.0)
+            assert [each["verb"] for each in await controls(store)] == ["pause"]
+            begun = len(world.begun)
+            await asyncio.sleep(5.0)
+            assert len(world.begun) == begun
+            await control(world).unpause()
+            assert await task == list("abcdefghijklmnop")
+            await asked
+
+    with caplog.at_level(logging.WARNING, "rh_agents.control"):
+        run_virtually(main)
+    assert caplog.text.count("the disk does not answer") == 3

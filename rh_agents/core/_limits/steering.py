@@ -35,6 +35,8 @@ _Around = tuple[list[bytes], list[str]]
 _Meaning = tuple[str, Callable[[], None], dict[str, Any]]
 _GRACE = 30.0
 """Seconds that calls in flight have when a run is cancelled."""
+_LOOK_AGAIN = (1.0, 60.0)
+"""Seconds until requests that could not be read are looked for again; each time twice as long, at most so long."""
 _log = logger("rh_agents.control")
 
 
@@ -89,6 +91,8 @@ class Steering:
         self._task: asyncio.Task[None] | None = None
         self._has_heard = False
         self._is_at_start = False
+        self._failed = 0
+        """How often in a row requests could not be applied."""
 
     # -- its life -----------------------------------------------------------------------------------------------------
 
@@ -116,7 +120,7 @@ class Steering:
         if run.interruption.hold.is_held:
             self._say_paused()
         hear = weakref.WeakMethod(self.hear)  # a run that nobody holds any more is not kept by its journal
-        journal.when_asked(lambda: _call(hear()))
+        journal.when_asked(functools.partial(_call, hear))
 
     def _say_paused(self) -> None:
         pause = self._run.recording.recorded.steered.paused or {}
@@ -137,15 +141,26 @@ class Steering:
     def _look(self) -> None:
         self._has_heard = True
         if self._task is None and self._journal is not None:
-            self._task = asyncio.get_running_loop().create_task(self._heed(self._journal), name="rh_agents: requests")
+            self._task = asyncio.get_running_loop().create_task(
+                self._apply_heard(self._journal), name="rh_agents: requests"
+            )
             self._task.add_done_callback(self._looked)
 
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("run %r: a request could not be applied: %s", self._run.run_id, error)
+        if task.cancelled() or (error := task.exception()) is None:
+            self._failed = 0
+        else:
+            self._look_again(error)
         if self._has_heard and self._journal is not None:
             self._look()
+
+    def _look_again(self, error: BaseException) -> None:
+        """Requests could not be read or answered. The store says that there are some only once."""
+        _log.warning("run %r: a request could not be applied: %s", self._run.run_id, error)
+        least, most = _LOOK_AGAIN
+        asyncio.get_running_loop().call_later(min(most, least * 2**self._failed), _call, weakref.WeakMethod(self.hear))
+        self._failed += 1
 
     async def close(self) -> None:
         """The run ends: what is being applied is, and nothing after that."""
@@ -157,7 +172,7 @@ class Steering:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    async def _heed(self, journal: SteeredJournal) -> None:
+    async def _apply_heard(self, journal: SteeredJournal) -> None:
         self._has_heard = False
         await self._apply_all(journal)
 
@@ -342,6 +357,7 @@ def _steered(journal: object) -> SteeredJournal | None:
     return journal if isinstance(journal, SteeredJournal) else None
 
 
-def _call(hear: Any) -> None:
+def _call(reference: weakref.WeakMethod[Callable[[], None]]) -> None:
+    hear = reference()
     if hear is not None:
         hear()
