@@ -12,6 +12,9 @@ from rh_agents.stores._checksums import applied_checksum, request_checksum
 
 __all__ = ["answer_columns", "request_columns", "request_of"]
 
+_VERBS = frozenset(verb.value for verb in Verb)
+_NEWER = "this version of rh_agents does not know what that is"
+
 
 def request_columns(request: ControlRequest) -> dict[str, Any]:
     """The columns of a new request, but for its run."""
@@ -36,12 +39,14 @@ def request_of(row: Sequence[Any], run_id: str, place: str) -> ControlRequest:
     """The request of a row.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: it is damaged, or a newer version of this library wrote it.
     """
     try:
         request_id, verb, arguments, author, reason, asked_at, applied_at, answer, *checksums = row
         asked = request_checksum(request_id, verb, arguments, author, reason, asked_at)
         if [asked, applied_checksum(request_id, applied_at, answer)] == checksums:
+            if verb not in _VERBS:
+                raise StoreError(f"{place}: request {request_id!r} to run {run_id!r} wants {verb!r}: {_NEWER}")
             what = (Verb(verb), json.loads(arguments), author, reason or "", asked_at)
             became = None if answer is None else json.loads(answer)
             return ControlRequest(run_id, request_id, *what, applied_at, became)

@@ -420,7 +420,7 @@ class SqlJournal:
         """The requests that are open, oldest first."""
         self._expect_mine()
         number, run_id = self.number, self.info.run_id
-        return await self._engine.read(lambda session: session.requests(number, run_id, True))
+        return await self._engine.read(lambda session: session.requests_for_owner(number, run_id))
 
     async def answer_request(self, request_id: str, answer: Mapping[str, Any]) -> None:
         """The event that applies a request is on disk: it is not open any more."""

@@ -12,6 +12,7 @@ from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import CacheEntry, Question
 from rh_agents.core.ports.control import ControlRequest
+from rh_agents.core.redaction import logger
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._asking import request_of
 from rh_agents.stores._backend import (
@@ -43,6 +44,8 @@ from rh_agents.stores._checksums import (
     run_checksum,
     status_checksum,
 )
+
+_LOG = logger("rh_agents.stores")
 
 _RECOVERED = ExecutionStatus.RECOVERED.value
 _PLACES_AT_ONCE = 8192
@@ -193,6 +196,20 @@ class VerifiedSession:
     def requests(self, number: int, run_id: str, is_open: bool | None) -> list[ControlRequest]:
         """The requests to a run, oldest first."""
         return [request_of(row, run_id, self.place) for row in self.inner.requests(number, is_open)]
+
+    def requests_for_owner(self, number: int, run_id: str) -> list[ControlRequest]:
+        """Those that are open, oldest first, but for those that cannot be read.
+
+        Nobody can say what was asked there, and that is no reason not to execute the run, or not to do what was asked
+        besides. They stay open, and `check` finds what is damaged.
+        """
+        found = []
+        for row in self.inner.requests(number, True):
+            try:
+                found.append(request_of(row, run_id, self.place))
+            except StoreError as error:
+                _LOG.warning("%s. It is left open, and nothing is done for it", error)
+        return found
 
     # -- journals -----------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, open_store, tool
-from rh_agents.core.errors import ControlRefused
+from rh_agents import EventType, ExecutionState, open_store, tool
+from rh_agents.core.errors import ControlRefused, RunStopped
+from rh_agents.stores._checksums import request_checksum
+from rh_agents.stores.sqlite import SqliteStore
+from tests.stores.sqlite_kit import sql
 
 RUN = "monday"
 
@@ -67,3 +72,40 @@ def steer_items(place: str) -> None:
         await other.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("verb", ["pause", "dance"], ids=["damaged", "of a newer version"])
+def test_a_request_that_cannot_be_read_keeps_no_run_from_going_on_and_no_other_request_from_being_applied(
+    verb: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "runs.db"
+
+    @tool
+    async def fetch(name: str) -> str:
+        return name
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        with pytest.raises(RunStopped):
+            async with ExecutionState(store=store, run_id=RUN) as state:
+                await fetch("a")
+                state.request_interrupt("enough")
+                await fetch("b")
+        control = store.control(RUN)
+        first = (await control.set({"retry": 5}, author="ann")).request
+        assert first is not None
+        await control.set({"retry": 3}, author="ben")
+        asked = (first.id, verb, json.dumps(dict(first.arguments)), "ann", first.reason, first.asked_at)
+        checksum = 7 if verb == "pause" else request_checksum(*asked)
+        sql(path, "UPDATE control SET verb = ?, checksum = ? WHERE id = ?", verb, checksum, first.id)
+        async with ExecutionState(store=store, run_id=RUN) as state:
+            assert await fetch("b") == "b"
+            applied = [e.event.control async for e in store.events(RUN) if e.event.event_type is EventType.CONTROL]
+        assert [each["author"] for each in applied if each is not None] == ["ben"]
+        await store.aclose()
+
+    with caplog.at_level(logging.WARNING, "rh_agents.stores"):
+        asyncio.run(main())
+    reason = "is damaged" if verb == "pause" else "wants 'dance': this version of rh_agents does not know what that is"
+    assert reason in caplog.text
+    assert "It is left open, and nothing is done for it" in caplog.text
