@@ -107,10 +107,19 @@ NOTHING_ASKED = Steered()
 
 
 def is_named(item: str, label: str, address: str, key: bytes | None) -> bool:
-    """Whether a member is meant by what somebody wrote."""
+    """Whether a member is meant by what somebody wrote: its name, its address, the end of that from an index on
+    (`pages[3]` or `pages[3]::fetch` of `survey::pages[3]::fetch`), or @ and the beginning of its key.
+    """
     if item.startswith("@") and len(item) > 1 and key is not None and key.hex().startswith(item[1:].lower()):
         return True
-    return item in (label, address)
+    return item in (label, address) or (
+        "]" in item and f"::{address}::".endswith((f"::{item}::", _below(item, address)))
+    )
+
+
+def _below(item: str, address: str) -> str:
+    """How an address ends that has one more part behind an item."""
+    return f"::{item}::{address.rpartition('::')[2]}::"
 
 
 def _is_of(control: Control, run_id: str, epoch: int) -> bool:
