@@ -14,7 +14,7 @@ from rh_agents.core.ports.control import ControlResult, RunControl, control_of
 from rh_agents.core.rewind import UNCHANGED, affected_by, fork
 from rh_agents.web.json_text import shown
 from rh_agents.web.reading import NoSuchRun
-from rh_agents.web.shapes import question_data
+from rh_agents.web.shapes import command_of, question_data
 
 __all__ = ["Acting", "Resuming"]
 
@@ -76,7 +76,18 @@ class Acting:
         if "answer" not in body:
             raise UsageError("answer is missing")
         answered = await self._store.answer(run, question, to_json(body["answer"]), self._author)
-        return {"answered": question_data(answered)}
+        return {"answered": question_data(answered), "next": await self._after_answering(run)}
+
+    async def _after_answering(self, run: str) -> str:
+        """What is to be done now, in one sentence: an answer starts nothing."""
+        left, info = len(await self._store.questions(run)), await self._store.find_run(run)
+        if left:
+            return f"{run} waits for {left} more {'answer' if left == 1 else 'answers'}."
+        if info is None or info.owner is not None:
+            return "The run is being executed now; it reads the answer when it is started again."
+        if command_of(info) is None:
+            return "Start the program again, with the same run id: the run goes on with the answer."
+        return f"Resume with: {shlex.join(['rh-agents', 'resume', run])}{self._store_option}"
 
     async def act(self, body: Body) -> dict[str, Any]:
         """Preview (with `dry_run`) or do something to a run.

@@ -235,10 +235,38 @@ def test_a_question_is_answered_and_an_answer_that_does_not_fit_is_refused() -> 
             body = {"run": "monday", "id": question["id"]}
             refused = await post(client, "/api/answer", {**body, "answer": "perhaps"})
             assert refused.status_code == 422
-            assert (await post(client, "/api/answer", {**body, "answer": True})).status_code == 200
+            accepted = await post(client, "/api/answer", {**body, "answer": True})
+            assert accepted.status_code == 200
+            assert accepted.json()["next"].startswith("Start the program again, with the same run id")
             twice = await post(client, "/api/answer", {**body, "answer": False})
             assert twice.status_code == 409
             assert (await client.get("/api/questions")).json()["questions"] == []
+
+    asyncio.run(main())
+
+
+def test_who_has_answered_learns_what_is_to_be_done_now() -> None:
+    async def main() -> None:
+        store = memory()
+        command = ExecutionState(store=store, run_id="it's", facts={"command": '["run", "flow.py:main"]'})
+        with pytest.raises(RunAwaiting):
+            async with command as state, parallel(2) as questions:
+                questions.add(state.ask("Publish?", bool))
+                questions.add(state.ask("Where?", str))
+                await questions.gather()
+        async with browser(store) as client:
+            first, second = (await client.get("/api/questions")).json()["questions"]
+            answers = {"Publish?": True, "Where?": "here"}
+            said = [
+                (
+                    await post(
+                        client, "/api/answer", {"run": "it's", "id": each["id"], "answer": answers[each["text"]]}
+                    )
+                ).json()
+                for each in (first, second)
+            ]
+            assert said[0]["next"] == "it's waits for 1 more answer."
+            assert said[1]["next"] == "Resume with: rh-agents resume 'it'\"'\"'s'"
 
     asyncio.run(main())
 

@@ -52,9 +52,9 @@ export function questionCard(question, about, withRun = false, answered = () => 
     }
     send.disabled = true;
     try {
-      await post("answer", { run: question.run_id, id: question.id, answer: value });
+      const said = await post("answer", { run: question.run_id, id: question.id, answer: value });
       notice(`Answered: ${question.text}`);
-      fill(card, el("div", { class: "quiet" }, `Answered: ${question.text}`));
+      fill(card, el("div", { class: "quiet" }, `Answered: ${question.text}`), el("div", { class: "quiet anywhere" }, said.next));
       answered();
     } catch (error) {
       send.disabled = false;
