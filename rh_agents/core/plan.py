@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -191,9 +191,18 @@ class _Call:
 class _Group:
     name: str
     address: str
+    first: int
+    """The sequence of its first event. Members count from then on."""
     total: int | None = None
     is_complete: bool = False
     begun: set[int] = field(default_factory=set)
+
+
+def _indexes_after(sequence: int, members: PlainMembers) -> Sequence[int]:
+    """The indexes of those that have an event after a sequence: nearly always of all."""
+    if min(members.ends, default=0) > sequence:
+        return members.indexes
+    return [index for index, end in zip(members.indexes, members.ends, strict=True) if end > sequence]
 
 
 class Planner:
@@ -256,7 +265,7 @@ class Planner:
         group = self._groups.get(fact.group_id)
         if fact.group is not None:
             if group is None:
-                group = self._groups[fact.group_id] = _Group(fact.group.name, fact.group.address)
+                group = self._groups[fact.group_id] = _Group(fact.group.name, fact.group.address, sequence)
             # Not its total: none is known when a group begins, and one that is left early forgets the rest.
             group.is_complete = fact.group.status is GroupStatus.COMPLETED
         elif group is not None and fact.parallel_index is not None:
@@ -326,7 +335,8 @@ class Planner:
         for group_id, group in self._groups.items():
             if group.is_complete or self._is_sealed(group_id) or self._is_below_what_is_not_made(group.address):
                 continue
-            begun = group.begun.union(*(members.indexes for members in self._plain.get(group_id, ())))
+            plain = self._plain.get(group_id, ())
+            begun = group.begun.union(*(_indexes_after(group.first, members) for members in plain))
             not_begun = None if group.total is None else max(0, group.total - len(begun))
             yield PlannedGroup(group_id, group.name, group.address, not_begun)
 

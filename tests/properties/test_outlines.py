@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import cast
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rh_agents.cli.commands.show import read_outlined
@@ -62,9 +62,17 @@ def test_a_run_is_shown_from_its_outline_as_from_all_of_its_events(
 
 
 STATUSES = [ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]
+BEFORE_THEIR_GROUP = [
+    Step(0, "group", group="inner"),
+    Step(0, "started"),
+    Step(0, "many"),
+    Step(0, "early", group="pages"),
+]
+"""Members of a group of which the journal says only later that it began."""
 
 
 @settings(max_examples=150, deadline=None)
+@example(BEFORE_THEIR_GROUP, True, ExecutionStatus.COMPLETED)
 @given(steps(), st.booleans(), st.sampled_from(STATUSES))
 def test_a_run_is_planned_from_its_outline_as_from_all_of_its_events(
     chosen: list[Step], retry_failed: bool, status: ExecutionStatus
