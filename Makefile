@@ -30,7 +30,7 @@ PARALLEL = -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-all test-eager test-uvloop stress test-all-pythons coverage bench \
-  check check-lint check-format check-mypy check-pyright check-typed check-layers format constraints clean
+  docs dist check check-lint check-format check-mypy check-pyright check-typed check-layers format constraints clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=python3.12] [VENV=.venv]"
@@ -67,6 +67,19 @@ coverage: setup ## run the tests and show the lines and branches they miss
 
 bench: setup ## measure, and print the table of benchmarks/README.md
 	@$(PY) -m benchmarks $(ARGS)
+
+# The tools of the site are not among what `setup` installs: only this needs them. Material writes of MkDocs 2, which is
+# another program, at each start; the variable is its own. Not --quiet: then warnings are not counted.
+docs: $(VENV)/.docs ## build the site into site/, without a network; warnings and lost links are errors
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build $(ARGS) >$(VENV)/docs.log 2>&1 \
+	  || { grep -v '^INFO' $(VENV)/docs.log >&2; exit 1; } && echo "site/index.html"
+
+$(VENV)/.docs: $(READY)
+	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+dist: setup ## build wheel and source distribution into dist/, and try both in clean environments
+	@$(PY) -m tests.check_distribution
 
 check: check-lint check-format check-mypy check-pyright check-typed check-layers ## lint, format, types, layers
 
@@ -111,7 +124,7 @@ constraints: setup ## write constraints.txt anew (ARGS=--upgrade for newer versi
 
 clean: ## remove the environments, the caches and what was built; never your runs
 	@for venv in .venv .venv-*; do test ! -f "$$venv/pyvenv.cfg" || rm -rf "$$venv"; done
-	@rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .detangle .import_linter_cache
+	@rm -rf build dist site htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .detangle .import_linter_cache
 	@find rh_agents pytest_rh_agents tests examples benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- set-up: once, and again when one of the files it follows from has changed ---------------------------------------
@@ -128,7 +141,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	  else $(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	    $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt uv; \
 	  fi; }
-	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[anthropic,cli,dev,fsspec,langchain,mcp,openai,openai-agents,postgresql,pydantic-ai,web]'
+	@$(UV) pip install --quiet --python $(PY) -c constraints.txt -e '.[anthropic,cli,dev,formats,fsspec,langchain,mcp,openai,openai-agents,otel,pandas,polars,postgresql,pydantic-ai,ray,web]'
 	@touch $@
 
 # The local model is welcome, not needed: the demo can use a provider, and tests that want the model skip without it.

@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from benchmarks import durable, lag, latency, memory, models, overhead, page, start_up
+from benchmarks import durable, lag, latency, memory, models, overhead, page, start_up, watched
 
 README = Path(__file__).with_name("README.md")
 _TABLES = re.compile(r"(<!-- tables: begin -->\n).*(<!-- tables: end -->)", re.DOTALL)
@@ -32,6 +32,7 @@ def main() -> None:
         lag.table(quick=options.quick),
         models.table(quick=options.quick),
         page.table(quick=options.quick),
+        watched.table(quick=options.quick),
         start_up.table(),
     ]
     text = "\n".join([_machine(quick=options.quick), *sections])

@@ -1,12 +1,15 @@
 """An approval by a person: an agent wants to send a letter, and may not until somebody has allowed this very letter.
 
-    python -m examples.approval --store runs.db --run-id letter    # waits, and the process ends
+    python examples/approval.py --store runs.db --run-id letter    # waits, and the process ends
     rh-agents answer --store runs.db letter                        # what is it?
     rh-agents answer --store runs.db letter QUESTION true          # allow it
-    python -m examples.approval --store runs.db --run-id letter    # goes on behind the question
+    python examples/approval.py --store runs.db --run-id letter    # goes on behind the question
 
 Without `--store` it asks on the terminal. What was allowed is bound to the arguments: a letter with one word changed
 is another question.
+
+It needs a model: the small local one (`make setup` installs it), or a provider's: `pip install 'rh_agents[openai]'`,
+OPENAI_API_KEY and `--model`.
 """
 
 from __future__ import annotations

@@ -2,11 +2,15 @@
 
     make demo                                   # the local model, in a server of its own
     make demo ARGS="--limit 400"                # more sentences
+    make demo ARGS="--workers 3"                # submitted runs, three workers, of which one is killed
     OPENAI_API_KEY=... make demo ARGS="--model gpt-4.1-mini --max-workers 20"     # a provider's model instead
 
 It draws a sample of the sentences that were not used for finding the prompt and runs `rh-agents map` over it. When half
 of them are read, it kills that process without warning, and starts the very same command again, which goes on where
 the other one was. Then it holds the labels against the ratings of twenty people.
+
+With `--workers N` the sentences are submitted as runs of ten, and N workers (`rh-agents worker`) execute them. One of
+them is killed in the middle of a run, which another one takes over where it was.
 
 Calls that are under way when a process dies are made twice, at most one for each worker. A provider would be paid
 twice for those, so with `--model` nothing is killed unless `--crash` asks for it.
@@ -27,14 +31,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from rh_agents import EventType, ExecutionStatus, Store, open_store
+from examples.sentiment import classify_all
+from rh_agents import EventType, ExecutionStatus, Store, open_store, run
+from rh_agents.core.ports import RunInfo
 from rh_agents.llms.local import MODEL_NAME, LocalModelUnavailable, local_model_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +49,8 @@ FOLDER = ROOT / ".rh_agents" / "demo"
 LABELS = ("negative", "neutral", "positive")
 LOOK_EVERY = 0.02
 """Seconds between two looks at how many sentences have been read."""
+AT_A_TIME = 10
+"""Sentences of a submitted run."""
 Review = dict[str, Any]
 
 
@@ -70,6 +78,8 @@ class Crash:
 
     calls: ModelCalls
     read: int | None
+    is_known: bool = False
+    """Whether it was killed though nobody knows how many sentences it had read."""
 
 
 def main() -> int:
@@ -85,6 +95,9 @@ def main() -> int:
         help="kill the job halfway and start it again (default: only with the local model; a provider is paid twice "
         "for the calls that were under way)",
     )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="let N workers execute submitted runs, and kill one of them"
+    )
     options = parser.parse_args()
     is_local = options.model == MODEL_NAME
     if not is_local and not os.environ.get("OPENAI_API_KEY"):
@@ -93,6 +106,8 @@ def main() -> int:
         )
     crashes = is_local if options.crash is None else options.crash
     try:
+        if options.workers:
+            return asyncio.run(demo_of_workers(options.limit, options.workers, options.model, crashes=crashes))
         return asyncio.run(demo(options.limit, options.max_workers, options.model, crashes=crashes))
     except LocalModelUnavailable as error:
         print(f"make demo: {error}", file=sys.stderr)
@@ -123,6 +138,90 @@ async def demo(limit: int, max_workers: int, model: str, *, crashes: bool) -> in
         lines = [json.loads(line) for line in labels.open(encoding="utf-8")]
         report(reviews, lines, seconds, labels, model, list(calls_rows(before, crash, after)))
     return code
+
+
+async def demo_of_workers(limit: int, count: int, model: str, *, crashes: bool) -> int:
+    """Submit runs of some sentences each, let workers execute them, and kill one that has a run under way."""
+    folder = prepared_folder(model)
+    labels, path = folder / "labels.jsonl", folder / "runs.db"
+    reviews = held_out(limit)
+    ids = list(reviews)
+    shares = [ids[start : start + AT_A_TIME] for start in range(0, len(ids), AT_A_TIME)]
+    texts = {f"reviews-{number}": [reviews[name]["text"] for name in share] for number, share in enumerate(shares, 1)}
+    before = await model_calls(path)
+    store = open_store(str(path))
+    async with endpoint(model) as environment:
+        print(f"{len(reviews)} sentences from real product reviews in {len(texts)} runs, read by {model}\n")
+        for name, share in texts.items():
+            await run.submit(classify_all, share, model, store=store, run_id=name)
+        start = time.monotonic()
+        crash = await _work(store, path, environment, count, set(texts), crashes=crashes)
+        seconds = time.monotonic() - start
+    after = await model_calls(path)
+    found: list[dict[str, Any]] = []
+    for share, (name, given) in zip(shares, texts.items(), strict=True):
+        results = await run(classify_all, given, model, store=store, run_id=name)  # recorded: nothing is called
+        found += [{"id": id_, "ok": True, "result": asdict(each)} for id_, each in zip(share, results, strict=True)]
+    await store.aclose()
+    labels.write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
+    report(reviews, found, seconds, labels, model, list(calls_rows(before, crash, after, "the other workers")))
+    return 0
+
+
+async def _work(
+    store: Store, path: Path, environment: dict[str, str], count: int, names: set[str], *, crashes: bool
+) -> Crash | None:
+    """Start workers, kill the first one that has a run under way when half is read, and end the others at the end."""
+    command = ["worker", "--store", _shown(path), "--lease", "5"]
+    print(f"$ rh-agents {shlex.join(command)}    # {count} times", flush=True)
+    workers = [await _started_worker(command, environment) for _ in range(count)]
+    tellers = [asyncio.ensure_future(_tell(number, each)) for number, each in enumerate(workers, 1)]
+    crash: Crash | None = None
+    try:
+        while True:
+            infos = [info for info in await store.runs() if info.run_id in names]
+            ended = sum(info.status is ExecutionStatus.COMPLETED for info in infos)
+            if ended == len(names):
+                break
+            if any(info.status is ExecutionStatus.FAILED for info in infos):
+                raise SystemExit("a run has failed: .venv/bin/rh-agents show tells which and why")
+            taken = [info for info in infos if info.owner is not None and info.outcomes > AT_A_TIME]
+            if crashes and crash is None and ended >= len(names) // 3 and taken:
+                crash = await _killed(workers, taken[0], path)
+            await asyncio.sleep(5 * LOOK_EVERY)
+    finally:
+        for each in workers:
+            if each.returncode is None:
+                each.terminate()
+        for each in workers:
+            await each.wait()
+        await asyncio.gather(*tellers)
+    return crash
+
+
+async def _started_worker(command: list[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
+    words = [sys.executable, "-m", "rh_agents", *command]
+    return await asyncio.create_subprocess_exec(
+        *words, cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE, start_new_session=True
+    )
+
+
+async def _tell(number: int, worker: asyncio.subprocess.Process) -> None:
+    """Show what a worker says."""
+    assert worker.stderr is not None
+    async for line in worker.stderr:
+        print(f"[worker {number}] {line.decode(errors='replace').rstrip()}", flush=True)
+
+
+async def _killed(workers: list[asyncio.subprocess.Process], taken: RunInfo, path: Path) -> Crash | None:
+    """Kill the worker that executes a run. None if it had ended."""
+    for number, worker in enumerate(workers, 1):
+        if worker.returncode is None and str(worker.pid) in (taken.owner or ""):
+            worker.kill()
+            await worker.wait()
+            print(f"\nworker {number} was killed with SIGKILL while it executed {taken.run_id}:\n", flush=True)
+            return Crash(await model_calls(path), None, is_known=True)
+    return None
 
 
 def prepared_folder(model: str) -> Path:
@@ -273,8 +372,10 @@ def report(
     console.print(_next_steps(labels.with_name("runs.db")), highlight=False)
 
 
-def calls_rows(before: ModelCalls, crash: Crash | None, after: ModelCalls) -> Iterator[tuple[str, str]]:
-    """How many calls of the model there were, and how many the second process was spared."""
+def calls_rows(
+    before: ModelCalls, crash: Crash | None, after: ModelCalls, others: str = "the second process"
+) -> Iterator[tuple[str, str]]:
+    """How many calls of the model there were, and how many who went on was spared."""
     made = after.begun - before.begun
     if crash is None:
         yield "model calls", f"{made}"
@@ -283,7 +384,9 @@ def calls_rows(before: ModelCalls, crash: Crash | None, after: ModelCalls) -> It
         return
     first, finished = crash.calls.begun - before.begun, crash.calls.finished - before.finished
     yield "model calls", f"{made}: {first} before the crash, {made - first} after it"
-    yield "saved", f"{crash.calls.finished} calls, which the second process found recorded"
+    yield "saved", f"{crash.calls.finished} calls, which {others} found recorded"
+    if crash.is_known:
+        yield "made twice", f"{made - (after.finished - before.finished)}, which were under way when it was killed"
     if crash.read is not None:
         yield "made twice", f"{first - finished}, which were under way when the first one was killed"
 

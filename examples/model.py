@@ -1,7 +1,7 @@
 """The model that the examples ask: the small one on this machine, or a provider's.
 
-python -m examples.research                                          # the local model, in a process of its own
-OPENAI_API_KEY=... python -m examples.research --model gpt-4.1-mini  # a provider's; OPENAI_BASE_URL says which
+python examples/research.py                                          # the local model, in a process of its own
+OPENAI_API_KEY=... python examples/research.py --model gpt-4.1-mini  # a provider's; OPENAI_BASE_URL says which
 """
 
 from __future__ import annotations

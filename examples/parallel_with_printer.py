@@ -1,7 +1,7 @@
 """Watch groups run: python examples/parallel_with_printer.py [progress|realtime]
 
 Three shelves are read side by side, each one as a group of its own inside the group "library". On every shelf one book
-needs a second try, and one book of all cannot be read, which costs the others nothing. Pipe the output into a file to
+needs a second try, and one book of all cannot be read, which costs the others nothing. Send standard error to a file to
 see what a log gets.
 """
 

@@ -1,10 +1,13 @@
 """A planner writes steps that depend on each other, independent ones run side by side, and a reviewer checks each.
 
-    python -m examples.planner
-    python -m examples.planner --store runs.db --run-id party      # kill it, and start it again
+    python examples/planner.py
+    python examples/planner.py --store runs.db --run-id party      # kill it, and start it again
 
 The local model is far too small to plan anything: the plan has the right form, and that is all. A provider's model
 (`--model`) makes sense of it.
+
+It needs a model: the small local one (`make setup` installs it), or a provider's: `pip install 'rh_agents[openai]'`,
+OPENAI_API_KEY and `--model`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """A research agent over local files: a model that searches and reads, and answers with its sources.
 
-    python -m examples.research
-    python -m examples.research --store runs.db --run-id research      # kill it: it goes on at its turn
+    python examples/research.py
+    python examples/research.py --store runs.db --run-id research      # kill it: it goes on at its turn
 
 The local model cannot judge *when* to call a tool, so its first turn has to call one (`tool_choice="required"`), and
 what it makes of the results is a matter of luck. A provider's model (`--model`) answers the question.
+
+It needs a model: the small local one (`make setup` installs it), or a provider's: `pip install 'rh_agents[openai]'`,
+OPENAI_API_KEY and `--model`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from openai import AsyncOpenAI, AuthenticationError, BadRequestError, NotFoundEr
 from openai.types import Completion, CompletionUsage
 from openai.types.shared_params import ResponseFormatJSONSchema
 
-from rh_agents import RetryPolicy, agent, current, llm
+from rh_agents import RetryPolicy, agent, current, llm, parallel
 from rh_agents.llms.local import MODEL_NAME
 
 Label = Literal["negative", "neutral", "positive"]
@@ -112,6 +112,15 @@ async def classify(text: str, model: str = MODEL_NAME) -> Classification:
         calls=len(scores),
         retries=sum(result.attempts - 1 for result in scores),
     )
+
+
+@agent
+async def classify_all(texts: list[str], model: str = MODEL_NAME) -> list[Classification]:
+    """Label several sentences, four at a time: a run for a worker (`make demo ARGS="--workers 3"`)."""
+    async with parallel(max_workers=4, name="sentences") as p:
+        for text in texts:
+            p.add(classify(text, model))
+        return [result.unwrap() for result in await p.gather()]
 
 
 @llm(retry=PATIENCE, timeout=60)

@@ -54,7 +54,7 @@ from rh_agents.core.policies import (
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
 from rh_agents.core.redaction.excerpts import RecordInputs
-from rh_agents.core.rewind import fork
+from rh_agents.core.runs import fork, record_validation
 from rh_agents.core.types import (
     CacheScope,
     Durability,
@@ -69,6 +69,7 @@ from rh_agents.core.values import storable
 from rh_agents.decorators import agent, llm, parallel, run, run_sync, tool
 from rh_agents.stores import MemoryStore, open_store
 from rh_agents.stores.following import follow
+from rh_agents.stores.results import results
 
 if TYPE_CHECKING:
     from rh_agents.display import EventPrinter, EventStreamer, ParallelEventPrinter
@@ -153,9 +154,11 @@ __all__ = [
     "llm",
     "open_store",
     "parallel",
+    "record_validation",
     "redact",
     "register_secret",
     "report_usage",
+    "results",
     "run",
     "run_sync",
     "storable",
@@ -174,6 +177,9 @@ def _listed(model: str) -> Listing:
 
 set_listings(_listed)
 
+_ELSEWHERE = ("stores", "stores.sqlite", "stores.postgresql", "llms", "display", "telemetry.otel", "testing", "workers")
+"""Where a name may be that is looked for here."""
+
 _SHOWING = frozenset({"EventPrinter", "EventStreamer", "ParallelEventPrinter"})
 
 if not TYPE_CHECKING:  # which would take every name for one of ours
@@ -181,7 +187,9 @@ if not TYPE_CHECKING:  # which would take every name for one of ours
     def __getattr__(name: str) -> Any:
         """What shows events is imported when it is asked for: it brings rich with it."""
         if name not in _SHOWING:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from rh_agents.core._base.mistakes import unknown_name  # noqa: PLC0415 - few programs are wrong
+
+            raise unknown_name(__name__, name, __all__, _ELSEWHERE)
         from rh_agents import display  # noqa: PLC0415
 
         return getattr(display, name)

@@ -7,22 +7,24 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, PydanticUserError, ValidationError
 
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
+from rh_agents.cli.input.lines import Item
 from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.core._replay.keys import identity
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core.actors import BaseActor
+from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import InputError
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.values.canonical import canonical_arguments
+from rh_agents.core.values.canonical import CanonicalInput, canonical_arguments
 from rh_agents.decorators import ActorFunction
 
-__all__ = ["Callee", "make_callee", "read_settings"]
+__all__ = ["BadItem", "Callee", "arguments_for", "call_for", "make_callee", "read_settings"]
 
 
 class Callee(Protocol):
@@ -50,6 +52,7 @@ def make_callee(
     timeout: float | None = None,
     fixed: Mapping[str, Any] | None = None,
     knows_all_names: bool = False,
+    version: str | None = None,
 ) -> Callee:
     """What takes the values of items for this actor.
 
@@ -59,6 +62,7 @@ def make_callee(
         timeout: seconds for each attempt, instead of the actor's own.
         fixed: arguments that are the same in every call, instead of what an item says.
         knows_all_names: a name in a value that the function does not take is an error; else it is ignored.
+        version: that of the actor, instead of its own.
 
     Raises:
         CommandError: there is no parameter for a fixed argument, or one that no data can fill.
@@ -68,9 +72,58 @@ def make_callee(
         policy["retry"] = RetryPolicy.of(retry)
     if timeout is not None:
         policy["timeout"] = timeout
+    if version is not None:
+        policy["version"] = version
     if isinstance(actor, BaseActor):
         return _ActorCallee(actor.model_copy(update=policy), fixed or {})
     return _FunctionCallee(actor, actor.actor.model_copy(update=policy), fixed or {}, knows_all_names)
+
+
+def arguments_for(function: ActorFunction[..., Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a value gives a function that somebody else calls, who adds what is injected.
+
+    Raises:
+        BadInput: the value does not fit.
+    """
+    return _FunctionCallee(function, function.actor, {}, knows_all_names=True, is_called_here=False).arguments(value)
+
+
+def call_for(item: Item, callee: Callee, run: RunParts) -> Call[Any]:
+    """The call for an item: of the actor, or one that fails at once with what is wrong with the item."""
+    try:
+        if item.problem is not None:
+            raise BadInput(item.problem)
+        return callee.call(item.value, run)
+    except BadInput as error:
+        return BadItem(item.position, error, run)
+
+
+async def _refuse() -> Annotated[None, Injected]:
+    """Stands for the handler of bad items. Its annotation says that nothing of it is kept."""
+
+
+class BadItem(Call[Any]):
+    """An item that does not fit: fails at once, and is never recorded, because the input may be mended."""
+
+    __slots__ = ("position", "problem")
+
+    def __init__(self, position: str, problem: BadInput, run: RunParts) -> None:
+        super().__init__(_BAD_ITEM, run)
+        self.position: str = position
+        self.problem: BadInput = problem
+
+    def canonical_input(self) -> CanonicalInput:
+        """It is identified by its position."""
+        return CanonicalInput(self.position)
+
+    async def begin(self, run: RunParts) -> Any:
+        """Tell what is wrong."""
+        raise self.problem
+
+
+_BAD_ITEM: BaseActor = BaseActor(
+    name="bad input", handler=_refuse, description="Stands for items that do not fit what is called."
+)
 
 
 class _ActorCallee:
@@ -98,10 +151,22 @@ class _ActorCallee:
 
 
 class _FunctionCallee:
-    """A decorated function with parameters of its own."""
+    """A decorated function with parameters of its own.
+
+    Args:
+        function, actor: what is called, and by which policy.
+        fixed, knows_all_names: as in `make_callee`.
+        is_called_here: else it is only seen which arguments a value gives, and somebody else adds what is injected.
+    """
 
     def __init__(
-        self, function: ActorFunction[..., Any], actor: BaseActor, fixed: Mapping[str, Any], knows_all_names: bool
+        self,
+        function: ActorFunction[..., Any],
+        actor: BaseActor,
+        fixed: Mapping[str, Any],
+        knows_all_names: bool,
+        *,
+        is_called_here: bool = True,
     ) -> None:
         self.name = actor.name
         self._actor = actor
@@ -111,17 +176,28 @@ class _FunctionCallee:
         self._fields = self._model.model_fields
         parameters = actor.signature.parameters
         self._positional_only = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-        self._refuse_injected()
+        if is_called_here:
+            self._refuse_injected()
         for name in fixed:
             if name not in self._fields:
                 raise CommandError(f"{self.name} takes no {name!r}{close_names(name, self._fields)}")
         self._whole = self._parameter_for_objects()
         self._kinds = self._kinds_of_parameters()
+        self._text = next(iter(self._kinds)) if self._kinds and [*self._kinds.values()] == [str] else None
+        self._identity = partial(identity, actor.name, actor.recorded_version)
 
     def call(self, value: Any, run: RunParts) -> Call[Any]:
+        return FunctionCall(self._actor, *self.arguments(value))
+
+    def arguments(self, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the function is called with for this value.
+
+        Raises:
+            BadInput: the value does not fit.
+        """
         args = self._as_it_is(value)
         if args is not None:
-            return FunctionCall(self._actor, args, {})
+            return args, {}
         named, leave_out = self._named(value)
         try:
             given = self._model.model_validate({**named, **self._fixed})
@@ -130,14 +206,16 @@ class _FunctionCallee:
         # Only what was given: the function knows its own defaults.
         arguments = {name: getattr(given, name) for name in self._fields if name in given.model_fields_set}
         given_by_place = tuple(arguments.pop(name) for name in self._positional_only if name in arguments)
-        return FunctionCall(self._actor, given_by_place, arguments)
+        return given_by_place, arguments
 
     def identity(self, value: Any) -> bytes | None:
+        if type(value) is str and self._text is not None and value.isascii():
+            return self._identity(canonical_arguments({self._text: value}), None)
         args = self._as_it_is(value)
         if args is None or self._kinds is None:
             return None
         data = canonical_arguments(dict(zip(self._kinds, args, strict=True)))
-        return identity(self._actor.name, self._actor.recorded_version, data, None)
+        return self._identity(data, None)
 
     def _as_it_is(self, value: Any) -> tuple[Any, ...] | None:
         """The arguments, if there is nothing to validate about them, as for nearly all items of a large input."""

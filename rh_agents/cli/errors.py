@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from rh_agents.core.errors import InputError
+from rh_agents.core.errors import InputError, RhAgentsError
 from rh_agents.core.redaction import redact
 
 __all__ = [
     "BadInput",
     "CommandError",
+    "Interrupted",
+    "NoSuchRun",
+    "NoSuchStore",
     "OutputClosed",
     "OutputFailed",
     "close_names",
     "describe_validation",
+    "error_record",
     "location_of",
     "one_line",
 ]
 
 USAGE = 2
+INTERRUPTED = 130
 
 
 class CommandError(Exception):
@@ -31,6 +37,21 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = USAGE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Interrupted(CommandError):
+    """The user has pressed Ctrl-C."""
+
+    def __init__(self, message: str = "interrupted") -> None:
+        super().__init__(message, exit_code=INTERRUPTED)
+
+
+class NoSuchRun(CommandError):
+    """There is no run of this name in the store."""
+
+
+class NoSuchStore(CommandError):
+    """There is no store of this name, or nothing is kept in it."""
 
 
 class BadInput(InputError):
@@ -46,6 +67,35 @@ class OutputFailed(CommandError):
 
 class OutputClosed(OutputFailed):
     """Nobody reads the pipe any more: no error of anybody, `head` does it."""
+
+
+def error_record(error: BaseException, exit_code: int, remedy: str | None = None) -> dict[str, object]:
+    """An error for programs.
+
+    Args:
+        error: what went wrong. Its kind is the name of its class, or of the error of the library behind it:
+            `ControlRefused` is "control_refused", `StoreError` is "store". What is wrong with the command itself is
+            "usage".
+        exit_code: what the process ends with.
+        remedy: what can be done about it. Usually the message says so, behind its last semicolon.
+    """
+    message = one_line(str(error))
+    if remedy is None:
+        remedy = message.rpartition("; ")[2] if "; " in message else None
+    return {"error": {"kind": _kind_of(error, exit_code), "message": message, "remedy": remedy, "exit_code": exit_code}}
+
+
+def _kind_of(error: BaseException, exit_code: int) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        is_plain = type(cause) is CommandError
+        if isinstance(cause, RhAgentsError | CommandError) and not is_plain:
+            return _WORDS.sub("_", type(cause).__name__).lower().removesuffix("_error")
+        cause = cause.__cause__
+    return "usage" if exit_code == USAGE else "failed"
+
+
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def describe_validation(error: ValidationError, leave_out: str = "") -> str:

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from rh_agents.cli.arguments import Callee
-from rh_agents.cli.errors import BadInput, CommandError, OutputClosed, one_line
+from rh_agents.cli.errors import INTERRUPTED, BadInput, CommandError, OutputClosed, one_line
 from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.cli.options import budget_field, more_of
+from rh_agents.cli.output.pauses import report_pauses
+from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.results import open_output, to_line
-from rh_agents.cli.output.summary import AWAITING, INTERRUPTED
+from rh_agents.cli.output.summary import AWAITING
 from rh_agents.cli.output.wording import counted
+from rh_agents.cli.process import run_to_the_end
 from rh_agents.cli.questions import question_lines
+from rh_agents.cli.recorded_command import resume_line
+from rh_agents.cli.stores import made_store, store_option
+from rh_agents.cli.targets import load_value
+from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
-from rh_agents.core.errors import RunAwaiting, RunStopped
+from rh_agents.core.errors import DefinitionError, RunAwaiting, RunStopped
 from rh_agents.core.execution import ExecutionState
+from rh_agents.core.policies.budget import Budget
+from rh_agents.core.ports import RunInfo
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult, describe_error
+from rh_agents.core.values import decode
+from rh_agents.workers.injection import Injection
+from rh_agents.workers.worker import Flow
 
-__all__ = ["FlowJob", "flow_call", "input_of", "read_value"]
+__all__ = ["FlowJob", "OfFlow", "SubmittedJob", "factories_of", "flow_call", "input_of", "load_flow_of", "read_value"]
 
 
 def read_value(text: str | None) -> Any:
@@ -74,6 +88,18 @@ def input_of(call: Call[Any]) -> Any:
     return call.input_data if isinstance(call, ActorCall) else None
 
 
+class OfFlow(Protocol):
+    """The call of a flow, as far as it is needed to make it."""
+
+    def discard(self) -> object:
+        """Say nothing if it is not made."""
+        ...
+
+    def outcome(self) -> Coroutine[Any, Any, ExecutionResult[Any]]:
+        """Make it."""
+        ...
+
+
 class _FlowFailed(Exception):
     """So that the run ends as failed."""
 
@@ -91,16 +117,18 @@ class FlowJob:
         report: takes lines for people.
         resume_command_line: the command that resumes the run; "" if it is not recorded.
         how_to_answer: the beginning of the command that answers its questions.
+        how_to_look: the command that shows the run; "" if it is not recorded.
         grace: seconds for what runs when a signal comes.
         opened: called as soon as the run is open.
     """
 
     name: str
-    call: Call[Any]
+    call: OfFlow
     state: ExecutionState
     report: Callable[[str], None]
     resume_command_line: str = ""
     how_to_answer: str = ""
+    how_to_look: str = ""
     grace: float = 30.0
     show_traceback: bool = False
     opened: Callable[[], None] = lambda: None
@@ -132,6 +160,8 @@ class FlowJob:
             self.report(
                 f"run {state.run_id} had returned this before, and nothing was called; for another one: --run-id NAME"
             )
+        elif self.how_to_look:
+            self.report(f"run {state.run_id} is recorded; look at it with: {self.how_to_look}")
         _print(result.result)
         return 0
 
@@ -147,8 +177,13 @@ class FlowJob:
     def _report_failure(self, result: ExecutionResult[Any]) -> int:
         assert result.error is not None
         if self.show_traceback:
+            trimmed(result.error)
             self.report(redact("".join(traceback.format_exception(result.error))).rstrip())
         self.report(f"rh-agents: {self.name} failed: {one_line(describe_error(result.error))}")
+        if self.how_to_look:
+            self.report(f"run {self.state.run_id} is recorded; look at it with: {self.how_to_look}")
+        if self.resume_command_line:
+            self.report(f"to try what failed again: {self.resume_command_line}")
         return 1
 
     def _report_questions(self) -> int:
@@ -185,3 +220,122 @@ def _print(value: Any) -> None:
         raise CommandError(f"the result cannot be written as JSON: {one_line(str(error))}", exit_code=1) from error
     with open_output(None, force=False) as writer, contextlib.suppress(OutputClosed):
         writer.write_now(line)
+
+
+# -- a submitted run, executed here and now instead of by a worker -----------------------------------------------------
+
+
+def load_flow_of(target: str) -> Callable[..., Any]:
+    """The function that MODULE:FUNCTION names, as workers of the command line find it.
+
+    Raises:
+        DefinitionError: there is none.
+    """
+    try:
+        found: Callable[..., Any] = load_value(target, "a flow", "shop/flows.py:survey")
+    except CommandError as error:
+        raise DefinitionError(str(error)) from error
+    return found
+
+
+def factories_of(options: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """What makes arguments, by the name of the parameter.
+
+    Args:
+        options: each NAME=MODULE:FUNCTION.
+
+    Raises:
+        CommandError: an option is not written so, or names nothing that can be called.
+    """
+    found: dict[str, Callable[[], Any]] = {}
+    for option in options:
+        name, equals, target = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise CommandError(f"--inject {option}: write NAME=MODULE:FUNCTION")
+        factory = load_value(target, "a function", "shop.clients:make_client")
+        if not callable(factory):
+            raise CommandError(f"--inject {option}: {target} is a {type(factory).__name__}, which cannot be called")
+        found[name] = factory
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _SubmittedCall:
+    """The call of a function that need not be an actor: what `FlowJob` makes."""
+
+    make: Callable[[], Awaitable[Any]]
+
+    def discard(self) -> None:
+        """Nothing has been made yet."""
+
+    async def outcome(self) -> ExecutionResult[Any]:
+        """What it returned or raised."""
+        try:
+            return ExecutionResult(result=await self.make())
+        except RunStopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is reported, as a worker would, and the run ends as failed
+            return ExecutionResult(ok=False, error=error, error_message=describe_error(error))
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedJob:
+    """Executes a submitted run and prints what it returns.
+
+    Attributes:
+        info: the run.
+        store, shown_store: where it is, and what its user calls that.
+        resume_from: the address of a call that is to be made again.
+        retry_failed: whether failed calls of a run that had ended are tried again.
+        budget: instead of an earlier one.
+        factories: what makes its injected arguments.
+    """
+
+    info: RunInfo
+    store: str
+    shown_store: str
+    resume_from: str | None
+    retry_failed: bool
+    budget: Budget | None
+    factories: dict[str, Callable[[], Any]]
+
+    def run(self) -> int:
+        """Do it, and return what the process ends with.
+
+        Raises:
+            CommandError: it cannot be executed here.
+        """
+        assert self.info.flow is not None
+        try:
+            flow = Flow.load(self.info.flow, load_flow_of)
+            flow.expect_injected(self.factories)
+            arguments = decode(self.info.input or b"{}")
+        except DefinitionError as error:
+            raise CommandError(f"run {self.info.run_id!r}: {error}") from error
+        if flow.is_other_code:
+            say(f"{flow.target} has another source here than where it was submitted, and is executed as it is here")
+        return int(run_to_the_end(self._run(flow, arguments)))
+
+    async def _run(self, flow: Flow, arguments: dict[str, Any]) -> int:
+        run_id, injection = self.info.run_id, Injection(self.factories)
+        async with made_store(self.store) as store:
+            state = ExecutionState(
+                store=store,
+                run_id=run_id,
+                history_limit=0,
+                resume_from=self.resume_from,
+                retry_failed=self.retry_failed,
+                budget=self.budget,
+            )
+
+            async def make() -> Any:
+                return await flow.call({**arguments, **await injection.made(flow.injected(self.factories))})
+
+            job = FlowJob(flow.target, _SubmittedCall(make), state, say, resume_line(run_id, self.shown_store))
+            job.how_to_answer = f"rh-agents answer {shlex.quote(run_id)}{store_option(self.shown_store)}"
+            job.opened = partial(report_pauses, state, say, self.shown_store)
+            job.how_to_look = f"rh-agents show {shlex.quote(run_id)}{store_option(self.shown_store)}"
+            try:
+                return await job.run()
+            finally:
+                await injection.aclose()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rh_agents.cli.errors import CommandError, one_line
+from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.wording import counted, size
 from rh_agents.cli.run_status import status_of
@@ -15,6 +15,7 @@ from rh_agents.cli.stores import store_option
 from rh_agents.core.errors import RunIsLive
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.keeping import RunSize, size_of_run
+from rh_agents.core.ports.windows import RunQuery, every_run
 from rh_agents.display.text import harmless
 
 __all__ = ["Kept", "delete_runs", "expect_stopped", "kept_of"]
@@ -80,23 +81,24 @@ class Kept:
 async def kept_of(opened: Store, infos: Sequence[RunInfo]) -> list[Kept]:
     """How much is kept of some runs."""
     chosen = {info.run_id for info in infos}
-    forks: dict[str, list[str]] = {}
-    for info in await opened.runs() if infos else ():
-        if info.forked_from in chosen and info.run_id not in chosen:
-            forks.setdefault(info.forked_from, []).append(info.run_id)
+    forks: dict[str | None, list[str]] = {}
+    if chosen:
+        async for info in every_run(opened, RunQuery(forks_of=tuple(chosen))):
+            if info.run_id not in chosen:
+                forks.setdefault(info.forked_from, []).append(info.run_id)
     return [
         Kept(info, await size_of_run(opened, info.run_id), tuple(sorted(forks.get(info.run_id, ())))) for info in infos
     ]
 
 
-async def delete_runs(opened: Store, found: Sequence[Kept]) -> tuple[list[Kept], list[str], int]:
+async def delete_runs(opened: Store, found: Sequence[Kept]) -> tuple[list[Kept], list[RunIsLive], int]:
     """Delete runs; those that are gone, why others are not, and the bytes of large results that were freed."""
-    gone, refused = [], []
+    gone, refused = list[Kept](), list[RunIsLive]()
     for kept in found:
         try:
             await opened.delete_run(kept.info.run_id)
         except RunIsLive as error:  # since it was looked at
-            refused.append(f"{one_line(str(error))}: not deleted")
+            refused.append(error)
         else:
             gone.append(kept)
     return gone, refused, await opened.collect_garbage()

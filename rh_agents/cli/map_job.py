@@ -6,28 +6,35 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from rh_agents.cli.arguments import Callee
+from rh_agents.cli.arguments import BadItem, Callee, call_for
 from rh_agents.cli.errors import BadInput, CommandError, OutputFailed, one_line
 from rh_agents.cli.input.lines import Item
 from rh_agents.cli.input.source import Source
 from rh_agents.cli.options import budget_field
+from rh_agents.cli.output.progress import Shown
 from rh_agents.cli.output.results import LineWriter, record_of, to_line, unwritable_line
 from rh_agents.cli.output.summary import Summary
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core._loops.exits import FAILURES
-from rh_agents.core._run.parts import RunParts
-from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import CallTimeout, RunAwaiting, RunStopped, StopRun, StoreError, TooManyFailures
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.parallel import ErrorStrategy, ParallelExecutionManager
-from rh_agents.core.ports import Subscriber
 from rh_agents.core.results import ExecutionResult
-from rh_agents.core.values.canonical import CanonicalInput
 
-__all__ = ["Limits", "MapJob", "call_for"]
+__all__ = ["Limits", "MapJob", "Shards"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """How items are made in other processes: so many at a time in each, on which engine, how many at once, and what."""
+
+    size: int
+    on: str
+    workers: int | None
+    applied: Callable[[Any], Call[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class Limits:
     fail_after: float | None = None
     ordered: bool = False
     grace: float = 30.0
+    shards: Shards | None = None
 
     def group(self, state: ExecutionState, name: str) -> ParallelExecutionManager:
         """The group in which they run.
@@ -46,7 +54,18 @@ class Limits:
         Raises:
             ValueError: the limits contradict each other.
         """
-        return state.parallel(self.max_workers, self.error_strategy, name=name, fail_after=self.fail_after)
+        return state.parallel(
+            self.max_workers, self.error_strategy, name=name, fail_after=self.fail_after, requeue=True
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An item whose newest line says that it failed, and that may be made again."""
+
+    item: Item
+    message: str
+    is_replayed: bool
 
 
 @dataclass(slots=True)
@@ -66,13 +85,14 @@ class MapJob:
     greeting: str | None = None
     opened: Callable[[], None] = lambda: None
     """Called as soon as the run is open."""
-    subscriber: Subscriber | None = None
+    display: Shown | None = None
     with_input: bool = False
     """Whether each line says what its item was."""
     has_begun: bool = False
     clock: Callable[[], float] = time.monotonic
     summary: Summary = field(default_factory=Summary)
     _pending: dict[int, Item] = field(default_factory=dict)
+    _failed: dict[int, _Failed] = field(default_factory=dict)
     _enrolled: int = 0
     _is_over: bool = False
     _last_error: BaseException | None = None
@@ -108,8 +128,8 @@ class MapJob:
         # Only now that the run is ours: what an earlier execution of it wrote is written again from the beginning.
         # Should this process die meanwhile, nothing is lost with those lines, since all of them are in the store.
         self.writer.restart()
-        if self.subscriber is not None:
-            state.event_bus.subscribe(self.subscriber)
+        if self.display is not None:
+            self.display.follow(state)
         group = self.limits.group(state, self.callee.name)
         with interrupt_on_signals(lambda _: self._ask(group), lambda _: self._insist(), hangup=True):
             try:
@@ -120,6 +140,7 @@ class MapJob:
     def _sum_up(self, seconds: float) -> None:
         summary = self.summary
         summary.cancelled = len(self._pending)
+        summary.first_failure = next((f"{each.item.position}: {each.message}" for each in self._failed.values()), None)
         summary.left_threads |= summary.cancelled > 0
         summary.failure = summary.failure or self.source.failure
         # When all of it has been read, it is known how much there was, blank lines and all.
@@ -148,7 +169,7 @@ class MapJob:
     async def _run_group(self, group: ParallelExecutionManager) -> None:
         try:
             async with group:
-                group.map(self._start, self.source, name=lambda item: _label(item.id))
+                self._enrol(group)
                 async for result in group.stream(ordered=self.limits.ordered):
                     await self._write(result)
         except (StopRun, asyncio.CancelledError):
@@ -158,11 +179,19 @@ class MapJob:
         finally:
             self._is_over = True
 
+    def _enrol(self, group: ParallelExecutionManager) -> None:
+        shards, name = self.limits.shards, _label_of
+        if shards is None:
+            group.map(self._start, self.source, name=name)
+        else:
+            start = _Elsewhere(self._start, shards.applied)
+            group.map(start, self.source, name=name, shard=shards.size, on=shards.on, workers=shards.workers)
+
     def _start(self, item: Item) -> Call[Any]:
         index, self._enrolled = self._enrolled, self._enrolled + 1
         self._pending[index] = item
         call = call_for(item, self.callee, self.state.parts)
-        if isinstance(call, _BadItem):
+        if isinstance(call, BadItem):
             self.report(f"{item.position}: {one_line(str(call.problem))}")
         return call
 
@@ -170,10 +199,11 @@ class MapJob:
         if self.summary.failure is not None:
             return
         index = result.index
-        if index is None or index not in self._pending:
+        earlier = self._failed.get(-1 if index is None else index)
+        if index is None or (index not in self._pending and earlier is None):
             result.unwrap()  # no item at all: the reader of the input is broken
             return
-        item = self._pending[index]
+        item = self._pending[index] if earlier is None else earlier.item
         line, is_ok = self._line(item, index, result)
         try:
             await self.writer.write(line)
@@ -182,7 +212,10 @@ class MapJob:
             self.state.request_interrupt(str(error), grace=0)
             await asyncio.sleep(0)  # which cancels this task, here
             return
-        del self._pending[index]
+        if earlier is None:
+            del self._pending[index]
+        else:
+            self._uncount(index, earlier)
         self._count(item, result, is_ok)
 
     def _line(self, item: Item, index: int, result: ExecutionResult[Any]) -> tuple[bytes, bool]:
@@ -206,8 +239,15 @@ class MapJob:
         is_bad = isinstance(result.error, BadInput)
         summary.bad += is_bad
         summary.left_threads |= isinstance(result.error, CallTimeout) and not result.is_replayed
-        if summary.first_failure is None and not is_bad:
-            summary.first_failure = f"{item.position}: {one_line(result.error_message or '')}"
+        if not is_bad and result.index is not None:
+            message = one_line(result.error_message or "")
+            self._failed[result.index] = _Failed(item, message, result.is_replayed)
+
+    def _uncount(self, index: int, earlier: _Failed) -> None:
+        """Another line is written for an item that had one: it counts once, and the newest line says as what."""
+        del self._failed[index]
+        self.summary.failed -= 1
+        self.summary.reused -= earlier.is_replayed
 
     def _why_stopped(self, error: Exception) -> str:
         if self.limits.error_strategy is ErrorStrategy.FAIL_FAST:
@@ -231,49 +271,33 @@ class MapJob:
             self.state.request_interrupt(_SIGNALS, grace=0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """What is applied to items here, to number them, and by the processes that make them."""
+
+    start: Callable[[Item], Call[Any]]
+    elsewhere: Callable[[Any], Call[Any]]
+
+    def __call__(self, item: Item) -> Call[Any]:
+        return self.start(item)
+
+    @staticmethod
+    def data_of(item: Item) -> Any:
+        """What the processes get of an item."""
+        return item.value
+
+
 _SIGNALS = "interrupted by a signal"
 _LONGEST_LABEL = 200
 """Characters. The id of a plain line is the line."""
 
 
+def _label_of(item: Item) -> str:
+    return _label(item.id)
+
+
 def _label(given: Any) -> str:
+    if type(given) is int:  # the number of a line
+        return str(given)
     text = one_line(str(given))
     return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
-
-
-def call_for(item: Item, callee: Callee, run: RunParts) -> Call[Any]:
-    """The call for an item: of the actor, or one that fails at once with what is wrong with the item."""
-    try:
-        if item.problem is not None:
-            raise BadInput(item.problem)
-        return callee.call(item.value, run)
-    except BadInput as error:
-        return _BadItem(item.position, error, run)
-
-
-async def _refuse() -> Annotated[None, Injected]:
-    """Stands for the handler of bad items. Its annotation says that nothing of it is kept."""
-
-
-class _BadItem(Call[Any]):
-    """An item that does not fit: fails at once, and is never recorded, because the input may be mended."""
-
-    __slots__ = ("position", "problem")
-
-    def __init__(self, position: str, problem: BadInput, run: RunParts) -> None:
-        super().__init__(_BAD_ITEM, run)
-        self.position = position
-        self.problem = problem
-
-    def canonical_input(self) -> CanonicalInput:
-        """It is identified by its position."""
-        return CanonicalInput(self.position)
-
-    async def begin(self, run: RunParts) -> Any:
-        """Tell what is wrong."""
-        raise self.problem
-
-
-_BAD_ITEM: BaseActor = BaseActor(
-    name="bad input", handler=_refuse, description="Stands for items that do not fit what is called."
-)

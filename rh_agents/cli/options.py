@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Sequence
 from typing import Annotated
@@ -13,14 +14,19 @@ from rh_agents.cli.output.progress import Progress
 from rh_agents.core.errors import BudgetExceeded, RunStopped
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.redaction.excerpts import RecordInputs
+from rh_agents.stores._environment import VARIABLE as STORE_VARIABLE
+from rh_agents.telemetry import VARIABLE, expect_sdk
 
 __all__ = [
+    "AcceptChanges",
     "BudgetCalls",
     "BudgetCost",
+    "BudgetName",
     "BudgetTokens",
     "Grace",
     "InputsRecorded",
     "KeepFailures",
+    "Otel",
     "ProgressMode",
     "RunId",
     "StoreUrl",
@@ -33,13 +39,15 @@ __all__ = [
     "without_options",
 ]
 
-TARGET_HELP = "A dotted module or the path of a .py file, a colon, and the name of a function or an actor in it."
+TARGET_HELP = "A dotted module or the path of a .py file, a colon, and the name of a function, model or agent in it."
 
 
 StoreUrl = Annotated[
     str,
     typer.Option(
         metavar="URL",
+        envvar=STORE_VARIABLE,
+        show_envvar=True,
         help="Where the run is recorded: a path, a URL such as postgresql://host/database, or none to record nothing.",
     ),
 ]
@@ -65,6 +73,39 @@ KeepFailures = Annotated[
 ]
 
 
+def _trace_runs(ctx: typer.Context, is_wanted: bool) -> bool:
+    """Let all runs of this command be traced, those parts that other processes execute included."""
+    if is_wanted and os.environ.get(VARIABLE) != "otel":
+        expect_sdk("--otel")
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = "otel"
+        ctx.call_on_close(lambda: _put_back(before))
+    return is_wanted
+
+
+def _put_back(before: str | None) -> None:
+    if before is None:
+        del os.environ[VARIABLE]
+    else:
+        os.environ[VARIABLE] = before
+
+
+Otel = Annotated[
+    bool,
+    typer.Option(
+        "--otel",
+        help="Trace runs by OpenTelemetry: spans and metrics go to where OTEL_EXPORTER_OTLP_ENDPOINT says.",
+        callback=_trace_runs,
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Reuse results of code that has changed since, without a word about it from now on."
+    ),
+]
+
+
 Grace = Annotated[
     float,
     typer.Option(min=0, metavar="SECONDS", help="How long calls in flight may take to finish after Ctrl-C or SIGTERM."),
@@ -87,6 +128,7 @@ ProgressMode = Annotated[
 
 
 _OPTIONS = {"cost": "--budget-cost", "tokens": "--budget-tokens", "calls": "--budget-calls"}
+_BUDGET_NAME = "--budget-name"
 
 BudgetCost = Annotated[
     float | None,
@@ -103,17 +145,34 @@ BudgetTokens = Annotated[
 BudgetCalls = Annotated[int | None, typer.Option(_OPTIONS["calls"], min=0, metavar="N", help="The same for calls.")]
 
 
-def budget_of(cost: float | None, tokens: int | None, calls: int | None) -> Budget | None:
-    """The budget that options give; None if none does."""
+BudgetName = Annotated[
+    str | None,
+    typer.Option(
+        _BUDGET_NAME,
+        metavar="NAME",
+        help="Share the budget with all runs in this store that use the same name, also those of other processes.",
+    ),
+]
+
+
+def budget_of(cost: float | None, tokens: int | None, calls: int | None, name: str | None) -> Budget | None:
+    """The budget that options give; None if none does.
+
+    Raises:
+        CommandError: it has a name, and nothing to share.
+    """
     if cost is None and tokens is None and calls is None:
+        if name is not None:
+            raise CommandError(f"{_BUDGET_NAME} {name}: say how much there is, with {', '.join(_OPTIONS.values())}")
         return None
-    return Budget(cost=cost, tokens=tokens, calls=calls)
+    return Budget(cost=cost, tokens=tokens, calls=calls, shared=bool(name), name=name or "")
 
 
 def budget_options(budget: Budget | None) -> dict[str, str]:
     """The options that give a budget, with their values."""
     given = {option: getattr(budget, field, None) for field, option in _OPTIONS.items()}
-    return {option: f"{value}" for option, value in given.items() if value is not None}
+    named = {_BUDGET_NAME: budget.name} if budget is not None and budget.shared else {}
+    return {option: f"{value}" for option, value in given.items() if value is not None} | named
 
 
 def budget_field(stopped: RunStopped) -> str:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 STANDARD_STREAM = "-"
-_NOT_KEPT = frozenset({"run_id", "store", "force", "help", "detach", "log"})
+_NOT_KEPT = frozenset({"run_id", "store", "force", "help", "detach", "log", "accept_changes"})
 """Options that say where the run is, or that were meant for one time."""
 
 
@@ -45,6 +45,7 @@ class Invocation:
         shown_store: the same store as its user called it.
         resume_from: the address of a call that is to be called again.
         output, force: another output file, and whether it may be written over.
+        accept_changes: whether results of code that has changed are reused without a word.
     """
 
     owns_process: bool = False
@@ -54,6 +55,7 @@ class Invocation:
     resume_from: str | None = None
     output: str | None = None
     force: bool = False
+    accept_changes: bool = False
 
     @classmethod
     def of(cls, context: Any) -> Self:

@@ -85,6 +85,10 @@ class Resuming:
 
     def _command(self, info: RunInfo) -> RunCommand:
         command = RunCommand.of(info)
+        if command is None and info.flow is not None:
+            raise UsageError(
+                f"run {info.run_id!r} was submitted: a worker resumes it; `rh-agents requeue` queues it again"
+            )
         if command is None:
             raise UsageError(f"run {info.run_id!r} was started from Python code: start that again to resume it")
         paths = path_of_store(self.store)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.recorded_command import Invocation, RunCommand
 from rh_agents.cli.targets import known_actors
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.actors.reachable import actors_named_in
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.ports import Store
+from rh_agents.core.ports import Executor, Store
 from rh_agents.core.redaction.excerpts import RecordInputs
 
 __all__ = ["RunOptions"]
@@ -31,6 +33,9 @@ class RunOptions:
     owns_process: bool
     budget: Budget | None = None
     record_inputs: RecordInputs = RecordInputs.BRIEF
+    executors: Mapping[str, Executor] = field(default_factory=dict)
+    actors: tuple[BaseActor, ...] = ()
+    accept_changes: bool = False
     older_ids: tuple[str, ...] = ()
     """What earlier versions called the run; empty if its user has given it a name."""
 
@@ -47,10 +52,16 @@ class RunOptions:
         retry_failed: bool,
         budget: Budget | None = None,
         record_inputs: RecordInputs = RecordInputs.BRIEF,
+        executors: Mapping[str, Executor],
+        target: object = None,
+        accept_changes: bool = False,
         older: Sequence[str] = (),
     ) -> Self:
-        """What the options and the process say; `derived` is the name of the run if none is given, and `older` are
-        the names that earlier versions would have given it."""
+        """What the options and the process say.
+
+        `derived` is the name of the run if none is given, `older` are the names that earlier versions would have given
+        it, and `target` is what it executes, whose code is compared with what it was.
+        """
         about = Invocation.of(context)
         if run_id is not None and not run_id.strip():
             raise CommandError("--run-id: a name is needed")
@@ -65,6 +76,9 @@ class RunOptions:
             about.owns_process,
             budget,
             record_inputs,
+            executors,
+            tuple(actors_named_in(target)),
+            accept_changes or about.accept_changes,
             () if about.run_id or run_id else tuple(older),
         )
 
@@ -85,4 +99,7 @@ class RunOptions:
             facts=self.command.facts,
             budget=self.budget,
             record_inputs=self.record_inputs,
+            executors=self.executors,
+            actors=self.actors,
+            accept_changes=self.accept_changes,
         )

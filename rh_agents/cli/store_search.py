@@ -19,7 +19,7 @@ from typing import Any
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.recorded_command import Invocation, RunCommand, here
 from rh_agents.cli.run_options import RunOptions
-from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, has_runs, kept_store
+from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, has_runs, is_own, kept_store
 from rh_agents.core.errors import RhAgentsError
 
 __all__ = ["locate_run", "search_folders"]
@@ -64,18 +64,9 @@ def _usual_stores(near: Iterable[str]) -> Iterator[str]:
     for place in near:
         for folder in (Path(place), *Path(place).parents):
             path = os.path.realpath(folder / DEFAULT_STORE)
-            if path not in seen and _is_own(path):
+            if path not in seen and is_own(path):
                 yield path
             seen.add(path)
-
-
-def _is_own(path: str) -> bool:
-    """Whether it is there and belongs to this user: what others put into a directory above is not for us."""
-    try:
-        owner = os.stat(path).st_uid
-    except OSError:
-        return False
-    return not hasattr(os, "geteuid") or owner == os.geteuid()
 
 
 def search_folders(context: Any, *files: str | None) -> list[str]:

@@ -19,7 +19,7 @@ from rh_agents.core.errors import DefinitionError
 from rh_agents.core.results import describe_error
 from rh_agents.decorators import ActorDecorator, ActorFunction
 
-__all__ = ["file_of", "known_actors", "load_actor", "short_name"]
+__all__ = ["file_of", "known_actors", "load_actor", "load_value", "short_name"]
 
 _SHOWN = 6
 
@@ -32,11 +32,19 @@ def load_actor(spec: str, decorator: ActorDecorator) -> ActorFunction[..., Any] 
     Raises:
         CommandError: there is no such thing, or it cannot be called.
     """
+    return _as_actor(load_value(spec, "an actor", "examples/sentiment.py:classify"), spec, decorator)
+
+
+def load_value(spec: str, what: str, example: str) -> Any:
+    """What `MODULE:NAME` names; `what` and `example` are for the error if it is not written so.
+
+    Raises:
+        CommandError: there is no such thing.
+    """
     module_name, colon, name = spec.rpartition(":")
     if not colon or not module_name or not name:
-        raise CommandError(f"{spec!r} does not name an actor: write MODULE:NAME, as in examples/sentiment.py:classify")
-    module = _import(module_name)
-    return _as_actor(_find(module, name), spec, decorator)
+        raise CommandError(f"{spec!r} does not name {what}: write MODULE:NAME, as in {example}")
+    return _find(_import(module_name), name)
 
 
 def short_name(spec: str) -> str:
@@ -57,10 +65,11 @@ def file_of(spec: str) -> str:
     return name if found is None else str(found)
 
 
-def known_actors() -> dict[str, BaseActor]:
-    """By name, the actors in the modules that have been imported."""
+def known_actors(target: ActorFunction[..., Any] | BaseActor | None = None) -> dict[str, BaseActor]:
+    """By name, the actors in the modules that have been imported; where several have one name, that beside `target`."""
     actors: dict[str, BaseActor] = {}
-    for module in list(sys.modules.values()):
+    program = sys.modules.get(getattr(target, "__module__", ""))
+    for module in [program, *sys.modules.values()]:
         for value in list(getattr(module, "__dict__", {}).values()):
             actor = value.actor if isinstance(value, ActorFunction) else value
             if isinstance(actor, BaseActor):

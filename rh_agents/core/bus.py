@@ -12,16 +12,30 @@ from typing import Any, Self, TypeAlias
 
 from rh_agents.core._loops.exits import FAILURES, failure_of, task_of
 from rh_agents.core._loops.homes import Home, home
-from rh_agents.core.errors import UsageError
-from rh_agents.core.events import ExecutionEvent, Subscriber
+from rh_agents.core.errors import OptionError, UsageError
+from rh_agents.core.events import ExecutionEvent, Fact, Subscriber
 from rh_agents.core.policies._checks import number
 from rh_agents.core.redaction import logger
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.usage import Usage
 
 __all__ = ["EventBus", "EventStream", "OnFull", "Subscription"]
 
 _log = logger("rh_agents.bus")
 
 Event: TypeAlias = "ExecutionEvent[Any]"  # quoted: Pydantic would build a model for it at import
+
+
+_OF_EVERY_MEMBER = frozenset({ExecutionStatus.STARTED, ExecutionStatus.RECOVERED, ExecutionStatus.PROGRESS})
+
+
+def _is_routine(status: ExecutionStatus, index: int | None, message: str | None, usage: Usage | None) -> bool:
+    """See `EventBus.subscribe`. What is recovered costs nothing now."""
+    if index is None:
+        return status is ExecutionStatus.PROGRESS
+    if status is ExecutionStatus.COMPLETED:
+        return usage is None
+    return status in _OF_EVERY_MEMBER and message is None
 
 
 class _Delivery:
@@ -78,9 +92,18 @@ class Subscription:
     """
 
     def __init__(
-        self, bus: EventBus, handler: Subscriber, buffer: int, on_full: OnFull, handler_timeout: float
+        self,
+        bus: EventBus,
+        handler: Subscriber,
+        buffer: int,
+        on_full: OnFull,
+        handler_timeout: float,
+        *,
+        routine: bool = True,
     ) -> None:
         self.handler = handler
+        self.routine: bool = routine
+        """Whether it gets routine events as well."""
         self.delivered: int = 0
         """Events that the handler has taken without an error."""
         self.errors: int = 0
@@ -122,6 +145,8 @@ class Subscription:
 
     def take(self, event: Event) -> Awaitable[None] | None:
         """Hand over an event; what comes back, if anything, is to be awaited before the call goes on."""
+        if not self.routine and _is_routine(event.execution_status, event.parallel_index, event.message, event.usage):
+            return None
         if self._is_given_up:
             self.dropped += 1
             return None
@@ -287,6 +312,8 @@ class EventBus:
         self.is_closed: bool = False
         self.subscriptions: tuple[Subscription, ...] = ()
         """Who listens, with the counts of what each has got."""
+        self.wants_routine: bool = False
+        """Whether anybody gets routine events."""
         self._ended: list[Subscription] = []
         self._turn = _Turn()
         self._streams: list[EventStream] = []
@@ -314,7 +341,12 @@ class EventBus:
         self._runs += 1
 
     def subscribe(
-        self, handler: Subscriber, *, buffer: int = 0, on_full: OnFull | str = OnFull.DROP_OLDEST
+        self,
+        handler: Subscriber,
+        *,
+        buffer: int = 0,
+        on_full: OnFull | str = OnFull.DROP_OLDEST,
+        routine: bool = True,
     ) -> Subscription:
         """Tell `handler` of every event from now on.
 
@@ -322,24 +354,40 @@ class EventBus:
             handler: a function or coroutine function of one event.
             buffer: how many events may wait for a slow handler; 0 makes every call wait for it.
             on_full: what happens when as many wait.
+            routine: False leaves out what there is to tell of nearly every member of a group: that it has begun, has
+                succeeded without any usage, or was recovered with its value; and what calls say while they are under
+                way. A group of thousands takes half the time if no one wants that; who only counts can read the group
+                instead (`ParallelExecutionManager.group`).
 
         Raises:
+            OptionError: `handler` cannot be called, `buffer` is negative, or there is no such `on_full`.
             UsageError: the bus is closed.
         """
         if not callable(handler):
-            raise TypeError(f"a subscriber is a function of one event, not {handler!r}")
+            raise OptionError(f"a subscriber is a function of one event, not {handler!r}")
         if self.is_closed:
             raise UsageError("the event bus is closed: subscribe before the run has ended")
         if buffer < 0:
-            raise ValueError(f"{buffer=}: a buffer holds 0 or more events")
-        subscription = Subscription(self, handler, buffer, OnFull(on_full), self.handler_timeout)
-        self.subscriptions = (*self.subscriptions, subscription)
+            raise OptionError(f"{buffer=}: a buffer holds 0 or more events")
+        subscription = Subscription(self, handler, buffer, OnFull(on_full), self.handler_timeout, routine=routine)
+        self._change_to((*self.subscriptions, subscription))
         return subscription
+
+    def _change_to(self, subscriptions: tuple[Subscription, ...]) -> None:
+        self.subscriptions = subscriptions
+        self.wants_routine = any(subscription.routine for subscription in subscriptions)
+
+    def wants(self, fact: Fact) -> bool:
+        """Whether anybody gets an event of this fact."""
+        if self.wants_routine or not self.subscriptions:
+            return self.wants_routine
+        usage = None if fact.more is None else fact.more.get("usage")
+        return not _is_routine(fact.status, fact.parallel_index, fact.message, usage)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription; one that has ended is left alone."""
         if subscription in self.subscriptions:
-            self.subscriptions = tuple(other for other in self.subscriptions if other is not subscription)
+            self._change_to(tuple(other for other in self.subscriptions if other is not subscription))
             self._ended.append(subscription)
 
     async def publish(self, event: Event) -> None:
@@ -381,9 +429,13 @@ class EventBus:
             task.exception()  # nobody wants to know any more
 
     def stream(self, *, buffer: int = 1000) -> EventStream:
-        """The events from now on as an async iterator that keeps the newest `buffer` unread ones."""
+        """The events from now on as an async iterator that keeps the newest `buffer` unread ones.
+
+        Raises:
+            OptionError: `buffer` is less than 1.
+        """
         if buffer < 1:
-            raise ValueError(f"{buffer=}: a stream holds at least 1 event")
+            raise OptionError(f"{buffer=}: a stream holds at least 1 event")
         stream = EventStream(self, buffer)
         self._streams.append(stream)
         return stream
@@ -419,7 +471,7 @@ class _Turn:
 
     @property
     def is_taken(self) -> bool:
-        """Whether somebody has it or waits for it. (A lock that is being handed over says that it is free.)"""
+        """Whether someone has it or waits for it. (A lock that is being handed over says that it is free.)"""
         return self._users > 0
 
     async def __aenter__(self) -> None:

@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from rh_agents.core._replay.keys import idempotency_key
 from rh_agents.core._run.frame import current_frame
 from rh_agents.core.errors import UsageError
 from rh_agents.core.policies.limits import RateLimitHint
@@ -22,10 +21,12 @@ __all__ = [
     "again",
     "claim_further_try",
     "current",
+    "is_traced",
     "remote_call",
     "report_hint",
     "report_usage",
     "tell_progress",
+    "trace_headers",
 ]
 
 
@@ -45,7 +46,7 @@ class CurrentCall(CallContext):
         if self._run is None:
             raise UsageError(
                 f"run {self.run_id!r} is not in this worker process, which knows only run_id, address, attempt, "
-                "idempotency_key and group_id of current()"
+                "idempotency_key, group_id, trace and resources of current()"
             )
         return self._run
 
@@ -76,12 +77,7 @@ def current() -> CurrentCall:
     frame = current_frame.get()
     if frame is None:
         return _current_elsewhere()
-    if frame.run.records:
-        key = idempotency_key(frame.run.run_id, frame.base)
-    else:
-        frame.token = frame.token or frame.run.new_id()
-        key = idempotency_key(frame.run.run_id, frame.token.encode())
-    return CurrentCall(frame.run.run_id, frame.address, frame.attempt, key, frame.innermost_group, frame.run.state)
+    return _current_call(frame.about(), frame.run.state)
 
 
 def _current_elsewhere() -> CurrentCall:
@@ -90,11 +86,32 @@ def _current_elsewhere() -> CurrentCall:
         raise UsageError(
             "current() must be called inside a running call: below `run(...)`, a decorated function or a group"
         )
-    known = remote.context
-    return CurrentCall(known.run_id, known.address, known.attempt, known.idempotency_key, known.group_id)
+    return _current_call(remote.context, None)
 
 
-# -- programs that are imported for a worker ---------------------------------------------------------------------------
+def _current_call(about: CallContext, run: Run | None) -> CurrentCall:
+    key, group = about.idempotency_key, about.group_id
+    return CurrentCall(about.run_id, about.address, about.attempt, key, group, about.trace, about.resources, run)
+
+
+def is_traced() -> bool:
+    """Whether this process makes a call for a run elsewhere that is traced there."""
+    remote = remote_call.get()
+    return remote is not None and bool(remote.context.trace)
+
+
+def trace_headers() -> dict[str, str]:
+    """What a request carries so that its server can continue the trace (`traceparent`); empty where nothing is traced.
+
+    Baggage of the program is not among it: servers of others are none of its business.
+    """
+    frame, remote = current_frame.get(), remote_call.get()
+    if frame is not None:
+        trace = {} if frame.run.tracing is None else frame.run.tracing.carrier()
+    else:
+        trace = {} if remote is None else dict(remote.context.trace)
+    trace.pop("baggage", None)
+    return trace
 
 
 def report_usage(usage: Usage) -> None:
@@ -132,7 +149,7 @@ async def tell_progress(progress: Any) -> None:
     frame = current_frame.get()
     if frame is not None and frame.is_under_way:
         frame.stream(progress)
-        if frame.run.is_observed:
+        if frame.run.bus.wants_routine:
             await frame.tell_progress(progress)
 
 

@@ -2,15 +2,17 @@
 
     RhAgentsError
     ├── DefinitionError (TypeError)       an actor, or what was given to a group, cannot work as written
+    │   └── OptionError (ValueError)      there is no such option, or it cannot have this value
     ├── UsageError (RuntimeError)         a method was called at a time when it has no meaning
     ├── InputError (ValueError)           the input of a call does not fit the actor's input model
     ├── OutputError (ValueError)          the result of a call does not fit the actor's output model
     ├── CallTimeout (TimeoutError)        one attempt took longer than its timeout
-    ├── CallCancelled                     a call ended because somebody cancelled it
+    ├── CallCancelled                     a call ended because someone cancelled it
     ├── CalledExit                        what was called wanted to end the whole program, with sys.exit
     ├── CircuitOpenError                  a circuit breaker refused the attempt
     ├── UndefinedOrderError               strict run: two identical calls whose order nothing defines
-    ├── UnstorableError (TypeError)       the result of a call is no data, so it cannot be recorded
+    ├── CodeChangedError                  strict run: recorded results are of other code than today's
+    ├── UnstorableError (TypeError)       the result of a call is not serializable, so it cannot be recorded
     ├── RecordedError                     stands for a recorded error whose class this program does not have
     ├── NestingError (RecursionError)     calls are nested deeper than Python's stack has room for
     ├── UnknownOutcomeError               a call had started before a crash, and nothing tells whether it was done
@@ -41,13 +43,13 @@
     ├── ToolError                         a tool that a model called failed
     ├── TooManyTurns                      an agent had no answer after all the turns that it has
     ├── StoreError                        the store could not record or read; the run stops
-    │   ├── RunIsLive                     somebody else executes the run
-    │   ├── LeaseLost                     somebody else has taken the run over
+    │   ├── RunIsLive                     another process executes the run
+    │   ├── LeaseLost                     someone else has taken the run over
     │   └── ValuesErased                  the values of the run were erased, on purpose
     ├── GroupError
     │   ├── GroupTimeout (TimeoutError)   the group took longer than its timeout
     │   └── TooManyFailures               the group reached its fail_after
-    └── UnreadFailures (ExceptionGroup)   calls of a group failed and nobody read their results
+    └── UnreadFailures (ExceptionGroup)   calls of a group failed and no one read their results
 
 and `StopRun` (BaseException), which unwinds a run that is being stopped and becomes a `RunStopped` at its border.
 
@@ -71,6 +73,8 @@ __all__ = [
     "CallTimeout",
     "CalledExit",
     "CircuitOpenError",
+    "CodeChangedError",
+    "CodeChangedWarning",
     "ContextTooLong",
     "ControlRefused",
     "DefinitionError",
@@ -88,6 +92,7 @@ __all__ = [
     "ModelTimeout",
     "ModelUnreachable",
     "NestingError",
+    "OptionError",
     "OutputError",
     "PermanentModelError",
     "QuotaExhausted",
@@ -121,6 +126,10 @@ class DefinitionError(RhAgentsError, TypeError):
     """An actor, or what was given to a group, cannot work as it is written."""
 
 
+class OptionError(DefinitionError, ValueError):
+    """There is no such option, or it cannot have this value. The message says what was probably meant."""
+
+
 class InputError(RhAgentsError, ValueError):
     """The input of a call does not fit the actor's input model. Such a call is never retried."""
 
@@ -134,11 +143,11 @@ class CallTimeout(RhAgentsError, TimeoutError):
 
 
 class CallCancelled(RhAgentsError):
-    """A call ended because somebody cancelled it, so there is neither a value nor an error of its own."""
+    """A call ended because someone cancelled it, so there is neither a value nor an error of its own."""
 
 
 class CalledExit(RhAgentsError):
-    """What was called wanted to end the whole program (`sys.exit`, `exit`, `SystemExit`), which is for nobody's part of
+    """What was called wanted to end the whole program (`sys.exit`, `exit`, `SystemExit`), which is for no one's part of
     it to decide. An ordinary failure: it is recorded, and tried again if the retry policy says so.
     """
 
@@ -162,6 +171,14 @@ class UndefinedOrderWarning(UserWarning):
     """The same finding as `UndefinedOrderError`, in a run that is not strict."""
 
 
+class CodeChangedError(RhAgentsError):
+    """Strict run: the code of an actor has changed since results of it were recorded, which has not been accepted."""
+
+
+class CodeChangedWarning(UserWarning):
+    """The same finding as `CodeChangedError`, in a run that is not strict: the results are reused."""
+
+
 class NestingError(RhAgentsError, RecursionError):
     """Calls are nested deeper than Python's stack has room for. Such a call is never retried."""
 
@@ -171,7 +188,7 @@ class StoreError(RhAgentsError):
 
 
 class RunIsLive(StoreError):
-    """Somebody else executes the run. `owner` says who."""
+    """Someone else executes the run. `owner` says who."""
 
     def __init__(self, message: str, *, owner: str) -> None:
         super().__init__(message)
@@ -179,7 +196,7 @@ class RunIsLive(StoreError):
 
 
 class LeaseLost(StoreError):
-    """Somebody else has taken the run over, because this process gave no sign of life for too long."""
+    """Someone else has taken the run over, because this process gave no sign of life for too long."""
 
 
 class ValuesErased(StoreError):
@@ -187,7 +204,7 @@ class ValuesErased(StoreError):
 
 
 class UnstorableError(RhAgentsError, TypeError):
-    """The result of a call is no data, so it cannot be recorded."""
+    """The result of a call is not serializable, so it cannot be recorded."""
 
 
 class UnknownOutcomeError(RhAgentsError):
@@ -195,7 +212,7 @@ class UnknownOutcomeError(RhAgentsError):
 
 
 class WorkerLost(UnknownOutcomeError):
-    """The worker that made a call died before it reported the outcome: it ran out of memory, or somebody killed it.
+    """The worker that made a call died before it reported the outcome: it ran out of memory, or someone killed it.
 
     What becomes of the call is for `on_unknown` to say.
 
@@ -219,7 +236,7 @@ class ControlRefused(RhAgentsError):
 
 
 class RunStopped(RhAgentsError):
-    """The run was stopped before its end; started again under the same name, it goes on where it was."""
+    """The run was stopped before its end; started again under the same name, it resumes where it was."""
 
     def __init__(self, message: str, *, run_id: str, reason: str) -> None:
         super().__init__(message)
@@ -236,7 +253,7 @@ class RunAwaiting(RunStopped):
 
 
 class BudgetExceeded(RunStopped):
-    """A budget has been spent; with a larger one, the run goes on where it was.
+    """A budget has been spent; with a larger one, the run resumes where it was.
 
     Attributes:
         spent: what was spent on what.
@@ -260,7 +277,7 @@ class ModelError(RhAgentsError):
         status: the HTTP status, if there was one.
         code: the provider's own word for what is wrong.
         request_id: how the provider finds the request.
-        retry_after: after so many seconds another attempt may succeed, if the provider says so.
+        retry_after: after this many seconds another attempt may succeed, if the provider says so.
         usage: what the request used all the same; None if nothing, or if that is not known.
     """
 
@@ -354,7 +371,7 @@ class UnreadableAnswer(PermanentModelError):
 
 
 class InvalidAnswer(PermanentModelError):
-    """The answer does not fit the type that was asked for, also after the model was told what is wrong with it."""
+    """The answer does not fit the type that was asked for, also after the model was shown what is wrong with it."""
 
 
 class ToolError(RhAgentsError):

@@ -14,7 +14,7 @@ from rh_agents.core._base.current import Caller, current_call
 from rh_agents.core._base.trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
-from rh_agents.core.groups import GroupEnding, ParallelEventGroup
+from rh_agents.core.groups import NOTHING_COUNTED, Counted, GroupEnding, ParallelEventGroup
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -22,11 +22,11 @@ from rh_agents.core.usage import Charge, Usage
 
 __all__ = [
     "COSTS",
+    "OF_FEW",
     "ExecutionEvent",
     "ExecutionResult",
     "Fact",
     "Subscriber",
-    "fact_of_event",
     "spender_of",
 ]
 
@@ -41,7 +41,7 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
         result = await ExecutionEvent(actor=my_tool)(input_data, extra_context, state)
 
     gives an `ExecutionResult`, which holds the failure if there is one. The event that is called is never changed: what
-    happens is told by new ones.
+    happens is reported by new ones.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -62,6 +62,8 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     execution_time: float | None = None
     """Seconds that the call took with all attempts; only in events that tell its end."""
     attempt: int = 1
+    waited: float = 0.0
+    """Seconds of those without work: it waited for a limit, a budget, its next attempt, a person, a pause."""
     retry_delay: float | None = None
     """Seconds until the next attempt; in RETRYING events, and in WAITING events as far as it is known."""
     result: Any = None
@@ -78,7 +80,7 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     """The parts of the run with a budget of their own that this counts for, by the key of their place in hexadecimal
     ("" is the run), each with the seconds that it has been under way if its budget limits those, else 0.0."""
     lost: int = 0
-    """How many workers the call has lost, in events that follow such a loss: nobody knows what those have done."""
+    """How many workers the call has lost, in events that follow such a loss: no one knows what those have done."""
     progress: Any = None
     """What a call under way tells, for instance a `ChatDelta`; only in PROGRESS events."""
     group_id: str | None = None
@@ -92,6 +94,10 @@ class ExecutionEvent(BaseModel, Generic[OutputT]):
     """How the group stands; only in events about groups."""
     control: Mapping[str, JsonValue] | None = None
     """What was asked of the run, by whom, and what came of it; only in CONTROL events."""
+
+    taken_over: Mapping[str, JsonValue] | None = None
+    """{"run": RUN, "until": N}: with this event, the journal of RUN is in this one up to its entry N. That run has
+    executed a part of a group in another process."""
 
     tag: str = ""
     """What the caller calls this call, for people who look for it: in all its events, and no part of its key."""
@@ -207,7 +213,7 @@ def _redacted(data: Any) -> Any:
     return [_redacted(each) for each in data] if isinstance(data, list) else data
 
 
-COSTS = ("usage", "charges", "lost", "from_cache")
+COSTS = ("usage", "charges", "lost", "from_cache", "waited")
 """What few facts have that counts for spending. (A mark with one of them would be paid for a second time.)"""
 
 
@@ -223,7 +229,7 @@ Subscriber = Callable[
 
 
 class Fact(NamedTuple):
-    """One entry of a journal, as it is recorded and kept. An `ExecutionEvent` is a view of it, made for whoever looks.
+    """One entry of a journal, as it is recorded and kept. An `ExecutionEvent` is a view of it, made for those who look.
 
     Thousands of facts a second are made, and hardly any is looked at: a tuple costs a fifth of what an event does.
     """
@@ -251,7 +257,7 @@ class Fact(NamedTuple):
     def event(self) -> ExecutionEvent[Any]:
         """What people and subscribers see of it."""
         fields = {
-            **_OF_FEW,
+            **OF_FEW,
             "run_id": self.run_id,
             "timestamp": self.timestamp,
             "execution_status": self.status,
@@ -311,21 +317,15 @@ class Fact(NamedTuple):
         """What was asked of the run, if it is about that."""
         return None if self.more is None else self.more.get("control")
 
+    @property
+    def counted(self) -> Counted:
+        """What of its `more` counts when a run is resumed."""
+        more = self.more
+        return (self.charge, self.ending, self.control, more.get("taken_over")) if more else NOTHING_COUNTED
 
-_OF_MOST = (
-    "run_id", "timestamp", "execution_status", "event_type", "actor", "name", "address", "key", "group_id",
-    "parallel_index", "group_total", "attempt", "execution_time", "message", "result",
-)  # fmt: skip
-"""The fields of an event that a fact has as well, in its order."""
-_OF_FEW: Mapping[str, Any] = {
+
+OF_FEW: Mapping[str, Any] = {
     "retry_delay": None, "is_replayed": False, "from_cache": False, "usage": None, "charges": None, "lost": 0,
-    "progress": None, "group": None, "control": None, "tag": "", "metadata": {},
+    "progress": None, "group": None, "control": None, "taken_over": None, "tag": "", "metadata": {}, "waited": 0.0,
 }  # fmt: skip
 """Fields that few events have, with what they are in all others."""
-
-
-def fact_of_event(event: ExecutionEvent[Any]) -> Fact:
-    """The fact of which an event is the view: the inverse of `Fact.event`."""
-    more = {name: getattr(event, name) for name, usual in _OF_FEW.items() if getattr(event, name) != usual}
-    fact = Fact._make([*(getattr(event, name) for name in _OF_MOST), more or None])
-    return fact._replace(key=None if event.key is None else bytes.fromhex(event.key))

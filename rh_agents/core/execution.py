@@ -8,53 +8,59 @@ import random
 import time
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Token
-from hashlib import sha256
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
+from rh_agents.core._base.mistakes import AsyncBlock
 from rh_agents.core._base.signatures import method_with_arguments_of
+from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._limits.interruption import InterruptChecker
 from rh_agents.core._limits.sampling import Sampler, while_it_is_there
+from rh_agents.core._loops.postponed import to_its_end
+from rh_agents.core._replay.inputs import kept_input
 from rh_agents.core._replay.stops import stop_in
 from rh_agents.core._run.blocked_loops import watched_loops
-from rh_agents.core._run.cancellations import says_only
+from rh_agents.core._run.cancellations import OwnTask
 from rh_agents.core._run.frame import Frame, current_frame, leave, root_of
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.recording import Recording, make_owner
+from rh_agents.core._run.tracing import RunTracing
 from rh_agents.core._run.validation import Difference, ValidationJournal
 from rh_agents.core.actors import BaseActor
+from rh_agents.core.actors.code import codes_of
 from rh_agents.core.bus import EventBus, EventStream, OnFull, Subscription
 from rh_agents.core.calls import ActorCall, set_default_run
 from rh_agents.core.errors import (
     BudgetExceeded,
-    DefinitionError,
+    OptionError,
     RunAwaiting,
     RunStopped,
     StopRun,
-    UnstorableError,
     UsageError,
 )
 from rh_agents.core.history import HistorySet
 from rh_agents.core.metrics import ActorMetrics, RunMetrics, html_of_run
 from rh_agents.core.parallel import ParallelExecutionManager
-from rh_agents.core.policies._checks import number
+from rh_agents.core.policies._checks import above_zero, number
+from rh_agents.core.policies._options import named_run, one_of, takes_options
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.ports import Clock, Executor, Journal, Question, RunRequest, Store
+from rh_agents.core.policies.child_runs import GROUP_HAS_ENDED
+from rh_agents.core.ports import NOT_RESUMED, Clock, Executor, Journal, Question, Resumption, RunRequest, Store
 from rh_agents.core.ports.executors import Executors, set_executors
 from rh_agents.core.ports.opening import StoreLike, opened_store
 from rh_agents.core.ports.present import Presented
 from rh_agents.core.ports.streaming import StreamingJournal, TextSink
-from rh_agents.core.questions import Answerer, Asking, QuestionCall
+from rh_agents.core.ports.tracing import TracingLike, opened_tracing
+from rh_agents.core.questions import Answerer, Asking, EventCall, QuestionCall, SleepCall, Waiting
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult, Outcome
 from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, ReplayMode
 from rh_agents.core.usage import Spending
-from rh_agents.core.values import encode_any, is_large, keep_text
-from rh_agents.core.values.canonical import CanonicalInput
-from rh_agents.core.values.pieces import joined
+from rh_agents.core.values import is_large, keep_text
 
 __all__ = [
     "ActorMetrics",
@@ -70,11 +76,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_CUT_OFF = "the run is being stopped"
-"""What our own cancellation of a run's task says."""
 
 
-class ExecutionState:
+class ExecutionState(AsyncBlock):
     """One run. `async with ExecutionState() as state:` makes it the current one, and ends it with the block.
 
     Args:
@@ -101,12 +105,20 @@ class ExecutionState:
             Actors may say something else by their own `record_inputs`.
         budget: how much the run may spend, what it spent in earlier executions included. When it does not suffice for
             another call, what is under way comes to its end, and `BudgetExceeded` is raised.
-        lease: after so many seconds without a sign of life from this process, another one may take the run over.
+        lease: after this many seconds without a sign of life from this process, another one may take the run over.
+        wait: wait in this process for times and events, however long; else the run is suspended meanwhile.
         clock: the time of day in seconds since 1970, for timestamps.
         chance: numbers in [0, 1), for the jitter of retries.
-        executors: by engine ("thread", "process"), who runs handlers that are not coroutine functions.
+        executors: by the name of an engine, who runs handlers of actors with that `engine`: `{"ray": RayExecutor()}`.
+        tracing: tells of the run while it goes on: `OTel()` of `rh_agents.telemetry.otel`, or "otel" for one that is
+            set up from the environment. By default what `RH_AGENTS_TRACING` says, which may be nothing; False for none.
+        actors: whose code is compared with what it was when results of them were recorded; `run` finds them itself.
+        accept_changes: reuse results of code that has changed without a warning, now and later.
     """
 
+    written: ClassVar[str] = "async with ExecutionState(...) as state"
+
+    @takes_options("ExecutionState")
     def __init__(
         self,
         *,
@@ -128,11 +140,15 @@ class ExecutionState:
         record_inputs: RecordInputs | str = RecordInputs.BRIEF,
         budget: Budget | None = None,
         lease: float = 15.0,
+        wait: bool = False,
         clock: Clock = time.time,
         chance: Callable[[], float] = random.random,
         executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None = None,
+        tracing: TracingLike | None = None,
+        actors: Iterable[BaseActor] | None = None,
+        accept_changes: bool = False,
     ) -> None:
-        self.run_id: str = run_id or uuid.uuid4().hex
+        self.run_id: str = uuid.uuid4().hex if run_id is None else named_run(run_id)
         opened = None if store is None else opened_store(store)
         self.store: Store | None = opened
         self.event_bus: EventBus = event_bus or EventBus()
@@ -140,11 +156,11 @@ class ExecutionState:
         self.history: HistorySet = HistorySet(history_limit)
         """The events of this execution; those of earlier ones are in the store."""
         self.status: ExecutionStatus = ExecutionStatus.PENDING
-        self.replay_mode: ReplayMode = ReplayMode(replay_mode)
+        self.replay_mode: ReplayMode = one_of(ReplayMode, "replay_mode", replay_mode)
         is_validation = self.replay_mode is ReplayMode.VALIDATION
-        self.on_unknown: OnUnknown = OnUnknown(on_unknown)
+        self.on_unknown: OnUnknown = one_of(OnUnknown, "on_unknown", on_unknown)
         keep_later = opened is not None and is_large(input)
-        data, digest = (None, None) if opened is None or keep_later else _kept_input(input)
+        data, digest = (None, None) if opened is None or keep_later else kept_input(input)
         recording = Recording(
             opened,
             RunRequest(
@@ -155,14 +171,17 @@ class ExecutionState:
                 digest,
                 tuple(map(without_secrets, self.tags)),
                 {name: keep_text(text) for name, text in (facts or {}).items()},
-                _positive(lease),
+                number("lease", lease, "seconds above 0 are needed", zero=False),
             ),
-            Durability(durability),
+            one_of(Durability, "durability", durability),
             validation=ValidationJournal.read if is_validation else None,
             retry_failed=retry_failed,
             reuse=reuse,
             resume_from=resume_from,
-            keep_input=functools.partial(_kept_input, input) if keep_later else None,
+            keep_input=functools.partial(kept_input, input) if keep_later else None,
+            codes=None if actors is None else functools.partial(codes_of, actors),
+            accepts_changes=accept_changes,
+            is_strict=strict,
         )
         self.parts: RunParts = RunParts(
             self,
@@ -177,20 +196,22 @@ class ExecutionState:
             chance=chance,
             strict=strict,
             is_validation=is_validation,
-            record_inputs=RecordInputs(record_inputs),
+            record_inputs=one_of(RecordInputs, "record_inputs", record_inputs),
             opened=self._opened,
         )
         """What calls and groups use of the run."""
-        self._recording = recording
-        self._interruption = self.parts.interruption
-        self._own_task = _OwnTask()
+        if (tracer := opened_tracing(tracing)) is not None:
+            self.parts.tracing = RunTracing(self.parts, tracer, without_secrets(workflow))
+        self._recording, self._interruption = recording, self.parts.interruption
+        self._own_task = OwnTask()
         self._interruption.when_cut_off = self._own_task.cut_off
         self.parts.marks_attempts = self.on_unknown is not OnUnknown.RETRY
         self._asking = Asking(self.parts, self.on_unknown)
         self.parts.decide_unknown = self._asking.decide_unknown
+        self._waiting = Waiting(self.parts, stays=wait)
         self._sampler: Sampler | None = None
         self._token: Token[Frame | None] | None = None
-        self._is_closed = False
+        self._is_closed = self._is_handed_on = False
         self._watched_in = 0
         self._owned_store: Store | None = None if opened is store else opened
         self.differences: list[Difference] = []
@@ -250,7 +271,7 @@ class ExecutionState:
         """Read what is recorded, and become the owner of the run. Done by the first call, and by `async with`.
 
         Raises:
-            RunIsLive: somebody else executes the run.
+            RunIsLive: another process executes the run.
             RunMismatchError: the run was started with another workflow or input.
             StoreError: the store failed, now or before: nothing goes on after that.
             UsageError: it lives on another event loop, or the program is being imported by a worker process.
@@ -261,6 +282,8 @@ class ExecutionState:
         recording = self._recording
         self.status = ExecutionStatus.STARTED
         self.parts.budgets.open(recording.recorded.spent)
+        if self.parts.tracing is not None:
+            self.parts.tracing.open()
         await self.parts.steering.open()
         self._watch_seconds()
         self.parts.settings.when_seconds_change = self._watch_seconds
@@ -314,26 +337,45 @@ class ExecutionState:
         else:
             await self._close(ExecutionStatus.STARTED, stop.reason)
 
-    async def _close(self, status: ExecutionStatus, reason: str | None) -> None:
+    async def _close(self, status: ExecutionStatus, reason: str | None, *, is_handed_on: bool = False) -> None:
         if self._is_closed:
             return
         self._is_closed = True
+        resumption = self._resumption(status, is_handed_on or self._is_handed_on)
         if status is not ExecutionStatus.AWAITING:
             self._asking.forget()
+            self._waiting.forget()
         journal = self._recording.journal
         try:
-            await self._interruption.aclose()
-            await self.parts.steering.close()
+            await self.parts.stop_others(status)
         finally:
             try:
-                await _to_its_end(self._recording.close(status, reason))
-                self.status = ExecutionStatus.CANCELLED if status is ExecutionStatus.STARTED else status
-                self.parts.ended_at = self.parts.now()
+                await to_its_end(self._let_go(status, reason, resumption))
             finally:
+                self.parts.log.close()
+                if self.parts.tracing is not None:
+                    self.parts.tracing.leave(self.status.value, reason)
                 if isinstance(journal, ValidationJournal):
                     self.differences.extend(journal.differences)
                 await self.event_bus.aclose()
                 await self._close_store()
+
+    async def _let_go(self, status: ExecutionStatus, reason: str | None, resumption: Resumption) -> None:
+        await self._recording.close(status, reason, resumption)
+        self.status = ExecutionStatus.CANCELLED if status is ExecutionStatus.STARTED else status
+        self.parts.ended_at = self.parts.now()
+
+    def _resumption(self, status: ExecutionStatus, is_handed_on: bool) -> Resumption:
+        """When a worker takes the run up again, if it is in a queue.
+
+        One that its program, its budget or a person has stopped waits for someone to say so.
+        """
+        if status is ExecutionStatus.AWAITING:
+            waits = self._waiting.open
+            due_at = min((each.due_at for each in waits if each.due_at is not None), default=None)
+            events = tuple(each.event for each in waits if each.event is not None)
+            return Resumption(due_at, tuple(question.id for question in self._asking.open), events)
+        return Resumption(self.parts.now()) if is_handed_on else NOT_RESUMED
 
     async def _close_store(self) -> None:
         """Close the store if it was opened here."""
@@ -350,11 +392,14 @@ class ExecutionState:
             if not self.parts.is_destroyed_by(error):
                 await self._interruption.aclose()
                 await self._close_store()
+            trimmed(error)
             raise
         around, root = current_frame.get(), root_of(self.parts)
         if around is not None and around.run.home is self.parts.home:
             root.permits = around.permits  # who executes a run within a call holds no slot while it waits for its calls
         self._token = current_frame.set(root)
+        if self.parts.tracing is not None:
+            self.parts.tracing.enter()
         self._watched_in = watched_loops.add()
         root.owner = self._own_task.enter()
         if self._interruption.is_cut_off:
@@ -371,6 +416,8 @@ class ExecutionState:
             self._token = None
         if self.parts.is_destroyed_by(error):
             return
+        if self.parts.tracing is not None:
+            self.parts.tracing.ends_with(error)
         was_cut_off = self._own_task.leave(error)
         stop = stop_in(error)
         if stop is None and was_cut_off and isinstance(error, asyncio.CancelledError):
@@ -384,14 +431,14 @@ class ExecutionState:
         elif isinstance(error, Exception):
             await self._close(ExecutionStatus.FAILED, None)
         else:  # Ctrl-C or a shutdown: the run has not ended, and goes on when it is started again
-            await self._close(ExecutionStatus.STARTED, "the process was asked to end")
+            await self._close(ExecutionStatus.STARTED, "the process was asked to end", is_handed_on=True)
 
     async def _stopped(self, stop: StopRun) -> None:
         """Record that the run waits, or was cancelled, and say so to whoever executes it."""
         try:
             await self._interruption.under_way.wait(self._interruption)
         except asyncio.CancelledError:
-            await self._close(ExecutionStatus.STARTED, stop.reason)
+            await self._close(ExecutionStatus.STARTED, stop.reason, is_handed_on=True)
             raise
         status = ExecutionStatus.STARTED
         if self._interruption.is_final:
@@ -402,15 +449,17 @@ class ExecutionState:
         raise self._error_of(stop, status) from None
 
     def _error_of(self, stop: StopRun, status: ExecutionStatus) -> RunStopped:
-        """What whoever executes the run gets when it was stopped."""
+        """What the process that executes the run gets when it was stopped."""
         about: dict[str, Any] = {"run_id": self.run_id, "reason": stop.reason}
         if status is ExecutionStatus.AWAITING:
             questions = [question for question in self._asking.open if question.id in stop.questions]
+            texts = [f"{question.id}: {question.text}" for question in questions]
+            counted = f"waits for {len(questions)} answer{'s' * (len(questions) != 1)}"
+            waits = [each.text for each in self._waiting.open]
+            what = "; ".join([f"{counted}: {'; '.join(texts)}"] * bool(texts) + waits)
+            named = [question.id for question in questions]
             return RunAwaiting(
-                f"run {self.run_id!r} waits for {len(questions)} answer{'s' * (len(questions) != 1)}: "
-                + "; ".join(f"{question.id}: {question.text}" for question in questions),
-                questions=[question.id for question in questions],
-                **about,
+                f"run {self.run_id!r} {what}" if texts else f"run {self.run_id!r}: {what}", questions=named, **about
             )
         message, shortfall = f"run {self.run_id!r} was stopped: {stop.reason}", stop.shortfall
         if shortfall is None or status is ExecutionStatus.CANCELLED:
@@ -420,12 +469,14 @@ class ExecutionState:
 
     # -- stopping it --------------------------------------------------------------------------------------------------
 
-    def request_interrupt(self, reason: str = "interrupted", *, grace: float = 30.0) -> None:
+    def request_interrupt(self, reason: str = "interrupted", *, grace: float = 30.0, hand_on: bool = False) -> None:
         """Stop the run: no new call begins, those under way have `grace` seconds to end, then they are cancelled.
 
-        What executes the run gets `RunStopped`. Started again under the same name, the run goes on where it was. May be
-        called from any thread.
+        What executes the run gets `RunStopped`. Started again under the same name, the run resumes where it was. May be
+        called from any thread. With `hand_on`, the next worker takes it up if it was submitted to a queue; else it
+        waits until `rh-agents requeue` or `resume` says so.
         """
+        self._is_handed_on = self._is_handed_on or hand_on
         self._call_here(functools.partial(self._interruption.request, reason, grace))
 
     def set_interrupt_checker(self, checker: InterruptChecker, *, grace: float = 30.0) -> None:
@@ -436,8 +487,8 @@ class ExecutionState:
         self._interruption.check_with(checker, lambda reason: self.request_interrupt(reason, grace=grace))
 
     def set_timeout(self, seconds: float, *, grace: float = 30.0) -> None:
-        """Stop the run after so many seconds from now, as `request_interrupt` does."""
-        reason = f"it took longer than its timeout of {_positive(seconds):g} s"
+        """Stop the run after this many seconds from now, as `request_interrupt` does."""
+        reason = f"it took longer than its timeout of {above_zero(seconds):g} s"
         self._interruption.after_working(seconds, lambda: self.request_interrupt(reason, grace=grace))
 
     @property
@@ -446,15 +497,15 @@ class ExecutionState:
         return self._interruption.stop is not None
 
     def _stop_for_good(self, reason: str) -> None:
-        self._call_here(functools.partial(self._interruption.request, reason, 30.0, is_final=True))
+        grace = 0.0 if reason == GROUP_HAS_ENDED else 30.0  # nobody wants what a shard of such a group is doing
+        self._call_here(functools.partial(self._interruption.request, reason, grace, is_final=True))
 
     def _call_here(self, function: Callable[[], None]) -> None:
         """Call a function on the event loop of the run, from any thread. If that is closed, the run is over."""
-        home = self.parts.home
-        if home is None:
+        if self.parts.home is None:
             function()
         else:
-            home.call(function)
+            self.parts.home.call(function)
 
     # -- asking people ------------------------------------------------------------------------------------------------
 
@@ -465,7 +516,7 @@ class ExecutionState:
     async def ask(self, text: str, schema: Any = None, *, key: str | None = None) -> Any:
         """Ask a person, and wait for the answer.
 
-        If nobody is there (see `set_answerer`), this branch of the program ends here for now: the others go on as far
+        If no one is there (see `set_answerer`), this branch of the program ends here for now: the others go on as far
         as they can, then the run is suspended and `RunAwaiting` is raised; the process may end. Once it has been
         answered (`rh-agents answer`, or `store.answer`), starting the run again goes on behind the question.
 
@@ -477,8 +528,46 @@ class ExecutionState:
         """
         return await QuestionCall(text, schema, self.parts, self._asking, key)
 
+    async def sleep(self, seconds: float, *, name: str = "sleep") -> None:
+        """Wait, durably: from the first time that the program comes here, also if it is started again meanwhile.
+
+        A run that has nothing else to do is suspended (`RunAwaiting`), and occupies no process; a worker takes it up
+        in time if it was submitted, or starting it again does. Up to a second is waited for in the process, and
+        however long with `ExecutionState(wait=True)` or without a store.
+
+        Args:
+            seconds: for how long. With another number it is still the same wait.
+            name: tells apart waits in one place, which are otherwise numbered.
+        """
+        await SleepCall(lambda now: now + above_zero(seconds), name, self.parts, self._waiting)
+
+    async def sleep_until(self, when: datetime | float, *, name: str = "sleep") -> None:
+        """The same until a time: a datetime, or seconds since 1970."""
+        due_at = when.timestamp() if isinstance(when, datetime) else float(when)
+        await SleepCall(lambda _: due_at, name, self.parts, self._waiting)
+
+    async def wait_for_event(self, event: str, schema: Any = None, *, timeout: float | None = None) -> Any:
+        """Wait for a signal (`rh-agents signal RUN EVENT VALUE`, `store.control(run_id).signal(event, value)`).
+
+        One that has come before is kept for this; each is delivered once, to one wait, in the order in which they came.
+        The run is suspended meanwhile as by `sleep`.
+
+        Args:
+            event: for which.
+            schema: the type of its value, anything that Pydantic knows; a signal that does not fit is refused. None
+                takes any JSON.
+            timeout: seconds from the first time that the program comes here.
+
+        Raises:
+            CallTimeout: there was none in time.
+            UsageError: the run has no store whose runs take signals.
+        """
+        return await EventCall(event, schema, timeout, self.parts, self._waiting)
+
     def set_answerer(self, answerer: Answerer | None) -> None:
-        """Somebody is there: `answerer` is awaited with each `Question` and gives the answer, or None for none."""
+        """Await `answerer` with each `Question`: it gives the answer, or None. `OptionError`: it cannot be called."""
+        if answerer is not None and not callable(answerer):
+            raise OptionError(f"answerer={answerer!r}: an `async def` is needed that takes a Question")
         self._asking.answerer = answerer
 
     @property
@@ -493,108 +582,19 @@ class ExecutionState:
         return ActorCall(actor, input_data, extra_context, self.parts, marks)
 
 
-class _OwnTask:
-    """The task that executes a run, which is cancelled once when the grace of an interruption has passed."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = None
-        self._before = 0
-        self._with_ours = 0
-        self._has_cut_off = False
-
-    def enter(self) -> asyncio.Task[Any] | None:
-        """The run is executed by the task that calls this, which is returned."""
-        self._task = asyncio.current_task()
-        self._before = 0 if self._task is None else self._task.cancelling()
-        return self._task
-
-    def cut_off(self) -> None:
-        """The grace has passed."""
-        if self._task is not None and not self._has_cut_off:
-            self._has_cut_off = True
-            self._task.cancel(_CUT_OFF)
-            self._with_ours = self._task.cancelling()
-
-    def leave(self, error: BaseException | None) -> bool:
-        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task.
-
-        If it was cancelled more often, one of these may be what an `asyncio.TaskGroup` has left behind (see
-        `rh_agents.core._run.cancellations`). So it counts which cancellation has come here, and that none came later.
-        """
-        task, self._task = self._task, None
-        if task is None or not self._has_cut_off:
-            return False
-        is_last = task.cancelling() <= self._with_ours
-        is_the_only_one = task.uncancel() <= self._before
-        return is_the_only_one or (is_last and says_only(_CUT_OFF, error))
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await something that must not be left in its middle; a cancellation meanwhile is raised when it has ended."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
-
-
 def _call(function: Callable[[str], None] | None, reason: str) -> None:
     if function is not None:
         function(reason)
 
 
 def _taking_text(parts: weakref.ref[RunParts]) -> Callable[[TextSink | None], None]:
-    """Lets the calls of a run know who takes their text; a run that nobody holds any more is not kept by its store."""
+    """Lets the calls of a run know who takes their text; a run that no one holds any more is not kept by its store."""
 
     def changed(sink: TextSink | None) -> None:
-        found = parts()
-        if found is not None:
+        if (found := parts()) is not None:
             found.text_sink = sink
 
     return changed
-
-
-def _kept_input(data: Any) -> tuple[bytes | None, bytes | None]:
-    """The input of a run as it is kept, and what equal ones have in common. Of what is no data its type is kept."""
-    if data is None:
-        return None, None
-    parts = data if isinstance(data, dict) else {"": data}
-    digest = sha256()
-    for piece in _canonical({name: joined(_described(value)) for name, value in parts.items()}):
-        digest.update(piece)
-    try:
-        return encode_any(data), digest.digest()
-    except UnstorableError:
-        return encode_any({str(name): _storable(value) for name, value in parts.items()}), digest.digest()
-
-
-def _canonical(value: Any) -> Sequence[bytes]:
-    found = CanonicalInput(value)
-    return found.pieces() if found.is_large else [found.whole()]
-
-
-def _described(value: Any) -> Sequence[bytes]:
-    try:
-        return _canonical(value)
-    except DefinitionError:
-        return [f"a {type(value).__qualname__}".encode()]
-
-
-def _storable(value: Any) -> Any:
-    try:
-        encode_any(value)
-    except UnstorableError:
-        return f"<{type(value).__qualname__}>"
-    return value
-
-
-def _positive(seconds: float) -> float:
-    return number("seconds", seconds, "they must be more than 0", zero=False)
 
 
 set_default_run(lambda: ExecutionState(history_limit=0).parts)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core.policies.breaker import BreakerState
+from rh_agents.core.usage import Charge
 
 __all__ = [
+    "NOTHING_COUNTED",
+    "Counted",
     "EndingCause",
     "ErrorStrategy",
     "GroupEnding",
@@ -43,7 +47,7 @@ class EndingCause(StrEnum):
     """As many members had failed as `fail_after` says."""
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
-    """Somebody called `cancel()`."""
+    """Someone called `cancel()`."""
     LEFT = "left"
     """Its stream was left before its end, or its block by an exception."""
     INTERRUPTED = "interrupted"
@@ -84,6 +88,11 @@ class GroupEnding(BaseModel):
     """Where the cause is unknown: how the group stood in the end."""
     retries_failed: bool = True
     """Whether that execution made calls again that had failed in earlier epochs of the run."""
+
+
+Counted: TypeAlias = tuple[Charge | None, GroupEnding | None, Mapping[str, Any] | None, Mapping[str, Any] | None]
+"""What few entries of a journal have: a charge, the end of a group, a request to the run, what they have taken over."""
+NOTHING_COUNTED: Final[Counted] = (None, None, None, None)
 
 
 class ErrorStrategy(StrEnum):

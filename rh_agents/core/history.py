@@ -6,10 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rh_agents.core.events import ExecutionEvent, Fact
+from rh_agents.core.events import OF_FEW, ExecutionEvent, Fact
 from rh_agents.core.types import EventType, ExecutionStatus
 
-__all__ = ["HistorySet"]
+__all__ = ["HistorySet", "fact_of_event"]
+
+_OF_MOST = (
+    "run_id", "timestamp", "execution_status", "event_type", "actor", "name", "address", "key", "group_id",
+    "parallel_index", "group_total", "attempt", "execution_time", "message", "result",
+)  # fmt: skip
+"""The fields of an event that a fact has as well, in its order."""
 
 
 class HistorySet:
@@ -71,3 +77,10 @@ class HistorySet:
         """What the call at this address returned; None if it has not."""
         event = self.outcome_at(address)
         return None if event is None else event.result
+
+
+def fact_of_event(event: ExecutionEvent[Any]) -> Fact:
+    """The fact of which an event is the view: the inverse of `Fact.event`."""
+    more = {name: getattr(event, name) for name, usual in OF_FEW.items() if getattr(event, name) != usual}
+    fact = Fact._make([*(getattr(event, name) for name in _OF_MOST), more or None])
+    return fact._replace(key=None if event.key is None else bytes.fromhex(event.key))

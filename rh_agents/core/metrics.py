@@ -101,6 +101,8 @@ class RunCounter:
     def __init__(self) -> None:
         self._actors: dict[str, _Counts] = {}
         self._groups: deque[ParallelEventGroup] = deque(maxlen=_GROUPS_KEPT)
+        self.cached: int = 0
+        """How many calls of actors had the result of an equal one, of this or of another run."""
 
     def count_call(self, name: str, result: ExecutionResult[Any]) -> None:
         """A call of an actor has ended."""
@@ -112,9 +114,12 @@ class RunCounter:
         if result.is_replayed:
             counts.replayed += 1
             return
-        counts.retries += max(0, result.attempts - 1)
-        if result.execution_time is not None:
-            counts.latency.record(result.execution_time)
+        self.cached += result.from_cache
+        attempts, seconds = result.attempts, result.execution_time
+        if attempts > 1:
+            counts.retries += attempts - 1
+        if seconds is not None:
+            counts.latency.record(seconds)
 
     @property
     def calls(self) -> int:

@@ -15,8 +15,10 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from rh_agents.core._base.mistakes import AsyncBlock
+from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._group.ending import add_failures
 from rh_agents.core._group.group import Group
 from rh_agents.core._group.members import (
@@ -24,6 +26,7 @@ from rh_agents.core._group.members import (
     Work,
     check_work,
     close_unstarted,
+    label_of,
     learn_types,
 )
 from rh_agents.core._group.options import FailurePolicy, GroupOptions
@@ -35,6 +38,7 @@ from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import (
+    OptionError,
     StopRun,
     UnreadFailures,
     UsageError,
@@ -46,14 +50,17 @@ from rh_agents.core.groups import (
     ParallelDisplayMode,
     ParallelEventGroup,
 )
-from rh_agents.core.policies._checks import at_least, number
+from rh_agents.core.policies._checks import at_least, number, yes_or_no
+from rh_agents.core.policies._options import instance_of, one_of, takes_options
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget, expect_budget
-from rh_agents.core.policies.limits import Limit
+from rh_agents.core.policies.limits import Limit, limits_of
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.ports.executors import ShardOptions, sharding
 from rh_agents.core.results import ExecutionResult, describe_error
 from rh_agents.core.runs import Run
 from rh_agents.core.tracking import ParallelGroupTracker
+from rh_agents.core.types import Engine
 
 __all__ = [
     "ErrorStrategy",
@@ -66,9 +73,11 @@ __all__ = [
 ]
 
 _UNNAMED = "parallel"
+_SHARD = 500
+"""How many items a process gets at a time unless the program says it."""
 
 
-class ParallelExecutionManager:
+class ParallelExecutionManager(AsyncBlock):
     """A group of calls that run side by side; `ExecutionState.parallel` and `rh_agents.parallel` make one.
 
     Args:
@@ -78,15 +87,21 @@ class ParallelExecutionManager:
         timeout: seconds for the whole group, from entering its block. Then what runs is cancelled, and the block's
             next `gather`, `stream` or end raises `GroupTimeout`. Code of the block itself is not interrupted.
         name: part of the identity and the address of its members, and shown to people.
-        fail_after: stop after so many failures (an int), or after this share of the finished members (a float up to
+        fail_after: stop after this many failures (an int), or after this share of the finished members (a float up to
             1.0, judged on ten finished members or more), with `TooManyFailures`.
         item_timeout: seconds for each attempt of a member whose actor states no timeout.
         retry: for members whose actor states none: a `RetryPolicy`, or the number of attempts.
         breaker: for members whose actor states none; may be shared between groups.
         limits: what each attempt of a member waits for, besides the limits of its actor; may be shared between groups.
         budget: what all members may spend together, what they spent in earlier executions included.
+        requeue: whether a failure that a stream has given can be followed by a further result, when a person asks for
+            the call to be made again (`rh-agents requeue`): it is marked `requeued`. A stream then looks for such
+            requests before it ends, and the group keeps the members that failed, with what they are called with.
     """
 
+    written: ClassVar[str] = "async with parallel(...) as p"
+
+    @takes_options("parallel()")
     def __init__(
         self,
         execution_state: Run,
@@ -101,17 +116,19 @@ class ParallelExecutionManager:
         breaker: CircuitBreaker | None = None,
         limits: Limit | Sequence[Limit] = (),
         budget: Budget | None = None,
+        requeue: bool = False,
     ) -> None:
-        self.name: str = name or _UNNAMED
+        self.name: str = _text(name) or _UNNAMED
         self.max_workers: int = at_least(1, "max_workers", max_workers)
-        self.error_strategy: ErrorStrategy = ErrorStrategy(error_strategy)
+        self.error_strategy: ErrorStrategy = one_of(ErrorStrategy, "error_strategy", error_strategy)
         self.timeout: float | None = _positive("timeout", timeout)
         self.item_timeout: float | None = _positive("item_timeout", item_timeout)
         self._failure_policy = FailurePolicy(self.error_strategy, fail_after)
         self.retry: RetryPolicy | None = RetryPolicy.of(retry)
-        self.breaker = breaker
-        self.limits: tuple[Limit, ...] = (limits,) if isinstance(limits, Limit) else tuple(limits)
+        self.breaker: CircuitBreaker | None = instance_of(CircuitBreaker, "breaker", breaker)
+        self.limits: tuple[Limit, ...] = limits_of(limits)
         self.budget: Budget | None = expect_budget(budget)
+        self.requeue: bool = yes_or_no("requeue", requeue)
         self._run: RunParts = execution_state.parts
         self._tracker = ParallelGroupTracker(group_id="", name=self.name)
         self._begun: Group | None = None
@@ -150,6 +167,7 @@ class ParallelExecutionManager:
             self.breaker,
             self.limits,
             self.budget,
+            self.requeue,
         )
 
     async def __aexit__(
@@ -162,8 +180,11 @@ class ParallelExecutionManager:
             await self._leave(group, error)
         except BaseException as raised:
             await group.has_been_left(raised)
+            trimmed(raised)
             raise
         await group.has_been_left(error)
+        if error is not None:
+            trimmed(error)
 
     @property
     def _group(self) -> Group:
@@ -208,7 +229,7 @@ class ParallelExecutionManager:
         group.raise_stop()
 
     def _raise_unread(self, group: Group) -> None:
-        """Failures that nobody saw must not pass silently. Only leaving a stream early says: the rest is not wanted."""
+        """Failures that no one saw must not pass silently. Only leaving a stream early says: the rest is not wanted."""
         if self._stream is not None and not self._stream.is_exhausted:
             return
         errors = [result.error for result in self._unread if isinstance(result.error, Exception)]
@@ -251,12 +272,15 @@ class ParallelExecutionManager:
 
         Raises:
             DefinitionError: it is nothing that could run, or a bare coroutine in a group that retries.
+            OptionError: the name is no text.
             UsageError: the block has not been entered, or has ended.
             BaseException: the group has ended early; this is why.
         """
         try:
             group = self._expect_open("add()")
-            check_work(work, self.retry is not None and self.retry.max_attempts > 1)
+            check_work(work, self._makes_again)
+            if name is not None:
+                _expect_name(work, name)
             if self._run.records and not isinstance(work, Call) and callable(work):
                 learn_types(work)
             member = group.roster.enrol(work, name, key, copy_context(), asyncio.get_running_loop().time())
@@ -270,6 +294,7 @@ class ParallelExecutionManager:
             group.start_what_came()
         return member.index
 
+    @takes_options("map()")
     def map(
         self,
         function: Callable[[Any], Any] | BaseActor,
@@ -277,10 +302,13 @@ class ParallelExecutionManager:
         *,
         name: Callable[[Any], str] | None = None,
         key: Callable[[Any], str] | None = None,
+        shard: int | None = None,
+        on: str | None = None,
+        workers: int | None = None,
     ) -> None:
         """Enrol `function(item)` for every item, each one pulled from `items` when a slot is free for it.
 
-        While nobody collects all results with `gather`, pulling also waits for the reader of the stream, so a million
+        While no one collects all results with `gather`, pulling also waits for the reader of the stream, so a million
         items need no more memory than a few. If `items` raises, that is the failure of one last member.
 
         Args:
@@ -289,9 +317,33 @@ class ParallelExecutionManager:
             items: an iterable or async iterable.
             name: gives the name of an item's member.
             key: gives the identity of an item, in place of the item itself.
+            shard: have the items made in other processes, so many in each at a time (see `docs/scale.md`). Such a
+                group has nothing else; its `max_workers` hold in each process. Keys and results are those of a `map`
+                without it, so it may change from one start to the next.
+            on: the engine that has the processes, "process" by default. "workers" (or "workers:QUEUE") lets processes
+                of `rh-agents worker` take the shards from a queue, on whatever machines; they go on without this one.
+            workers: how many processes work at a time; by default as many as the engine has, or 4 workers.
+
+        Raises:
+            DefinitionError: `function` cannot be called, or `items` cannot be iterated.
+            UsageError: items cannot be made in other processes: the run has no store that those can open, or the group
+                has options that hold in one process only.
         """
         group = self._expect_open("map()")
         source = Source.of(function, items, name, key, copy_context())
+        if shard is not None or on is not None or workers is not None:
+            self._place(group, source, function, shard, on, workers)
+        elif group.placement is not None:
+            raise UsageError(f"the items of group {self.name!r} are made in other processes; open another group")
+        self.enrol(source)
+
+    def enrol(self, source: Source) -> None:
+        """Enrol what a source gives; `map` makes one of its arguments.
+
+        Raises:
+            UsageError: the block has not been entered, or has ended.
+        """
+        group = self._expect_open("map()")
         if self._run.records:
             learn_types(source.function)
         group.roster.add_source(source)
@@ -299,6 +351,24 @@ class ParallelExecutionManager:
             group.scheduler.discard()
         else:
             group.start_what_came()
+
+    @property
+    def _makes_again(self) -> str | None:
+        if self.retry is not None and self.retry.max_attempts > 1:
+            return "retries"
+        return "makes members again when a person asks for it (requeue=True)" if self.requeue else None
+
+    def _place(
+        self, group: Group, source: Source, function: Any, shard: int | None, on: str | None, workers: int | None
+    ) -> None:
+        """Have the items of a source made in other processes."""
+        if group.roster.enrolled or group.roster.has_sources:
+            raise UsageError(f"group {self.name!r} has members already: items of shards have a group of their own")
+        size = at_least(1, "shard", _SHARD if shard is None else shard)
+        at_once = None if workers is None else at_least(1, "workers", workers)
+        placement = sharding().place(group, function, ShardOptions(size, on or Engine.PROCESS.value, at_once))
+        source.elsewhere = group.placement = placement
+        group.scheduler.slots.resize(placement.most)
 
     def _expect_open(self, method: str) -> Group:
         """The group, if it takes more work."""
@@ -325,7 +395,7 @@ class ParallelExecutionManager:
         return self._begun
 
     def _expect_begun(self, method: str) -> Group:
-        """The group, for somebody who will wait for its members."""
+        """The group, for someone who will wait for its members."""
         group = self._expect_entered(method, awaited="await ")
         if group.scheduler.is_run_by(asyncio.current_task()):
             raise UsageError(f"a member of group {self.name!r} calls {method}: it would wait for itself")
@@ -336,21 +406,25 @@ class ParallelExecutionManager:
     async def gather(self) -> list[ExecutionResult[Any]]:
         """Wait for all members; their results in the order in which they were enrolled.
 
-        Results that a stream has given before are not among them.
+        Results that a stream has given before are not among them. Members that are made again meanwhile because a
+        person asked for it are waited for, and have only their newest result here.
 
         Raises:
+            UsageError: the block has not been entered, or a member of the group calls it, which would wait for itself.
             BaseException: FAIL_FAST, and a member failed: its own exception.
             GroupTimeout: the group's timeout passed.
             TooManyFailures: `fail_after` was reached.
         """
         group = self._expect_begun("gather()")
+        group.scheduler.finished.is_streaming = False
         group.scheduler.read_on()
-        await group.scheduler.idle()
+        await group.idle_with_newest()
         await group.end()
         while not group.scheduler.is_idle:  # somebody has asked meanwhile for a failure to be made again
-            await group.scheduler.idle()
+            await group.idle_with_newest()
             await group.end()
         self._gathered = group.roster.enrolled
+        group.scheduler.finished.reading_ended()
         return self.results
 
     async def gather_dict(self) -> dict[str, ExecutionResult[Any]]:
@@ -374,6 +448,9 @@ class ParallelExecutionManager:
         """The results as an async iterator, as they are completed or (`ordered`) in the order of enrolment.
 
         What it has given is not kept. Leaving the loop early and then the block cancels the rest.
+
+        Raises:
+            UsageError: the block has not been entered, or a member of the group calls it, which would wait for itself.
         """
         self._stream = self._expect_begun("stream()").stream(ordered=ordered)
         return self._stream
@@ -398,10 +475,31 @@ class ParallelExecutionManager:
         return self._begun.ending.snapshot()
 
     def cancel(self) -> None:
-        """Start nothing more and cancel what runs. `gather` then gives what has finished."""
+        """Start nothing more and cancel what runs. `gather` then gives what has finished.
+
+        Raises:
+            UsageError: the block has not been entered.
+        """
         group = self._expect_entered("cancel()")
         group.judge()
         group.ending.halt(cause=EndingCause.CANCELLED, insist=True)
+
+
+def _text(name: object) -> str | None:
+    if name is None or isinstance(name, str):
+        return name
+    raise OptionError(f"name={name!r}: a text is needed")
+
+
+def _expect_name(work: object, name: object) -> None:
+    """Refuse `add(fetch, url)`.
+
+    Raises:
+        OptionError: what stands behind the work is no name.
+    """
+    if not isinstance(name, str):
+        called = label_of(work) or "fetch"
+        raise OptionError(f"add() takes a call: write add({called}({name!r})), not the function and its arguments")
 
 
 def _positive(name: str, value: float | None) -> float | None:

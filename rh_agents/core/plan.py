@@ -11,14 +11,17 @@ from typing import NamedTuple
 from rh_agents.core._replay.ancestry import addresses_around
 from rh_agents.core._replay.keys import again_key, tried_key
 from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules
-from rh_agents.core.events import Fact, fact_of_event
+from rh_agents.core._replay.steered import is_named
+from rh_agents.core.events import Fact
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
+from rh_agents.core.history import fact_of_event
 from rh_agents.core.ports import RecordedEvent, RunInfo
-from rh_agents.core.ports.outline import PlainMembers
+from rh_agents.core.ports.control import Controllable, ControlRequest, Verb, control_of
+from rh_agents.core.ports.outline import CallsBelow, PlainMembers
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 
-__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "PlannedMembers", "Planner", "plan_run"]
+__all__ = ["Fate", "Plan", "PlannedCall", "PlannedGroup", "PlannedMembers", "Planner", "open_requests", "plan_run"]
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 
@@ -33,11 +36,13 @@ class Fate(StrEnum):
     TRIED_AGAIN = "tried_again"
     """It failed, in an execution that has ended since or before its caller was tried again, so it is made again."""
     SUPERSEDED = "superseded"
-    """It has an outcome, and somebody asked for it to be made again."""
+    """It has an outcome, and someone asked for it to be made again."""
     UNKNOWN = "unknown"
     """It had begun, and nothing tells whether it was done."""
     CONTINUED = "continued"
     """It had begun and was left in good order: its next attempt begins, or it goes on behind what it waited for."""
+    WITHDRAWN = "withdrawn"
+    """It has no result, and someone has cancelled it by name: it is not made."""
     QUESTION = "question"
     """It waits for the answer of a person."""
     NOT_REACHED = "not_reached"
@@ -98,6 +103,8 @@ class Plan:
     groups: tuple[PlannedGroup, ...] = ()
     plain: tuple[PlannedMembers, ...] = ()
     """Members that are not among the calls: all of them reused, or not reached."""
+    below: tuple[CallsBelow, ...] = ()
+    """Calls below these members: none is reached."""
 
     def of(self, *fates: Fate) -> list[PlannedCall]:
         """The calls with one of these fates."""
@@ -109,12 +116,15 @@ class Plan:
         found = Counter(call.fate for call in self.calls)
         for members, fate in self.plain:
             found[fate] += len(members)
+        for calls in self.below:
+            found[Fate.NOT_REACHED] += calls.number
         return found
 
     def names(self, fate: Fate) -> Counter[str]:
         """How many calls of which actors have a fate; first those that began first."""
         found = [(call.began, call.name, 1) for call in self.calls if call.fate is fate]
         found += [(min(its.begins), its.name, len(its)) for its, their_fate in self.plain if their_fate is fate]
+        found += [(its.begins, its.name, its.number) for its in self.below if fate is Fate.NOT_REACHED]
         counts: Counter[str] = Counter()
         for _, name, number in sorted(found):
             counts[name] += number
@@ -125,6 +135,7 @@ class Plan:
         """With which versions actors are recorded, by their names; first those that began first."""
         found = [(call.began, call.name, call.version) for call in self.calls]
         found += [(min(its.begins), its.name, its.version) for its, _ in self.plain]
+        found += [(its.begins, its.name, its.version) for its in self.below]
         versions: dict[str, set[str]] = {}
         for _, name, version in sorted(found):
             versions.setdefault(name, set()).add(version)
@@ -134,7 +145,7 @@ class Plan:
     def is_idle(self) -> bool:
         """Whether all that is asked for is recorded, so that nothing would run, as far as the journal tells."""
         return not self.groups and all(
-            call.fate in (Fate.REUSED, Fate.REPEATED, Fate.NOT_REACHED) for call in self.calls
+            call.fate in (Fate.REUSED, Fate.REPEATED, Fate.WITHDRAWN, Fate.NOT_REACHED) for call in self.calls
         )
 
 
@@ -145,6 +156,8 @@ def plan_run(
     *,
     retry_failed: bool = True,
     plain: Iterable[PlainMembers] = (),
+    below: Iterable[CallsBelow] = (),
+    requests: Iterable[ControlRequest] = (),
 ) -> Plan:
     """What would become of a run that is executed again by the program that it was recorded with.
 
@@ -154,8 +167,10 @@ def plan_run(
         events: its journal; what calls returned does not matter.
         retry_failed: as in `ExecutionState`.
         plain: members of groups that are left out of the outcomes and the events.
+        below: the calls below these, which are left out as well.
+        requests: what was asked of the run and no owner has seen yet, oldest first: the next start applies it.
     """
-    planner = Planner(info, retry_failed=retry_failed, plain=plain)
+    planner = Planner(info, retry_failed=retry_failed, plain=plain, below=below, requests=requests)
     for outcome in outcomes:
         planner.add_outcome(outcome)
     for recorded in events:
@@ -179,6 +194,7 @@ class _Call:
 
     address: str
     name: str
+    label: str
     version: str
     event_type: EventType
     group_id: str | None
@@ -206,16 +222,25 @@ def _indexes_after(sequence: int, members: PlainMembers) -> Sequence[int]:
 
 
 class Planner:
-    """Makes a plan of events one after the other, so that nobody has to keep them.
+    """Makes a plan of events one after the other, so that no one has to keep them.
 
     Args:
-        info, retry_failed, plain: as for `plan_run`.
+        info, retry_failed, plain, below, requests: as for `plan_run`.
     """
 
-    def __init__(self, info: RunInfo, *, retry_failed: bool = True, plain: Iterable[PlainMembers] = ()) -> None:
+    def __init__(
+        self,
+        info: RunInfo,
+        *,
+        retry_failed: bool = True,
+        plain: Iterable[PlainMembers] = (),
+        below: Iterable[CallsBelow] = (),
+        requests: Iterable[ControlRequest] = (),
+    ) -> None:
         self._plain: dict[str, list[PlainMembers]] = {}
         for members in plain:
             self._plain.setdefault(members.group_id, []).append(members)
+        self._below = tuple(below)
         self._epoch = info.epoch + (info.status in _ENDED)
         self._retry_failed = retry_failed
         self._recorded = RecordedCalls()
@@ -225,6 +250,8 @@ class Planner:
         self._at: dict[str, list[bytes]] = {}
         self._reached: dict[bytes, bool] = {}
         self._sealed: dict[str, GroupEnding | None] = {}
+        self._requests = [each for each in requests if each.arguments.get("epoch", self._epoch) == self._epoch]
+        self._cancelled: list[str] = []
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -250,7 +277,8 @@ class Planner:
         call = self._calls.get(key)
         if call is None:
             actor = fact.actor
-            call = _Call(fact.address, actor.name, actor.recorded_version, fact.kind, fact.group_id, sequence)
+            version = actor.recorded_version
+            call = _Call(fact.address, actor.name, fact.name, version, fact.kind, fact.group_id, sequence)
             self._calls[key] = call
             self._at.setdefault(fact.address, []).append(key)
         if not is_over:  # what follows an outcome says nothing of the call
@@ -283,20 +311,44 @@ class Planner:
 
     def plan(self) -> Plan:
         """The plan, when all events have been added."""
-        self._supersede_requeued()
-        return Plan(tuple(self._planned_calls()), tuple(self._planned_groups()), tuple(self._planned_members()))
+        self._cancelled = list(self._recorded.steered.cancelled)
+        asked = [key for keys in self._recorded.steered.later.values() for key in keys]
+        for request in self._requests:
+            asked += self._applied(request)
+        self._supersede(asked)
+        self._supersede_followed()
+        members = tuple(self._planned_members())
+        return Plan(tuple(self._planned_calls()), tuple(self._planned_groups()), members, self._below)
 
-    def _supersede_requeued(self) -> None:
-        """What somebody has asked to be made again at the next start, with the calls around it, as that start does."""
+    def _applied(self, request: ControlRequest) -> list[bytes]:
+        """What the next start makes of a request: the calls that it asks to be made again."""
+        items: list[str] = request.arguments.get("items", [])
+        if request.verb is Verb.CANCEL:
+            self._cancelled += items
+        if request.verb is not Verb.REQUEUE:
+            return []
+        self._cancelled = [item for item in self._cancelled if item not in items]
+        return list(map(bytes.fromhex, request.arguments.get("keys", ())))
+
+    def _supersede(self, asked: Iterable[bytes]) -> None:
+        """What someone has asked to be made again at the next start, with the calls around it, as that start does."""
         recorded = self._recorded
         newest = {known.base: key for key, known in self._outcomes.items()}
-        for requeued in [key for keys in recorded.steered.later.values() for key in keys]:
+        for requeued in asked:
             key: bytes | None = requeued
             while key is not None and (known := self._outcomes.get(key)) is not None:
                 recorded.superseded.add(key)
                 if known.group_id is not None:
                     recorded.endings[known.group_id] = None
                 key = newest.get(known.parent)
+
+    def _supersede_followed(self) -> None:
+        """Failures that a group gives, and then makes the calls again: what counts of these is the newest try."""
+        recorded = self._recorded
+        for key in recorded.steered.live & self._outcomes.keys():
+            group_id = self._outcomes[key].group_id
+            if again_key(key) in self._calls or group_id is None or not self._is_sealed(group_id):
+                recorded.superseded.add(key)
 
     def _planned_calls(self) -> Iterator[PlannedCall]:
         """The calls, each at the try that decides."""
@@ -341,7 +393,7 @@ class Planner:
             yield PlannedGroup(group_id, group.name, group.address, not_begun)
 
     def _planned_members(self) -> Iterator[PlannedMembers]:
-        """The plain members of groups: their values are given again, unless nobody asks for them."""
+        """The plain members of groups: their values are given again, unless no one asks for them."""
         for members in (each for its in self._plain.values() for each in its):
             yield PlannedMembers(members, Fate.REUSED if self._is_entered(members.parent) else Fate.NOT_REACHED)
 
@@ -351,11 +403,22 @@ class Planner:
             return Fate.NOT_REACHED
         if known is not None:
             if recorded.is_tried_again(key, self._generation(known.parent), self._rules(known)):
+                if self._is_cancelled(key, known.base, call):
+                    return Fate.WITHDRAWN
                 return Fate.SUPERSEDED if key in recorded.superseded else Fate.TRIED_AGAIN
             return Fate.REUSED if known.failed_in is None else Fate.REPEATED
         if call.event_type is EventType.QUESTION:
             return Fate.QUESTION
+        if self._is_cancelled(key, key, call):
+            return Fate.WITHDRAWN
         return Fate.UNKNOWN if key in recorded.unknown else Fate.CONTINUED
+
+    def _is_cancelled(self, key: bytes, base: bytes, call: _Call) -> bool:
+        """Whether it is a member that someone has cancelled by name, and has not asked for since."""
+        if call.group_id is None or not self._cancelled:
+            return False
+        undone = self._recorded.steered.undone.get(base.hex(), ())
+        return any(item not in undone and is_named(item, call.label, call.address, key) for item in self._cancelled)
 
     def _rules(self, known: _Known) -> ReplayRules:
         rules = ReplayRules(self._retry_failed)
@@ -436,3 +499,12 @@ class Planner:
     def _place(self, key: bytes) -> bytes:
         known = self._outcomes.get(key)
         return key if known is None else known.base
+
+
+async def open_requests(store: object, run_id: str) -> list[ControlRequest]:
+    """What was asked of a run and no owner has seen yet, oldest first; nothing where runs cannot be steered.
+
+    Raises:
+        StoreError: there is no such run, or a request is damaged.
+    """
+    return await control_of(store, run_id).requests(is_open=True) if isinstance(store, Controllable) else []

@@ -48,6 +48,9 @@ class ExecutionResult(BaseModel, Generic[T]):
     """Whether nothing was called because an equal call had been made (`cache=`)."""
     usage: Usage | None = None
     """What the call itself used, with all its attempts, not what calls below it did; None if it reported nothing."""
+    requeued: bool = False
+    """Whether the stream of its group gave an earlier result of this member: a failure that a person asked to be made
+    again (`parallel(requeue=True)`). The newest result of a member is the one that counts."""
 
     def __repr__(self) -> str:
         """For people, so without secrets; the result itself has them."""
@@ -93,6 +96,7 @@ def success(value: T, seconds: float, attempts: int, name: str, index: int | Non
             "is_replayed": False,
             "from_cache": False,
             "usage": None,
+            "requeued": False,
         },
     )
 
@@ -130,6 +134,7 @@ def _result(
             "is_replayed": is_replayed,
             "from_cache": False,
             "usage": usage,
+            "requeued": False,
         },
     )
 
@@ -186,7 +191,7 @@ class Outcome(NamedTuple):
 class OutcomeHeader(NamedTuple):
     """All of an outcome but its value and its error: which call ended, and how. The fields are those of `Outcome`.
 
-    Whoever needs only keys and addresses reads these, and no class of the program has to be known for that.
+    Those who need only keys and addresses read these, and no class of the program has to be known for that.
     """
 
     key: bytes

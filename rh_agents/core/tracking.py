@@ -19,6 +19,7 @@ from rh_agents.core.types import EventType, ExecutionStatus
 __all__ = ["ParallelGroupTracker", "RunningItem", "group_fact"]
 
 
+_REPLAYED, _FAILED, _CANCELLED = 1, 2, 4
 _COMPLETE = frozenset({GroupStatus.COMPLETED, GroupStatus.FAILED, GroupStatus.CANCELLED})
 
 
@@ -64,6 +65,9 @@ class ParallelGroupTracker:
     slot_wait: LatencyHistogram = field(default_factory=LatencyHistogram)
     about: ParallelEventGroup | None = None
     """What the group said of itself when it started: address, limits, strategy."""
+    ends: Annotated[Any, Field(exclude=True)] = field(default=None, repr=False)
+    """How members ended that failed or were cancelled, by index, for they may be made again: a byte for each; None if
+    all have succeeded."""
 
     @property
     def finished(self) -> int:
@@ -162,17 +166,47 @@ class ParallelGroupTracker:
         if event.group_total is not None:
             self.total = event.group_total
         if status is ExecutionStatus.STARTED:
+            self._begins_again(index)
             self.running[index] = (event.name, now)
             self.count_start(now)
         elif status is ExecutionStatus.RETRYING:
             self.retries += 1
             self._seen(now)
         elif status.is_final:
+            if self.running.pop(index, None) is None:
+                self._begins_again(index)
             self.recovered += event.is_replayed
             seconds = None if event.is_replayed else event.execution_time
-            self.running.pop(index, None)
-            self.count_end(_how_it_ended(event), now, seconds)
+            ended = _how_it_ended(event)
+            self.count_end(ended, now, seconds)
+            self._note_end(index, ended, event.is_replayed)
         self.enrolled = max(self.enrolled, self.started + self.recovered)
+
+    def _note_end(self, index: int, status: ExecutionStatus, is_replayed: bool) -> None:
+        if index < 0 or status in (ExecutionStatus.COMPLETED, ExecutionStatus.RECOVERED):
+            return
+        if self.ends is None:
+            self.ends = bytearray()
+        if index >= len(self.ends):
+            self.ends.extend(bytes(index + 1 - len(self.ends)))
+        self.ends[index] = (_FAILED if status is ExecutionStatus.FAILED else _CANCELLED) | is_replayed
+
+    def _begins_again(self, index: int) -> None:
+        """A member is made again, or its newest result follows an earlier one: it is one member all the same."""
+        if self.ends is None or not 0 <= index < len(self.ends):
+            return
+        end = self.ends[index]
+        if not end:
+            return
+        self.ends[index] = 0
+        if end & _FAILED:
+            self.failed -= 1
+        else:
+            self.cancelled -= 1
+        if end & _REPLAYED:
+            self.recovered -= 1
+        else:
+            self.started -= 1
 
     def _apply_group(self, group: ParallelEventGroup, now: float) -> None:
         self.about = group

@@ -34,7 +34,7 @@ def every_generation(epoch: int) -> Generation:
 
 
 WITHDRAWN: Generation = (_LAST, _LAST, _LAST)
-"""The mark of what somebody cancelled by name: no later execution leaves it behind, and only a request undoes it."""
+"""The mark of what someone cancelled by name: no later execution leaves it behind, and only a request undoes it."""
 
 
 class EventType(StrEnum):
@@ -47,12 +47,14 @@ class EventType(StrEnum):
     """A plain coroutine or callable that was given to a group."""
     QUESTION = "question"
     """A question that a person has to answer."""
+    WAIT = "wait"
+    """The program waits until a time has come, or for an event from outside."""
     GROUP_STARTED = "group_started"
     GROUP_ENDING = "group_ending"
     """A group ends early: nothing more of it begins, and what runs is cancelled. Only in journals and histories."""
     GROUP_COMPLETED = "group_completed"
     CONTROL = "control"
-    """Somebody has asked for something to be done with the run, and it was done, or refused."""
+    """Someone has asked for something to be done with the run, and it was done, or refused."""
 
 
 class ExecutionStatus(StrEnum):
@@ -69,7 +71,7 @@ class ExecutionStatus(StrEnum):
     RECOVERED = "recovered"
     """The outcome came from an earlier execution of the same run; nothing was called."""
     AWAITING = "awaiting"
-    """It waits for the answer of a person; a run in which nothing else is left to do has been suspended."""
+    """It waits for a person, a time or an event; a run in which nothing else is left to do has been suspended."""
     HUMAN_INTERVENTION = "human_intervention"
     """A person has answered."""
     WAITING = "waiting"
@@ -77,7 +79,7 @@ class ExecutionStatus(StrEnum):
     PROGRESS = "progress"
     """It tells how it gets on, such as by the next piece of a model's answer. Only published to subscribers."""
     SUPERSEDED = "superseded"
-    """Somebody asked for the call to be made again, though it has an outcome. Only in journals."""
+    """Someone asked for the call to be made again, though it has an outcome. Only in journals."""
 
     @property
     def is_final(self) -> bool:
@@ -86,7 +88,10 @@ class ExecutionStatus(StrEnum):
 
 
 class Engine(StrEnum):
-    """Where a handler runs, so that it never blocks the event loop."""
+    """Where a handler runs, so that it never blocks the event loop: the engines that every run has.
+
+    A run has others under the names that it is given (`executors={"ray": RayExecutor()}`).
+    """
 
     ASYNC = "async"
     """On the event loop: the only choice for coroutine functions, and impossible for others."""
@@ -129,7 +134,7 @@ class Effect(StrEnum):
 
 
 class OnUnknown(StrEnum):
-    """What to do with a call that had started when its process died, so that nobody knows whether it was done."""
+    """What to do with a call that had started when its process died, so that no one knows whether it was done."""
 
     RETRY = "retry"
     """Make it again, with the same `idempotency_key`."""

@@ -21,7 +21,7 @@ class Usage:
         cached_tokens: of the input tokens, those that the provider had in its cache.
         reasoning_tokens: of the output tokens, those of its reasoning.
         requests: how many requests were made of providers.
-        cost: in the currency of the price table, US dollars unless somebody has another one.
+        cost: in the currency of the price table, US dollars unless someone has another one.
         cache_write_tokens: of the input tokens, those that the provider was asked to keep in its cache.
         estimates: how many of the requests did not say what they used, so that these numbers were estimated for them.
         long_cache_write_tokens: of the tokens for the cache, those that are to be kept for longer than is usual

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rh_agents.core.events import ExecutionEvent
@@ -96,6 +96,17 @@ class Board:
         if tracker.is_complete and not was_complete:
             self._end(event.run_id, tracker)
         return tracker
+
+    def sample(self, group: ParallelGroupTracker) -> bool:
+        """Take the counts of a running group from `group`, in place of those that events gave; False if it is not one
+        of these.
+        """
+        known = self._running.get(group.group_id)
+        if known is None:
+            return False
+        newest = replace(group, name=known.name, about=known.about, start_time=known.start_time)
+        self.groups[group.group_id] = self._running[group.group_id] = newest
+        return True
 
     def _note_spent(self, event: ExecutionEvent[Any], now: float) -> None:
         """What a call waits for and uses counts for all groups around it."""

@@ -13,7 +13,7 @@ from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import amount, brief, brief_result, duration, harmless
 
-__all__ = ["LineFormat", "event_line"]
+__all__ = ["PARTLY_FAILED", "LineFormat", "event_line"]
 
 _MARKS = {
     ExecutionStatus.STARTED: ("▶", "dim"),
@@ -24,6 +24,8 @@ _MARKS = {
     ExecutionStatus.RECOVERED: ("=", "cyan"),
     ExecutionStatus.WAITING: ("…", "yellow"),
 }
+PARTLY_FAILED = ("!", "yellow")
+"""The mark of what ended well, though calls inside of it failed."""
 _ROOM_FOR_TIME = 60
 _ROOM_FOR_ADDRESS = 40
 _MESSAGE_LENGTH = 500
@@ -47,12 +49,19 @@ class LineFormat:
     timezone: tzinfo | None = None
 
 
-def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None = None, note: str = "") -> Text:
+def event_line(
+    event: ExecutionEvent[Any], how: LineFormat, *, width: int | None = None, note: str = "", inside: int = 0
+) -> Text:
     """The line of an event, cut to `width` columns (None: as long as it is). What went wrong is never cut.
 
-    `note` follows the mark: how far the group of the call is.
+    Args:
+        event: what happened.
+        how: which columns there are.
+        width: of the line.
+        note: follows the mark: how far the group of the call is.
+        inside: how many calls failed inside of what has ended.
     """
-    mark, style = _MARKS.get(event.execution_status, ("·", ""))
+    mark, style = _mark(event, inside)
     room = 10_000 if width is None else width
     line = Text()
     if how.timestamp and room >= _ROOM_FOR_TIME:
@@ -63,8 +72,12 @@ def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None
     line.append(_name(event, how.address and room >= _ROOM_FOR_ADDRESS), "bold")
     if event.tag:
         line.append(f" #{harmless(event.tag, _TAG_LENGTH)}", "cyan")
-    line.append(f"  {label_of(event.execution_status)}", style)
+    # What it says beside that tells what it waits for, which may be no answer.
+    is_awaiting = event.execution_status is ExecutionStatus.AWAITING and bool(event.message)
+    line.append(f"  {'stopped' if is_awaiting else label_of(event.execution_status)}", style)
     _append_facts(line, event)
+    if inside:
+        line.append(f"  {inside} failed inside", "yellow")
     if event.usage and (event.usage.tokens or event.usage.cost):
         line.append(f"  {amount(event.usage)}", "dim")
     if event.metadata:
@@ -77,6 +90,16 @@ def event_line(event: ExecutionEvent[Any], how: LineFormat, *, width: int | None
     if width is not None:
         line.truncate(width, overflow="ellipsis")
     return line
+
+
+def _mark(event: ExecutionEvent[Any], inside: int) -> tuple[str, str]:
+    """The mark of an event and its style: a green tick only where nothing failed."""
+    if event.execution_status is ExecutionStatus.COMPLETED:
+        if event.group is not None and event.group.failed:
+            return _MARKS[ExecutionStatus.FAILED]
+        if inside:
+            return PARTLY_FAILED
+    return _MARKS.get(event.execution_status, ("·", ""))
 
 
 def _time_of(event: ExecutionEvent[Any], how: LineFormat) -> str:

@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.text import Text
 
 from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.policies._options import takes_options
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.ansi import ansi
 from rh_agents.display.counts import EventCounts
+from rh_agents.display.inside import FailuresInside
 from rh_agents.display.lines import LineFormat, event_line
+from rh_agents.display.notebook import is_in_notebook
 from rh_agents.display.summary import summary_lines
 
 __all__ = ["EventPrinter"]
@@ -23,6 +26,7 @@ __all__ = ["EventPrinter"]
 _PLAIN_MARKS = str.maketrans("█▒✓✗▶↻■×…·", "#-+x>~*x.-")
 
 
+@takes_options("EventPrinter")
 class EventPrinter:
     """Prints a line for each event: `state.event_bus.subscribe(EventPrinter())`.
 
@@ -31,7 +35,8 @@ class EventPrinter:
 
     Args:
         console: where to print; by default one made for `file`.
-        file: where to print, if there is no console; by default standard output.
+        file: where to print, if there is no console; by default standard error, as the commands do, so that what a
+            program writes to standard output stays its own. In a notebook it is the output of the cell.
         show_timestamp: whether lines begin with the time of day.
         show_address: whether calls are shown with their whole address; else by name.
         show_result: whether the value of a call is shown, in short.
@@ -50,9 +55,10 @@ class EventPrinter:
         timezone: tzinfo | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console: Console = console or Console(file=file or sys.stdout)
+        self.console: Console = console or Console(file=file or (sys.stdout if is_in_notebook() else sys.stderr))
         self.format: LineFormat = LineFormat(show_timestamp, show_address, show_result, timezone)
         self.counts: EventCounts = EventCounts()
+        self._inside = FailuresInside()
         self._clock = clock
 
     def __call__(self, event: ExecutionEvent[Any]) -> None:
@@ -70,7 +76,7 @@ class EventPrinter:
         self.counts.count(event, self._clock())
         if event.execution_status is ExecutionStatus.PROGRESS:
             return  # every few words of a model would be a line
-        self.print_line(event_line(event, self.format, width=self.width))
+        self.print_line(event_line(event, self.format, width=self.width, inside=self._inside.count(event)))
 
     def print_summary(self) -> None:
         """Print what was done: counts, success rate, replays, retries, time, and the same by type of call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import tzinfo
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelDisplayMode
+from rh_agents.core.policies._options import takes_options
 from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.board import Board, known_total
@@ -43,6 +44,7 @@ def can_be_live(console: Console, environ: Mapping[str, str]) -> bool:
     )
 
 
+@takes_options("ParallelEventPrinter")
 class ParallelEventPrinter(EventPrinter):
     """Shows groups while they run: `with ParallelEventPrinter() as printer: state.event_bus.subscribe(printer)`.
 
@@ -115,13 +117,26 @@ class ParallelEventPrinter(EventPrinter):
         self.counts.count(event, self._clock())
         if event.execution_status is ExecutionStatus.PROGRESS:
             return
+        inside = self._inside.count(event)
         if event.group_id is not None:
-            self._handle_parallel_event(event)
+            self._handle_parallel_event(event, inside)
             return
         with self._board_lock:
             self._board.apply(event, self._clock())
         if self.parallel_mode is ParallelDisplayMode.REALTIME or self._board.is_idle:
-            self.print_line(event_line(event, self.format, width=self.width))
+            self.print_line(event_line(event, self.format, width=self.width, inside=inside))
+
+    def sample(self, groups: Iterable[ParallelGroupTracker]) -> None:
+        """Show running groups as they are in `groups`, for who subscribes without routine events and looks at the
+        groups from time to time instead. What `counts` says then leaves those events out.
+        """
+        with self._board_lock:
+            known = [group.group_id for group in groups if self._board.sample(group)]
+        if isinstance(self._region, NotebookRegion):
+            self._region.draw()
+        elif self.show_progress and not self.is_live:
+            for group_id in known:
+                self._update_progress_bar(group_id)
 
     def refresh(self) -> None:
         """Draw the bars as they are now, if there are any."""
@@ -131,29 +146,29 @@ class ParallelEventPrinter(EventPrinter):
         """Erase the bars and give the terminal back. Groups that continue are shown again when another one starts."""
         self._region.stop()
 
-    def _handle_parallel_event(self, event: ExecutionEvent[Any]) -> None:
+    def _handle_parallel_event(self, event: ExecutionEvent[Any], inside: int) -> None:
         """An event about a group or one of its members."""
         with self._board_lock:
             tracker = self._board.apply(event, self._clock())
         if tracker is None:
             return
         if self.parallel_mode is ParallelDisplayMode.REALTIME:
-            self._print_in_real_time(event, tracker)
+            self._print_in_real_time(event, tracker, inside)
         elif event.event_type is EventType.GROUP_STARTED:
             self._group_started(tracker)
         elif event.event_type is EventType.GROUP_COMPLETED:
-            self._group_ended(tracker)
+            self._group_ended(tracker, inside)
         elif event.execution_status.is_final:
             self._member_ended(event, tracker)
         if isinstance(self._region, NotebookRegion):
             self._region.draw()
 
-    def _print_in_real_time(self, event: ExecutionEvent[Any], tracker: ParallelGroupTracker) -> None:
+    def _print_in_real_time(self, event: ExecutionEvent[Any], tracker: ParallelGroupTracker, inside: int) -> None:
         note = ""
         if self.show_progress and event.group is None and event.execution_status.is_final:
             total = known_total(tracker)
             note = f"[{tracker.finished}]" if total is None else f"[{tracker.finished:>{len(str(total))}}/{total}]"
-        self.print_line(event_line(event, self.format, width=self.width, note=note))
+        self.print_line(event_line(event, self.format, width=self.width, note=note, inside=inside))
 
     def _group_started(self, tracker: ParallelGroupTracker) -> None:
         if self.is_live:
@@ -174,13 +189,14 @@ class ParallelEventPrinter(EventPrinter):
         if is_last:
             self.print_line(Text("  further failures are counted", style="dim"))
 
-    def _group_ended(self, tracker: ParallelGroupTracker) -> None:
+    def _group_ended(self, tracker: ParallelGroupTracker, inside: int) -> None:
         if self.is_live and self._board.is_idle:
             self._region.stop()
         root = self._board.root(tracker)
         is_reported, is_last = (True, False) if root is tracker else self._nested_group_ended(root)
         if is_reported:
-            self.print_line(ended_line(tracker, self._clock(), self.width, self._board.spent(tracker)))
+            spent = self._board.spent(tracker)
+            self.print_line(ended_line(tracker, self._clock(), self.width, spent, inside=inside))
         if is_last:
             self.print_line(Text(f"  further groups in {harmless(root.name)} are not listed", style="dim"))
         self._milestones.forget(tracker.group_id)

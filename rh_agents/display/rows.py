@@ -13,6 +13,7 @@ from rich.text import Text
 from rh_agents.core.groups import GroupStatus
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
 from rh_agents.display.board import Board, Spent, known_total
+from rh_agents.display.lines import PARTLY_FAILED
 from rh_agents.display.text import amount, crop, duration, frequency, harmless, whole_seconds, width_of
 
 __all__ = ["bar", "board_rows", "ended_line", "group_row", "milestone_line", "progress_text", "started_line"]
@@ -135,11 +136,11 @@ def _counts(tracker: ParallelGroupTracker) -> list[_Part]:
 def _speed(tracker: ParallelGroupTracker, now: float) -> list[_Part]:
     rate = tracker.rate(now)
     parts = [_Part(frequency(rate), 6)] if rate else []
-    left = tracker.remaining_seconds(now)
+    left, elapsed = tracker.remaining_seconds(now), tracker.elapsed(now)
     if known_total(tracker) is not None and left:
         parts.append(_Part(f"ETA {whole_seconds(max(1.0, left))}", 5, "cyan"))
-    else:
-        parts.append(_Part(whole_seconds(tracker.elapsed(now)), 5, "dim"))
+    elif elapsed >= 1.0:  # what was only replayed took no time, and a bare "0 s" looks like the time left
+        parts.append(_Part(whole_seconds(elapsed), 5, "dim"))
     return parts
 
 
@@ -227,11 +228,18 @@ _ENDS = {
 }
 
 
-def ended_line(tracker: ParallelGroupTracker, now: float, width: int | None = None, spent: Spent | None = None) -> Text:
-    """A group has ended. With a `width`, the name and what has room after it."""
+def ended_line(
+    tracker: ParallelGroupTracker, now: float, width: int | None = None, spent: Spent | None = None, *, inside: int = 0
+) -> Text:
+    """A group has ended. With a `width`, the name and what has room after it.
+
+    `inside`: how many calls failed that its members made.
+    """
     mark, style, word = _ENDS.get(tracker.status, ("▶", "", ""))
     if tracker.status is GroupStatus.COMPLETED and tracker.failed:
         mark, style = "✗", "red"
+    elif tracker.status is GroupStatus.COMPLETED and inside:
+        mark, style = PARTLY_FAILED
     name = harmless(tracker.name)
     if width is not None:
         name = crop(name, max(9, width // 4))
@@ -239,6 +247,8 @@ def ended_line(tracker: ParallelGroupTracker, now: float, width: int | None = No
     if word:
         parts.append(_Part(word, 1, style))
     parts += [part for part in _counts(tracker) if not part.text.endswith("running")]
+    if inside:
+        parts.append(_Part(f"{inside} failed inside", 1, "yellow"))
     parts.append(_Part(f"in {duration(tracker.elapsed(now))}", 4))
     rate = tracker.rate(now)
     if rate:

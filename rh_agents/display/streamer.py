@@ -11,12 +11,14 @@ from pydantic_core import to_json
 
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
+from rh_agents.core.policies._options import takes_options
 from rh_agents.core.redaction import redact
 from rh_agents.display.text import brief, harmless
 
 __all__ = ["EventStreamer", "event_json"]
 
 
+@takes_options("EventStreamer")
 class EventStreamer:
     """A subscriber that gives events as the text of server-sent events, to one reader:
 
@@ -26,7 +28,7 @@ class EventStreamer:
                 await response.write(chunk)
 
     Up to `buffer` events wait for the reader. When more come, the oldest are dropped: the reader learns how many from
-    an event named "dropped", and `dropped` counts them all. Nobody ever waits for the reader. May be called from any
+    an event named "dropped", and `dropped` counts them all. No one ever waits for the reader. May be called from any
     thread, with or without an event loop.
     """
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rh_agents.core._loops.beside import beside_if_large
-from rh_agents.core.context import current
-from rh_agents.core.errors import DefinitionError, UnstorableError, UsageError, WorkerLost
-from rh_agents.core.results import describe_error
-from rh_agents.executors._workers.failures import Failure, raised
-from rh_agents.executors._workers.functions import ByValue, Order, refer
+from rh_agents.core.errors import DefinitionError, WorkerLost
+from rh_agents.core.ports import CallContext
+from rh_agents.executors._workers.exchange import order_for, value_in
+from rh_agents.executors._workers.functions import Order
 from rh_agents.executors._workers.pool import Slots, pool, processors
-from rh_agents.executors._workers.wire import LARGE, Frame, Kind, loads
-from rh_agents.executors._workers.worker import pickled_arguments
+from rh_agents.executors._workers.wire import Frame
 
 __all__ = ["ProcessExecutor"]
 
@@ -63,7 +57,9 @@ class ProcessExecutor:
         self._max_calls = max_calls_per_worker
         self._max_lost = max_lost
 
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    async def call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: CallContext
+    ) -> Any:
         """Call the function in a process and return what it returns.
 
         Raises:
@@ -73,15 +69,10 @@ class ProcessExecutor:
         """
         if sys.platform == "win32":
             raise DefinitionError("engine='process' needs Linux or macOS; on Windows, use engine='thread'")
-        reference = refer(function)
-        name = getattr(function, "__qualname__", repr(function))
-        context = _context()
         async with self._slots.one():
-            is_by_value = isinstance(reference, ByValue)
-            pickle_them = functools.partial(pickled_arguments, args, kwargs, name, is_by_value=is_by_value)
-            data, is_by_value = await beside_if_large((args, kwargs), pickle_them)
-            frame = await self._call(Order(reference, name, context, is_by_value), data)
-        return await _outcome(frame, name)
+            order, arguments = await order_for(function, args, kwargs, about)
+            frame = await self._call(order, arguments)
+        return await value_in(*frame, order.name)
 
     async def _call(self, order: Order, arguments: Sequence[bytes]) -> Frame:
         for start in range(1, _STARTS + 1):
@@ -102,24 +93,3 @@ class ProcessExecutor:
                     pool.give_back(worker, max(self._slots.count, _shared.count))
                 return frame
         raise AssertionError("the last start returns or raises")
-
-
-def _context() -> tuple[Any, ...] | None:
-    try:
-        call = current()
-    except UsageError:  # outside of calls
-        return None
-    return call.run_id, call.address, call.attempt, call.idempotency_key, call.group_id
-
-
-async def _outcome(frame: Frame, name: str) -> Any:
-    kind, content = frame
-    if kind is Kind.RETURNED:
-        try:
-            return await asyncio.to_thread(loads, content) if len(content) >= LARGE else loads(content)
-        except Exception as error:
-            raise UnstorableError(
-                f"the result of {name} cannot be read in this process: {describe_error(error)}"
-            ) from error
-    failure: Failure = pickle.loads(content)
-    raise raised(failure)

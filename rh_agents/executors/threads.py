@@ -9,6 +9,8 @@ from typing import Any
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from rh_agents.core.ports import CallContext
+
 __all__ = ["ThreadExecutor"]
 
 
@@ -22,6 +24,8 @@ class ThreadExecutor:
     def __init__(self, max_threads: int = 256) -> None:
         self._limiter = CapacityLimiter(max_threads)
 
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call the function in a thread and return what it returns."""
+    async def call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: CallContext
+    ) -> Any:
+        """Call the function in a thread and return what it returns. `current()` is what it is for the caller."""
         return await run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=self._limiter)

@@ -75,7 +75,7 @@ class AgUi:
             yield from answer.add(piece)
 
     def end(self, run: RunInfo | None, questions: Sequence[Question]) -> Iterator[Event]:
-        """What there is to say when nobody executes the run any more.
+        """What there is to say when no process executes the run any more.
 
         Args:
             run: the run as it is now; None if it was deleted.

@@ -77,8 +77,8 @@ def durable(agent: Agent[ContextT], *, price: Price | None = None, max_output: i
 
     A stream gives its events as they come, and is recorded as one step; replayed, it is its last event, whose response
     has `rh_agents_replayed` in its `metadata`. Tools that the provider carries out are part
-    of the model's answer. What a tool returns that is no data is recorded as the text that the model gets. The name
-    of a model is looked up by the SDK's own providers; for others, give the agent a `Model`.
+    of the model's answer. What a tool returns that is not serializable is recorded as the text that the model gets. The
+    name of a model is looked up by the SDK's own providers; for others, give the agent a `Model`.
 
     What else is not recorded is named by a `NotRecordedWarning`: tools that act on this machine by themselves, MCP
     servers (use `rh_agents.tools.mcp_tools` for those), guardrails, and a model in the `RunConfig`.

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 
+from rh_agents.core._base.tracebacks import without_causes
 from rh_agents.core.errors import (
     InvalidRequest,
     ModelError,
@@ -81,12 +82,12 @@ class ClientErrors:
         because = f" ({type(cause).__name__}: {line(str(cause))})" if cause is not None and str(cause) else ""
         return kind(f"{name}: {line(str(error)) or type(error).__name__}{because}")
 
-    def shown_cause(self, error: Exception) -> Exception | None:
-        """The cause of the error that stands for this one; None where that quotes everything: a traceback of a hundred
-        lines through the client and its HTTP library would hide the one line that says what to do.
+    def shown_cause(self, error: Exception) -> BaseException | None:
+        """The cause of the error that stands for this one, without the hundred lines through the client and its HTTP
+        library, which would hide the one line that says what to do; None where the error quotes everything.
         """
         is_quoted = isinstance(error, self.of_status) or is_not_connected(error) or is_not_sendable(error)
-        return None if is_quoted else error
+        return None if is_quoted else without_causes(error)
 
     @contextmanager
     def translated(self, name: str) -> Iterator[None]:

@@ -46,7 +46,11 @@ class AnthropicBatchApi(ClientBatches):
         return [{"custom_id": each, "params": body} for each, body in requests.items()]
 
     async def create(self, prepared: list[dict[str, Any]], marks: Marks) -> BatchState:
-        """Make a batch."""
+        """Make a batch.
+
+        Raises:
+            IncompleteAnswer: the provider's answer has no id.
+        """
         sdk = await self._sdk()
         with self._translated():
             return self._state(await sdk.messages.batches.create(requests=prepared))
@@ -91,6 +95,8 @@ class AnthropicBatchApi(ClientBatches):
         """The answer in a line.
 
         Raises:
+            ModelTimeout: the batch has no answer to this request.
+            UnreadableAnswer: a line of the batch has no answer in it.
             ModelError: by kind.
         """
         result = line.get("result")

@@ -15,6 +15,7 @@ from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.chat.messages import CallSettings, ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
 from rh_agents.core.chat.schema import AnswerType
+from rh_agents.core.context import trace_headers
 from rh_agents.core.errors import IncompleteAnswer
 from rh_agents.core.redaction import Secret
 from rh_agents.core.usage import Price, Usage
@@ -41,7 +42,7 @@ from rh_agents.llms.anthropic_batch import AnthropicBatchApi
 __all__ = ["AnthropicChat"]
 
 _LENGTH = 4_096
-"""The most tokens of an answer if nobody says it; the protocol requires a number."""
+"""The most tokens of an answer if no one says it; the protocol requires a number."""
 _LENGTH_WITH_THOUGHTS = 16_384
 """The same if the model decides how much it thinks before it answers: that counts as well."""
 _LONG_CACHING = 2.0
@@ -72,7 +73,7 @@ class AnthropicChat(ClientModel):
     leave it to the model. What it is, is part of the identity of calls."""
     prompt_cache: Caching | None = None
     """How long the provider keeps what requests have in common: "5m" or "1h". Marks the end of the tools and of what
-    the model is told first, and the end of the conversation. Changes no answer, and so no identity."""
+    the model gets first, and the end of the conversation. Changes no answer, and so no identity."""
     protocol: ClassVar[WireProtocol] = MESSAGES
     client_errors: ClassVar[ClientErrors] = CLIENT_ERRORS
     key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
@@ -183,7 +184,11 @@ class AnthropicChat(ClientModel):
         self, client: anthropic.AsyncAnthropic, request: ChatRequest, body: dict[str, Any]
     ) -> AbstractAsyncContextManager[Any]:
         return client.messages.with_streaming_response.create(
-            model=request.model, max_tokens=body["max_tokens"], messages=[], extra_body=body
+            model=request.model,
+            max_tokens=body["max_tokens"],
+            messages=[],
+            extra_body=body,
+            extra_headers=trace_headers(),
         )
 
     def _usage_in(self, answer: Mapping[str, Any]) -> Usage | None:

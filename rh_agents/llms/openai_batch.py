@@ -48,7 +48,11 @@ class OpenAIBatchApi(ClientBatches):
         return sdk.batches
 
     async def prepare(self, requests: Mapping[str, dict[str, Any]]) -> str:
-        """Upload the requests; the id of the file."""
+        """Upload the requests; the id of the file.
+
+        Raises:
+            IncompleteAnswer: the provider's answer has no id.
+        """
         lines = [
             json.dumps({"custom_id": each, "method": "POST", "url": _URL, "body": body})
             for each, body in requests.items()
@@ -59,7 +63,11 @@ class OpenAIBatchApi(ClientBatches):
         return self._checked(file.id, "the file")
 
     async def create(self, prepared: str, marks: Marks) -> BatchState:
-        """Make a batch of an uploaded file."""
+        """Make a batch of an uploaded file.
+
+        Raises:
+            IncompleteAnswer: the provider's answer has no id.
+        """
         metadata = {_MARK: marks.requests, **({_RUN: marks.run} if marks.run else {})}
         sdk = await self._sdk()
         with self._translated():
@@ -124,6 +132,8 @@ class OpenAIBatchApi(ClientBatches):
         """The answer in a line.
 
         Raises:
+            ModelTimeout: the batch has no answer to this request.
+            UnreadableAnswer: a line of the batch has no answer in it.
             ModelError: by kind.
         """
         response = line.get("response")

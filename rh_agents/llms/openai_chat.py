@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from rh_agents.core._base.signatures import takes_settings
 from rh_agents.core.chat.messages import ChatRequest, ChatResponse
 from rh_agents.core.chat.model import OnDelta
+from rh_agents.core.context import trace_headers
 from rh_agents.core.errors import ModelError
 from rh_agents.core.redaction import Secret
 from rh_agents.core.usage import Usage
@@ -136,7 +137,9 @@ class OpenAIChat(ClientModel):
     def _send(
         self, client: openai.AsyncOpenAI, request: ChatRequest, body: dict[str, Any]
     ) -> AbstractAsyncContextManager[Any]:
-        return client.chat.completions.with_streaming_response.create(model=request.model, messages=[], extra_body=body)
+        return client.chat.completions.with_streaming_response.create(
+            model=request.model, messages=[], extra_body=body, extra_headers=trace_headers()
+        )
 
     def _usage_in(self, answer: Mapping[str, Any]) -> Usage | None:
         return usage_in(answer)
@@ -160,7 +163,7 @@ class OpenAIChat(ClientModel):
             raise answer.broke_off()
 
     def _used(self, request: ChatRequest, answer: AnswerInPieces) -> Usage | None:
-        """What a stream used that broke off: as it says, or what was reserved if somebody had begun to answer."""
+        """What a stream used that broke off: as it says, or what was reserved if someone had begun to answer."""
         if answer.usage is None and answer.has_begun:
             return self.unanswered(request)
         return answer.usage

@@ -22,7 +22,7 @@ def open_store(url: str | os.PathLike[str], *, read_only: bool = False) -> Store
     - `postgresql://user@host/database` is a database that several machines can use.
 
     Large results are kept in a directory beside the file, or in the database. `runs.db?artifacts=...` names another
-    directory or a URL that fsspec knows; `?busy_timeout=5` waits so many seconds for others that write to the file, and
+    directory or a URL that fsspec knows; `?busy_timeout=5` waits 5 seconds for others that write to the file, and
     `?mode=0640` lets the group read the files that are made (0600 by default, whatever the umask).
 
     Args:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rh_agents.core.errors import StoreError
+from rh_agents.core._limits.control_facts import applied_control, control_fact
+from rh_agents.core.errors import RunIsLive, StoreError, ValuesErased
+from rh_agents.core.ports import RunRequest
 from rh_agents.core.ports.control import ControlRequest, Verb
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._checksums import applied_checksum, request_checksum
 
-__all__ = ["answer_columns", "request_columns", "request_of"]
+__all__ = ["answer_columns", "cancel_unexecuted", "request_columns", "request_of"]
 
 _VERBS = frozenset(verb.value for verb in Verb)
 _NEWER = "this version of rh_agents does not know what that is"
@@ -53,6 +56,28 @@ def request_of(row: Sequence[Any], run_id: str, place: str) -> ControlRequest:
     except (AttributeError, TypeError, ValueError) as error:  # a damaged byte may put any value into any column
         raise _damaged(row, run_id, place) from error
     raise _damaged(row, run_id, place)
+
+
+async def cancel_unexecuted(store: Any, request: ControlRequest, answer: Mapping[str, Any], why: str) -> bool:
+    """End the run of a request for good, as its owner for a moment; False if somebody executes it.
+
+    The request was left before. If this process dies before the run has ended, the next start ends it.
+    """
+    run_id = request.run_id
+    try:
+        journal: Any = await store.open_run(RunRequest(run_id, owner="whoever cancels it"))
+    except RunIsLive:
+        return False
+    except ValuesErased:  # nothing is written to its journal any more
+        return not await store.request_stop(run_id, why)
+    stop_children = getattr(store, "stop_children", None)  # not every store has child runs
+    if stop_children is not None:
+        await stop_children(run_id, None, why)
+    control = applied_control(request, answer, journal.info.epoch)
+    await journal.append(control_fact(control, request.reason, run_id, request.asked_at))
+    await journal.answer_request(request.id, answer)
+    await journal.close(ExecutionStatus.CANCELLED, why)
+    return True
 
 
 def _damaged(row: Sequence[Any], run_id: str, place: str) -> StoreError:

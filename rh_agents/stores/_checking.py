@@ -8,7 +8,8 @@ from typing import Any
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports.keeping import Erasure, erasure_of
 from rh_agents.core.values import decode, decode_error, is_erased_value
-from rh_agents.stores._backend import Kept, RunsWanted, StoredOutcome
+from rh_agents.stores._backend import ReadSession
+from rh_agents.stores._backend.rows import Kept, RunRow, RunsWanted, StoredOutcome
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, input_checksum, outcome_checksum
 from rh_agents.stores._ownership import is_dead
 from rh_agents.stores._rows import read_artifact
@@ -16,6 +17,8 @@ from rh_agents.stores._verified import VerifiedSession, checksums_of_question, c
 from rh_agents.stores.artifacts import ArtifactStore
 
 _CHUNK = 256
+_RUNS = 1000
+"""Runs that are read at a time."""
 
 Read = Callable[[int, int, int], list[Kept[Any]]]
 
@@ -35,11 +38,13 @@ def check(reading: VerifiedSession, artifacts: ArtifactStore) -> list[str]:
 
 def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
     session = reading.inner
-    for kept in session.runs(RunsWanted()):
+    for kept in _all_runs(session):
         run = kept.row
         if not fits(checksums_of_run, kept):
             yield f"the row of run {run.run_id!r} is damaged"
-        erasure = erasure_of(run.info)
+            erasure = None
+        else:
+            erasure = erasure_of(run.info)
         if erasure is not None and not erasure.is_finished and (run.owner is None or is_dead(run)):
             yield f"run {run.run_id!r}: {erasure} and was cut off; `rh-agents erase {run.run_id} --values` finishes it"
         for what, read, checksum in (
@@ -60,6 +65,13 @@ def _rows(reading: VerifiedSession, artifacts: ArtifactStore) -> Iterator[str]:
                 if not fits(input_checksum, each):
                     yield f"the input of event {each.row.sequence} of run {run.run_id!r} is damaged"
     yield from _others(reading)
+
+
+def _all_runs(session: ReadSession) -> Iterator[Kept[RunRow]]:
+    wanted = RunsWanted(parts=True, limit=_RUNS)
+    while rows := session.runs(wanted):
+        yield from rows
+        wanted = wanted._replace(behind=rows[-1].row.number)
 
 
 def _journal(read: Read, number: int) -> Iterator[tuple[int, Kept[Any] | None]]:

@@ -13,7 +13,8 @@ copy of a run is the same journal. What is read together has one checksum, whate
   `checksum` is of all of its row.
 - an *outcome* has one, which covers what its event says of it as well (name, address, seconds, attempts, group).
 - an *input* has one of its own, so that who reads outcomes need not read what they came of.
-- a *run* has one for each part that is written at once: what it is about, how it stands, and who holds it. What every
+- a *run* has one for each part that is written at once: what it is about, how it stands, who holds it, and its place in
+  a queue, which is NULL where it has none. What every
   commit changes has none: `last_sequence` and `outcomes` are compared with what is there instead.
 - a *question* and a *request* have one for what is asked and one for the answer, a *ticket* one for its times and one
   for its amounts.
@@ -33,7 +34,16 @@ from typing import Any, Final
 from zlib import crc32
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import CallRow, EventRow, InputRow, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.stores._backend.rows import (
+    NOT_QUEUED,
+    CallRow,
+    EventRow,
+    InputRow,
+    OutcomeRow,
+    Queued,
+    RunRow,
+    StoredOutcome,
+)
 
 _NONE: Final = "\0"
 """Stands for a text that is not there."""
@@ -219,6 +229,14 @@ def holder_checksum(owner: str | None, process: str | None, fence: int) -> int:
     return _checksum(owner, process, fence)
 
 
+def queue_checksum(queued: Queued) -> int | None:
+    """Of the place of a run in a queue; None if it is in none."""
+    queue, flow, priority, ready_at, claims, parent = queued
+    if queued == NOT_QUEUED:
+        return None
+    return _checksum(queue, flow, priority, _maybe(ready_at), claims, parent)
+
+
 def question_checksum(question: Question) -> int:
     """Of what a run asks."""
     return _checksum(
@@ -253,6 +271,11 @@ def amounts_checksum(limited: str, amounts: str) -> int:
 def held_checksum(limited: str, held_until: float) -> int:
     """Of when a window may be asked again."""
     return _checksum(limited, float(held_until))
+
+
+def shared_checksum(name: str, state: str) -> int:
+    """Of what processes share under a name, as JSON text."""
+    return _checksum(name, state)
 
 
 def present_checksum(at: float, facts: str) -> int:

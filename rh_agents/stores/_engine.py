@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError, ValuesErased
 from rh_agents.core.ports import Clock
 from rh_agents.core.ports.keeping import erasure_of
-from rh_agents.stores._backend import Backend, RunRow, WriteSession
+from rh_agents.stores._backend import Backend, WriteSession
+from rh_agents.stores._backend.rows import RunRow
+from rh_agents.stores._delivery import Holder
 from rh_agents.stores._ownership import own_runs
+from rh_agents.stores._parts import Steps
 from rh_agents.stores._verified import REMEDY, VerifiedSession, damaged
-from rh_agents.stores._writer import Holder, Writer, result_of
+from rh_agents.stores._writer import Writer, result_of
 from rh_agents.stores.artifacts import ArtifactStore
 
 T = TypeVar("T")
 
 _READERS = 4
 """Threads that read, each with a connection of its own."""
+_AT_ONCE = 2
+"""Of these, so many work for one reader who has to look through a whole journal."""
 
 
 class Engine:
@@ -54,6 +62,47 @@ class Engine:
         """Do something with a reading session, in another thread."""
         return await result_of(self.begin_to_read(work))
 
+    async def read_in_steps(self, steps: Steps[T]) -> T:
+        """Do a reading in steps, each in another thread, with a session of its own. See `_parts.Steps`."""
+        try:
+            next(steps)
+        except StopIteration as end:  # there is nothing to read
+            return end.value  # type: ignore[no-any-return]
+        while True:
+            found = await self.read(partial(_step, steps))
+            if found is not None:
+                return found[0]
+
+    async def read_each(self, works: Iterable[Callable[[VerifiedSession], T]]) -> AsyncGenerator[T, None]:
+        """Do things with reading sessions, `_AT_ONCE` at a time; gives what they come to, in their order."""
+        waiting: deque[Future[T]] = deque()
+        left = iter(works)
+        try:
+            while True:
+                waiting.extend(map(self.begin_to_read, islice(left, _AT_ONCE - len(waiting))))
+                if not waiting:
+                    return
+                yield await result_of(waiting[0])
+                waiting.popleft()
+        finally:
+            for future in waiting:
+                future.cancel()  # what has begun comes to its end: it is short
+
+    async def expect_unchanged(self, run: RunRow) -> None:
+        """See to it that what was read of a run, a part at a time, was all of one journal.
+
+        Args:
+            run: its row before the first part was read.
+
+        Raises:
+            StoreError: its values have been erased, or it has been deleted, since then.
+        """
+        now = await self.read(lambda session: session.find_run(run.run_id))
+        if now is None or (now.number, now.created_at) != (run.number, run.created_at):
+            raise StoreError(f"{self._backend.name}: run {run.run_id!r} was deleted while it was read")
+        if erasure_of(now.info) != erasure_of(run.info):
+            raise StoreError(f"{self._backend.name}: the values of run {run.run_id!r} were erased while it was read")
+
     def begin_to_read(self, work: Callable[[VerifiedSession], T]) -> Future[T]:
         self.writer.expect_own_process()
         return self.readers.begin(work)
@@ -66,8 +115,12 @@ class Engine:
         """
         row = await self.read(lambda session: session.find_run(run_id))
         if row is None:
-            raise StoreError(f"there is no run {run_id!r} in {self._backend.name}")
+            raise self.no_run(run_id)
         return row
+
+    def no_run(self, run_id: str) -> StoreError:
+        """The error that says that there is no run of this name."""
+        return StoreError(f"there is no run {run_id!r} in {self._backend.name}")
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that blocks and needs no session."""
@@ -147,6 +200,9 @@ class Readers:
         """A session that nobody else uses meanwhile."""
         with self._lock:
             session = self._idle.pop() if self._idle else None
+        if session is not None and not session.inner.is_in_place():
+            session.close()  # who looks at a store for days must not be shown a file that is there no more
+            session = None
         if session is None:
             session = self.connect()
         try:
@@ -173,3 +229,12 @@ class Readers:
 
 def releasing(number: int, fence: int) -> Callable[[WriteSession], bool]:
     return lambda session: session.release(number, fence, None, None, 0.0)
+
+
+def _step(steps: Steps[T], session: VerifiedSession) -> tuple[T] | None:
+    """The next step of a reading; its result if that was the last one."""
+    try:
+        steps.send(session)
+    except StopIteration as end:
+        return (end.value,)
+    return None

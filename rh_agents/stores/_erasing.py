@@ -31,9 +31,10 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.ports.keeping import ErasedRun, facts_when_erased, kind_of_error
 from rh_agents.core.types import EventType
 from rh_agents.core.values import ERASED, erased_value
-from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow, RunsWanted
+from rh_agents.stores._backend.rows import Batch, EventRow, OutcomeRow, RunRow, RunsWanted
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._ownership import is_held, taken
+from rh_agents.stores._parts import Steps, parts
 from rh_agents.stores._rows import read_artifact
 from rh_agents.stores._verified import VerifiedSession, reported
 from rh_agents.stores.artifacts import ArtifactStore
@@ -95,7 +96,7 @@ async def erase(engine: Engine, run: RunRow) -> ErasedRun:
     cached = await _delete_cached(engine, run)
     marked = _as_erased(run, engine.clock(), is_finished=False)
     await _strip(engine, marked)
-    own = await engine.read(lambda session: session.own_artifacts(run.number))
+    own = await engine.read_in_steps(_own_artifacts(run))
     values = freed = 0
     after = 0
     while after < run.last_sequence:
@@ -132,7 +133,9 @@ def _expect_whole(session: VerifiedSession, run: RunRow) -> None:
 
 def _others(session: VerifiedSession, run: RunRow, now: float) -> bool:
     """Whether other runs are being executed."""
-    return any(is_held(each, now) for each in session.runs(RunsWanted()) if each.number != run.number)
+    return any(
+        is_held(each, now) for each in session.runs(RunsWanted(parts=True, owned=True)) if each.number != run.number
+    )
 
 
 async def _expect_settled(engine: Engine, run: RunRow, before: float) -> None:
@@ -141,13 +144,22 @@ async def _expect_settled(engine: Engine, run: RunRow, before: float) -> None:
     Raises:
         StoreError: one was written less than a minute ago, and other runs are being executed.
     """
-    own = await engine.read(lambda session: session.own_artifacts(run.number))
+    own = await engine.read_in_steps(_own_artifacts(run))
     has_newer = bool(own) and await engine.in_thread(_has_newer, engine.artifacts, own.keys(), before)
     if has_newer:
         raise StoreError(
             f"run {run.run_id!r} has large results that were written less than a minute ago, and other runs are being "
             "executed that may be about to use the same ones: erase its values in a minute"
         )
+
+
+def _own_artifacts(run: RunRow) -> Steps[dict[str, int]]:
+    """The large results that no other run uses, with their bytes."""
+    own = dict[str, int]()
+    for low, high in parts(0, run.last_sequence):
+        session = yield
+        own |= session.inner.own_artifacts(run.number, low, high)
+    return own
 
 
 def _has_newer(artifacts: ArtifactStore, digests: Collection[str], before: float) -> bool:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 FILE_MODE = 0o600
 """What the owner alone may read: results hold what users, models and services said to each other."""
+APPLICATION_ID = 0x72686167
+"""Marks the databases of this library ("rhag"), so that another program's is not taken for one."""
 _NEEDED = 0o600
 _CREATE = (
     os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -22,6 +24,22 @@ class Identity(NamedTuple):
 
     device: int
     inode: int
+
+
+def is_store_file(path: Path) -> bool:
+    """Whether a file is a database of runs, as far as its first bytes say."""
+    return schema_of_file(path) is not None
+
+
+def schema_of_file(path: Path) -> int | None:
+    """The version of the schema of a database of runs; None if a file is none, as far as its first bytes say."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return None
+    is_ours = head.startswith(b"SQLite format 3\0") and int.from_bytes(head[68:72], "big") == APPLICATION_ID
+    return int.from_bytes(head[60:64], "big") if is_ours else None
 
 
 def identity_of(path: Path | str) -> Identity | None:

@@ -6,7 +6,7 @@ import json
 from typing import Final
 
 from rh_agents.core._replay.recorded import RecordedCalls
-from rh_agents.stores._backend import RunRow
+from rh_agents.stores._backend.rows import RunRow
 from rh_agents.stores._rows import charge_of, ending_of
 from rh_agents.stores._verified import VerifiedSession, damaged
 
@@ -29,13 +29,16 @@ def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
         chunk = session.calls(run.number, run.run_id, after, _CHUNK)
         for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
-            charge = ending = control = None
+            charge = ending = control = taken_over = None
             if more is not None and more not in of_no_account:
                 facts = json.loads(more)
                 charge, ending, control = charge_of(name or "", facts), ending_of(facts), facts.get("control")
-                if charge is None and ending is None and control is None and len(of_no_account) < _REMEMBERED:
+                taken_over = facts.get("taken_over")
+                is_plain = charge is None and ending is None and control is None and taken_over is None
+                if is_plain and len(of_no_account) < _REMEMBERED:
                     of_no_account.add(more)
-            add(sequence, status, key, attempt, group_id, ok is not None, failed_in, charge, ending, control)
+            about = (sequence, status, key, attempt, group_id, ok is not None, failed_in)
+            add(*about, charge, ending, control, taken_over)
             outcomes += ok is not None
         after += len(chunk)
         if len(chunk) < _CHUNK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -13,24 +14,18 @@ from typing import Any, TypeVar
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import Fact
-from rh_agents.core.ports import Question, RunInfo
+from rh_agents.core.groups import NOTHING_COUNTED, EndingCause
+from rh_agents.core.ports import NOT_RESUMED, Question, Resumption, RunInfo
 from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.streaming import TextSink
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.values import LARGE, encode_large
-from rh_agents.stores._backend import (
-    Batch,
-    EventRow,
-    LeaseState,
-    OutcomeRow,
-    PieceCut,
-    PieceRow,
-    RunRow,
-    StoredOutcome,
-    WriteSession,
-)
+from rh_agents.stores._backend import WriteSession
+from rh_agents.stores._backend.beside import PieceCut, PieceRow
+from rh_agents.stores._backend.rows import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow, StoredOutcome
+from rh_agents.stores._delivery import Delivery, Held, since_boot
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
 from rh_agents.stores._repeated import made_twice, says_the_same
@@ -45,7 +40,8 @@ from rh_agents.stores._rows import (
 )
 from rh_agents.stores._saying import Saying
 from rh_agents.stores._streamed import TextRelay, watched_in
-from rh_agents.stores._writer import Delivery, Writer, again, call_on
+from rh_agents.stores._under_way import Noting
+from rh_agents.stores._writer import Writer, again, call_on
 
 T = TypeVar("T")
 
@@ -75,16 +71,20 @@ class SqlJournal:
         self.number: int = row.number
         self.fence: int = row.fence
         self.lease: float = row.lease
+        self._queued = row.queued
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.opening: str = opening
         self._engine = engine
         self._writer = engine.writer
+        self.held: Held | None = None
+        """How long the run is ours for certain, once signs of life are given for it."""
         self._sequence = row.last_sequence
         self._events: list[EventRow] = []
         self._outcomes: list[OutcomeRow] = []
         self._artifacts: list[bytes] = []
+        self._ended: list[str] = []
         self._waiters: list[asyncio.Future[None]] = []
-        self._unwritten: dict[bytes, tuple[StoredOutcome, bytes]] = {}
+        self._unwritten: dict[bytes, tuple[OutcomeRow, EventRow, bytes]] = {}
         self._in_flight: tuple[Delivery, list[asyncio.Future[None]]] | None = None
         self._enough = _SMALL
         self._is_due = False
@@ -92,14 +92,42 @@ class SqlJournal:
         self._broken: StoreError | None = None
         self._on_stop_requested: Callable[[str], None] | None = None
         self._on_asked: Callable[[], None] | None = None
+        self._on_committed: Callable[[int, float], None] | None = None
         self._asked = 0
         """How many requests there were when it was looked last."""
-        self._saying = Saying(row.number, row.fence, engine.writer.said)
+        self._saying = Saying(row.number, row.fence, engine.writer.said, Noting(lambda: recorded.under_way))
         write_text = partial(_write_text, engine.writer, self.loop, row.number, row.fence)
         self._relay = TextRelay(engine.clock, write_text, recorded.finished)
         # No cycle: who forgets a journal lets go of it.
         self._begin_to_read = partial(_begin_to_read, engine, row.number, info.run_id)
         self._read_ahead = ReadAhead(self._begin_to_read)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run is ours, as far as is known."""
+        return self._broken is None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is certain, see `rh_agents.core.ports.LeasedJournal`."""
+        return self.held is not None and since_boot() < self.held.certain_until
+
+    async def prove(self) -> None:
+        """The lease may be over. As long as the database cannot be asked, nobody can have taken the run over there."""
+        self._expect_mine()
+        key, asked_at = (self.number, self.fence), since_boot()
+
+        def renew(session: WriteSession) -> LeaseState:
+            return session.renew([key], self._engine.clock())[0]
+
+        try:
+            state = await self._writer.done(renew, again=renew, until=time.monotonic() + self.lease)
+        except StoreError as error:
+            raise again(self._break(error)) from error
+        if not state.is_ours:
+            raise again(self._break(self._lost()))
+        if self.held is not None:
+            self.held.certain_until = max(self.held.certain_until, asked_at + self.lease)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -135,21 +163,19 @@ class SqlJournal:
         if outcome is None:
             self._add(fact)
         else:
-            data = await self._encoded(outcome)
-            artifact = await self._kept(data) if len(data) > LARGEST_INLINE else None
-            self._expect_mine()
+            artifact = None
+            if outcome.is_large:  # its text is made beside the event loop
+                data = await self._engine.in_thread(encode_outcome, outcome, encode_large)
+                self._expect_mine()
+            else:
+                data = encode_outcome(outcome)
+            if len(data) > LARGEST_INLINE:
+                artifact = await self._kept(data)
+                self._expect_mine()
             if not self._enter(fact, outcome, data, artifact):
                 return await self._earlier(outcome, data)
-        await self._written()
+        await self._wait_for_writing()
         return outcome
-
-    async def _encoded(self, outcome: Outcome) -> bytes:
-        """The text of an outcome; of a large one it is made beside the event loop."""
-        if not outcome.is_large:
-            return encode_outcome(outcome)
-        data = await self._engine.in_thread(encode_outcome, outcome, encode_large)
-        self._expect_mine()
-        return data
 
     async def flush(self) -> None:
         self._expect_mine()
@@ -157,14 +183,14 @@ class SqlJournal:
 
     async def _flush(self) -> None:
         if self._events:
-            await self._written()
+            await self._wait_for_writing()
         elif self._in_flight is not None:
             waiter = self.loop.create_future()
             self._in_flight[1].append(waiter)
             await waiter
 
-    async def _written(self) -> None:
-        """Wait for the last event that was added."""
+    def _wait_for_writing(self) -> asyncio.Future[None]:
+        """To be awaited for the last event that was added."""
         waiter = self.loop.create_future()
         self._waiters.append(waiter)
         if self._in_flight is None:
@@ -172,11 +198,17 @@ class SqlJournal:
                 self._hand_over()
             elif not self._is_due:
                 self._hand_over_soon()
-        await waiter
+        return waiter
 
     def _add(self, fact: Fact) -> None:
         self._sequence = sequence = self._sequence + 1
         self._events.append(event_row(sequence, fact, None))
+        if fact.more is None:
+            self.recorded.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, False, None)
+            return
+        ending = fact.ending
+        if ending is not None and fact.group_id is not None and ending.cause is not EndingCause.INTERRUPTED:
+            self._ended.append(fact.group_id)
         self.recorded.add_fact(sequence, fact, False, None)
 
     def _enter(self, fact: Fact, outcome: Outcome, data: bytes, artifact: str | None) -> bool:
@@ -199,8 +231,10 @@ class SqlJournal:
         self._sequence = sequence
         self._events.append(row)
         self._outcomes.append(about)
-        self._unwritten[key] = (stored_outcome(about, row), data)
-        self.recorded.add_fact(sequence, fact, True, None if ok else outcome.made_in)
+        self._unwritten[key] = (about, row, data)
+        failed_in = None if ok else outcome.made_in
+        counted = NOTHING_COUNTED if fact.more is None else fact.counted
+        self.recorded.add(sequence, fact.status, key, fact.attempt, fact.group_id, True, failed_in, *counted)
         return True
 
     async def _kept(self, data: bytes) -> str:
@@ -232,15 +266,18 @@ class SqlJournal:
             return
         events = self._events
         streamed = self._relay.ended(self._outcomes) if self._relay.texts else ()
-        batch = Batch(self.number, self.fence, events[0].sequence - 1, events, self._outcomes, streamed)
+        batch = Batch(self.number, self.fence, events[0].sequence - 1, events, self._outcomes, streamed, self._ended)
         delivery = Delivery(batch, self.loop, self._delivered, self._artifacts)
         self._in_flight = (delivery, self._waiters)
         self._enough = max(_SMALL, len(events) // 2)
-        self._events, self._outcomes, self._artifacts, self._waiters = [], [], [], []
+        self._events, self._outcomes, self._artifacts, self._waiters, self._ended = [], [], [], [], []
         try:
             self._writer.deliver(delivery)
         except StoreError as error:
             self._break(error)
+
+    def measure_with(self, committed: Callable[[int, float], None]) -> None:
+        self._on_committed = committed
 
     def _delivered(self, result: LeaseState | StoreError) -> None:
         """What became of the batch that was under way."""
@@ -261,6 +298,8 @@ class SqlJournal:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        if self._on_committed is not None:
+            self._on_committed(len(delivery.batch.events), delivery.seconds)
         if result.stop_requested is not None:
             self._stop(result.stop_requested)
         if is_next_under_way:
@@ -276,9 +315,11 @@ class SqlJournal:
         self._expect_mine()
         unwritten = self._unwritten.get(key)
         if unwritten is not None:
-            if len(unwritten[1]) > LARGE:
-                return await self._engine.in_thread(outcome_of, *unwritten)
-            return outcome_of(*unwritten)
+            about, event, data = unwritten
+            stored = stored_outcome(about, event)
+            if len(data) > LARGE:
+                return await self._engine.in_thread(outcome_of, stored, data)
+            return outcome_of(stored, data)
         found = await self._find(key)
         if found.row.artifact is not None:
             return await self._engine.in_thread(self._revived_artifact, found)
@@ -301,7 +342,8 @@ class SqlJournal:
         self._expect_mine()
         unwritten = self._unwritten.get(key)
         if unwritten is not None:
-            return None if len(unwritten[1]) > LARGE else outcome_of(*unwritten)
+            about, event, data = unwritten
+            return None if len(data) > LARGE else outcome_of(stored_outcome(about, event), data)
         found = self._read_ahead.take(self.recorded.finished[key])
         if found is None:
             return None
@@ -337,8 +379,9 @@ class SqlJournal:
         """The same without waiting. That nobody may wait is worth a reading on the event loop: it is rare."""
         unwritten = self._unwritten.get(outcome.key)
         if unwritten is not None:
-            self._expect_same(outcome, data, unwritten[0].row, unwritten[1])
-            return outcome_of(*unwritten)
+            about, event, text = unwritten
+            self._expect_same(outcome, data, about, text)
+            return outcome_of(stored_outcome(about, event), text)
         sequence = self.recorded.finished[outcome.key]
         found = self._begin_to_read(sequence - 1, 1).result()
         if not found or found[0].row.sequence != sequence:
@@ -385,9 +428,10 @@ class SqlJournal:
             raise again(self._break(self._lost()))
 
     async def _change(self, work: Callable[[WriteSession], T]) -> T:
-        """Write something else than events. An error breaks the journal."""
+        """Write something else than events, which may be done twice. An error breaks the journal."""
         try:
-            return await self._writer.done(work)
+            until = self._writer.lease_ends_at(self.number, self.fence)
+            return await self._writer.done(work, again=work, until=until)
         except StoreError as error:
             raise again(self._break(error)) from error
 
@@ -440,7 +484,7 @@ class SqlJournal:
     def look_at_run(self) -> None:
         """The writer wants to know what the run is doing."""
         if self._broken is None:
-            self._saying.look()
+            self._saying.look(self._sequence, self._sequence - self.waiting)
 
     def _stop(self, reason: str) -> None:
         if reason != self.stop_requested:
@@ -450,7 +494,9 @@ class SqlJournal:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+    async def close(
+        self, status: ExecutionStatus, reason: str | None = None, resumption: Resumption = NOT_RESUMED
+    ) -> None:
         """Write what waits, record the status of the run, and let go of it."""
         if self._broken is not None:
             await self._let_go()
@@ -463,9 +509,20 @@ class SqlJournal:
             raise
         closed = StoreError(f"run {self.info.run_id!r} has been closed here")
         number, fence, now = self.number, self.fence, self._engine.clock()
+        until = self._writer.lease_ends_at(number, fence)
         self._break(closed)
         self._engine.forget(self, self.opening)
-        released = self._writer.done(lambda session: session.release(number, fence, status.value, reason, now))
+        goes_on = status not in ENDED and self._queued.queue is not None
+        queued = self._queued._replace(ready_at=resumption.ready_at if goes_on else None, claims=0)
+        waits = (resumption.questions, resumption.events) if goes_on else ((), ())
+
+        def release(session: WriteSession) -> bool:
+            return session.release(number, fence, status.value, reason, now, queued, *waits)
+
+        def release_again(session: WriteSession) -> bool:
+            return release(session) or _is_released(session, number, fence, status)
+
+        released = self._writer.done(release, again=release_again, until=until)
         if not await self._writer.unless_it_hangs(released):
             raise self._lost()
 
@@ -512,9 +569,16 @@ class SqlJournal:
         )
 
     def _expect_mine(self) -> None:
-        self._writer.expect_own_process()
+        if self._writer.is_foreign:
+            self._writer.expect_own_process()
         if self._broken is not None:
             raise again(self._broken)
+
+
+def _is_released(session: WriteSession, number: int, fence: int, status: ExecutionStatus) -> bool:
+    """Whether the run has been let go of by its owner, who does not know. To be asked while its lease lasts."""
+    (found,) = session.standings([number])
+    return found is not None and (found.fence, found.status, found.owner) == (fence + 1, status.value, None)
 
 
 def _write_text(

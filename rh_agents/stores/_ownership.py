@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -9,9 +10,9 @@ from typing import Final, NamedTuple
 
 from rh_agents.core.errors import LeaseLost, RunIsLive
 from rh_agents.core.redaction import logger
-from rh_agents.stores._backend import RunRow
+from rh_agents.stores._backend.rows import RunRow
+from rh_agents.stores._delivery import Holder
 from rh_agents.stores._owner import Process
-from rh_agents.stores._writer import Holder
 
 own_runs: weakref.WeakValueDictionary[str, Holder] = weakref.WeakValueDictionary()
 """What holds a run in this process: open journals, and runs that are being opened; by `Process.opening`."""
@@ -58,11 +59,19 @@ def taken(row: RunRow) -> LeaseLost:
     return LeaseLost(f"run {row.run_id!r} has been taken over by somebody else meanwhile")
 
 
-def live(row: RunRow) -> RunIsLive:
-    """The error that says who executes a run."""
+def live(run_id: str, owner: str, described: str) -> RunIsLive:
+    """The error that says who executes a run, and what can be done about it."""
+    name = shlex.quote(run_id)
     return RunIsLive(
-        f"run {row.run_id!r} is being executed by {_named(row.owner, row.process)}", owner=row.owner or "somebody"
+        f"run {run_id!r} is being executed by {described}; look at it with `rh-agents show {name}`, stop it with "
+        f"`rh-agents cancel {name}`, or use another run_id",
+        owner=owner,
     )
+
+
+def live_row(row: RunRow) -> RunIsLive:
+    """The same of a row of a database."""
+    return live(row.run_id, row.owner or "somebody", _named(row.owner, row.process))
 
 
 def _named(owner: str | None, text: str | None) -> str:

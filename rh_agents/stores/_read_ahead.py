@@ -7,16 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from rh_agents.core.errors import StoreError
-from rh_agents.stores._backend import StoredOutcome
+from rh_agents.stores._backend.rows import StoredOutcome
 from rh_agents.stores._writer import again, call_on
 
 Read = Callable[[int, int], Future[list[StoredOutcome]]]
 """Reads outcomes from after a sequence, at most so many."""
 
 _FIRST = 32
-_MOST = 512
-"""Outcomes that are read at a time."""
-_MOST_KEPT = 4 * _MOST
+_MOST = 2048
+"""Outcomes that are read at a time. Some calls wait for each reading, and cost more than those that need not."""
+_MOST_KEPT = 2 * _MOST
 _MOST_BYTES = 8 << 20
 """Of values that are kept; one reading may add a quarter of it, or one value."""
 

@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
 from rh_agents.core._base.failure_kinds import FailureKind
 from rh_agents.core.errors import StoreError
-from rh_agents.core.ports import Clock, Question, RecordedEvent, RunInfo
+from rh_agents.core.policies.child_runs import ChildLeft, ChildRun
+from rh_agents.core.ports import Clock, JournalEntry, Question, RecordedEvent, RunInfo
 from rh_agents.core.ports.activity import Activity
 from rh_agents.core.ports.call_views import CallQuery, CallRecord, CallWindow
 from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.keeping import RunSize
-from rh_agents.core.ports.outline import OutlinedEvent, RunOutline
+from rh_agents.core.ports.outline import OutlinedEvent, RunOutline, outline_of_events
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.streaming import WATCHED_FOR, StreamedText
 from rh_agents.core.ports.summary import RunSummary
+from rh_agents.core.ports.windows import RunQuery, RunWindow
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import (
-    Backend,
-    OutcomeRow,
-    RunRow,
-    RunsWanted,
-    StoredEvent,
-    StoredOutcome,
-    WriteSession,
-)
+from rh_agents.stores._backend import Backend, WriteSession
+from rh_agents.stores._backend.rows import OutcomeRow, RunRow, RunsWanted, StoredEvent, StoredOutcome
 from rh_agents.stores._checking import check
+from rh_agents.stores._children import Left, as_of_parent, child_of, left_of
 from rh_agents.stores._describing import activity
 from rh_agents.stores._engine import Engine, Readers
+from rh_agents.stores._entries import entries_of
 from rh_agents.stores._erasing import read_or_erased
 from rh_agents.stores._finding import CallFinder
-from rh_agents.stores._outlining import outlined
+from rh_agents.stores._listing import RunLister, info_of
+from rh_agents.stores._outlining import outlining
 from rh_agents.stores._ownership import is_held
+from rh_agents.stores._parts import PART, Steps, parts
 from rh_agents.stores._rows import fact_of, header_of, outcome_of
 from rh_agents.stores._saying import present_of
 from rh_agents.stores._streamed import key_of, text_of_rows, time_in
+from rh_agents.stores._summing import mean_costs
 from rh_agents.stores._totals import Totals
 from rh_agents.stores._verified import OutcomePlaces, VerifiedSession, damaged, with_outcomes, with_outcomes_at
 
@@ -67,6 +67,7 @@ class ReadableStore:
         self._backend = backend
         self._finder = CallFinder(self.engine, partial(self._outcome, unknown_ok=True))
         self._totals = Totals(self.engine, self._finder)
+        self._lister = RunLister(self.engine)
         self._is_closed = False
         self._is_ready = False
 
@@ -93,7 +94,7 @@ class ReadableStore:
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def _info(self, row: RunRow) -> RunInfo:
-        return row.info if is_held(row, self.engine.clock()) else dataclasses.replace(row.info, owner=None)
+        return info_of(row, self.engine.clock())
 
     async def find_run(self, run_id: str) -> RunInfo | None:
         """The run of this name, if there is one."""
@@ -112,10 +113,23 @@ class ReadableStore:
     ) -> list[RunInfo]:
         """The runs that fit, newest first."""
         await self._get_ready()
-        number = None if before is None else (await self.engine.run(before)).number
-        wanted = RunsWanted(None if status is None else status.value, tag, updated_before, number, limit)
-        rows = await self.engine.read(lambda session: session.runs(wanted))
-        return [self._info(row) for row in rows]
+        wanted = RunsWanted(None if status is None else status.value, tag, updated_before, limit=limit)
+        return await self._lister.every(wanted, before)
+
+    async def run_window(self, query: RunQuery) -> RunWindow:
+        """See `rh_agents.core.ports.windows.list_runs`."""
+        await self._get_ready()
+        return await self._lister.window(query)
+
+    async def run_count(self, query: RunQuery) -> int:
+        """See `rh_agents.core.ports.windows.count_runs`."""
+        await self._get_ready()
+        return await self._lister.count(query)
+
+    async def run_tags(self) -> Sequence[str]:
+        """See `rh_agents.core.ports.windows.tags_of_runs`."""
+        await self._get_ready()
+        return sorted(await self._lister.tags())
 
     # -- journals -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +138,7 @@ class ReadableStore:
     ) -> AsyncIterator[RecordedEvent]:
         """The journal of a run in its order, from after the place `after`."""
         await self._get_ready()
-        number = (await self.engine.run(run_id)).number
+        number, begins_at = (await self.engine.run(run_id)).number, after
         places = OutcomePlaces(number, run_id)
         changes = _Changes(self.engine.readers) if follow else None
         try:
@@ -140,12 +154,48 @@ class ReadableStore:
                 elif after < run.last_sequence:
                     raise self.engine.missing(run_id, f"event {after + 1}")
                 elif changes is None or not may_grow:
-                    return
+                    break
                 else:
                     await changes.wait()
         finally:
             if changes is not None:
                 changes.stop()
+        if begins_at == 0 and not follow:
+            async for event in self._events_of_children(run, values):
+                yield event
+
+    async def _events_of_children(self, run: RunRow, values: bool) -> AsyncIterator[RecordedEvent]:
+        """What child runs have recorded beside what their parent has, numbered as if it came after that."""
+        sequence = run.last_sequence
+        for left in await self._left(run):
+            places, after = OutcomePlaces(left.row.number, left.row.run_id), left.after
+            while rows := await self.engine.read(partial(self._rows_of_child, places, after)):
+                after = rows[-1].row.sequence
+                for stored in rows:
+                    its = as_of_parent(stored.row, left.about)
+                    if its is not None:
+                        sequence += 1
+                        row = StoredEvent(its, stored.outcome)
+                        event = await self.engine.in_thread(self._event, row, run.run_id, values)
+                        yield RecordedEvent(sequence, event, its.ok is not None)
+
+    def _rows_of_child(self, places: OutcomePlaces, after: int, session: VerifiedSession) -> list[StoredEvent]:
+        rows = session.events(places.number, places.run_id, after, _CHUNK)
+        return with_outcomes(session, places, rows)
+
+    async def _left(self, run: RunRow) -> list[Left]:
+        return await self.engine.read(lambda session: left_of(session, run, self.engine.clock()))
+
+    async def children(self, run_id: str) -> list[ChildRun]:
+        """How the child runs of a run stand."""
+        await self._get_ready()
+        number, now = (await self.engine.run(run_id)).number, self.engine.clock()
+        return [child_of(row, now) for row in await self.engine.read(lambda session: session.children(number))]
+
+    async def children_left(self, run_id: str) -> list[ChildLeft]:
+        """The child runs of which the journal of their parent does not have all."""
+        await self._get_ready()
+        return [ChildLeft(each.row.run_id, each.after) for each in await self._left(await self.engine.run(run_id))]
 
     def _events(self, places: OutcomePlaces, after: int, values: bool, session: VerifiedSession) -> list[RecordedEvent]:
         rows = session.events(places.number, places.run_id, after, _CHUNK)
@@ -177,13 +227,21 @@ class ReadableStore:
         async for outcome in self._outcomes(run_id, partial(self._unread, run_id), reads_inputs=True):
             yield outcome
 
+    async def journal_entries(self, run_id: str, *, after: int = 0) -> AsyncIterator[JournalEntry]:
+        """The journal of a run as its owner wrote it, from after the place `after`, as it is now."""
+        await self._get_ready()
+        async for entry in entries_of(self.engine, run_id, after):
+            yield entry
+
     async def _outcomes(
         self, run_id: str, make: Callable[[StoredOutcome, str | None], T], *, reads_inputs: bool = False
     ) -> AsyncIterator[T]:
         """What `make` makes of the stored outcomes of a run and their inputs, in a thread of those who read."""
         await self._get_ready()
         run = await self.engine.run(run_id)
-        later = set(await self.engine.read(lambda session: session.later_outcomes(run.number, 0, run.last_sequence)))
+        known = await self._finder.known_of(run)
+        await self._finder.compare_keys(known, run)
+        later = known.ended.repeated
         after = count = 0
         while True:
             chunk = await self.engine.read(partial(_made, make, run.number, run_id, after, later, reads_inputs))
@@ -196,6 +254,9 @@ class ReadableStore:
             after = chunk[-1][0]
         if count < run.outcomes:  # it may be more by now
             raise self.engine.missing(run_id, f"one of {run.outcomes} outcomes")
+        for left in await self._left(run):
+            for outcome in await self.engine.read(partial(_made_of_child, make, left, reads_inputs)):
+                yield outcome
 
     def _outcome(self, run_id: str, stored: StoredOutcome, *, unknown_ok: bool = False) -> Outcome:
         try:
@@ -217,14 +278,23 @@ class ReadableStore:
         """What happened in a run and when, counted by the database."""
         await self._get_ready()
         run = await self.engine.run(run_id)
-        return await self.engine.read(lambda session: activity(session, run, after, until, width))
+        until = max(after, run.last_sequence if until is None else min(until, run.last_sequence))
+        found = await self.engine.read(lambda session: activity(session, run, after, min(after + PART, until), width))
+        works = (partial(_activity, run, low, high, width) for low, high in parts(found.until, until))
+        async with aclosing(self.engine.read_each(works)) as counting:
+            async for part in counting:
+                found = found.merge(part)
+        return found
 
     async def outline(self, run_id: str) -> RunOutline:
         """A run without what there is too much of: the database says which members of groups are plain."""
         await self._get_ready()
         run = await self.engine.run(run_id)
-        plain, sequences = await self.engine.read(lambda session: outlined(session, run))
-        return RunOutline(plain, run.last_sequence, partial(self._events_at, run, sequences))
+        if await self._left(run):
+            return await outline_of_events(self, run_id)
+        plain, sequences, uses, below = await self.engine.read_in_steps(outlining(run))
+        await self.engine.expect_unchanged(run)
+        return RunOutline(plain, run.last_sequence, uses, partial(self._events_at, run, sequences), below)
 
     async def _events_at(self, run: RunRow, sequences: Sequence[int], values: bool) -> AsyncIterator[OutlinedEvent]:
         places = OutcomePlaces(run.number, run.run_id)
@@ -232,6 +302,7 @@ class ReadableStore:
             part = sequences[start : start + _CHUNK]
             for each in await self.engine.read(partial(self._outlined, places, part, values)):
                 yield each
+        await self.engine.expect_unchanged(run)
 
     def _outlined(
         self, places: OutcomePlaces, sequences: Sequence[int], values: bool, session: VerifiedSession
@@ -247,6 +318,13 @@ class ReadableStore:
         """Whether a process executes the run, as far as is known."""
         await self._get_ready()
         return is_held(await self.engine.run(run_id), self.engine.clock())
+
+    async def version(self, run_id: str) -> Hashable:
+        """Another value whenever something has been added to the journal of a run, or somebody else has it."""
+        await self._get_ready()
+        run = await self.engine.run(run_id)
+        left = [(each.row.number, each.row.last_sequence) for each in await self._left(run)]
+        return run.number, run.created_at, run.fence, run.last_sequence, *left
 
     async def control_requests(self, run_id: str, *, is_open: bool | None = None) -> list[ControlRequest]:
         """The requests to a run, oldest first."""
@@ -303,8 +381,25 @@ class ReadableStore:
         """How much is kept of a run."""
         await self._get_ready()
         run = await self.engine.run(run_id)
-        size, own = await self.engine.read(lambda session: _size_and_artifacts(session, run.number))
+        size, own = await self.engine.read_in_steps(_size_and_artifacts(run))
         return RunSize(size + len(run.input or b""), len(own), sum(own.values()))
+
+    async def outcomes_named(self, run_id: str, items: Sequence[str], unsuccessful: bool) -> list[UnreadOutcome]:
+        """The newest outcomes of calls that one of these names may mean, and if asked for, all that are no values."""
+        await self._get_ready()
+        found = await self._finder.meant(await self.engine.run(run_id), items, unsuccessful)
+        return [self._unread(run_id, each, None) for each in found]
+
+    async def outcomes_around(self, run_id: str, keys: Sequence[bytes]) -> list[UnreadOutcome]:
+        """The outcomes with these keys, and the newest ones of the calls around them."""
+        await self._get_ready()
+        found = await self._finder.around(await self.engine.run(run_id), keys)
+        return [self._unread(run_id, each, None) for each in found]
+
+    async def costs(self, run_id: str) -> dict[str, float]:
+        """What calls that have succeeded cost on average, by group or name."""
+        await self._get_ready()
+        return await self.engine.read_in_steps(mean_costs(await self.engine.run(run_id)))
 
     # -- windows ------------------------------------------------------------------------------------------------------
 
@@ -390,6 +485,18 @@ def _made(
     ]
 
 
+def _made_of_child(
+    make: Callable[[StoredOutcome, str | None], T], left: Left, reads_inputs: bool, session: VerifiedSession
+) -> list[T]:
+    """What is made of the outcomes of a child run that its parent does not have. There are a few hundred of them."""
+    run, found, after = left.row, list[T](), left.after
+    while rows := session.outcomes(run.number, run.run_id, after, _CHUNK):
+        inputs = session.inputs(run.number, run.run_id, after, rows[-1].sequence) if reads_inputs else {}
+        found += [make(stored, inputs.get(stored.sequence)) for stored in rows]
+        after = rows[-1].sequence
+    return found
+
+
 def _streamed(run_id: str, key: bytes | None, after: str, session: VerifiedSession) -> StreamedText | None:
     """Text of calls under way, all of one owner of the run; None if there is no such run. Many ask this often."""
     run = session.find_run(run_id)
@@ -402,8 +509,17 @@ def _streamed(run_id: str, key: bytes | None, after: str, session: VerifiedSessi
     return None
 
 
-def _size_and_artifacts(session: VerifiedSession, number: int) -> tuple[int, dict[str, int]]:
-    return session.size_of_journal(number), session.own_artifacts(number)
+def _size_and_artifacts(run: RunRow) -> Steps[tuple[int, dict[str, int]]]:
+    size, own = 0, dict[str, int]()
+    for low, high in parts(0, run.last_sequence):
+        session = yield
+        size += session.inner.size_of_journal(run.number, low, high)
+        own |= session.inner.own_artifacts(run.number, low, high)
+    return size, own
+
+
+def _activity(run: RunRow, after: int, until: int, width: float, session: VerifiedSession) -> Activity:
+    return activity(session, run, after, until, width)
 
 
 def _connect(_: WriteSession) -> None:

@@ -15,13 +15,15 @@ from rh_agents.core.results import Outcome, OutcomeHeader, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Charge, Usage
 from rh_agents.core.values import decode, decode_error, encode, encode_error
-from rh_agents.stores._backend import Edit, EventRow, OutcomeRow, StoredEvent, StoredOutcome
+from rh_agents.stores._backend.rows import Edit, EventRow, OutcomeRow, StoredEvent, StoredOutcome
 from rh_agents.stores.artifacts import ArtifactStore
 
 LARGEST_INLINE = 32 * 1024
 """Bytes. What is larger becomes an artifact."""
 
 _RECOVERED = ExecutionStatus.RECOVERED
+_NAME, _RESULT = Fact._fields.index("name"), Fact._fields.index("result")
+"""From the one up to the other, a fact and the row of its event have the same fields."""
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -38,44 +40,19 @@ def encode_outcome(outcome: Outcome, encode: Callable[[object], bytes] = encode)
 
 def event_row(sequence: int, fact: Fact, ok: bool | None) -> EventRow:
     """The row of a fact; `ok` says what comes with it: a value, an error, or (None) no outcome."""
-    _, timestamp, status, kind, _, name, address, key, group_id, index, total, attempt, seconds, message, _, _ = fact
-    more = _more_of_event(fact)
-    return _new_tuple(
-        EventRow,
-        (
-            sequence,
-            timestamp,
-            status._value_,
-            kind._value_,
-            name,
-            address,
-            key,
-            group_id,
-            index,
-            total,
-            attempt,
-            seconds,
-            message,
-            ok,
-            more,
-        ),
-    )
+    _, timestamp, status, kind, actor, name, *_, few = fact
+    is_usual = few is None and status is not _RECOVERED and actor.name == name and actor.event_type is kind
+    more = None if is_usual and actor.recorded_version == "1" else _more_of_event(fact)
+    return _new_tuple(EventRow, (sequence, timestamp, status._value_, kind._value_, *fact[_NAME:_RESULT], ok, more))
 
 
 def _more_of_event(fact: Fact) -> str | None:
     """What few facts have, as a JSON object; None if there is nothing."""
     actor, kind = fact.actor, fact.kind
     is_recovered = fact.status is _RECOVERED
-    if (
-        fact.more is None
-        and not is_recovered
-        and actor.name == fact.name
-        and actor.event_type is kind
-        and actor.recorded_version == "1"
-    ):
-        return None
     given = fact.more or {}
     pairs: tuple[tuple[str, Any, Any], ...] = (
+        ("waited", given.get("waited", 0.0), 0.0),  # the first one, so that databases find it by how the text begins
         ("actor", actor.name, fact.name),
         ("version", actor.recorded_version, "1"),
         ("kind", actor.event_type.value, kind.value),
@@ -87,6 +64,7 @@ def _more_of_event(fact: Fact) -> str | None:
         ("metadata", given.get("metadata", {}), {}),
         ("charges", given.get("charges"), None),
         ("control", given.get("control"), None),
+        ("taken_over", given.get("taken_over"), None),
     )
     more = {name: value for name, value, usual in pairs if value != usual}
     if fact.group is not None:

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from typing import Final
 
 from rh_agents.core.ports.present import Present
-from rh_agents.stores._backend import PresentRow, RunRow
+from rh_agents.stores._backend.beside import PresentRow
+from rh_agents.stores._backend.rows import RunRow
+from rh_agents.stores._under_way import Noted, Noting
 
+_UNDER_WAY: Final = "under_way"
 _SAY_AGAIN: Final = 5.0
 """Seconds after which the same is said again, so that others see that it still is so."""
 
@@ -25,12 +28,14 @@ class Saying:
     Args:
         number, fence: the run, and which of its owners it is.
         said: takes what is to be written.
+        noting: knows which calls have no outcome.
     """
 
-    def __init__(self, number: int, fence: int, said: deque[PresentRow]) -> None:
+    def __init__(self, number: int, fence: int, said: deque[PresentRow], noting: Noting) -> None:
         self._number = number
         self._fence = fence
         self._said = said
+        self._noting = noting
         self._sample: Callable[[], Present | None] | None = None
         self._last: Present | None = None
 
@@ -42,18 +47,34 @@ class Saying:
         """The run is let go of."""
         self._sample = None
 
-    def look(self) -> None:
-        """Take a look, and let others know if anything is new."""
+    def look(self, sequence: int, on_disk: int) -> None:
+        """Take a look, and let others know if anything is new.
+
+        Args:
+            sequence, on_disk: the last event of the journal, and the last one that survives a crash.
+        """
         present = None if self._sample is None else self._sample()
         if present is None or self._is_known(present):
             return
         self._last = present
-        facts = json.dumps({"fence": self._fence, **present.as_json()})
+        noted = self._noting.look(sequence, on_disk)
+        more = {} if noted is None else {_UNDER_WAY: noted.as_json()}
+        facts = json.dumps({"fence": self._fence, **present.as_json(), **more})
         self._said.append(PresentRow(self._number, self._fence, present.at, facts))
 
     def _is_known(self, present: Present) -> bool:
         last = self._last
         return last is not None and 0 <= present.at - last.at < _SAY_AGAIN and present.is_same(last)
+
+
+def noted_in(row: PresentRow) -> Noted | None:
+    """The calls under way that the owner has written down; None if it has not.
+
+    Raises:
+        ValueError: another program has written something else there.
+    """
+    found = json.loads(row.facts).get(_UNDER_WAY)
+    return None if found is None else Noted.from_json(found)
 
 
 def present_of(row: PresentRow | None, run: RunRow) -> Present | None:

@@ -1,4 +1,8 @@
-"""The SQL of the stores, which lives in files: named queries, numbered migrations, and views of earlier schemas."""
+"""The SQL of the stores, which lives in files: named queries, numbered migrations, and views of earlier schemas.
+
+What several queries have in common is a part, which begins with a line `-- part: name` and stands before the queries
+that name it in braces: `{name}`. Parts may have parts. Braces with anything else in them are left as they are.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_HEAD = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
+_PART = re.compile(r"\{(\w+)\}")
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 _TABLE = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)\b")
+_NO_CHECKSUM = re.compile(r"\bNULL(::\w+)? AS name_checksum\b")
 _COMMENTS = re.compile(r"^--[^\n]*\n", re.MULTILINE)
 
 
@@ -26,15 +32,24 @@ def _read(backend: str, file: str) -> str:
     return (files("rh_agents.stores") / "sql" / backend / file).read_text(encoding="utf-8")
 
 
-def _named(text: str) -> dict[str, str]:
-    parts = _NAME.split(text)
-    return {name: query.strip() for name, query in zip(parts[1::2], parts[2::2], strict=True)}
+def named(text: str) -> dict[str, str]:
+    """The queries in the text of a file by name, with their parts put in."""
+    queries: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    pieces = _HEAD.split(text)
+    for kind, name, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        whole = _PART.sub(lambda found: parts.get(found[1], found[0]), body.strip())
+        if kind == "name":
+            queries[name] = whole
+        else:
+            parts[name] = _COMMENTS.sub("", whole + "\n").rstrip()  # what explains it stands beside it, and in no query
+    return queries
 
 
 @cache
 def read_queries(backend: str) -> dict[str, str]:
-    """The queries of a backend by name. Each begins with a line `-- name: ...` in `sql/<backend>/queries.sql`."""
-    return _named(_read(backend, "queries.sql"))
+    """The queries of a backend by name. Each begins with a line `-- name: name` in `sql/<backend>/queries.sql`."""
+    return named(_read(backend, "queries.sql"))
 
 
 @cache
@@ -60,7 +75,12 @@ def read_views(backend: str, version: int) -> Mapping[str, str]:
     """
     if version == read_migrations(backend)[-1].number:
         return {}
-    return {**read_views(backend, version + 1), **_named(_read(backend, f"views_{version}.sql"))}
+    return {**read_views(backend, version + 1), **named(_read(backend, f"views_{version}.sql"))}
+
+
+def have_checksums(views: Mapping[str, str]) -> bool:
+    """Whether rows of the version that is read through these views have checksums: else the view of runs has none."""
+    return _NO_CHECKSUM.search(views.get("run", "")) is None
 
 
 def through(query: str, views: Mapping[str, str]) -> str:

@@ -7,43 +7,49 @@ import dataclasses
 import time
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from hashlib import sha256
+from typing import Any, TypeVar
 
+from rh_agents.core._base.executions import without_executions
 from rh_agents.core.errors import StoreError
-from rh_agents.core.ports import Admitted, CacheEntry, Clock, Question, RateWindow, RunRequest
+from rh_agents.core.policies.child_runs import NewChild
+from rh_agents.core.policies.sharing.windows import SharedState
+from rh_agents.core.ports import CacheEntry, Clock, Question, RunRequest
 from rh_agents.core.ports.control import ControlRequest, RunControl, Verb
 from rh_agents.core.ports.keeping import ErasedRun, expect_values
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer
-from rh_agents.stores._backend import (
-    ENDED,
-    Backend,
-    Batch,
-    EventRow,
-    RunRow,
-    WriteSession,
-)
-from rh_agents.stores._claims import Claims, Opening
+from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer, kept_arguments
+from rh_agents.stores._absorbing import absorbed
+from rh_agents.stores._asking import cancel_unexecuted
+from rh_agents.stores._backend import Backend, WriteSession
+from rh_agents.stores._backend.rows import ENDED, Batch, EventRow, RunRow
+from rh_agents.stores._children import left_of, new_child_row, parent_lost
+from rh_agents.stores._claims import Opening, facts_when_left
 from rh_agents.stores._copying import copied
+from rh_agents.stores._deleting import delete, delete_expired
 from rh_agents.stores._erasing import erase
 from rh_agents.stores._folding import fold
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._ownership import is_held, own_runs, taken
-from rh_agents.stores._reading import ReadableStore
+from rh_agents.stores._queueing import QueueingStore
 from rh_agents.stores._repeated import warn_of_repeated
 from rh_agents.stores._rows import edit, superseding
 from rh_agents.stores._verified import VerifiedSession
 from rh_agents.stores.artifacts import sweep
 
+T = TypeVar("T")
+
+_KEEP_ON_FOR = 10.0
+"""Seconds for which what runs share is tried again when there is no way to the database."""
 _LOOK_EVERY = 0.1
 """Seconds between two looks whether a request has been answered."""
 
 
-class SqlStore(ReadableStore):
+class SqlStore(QueueingStore):
     """Runs in a database. Connects when it is first used.
 
     Args:
@@ -54,18 +60,21 @@ class SqlStore(ReadableStore):
     def __init__(self, backend: Backend, *, clock: Clock = time.time) -> None:
         super().__init__(backend, clock=clock)
         self._journals: weakref.WeakSet[SqlJournal] = weakref.WeakSet()
-        self._claims = Claims(self.engine)
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     async def open_run(self, request: RunRequest) -> SqlJournal:
         """Begin the run, or continue it, or begin a new epoch of it if it had ended."""
         await self._get_ready()
-        opening = Opening(asyncio.get_running_loop())
-        before, row = await self._claims.claim(request, opening.process)
+        claimed = self._claimed.pop(request.run_id, None)
+        if claimed is None:
+            opening = Opening(asyncio.get_running_loop())
+            before, row = await self._claims.claim(request, opening.process)
+        else:
+            opening, before, row = claimed
         try:
             opening.is_of(row)
-            self.engine.writer.hold(opening)
+            self.engine.writer.hold(opening, opening.since)
             recorded = await self.engine.read(lambda session: fold(session, row))
             warn_of_repeated(self._backend.name, row.run_id, recorded)
             info = dataclasses.replace(before.info, epoch=row.epoch)
@@ -74,7 +83,7 @@ class SqlStore(ReadableStore):
             self.engine.writer.drop(row.number, row.fence)
             self._claims.release_later(row)
             raise
-        self.engine.writer.hold(journal)
+        journal.held = self.engine.writer.hold(journal)
         own_runs[journal.opening] = journal
         self._journals.add(journal)
         return journal
@@ -84,8 +93,9 @@ class SqlStore(ReadableStore):
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
         """Let these calls be made again when the run is executed the next time, though they have an outcome."""
         await self._get_ready()
-        async with self._claims.held(run_id, "whoever supersedes outcomes of it") as row:
+        async with self._claims.held_with_children(run_id, "whoever supersedes outcomes of it") as (row, children):
             expect_values(row.info, "changed")
+            row = await absorbed(self.engine, row, children)
             marks = await self.engine.read(lambda session: self._marks(session, row, keys))
             batch = Batch(row.number, row.fence, row.last_sequence, marks, [])
             now = self.engine.clock()
@@ -111,6 +121,7 @@ class SqlStore(ReadableStore):
         edits = await self.engine.in_thread(lambda: [edit(outcome, self.engine.artifacts.put) for outcome in edited])
         left_out = frozenset(leave_out)
         now = self.engine.clock()
+        left = await self.engine.read(lambda session: left_of(session, source, now))
         new = RunRow(
             number=0,
             run_id=new_run_id,
@@ -120,7 +131,7 @@ class SqlStore(ReadableStore):
             input=source.input,
             input_digest=source.input_digest,
             tags=source.tags,
-            facts=source.facts,
+            facts=without_executions(source.facts),
             created_at=now,
             updated_at=now,
             lease=source.lease,
@@ -129,7 +140,7 @@ class SqlStore(ReadableStore):
 
         def copy(session: WriteSession) -> bool:
             with self.engine.readers.session() as reading:
-                return session.add(new, copied(reading, source, left_out, edits))
+                return session.add(new, copied(reading, source, left_out, edits, left))
 
         if not await self.engine.writer.done(copy):
             raise StoreError(f"there is a run {new_run_id!r} already: fork to another name")
@@ -144,6 +155,7 @@ class SqlStore(ReadableStore):
                 await self.engine.writer.done(partial(_request_stop, row.number, reason))
                 return True
             if row.status in ENDED or await self._claims.replaced(row, self._cancelled(row, reason)):
+                await self.stop_children(run_id, None, reason)
                 return False
 
     def _cancelled(self, row: RunRow, reason: str) -> RunRow:
@@ -154,10 +166,13 @@ class SqlStore(ReadableStore):
             reason=reason,
             updated_at=now,
             ended_at=now,
+            facts=facts_when_left(row),
             owner=None,
             process=None,
             fence=row.fence + 1,
             stop_requested=None,
+            ready_at=None,
+            claims=0,
         )
 
     def control(self, run_id: str) -> RunControl:
@@ -169,10 +184,19 @@ class SqlStore(ReadableStore):
     ) -> ControlRequest:
         """Leave a request for the owner of a run."""
         await self._get_ready()
-        number, now = (await self.engine.run(run_id)).number, self.engine.clock()
-        request = ControlRequest(run_id, uuid.uuid4().hex, verb, dict(arguments), author, reason, now)
-        await self.engine.writer.done(lambda session: session.ask_for(number, request))
+        row, now = await self.engine.run(run_id), self.engine.clock()
+        kept = kept_arguments(verb, arguments)
+        request = ControlRequest(run_id, uuid.uuid4().hex, verb, kept, author, reason, now)
+        await self.engine.writer.done(lambda session: session.ask_for(row.number, request))
+        if verb in (Verb.PAUSE, Verb.UNPAUSE) and not is_held(row, now):  # its owner passes it on where it has one
+            for child in await self.children(run_id):
+                if child.status not in ENDED:
+                    await self.request_control(child.run_id, verb, arguments, author=author, reason=reason)
         return request
+
+    async def cancel_unexecuted(self, request: ControlRequest, answer: Mapping[str, Any], why: str) -> bool:
+        """End a run for good that nobody executes; False if somebody does."""
+        return await cancel_unexecuted(self, request, answer, why)
 
     async def wait_for_control(self, request: ControlRequest, seconds: float) -> ControlRequest:
         """The request when its owner has acted on it; as it is after so many seconds if it has not."""
@@ -187,15 +211,32 @@ class SqlStore(ReadableStore):
     async def delete_run(self, run_id: str) -> None:
         """Forget a run."""
         await self._get_ready()
-        async with self._claims.held(run_id, "whoever deletes it") as row:
-            if not await self.engine.writer.done(lambda session: session.delete(row.number, row.fence)):
-                raise taken(row)
+        async with self._claims.held_with_children(run_id, "whoever deletes it") as (row, children):
+            await delete(self.engine, row, children)
 
     async def erase_values(self, run_id: str) -> ErasedRun:
         """Erase the contents of a run for good."""
         await self._get_ready()
-        async with self._claims.held(run_id, "whoever erases its values") as row:
-            return await erase(self.engine, row)
+        async with self._claims.held_with_children(run_id, "whoever erases its values") as (row, children):
+            return await erase(self.engine, await absorbed(self.engine, row, children))
+
+    # -- child runs ---------------------------------------------------------------------------------------------------
+
+    async def add_child(self, run_id: str, child: NewChild) -> None:
+        """Add a run that executes a part of one that is open here."""
+        await self._get_ready()
+        journal = next((each for each in self._journals if each.info.run_id == run_id and each.is_open), None)
+        if journal is None:
+            raise parent_lost(child.run_id)
+        fence = journal.fence
+        new = new_child_row(child, journal.number, sha256(child.input).digest(), self.engine.clock())
+        await self.engine.writer.done(lambda session: session.create(new, fence))
+
+    async def stop_children(self, run_id: str, group: str | None, reason: str) -> None:
+        """See to it that no worker takes child runs of a run, and ask those who execute one to stop it."""
+        await self._get_ready()
+        number, reason = (await self.engine.run(run_id)).number, redact(reason)
+        await self.engine.writer.done(lambda session: session.stop_children(number, group, reason))
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
@@ -226,32 +267,24 @@ class SqlStore(ReadableStore):
     async def put_cached(self, entry: CacheEntry) -> None:
         """Keep a value under its key, in place of what was there."""
         await self._get_ready()
-        await self.engine.writer.done(lambda session: session.put_cached(entry))
+        await self._kept_on(lambda session: session.put_cached(entry))
 
-    async def admit(self, window: RateWindow, amounts: Mapping[str, float]) -> Admitted:
-        """Take amounts out of a window that all processes with this store share, or say when to ask again."""
+    async def share(self, name: str, step: Callable[[SharedState, float], T]) -> T:
+        """Change what all processes with this store share under a name, in one transaction."""
         await self._get_ready()
-        now = self.engine.clock()
-        return await self.engine.writer.done(lambda session: session.admit(window, amounts, now))
+        clock = self.engine.clock
+        return await self._kept_on(lambda session: session.share(name, step, clock))
 
-    async def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
-        """Let a ticket count for what was really used instead."""
-        await self._get_ready()
-        await self.engine.writer.done(lambda session: session.settle(window, ticket, amounts))
-
-    async def hold(self, window: RateWindow, seconds: float) -> None:
-        """Admit nobody to the window for so many seconds from now, or for longer if that was said before."""
-        await self._get_ready()
-        now = self.engine.clock()
-        await self.engine.writer.done(lambda session: session.hold(window, seconds, now))
+    async def _kept_on(self, work: Callable[[WriteSession], T]) -> T:
+        """Do what may be done twice, for some seconds also if the way to the database breaks meanwhile."""
+        return await self.engine.writer.done(work, again=work, until=time.monotonic() + _KEEP_ON_FOR)
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
     async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
         """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed."""
         await self._get_ready()
-        now = self.engine.clock()
-        await self.engine.writer.done(lambda session: session.delete_expired(now))
+        await delete_expired(self.engine)
         return await self.engine.read(lambda session: sweep(self.engine.artifacts, session.used_artifacts, min_age))
 
     async def aclose(self) -> None:
@@ -262,6 +295,9 @@ class SqlStore(ReadableStore):
         self._is_closed = True
         for journal in list(self._journals):
             await journal.leave()
+        for run_id in list(self._claimed):
+            await self.give_back(run_id)
+        await self.engine.in_thread(self._let_go_of_queues)
         await self.engine.aclose()
 
 

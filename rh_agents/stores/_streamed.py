@@ -34,7 +34,7 @@ from rh_agents.core.ports.streaming import (
 )
 from rh_agents.core.redaction import without_secrets
 from rh_agents.core.redaction.streams import RedactedStream
-from rh_agents.stores._backend import PieceCut, PieceRow
+from rh_agents.stores._backend.beside import PieceCut, PieceRow
 
 EVERY_CALL: Final = bytes(32)
 """The key under which those are noted who look at all calls of a run."""

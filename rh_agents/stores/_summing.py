@@ -12,7 +12,9 @@ from rh_agents.core._base.failure_kinds import Failure, kind_of_message
 from rh_agents.core.ports.summary import GROUP_EVENTS, NEWEST_FAILURES, KindCount, RunSummary
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
-from rh_agents.stores._backend import FailureRow, RunRow, Tally
+from rh_agents.stores._backend.rows import RunRow
+from rh_agents.stores._backend.windows import FailureRow, Tally
+from rh_agents.stores._parts import Steps, parts
 from rh_agents.stores._verified import VerifiedSession, damaged
 
 _SUPERSEDED = ExecutionStatus.SUPERSEDED.value
@@ -74,6 +76,19 @@ def part_of(session: VerifiedSession, run: RunRow, after: int, until: int, later
         text, one = kind_of_message(each.message), KindCount(1, 0, each.sequence, each.sequence, each)
         kinds[text] = kinds[text].plus(one) if text in kinds else one
     return replace(part, failures=tuple(failures[: -NEWEST_FAILURES - 1 : -1]), kinds=kinds)
+
+
+def mean_costs(run: RunRow) -> Steps[dict[str, float]]:
+    """What calls that have succeeded cost on average: those of each group, by its id, and all others by their names."""
+    calls, costs = Counter[str](), dict[str, float]()
+    for low, high in parts(0, run.last_sequence):
+        session = yield
+        for each in session.inner.tallies(run.number, low, high, ()):
+            if each.has_outcome and each.status == ExecutionStatus.COMPLETED:
+                name = each.group_id or each.spender
+                calls[name] += each.events
+                costs[name] = costs.get(name, 0.0) + (0.0 if each.usage is None else each.usage.cost)
+    return {name: costs[name] / calls[name] for name in calls}
 
 
 def _counted(found: Sequence[Tally]) -> RunSummary:

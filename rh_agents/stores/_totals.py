@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from functools import partial
-from typing import Final
 
 from rh_agents.core.ports.summary import RunSummary, summary_of_replaced, total_of
-from rh_agents.stores._backend import RunRow
+from rh_agents.stores._backend.rows import RunRow
 from rh_agents.stores._calls import Known
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._finding import CallFinder
+from rh_agents.stores._parts import PART, parts
 from rh_agents.stores._summing import part_of
 from rh_agents.stores._verified import VerifiedSession
-
-_PART: Final = 16_384
-"""Events that are counted at a time: databases sort them in memory, and nobody waits for long."""
 
 
 class Totals:
@@ -46,14 +44,18 @@ class Totals:
         return before
 
     async def _counted(self, known: Known, run: RunRow, after: int, until: int) -> RunSummary:
-        await self._finder.compare_keys(known, run)
-        parts = [RunSummary(after, after)]
-        for start in range(after, until, _PART):
-            end = min(start + _PART, until)
-            later = [sequence for sequence in sorted(known.ended.repeated) if start < sequence <= end]
-            parts.append(await self._engine.read(partial(_part, run, start, end, later)))
-        parts.append(await self._replaced(known, run, after, until))
-        return total_of(parts)
+        await self._finder.compare_keys(known, run, until)
+        repeated = sorted(known.ended.repeated)
+        works = (
+            partial(_part, run, low, high, [sequence for sequence in repeated if low < sequence <= high])
+            for low, high in parts(after, until)
+        )
+        async with aclosing(self._engine.read_each(works)) as counting:
+            counted = [RunSummary(after, after), *[part async for part in counting]]
+        counted.append(await self._replaced(known, run, after, until))
+        if until - after > PART:
+            await self._engine.expect_unchanged(run)
+        return total_of(counted)
 
     async def _replaced(self, known: Known, run: RunRow, after: int, until: int) -> RunSummary:
         await self._finder.find_first_tries(known, run, known.tries.all_unknown())

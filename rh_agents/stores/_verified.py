@@ -15,15 +15,16 @@ from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.redaction import logger
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._asking import request_of
-from rh_agents.stores._backend import (
+from rh_agents.stores._backend import ReadSession
+from rh_agents.stores._backend.beside import PieceRow, PresentRow
+from rh_agents.stores._backend.rows import (
     CallRow,
+    ChildRow,
     EventRow,
+    HeldRow,
     InputRow,
     Kept,
     OutcomeRow,
-    PieceRow,
-    PresentRow,
-    ReadSession,
     RunRow,
     RunsWanted,
     StoredEvent,
@@ -41,6 +42,7 @@ from rh_agents.stores._checksums import (
     piece_checksum,
     present_checksum,
     question_checksum,
+    queue_checksum,
     run_checksum,
     status_checksum,
 )
@@ -53,6 +55,7 @@ _PLACES_AT_ONCE = 8192
 
 R = TypeVar("R", CallRow, EventRow, StoredOutcome)
 
+_MOST_DAMAGED = 8
 REMEDY = "`rh-agents check` names all that is damaged; put the database back from a backup"
 
 
@@ -62,17 +65,18 @@ def damaged(place: str, what: str, why: object = "its checksum does not fit") ->
     return StoreError(f"{place}: {what} is damaged: {reason}; {REMEDY}")
 
 
-CHECKSUMS_OF_RUN = ("name_checksum", "checksum", "status_checksum", "holder_checksum")
+CHECKSUMS_OF_RUN = ("name_checksum", "checksum", "status_checksum", "holder_checksum", "queue_checksum")
 CHECKSUMS_OF_QUESTION = ("name_checksum", "checksum", "answer_checksum")
 """The columns in which they are."""
 
 
-def checksums_of_run(row: RunRow) -> tuple[int, int, int, int]:
+def checksums_of_run(row: RunRow) -> tuple[int, int, int, int, int | None]:
     return (
         named(row.run_id),
         run_checksum(row),
         status_checksum(row.status, row.reason, row.ended_at),
         holder_checksum(row.owner, row.process, row.fence),
+        queue_checksum(row.queued),
     )
 
 
@@ -88,6 +92,44 @@ def fits(checksum: Callable[[Any], Any], kept: Kept[Any]) -> bool:
         return bool(checksum(kept.row) == kept.checksum)
     except (ArithmeticError, AttributeError, TypeError, ValueError, StructError):
         return False  # a damaged byte may put a value of any type into any column
+
+
+def undamaged(rows: Callable[[int], list[Kept[RunRow]]], place: str) -> RunRow | None:
+    """The first run that is as it was written: a damaged row keeps no worker from those that come behind it.
+
+    Args:
+        rows: the row that comes behind so many others, if there is one.
+        place: the database, for people.
+
+    Raises:
+        StoreError: the first few are all damaged.
+    """
+    name = ""
+    for offset in range(_MOST_DAMAGED):
+        found = rows(offset)
+        if not found:
+            break
+        if fits(checksums_of_run, found[0]):
+            return found[0].row
+        name = name or found[0].row.run_id
+    if name:
+        raise damaged(place, f"the row of run {name!r}")
+    return None
+
+
+def _is_run(row: RunRow) -> bool:
+    """Whether a row says what one of a run does, where no checksum tells: in an earlier version, or in the columns that
+    each batch changes.
+    """
+    numbers: list[Any] = [row.updated_at, row.heartbeat_at, row.outcomes, row.last_sequence]
+    tags: Any = row.tags
+    facts: Any = row.facts
+    return (
+        all(isinstance(number, int | float) for number in numbers)
+        and isinstance(tags, tuple)
+        and isinstance(facts, dict)
+        and row.status in ExecutionStatus.__members__.values()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +197,12 @@ class VerifiedSession:
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
+    def look_at_queue(self, queue: str, now: float, without: Sequence[str]) -> tuple[Sequence[str], Sequence[HeldRow]]:
+        return self.inner.look_at_queue(queue, now, without)
+
+    def queue_has_news(self) -> bool:
+        return self.inner.queue_has_news()
+
     def find_run(self, run_id: str) -> RunRow | None:
         found = None
         for kept in self.inner.find_run(run_id, named(run_id)):
@@ -170,6 +218,25 @@ class VerifiedSession:
             if not fits(checksums_of_run, kept):
                 raise damaged(self.place, f"the row of run {kept.row.run_id!r}")
         return [kept.row for kept in found]
+
+    def listed(self, wanted: RunsWanted) -> list[tuple[RunRow, StoreError | None]]:
+        """The same, each with what is wrong with its row: of one that is damaged nothing can be believed."""
+        return [(kept.row, self._damage_of(kept)) for kept in self.inner.runs(wanted)]
+
+    def _damage_of(self, kept: Kept[RunRow]) -> StoreError | None:
+        is_whole = fits(checksums_of_run, kept) and _is_run(kept.row)
+        return None if is_whole else damaged(self.place, f"the row of run {kept.row.run_id!r}")
+
+    def children(self, number: int) -> list[ChildRow]:
+        return self.inner.children(number)
+
+    def number_of(self, run_id: str) -> int | None:
+        """The number of the run of this name, even if its row is damaged: only for its place in a list."""
+        try:
+            rows = self.inner.find_run(run_id, named(run_id))
+        except UnicodeDecodeError:  # not even read by itself
+            rows = self.inner.runs(RunsWanted())
+        return next((kept.row.number for kept in rows if kept.row.run_id == run_id), None)
 
     def present(self, number: int, run_id: str) -> PresentRow | None:
         """What was said last that a run is doing; None if nothing was."""
@@ -266,10 +333,6 @@ class VerifiedSession:
                 raise damaged(self.place, f"the input of event {kept.row.sequence} of run {run_id!r}")
         return {kept.row.sequence: kept.row.text for kept in found}
 
-    def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
-        """Where outcomes stand that count for nothing, because there is an earlier one of their key."""
-        return self.inner.later_outcomes(number, after, until) if after < until else []
-
     def _expect_no_gap(self, sequences: Sequence[int], run_id: str, after: int) -> None:
         expected = range(after + 1, after + 1 + len(sequences))
         for found, sequence in zip(sequences, expected, strict=True):
@@ -310,12 +373,6 @@ class VerifiedSession:
 
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return self.inner.used_artifacts(digests)
-
-    def size_of_journal(self, number: int) -> int:
-        return self.inner.size_of_journal(number)
-
-    def own_artifacts(self, number: int) -> dict[str, int]:
-        return self.inner.own_artifacts(number)
 
     def has_changed(self) -> bool:
         return self.inner.has_changed()

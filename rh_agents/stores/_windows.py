@@ -1,29 +1,38 @@
-"""Sliding windows that processes share: who may pass now, and when it is worth asking again."""
+"""What processes share in a database: rows of JSON, and what earlier versions had taken out of windows.
+
+Until schema 7 each call that was admitted had a row of its own, a ticket. They count until their window is over.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import json
+from collections.abc import Sequence
+from typing import Any
 
-from pydantic_core import from_json
-
-from rh_agents.core.ports import Admitted, RateWindow
-from rh_agents.stores._checksums import amounts_checksum, held_checksum, ticket_checksum
+from rh_agents.core.policies.sharing.windows import SharedState
+from rh_agents.stores._checksums import amounts_checksum, held_checksum, shared_checksum, ticket_checksum
 from rh_agents.stores._verified import damaged
 
-_LEAST_WAIT = 0.001
-"""Seconds: a window is never asked again at once."""
+RATE = "rate:"
+"""Before the name of a window, among all that is shared."""
 
 
-class Ticket(NamedTuple):
-    """What was taken out of a window, and when."""
+def shared_state(place: str, name: str, state: str | None, checksum: Any) -> SharedState:
+    """What is shared under a name, from its row.
 
-    taken_at: float
-    amounts: Mapping[str, float]
+    Raises:
+        StoreError: the row is damaged.
+    """
+    if state is None:
+        return {}
+    if not _is_shared(name, state, checksum):
+        raise damaged(place, f"the row of {name!r}, which processes share,")
+    found: SharedState = json.loads(state)
+    return found
 
 
-def tickets_since(place: str, limited: str, rows: Sequence[Sequence[Any]], since: float) -> list[Ticket]:
-    """What was taken out of a window since a moment, from its rows: `taken_at, ends_at, amounts` and two checksums.
+def state_of_tickets(place: str, limited: str, rows: Sequence[Sequence[Any]], until: float, now: float) -> SharedState:
+    """What earlier versions had taken out of a window and still counts, from rows as they are in `ticket`.
 
     Raises:
         StoreError: a row is damaged.
@@ -31,7 +40,9 @@ def tickets_since(place: str, limited: str, rows: Sequence[Sequence[Any]], since
     for row in rows:
         if not _is_ticket(limited, *row):
             raise damaged(place, f"a ticket of the shared limit {limited!r}")
-    return [Ticket(taken_at, from_json(amounts)) for taken_at, _, amounts, *_ in rows if taken_at > since]
+    used = [[taken_at, json.loads(amounts)] for taken_at, ends_at, amounts, *_ in rows if ends_at > now]
+    state: SharedState = {"used": used} if used else {}
+    return {**state, "held": until} if until > now else state
 
 
 def held_until(place: str, limited: str, row: Sequence[Any] | None) -> float:
@@ -47,10 +58,20 @@ def held_until(place: str, limited: str, row: Sequence[Any] | None) -> float:
     return float(row[0])
 
 
-def damaged_windows(tickets: Sequence[Sequence[Any]], holds: Sequence[Sequence[Any]]) -> list[str]:
-    """What is damaged of all windows, from the same rows with the name of their limit before them."""
+def damaged_windows(
+    tickets: Sequence[Sequence[Any]], holds: Sequence[Sequence[Any]], shared: Sequence[Sequence[Any]]
+) -> list[str]:
+    """What is damaged of all that processes share, from the same rows with their names before them."""
     found = [f"a ticket of the shared limit {row[0]!r} is damaged" for row in tickets if not _is_ticket(*row)]
-    return found + [f"the row of the shared limit {row[0]!r} is damaged" for row in holds if not _is_hold(*row)]
+    found += [f"the row of the shared limit {row[0]!r} is damaged" for row in holds if not _is_hold(*row)]
+    return found + [f"what processes share as {row[0]!r} is damaged" for row in shared if not _is_shared(*row)]
+
+
+def _is_shared(name: Any, state: Any, checksum: Any) -> bool:
+    try:
+        return bool(shared_checksum(name, state) == checksum)
+    except (TypeError, ValueError, AttributeError):
+        return False
 
 
 def _is_ticket(limited: Any, taken_at: Any, ends_at: Any, amounts: Any, checksum: Any, of_amounts: Any) -> bool:
@@ -66,43 +87,3 @@ def _is_hold(limited: Any, until: Any, checksum: Any) -> bool:
         return bool(held_checksum(limited, until) == checksum)
     except (TypeError, ValueError, AttributeError):
         return False
-
-
-def refusal(
-    window: RateWindow, tickets: Sequence[Ticket], until: float, amounts: Mapping[str, float], now: float
-) -> Admitted | None:
-    """Why nothing can be taken now, and for how long; None if it can.
-
-    A ticket counts as long as a window that ends now, or later, has its moment in it. An amount that is larger than its
-    limit passes when nothing else is in the window, since it never would otherwise.
-
-    Args:
-        window: what may be taken.
-        tickets: what has been taken in the last `window.per` seconds, oldest first.
-        until: nobody passes before.
-        amounts: what is wanted.
-        now: the moment, by the same clock.
-    """
-    if now < until:
-        return Admitted(None, until - now, "held")
-    worst: Admitted | None = None
-    for name, limit in window.limits.items():
-        wanted = min(amounts.get(name, 0.0), limit)
-        if wanted <= 0:
-            continue
-        excess = sum(ticket.amounts.get(name, 0.0) for ticket in tickets) + wanted - limit
-        wait = _until_free(tickets, name, excess, window.per, now)
-        if wait is not None and (worst is None or wait > worst.wait):
-            worst = Admitted(None, wait, name)
-    return worst
-
-
-def _until_free(tickets: Sequence[Ticket], name: str, excess: float, per: float, now: float) -> float | None:
-    """Seconds until so much has left the window; None if that is nothing."""
-    if excess <= 0:
-        return None
-    for ticket in tickets:
-        excess -= ticket.amounts.get(name, 0.0)
-        if excess <= 0:
-            return max(_LEAST_WAIT, ticket.taken_at + per - now)
-    return per

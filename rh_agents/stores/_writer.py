@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import math
 import os
 import queue
 import threading
@@ -17,96 +18,26 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
 from rh_agents.core.redaction import logger
-from rh_agents.stores._backend import Backend, Batch, LeaseState, PresentRow, WriteSession
+from rh_agents.stores._backend import Backend, ConnectionLost, WriteSession
+from rh_agents.stores._backend.beside import PresentRow
+from rh_agents.stores._backend.rows import LeaseState
+from rh_agents.stores._delivery import Delivery, Held, Holder, Job, since_boot
+from rh_agents.stores._reconnecting import Fate, attempts, fate, lost_by_server
 
 T = TypeVar("T")
 
 _LOG = logger("rh_agents.stores")
 _LOOK_EVERY = 0.5
 """Seconds between two looks for requests to stop, while there is nothing to write."""
-_ASK_EVERY = 1 / 15
-"""Of its lease: so often, once a second as a rule, an owner is asked what its run does."""
-_FRESH = LeaseState(True, None)
 _LOOKS = 4
 """How often it is looked whether the thread hangs, in the time after which it does."""
 _PATIENCE_AT_EXIT = 2.0
 """Seconds for which the interpreter's exit waits for what is being written."""
-
-
-class Holder(Protocol):
-    """Who holds a run, as far as its writer needs to know. The attributes never change."""
-
-    number: int
-    fence: int
-    lease: float
-    loop: asyncio.AbstractEventLoop
-
-    def look_at_run(self) -> None:
-        """Called on its event loop about once a second: let others know what the run is doing."""
-        ...
-
-    def lease_changed(self, state: LeaseState) -> None:
-        """Called on its event loop when the state of its lease has changed."""
-        ...
-
-
-@dataclass(slots=True)
-class Delivery:
-    """A batch on its way to the database.
-
-    Attributes:
-        batch: what to write.
-        artifacts: large values of its outcomes, which have to be kept before it is written.
-        loop, done: `done` is called on the loop with what became of it.
-    """
-
-    batch: Batch
-    loop: asyncio.AbstractEventLoop
-    done: Callable[[LeaseState | StoreError], None]
-    artifacts: list[bytes] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Job:
-    """Anything else that is to be done with the session."""
-
-    work: Callable[[WriteSession], Any]
-    future: Future[Any]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A run whose owner is to be kept alive."""
-
-    holder: weakref.ref[Holder]
-    key: tuple[int, int]
-    lease: float
-    seen_at: float
-    asked_at: float
-    """When it was asked last what it does; at first when it came."""
-    reported: LeaseState = _FRESH
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether anybody can still use it."""
-        holder = self.holder()
-        return holder is not None and not holder.loop.is_closed()
-
-    @property
-    def due_at(self) -> float:
-        """When its next sign of life is due."""
-        return self.seen_at + self.lease / 3
-
-    @property
-    def asks_at(self) -> float:
-        """When it is to be asked next what its run does."""
-        return self.asked_at + self.lease * _ASK_EVERY
 
 
 class Writer:
@@ -120,19 +51,25 @@ class Writer:
     def __init__(self, backend: Backend, clock: Clock = time.time) -> None:
         self._backend = backend
         self._clock = clock
-        self._queue: queue.SimpleQueue[Delivery | _Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Delivery | Job | None] = queue.SimpleQueue()
         # Reentrant: the garbage collector may find, while the lock is held, that nobody has the store any more.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._is_stopped = False
         self._session: WriteSession | None = None
-        self._held: dict[tuple[int, int], _Held] = {}
+        self._held: dict[tuple[int, int], Held] = {}
         self._looked_at = 0.0
+        self._looks_at = math.inf
+        """When it is to be looked after the runs that are held, at the latest."""
+        self._is_cut_off = False
         self.said: deque[PresentRow] = deque()
         """What owners say that their runs are doing, to be written."""
         self._busy_since: float | None = None
         self._ended: Future[None] = Future()
         self.pid: int = os.getpid()
+        self.is_foreign: bool = False
+        """Whether this is a child of the process that has the thread."""
+        _all.add(self)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
 
@@ -140,30 +77,65 @@ class Writer:
         """Write a batch as soon as possible. There is at most one of a journal at a time."""
         self._put(delivery)
 
-    def do(self, work: Callable[[WriteSession], T]) -> Future[T]:
+    def do(
+        self,
+        work: Callable[[WriteSession], T],
+        *,
+        again: Callable[[WriteSession], T] | None = None,
+        until: float = 0.0,
+    ) -> Future[T]:
         """Do something with the session, after what was given before.
 
         The future has a `StoreError` if that failed. It is done in the writer's thread.
+
+        Args:
+            work: what to do.
+            again: what to do instead if the way to the database broke meanwhile, when there is one again. What was to
+                be done may have been done.
+            until: up to this moment by the monotonic clock that is tried.
         """
-        job = _Job(work, Future())
+        job = Job(work, Future(), again, until)
         self._put(job)
         return job.future
 
-    async def done(self, work: Callable[[WriteSession], T]) -> T:
-        """Do something with the session and wait for it. It is done even if nobody waits any more.
+    async def done(
+        self,
+        work: Callable[[WriteSession], T],
+        *,
+        again: Callable[[WriteSession], T] | None = None,
+        until: float = 0.0,
+    ) -> T:
+        """The same, and wait for it. It is done even if nobody waits any more.
 
         Raises:
             StoreError: it failed.
         """
-        return await result_of(self.do(work))
+        return await result_of(self.do(work, again=again, until=until))
 
-    def hold(self, holder: Holder) -> None:
-        """Give signs of life for a run from now on, as long as the holder exists."""
+    def lease_ends_at(self, number: int, fence: int) -> float:
+        """Until when by the monotonic clock no one can have taken a run over; 0 of one that is not held here."""
+        with self._lock:
+            held = self._held.get((number, fence))
+            return 0.0 if held is None else held.ends_at
+
+    def hold(self, holder: Holder, since: float = -math.inf) -> Held:
+        """Give signs of life for a run from now on, as long as the holder exists.
+
+        Args:
+            holder: who has it.
+            since: a moment by `since_boot` before it was claimed: the process may have stood still since then.
+        """
         key = (holder.number, holder.fence)
         with self._lock:
-            now = time.monotonic()
-            self._held[key] = _Held(weakref.ref(holder), key, holder.lease, now, now)
-        self._put(_Job(_nothing, Future()))  # so that the thread sees for how long it may sleep
+            now, before = time.monotonic(), self._held.get(key)
+            seen_at = now if before is None else before.seen_at  # who only opened it hands it on
+            certain_until = since + holder.lease if before is None else before.certain_until
+            self._held[key] = held = Held(
+                weakref.ref(holder), key, holder.lease, seen_at, now, certain_until=certain_until
+            )
+            self._looks_at = min(self._looks_at, held.due_at, held.asks_at, now + _LOOK_EVERY)
+        self._put(Job(_nothing, Future()))  # so that the thread sees for how long it may sleep
+        return held
 
     def drop(self, number: int, fence: int) -> None:
         """Give no more signs of life for a run."""
@@ -172,7 +144,7 @@ class Writer:
 
     def stop(self) -> None:
         """Let the thread write what was given before, close the session, and end. Later work is refused."""
-        if os.getpid() != self.pid:
+        if self.is_foreign:
             return  # the thread is not in this process, and the lock may never be free again
         with self._lock:
             self._is_stopped = True
@@ -182,7 +154,7 @@ class Writer:
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended."""
         thread = self._thread
-        if thread is not None and os.getpid() == self.pid:
+        if thread is not None and not self.is_foreign:
             thread.join(timeout)
 
     async def ended(self) -> None:
@@ -242,13 +214,13 @@ class Writer:
         Raises:
             StoreError: it is used there.
         """
-        if os.getpid() != self.pid:
+        if self.is_foreign:
             raise StoreError(
                 f"the store {self._backend.name} was opened by process {self.pid} and cannot be used in its child "
                 f"{os.getpid()}: open it again there"
             )
 
-    def _put(self, item: Delivery | _Job) -> None:
+    def _put(self, item: Delivery | Job) -> None:
         self.expect_own_process()
         with self._lock:
             if self._is_stopped:
@@ -292,7 +264,8 @@ class Writer:
                 self._do(item)
             item = self._next_nowait()
         self._write(deliveries)
-        self._look_after()
+        if self.said or time.monotonic() >= self._looks_at:
+            self._look_after()
         return True
 
     def _next(self) -> Any:
@@ -309,11 +282,7 @@ class Writer:
 
     def _pause(self) -> float | None:
         """How long there is nothing to do but to wait, in seconds; None for ever."""
-        with self._lock:
-            if not self._held:
-                return None
-            due = min(min(held.due_at, held.asks_at) for held in self._held.values())
-        return min(_LOOK_EVERY, max(0.0, due - time.monotonic()))
+        return None if self._looks_at == math.inf else max(0.0, self._looks_at - time.monotonic())
 
     def _refuse_the_rest(self) -> None:
         """Leave nobody waiting for a thread that has ended, for whatever reason."""
@@ -327,6 +296,8 @@ class Writer:
                 item.future.set_exception(error)
 
     def _connected(self) -> WriteSession:
+        if self._session is not None and not self._session.is_usable():
+            self._close_session()  # it has died while nothing was under way, so that nothing is unknown
         if self._session is None:
             self._session = self._backend.writing()
         return self._session
@@ -342,19 +313,83 @@ class Writer:
             return
         self._busy_since = time.monotonic()
         try:
-            states = self._connected().write([each.batch for each in ready], self._clock())
+            self._write_now(ready)
+        except ConnectionLost as error:
+            self._close_session()
+            self._write_again(ready, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the journals must learn that nothing was written
             self._close_session()
-            failure = self._as_store_error(error)
-            _report([(each, failure) for each in ready])
-            return
-        now = time.monotonic()
+            self._refuse(ready, error)
+
+    def _write_now(self, deliveries: list[Delivery]) -> None:
+        began = time.monotonic()
+        states = self._connected().write([each.batch for each in deliveries], self._clock())
+        took = time.monotonic() - began
+        for each in deliveries:
+            each.seconds = took
+        self._seen(deliveries, began)
+        _report(list(zip(deliveries, states, strict=True)))
+
+    def _seen(self, deliveries: Iterable[Delivery], at: float) -> None:
+        """What was written is a sign of life."""
+        self._is_cut_off = False
         with self._lock:
-            for each in ready:
+            for each in deliveries:
                 held = self._held.get((each.batch.number, each.batch.fence))
                 if held is not None:
-                    held.seen_at = now
-        _report(list(zip(ready, states, strict=True)))
+                    held.seen_at = held.tried_at = at
+
+    def _refuse(self, deliveries: Iterable[Delivery], error: Exception) -> None:
+        failure = self._as_store_error(error)
+        _report([(each, failure) for each in deliveries])
+
+    def _write_again(self, deliveries: list[Delivery], error: ConnectionLost) -> None:
+        """Find out what was written before the way to the database broke, and write the rest, while leases last."""
+        left = deliveries
+
+        def until() -> float:
+            return max((self._ends_at(each) for each in left), default=0.0)
+
+        for _ in attempts(until):
+            late = [each for each in left if self._ends_at(each) <= time.monotonic()]
+            self._refuse(late, error)
+            left = [each for each in left if each not in late]
+            try:
+                left = self._open(left)
+                if left:
+                    self._write_now(left)
+            except ConnectionLost as lost:
+                self._close_session()
+                error = lost
+            except Exception as other:  # noqa: BLE001 - as above
+                self._close_session()
+                self._refuse(left, other)
+                return
+            else:
+                return
+        self._refuse(left, error)
+
+    def _ends_at(self, delivery: Delivery) -> float:
+        return self.lease_ends_at(delivery.batch.number, delivery.batch.fence)
+
+    def _open(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Those of which nothing was written; what became of the others is reported."""
+        began = time.monotonic()
+        standings = self._connected().standings([each.batch.number for each in deliveries])
+        left: list[Delivery] = []
+        results: list[tuple[Delivery, LeaseState | StoreError]] = []
+        for each, standing in zip(deliveries, standings, strict=True):
+            found = fate(each.batch, standing)
+            if found is Fate.NOT_WRITTEN:
+                left.append(each)
+            elif found is Fate.CUT_SHORT:
+                results.append((each, lost_by_server(self._backend.name, each.batch, standing)))
+            else:
+                is_ours = found is Fate.WRITTEN
+                results.append((each, LeaseState(is_ours, standing.stop_requested if standing and is_ours else None)))
+                self._seen([each] if is_ours else [], began)
+        _report(results)
+        return left
 
     def _keep_artifacts(self, delivery: Delivery) -> bool:
         """Keep the large values of what was noted; False if that failed, which has been reported."""
@@ -369,17 +404,32 @@ class Writer:
             return False
         return True
 
-    def _do(self, job: _Job) -> None:
+    def _do(self, job: Job) -> None:
         if not job.future.set_running_or_notify_cancel():
             return
         self._busy_since = time.monotonic()
         try:
-            result = job.work(self._connected())
+            result = self._result_of(job)
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must learn of it
             self._close_session()
             job.future.set_exception(self._as_store_error(error))
         else:
             job.future.set_result(result)
+
+    def _result_of(self, job: Job) -> Any:
+        try:
+            return job.work(self._connected())
+        except ConnectionLost as error:
+            if job.again is None:
+                raise
+            lost = error
+        for _ in attempts(lambda: job.until):
+            self._close_session()
+            try:
+                return job.again(self._connected())
+            except ConnectionLost as error:
+                lost = error
+        raise lost
 
     def _as_store_error(self, error: Exception) -> StoreError:
         if isinstance(error, StoreError):
@@ -402,18 +452,30 @@ class Writer:
                 if now < self._looked_at + _LOOK_EVERY
                 else [held for held in self._held.values() if held.due_at > now]
             )
+        for held in due:
+            held.tried_at = now
         try:
             if due:
-                self._report_leases(due, self._connected().renew([held.key for held in due], self._clock()))
+                began = since_boot()
+                states = self._connected().renew([held.key for held in due], self._clock())
+                for held, state in zip(due, states, strict=True):
+                    held.seen_at = now
+                    if state.is_ours:  # else calls could begin before the loop has heard that it is not
+                        held.certain_until = began + held.lease
+                self._report_leases(due, states)
+                self._is_cut_off = False
             self._ask_and_say(now)
             if others and now >= self._looked_at + _LOOK_EVERY:
                 self._looked_at = now
                 self._report_leases(others, self._connected().look([held.key for held in others]) or ())
         except Exception as error:  # noqa: BLE001 - nothing is lost yet: if the run is, the next batch will be refused
             self._close_session()
-            _LOG.warning("no sign of life could be given for the runs in %s: %s", self._backend.name, error)
-        for held in due:
-            held.seen_at = now
+            if not self._is_cut_off:
+                self._is_cut_off = True
+                _LOG.warning("no sign of life could be given for the runs in %s: %s", self._backend.name, error)
+        with self._lock:
+            times = [now + _LOOK_EVERY, *(min(held.due_at, held.asks_at) for held in self._held.values())]
+            self._looks_at = min(times) if self._held else math.inf
 
     def _ask_and_say(self, now: float) -> None:
         """Ask owners now and then what their runs are doing, and write what they have said."""
@@ -431,13 +493,14 @@ class Writer:
         if rows:
             self._connected().say(list(rows.values()))
 
-    def _report_leases(self, held: Iterable[_Held], states: Iterable[LeaseState]) -> None:
+    def _report_leases(self, held: Iterable[Held], states: Iterable[LeaseState]) -> None:
         for each, state in zip(held, states, strict=False):  # none: nothing has changed
             holder = each.holder()
             if holder is not None and state != each.reported:
                 each.reported = state
                 call_on(holder.loop, holder.lease_changed, state)
             if not state.is_ours:
+                each.certain_until = -math.inf
                 self.drop(*each.key)
 
 
@@ -447,6 +510,17 @@ class _Nothing:
 
 _NOTHING = _Nothing()
 _running: weakref.WeakSet[Writer] = weakref.WeakSet()
+_all: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """This is a child of the process that has all the threads. To ask for it each time would take a system call."""
+    for writer in list(_all):
+        writer.is_foreign = True
+
+
+if hasattr(os, "register_at_fork"):  # else processes are not forked
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _nothing(_: WriteSession) -> None:
@@ -456,7 +530,7 @@ def _nothing(_: WriteSession) -> None:
 @atexit.register
 def _finish() -> None:
     """Let writers whose store nobody has closed finish: a thread that is ended within C code may keep a lock."""
-    running = [writer for writer in _running if writer.pid == os.getpid()]
+    running = [writer for writer in _running if not writer.is_foreign]
     for writer in running:
         writer.stop()
     end = time.monotonic() + _PATIENCE_AT_EXIT

@@ -108,7 +108,7 @@ class ArtifactStore(Protocol):
 
 
 def sweep(artifacts: ArtifactStore, used: Callable[[Collection[str]], Collection[str]], min_age: float) -> int:
-    """Delete what nobody refers to and what was put at least `min_age` seconds ago; returns the bytes freed.
+    """Delete what no one refers to and what was put at least `min_age` seconds ago; returns the bytes freed.
 
     Args:
         artifacts: where to sweep.
@@ -166,11 +166,11 @@ class FileArtifacts:
     """Artifacts as files in 256 sub-directories, which are named after the first two digits.
 
     `put` writes in the order that survives a power cut: a temporary file beside the place, its content to disk, the new
-    name, the directory to disk. Whoever writes holds a shared lock on the sub-directory, and whoever deletes an
-    exclusive one, so that nothing is deleted while somebody comes to rely on it; in other processes too.
+    name, the directory to disk. A writer holds a shared lock on the sub-directory, and one who deletes an
+    exclusive one, so that nothing is deleted while someone comes to rely on it; in other processes too.
 
-    Nothing here follows a symbolic link below `directory` (which may be one), and only regular files are read: whoever
-    can write there leads nobody to other files, and a pipe in the place of an artifact keeps nobody waiting.
+    Nothing here follows a symbolic link below `directory` (which may be one), and only regular files are read: one who
+    can write there leads no one to other files, and a pipe in the place of an artifact keeps no one waiting.
 
     Args:
         directory: where; it is made when something is put there.
@@ -223,7 +223,11 @@ class FileArtifacts:
         return verified(data, digest, path)
 
     def digests(self) -> Iterator[StoredArtifact]:
-        """All artifacts, in no particular order; files that are none are left out."""
+        """All artifacts, in no particular order; files that are none are left out.
+
+        Raises:
+            StoreError: they cannot be listed.
+        """
         for directory in self._fans():
             for entry in _entries(directory):
                 if _DIGEST.fullmatch(entry.name) and entry.name.startswith(directory.name):
@@ -232,7 +236,11 @@ class FileArtifacts:
                         yield StoredArtifact(entry.name, about.st_size, about.st_mtime)
 
     def delete(self, digest: str, *, put_before: float) -> int:
-        """Delete an artifact, unless it has been put since `put_before`; returns the bytes freed."""
+        """Delete an artifact, unless it has been put since `put_before`; returns the bytes freed.
+
+        Raises:
+            StoreError: it cannot be deleted, or the digest is none.
+        """
         path = self._path(checked_digest(digest))
         with _os_errors(f"the artifact {path} could not be deleted"):
             try:
@@ -245,6 +253,9 @@ class FileArtifacts:
         """Delete the temporary files of writers that are no more; returns the bytes freed.
 
         Writers hold the lock, so where there are locks whatever is there without a writer is a left-over.
+
+        Raises:
+            StoreError: they cannot be listed or deleted.
         """
         limit = put_before if _HAS_LOCKS else min(put_before, time.time() - _SECONDS_OF_ONE_PUT)
         return sum(_clean(directory, limit) for directory in self._fans())
@@ -364,7 +375,7 @@ def _read(path: Path, size: int | None = None) -> bytes:
 
 
 def _bytes_of(descriptor: int, size: int) -> bytes:
-    """So many bytes, or what there is if that is less; never more, whoever writes there meanwhile."""
+    """So many bytes, or what there is if that is less; never more, writers there meanwhile."""
     parts = []
     while size > 0 and (part := os.read(descriptor, size)):
         parts.append(part)

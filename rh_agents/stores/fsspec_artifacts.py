@@ -40,6 +40,9 @@ class FsspecArtifacts:
         """Write the bytes under a temporary name, move them to their place, and return their digest.
 
         They are written even if they are there: not every file system can renew the time of a file.
+
+        Raises:
+            StoreError: they could not be written.
         """
         digest = sha256(data).hexdigest()
         path = self._path(digest)
@@ -67,7 +70,11 @@ class FsspecArtifacts:
         return verified(data, digest, self._readable(path))
 
     def digests(self) -> Iterator[StoredArtifact]:
-        """All artifacts, in no particular order; files that are none are left out."""
+        """All artifacts, in no particular order; files that are none are left out.
+
+        Raises:
+            StoreError: they cannot be listed.
+        """
         with self._errors("could not be listed", self._root):
             found = self._find()
         for path, about in found.items():
@@ -79,13 +86,21 @@ class FsspecArtifacts:
                     yield StoredArtifact(checked_digest(name), int(about["size"] or 0), put_at)
 
     def delete(self, digest: str, *, put_before: float) -> int:
-        """Delete an artifact, unless it has been put since `put_before`; returns the bytes freed."""
+        """Delete an artifact, unless it has been put since `put_before`; returns the bytes freed.
+
+        Raises:
+            StoreError: it cannot be deleted, or the digest is none.
+        """
         path = self._path(checked_digest(digest))
         with self._errors("could not be deleted", path):
             return self._delete_if_older(path, put_before)
 
     def clean(self, *, put_before: float) -> int:
-        """Delete what interrupted writes left before `put_before`; returns the bytes freed."""
+        """Delete what interrupted writes left before `put_before`; returns the bytes freed.
+
+        Raises:
+            StoreError: they cannot be listed or deleted.
+        """
         with self._errors("could not be cleaned", self._root):
             left = [path for path in self._find() if path.endswith(".tmp")]
             return sum(self._delete_if_older(path, put_before) for path in left)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from rh_agents.core.ports import Clock
 from rh_agents.stores._store import SqlStore
@@ -28,9 +30,10 @@ class PostgresqlStore(SqlStore):
 
     Args:
         url: `postgresql://user:password@host:port/database?option=value`. Options are those of PostgreSQL's own library
-            (`sslmode`, ...), the two below, and `mode`. Better than a password in the URL is one in the
-            environment (`PGPASSWORD`) or in `~/.pgpass`. A pooler between us and the server must give each connection
-            a session of its own.
+            (`sslmode`, ...), the two below, `mode`, and `pool_mode`. Better than a password in the URL is one in the
+            environment (`PGPASSWORD`) or in `~/.pgpass`. `pool_mode` says what a pooler such as PgBouncer does:
+            `transaction` (each transaction may have another session of the server) or `session`; without it each
+            connection finds out whether there is a pooler, and then relies on nothing but transactions.
         schema: where the tables are, `rh_agents` unless the URL says something else.
         artifacts: where large results are kept: a directory, or a URL that fsspec knows, which every machine must see.
             By default they are in a table of the same schema.
@@ -41,7 +44,8 @@ class PostgresqlStore(SqlStore):
 
     Raises:
         ValueError: the mode is none for a data file.
-        StoreError: it is no such URL. Whether the database can be reached is found out when it is first used.
+        StoreError: it is no such URL, or its `pool_mode` is none. Whether the database can be reached is found out when
+            it is first used.
     """
 
     def __init__(
@@ -57,7 +61,27 @@ class PostgresqlStore(SqlStore):
         self._postgresql = PostgresqlBackend(
             url, schema=schema, artifacts=artifacts, file_mode=file_mode, is_read_only=read_only
         )
+        self._url = url
+        self._further = {"schema": schema, "artifacts": artifacts}
         super().__init__(self._postgresql, clock=clock)
+
+    @property
+    def url(self) -> str:
+        """What `open_store` takes for the same store. It has the password that was given, if one was."""
+        parts = urlsplit(self._url)
+        further = {name: value for name, value in self._further.items() if value is not None}
+        given = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in further]
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in (*given, *further.items()))
+        return urlunsplit(parts._replace(query=query))
+
+    async def limitations(self) -> Sequence[str]:
+        """What a pooler, or a server that only follows another one, keeps the store from, as sentences for people.
+
+        Raises:
+            StoreError: the database cannot be reached.
+        """
+        await self._get_ready()
+        return await self.engine.in_thread(self._postgresql.limitations)
 
     async def aclose(self) -> None:
         """Write what waits, and let go of all connections."""

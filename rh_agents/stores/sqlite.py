@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Final
 
+from rh_agents.core.errors import UsageError
 from rh_agents.core.ports import Clock
 from rh_agents.stores._files import FILE_MODE, checked_mode
-from rh_agents.stores._naming import expanded
+from rh_agents.stores._naming import Kind, StoreName, expanded
 from rh_agents.stores._opening_artifacts import open_artifacts
 from rh_agents.stores._store import SqlStore
 from rh_agents.stores.artifacts import ArtifactStore
@@ -37,7 +38,7 @@ class SqliteStore(SqlStore):
             `<path>-artifacts`.
         busy_timeout: seconds to wait for other processes that write, before that is an error.
         wal_limit: bytes that the write-ahead log may have before it is brought into the file. It can grow beyond that
-            while somebody reads.
+            while someone reads.
         page_size: bytes of a page, for a new file.
         file_mode: the permissions of files that are made, whatever the umask: the database, what SQLite keeps beside
             it, and artifacts. Directories that are made let enter who may read. What is there keeps its permissions.
@@ -71,7 +72,30 @@ class SqliteStore(SqlStore):
         self._database = Database(
             place, str(path), kept, busy_timeout, wal_limit, page_size, checked_mode(file_mode), read_only
         )
+        self._options = {"busy_timeout": f"{busy_timeout:g}", "mode": f"{file_mode:04o}"}
+        if isinstance(artifacts, str):
+            self._options["artifacts"] = artifacts
+        self._has_own_artifacts = artifacts is not None and not isinstance(artifacts, str)
         super().__init__(self._database, clock=clock)
+
+    @property
+    def large_results(self) -> ArtifactStore:
+        """Where large results are kept."""
+        return self._database.artifacts
+
+    @property
+    def url(self) -> str:
+        """What `open_store` takes for the same store, from any directory.
+
+        Raises:
+            UsageError: it keeps artifacts in an object of this program.
+        """
+        if self._has_own_artifacts:
+            raise UsageError(
+                f"{self!r} keeps artifacts in an object of this program, so no other process can open it: give "
+                "artifacts= a directory or a URL"
+            )
+        return StoreName(Kind.FILE, "", os.path.abspath(self.path), self._options).absolute
 
     async def aclose(self) -> None:
         """Write what waits, and let go of all files."""

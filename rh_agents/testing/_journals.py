@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -26,6 +26,8 @@ _LATER = {4: {28, 30}, 5: {29}}
 """The further tries of calls: a call that was made again comes to nothing any more."""
 _MANY = 20
 """Calls that one entry makes at once: more than are shown of a group."""
+_INNER = 1000
+"""The call with that much more than the number of another one is made by that one."""
 _NAMES = ("fetch", "ask", 'a"b\\', "\0odd", "\ud800", "é")
 
 
@@ -35,8 +37,8 @@ class Step(NamedTuple):
     Attributes:
         call: its number.
         what: a status without an outcome; a kind of outcome; "group" with the state of one; "plain", without a key;
-            "many", which is that many members of one group began and succeeded; or "early", which is a group that ends
-            early when that many have, and one has not.
+            "many", which is that many members of one group began and succeeded; "nested", which is that they did so
+            with calls below them; or "early", which is a group that ends early when that many have, and one has not.
         cost: what it used; 0 for nothing.
         later: seconds after the first moment.
     """
@@ -54,7 +56,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
     calls = st.builds(
         Step,
         st.integers(0, 30),
-        st.sampled_from([*_WITHOUT_OUTCOME, *(_ENDS * 2), "started", "started", "plain", "many"]),
+        st.sampled_from([*_WITHOUT_OUTCOME, *(_ENDS * 2), "started", "started", "plain", "many", "nested"]),
         st.integers(0, 3),
         st.integers(0, 9),
     )
@@ -95,6 +97,9 @@ async def write(journal: Journal, written: Written, chosen: Sequence[Step], ende
             below = Step(step.call + 3 * (_MANY - 5) + 2, _ENDS[step.later % 5])  # a call of one of them, if in "pages"
             _write_calls(journal, written, [below], moment, ended)
             continue
+        if step.what == "nested":
+            _write_nested(journal, written, step, moment, ended)
+            continue
         if step.what == "plain":
             written.note(journal, fact(run_id, ExecutionStatus.STARTED, None, timestamp=moment))
             continue
@@ -112,7 +117,8 @@ def _write_calls(journal: Journal, written: Written, chosen: Sequence[Step], mom
         else:
             recorded = fact(written.run_id, ExecutionStatus(step.what), call)
         if step.what != "superseded":
-            recorded = recorded.with_more(usage=_usage(step.cost), from_cache=step.cost == 3)
+            waited = (step.call % 4) / 8 if its_outcome is not None else 0.0
+            recorded = recorded.with_more(usage=_usage(step.cost), from_cache=step.cost == 3, waited=waited)
         recorded = recorded._replace(
             timestamp=moment,
             actor=_actor(step.call),
@@ -123,13 +129,40 @@ def _write_calls(journal: Journal, written: Written, chosen: Sequence[Step], mom
         written.note(journal, recorded, its_outcome)
 
 
+def _write_nested(journal: Journal, written: Written, step: Step, moment: float, ended: set[int]) -> None:
+    """Members of a group, each with a call below that makes another one; one of these calls may be odd."""
+    first = step.call - step.call % 3
+    for number in range(first, first + 3 * _MANY, 3):
+        inner, innermost = number + 2, number + 2 + _INNER
+        order = [(number, "started"), (inner, "started"), (innermost, "started"), (innermost, "value")]
+        order += [(inner, "value"), (number, "value")]
+        if number == first + 3 * (_MANY - 5):
+            _make_odd(order, step.later, (inner, innermost)[step.cost % 2], innermost + _INNER)
+        _write_calls(journal, written, [Step(*each, later=step.later) for each in order], moment, ended)
+
+
+def _make_odd(order: list[tuple[int, str]], how: int, call: int, below: int) -> None:
+    """Change what becomes of a call in one of eight ways, or of none at all."""
+    odd: dict[int, Callable[[], object]] = {
+        0: lambda: order.remove((call, "started")),
+        1: lambda: order.remove((call, "value")),
+        2: lambda: order.insert(1, (call, "retrying")),
+        3: lambda: order.insert(4, (call, "error")),
+        4: lambda: order.append(order.pop(4)),
+        5: lambda: order.append((call, "superseded")),
+        6: lambda: order.insert(0, order.pop(2)),
+        7: lambda: order.insert(4, (below, "error")),
+    }
+    odd.get(how, lambda: None)()
+
+
 def _write_early(journal: Journal, written: Written, step: Step, moment: float, ended: set[int]) -> None:
     first = 60 + _GROUPS.index(step.group)
     written.note(journal, about_group(written.run_id, step.group, GroupStatus.RUNNING)._replace(timestamp=moment))
     for number in range(first, first + 3 * _MANY, 3):
         _write_calls(journal, written, [Step(number, "started"), Step(number, "value")], moment, ended)
     _write_calls(journal, written, [Step(first + 3 * _MANY, "started")], moment, ended)
-    its = sum(number % 3 == first % 3 for number in ended)
+    its = sum(_group_of(number) == step.group for number in ended)
     ending = GroupEnding(cause=EndingCause.FAILED_FAST, outcomes=its)
     told = about_group(written.run_id, step.group, GroupStatus.RUNNING, ending)
     written.note(journal, told._replace(timestamp=moment))
@@ -144,20 +177,34 @@ def _call(step: Step) -> Outcome:
     elif step.what == "cut off":
         error = CallCancelled(f"cut off {number}")
     name = _NAMES[number % len(_NAMES)]
-    group = (*_GROUPS, None)[number % 3]
-    address = (
-        f"{group}[{number}]::{name}" if group else f"pages[{number - 2}]::{_NAMES[(number - 2) % len(_NAMES)]}::{name}"
-    )
-    base = _BASES.get(number, key(number))
+    group = _group_of(number)
     return outcome(
-        number, f"value {number}", error, name=name, address=address, group_id=group, base=base,
-        parent=key(number - 2) if group is None else b"", seconds=0.25 + number,
+        number, f"value {number}", error, name=name, address=_address(number), group_id=group, base=_place(number),
+        parent=_place(_around(number)) if group is None else b"", seconds=0.25 + number,
     )  # fmt: skip
+
+
+def _place(number: int) -> bytes:
+    return _BASES.get(number, key(number))
+
+
+def _group_of(number: int) -> str | None:
+    return None if number >= _INNER else (*_GROUPS, None)[number % 3]
+
+
+def _around(number: int) -> int:
+    """The call that made one that is no member."""
+    return number - (_INNER if number >= _INNER else 2)
+
+
+def _address(number: int) -> str:
+    group, name = _group_of(number), _NAMES[number % len(_NAMES)]
+    return f"{group}[{number}]::{name}" if group else f"{_address(_around(number))}::{name}"
 
 
 def _index(number: int) -> int | None:
     """Two members of a group may have had the same place in it, in two versions of the program."""
-    return None if number % 3 == 2 else number // 4
+    return None if _group_of(number) is None else number // 4
 
 
 def _actor(number: int) -> BaseActor:
@@ -174,7 +221,7 @@ def _usage(cost: int) -> Usage | None:
 def _group(run_id: str, step: Step, ended: set[int]) -> list[Fact]:
     """What is said of a group: that it begins, that it ends early, or that it has been executed once more."""
     begins = about_group(run_id, step.group, GroupStatus.RUNNING)
-    its = sum(number % 3 == _GROUPS.index(step.group) for number in ended)
+    its = sum(_group_of(number) == step.group for number in ended)
     cause = (EndingCause.FAILED_FAST, EndingCause.INTERRUPTED, None)[step.later % 3]
     if not step.ends:
         return [begins]

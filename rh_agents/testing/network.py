@@ -66,7 +66,7 @@ class no_real_requests:  # noqa: N801, RUF100 - read as a phrase: `with no_real_
         return f"real requests are forbidden here, and these hosts were tried: {hosts}" if hosts else ""
 
     def look_up(self, host: Any, port: Any = None) -> None:
-        """Somebody wants the addresses of a host.
+        """Someone wants the addresses of a host.
 
         Raises:
             RealRequestError: that is forbidden.
@@ -80,7 +80,7 @@ class no_real_requests:  # noqa: N801, RUF100 - read as a phrase: `with no_real_
             self._found.update(_text(address[0]) for *_, address in addresses)
 
     def connect(self, family: int, address: Any) -> None:
-        """Somebody wants to reach an address.
+        """Someone wants to reach an address.
 
         Raises:
             RealRequestError: that is forbidden.

@@ -138,7 +138,11 @@ class ScriptedLLM(ChatModel):
 
     @property
     def unused(self) -> tuple[Answer, ...]:
-        """The answers of a list that have not been given."""
+        """The answers of a list that have not been given.
+
+        Raises:
+            TypeError: the script is a function, which is never used up.
+        """
         if not isinstance(self._script, tuple):
             raise TypeError("only a script that is a list is used up")
         return self._script[self._used :]

@@ -22,7 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -31,6 +31,7 @@ from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, CallToolResult
 from mcp.types import Tool as ServedTool
 from pydantic import ValidationError
 
+from rh_agents.core.context import trace_headers
 from rh_agents.core.errors import ToolError, WorkerLost
 
 RESTARTS = 3
@@ -99,7 +100,7 @@ class Connection:
     async def _called(self, client: Client, tool: str, arguments: dict[str, Any]) -> CallToolResult:
         life = self._life
         try:
-            return await client.call_tool(tool, arguments)
+            return await client.call_tool(tool, arguments, meta=cast("Any", trace_headers()) or None)
         except MCPError as error:
             if life is not None and error.code == INVALID_REQUEST and str(error) == _EXPIRED and life.can_be_replaced:
                 life.has_ended = True

@@ -75,7 +75,8 @@ async def mcp_tools(
         timeout: seconds for each call, and for the server to be there; None waits.
         needs_approval: whether a person has to allow each call by a model; None: where the server says that something
             is destroyed.
-        env, cwd: further environment variables, and the folder of a command. Of this program's own environment it gets
+        cwd: the folder of a command.
+        env: further environment variables of a command. Of this program's own environment it gets
             only HOME, LOGNAME, PATH, SHELL, TERM and USER (on Windows APPDATA, HOMEDRIVE, HOMEPATH, LOCALAPPDATA, PATH,
             PATHEXT, PROCESSOR_ARCHITECTURE, SYSTEMDRIVE, SYSTEMROOT, TEMP, USERNAME and USERPROFILE). What the name of
             a variable says is a credential (`API_KEY`, `TOKEN`) is kept out of what people read, and out of stores.

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from rh_agents.core.errors import UsageError
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.control import ControlResult, RunControl, control_of
-from rh_agents.core.rewind import UNCHANGED, affected_by, fork
+from rh_agents.core.runs import UNCHANGED, affected_by, fork
 from rh_agents.web.json_text import shown
 from rh_agents.web.reading import NoSuchRun
 from rh_agents.web.shapes import command_of, question_data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -16,14 +17,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from rh_agents.core.errors import RhAgentsError, StoreError
-from rh_agents.core.ports.windows import ORDERS
+from rh_agents.core.ports.windows import ORDERS, RANGES, Within
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.web.acting import Acting
 from rh_agents.web.calls import RUNNING, Calls, Wanted
 from rh_agents.web.export import export_run
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
-from rh_agents.web.planning import compared, planned
+from rh_agents.web.planning import compared, planned, validated
 from rh_agents.web.reading import NoSuchRun, Reading
 from rh_agents.web.static_files import KINDS, static_files
 from rh_agents.web.streaming import FORMATS, text_messages
@@ -107,8 +108,10 @@ class _Api:
             "/api/call/text": self.call_text,
             "/api/call/value": self.value,
             "/api/questions": self.questions,
+            "/api/groups": self.groups,
             "/api/plan": self.plan,
             "/api/compare": self.compare,
+            "/api/validation": self.validation,
             "/api/export": self.export,
             "/events": self.events,
         }
@@ -122,7 +125,9 @@ class _Api:
     async def runs(self, request: Request) -> Response:
         given = request.query_params
         status = [word for word in given.get("status", "").split(",") if word]
-        return _json(await self._reading.list_runs(status=status, tag=given.get("tag"), text=given.get("text", "")))
+        text, before = given.get("text", ""), given.get("before", "")
+        found = self._reading.list_runs(status=status, tag=given.get("tag"), text=text, before=before)
+        return _json(await _while_read(request, found))
 
     async def runs_events(self, request: Request) -> Response:
         return self._stream(self._reading.runs, request)
@@ -136,6 +141,11 @@ class _Api:
 
     async def run_events(self, request: Request) -> Response:
         return self._stream(self._reading.page(_name(request)), request)
+
+    async def groups(self, request: Request) -> Response:
+        text = request.query_params.get("text", "")
+        found = self._reading.groups(_name(request), _number(request, "from"), text)
+        return _json(await _while_read(request, found))
 
     def _stream(self, follower: Follower, request: Request) -> Response:
         return self._streaming(request, _messages(follower, _last_seen(request)))
@@ -171,7 +181,8 @@ class _Api:
 
     async def calls_csv(self, request: Request) -> Response:
         lines = self._calls.csv(_name(request), _wanted(request))
-        first = await anext(lines)  # what refuses the request does so here, while there is no response yet
+        # What refuses the request does so here, while there is no response yet.
+        first = await _while_read(request, _next_of(lines))
         text = _preceded_by(first, lines)
         return StreamingResponse(text, media_type="text/csv; charset=utf-8", headers=_attachment("calls.csv"))
 
@@ -203,6 +214,9 @@ class _Api:
     async def compare(self, request: Request) -> Response:
         left, right = _given(request, "left"), _given(request, "right")
         return _json(await _while_read(request, compared(self._reading.store, left, right)))
+
+    async def validation(self, request: Request) -> Response:
+        return _json(await _while_read(request, validated(self._reading.store, _name(request))))
 
     async def export(self, request: Request) -> Response:
         text = await _while_read(request, export_run(self._reading, _name(request)))
@@ -256,6 +270,10 @@ async def _until(closing: asyncio.Event, messages: AsyncIterator[bytes]) -> Asyn
         closed.cancel()
         if following is not None:
             following.cancel()
+
+
+async def _next_of(lines: AsyncIterator[T]) -> T:
+    return await anext(lines)
 
 
 async def _preceded_by(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
@@ -347,7 +365,27 @@ def _wanted(request: Request) -> Wanted:
     if order not in ORDERS:
         raise HTTPException(400, f"order={order}: one of {', '.join(ORDERS)} is wanted")
     actor, group, text = (given.get(name, "") for name in ("actor", "group", "text"))
-    return Wanted(status, actor, group, text, order, given.get("descending") == "1")
+    return Wanted(status, actor, group, text, order, given.get("descending") == "1", _within(request))
+
+
+def _within(request: Request) -> tuple[Within, ...]:
+    """Ranges: `from` and `until` for when calls were under way, and for instance `cost_from` and `cost_to`."""
+    ends = {name: ("from", "until") if name == "time" else (f"{name}_from", f"{name}_to") for name in RANGES}
+    found = [Within(name, _bound(request, least), _bound(request, most)) for name, (least, most) in ends.items()]
+    return tuple(each for each in found if each[1:] != (None, None))
+
+
+def _bound(request: Request, name: str) -> float | None:
+    text = request.query_params.get(name, "")
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise HTTPException(400, f"{name}={text[:100]}: a number is wanted")
+    return number
 
 
 def _attachment(name: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from rh_agents.core.ports.windows import (
     CallRecord,
     CallView,
     CallWindow,
+    Within,
     call_of_run,
     calls_of_run,
     children_of_call,
@@ -31,7 +32,7 @@ RUNNING: Final = "running"
 """Stands for calls that have begun and have no outcome."""
 CSV_COLUMNS: Final = (
     "sequence", "key", "address", "name", "actor", "kind", "status", "began_at", "ended_at", "seconds", "attempts",
-    "message", "input", "group_id", "index", "input_tokens", "output_tokens", "cost",
+    "message", "input", "group_id", "index", "input_tokens", "output_tokens", "cost", "waited",
 )  # fmt: skip
 _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - some take wide ones too
 
@@ -42,7 +43,7 @@ class Wanted:
 
     Attributes:
         status: RUNNING, or what ended calls came to; all that have begun if it is "".
-        actor, group, text, order, descending: as in `rh_agents.core.ports.windows.CallQuery`.
+        actor, group, text, order, descending, within: as in `rh_agents.core.ports.windows.CallQuery`.
     """
 
     status: str = ""
@@ -51,10 +52,12 @@ class Wanted:
     text: str = ""
     order: str = "journal"
     descending: bool = False
+    within: tuple[Within, ...] = ()
 
     def fits(self, call: CallView) -> bool:
         """Whether a call under way is wanted."""
-        return (not self.actor or call.actor == self.actor) and self.text.lower() in call.address.lower()
+        is_its = not self.actor or call.actor == self.actor
+        return is_its and self.text.lower() in call.address.lower() and all(each.fits(call) for each in self.within)
 
 
 class Calls:
@@ -86,6 +89,7 @@ class Calls:
             descending=wanted.descending,
             after=after or None,
             n=MOST,
+            within=wanted.within,
         )
 
     async def call(self, run_id: str, key: str) -> dict[str, Any] | None:
@@ -141,6 +145,7 @@ def _call_data(call: CallView) -> dict[str, Any]:
         "began_at": call.began_at,
         "ended_at": call.ended_at,
         "seconds": call.seconds,
+        "waited": call.waited,
         "attempts": call.attempts,
         "message": call.damage or call.message,
         "group_id": call.group_id,

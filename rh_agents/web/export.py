@@ -15,7 +15,7 @@ from urllib.parse import quote
 from rh_agents.core.errors import RhAgentsError
 from rh_agents.web.calls import Calls, Wanted
 from rh_agents.web.json_text import json_text, shown
-from rh_agents.web.planning import planned
+from rh_agents.web.planning import planned, validated
 from rh_agents.web.reading import Reading
 from rh_agents.web.static_files import static_files
 
@@ -42,6 +42,8 @@ async def _kept(reading: Reading, run_id: str) -> dict[str, Any]:
     """What the page would ask for, by the address with which it asks."""
     run = f"run={_query(shown(run_id))}"  # the page asks with the name that it is given
     update = await reading.page(run_id).now()
+    while json.loads(update.sections.get("counting", b"null")) is not None:  # a file is given when all is counted
+        update = await reading.page(run_id).now()
     page = {name: json.loads(text) for name, text in update.sections.items()}
     kept: dict[str, Any] = {"about": {"read_only": True}, f"run?{run}": {"version": "", **page}}
     calls, found = Calls(reading.store), dict[str, Mapping[str, Any]]()
@@ -51,6 +53,9 @@ async def _kept(reading: Reading, run_id: str) -> dict[str, Any]:
         found.update((call["key"], call) for call in window["calls"])
     for key in sorted(found, key=lambda key: found[key]["status"] != "failed")[:MOST_CALLS]:
         kept.update(await _call(calls, run_id, run, key))
+    if page["run"]["validates"]:
+        with contextlib.suppress(RhAgentsError):
+            kept[f"validation?{run}"] = await validated(reading.store, run_id)
     with contextlib.suppress(RhAgentsError):  # a journal that is damaged has no plan; its page says so
         kept[f"plan?{run}"] = await planned(reading.store, run_id)
     return kept

@@ -40,16 +40,19 @@ READS: Final = frozenset(
         "/api/call/text",
         "/api/call/value",
         "/api/questions",
+        "/api/groups",
         "/api/plan",
         "/api/compare",
         "/api/export",
+        "/api/validation",
         "/events",
     }
     | {
         f"/static/{name}"
         for name in (
-            "actions.js", "api.js", "app.css", "app.js", "call.js", "calls.js", "compare.js", "dom.js", "frame.js",
-            "icon.svg", "plan.js", "questions.js", "run.js", "runs.js", "timeline.js", "values.js",
+            "actions.js", "api.js", "app.css", "app.js", "axis.js", "bars.js", "call.js", "calls.js", "compare.js",
+            "differences.js", "dom.js", "frame.js", "groups.js", "icon.svg", "lanes.js", "plan.js", "questions.js",
+            "run.js", "runs.js", "timeline.js", "values.js",
         )
     }
 )  # fmt: skip

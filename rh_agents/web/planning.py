@@ -7,32 +7,39 @@ from collections.abc import Container
 from itertools import islice
 from typing import Any, Final
 
-from rh_agents.core.plan import Fate, PlannedCall, Planner
+from rh_agents.core.plan import Fate, PlannedCall, Planner, open_requests
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.outline import outline_of_run
-from rh_agents.core.results import UnreadOutcome
+from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
+from rh_agents.core.runs import validated_run
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import shown_value
 from rh_agents.web.reading import NoSuchRun
-from rh_agents.web.shapes import usage_data
+from rh_agents.web.shapes import request_data, usage_data
 from rh_agents.web.values import recorded_text
 
-__all__ = ["compared", "planned"]
+__all__ = ["compared", "planned", "validated"]
 
 _SHOWN: Final = 100
 """Calls of each fate that are named."""
 _MOST_DIFFERENCES: Final = 200
-_LONGEST: Final = 400
+_LONGEST: Final = 2000
+_LONGEST_MESSAGE: Final = 200
+"""Characters of an error in a plan: the page of the call has all of it."""
 _RUNS_AGAIN = (Fate.TRIED_AGAIN, Fate.SUPERSEDED, Fate.UNKNOWN, Fate.CONTINUED)
 
 
 async def planned(store: Store, run_id: str) -> dict[str, Any]:
-    """What would become of the calls of a run if it were executed again, and what those cost before that run again."""
+    """What would become of the calls of a run if it were executed again, and what those cost before that run again.
+
+    Raises:
+        NoSuchRun: there is no such run.
+    """
     info = await store.find_run(run_id)
     if info is None:
         raise NoSuchRun(f"there is no run {run_id!r}")
-    outline = await outline_of_run(store, run_id)
-    planner, used = Planner(info, plain=outline.plain), dict[bytes, Usage]()
+    outline, requests = await outline_of_run(store, run_id), await open_requests(store, run_id)
+    planner, used = Planner(info, plain=outline.plain, below=outline.below, requests=requests), dict[bytes, Usage]()
     async for event in outline.read(False):
         if event.outcome is not None:
             planner.add_outcome(event.outcome)
@@ -49,6 +56,7 @@ async def planned(store: Store, run_id: str) -> dict[str, Any]:
             for group in plan.groups[:_SHOWN]
         ],
         "is_idle": plan.is_idle,
+        "requests": [request_data(each) for each in requests],
         "spent_before": usage_data(sum(again, Usage())),
     }
 
@@ -59,7 +67,7 @@ def _planned_call(call: PlannedCall) -> dict[str, Any]:
         "address": call.address,
         "name": call.name,
         "attempts": call.attempts,
-        "message": call.message,
+        "message": None if call.message is None else " ".join(call.message.split())[:_LONGEST_MESSAGE],
         "may_be_done": call.may_be_done,
     }
 
@@ -72,6 +80,9 @@ async def compared(store: Store, left: str, right: str) -> dict[str, Any]:
 
     Keys of calls do not depend on the run, so equal calls of two runs have equal keys, and a call whose input has
     changed is in one of them only.
+
+    Raises:
+        NoSuchRun: there is no such run.
     """
     for name in (left, right):
         if await store.find_run(name) is None:
@@ -108,22 +119,63 @@ async def _digests(store: Store, run_id: str) -> dict[bytes, int]:
     return found
 
 
+async def validated(store: Store, run_id: str) -> dict[str, Any]:
+    """What a recorded validation has found, item by item: what is recorded beside what the call came to.
+
+    Raises:
+        NoSuchRun: there is no such run, or it is no validation.
+    """
+    info = await store.find_run(run_id)
+    original = None if info is None else validated_run(info)
+    if original is None:
+        raise NoSuchRun(f"there is no validation {run_id!r}")
+    found = [outcome async for outcome in store.outcomes(run_id, unknown_ok=True)]
+    shown = {outcome.base or outcome.key: outcome for outcome in found[:_MOST_DIFFERENCES]}
+    is_there = await store.find_run(original) is not None
+    recorded = await _sides(store, original, shown) if is_there else {}
+    return {
+        "run": original,
+        "is_there": is_there,
+        "total": len(found),
+        "rows": [_finding(recorded.get(key), outcome) for key, outcome in shown.items()],
+    }
+
+
+def _finding(recorded: dict[str, Any] | None, outcome: Outcome) -> dict[str, Any]:
+    is_called = outcome.attempts > 0
+    kind = "not_called" if not is_called else "new" if recorded is None else "different"
+    return {
+        "kind": kind,
+        "address": outcome.address,
+        "left": recorded,
+        "right": _side(outcome) if is_called else None,
+    }
+
+
 async def _sides(store: Store, run_id: str, wanted: Container[bytes]) -> dict[bytes, dict[str, Any]]:
     found: dict[bytes, dict[str, Any]] = {}
     async for unread in store.unread_outcomes(run_id):
         header = unread.header
         if (header.base or header.key) in wanted:
-            found[header.base or header.key] = {
-                "key": header.key.hex(),
-                "address": header.address,
-                "name": header.name,
-                "ok": header.ok,
-                "seconds": header.seconds,
-                "attempts": header.attempts,
-                "usage": usage_data(header.usage),
-                "value": shown_value(_read(unread))[:_LONGEST],
-            }
+            found[header.base or header.key] = _side(unread.read(unknown_ok=True))
     return found
+
+
+def _side(outcome: Outcome) -> dict[str, Any]:
+    """One of two outcomes that are set side by side: `text` is typed JSON, `message` what went wrong."""
+    text = shown_value(recorded_text(outcome))
+    return {
+        "key": outcome.key.hex(),
+        "address": outcome.address,
+        "name": outcome.name,
+        "ok": outcome.error is None,
+        "seconds": outcome.seconds,
+        "attempts": outcome.attempts,
+        "usage": usage_data(outcome.usage),
+        "text": text[:_LONGEST],
+        "is_cut": len(text) > _LONGEST,
+        "message": None if outcome.error is None else describe_error(outcome.error)[:_LONGEST],
+    }
 
 
 def _difference(kind: str, mine: dict[str, Any] | None, theirs: dict[str, Any] | None) -> dict[str, Any]:

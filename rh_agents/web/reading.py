@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rh_agents.core.errors import RhAgentsError, StoreError
-from rh_agents.core.ports import Clock, RunInfo, Store, status_of
+from rh_agents.core.ports import Clock, Execution, RunInfo, RunStatus, Store
 from rh_agents.core.ports.activity import Activity, activity_of_run, width_for
 from rh_agents.core.ports.control import Controllable, control_of
 from rh_agents.core.ports.present import present_of_run
-from rh_agents.core.ports.summary import RunSummary, summary_of_run
-from rh_agents.core.ports.windows import failure_kinds
+from rh_agents.core.ports.summary import RunSummary, summary_of_run, with_children
+from rh_agents.core.ports.windows import (
+    MOST_RUNS,
+    RunQuery,
+    RunWindow,
+    count_runs,
+    failure_kinds,
+    list_runs,
+    tags_of_runs,
+)
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
 from rh_agents.web.shapes import (
@@ -21,6 +31,7 @@ from rh_agents.web.shapes import (
     glance_data,
     groups_data,
     kind_data,
+    lanes_data,
     now_data,
     question_data,
     request_data,
@@ -34,11 +45,19 @@ __all__ = ["NoSuchRun", "Reading"]
 
 _KEPT_PAGES: Final = 16
 """Runs whose summaries are kept between two looks."""
-_STEP: Final = 16384
+_STEP: Final = 32768
 """Events that are summed at a time, so that no reading session lasts long."""
-_MOST_RUNS: Final = 200
+_PATIENCE: Final = 0.2
+"""Seconds after which the page of a long run is given with what has been counted so far; the rest follows."""
 _SHOWN_KINDS: Final = 20
 _SHOWN_REQUESTS: Final = 20
+
+
+def _statuses(words: Sequence[str]) -> tuple[RunStatus, ...]:
+    unknown = [word for word in words if word not in RunStatus.__members__.values()]
+    if unknown:
+        raise ValueError(f"status={unknown[0][:100]}: no run has this one; there are {', '.join(RunStatus)}")
+    return tuple(map(RunStatus, words))
 
 
 class NoSuchRun(RhAgentsError):
@@ -54,7 +73,10 @@ class _Page:
         self._clock = clock
         self._summary = RunSummary()
         self._activity = Activity()
+        self._counting = asyncio.Lock()
         self._created_at = 0.0
+        self._is_behind = False
+        self._first_events: dict[int, float] = {}
         self._kinds: tuple[int, list[dict[str, Any]]] = (0, [])
         self.follower: Follower = Follower(self._probe, self._sections)
 
@@ -66,7 +88,8 @@ class _Page:
 
     async def _probe(self) -> Hashable:
         info = await self._info()
-        return info.created_at, info.updated_at, info.outcomes, info.status, info.owner, info.epoch
+        run = (info.created_at, info.updated_at, info.outcomes, info.status, info.owner, info.epoch)
+        return run, self._is_behind and self._summary.until
 
     async def _sections(self) -> dict[str, bytes]:
         info = await self._info()
@@ -91,21 +114,29 @@ class _Page:
 
     async def _counted(self, info: RunInfo) -> dict[str, Any]:
         """What the journal comes to."""
+        owned = self._owned(info)
         summary, activity = await self._up_to_date(info)
-        totals = totals_data(summary, info)
+        totals = totals_data(summary, info, owned)
+        executions = await self._executions(info, owned)
         return {
             "totals": totals,
             "actors": actors_data(summary, activity),
             "groups": groups_data(summary, activity),
-            "timeline": timeline_data(activity),
+            "timeline": timeline_data(activity, executions, owned),
+            "lanes": lanes_data(activity),
             "slowest": [call._asdict() for call in activity.slowest],
             "kinds": await self._failure_kinds(totals["failed"]),
             "failures": [failure._asdict() for failure in summary.failures],
+            "counting": {"outcomes": summary.outcomes, "of": info.outcomes} if self._is_behind else None,
         }
 
+    async def groups(self, first: int, text: str) -> dict[str, Any]:
+        """Groups of the run, from one of them on."""
+        return groups_data(*await self._up_to_date(await self._info()), first, text)
+
     async def _failure_kinds(self, failed: int) -> list[dict[str, Any]]:
-        """The failures by what went wrong; looked for again when there are others."""
-        if failed != self._kinds[0]:
+        """The failures by what went wrong; looked for again when there are others, and all of them are counted."""
+        if failed != self._kinds[0] and not self._is_behind:
             kinds = await failure_kinds(self._store, self._run_id)
             self._kinds = failed, [kind_data(each) for each in kinds[:_SHOWN_KINDS]]
         return self._kinds[1]
@@ -125,20 +156,62 @@ class _Page:
         found = await control_of(self._store, self._run_id).requests()
         return [request_data(each) for each in reversed(found[-_SHOWN_REQUESTS:])]
 
+    def _owned(self, info: RunInfo) -> list[tuple[float, float]]:
+        """The times at which the run was executed, the last of them up to the last thing that happened."""
+        executions = info.executions or (Execution(info.created_at),)
+        ends = [info.updated_at if each.ended_at is None else each.ended_at for each in executions]
+        return [(each.began_at, max(each.began_at, end)) for each, end in zip(executions, ends, strict=True)]
+
+    async def _executions(self, info: RunInfo, owned: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+        """The same with what was recorded before, and when something new was."""
+        found = []
+        for execution, (began, ended) in zip(info.executions, owned, strict=False):
+            first = await self._first_event_after(execution.after) if execution.after < self._summary.until else None
+            found.append(
+                {
+                    "began_at": began,
+                    "ended_at": execution.ended_at,
+                    "until": ended,
+                    "epoch": execution.epoch,
+                    "before": execution.after,
+                    "new_at": first if first is not None and first <= ended else None,
+                }
+            )
+        return found
+
+    async def _first_event_after(self, sequence: int) -> float | None:
+        """When the first event after this one happened; None if nobody can tell."""
+        if sequence not in self._first_events:
+            try:
+                async for recorded in self._store.events(self._run_id, after=sequence, values=False):
+                    self._first_events[sequence] = recorded.event.timestamp
+                    break
+            except StoreError:  # one that is read along with it is damaged: the rest of the page needs neither
+                return None
+        return self._first_events.get(sequence)
+
     async def _up_to_date(self, info: RunInfo) -> tuple[RunSummary, Activity]:
-        """What is new, added to what was known: a part of the journal at a time."""
+        """What is new, added to what was known: a part of the journal at a time, and not for long."""
+        async with self._counting:  # a part that two have read must not be added twice
+            return await self._brought_up_to_date(info)
+
+    async def _brought_up_to_date(self, info: RunInfo) -> tuple[RunSummary, Activity]:
+        clock, owned = asyncio.get_running_loop().time, self._owned(info)
+        ends_at = clock() + _PATIENCE
         if info.created_at != self._created_at:  # deleted, and made anew under the same name
             self._summary, self._created_at = RunSummary(), info.created_at
-            self._activity = Activity(width=width_for(info.updated_at - info.created_at))
+            self._activity = Activity(width=width_for(sum(ended - began for began, ended in owned)))
+            self._first_events = {}
         while True:
             after = self._summary.until
             part = await summary_of_run(self._store, self._run_id, after=after, until=after + _STEP)
             # Up to the same event: what both say must fit together.
             until, width = part.until, self._activity.width
             what = await activity_of_run(self._store, self._run_id, after=after, until=until, width=width)
-            self._summary, self._activity = self._summary.merge(part), self._activity.merge(what).fitted()
-            if until < after + _STEP:
-                return self._summary, self._activity
+            self._summary, self._activity = self._summary.merge(part), self._activity.merge(what).fitted(owned)
+            self._is_behind = until == after + _STEP
+            if not self._is_behind or clock() >= ends_at:
+                return await with_children(self._store, self._run_id, self._summary), self._activity
 
 
 class Reading:
@@ -158,12 +231,23 @@ class Reading:
 
     def page(self, run_id: str) -> Follower:
         """The page of a run, for all who look at it."""
+        return self._page(run_id).follower
+
+    async def groups(self, run_id: str, first: int = 0, text: str = "") -> dict[str, Any]:
+        """Groups of a run in the order in which they began, from one of them on; those that fit the text.
+
+        Raises:
+            NoSuchRun: there is no such run.
+        """
+        return await self._page(run_id).groups(first, text)
+
+    def _page(self, run_id: str) -> _Page:
         page = self._pages.get(run_id)
         if page is None:
             page = self._pages[run_id] = _Page(self.store, run_id, self._clock)
             self._forget_some()
         self._pages.move_to_end(run_id)
-        return page.follower
+        return page
 
     def _forget_some(self) -> None:
         """Keep the newest pages, and those that are followed."""
@@ -172,30 +256,55 @@ class Reading:
             del self._pages[name]
 
     async def _probe_runs(self) -> Hashable:
-        return None  # the list as a whole is as cheap
+        return None  # the newest runs are as cheap
 
     async def _run_sections(self) -> dict[str, bytes]:
-        return {"runs": json_text((await self.list_runs())["runs"])}
+        """The newest runs: this is asked about once a second, however many older ones there are."""
+        infos = await self.store.runs(limit=MOST_RUNS)
+        return {"runs": json_text(await self._lines(infos, *await self._waiting()))}
 
-    async def list_runs(self, *, status: Sequence[str] = (), tag: str | None = None, text: str = "") -> dict[str, Any]:
-        """The newest runs that fit, at most `_MOST_RUNS`, and how many fit."""
-        infos = await self.store.runs(tag=tag or None)
+    async def list_runs(
+        self, *, status: Sequence[str] = (), tag: str | None = None, text: str = "", before: str = ""
+    ) -> dict[str, Any]:
+        """The newest runs that fit, at most `MOST_RUNS`; how many fit, and how many of these are newer than the first.
+
+        Args:
+            status, tag, text: which ones fit, see `RunQuery`.
+            before: only those behind the run of this name, whether that fits or not.
+
+        Raises:
+            NoSuchRun: there is no run of the name `before`.
+            ValueError: no run has such a status.
+        """
+        query = RunQuery(_statuses(status), tag=tag or None, text=text, before=before or None)
+        try:
+            window = await list_runs(self.store, query)
+        except StoreError as error:
+            if before and await self.store.find_run(before) is None:
+                raise NoSuchRun(f"there is no run {before!r}, behind which the list would go on") from error
+            raise
+        total, newer = await self._counts(query, window)
         waiting, problem = await self._waiting()
-        found = [
-            info
-            for info in infos
-            if (not status or status_of(info).value in status)
-            and text.lower() in f"{info.run_id} {info.workflow}".lower()
-        ]
         return {
-            "runs": [
-                run_line(info, None if problem else waiting[info.run_id]) | await self._glance(info)
-                for info in found[:_MOST_RUNS]
-            ],
-            "total": len(found),
+            "runs": await self._lines(window.runs, waiting, problem),
+            "total": total,
+            "newer": newer,
+            "older": window.next,
             "problem": problem,
-            "tags": sorted({tag for info in infos for tag in info.tags})[:100],
+            "tags": await tags_of_runs(self.store),
         }
+
+    async def _counts(self, query: RunQuery, window: RunWindow) -> tuple[int, int]:
+        """How many runs are wanted, and how many of them are newer than those of a window."""
+        if query.before is None and window.next is None:
+            return len(window.runs), 0
+        total = await count_runs(self.store, replace(query, before=None))
+        return total, 0 if query.before is None else total - await count_runs(self.store, query)
+
+    async def _lines(
+        self, infos: Sequence[RunInfo], waiting: Counter[str], problem: str | None
+    ) -> list[dict[str, Any]]:
+        return [run_line(info, None if problem else waiting[info.run_id]) | await self._glance(info) for info in infos]
 
     async def _waiting(self) -> tuple[Counter[str], str | None]:
         """How many questions each run asks, or why that cannot be said: one damaged question hides no run."""
@@ -214,7 +323,7 @@ class Reading:
             except StoreError:  # the row is damaged, or the run has just been deleted
                 present = None
             known = self._glances[name] = {} if present is None else glance_data(present)
-            while len(self._glances) > 4 * _MOST_RUNS:
+            while len(self._glances) > 4 * MOST_RUNS:
                 self._glances.popitem(last=False)
         return known
 

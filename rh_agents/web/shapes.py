@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rh_agents.core._base.key_generations import EVERY_ENDPOINT, generation_of_keys
 from rh_agents.core._base.latency import LatencyHistogram
 from rh_agents.core.ports import Question, RunInfo, is_untouched_fork, status_of
-from rh_agents.core.ports.activity import Activity, Bucket
+from rh_agents.core.ports.activity import Activity, Bucket, lane_of
 from rh_agents.core.ports.control import ControlRequest
 from rh_agents.core.ports.present import Present
 from rh_agents.core.ports.summary import RunSummary
 from rh_agents.core.ports.windows import FailureKind
+from rh_agents.core.runs import validated_run
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.core.values import kept_text, shown_value
@@ -24,6 +27,7 @@ __all__ = [
     "glance_data",
     "groups_data",
     "kind_data",
+    "lanes_data",
     "now_data",
     "question_data",
     "request_data",
@@ -36,6 +40,8 @@ __all__ = [
 
 _MOST_ACTORS: Final = 50
 _MOST_GROUPS: Final = 100
+_MOST_LANES: Final = 16
+_COLUMNS_OF_LANES: Final = 128
 _LONGEST_INPUT: Final = 4000
 
 _Counts = Mapping[ExecutionStatus, int]
@@ -57,7 +63,12 @@ def run_line(info: RunInfo, questions: int | None) -> dict[str, Any]:
         "tags": list(info.tags),
         "reason": info.reason,
         "forked_from": info.forked_from,
+        "validates": validated_run(info),
         "untouched": is_untouched_fork(info),
+        "queue": info.queue,
+        "priority": info.priority,
+        "ready_at": info.ready_at,
+        "damage": info.damage,
     }
 
 
@@ -69,6 +80,7 @@ def run_data(info: RunInfo, questions: int | None) -> dict[str, Any]:
         "input_is_cut": len(given) > _LONGEST_INPUT,
         "command": command_of(info),
         "folder": _fact(info, "folder"),
+        "is_older": generation_of_keys(info.facts) < EVERY_ENDPOINT,
     }
 
 
@@ -111,8 +123,8 @@ def _counted(counts: _Counts) -> dict[str, int]:
     }
 
 
-def totals_data(summary: RunSummary, info: RunInfo) -> dict[str, Any]:
-    """A run in a few numbers."""
+def totals_data(summary: RunSummary, info: RunInfo, owned: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """A run in a few numbers; `owned` are the times at which it was executed."""
     counts = [_counted(each) for each in summary.actors.values()]
     names = ("done", "failed", "cancelled", "retried", "running")
     found: dict[str, Any] = {name: sum(each[name] for each in counts) for name in names}
@@ -124,6 +136,8 @@ def totals_data(summary: RunSummary, info: RunInfo) -> dict[str, Any]:
         "events": summary.until,
         "first_at": summary.first_at,
         "last_at": summary.last_at,
+        "executed": sum(ended - began for began, ended in owned),
+        "elapsed": owned[-1][1] - owned[0][0] if owned else 0.0,
         "usage": usage_data(used),
     }
 
@@ -139,14 +153,25 @@ def actors_data(summary: RunSummary, activity: Activity) -> list[dict[str, Any]]
 
 
 def _times(activity: Activity, actor: str) -> dict[str, Any]:
-    """Seconds of the calls that ended."""
-    times = activity.durations.get(actor, LatencyHistogram())
+    """Seconds for which the calls that ended worked, and waited."""
+    times, waits = (each.get(actor, LatencyHistogram()) for each in (activity.durations, activity.waits))
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-    return {"seconds": times.total} | {name: times.percentile(share) for name, share in shares.items()}
+    waited = {"waited": waits.total, "waiters": waits.count} if waits.count else {}
+    of_waits = {f"wait_{name}": waits.percentile(share) for name, share in shares.items() if waits.count}
+    return {"seconds": times.total, **waited, **of_waits} | {
+        name: times.percentile(share) for name, share in shares.items()
+    }
 
 
-def groups_data(summary: RunSummary, activity: Activity) -> dict[str, Any]:
-    """The groups in the order in which they began, with their members counted."""
+def groups_data(summary: RunSummary, activity: Activity, first: int = 0, text: str = "") -> dict[str, Any]:
+    """Groups in the order in which they began, with their members counted: at most so many from one of them on.
+
+    Args:
+        summary, activity: the run.
+        first: leave out so many of those that fit.
+        text: only those in whose name or address this stands.
+    """
+    fitting = [each for each in activity.groups.values() if text.lower() in f"{each.name} {each.address}".lower()]
     found = [
         {
             "id": group.group_id,
@@ -160,18 +185,51 @@ def groups_data(summary: RunSummary, activity: Activity) -> dict[str, Any]:
             "ending": group.ending,
             **_counted(summary.groups.get(group.group_id, {})),
         }
-        for group in activity.groups.values()
+        for group in fitting[first : first + _MOST_GROUPS]
     ]
-    return {"groups": found[:_MOST_GROUPS], "total": len(found)}
+    return {"groups": found, "total": len(fitting), "first": first, "size": _MOST_GROUPS}
 
 
-def timeline_data(activity: Activity) -> dict[str, Any]:
-    """When calls ended: the first bucket's time, the width of each, and [succeeded, failed, to be tried again]."""
-    if not activity.buckets:
-        return {"start": 0.0, "width": activity.width, "buckets": []}
-    first, last = min(activity.buckets), max(activity.buckets)
-    buckets = [activity.buckets.get(number, Bucket()) for number in range(first, last + 1)]
-    return {"start": first * activity.width, "width": activity.width, "buckets": [list(each) for each in buckets]}
+def timeline_data(
+    activity: Activity, executions: Sequence[Mapping[str, Any]], owned: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """When calls ended: pieces of time, each with the number of its first bucket and [succeeded, failed, to be tried
+    again, had waited] of each, and when the run was executed. A bucket begins at its number times the width.
+    """
+    pieces = [
+        {"first": first, "buckets": [list(activity.buckets.get(at, Bucket())) for at in range(first, last + 1)]}
+        for first, last in (activity.spans(owned) if activity.buckets else ())
+    ]
+    return {"width": activity.width, "pieces": pieces, "executions": list(executions)}
+
+
+def lanes_data(activity: Activity) -> dict[str, Any]:
+    """The same of groups, in fewer and wider buckets, of which empty ones are left out: after the number of each bucket
+    its four counts. Groups stand behind those around them.
+    """
+    wide = activity
+    while wide.buckets and len(wide.buckets) > _COLUMNS_OF_LANES:
+        wide = wide.widened(wide.width * 2)
+    first = sorted(wide.lanes, key=lambda name: wide.lanes[name].first)[:_MOST_LANES]
+    groups = Counter(lane_of(group.address) for group in activity.groups.values())
+    ids = {group.address: group.group_id for group in activity.groups.values()}
+    lanes = [
+        {
+            "name": name,
+            "groups": groups[name],
+            "id": ids.get(name) if groups[name] == 1 else None,
+            "cells": [number for at, bucket in sorted(wide.lanes[name].buckets.items()) for number in (at, *bucket)],
+        }
+        for name in sorted(first, key=lambda name: _lineage(name, wide))
+    ]
+    return {"width": wide.width, "lanes": lanes, "total": len(activity.lanes)}
+
+
+def _lineage(name: str, activity: Activity) -> list[tuple[int, str]]:
+    """Where a lane stands: behind the lanes whose groups are around its own, in the order in which they began."""
+    parts = name.split("::")
+    around = ["::".join(parts[: count + 1]) for count in range(len(parts))]
+    return [(activity.lanes[each].first, each) for each in around if each in activity.lanes]
 
 
 def kind_data(kind: FailureKind) -> dict[str, Any]:
@@ -187,6 +245,7 @@ def glance_data(present: Present) -> dict[str, Any]:
         "usage": usage_data(present.usage),
         "in_flight": present.in_flight,
         "finished": sum(group.finished for group in groups[:1]),
+        "finished_failed": sum(group.failed for group in groups[:1]),
         "total": sum(group.total or 0 for group in groups[:1]) or None,
         "paused_at": present.paused_at,
     }

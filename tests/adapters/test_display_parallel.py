@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rh_agents import ExecutionStatus, GroupStatus, ParallelDisplayMode
 from rh_agents.bus_handlers import ParallelEventPrinter
+from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.display.progress import can_be_live
 from tests.adapters.display_kit import (
     ManualClock,
@@ -309,3 +310,28 @@ def test_memory_does_not_grow_with_the_members() -> None:
     tracker = printer.parallel_groups["g"]
     assert tracker.finished == 10_000
     assert not tracker.running
+
+
+def test_counts_of_a_running_group_can_be_given_instead_of_events() -> None:
+    printer, clock = bars()
+    printer(group_started(name="pages", total=4))
+    counts = ParallelGroupTracker(group_id="g", name="", total=4, started=3, completed=2, running={2: ("fetch", 101.0)})
+    clock.advance(2.0)
+    printer.sample([counts, ParallelGroupTracker(group_id="of another run")])
+    printer.refresh()
+    assert screen(written(printer.console)) == [
+        "pages  █████▒▒▒▒▒ 50%   2/4  1 running  1.0/s  ETA 2 s",
+        "  slowest fetch[2] 1.0 s",
+    ]
+    printer(group_ended(name="pages", total=4, completed=4))
+    printer.sample([counts])
+    assert screen(written(printer.console)) == ["✓ pages  4 done  in 2.0 s  2.0/s"]
+
+
+def test_where_lines_stay_given_counts_make_lines_as_events_do() -> None:
+    printer, clock = lines()
+    printer(group_started(name="pages", total=10))
+    for completed in 1, 1, 4:
+        clock.advance(1.0)
+        printer.sample([ParallelGroupTracker(group_id="g", total=10, completed=completed)])
+    assert [line.split()[1:3] for line in output(printer)[1:]] == [["10%", "1/10"], ["40%", "4/10"]]

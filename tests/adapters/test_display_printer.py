@@ -228,3 +228,11 @@ def test_a_handler_can_be_made_of_any_printer() -> None:
 def test_importing_the_library_does_not_import_rich() -> None:
     code = "import rh_agents, sys; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_lines_go_to_standard_error_unless_a_file_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    EventPrinter(timezone=UTC)(call(STARTED))
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    EventPrinter(file=sys.stdout, timezone=UTC)(call(STARTED))
+    assert capsys.readouterr() == (err, "")

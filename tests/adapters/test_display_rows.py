@@ -177,6 +177,15 @@ def test_lines_that_stay_have_no_bar() -> None:
     )
 
 
+def test_what_is_only_replayed_shows_no_seconds_that_look_like_the_time_left() -> None:
+    board = Board()
+    board.apply(group_started(total=20), 100.0)
+    for index in range(5):
+        board.apply(member(RECOVERED, index, total=20, is_replayed=True), 100.5)
+    assert milestone_line(board.groups["g"], 100.5).plain == "  g  25%  5/20  5 replayed  10/s"
+    assert milestone_line(board.groups["g"], 102.0).plain.endswith("  2 s")
+
+
 def test_the_board_forgets_all_but_the_last_hundred_ended_groups() -> None:
     board = Board()
     for number in range(1000):

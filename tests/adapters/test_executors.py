@@ -14,9 +14,11 @@ import pytest
 
 from rh_agents import CallTimeout, ExecutionState, current, parallel, run_sync, tool
 from rh_agents.core.errors import DefinitionError
+from rh_agents.core.ports import CallContext
 from rh_agents.core.types import Engine
 from rh_agents.executors import ProcessExecutor, ThreadExecutor
 
+ABOUT = CallContext("run", "here", 1, "key")
 PATIENCE = 30.0
 """Seconds after which a test that would hang fails. Nothing here takes as long."""
 
@@ -155,7 +157,7 @@ def test_the_number_of_threads_is_bounded(released: threading.Event) -> None:
         executor = ThreadExecutor(max_threads=2)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(8):
-                tasks.create_task(executor.call(work, (), {}))
+                tasks.create_task(executor.call(work, (), {}, ABOUT))
 
     asyncio.run(main())
     assert peak == 2
@@ -165,7 +167,7 @@ def test_a_run_can_bring_an_executor_of_its_own() -> None:
     class Immediate:
         """For programs that want no threads."""
 
-        async def call(self, function: Any, args: Any, kwargs: Any) -> Any:
+        async def call(self, function: Any, args: Any, kwargs: Any, about: CallContext) -> Any:
             return function(*args, **kwargs)
 
     @tool
@@ -217,7 +219,7 @@ class Namespace:
 
 
 async def in_process(function: Any, *args: Any) -> Any:
-    return await ProcessExecutor(max_processes=1).call(function, args, {})
+    return await ProcessExecutor(max_processes=1).call(function, args, {}, ABOUT)
 
 
 # One loop for all: a worker process takes half a second to start and serves the loop in which it was started.

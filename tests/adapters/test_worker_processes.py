@@ -26,6 +26,8 @@ from rh_agents.core.errors import DefinitionError, UnstorableError, UsageError
 from rh_agents.executors import ProcessExecutor
 from rh_agents.executors._workers.pool import Pool, Slots, pool
 from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header
+from rh_agents.testing import _failures as zoo
+from rh_agents.testing._failures import TEXTS
 from tests.adapters import worker_functions as far
 
 PATIENCE = 30.0
@@ -87,28 +89,6 @@ def test_frames_come_out_as_they_went_in_however_their_bytes_arrive(step: int) -
 # -- what arrives ------------------------------------------------------------------------------------------------------
 
 
-TEXTS = {
-    "api": ("ApiError", "HTTP 503"),
-    "two": ("TwoArguments", "5: bad"),
-    "keyword": ("ByKeyword", "code 3"),
-    "new": ("MadeByNew", "code 6"),
-    "lock": ("WithALock", "held"),
-    "speaking": ("Speaking", "said so"),
-    "platform": ("OfThePlatform", "[Errno 6] away"),
-    "interrupting": ("Interrupting", "asked"),
-    "deep": ("ExceptionGroup", "level 39 (1 sub-exception)"),
-    "shared causes": ("ExceptionGroup", "attempt 7 (60 sub-exceptions)"),
-    "group": ("ExceptionGroup", "many (2 sub-exceptions)"),
-    "own group": ("Group", "mine (1 sub-exception)"),
-    "local": ("Local", "code 9"),
-    "cause": ("ByKeyword", "code 3"),
-    "noted": ("ValueError", "noted"),
-    "file": ("FileNotFoundError", "[Errno 2] No such file: 'a.txt'"),
-    "key": ("KeyError", "'k'"),
-    "exit": ("CalledExit", "called sys.exit(0)"),
-    "interrupt": ("CalledExit", "raised KeyboardInterrupt"),
-}
-
 MUTE = ("mute", "exiting")
 
 
@@ -116,25 +96,25 @@ def test_an_exception_arrives_with_its_class_and_its_text_whatever_it_is_made_of
     async def main() -> None:
         executor = ProcessExecutor(1)
         errors: dict[str, Any] = {}
-        for kind in far.FAILURES:
+        for kind in zoo.FAILURES:
             with pytest.raises(Exception) as caught:
-                await executor.call(far.fail, (kind,), {})
+                await executor.call(far.fail, (kind,), {}, far.ABOUT)
             errors[kind] = caught.value
         found = {kind: (type(error).__name__, str(error)) for kind, error in errors.items() if kind not in MUTE}
         assert found == TEXTS
-        assert (type(errors["mute"]), type(errors["exiting"])) == (far.Mute, far.Exiting)
-        assert type(errors["platform"]) is far.OfThePlatform
+        assert (type(errors["mute"]), type(errors["exiting"])) == (zoo.Mute, zoo.Exiting)
+        assert type(errors["platform"]) is zoo.OfThePlatform
         first, last = errors["shared causes"].exceptions[0], errors["shared causes"].exceptions[-1]
         assert (str(first.__cause__), first.__cause__) == ("attempt 6 (60 sub-exceptions)", last.__cause__)
-        for kind, cls in (("api", far.ApiError), ("two", far.TwoArguments), ("lock", far.WithALock)):
+        for kind, cls in (("api", zoo.ApiError), ("two", zoo.TwoArguments), ("lock", zoo.WithALock)):
             assert type(errors[kind]) is cls
-        assert isinstance(errors["speaking"], far.Speaking)
-        assert isinstance(errors["local"], far.ByKeyword), "its nearest class that is here"
+        assert isinstance(errors["speaking"], zoo.Speaking)
+        assert isinstance(errors["local"], zoo.ByKeyword), "its nearest class that is here"
         assert (errors["two"].code, errors["lock"].number) == (5, 7)
         assert "left in the worker process, as it cannot be pickled: lock" in errors["lock"].__notes__
-        assert [type(each) for each in errors["group"].exceptions] == [far.ApiError, ValueError]
-        assert type(errors["own group"]) is far.Group
-        assert repr(errors["cause"].__cause__) == repr(far.TwoArguments(5, "the cause"))
+        assert [type(each) for each in errors["group"].exceptions] == [zoo.ApiError, ValueError]
+        assert type(errors["own group"]) is zoo.Group
+        assert repr(errors["cause"].__cause__) == repr(zoo.TwoArguments(5, "the cause"))
         assert (errors["noted"].__notes__[0], errors["file"].errno) == ("mine", 2)
         for error in errors.values():
             trace = error.__notes__[-1]
@@ -152,7 +132,7 @@ def test_what_is_printed_and_logged_arrives(
 
     async def main() -> None:
         await _new_workers()
-        assert await ProcessExecutor(1).call(far.talk, (), {}), "stdin is empty"
+        assert await ProcessExecutor(1).call(far.talk, (), {}, far.ABOUT), "stdin is empty"
 
     run_main(main)
     out, err = capfd.readouterr()
@@ -194,7 +174,7 @@ def test_a_record_that_arrives_together_with_the_result_is_handled(heard: Heard,
     begun = tmp_path / "begun"
 
     async def main() -> Any:
-        call = asyncio.ensure_future(ProcessExecutor().call(far.log_later, [str(begun), 0.05, 0.2], {}))
+        call = asyncio.ensure_future(ProcessExecutor().call(far.log_later, [str(begun), 0.05, 0.2], {}, far.ABOUT))
         await asyncio.to_thread(wait_until_begun, begun)
         asyncio.get_running_loop().call_soon(time.sleep, 0.6)  # so that both are there when it reads again
         return await call
@@ -205,10 +185,16 @@ def test_a_record_that_arrives_together_with_the_result_is_handled(heard: Heard,
 
 
 def test_what_an_idle_worker_logs_arrives_without_another_call(heard: Heard, tmp_path: Path) -> None:
-    assert run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "begun"), 0.3], {})) == "returned"
+    assert (
+        run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "begun"), 0.3], {}, far.ABOUT))
+        == "returned"
+    )
     assert heard.is_there.wait(PATIENCE)
     assert heard.records == ["said later"]
-    assert run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "again"), 100], {})) == "returned"
+    assert (
+        run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "again"), 100], {}, far.ABOUT))
+        == "returned"
+    )
 
 
 def test_a_handler_that_raises_costs_no_call(heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +204,10 @@ def test_a_handler_that_raises_costs_no_call(heard: Heard, tmp_path: Path, monke
 
     monkeypatch.setattr(heard, "emit", fail)
     for _ in range(2):
-        assert run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "a"), 0], {})) == "returned"
+        assert (
+            run_main(lambda: ProcessExecutor().call(far.log_later, [str(tmp_path / "a"), 0], {}, far.ABOUT))
+            == "returned"
+        )
         assert heard.is_there.wait(PATIENCE)
         heard.is_there.clear()
 
@@ -277,8 +266,6 @@ def test_a_call_knows_where_it_is_and_reports_what_it_used() -> None:
             assert known["group_id"]
             await far.report()
             assert state.spent.usage.requests == 2
-        with pytest.raises(RuntimeError, match="inside a running call"):
-            await ProcessExecutor(1).call(far.context.actor.handler, (), {})
 
     run_main(main)
 
@@ -286,23 +273,23 @@ def test_a_call_knows_where_it_is_and_reports_what_it_used() -> None:
 def test_functions_are_found_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         call = ProcessExecutor(1).call
-        assert await call(far.doubled, ("a",), {}) == "AA", "with the decorators that they have"
-        assert await call(far.Multiplier(3).times, (2,), {}) == 6
-        assert await call(functools.partial(pow, 2), (5,), {}) == 32
+        assert await call(far.doubled, ("a",), {}, far.ABOUT) == "AA", "with the decorators that they have"
+        assert await call(far.Multiplier(3).times, (2,), {}, far.ABOUT) == 6
+        assert await call(functools.partial(pow, 2), (5,), {}, far.ABOUT) == 32
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("RH_AGENTS_TEST", "set later")
-        assert await call(os.getcwd, (), {}) == str(tmp_path)
-        assert await call(os.getenv, ("RH_AGENTS_TEST",), {}) == "set later"
-        await call(os.chdir, ("/",), {})
-        assert await call(os.getcwd, (), {}) == str(tmp_path), "wherever another function has gone"
+        assert await call(os.getcwd, (), {}, far.ABOUT) == str(tmp_path)
+        assert await call(os.getenv, ("RH_AGENTS_TEST",), {}, far.ABOUT) == "set later"
+        await call(os.chdir, ("/",), {}, far.ABOUT)
+        assert await call(os.getcwd, (), {}, far.ABOUT) == str(tmp_path), "wherever another function has gone"
         with pytest.raises(DefinitionError, match="arguments of length cannot be sent to a worker process"):
-            await call(length, (lambda: None,), {})
+            await call(length, (lambda: None,), {}, far.ABOUT)
         with pytest.raises(
             UnstorableError, match="generate returned a value that cannot leave its worker process: TypeError"
         ):
-            await call(far.generate, (), {})
+            await call(far.generate, (), {}, far.ABOUT)
         with pytest.raises(DefinitionError, match="define it, and what it uses, at the top level of a module"):
-            await call(functools.partial(length, threading.Lock()), (), {})
+            await call(functools.partial(length, threading.Lock()), (), {}, far.ABOUT)
 
     run_main(main)
 
@@ -312,7 +299,7 @@ def test_a_path_that_python_does_not_look_at_costs_no_call(monkeypatch: pytest.M
     pool.close()  # so that one is started now
 
     async def main() -> None:
-        assert await ProcessExecutor(1).call(pow, (2, 3), {}) == 8
+        assert await ProcessExecutor(1).call(pow, (2, 3), {}, far.ABOUT) == 8
 
     run_main(main)
 
@@ -336,7 +323,7 @@ def test_a_lost_worker_says_how_it_ended(function: Callable[..., Any], argument:
     async def main() -> None:
         executor = ProcessExecutor(1, max_lost=5)
         with pytest.raises(WorkerLost, match=f"^the worker process {reason}$") as caught:
-            await executor.call(function, (argument,), {})
+            await executor.call(function, (argument,), {}, far.ABOUT)
         assert (caught.value.has_begun, caught.value.max_lost) == (True, 5)
 
     run_main(main)
@@ -347,7 +334,7 @@ def test_a_death_is_noticed_also_if_somebody_else_holds_the_wire_open(tmp_path: 
 
     async def main() -> None:
         with pytest.raises(WorkerLost, match="was killed by signal 9"):
-            await ProcessExecutor(1).call(far.leave_the_wire_open, (str(path),), {})
+            await ProcessExecutor(1).call(far.leave_the_wire_open, (str(path),), {}, far.ABOUT)
 
     try:
         run_main(main)
@@ -374,7 +361,7 @@ def test_a_worker_that_cannot_even_begin_is_no_unknown_outcome(monkeypatch: pyte
 
     async def main() -> None:
         with pytest.raises(WorkerLost, match="ended with exit code 3") as caught:
-            await ProcessExecutor(1).call(module.work, (), {})
+            await ProcessExecutor(1).call(module.work, (), {}, far.ABOUT)
         assert not caught.value.has_begun
 
     run_main(main)
@@ -382,9 +369,13 @@ def test_a_worker_that_cannot_even_begin_is_no_unknown_outcome(monkeypatch: pyte
 
 def test_signals_for_all_processes_of_a_service_do_not_end_a_worker() -> None:
     async def main() -> None:
-        given = await ProcessExecutor(1).call(far.survive, ([signal.SIGTERM, signal.SIGINT, signal.SIGHUP],), {})
+        given = await ProcessExecutor(1).call(
+            far.survive, ([signal.SIGTERM, signal.SIGINT, signal.SIGHUP],), {}, far.ABOUT
+        )
         assert given == "SIG_DFL", "what it starts does not inherit that"
-        assert await ProcessExecutor(1).call(far.terminate_a_child, (), {}) == -signal.SIGTERM, "nor what it forks"
+        assert await ProcessExecutor(1).call(far.terminate_a_child, (), {}, far.ABOUT) == -signal.SIGTERM, (
+            "nor what it forks"
+        )
 
     run_main(main)
 
@@ -395,7 +386,7 @@ def test_a_call_that_is_not_waited_for_ends_with_everything_that_it_has_started(
 
     async def main() -> list[int]:
         executor = ProcessExecutor(1)
-        task = asyncio.ensure_future(executor.call(far.begin_and_hold_the_lock, (str(path),), {}))
+        task = asyncio.ensure_future(executor.call(far.begin_and_hold_the_lock, (str(path),), {}, far.ABOUT))
         processes = await asyncio.to_thread(wait_until_begun, path)
         if way == "timeout":
             with pytest.raises(TimeoutError):
@@ -404,7 +395,7 @@ def test_a_call_that_is_not_waited_for_ends_with_everything_that_it_has_started(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await executor.call(pow, (2, 5), {}) == 32, "the slot is free again"
+        assert await executor.call(pow, (2, 5), {}, far.ABOUT) == 32, "the slot is free again"
         return processes
 
     wait_until_gone(*run_main(main))
@@ -413,8 +404,11 @@ def test_a_call_that_is_not_waited_for_ends_with_everything_that_it_has_started(
 def test_what_a_worker_leaves_behind_ends_with_it_in_whatever_group_it_is() -> None:
     async def main() -> list[int]:
         executor = ProcessExecutor(1, max_calls_per_worker=2)
-        first, processes = await executor.call(os.getpid, (), {}), await executor.call(far.processes, (3,), {})
-        assert await executor.call(os.getpid, (), {}) != first, "a new one after two calls"
+        first, processes = (
+            await executor.call(os.getpid, (), {}, far.ABOUT),
+            await executor.call(far.processes, (3,), {}, far.ABOUT),
+        )
+        assert await executor.call(os.getpid, (), {}, far.ABOUT) != first, "a new one after two calls"
         return [first, *processes]
 
     wait_until_gone(*run_main(main))
@@ -422,7 +416,7 @@ def test_what_a_worker_leaves_behind_ends_with_it_in_whatever_group_it_is() -> N
 
 def test_idle_workers_serve_other_event_loops_and_other_executors() -> None:
     async def main() -> int:
-        return int(await ProcessExecutor(1).call(os.getpid, (), {}))
+        return int(await ProcessExecutor(1).call(os.getpid, (), {}, far.ABOUT))
 
     assert run_main(main) == run_main(main) != os.getpid()
 
@@ -589,7 +583,7 @@ def test_when_the_parent_is_killed_its_workers_and_what_they_started_end(tmp_pat
         "import asyncio, sys\n"
         "from tests.adapters import worker_functions as far\n"
         "from rh_agents.executors import ProcessExecutor\n"
-        f"asyncio.run(ProcessExecutor(1).call(far.{function}, (sys.argv[1],), {{}}))\n"
+        f"asyncio.run(ProcessExecutor(1).call(far.{function}, (sys.argv[1],), {{}}, far.ABOUT))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "begun")])
     processes = wait_until_begun(tmp_path / "begun")
@@ -689,6 +683,6 @@ def test_a_module_that_starts_a_run_when_it_is_imported_does_not_start_one_in_a_
 
     async def main() -> None:
         with pytest.raises(UsageError, match="is importing rh_agents_test_runs, and that must not start"):
-            await ProcessExecutor(1).call(module.work, (), {})
+            await ProcessExecutor(1).call(module.work, (), {}, far.ABOUT)
 
     run_main(main)

@@ -684,8 +684,9 @@ def test_an_item_that_cannot_be_named_leaves_no_coroutine_behind_that_was_never_
         return {0: "zero", 2: "two"}[number]
 
     async def main() -> None:
+        asking: dict[str, Any] = {asked: ask}
         async with parallel() as p:
-            p.map(later, range(3), **{asked: ask})
+            p.map(later, range(3), **asking)
             results = await p.gather()
         assert [result.ok for result in results] == [True, False, True]
 

@@ -40,7 +40,11 @@ def printed(tree: RunTree, makers: dict[str, str], **options: bool | int | None)
     return page.getvalue().splitlines()
 
 
+CALLS_BELOW = [Step(0, "group", group="pages"), Step(0, "nested", later=9)]
+
+
 @settings(max_examples=150, deadline=None)
+@example(CALLS_BELOW, False, False, 1)
 @given(steps(), st.booleans(), st.booleans(), st.sampled_from([None, 1, 2]))
 def test_a_run_is_shown_from_its_outline_as_from_all_of_its_events(
     chosen: list[Step], is_running: bool, only_failed: bool, depth: int | None
@@ -54,7 +58,7 @@ def test_a_run_is_shown_from_its_outline_as_from_all_of_its_events(
         outline = await outline_of_run(store, RUN)
         async for event in outline.read(True):
             outlined.add(event.recorded)
-        outlined.leave_out(outline.plain)
+        outlined.leave_out(outline.plain, outline.below)
         options: dict[str, bool | int | None] = {"is_running": is_running, "only_failed": only_failed, "depth": depth}
         assert printed(outlined, makers, **options) == printed(whole, makers, **options)
 
@@ -83,20 +87,24 @@ def test_a_run_is_planned_from_its_outline_as_from_all_of_its_events(
         headers = [each.header async for each in store.unread_outcomes(RUN)]
         events = [each async for each in store.events(RUN, values=False)]
         whole = plan_run(info, headers, events, retry_failed=retry_failed)
-        outline = await outline_of_run(store, RUN)
-        planner = Planner(info, retry_failed=retry_failed, plain=outline.plain)
+        outline, given = await outline_of_run(store, RUN), set[str | None]()
+        planner = Planner(info, retry_failed=retry_failed, plain=outline.plain, below=outline.below)
         async for told in outline.read(False):
             if told.outcome is not None:
                 planner.add_outcome(told.outcome)
             planner.add(told.recorded)
+            given.add(told.recorded.event.key)
         outlined = planner.plan()
         assert outlined.counts == whole.counts
         assert outlined.groups == whole.groups
         assert list(outlined.versions.items()) == list(whole.versions.items())
         for fate in Fate:
             assert outlined.names(fate).most_common() == whole.names(fate).most_common()
-        plain = {key for members, _ in outlined.plain for key in members.all_keys()}
-        assert list(outlined.calls) == [call for call in whole.calls if call.place not in plain]
+        plain = {key.hex() for members, _ in outlined.plain for key in members.all_keys()}
+        left_out = {call.key.hex() for call in whole.calls} - given
+        assert plain <= left_out
+        assert len(left_out) == outline.left_out
+        assert list(outlined.calls) == [call for call in whole.calls if call.key.hex() in given]
 
     asyncio.run(main())
 

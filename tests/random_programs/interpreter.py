@@ -30,7 +30,7 @@ from rh_agents import (
 )
 from rh_agents.core.errors import StopRun
 from rh_agents.core.policies.limits import Limit
-from rh_agents.core.ports import Executor, Question, Store
+from rh_agents.core.ports import CallContext, Executor, Question, Store
 from rh_agents.decorators import ActorFunction
 from tests.random_programs.ledger import Line, Write
 from tests.random_programs.programs import (
@@ -88,15 +88,19 @@ def _in_worker(part: Leaf, nonce: str, seconds: float, dies: bool, fails: bool) 
 class _Workers:
     """Executes `engine="process"`, and tells the ledger of it in the process of the run."""
 
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    async def call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: CallContext
+    ) -> Any:
         """What the executor port asks for."""
-        return await _interpreter.get().work_in_process(args[0])
+        return await _interpreter.get().work_in_process(args[0], about)
 
 
 class _NoWorkers:
     """Stands for worker processes where there are none: in virtual time."""
 
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    async def call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: CallContext
+    ) -> Any:
         """The same."""
         part, nonce, seconds, dies, fails = args
         if dies:
@@ -258,7 +262,7 @@ class Interpreter:
         attempt, tell, nonce = self._begin(label)
         return self._end(part, attempt, tell, nonce)
 
-    async def work_in_process(self, label: str) -> Any:
+    async def work_in_process(self, label: str, about: CallContext) -> Any:
         """What a function does that is called in a worker process."""
         part = self._parts[label]
         assert isinstance(part, Leaf)
@@ -266,7 +270,7 @@ class Interpreter:
         dies, fails = attempt <= part.dies, self._fails(part, attempt)
         try:
             arguments = (part, nonce, part.seconds * self._unit, dies, fails)
-            value = await self._workers.call(_in_worker, arguments, {})
+            value = await self._workers.call(_in_worker, arguments, {}, about)
         except asyncio.CancelledError:
             tell("cut")
             raise

@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from typing import Any
 from rh_agents import ExecutionState, MemoryStore, RunStopped, open_store, run
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core.errors import ControlRefused, LeaseLost
+from rh_agents.core.ports import Store
+from rh_agents.core.ports.control import ControlResult, control_of
 from rh_agents.executors.processes import ProcessExecutor
 from tests.random_programs.evidence import ENDED, KILLED, STOPPED, Execution
 from tests.random_programs.interpreter import Interpreter, answer_some
@@ -249,12 +253,19 @@ class _Job:
             workers=ProcessExecutor(2),
         )
         self.chance = random.Random(f"answers {trial.seed} {number}")
+        self.people = random.Random(f"people {trial.seed} {number}")
+        self.paused_after = self.people.randint(1, 40) if self.people.random() < 0.5 else 0
+        """Lines of the ledger; 0 if nobody pauses this execution."""
+        self.pausing: asyncio.Task[None] | None = None
         self.state: ExecutionState | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def write(self, line: Line) -> None:
         """Add a line to the ledger, and be disturbed if it is the last one before that."""
         os.write(self.file, written(line))
+        self.paused_after -= 1
+        if self.paused_after == 0 and self.loop is not None:
+            self.loop.call_soon_threadsafe(self.begin_to_pause)
         self.lines_left -= 1
         if self.lines_left == 0 and self.moment is not None:
             if self.moment.kind == "interrupt" and self.loop is not None:
@@ -267,6 +278,36 @@ class _Job:
         assert self.state is not None
         grace = 0.0 if self.moment is None else self.moment.grace
         self.state.request_interrupt(reason, grace=grace)
+
+    def begin_to_pause(self) -> None:
+        """Somebody looks at the run, and wants it to stand still."""
+        if self.state is not None and self.state.store is not None:
+            self.pausing = asyncio.create_task(self._pause(self.state.store))
+
+    async def _pause(self, store: Store) -> None:
+        """Let the run stand still for a moment, which must change nothing, wherever it is cut off."""
+        control = control_of(store, self.run_id)
+        with contextlib.suppress(ControlRefused, LeaseLost):  # it has ended meanwhile
+            await self._heard(control.pause(author="somebody", reason="a moment"))
+            await asyncio.sleep(self.people.random() * 10 * UNIT)
+            await self._heard(control.unpause(author="somebody"))
+
+    async def _heard(self, asking: Coroutine[Any, Any, ControlResult]) -> None:
+        """Ask, and let the owner look for it at once: it looks twice a second, and is done by then."""
+        assert self.state is not None
+        asked = asyncio.create_task(asking)
+        try:
+            while not asked.done():
+                self.state.parts.steering.hear()
+                await asyncio.wait([asked], timeout=UNIT)
+            await asked
+        finally:
+            asked.cancel()
+
+    async def _let_it_go_on(self, store: Store) -> None:
+        """Who paused the run may have died with it, or may not have been heard."""
+        with contextlib.suppress(ControlRefused):
+            await control_of(store, self.run_id).unpause(author="somebody else")
 
     def perform(self) -> None:
         """Execute the run, and tell the ledger how it ended."""
@@ -282,6 +323,7 @@ class _Job:
             if await store.find_run(self.run_id) is not None:
                 await self._tell_recorded(store)
                 await answer_some(store, self.run_id, self.chance, all_of_them=trial.patience_of_people)
+                await self._let_it_go_on(store)
             self.state = ExecutionState(
                 store=store,
                 run_id=self.run_id,
@@ -298,7 +340,13 @@ class _Job:
         except RunStopped:
             return STOPPED, None
         finally:
+            await self._stop_pausing()
             await store.aclose()
+
+    async def _stop_pausing(self) -> None:
+        if self.pausing is not None:
+            self.pausing.cancel()
+            await asyncio.wait([self.pausing])
 
     async def _tell_recorded(self, store: Any) -> None:
         async for outcome in store.outcomes(self.run_id):

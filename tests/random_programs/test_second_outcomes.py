@@ -14,10 +14,10 @@ import pytest
 from rh_agents import MemoryStore, run
 from rh_agents.cli.output.tree import RunTree, record_of_node
 from rh_agents.core.errors import CallCancelled
-from rh_agents.core.events import fact_of_event
+from rh_agents.core.history import fact_of_event
 from rh_agents.core.plan import plan_run
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores import memory
+from rh_agents.stores._memory.values import written
 from rh_agents.testing._records import listed
 from tests.properties.virtual import run_virtually
 from tests.random_programs.additions import ADDED_FROM, draw_any_program
@@ -56,7 +56,7 @@ async def plant(store: MemoryStore, chance: random.Random) -> None:
         for each in (*chance.sample(LATER, 2), status):
             changes = {"execution_status": each, "attempt": 7, "message": "once more"}
             other = outcome._replace(value="another", error=error, made_in=(3, 3, 3))
-            run.add(fact_of_event(told.model_copy(update=changes)), memory._written(other) if each is status else None)
+            run.add(fact_of_event(told.model_copy(update=changes)), written(other) if each is status else None)
 
 
 async def seen(store: MemoryStore) -> list[Any]:

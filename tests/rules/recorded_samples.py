@@ -16,8 +16,10 @@ from typing import Any
 
 import rh_agents
 from rh_agents import Budget, Message, Price, Question, Spending, Usage
+from rh_agents.core._base.executions import Execution
 from rh_agents.core._base.failure_kinds import Failure, FailureKind
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
+from rh_agents.core._group.members import Place
 from rh_agents.core._replay.numbering import Claim
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core._run.validation import Difference
@@ -38,11 +40,25 @@ from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupEnding, Group
 from rh_agents.core.metrics import ActorMetrics, RunMetrics
 from rh_agents.core.plan import Fate, Plan, PlannedCall, PlannedGroup
 from rh_agents.core.policies.breaker import Admission, BreakerState
+from rh_agents.core.policies.child_runs import AboutChild, ChildLeft, ChildRun, NewChild
 from rh_agents.core.policies.compaction import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.core.policies.limits import Permit, RateLimitHint, Refusal
-from rh_agents.core.ports import Admitted, CacheEntry, CallContext, RateWindow, RecordedEvent, RunInfo, RunRequest
-from rh_agents.core.ports.activity import Activity, Bucket, GroupSeen, SlowCall
+from rh_agents.core.policies.numbers import SettingState
+from rh_agents.core.policies.sharing.budgets import BudgetAnswer, BudgetAsk, BudgetHolder
+from rh_agents.core.policies.sharing.rates import BlockReport, RateAnswer, RateAsk
+from rh_agents.core.policies.sharing.slots import SlotAnswer, SlotAsk
+from rh_agents.core.policies.sharing.windows import RateWindow
+from rh_agents.core.ports import (
+    CacheEntry,
+    CallContext,
+    RecordedEvent,
+    Resumption,
+    RunInfo,
+    RunRequest,
+)
+from rh_agents.core.ports.activity import Activity, Bucket, GroupSeen, Lane, SlowCall
 from rh_agents.core.ports.control import ControlRequest, ControlResult, Verb
+from rh_agents.core.ports.executors import ShardOptions
 from rh_agents.core.ports.keeping import ErasedRun, Erasure, RunSize
 from rh_agents.core.ports.present import (
     BudgetState,
@@ -52,9 +68,13 @@ from rh_agents.core.ports.present import (
     Retrying,
     RunningCall,
     Waiting,
+    WaitingCall,
 )
 from rh_agents.core.ports.streaming import Piece, PieceKind, StreamedPiece, StreamedText
 from rh_agents.core.ports.summary import KindCount, RunSummary
+from rh_agents.core.ports.tracing import RunAbout, RunTotals
+from rh_agents.core.questions import Wait
+from rh_agents.core.queueing import HeldRun, QueueLook, Submission, Wanted
 from rh_agents.core.redaction import Reference
 from rh_agents.core.results import ExecutionResult, Outcome, OutcomeHeader
 from rh_agents.core.tracking import ParallelGroupTracker, RunningItem
@@ -67,9 +87,11 @@ from rh_agents.core.values.names import recorded_name
 from rh_agents.core.values.registry import kind_of
 from rh_agents.display.counts import CallCounts, EventCounts
 from rh_agents.llms.local import LocalServer
+from rh_agents.sharding.shard import Item, Shard
 
 __all__ = ["DATA", "FILE", "SLOW_TO_IMPORT", "forms", "our_classes"]
 
+_ITEM = Item(Place(1, b"b", b"k", 0), None, "2")
 FILE = Path(__file__).with_name("recorded_forms.json")
 SLOW_TO_IMPORT = "rh_agents.integrations."
 """Modules below it bring a framework each. A test sees to it that they define nothing that is recorded."""
@@ -143,21 +165,43 @@ DATA: list[Any] = [
     RateLimitHint({"tokens": 1.0}, {"tokens": 2.0}, 3.0, is_overloaded=True),
     Permit(0.5, {"tokens": 1.0}, is_counted=True, ticket="t"),
     Refusal(0.5, "w"),
-    Admitted("t", 0.5, "w"),
     CallContext("r", "a", 1, "i", None),
     CacheEntry(b"k", b"v", "a", 0.5, 1.5, "r"),
     ControlRequest("r", "i", Verb.PAUSE, {"a": 1}, "me", "why", 0.5, 1.5, {"text": "t"}),
     ControlResult("r", Verb.PAUSE, "t", 1, 0.5, None, True),
     Question("r", "i", "a", "t", "{}", 0.5, b"true", 1.5, "me", "p"),
     RateWindow("n", 0.5, {"tokens": 1.0}),
+    BudgetHolder("h", "r", "=b", 7, {"cost": 0.5}),
+    BudgetAsk(BudgetHolder("h", "r"), {"cost": 1.0}, {"cost": 0.5}, need={"cost": 0.1}, is_new=True),
+    BudgetAnswer(is_granted=True, part={"cost": 1.0}, limits={"cost": 1.0}),
+    SlotAnswer(1, 2),
+    SlotAsk("p", 3, 1, 2),
+    BlockReport("b", [(0.5, {"tokens": 1.0})]),
+    RateAnswer(1, 0.5, 0.25, "tokens"),
+    RateAsk(RateWindow("n", 0.5, {"tokens": 1.0}), "p", "b", {"tokens": 1.0}, 2, 0.5, [], 0.5),
     RecordedEvent(1, None),  # type: ignore[arg-type]
     RunInfo("r", ExecutionStatus.COMPLETED, tags=("t",), facts={"a": "b"}),
     RunRequest("r", "o", "w", b"i", b"d", ("t",), {"a": "b"}, 0.5),
+    Resumption(0.5, ("q",)),
+    Wait("00", "t", 0.5, "e"),
+    Submission("r", "w", "m:f", b"i", b"d", "q", 1, 0.5, ("t",), {"a": "b"}),
+    HeldRun("r", "m:f", (1, 2, 3), 0.5, True),
+    QueueLook(("m:f",), (HeldRun("r", "m:f", (1, 2, 3), 0.5, False),)),
+    Wanted("q", ("m:f",), "o", 0.5, ((1, 2, 3),), 5),
     FailureKind("no …", 2, 3, 5, Failure(5, "a", "n", "no 2")),
     RunSize(1, 2, 3),
+    ShardOptions(5, "process", 2),
+    AboutChild("g", 1, ("p",)),
+    ChildLeft("r", 3),
+    ChildRun("r", ExecutionStatus.STARTED, "why", 1, True, False, 5),
+    NewChild("r", "w", b"i", AboutChild("g"), {"a": "b"}, "q", "m:f"),
+    _ITEM,
+    Shard("r", "g", "i", 0, b"b", "a", (0, 0, 1), 1, 5, None, None, "retry", "brief", (), (_ITEM,)),
     Activity(1, 2, 0.5, {7: Bucket(1, 2, 3)}, {}, (SlowCall(3, "00", "a", "n", 0.5),), {}, {"g": 4}),
     Bucket(1, 2, 3),
     SlowCall(3, "00", "a", "n", 0.5),
+    Lane(3, {7: Bucket(1)}),
+    Execution(0.5, 1, 2, 1.5, 0.25),
     GroupSeen("g", "n", "a", "p", "failed", 0.5, 3, 1.5, "timed_out"),
     Erasure(0.5, is_finished=True),
     ErasedRun(1, 2, 3, 4, "l"),
@@ -165,8 +209,13 @@ DATA: list[Any] = [
     Waiting("l", 2, 0.5, "requests"),
     Retrying("00", "a", 1.5, 1),
     GroupState("g", "n", "a", 1, 2, 3, 4),
+    GroupState("g", "n", "a", 1, 2, 3, 4, failed=5, begun=6),
+    WaitingCall("00", "a", "l", 0.5),
+    SettingState("retry", 5, 1, 2),
     OpenBreaker("b", "open", 3),
     BudgetState("", {"calls": 9.0}, {"calls": 1.0}, {"calls": 2.0}),
+    RunAbout("r", "w", 1, True, {"traceparent": "t"}),
+    RunTotals("completed", 5, 1, 2, 3, 4, "why", None),
     Present(1.5, in_flight=1, running=(RunningCall("00", "a", 0.5, 1),), usage=Usage(1), began_at=0.5),
     Piece(PieceKind.TOOL_CALL, "t", 1, "n"),
     StreamedPiece("00", "a", 1, 2, PieceKind.TEXT, "t", None, "", is_gap=True),
@@ -197,11 +246,15 @@ DATA: list[Any] = [
 ]
 
 
+NOT_LOOKED_AT = ("rh_agents.__main__", "rh_agents.testing._failures")
+"""The command line, and exceptions that stand for those of users."""
+
+
 def our_classes() -> Iterator[type]:
     """Every class of ours that can be in keys or in stored values, as far as what is installed lets us see it."""
     seen: set[type] = set()
     for found in pkgutil.walk_packages(rh_agents.__path__, "rh_agents."):
-        if found.name == "rh_agents.__main__" or found.name.startswith(SLOW_TO_IMPORT):
+        if found.name in NOT_LOOKED_AT or found.name.startswith(SLOW_TO_IMPORT):
             continue
         try:
             module = importlib.import_module(found.name)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from rh_agents import LLM, Agent, BaseActor, EventType, Injected, RetryPolicy, Tool, ToolSet, agent, llm, tool
 from rh_agents.core.calls import Call
-from rh_agents.core.errors import DefinitionError, InputError, OutputError
+from rh_agents.core.errors import DefinitionError, InputError, OptionError, OutputError
 from rh_agents.core.types import Engine
 
 
@@ -148,10 +148,16 @@ def test_options_of_a_decorator_add_up() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"timeout": 0}, {"timeout": -1}, {"timeout": math.nan}, {"engine": "moon"}, {"handler": 3}],
+    [
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": math.nan},
+        {"engine": "ray", "resources": {"num_gpus": -1}},
+        {"handler": 3},
+    ],
 )
 def test_options_that_make_no_sense_are_refused_where_the_actor_is_made(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(OptionError, match="|".join(options)):
         Tool(**{"name": "t", "handler": noop, **options})
 
 

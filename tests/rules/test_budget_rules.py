@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_agents import Budget, Price, Spending, Usage
-from rh_agents.core._limits.ledgers import Ledger
+from rh_agents.core._limits.ledgers import Ledger, Reservation
 
 counts = st.integers(0, 10**9)
 usages = st.builds(Usage, counts, counts, counts, counts, counts, st.integers(0, 1000).map(float))
@@ -155,6 +155,16 @@ def test_time_goes_on_only_while_it_is_under_way_and_earlier_executions_count() 
     assert Ledger(Budget(tokens=1), "", "", Spending(seconds=10.0), time=lambda: 0.0).charge == 0.0
 
 
+def test_fractions_that_were_reserved_leave_nothing_behind_when_they_are_given_back() -> None:
+    ledger = Ledger(Budget(cost=0.3), "", "", Spending(), time=lambda: 0.0)
+    taken = [Reservation([ledger], [], "model", Usage(cost=cost)) for cost in (0.1, 0.07, 0.13)]
+    for each in taken:
+        each.give_back()
+        each.give_back()
+    assert ledger.reserved == Usage()
+    assert ledger.has_room(Usage(cost=0.3)), "else who needs it all waits for ever: nothing is missing"
+
+
 def test_who_waits_is_told_when_something_is_settled() -> None:
     async def main() -> None:
         class Run:
@@ -162,7 +172,7 @@ def test_who_waits_is_told_when_something_is_settled() -> None:
             def unwatch(self, tell: Any) -> None: ...
 
         ledger: Any = Ledger(Budget(tokens=1), "", "", Spending(), time=lambda: 0.0)
-        waiting = [asyncio.create_task(ledger.change(Run())) for _ in range(3)]
+        waiting = [asyncio.create_task(ledger.change(Run(), Usage(), 1)) for _ in range(3)]
         await asyncio.sleep(0)
         ledger.settle()
         await asyncio.gather(*waiting)

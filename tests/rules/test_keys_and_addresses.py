@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rh_agents.core._replay.address import child_address, member_address
+from rh_agents.core._replay.address import address_of_member, child_address, place_of_members
 from rh_agents.core._replay.keys import (
     ROOT_KEY,
     again_key,
@@ -141,4 +141,4 @@ def test_the_address_of_a_call(parent: str, name: str, occurrence: int, address:
     ],
 )
 def test_the_address_of_a_member(parent: str, index: int, name: str, address: str) -> None:
-    assert member_address(parent, "pages", index, name) == address
+    assert address_of_member(place_of_members(parent, "pages"), index, name) == address

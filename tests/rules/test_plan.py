@@ -14,6 +14,8 @@ from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.plan import Fate, Plan, plan_run
 from rh_agents.core.ports import RecordedEvent, RunInfo
+from rh_agents.core.ports.control import ControlRequest, Verb
+from rh_agents.core.ports.outline import CallsBelow
 from rh_agents.core.questions import QUESTION_ACTOR
 from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.tracking import group_fact
@@ -243,3 +245,48 @@ def test_a_plan_counts_its_calls() -> None:
     assert plan.counts == {Fate.REUSED: 2, Fate.UNKNOWN: 1}
     assert [call.address for call in plan.of(Fate.REUSED, Fate.UNKNOWN)] == ["a", "b", "c"]
     assert dataclasses.is_dataclass(plan)
+
+
+def test_calls_that_are_left_out_below_members_are_counted_with_what_is_not_reached() -> None:
+    below = [CallsBelow("pages", "read", "2", 7, 3), CallsBelow("pages", "look", "1", 5, 2)]
+    plan = Run().made("a", A).plan(below=below)
+    assert plan.counts == {Fate.REUSED: 1, Fate.NOT_REACHED: 12}
+    assert list(plan.names(Fate.NOT_REACHED).items()) == [("look", 5), ("read", 7)]
+    assert list(plan.names(Fate.REUSED)) == ["a"]
+    assert (plan.versions["read"], plan.versions["look"]) == ({"2"}, {"1"})
+
+
+# -- what was asked and no owner has seen ------------------------------------------------------------------------------
+
+
+def asked(verb: Verb, epoch: int = 0, **arguments: Any) -> ControlRequest:
+    return ControlRequest("r", f"{verb} {arguments}", verb, {"epoch": epoch, **arguments})
+
+
+def members() -> Run:
+    """A group with members that were under way when its process died."""
+    run = Run().group("pages")
+    for name in ("a", "b", "c", "d"):
+        run.tell(STARTED, f"pages[{name}]::{name}", key(name), group_id="pages")
+    return run
+
+
+def fates(run: Run, *requests: ControlRequest) -> dict[str, Fate]:
+    return {call.name: call.fate for call in run.plan(requests=requests).calls}
+
+
+def test_a_call_that_somebody_asked_for_while_no_process_executed_the_run_is_made_again() -> None:
+    run = Run()
+    run.made("fetch", key("fetch"), error=OOPS)
+    assert fates(run) == {"fetch": Fate.REPEATED}
+    again = asked(Verb.REQUEUE, items=[], failed=True, keys=[key("fetch").hex()])
+    assert fates(run, again) == {"fetch": Fate.SUPERSEDED}
+
+
+def test_a_member_that_somebody_cancelled_meanwhile_is_not_made_unless_it_was_asked_for_since() -> None:
+    cancel = asked(Verb.CANCEL, items=["c", "a"])
+    assert fates(members())["c"] is Fate.UNKNOWN
+    found = fates(members(), cancel)
+    assert (found["c"], found["d"]) == (Fate.WITHDRAWN, Fate.UNKNOWN)
+    assert fates(members(), cancel, asked(Verb.REQUEUE, items=["c"], keys=[]))["c"] is Fate.UNKNOWN
+    assert fates(members(), asked(Verb.CANCEL, 7, items=["c"]))["c"] is Fate.UNKNOWN, "it was for an earlier epoch"

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from rh_agents import EventType, ExecutionEvent, ExecutionResult, ExecutionStatus, GroupStatus, HistorySet, Tool, Usage
 from rh_agents.core.errors import RhAgentsError
-from rh_agents.core.events import Fact, fact_of_event
+from rh_agents.core.events import Fact
 from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.history import fact_of_event
 from rh_agents.core.results import Outcome, describe_error, failure, success
 from rh_agents.core.tracking import group_fact
 

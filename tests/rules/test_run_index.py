@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rh_agents.stores._backend import TriedAgain
+from rh_agents.stores._backend.windows import TriedAgain
 from rh_agents.stores._run_index import Tries
 
 PLACE = b"first key"

@@ -21,7 +21,7 @@ pytest.importorskip("anthropic", reason="anthropic is not installed: pip install
 from rh_agents.llms import AnthropicChat, AzureChat, OpenAIChat
 from rh_agents.llms._settings import AnthropicSettings, AzureSettings, OpenAISettings
 
-OWN = {"model", "event_type", "handler", "input_model", "output_model", "engine", "effect", "on_unknown"}
+OWN = {"model", "event_type", "handler", "input_model", "output_model", "engine", "resources", "effect", "on_unknown"}
 """Fields of every actor that a model sets itself, or that mean nothing for a model."""
 KINDS: list[tuple[Any, Any, set[str], set[str]]] = [
     (ChatModel, ModelSettings, OWN, set()),

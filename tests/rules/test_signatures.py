@@ -11,7 +11,7 @@ from rh_agents.core.parallel import ParallelExecutionManager
 
 def test_what_makes_a_group_shows_the_arguments_of_the_group() -> None:
     _, *expected = inspect.signature(ParallelExecutionManager).parameters.values()
-    assert len(expected) == 10
+    assert len(expected) == 11
     assert list(inspect.signature(rh_agents.parallel).parameters.values()) == expected
     assert list(inspect.signature(ExecutionState().parallel).parameters.values()) == expected
     assert [*inspect.signature(ExecutionState.parallel).parameters][:2] == ["self", "max_workers"]

@@ -231,6 +231,19 @@ def test_a_call_that_was_given_up_is_paid_but_not_counted() -> None:
     assert run_virtually(lambda: spent()) == 10
 
 
+def test_a_run_without_any_depth_calls_nothing() -> None:
+    @tool
+    async def answer() -> int:
+        raise AssertionError("it was called")
+
+    async def program() -> None:
+        with pytest.raises(BudgetExceeded, match="calls are nested 1 deep at answer, and 0 is the limit"):
+            async with ExecutionState(budget=Budget(depth=0)):
+                await answer()
+
+    run_virtually(lambda: program())
+
+
 def test_parts_of_a_run_have_depths_and_recursions_of_their_own() -> None:
     @agent
     async def descend(depth: int) -> int:

@@ -204,7 +204,7 @@ def test_large_results_are_put_into_the_cache_and_taken_out_of_it_beside_the_eve
     async def main() -> None:
         async with ExecutionState(store=MemoryStore() if has_store else None):
             assert await make(1) == value
-            assert (beside.count("encode_any"), beside.count("_written")) == (1, has_store)
+            assert (beside.count("encode_any"), beside.count("written")) == (1, has_store)
             assert await make(1) == value
             assert await make(1) is not value
 

@@ -56,6 +56,30 @@ def test_what_is_under_way_beside_the_one_that_stops_has_its_grace() -> None:
     run_virtually(main)
 
 
+def test_the_run_ends_as_soon_as_the_last_call_has_also_if_its_caller_had_ended_before() -> None:
+    there = World()
+    there.seconds = {"slow": 10.0}
+    left: list[asyncio.Task[Any]] = []
+
+    @agent
+    async def leaves_a_task() -> None:
+        left.append(asyncio.create_task(side_by_side(there, ["slow"])))
+
+    async def main() -> None:
+        state = there.again()
+        stop_after(0.5, state, grace=30.0)
+        with pytest.raises(RunStopped):
+            async with state:
+                await leaves_a_task()
+                await asyncio.sleep(1.0)
+                await side_by_side(there, ["a"])
+        assert there.forget() == ["slow"]
+        assert asyncio.get_running_loop().time() == 10.0
+        assert await left[0] == [["slow"]]
+
+    run_virtually(main)
+
+
 def test_it_has_no_longer_than_that() -> None:
     there = World()
     there.seconds = {"slow": 10.0}

@@ -31,7 +31,7 @@ from rh_agents import (
 from rh_agents.core.errors import DefinitionError, StoreError, UnreadFailures, UnstorableError
 from rh_agents.core.plan import Fate, plan_run
 from rh_agents.core.ports import Store
-from rh_agents.core.rewind import affected_by
+from rh_agents.core.runs import affected_by
 from rh_agents.core.values import UnknownValue
 from rh_agents.testing import ScriptedLLM
 from tests.properties.virtual import run_virtually

@@ -6,27 +6,33 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 from rh_agents import (
     Budget,
+    BudgetExceeded,
     ConcurrencyLimit,
     EventType,
+    ExecutionEvent,
     ExecutionState,
     GroupTimeout,
+    Injected,
     MemoryStore,
     RateLimit,
     RetryPolicy,
+    Tool,
+    Usage,
     agent,
     parallel,
+    report_usage,
 )
 from rh_agents.core.errors import ControlRefused, RunStopped, StoreError
 from rh_agents.core.policies.limits import AdaptiveConcurrency
 from rh_agents.core.ports.control import ControlResult, RunControl, Verb, control_of
 from tests.properties.virtual import run_virtually
+from tests.runtime.steering_kit import control, controls, later
 from tests.runtime.worlds import RUN, KeepingStore, World, crash
 
 
@@ -39,32 +45,10 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def control(world: World) -> RunControl:
-    return world.store.control(RUN)
-
-
-def later(seconds: float, *steps: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[list[Any]]:
-    """Do these things so many seconds from now, one after the other; each waits as long again."""
-
-    async def do() -> list[Any]:
-        found = []
-        for step in steps:
-            await asyncio.sleep(seconds)
-            found.append(await step())
-        return found
-
-    return asyncio.create_task(do())
-
-
 async def pages(fetch: Any, items: str, **options: Any) -> list[Any]:
     async with parallel(name="pages", **options) as p:
         p.map(fetch, items)
         return [result.unwrap() for result in await p.gather()]
-
-
-async def controls(store: MemoryStore) -> list[dict[str, Any]]:
-    """The audit trail of the run."""
-    return [dict(e.event.control or {}) async for e in store.events(RUN) if e.event.event_type is EventType.CONTROL]
 
 
 # -- pause ------------------------------------------------------------------------------------------------------------
@@ -419,7 +403,9 @@ def test_fewer_workers_than_run_now_are_taken_with_a_word_about_it(world: World)
             asked = later(0.5, lambda: control(world).set({"max-workers": 2}))
             await pages(fetch, "abcdef", max_workers=4)
             (result,) = await asked
-        assert result.text == "max-workers=2 from now on; 4 of pages run now, and none begins until fewer than 2 do"
+        assert result.text == (
+            "max-workers=2 instead of 4 from now on; 4 of pages run now, and none begins until fewer than 2 do"
+        )
         assert now() == 2.0
 
     run_virtually(main)
@@ -499,6 +485,108 @@ def test_a_larger_budget_of_time_lasts_and_a_smaller_one_stops_the_run_earlier(w
     run_virtually(main)
 
 
+class Paid(Tool):
+    """A tool whose calls cost 1.0 each, which is known before."""
+
+    def estimate_input(self, input_data: object) -> Usage:
+        return Usage(cost=1.0)
+
+
+def paid(world: World) -> Any:
+    async def ask(item: str) -> str:
+        await world.do(item)
+        report_usage(Usage(cost=1.0))
+        return item
+
+    return Paid(name="ask", handler=ask)
+
+
+@agent
+async def paid_survey(ask: Annotated[Any, Injected], items: str) -> list[Any]:
+    async with parallel(max_workers=2, name="pages") as p:
+        for item in items:
+            p.add(ExecutionEvent(actor=ask)(item))
+        return [result.unwrap() for result in await p.gather()]
+
+
+def test_a_budget_that_the_run_did_not_have_counts_what_was_spent_before_and_what_is_under_way(world: World) -> None:
+    ask = paid(world)
+
+    async def main() -> None:
+        with pytest.raises(BudgetExceeded, match=r"cost=5, does not suffice.* 5 calls"):
+            async with world.again() as state:
+                asked = later(1.5, lambda: control(world).set({"budget.cost": 5}))  # two are paid for, two under way
+                await paid_survey(ask, "abcdefgh")
+        (result,) = await asked
+        assert result.text == "budget.cost=5 from now on"
+        assert state.spent.usage.cost == 5.0
+        assert world.calls == ["a", "b", "c", "d", "e"]
+
+    run_virtually(main)
+
+
+def test_a_budget_that_was_set_counts_on_after_a_restart(world: World) -> None:
+    ask = paid(world)
+
+    async def main() -> None:
+        async with world.again():
+            later(2.5, lambda: control(world).set({"budget.cost": 9}))
+            await paid_survey(ask, "abcdefgh")
+        store = world.store
+        assert isinstance(store, KeepingStore)
+        applied = next(n for n, (fact, _) in enumerate(store.entries, 1) if fact.kind is EventType.CONTROL)
+        world.store, world.calls = await store.after_the_first(applied), []
+        with pytest.raises(BudgetExceeded, match="cost=9, does not suffice"):
+            async with world.again() as state:
+                await paid_survey(ask, "abcdefghijkl")
+        assert state.spent.usage.cost == 9.0
+        assert len(world.calls) == 5, "four were paid for when it was set"
+
+    run_virtually(main)
+
+
+def test_calls_that_stood_at_the_gate_when_a_budget_came_are_held_by_it(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        with pytest.raises(RunStopped, match="calls=3"):
+            async with world.again() as state:
+                later(0.5, control(world).pause)
+                later(2.0, lambda: control(world).set({"budget.calls": 3}), control(world).unpause)
+                await pages(fetch, "abcdef", max_workers=2)
+        assert world.begun == ["a", "b", "c"]
+        assert state.spent.calls == 3
+
+    run_virtually(main)
+
+
+def test_a_budget_of_time_that_comes_later_counts_from_the_start_of_the_execution(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        with pytest.raises(RunStopped, match="seconds=4"):
+            async with world.again():
+                later(2.5, lambda: control(world).set({"budget.seconds": 4}))
+                await pages(fetch, "abcdefgh", max_workers=1)
+        assert now() == 4.0
+
+    run_virtually(main)
+
+
+def test_further_attempts_of_a_call_that_began_before_the_budget_came_reserve_in_it(world: World) -> None:
+    fetch = world.make_fetch(retry=RetryPolicy(max_attempts=3, initial_delay=0))
+    world.down = ["a"]
+
+    async def main() -> None:
+        with pytest.raises(RunStopped, match="calls=0"):
+            async with world.again():
+                later(0.5, lambda: control(world).set({"budget.calls": 0}))
+                await fetch("a")
+        assert world.begun == ["a"]
+
+    run_virtually(main)
+
+
 def test_a_setting_that_cannot_be_is_refused_with_what_can_and_none_is_changed(world: World) -> None:
     slots, window = ConcurrencyLimit(2, name="slots"), RateLimit(9, name="window")
     adaptive = AdaptiveConcurrency(4, name="adaptive")
@@ -514,16 +602,16 @@ def test_a_setting_that_cannot_be_is_refused_with_what_can_and_none_is_changed(w
             await fetch("a")
             assert "did you mean max-workers" in await refusal({"max-worker": 3})
             assert "pause the run" in await refusal({"max-workers.x": 0})
-            assert "no group 'x' is under way now; it has none so far" in await refusal({"max-workers.x": 2})
+            assert "no group 'x' is under way now, and there is none so far" in await refusal({"max-workers.x": 2})
             assert "a whole number" in await refusal({"retry": 1.5})
             assert "a number above 0" in await refusal({"max-workers": 10**400})
             assert "did you mean 'slots'?" in await refusal({"limit.slot.limit": 3})
-            assert "is a ConcurrencyLimit, of which can be set: limit" in await refusal({"limit.slots.requests": 3})
-            assert "of which can be set: requests" in await refusal({"limit.window.tokens": 3})
+            assert "of the limit 'slots' can be set: limit" in await refusal({"limit.slots.requests": 3})
+            assert "of the limit 'window' can be set: requests" in await refusal({"limit.window.tokens": 3})
             assert "the last word can be" in await refusal({"limit.window.per": 3})
-            assert "of which can be set: maximum" in await refusal({"limit.adaptive.limit": 3})
+            assert "of the limit 'adaptive' can be set: maximum" in await refusal({"limit.adaptive.limit": 3})
             assert "1 is spent already; name more" in await refusal({"budget.calls": 0})
-            assert "was started without this budget" in await refusal({"budget.cost": 5})
+            assert "did you mean budget.cost?" in await refusal({"budget.costs": 5})
             assert (slots.limit, window.limits, adaptive.maximum) == (2, {"requests": 9}, 1000)
             assert state.parts.settings.max_workers_of("any", 7) == 7
         trail = await controls(world.store)

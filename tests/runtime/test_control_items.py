@@ -9,32 +9,26 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ConcurrencyLimit, ErrorStrategy, EventType, ExecutionState, MemoryStore, agent, parallel
+from rh_agents import (
+    ConcurrencyLimit,
+    ErrorStrategy,
+    EventType,
+    ExecutionState,
+    ReplayMode,
+    agent,
+    parallel,
+)
 from rh_agents.core.errors import ControlRefused, RunStopped
-from rh_agents.core.plan import Fate, Planner
+from rh_agents.core.plan import Fate
 from rh_agents.core.ports.control import RunControl, Verb
 from tests.properties.virtual import run_virtually
-from tests.runtime.worlds import RUN, KeepingStore, World, crash
+from tests.runtime.steering_kit import control, controls, later, planned
+from tests.runtime.worlds import RUN, Crash, KeepingStore, World, crash
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def control(world: World) -> RunControl:
-    return world.store.control(RUN)
-
-
-def later(seconds: float, *steps: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[list[Any]]:
-    async def do() -> list[Any]:
-        found = []
-        for step in steps:
-            await asyncio.sleep(seconds)
-            found.append(await step())
-        return found
-
-    return asyncio.create_task(do())
 
 
 def read(results: list[Any]) -> list[Any]:
@@ -47,26 +41,16 @@ async def pages(fetch: Any, items: Any, **options: Any) -> list[Any]:
         return read(await p.gather())
 
 
+async def pages_with_errors(fetch: Any, items: Any) -> list[str | None]:
+    async with parallel(name="pages") as p:
+        p.map(fetch, items, name=str)
+        return [result.error_message for result in await p.gather()]
+
+
 async def streamed(fetch: Any, items: Any, **options: Any) -> list[Any]:
     async with parallel(name="pages", **options) as p:
         p.map(fetch, items, name=str)
         return read([result async for result in p.stream()])
-
-
-async def controls(store: MemoryStore) -> list[dict[str, Any]]:
-    return [dict(e.event.control or {}) async for e in store.events(RUN) if e.event.event_type is EventType.CONTROL]
-
-
-async def planned(store: MemoryStore) -> dict[str, Fate]:
-    """What would become of the calls of the run at its next start, if failures were repeated."""
-    info = await store.find_run(RUN)
-    assert info is not None
-    planner = Planner(info, retry_failed=False)
-    async for outcome in store.unread_outcomes(RUN):
-        planner.add_outcome(outcome.header)
-    async for entry in store.events(RUN, values=False):
-        planner.add(entry)
-    return {call.address: call.fate for call in planner.plan().calls}
 
 
 # -- requeue ----------------------------------------------------------------------------------------------------------
@@ -292,7 +276,10 @@ def test_requests_to_cancel_what_has_ended_are_refused_and_failures_do_not_hide_
             with pytest.raises(ControlRefused, match="'a': nothing is left to be cancelled, it has ended"):
                 await control(world).cancel(["a"])
             preview = await control(world).cancel(["b"], dry_run=True)
-            assert (preview.text, preview.calls) == ("cancel monday: 1 item", 1)
+            assert preview.text == (
+                "cancel monday: 1 item; nothing is called 'b' so far: what begins under such a name is cancelled then"
+            )
+            assert preview.calls == 1
             asked = await control(world).cancel(["b"])
             assert asked.text == "none of these names runs now; what begins under one of them is cancelled"
 
@@ -311,6 +298,90 @@ def test_the_whole_run_is_cancelled_for_good_and_the_journal_says_by_whom(world:
         assert (info.status.value, info.reason) == ("cancelled", "cancelled by ann: enough")
         assert [each["verb"] for each in await controls(world.store)] == ["cancel"]
         assert world.calls == ["a"]
+
+    run_virtually(main)
+
+
+def test_cancelled_members_are_recovered_by_a_validation_and_planned_as_what_they_are(world: World) -> None:
+    fetch = world.make_fetch()
+    world.seconds = {"deep": 1000}
+
+    @agent
+    async def survey(name: str) -> list[Any]:
+        return [await fetch(f"first of {name}"), await fetch(name)]
+
+    async def main() -> None:
+        async with world.again():
+            asked = later(1.5, lambda: control(world).cancel(["deep", "last"], author="ann"))
+            found = await pages(survey, ["deep", "b", "last"], max_workers=2)
+            await asked
+        assert found == ["CallCancelled", ["first of b", "b"], "CallCancelled"]
+        fates = await planned(world.store)
+        assert fates["pages[0]::deep"] is fates["pages[2]::last"] is Fate.REPEATED
+        world.forget()
+        state = world.again(replay_mode=ReplayMode.VALIDATION)
+        async with state:
+            assert await pages(survey, ["deep", "b", "last"], max_workers=2) == found
+        assert state.differences == []
+        assert world.forget() == ["first of b", "b"], "nothing is called that somebody has cancelled"
+
+    run_virtually(main)
+
+
+def test_of_a_run_that_nobody_executes_it_is_said_which_names_nothing_has_so_far(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        async def work() -> None:
+            await pages(fetch, ["a", "b"])
+            raise Crash
+
+        await crash(world.again(), work)
+        said = "nothing with an outcome is called 'c' so far: what begins under such a name is cancelled then"
+        assert (await control(world).cancel(["c"], dry_run=True)).text == f"cancel monday: 1 item; {said}"
+        asked = await control(world).cancel(["c"])
+        when = "monday is not executed now: from its next start on 1 cancelled when their turn comes"
+        assert (asked.text, asked.is_applied) == (f"{when}; {said}", False)
+
+    run_virtually(main)
+
+
+def test_what_was_cancelled_and_has_no_outcome_yet_is_planned_as_cancelled(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        async with world.again():
+            later(0.5, lambda: control(world).cancel(["a"]))
+            await pages(fetch, "ab")
+        store = world.store
+        assert isinstance(store, KeepingStore)
+        applied = next(n for n, (fact, _) in enumerate(store.entries, 1) if fact.kind is EventType.CONTROL)
+        left = await store.after_the_first(applied)
+        assert await planned(left) == {"pages[0]::a": Fate.WITHDRAWN, "pages[1]::b": Fate.UNKNOWN}
+
+    run_virtually(main)
+
+
+def test_failures_alone_are_asked_for_and_what_they_kept_from_being_made_is_made_anyway(world: World) -> None:
+    fetch = world.make_fetch()
+    world.down, world.seconds = ["a"], {"b": 10, "c": 10}
+
+    async def main() -> None:
+        with pytest.raises(ConnectionError):
+            async with world.again():
+                await pages(fetch, "abcd", max_workers=3, error_strategy=ErrorStrategy.FAIL_FAST)
+        preview = await control(world).requeue(failed=True, dry_run=True)
+        assert preview.calls == 1
+        assert preview.text == (
+            "requeue monday: 1 call; all at the next start; "
+            "2 calls that a failure kept from being made are made then anyway"
+        )
+        assert (await control(world).requeue(failed=True)).calls == 1
+        world.down = []
+        world.forget()
+        async with world.again(retry_failed=False):
+            assert await pages(fetch, "abcd", max_workers=3, error_strategy=ErrorStrategy.FAIL_FAST) == list("abcd")
+        assert sorted(world.forget()) == list("abcd")
 
     run_virtually(main)
 
@@ -344,21 +415,121 @@ def test_what_was_asked_too_late_of_a_run_that_has_ended_is_not_done_to_its_next
 
     async def main() -> None:
         store = world.store
-        state = world.again()
-        async with state:
+        async with world.again():
             await pages(fetch, "a")
-            journal: Any = state.journal
-            journal.when_asked(lambda: None)  # the owner does not see it any more
-            asking = RunControl(store, RUN, patience=100)
-            ask = {Verb.PAUSE: asking.pause, Verb.SET: lambda: asking.set({"retry": 1}), Verb.CANCEL: asking.cancel}
-            asked = asyncio.create_task(ask[verb]())
-            await asyncio.sleep(1)
-        with pytest.raises(ControlRefused, match="has ended: it is completed"):
-            await asked
+            epoch = (await world.info()).epoch
+        more: dict[Verb, dict[str, Any]] = {
+            Verb.SET: {"settings": {"retry": 1}},
+            Verb.CANCEL: {"items": [], "why": "enough"},
+        }
+        # Between the last look of its owner and its end:
+        await store.request_control(RUN, verb, {**more.get(verb, {}), "epoch": epoch})
         async with asyncio.timeout(50), world.again():
             assert await pages(fetch, "ab") == ["a", "b"]
         (request,) = await control(world).requests()
         assert request.answer == {"refused": "run 'monday' had ended before that was applied"}
+
+    run_virtually(main)
+
+
+def test_a_run_that_nobody_executes_is_cancelled_and_its_journal_says_by_whom(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        await crash(world.again(), lambda: pages(fetch, "a"))
+        result = await control(world).cancel(author="ann", reason="enough")
+        assert (result.text, result.is_applied) == ("monday is cancelled", True)
+        info = await world.info()
+        assert (info.status.value, info.owner, info.reason) == ("cancelled", None, "cancelled by ann: enough")
+        (trail,) = await controls(world.store)
+        assert result.request is not None
+        assert (trail["id"], trail["verb"], trail["author"]) == (result.request.id, "cancel", "ann")
+        assert [each.is_open for each in await control(world).requests()] == [False]
+        with pytest.raises(ControlRefused, match="has ended: it is cancelled"):
+            await control(world).cancel()
+        world.forget()
+        async with world.again():
+            assert await pages(fetch, "ab") == ["a", "b"]
+        assert world.calls == ["b"]
+
+    run_virtually(main)
+
+
+def test_who_cancels_a_run_and_dies_before_it_has_ended_leaves_it_to_the_next_start(world: World) -> None:
+    fetch = world.make_fetch()
+
+    async def main() -> None:
+        await crash(world.again(), lambda: pages(fetch, "a"))
+        info = await world.info()
+        arguments = {"items": [], "why": "cancelled by ann: enough", "epoch": info.epoch}
+        await world.store.request_control(RUN, Verb.CANCEL, arguments, author="ann")
+        world.forget()
+        with pytest.raises(RunStopped, match="cancelled by ann: enough"):
+            async with world.again():
+                await pages(fetch, "ab")
+        assert (world.begun, (await world.info()).status.value) == ([], "cancelled")
+        assert [each["verb"] for each in await controls(world.store)] == ["cancel"]
+
+    run_virtually(main)
+
+
+@pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.SET, Verb.CANCEL, Verb.REQUEUE])
+def test_what_is_asked_while_the_run_ends_is_answered_and_stands_in_its_journal(world: World, verb: Verb) -> None:
+    fetch = world.make_fetch()
+    world.down = ["a"]
+
+    async def main() -> None:
+        state = world.again()
+        async with state:
+            await pages(fetch, "ab")
+            journal: Any = state.journal
+            journal.when_asked(lambda: None)  # the owner sees it only when it looks for the last time
+            asking = RunControl(world.store, RUN, patience=100)
+            ask: dict[Verb, Callable[[], Coroutine[Any, Any, Any]]] = {
+                Verb.PAUSE: asking.pause,
+                Verb.SET: lambda: asking.set({"retry": 1}),
+                Verb.CANCEL: asking.cancel,
+                Verb.REQUEUE: lambda: asking.requeue(failed=True),
+            }
+            asked = asyncio.create_task(ask[verb]())
+            await asyncio.sleep(1)
+        if verb is Verb.REQUEUE:
+            assert (await asked).text == "0 now, 1 at the next start"
+        else:
+            with pytest.raises(ControlRefused, match="has ended: it is completed"):
+                await asked
+        assert [each["verb"] for each in await controls(world.store)] == [verb.value]
+        assert [each.is_open for each in await control(world).requests()] == [False]
+        assert (await world.info()).status.value == "completed"
+        world.down = []
+        world.forget()
+        async with asyncio.timeout(50), world.again(retry_failed=False):
+            assert await pages(fetch, "ab") == ["a" if verb is Verb.REQUEUE else "ConnectionError", "b"]
+        assert world.calls == ["a"] * (verb is Verb.REQUEUE)
+
+    run_virtually(main)
+
+
+def test_what_people_read_of_a_request_shows_no_credential_whatever_names_it(world: World) -> None:
+    fetch = world.make_fetch()
+    key, other = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789", f"ghp_{'Z9' * 18}"
+
+    async def main() -> None:
+        async with world.again():
+            await pages(fetch, [key])
+            with pytest.raises(ControlRefused) as refused:
+                await control(world).cancel([key], author=key)
+            with pytest.raises(ControlRefused) as unknown:
+                await control(world).requeue([key])
+            later(0.5, lambda: control(world).cancel([other, "b"], author=f"me {key}", reason=f"for {key}"))
+            (_, error) = await pages_with_errors(fetch, ["a", "b"])
+        assert key not in f"{refused.value} {unknown.value} {error}"
+        (request,) = await control(world).requests()
+        assert request.author is not None
+        assert key not in f"{request.author} {request.reason} {request.arguments['why']} {request.answer}"
+        (event,) = [e.event async for e in world.store.events(RUN) if e.event.event_type is EventType.CONTROL]
+        assert key not in str(event)
+        assert other not in f"{event} {request.answer}"
 
     run_virtually(main)
 
@@ -498,3 +669,33 @@ def test_whichever_write_the_process_dies_after_nothing_is_lost_and_each_request
             assert made <= {"a"} if verb == "cancel" else not made
 
         run_virtually(resume)
+
+
+def test_a_name_that_is_nearly_one_is_refused_when_all_members_have_begun_and_waits_for_its_turn_before(
+    world: World,
+) -> None:
+    fetch = world.make_fetch()
+
+    async def typo() -> str:
+        try:
+            return (await control(world).cancel(["page-22"])).text
+        except ControlRefused as refused:
+            return str(refused)
+
+    async def refusals(count: int) -> list[str]:
+        async with world.again():
+            asked = later(1.5, typo)
+            async with parallel(name="pages", max_workers=count) as p:
+                for number in (1, 2, 3):
+                    p.add(fetch(f"page-{number}"), name=f"page-{number}")
+                await asked
+                await p.gather()
+            return [str(each) for each in await asked]
+
+    async def main() -> None:
+        (refused,) = await refusals(3)
+        assert refused == (
+            "'page-22' names no call of run 'monday', and all members of its groups have begun; did you mean 'page-2'?"
+        )
+
+    run_virtually(main)

@@ -38,11 +38,8 @@ class SlowStore(HookedStore):
     async def before_waiting(self) -> None:
         await asyncio.sleep(0.01)
 
-    async def admit(self, *args: Any) -> Any:
-        return await self._slowly(super().admit, *args)
-
-    async def settle(self, *args: Any) -> Any:
-        return await self._slowly(super().settle, *args)
+    async def share(self, *args: Any) -> Any:
+        return await self._slowly(super().share, *args)
 
     async def put_cached(self, *args: Any) -> Any:
         return await self._slowly(super().put_cached, *args)

@@ -245,9 +245,9 @@ class FailingStore(HookedStore):
             outcome: Outcome = await load(key)
             return outcome
 
-        async def failing_close(status: ExecutionStatus, reason: str | None = None) -> None:
+        async def failing_close(*how: Any) -> None:
             self._expect("close")
-            await close(status, reason)
+            await close(*how)
 
         journal.flush, journal.load, journal.close = failing_flush, failing_load, failing_close
         if hasattr(journal, "load_nowait"):
@@ -507,9 +507,9 @@ class BehindStore(KeepingStore):
             await flush()
             await write()
 
-        async def slow_close(status: ExecutionStatus, reason: str | None = None) -> None:
+        async def slow_close(*how: Any) -> None:
             await write()
-            await close(status, reason)
+            await close(*how)
 
         journal.append, journal.flush, journal.close = slow_append, slow_flush, slow_close
         return journal

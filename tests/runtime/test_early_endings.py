@@ -21,7 +21,7 @@ from rh_agents import (
 from rh_agents.core.errors import GroupError, RunStopped
 from rh_agents.core.groups import EndingCause
 from rh_agents.core.plan import Fate, plan_run
-from rh_agents.core.rewind import fork
+from rh_agents.core.runs import fork
 from rh_agents.core.types import EventType
 from rh_agents.stores.sqlite import SqliteStore
 from tests.doubles import request

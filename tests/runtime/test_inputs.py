@@ -165,6 +165,8 @@ def test_of_every_kind_of_call(store: Store) -> None:
         await connect("localhost", object())
         await survey("cats")
         await ExecutionEvent(actor=Tool(name="double", handler=plain))(21, None, None)
+        await ScriptedLLM(["Paris."], name="asked").ask("The capital of France?")
+        await ScriptedLLM(["Paris."], name="led").ask("The capital of France?", system="Be brief.")
 
     found = inputs(store, program)
     assert found["parallel[0]::plain"] == "7"
@@ -173,6 +175,10 @@ def test_of_every_kind_of_call(store: Store) -> None:
     assert found["survey"] == '{"topic":"cats"}'
     assert "what is it?" in (found["survey::scripted"] or "")
     assert found["double"] == "21"
+    assert found["asked"] == '"The capital of France?"'
+    assert found["led"] == (
+        '[{"role":"system","content":"Be brief."},{"role":"user","content":"The capital of France?"}]'
+    )
 
 
 def test_a_question_is_its_text(store: Store) -> None:

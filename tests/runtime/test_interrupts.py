@@ -1205,9 +1205,9 @@ def test_a_cancellation_while_the_run_is_being_closed_is_kept_and_leaves_the_run
             journal: Any = super()._make_journal(run, info)
             close = journal.close
 
-            async def slow_close(status: ExecutionStatus, reason: str | None = None) -> None:
+            async def slow_close(*how: Any) -> None:
                 await asyncio.sleep(10)
-                await close(status, reason)
+                await close(*how)
 
             journal.close = slow_close
             return journal

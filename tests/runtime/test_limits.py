@@ -409,7 +409,7 @@ def test_whom_the_other_processes_leave_no_room_takes_nothing() -> None:
         return main
 
     processes(shared_store(), process(0.0), process(1.0))
-    assert begun[1] - begun[0] == pytest.approx(10.0, abs=0.01)
+    assert 10.0 <= begun[1] - begun[0] <= 10.3, "it might have been used until the end of its lease"
 
 
 def test_a_slot_is_free_again_however_the_attempt_ended() -> None:

@@ -16,11 +16,10 @@ from rh_agents import (
     UnknownOutcomeError,
     WorkerLost,
     agent,
-    current,
     parallel,
     tool,
 )
-from rh_agents.core.ports import Executor, Question
+from rh_agents.core.ports import CallContext, Executor, Question
 from rh_agents.core.types import Engine, OnUnknown
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, World
@@ -39,9 +38,11 @@ class Workers:
         self.keys: set[str] = set()
         self.before_dying: Callable[[], object] = lambda: None
 
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        self.attempts.append(current().attempt)
-        self.keys.add(current().idempotency_key)
+    async def call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: CallContext
+    ) -> Any:
+        self.attempts.append(about.attempt)
+        self.keys.add(about.idempotency_key)
         await asyncio.sleep(1)
         if self.deaths:
             self.deaths -= 1

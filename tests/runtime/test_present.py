@@ -24,6 +24,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core._run.blocked_loops import watched_loops
+from rh_agents.core.policies.numbers import SettingState
 from rh_agents.core.ports.present import (
     MOST_LISTED,
     QUIET_AFTER,
@@ -34,6 +35,7 @@ from rh_agents.core.ports.present import (
     Retrying,
     RunningCall,
     Waiting,
+    WaitingCall,
     present_of_run,
 )
 from rh_agents.testing import JumpingClock
@@ -293,7 +295,7 @@ FULL = Present(
     retrying=(Retrying("ab", "survey::fetch", 20.0, 2),),
     retries=1,
     asking=2,
-    groups=(GroupState("g1", "pages", "survey::pages", 2, 5, 10, None),),
+    groups=(GroupState("g1", "pages", "survey::pages", 2, 5, 10, None, failed=3, begun=12),),
     breakers=(OpenBreaker("gateway", "half_open", 3),),
     budgets=(BudgetState("", {"cost": 5.0}, {"cost": 1.25}, {"cost": 0.5}),),
     paused_at=3.0,
@@ -303,6 +305,8 @@ FULL = Present(
     usage=Usage(input_tokens=10, cost=0.5, requests=2),
     last_outcome_at=11.0,
     began_at=0.0,
+    held=(WaitingCall("cd", "survey::ask", "openai", 1.5),),
+    settings=(SettingState("budget.cost", 5.0, 1.25, 0.5), SettingState("retry", 3)),
 )
 
 
@@ -338,3 +342,53 @@ def test_of_many_calls_the_oldest_are_named() -> None:
     (present,), _ = watch(program, [30.0])
     assert present.in_flight == 3 * MOST_LISTED
     assert [each.address for each in present.running] == [f"parallel[{n}]::work" for n in range(MOST_LISTED)]
+
+
+def test_what_an_earlier_version_has_said_of_a_group_is_read() -> None:
+    old = {"at": 1.0, "groups": [GroupState("g", "pages", "pages", 1, 2, 3, 4)._asdict()]}
+    for name in ("failed", "begun"):
+        del old["groups"][0][name]  # type: ignore[index]
+    assert Present.from_json(old).groups == (GroupState("g", "pages", "pages", 1, 2, 3, 4),)
+
+
+def test_a_group_says_how_many_of_its_members_have_failed_and_begun() -> None:
+    @tool
+    async def check(number: int) -> int:
+        await asyncio.sleep(10.0 * (number > 2))
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    async def program() -> None:
+        async with parallel(2, name="checks") as p:
+            p.map(check, [0, 1, 2, 3, 4, 5])
+            await p.gather()
+
+    (present,), _ = watch(program, [5.0])
+    (group,) = present.groups
+    assert (group.finished, group.failed, group.begun) == (3, 1, 5)
+
+
+def test_calls_that_wait_are_named_with_their_limit_and_numbers_that_can_be_set_with_what_is_in_use() -> None:
+    slots = ConcurrencyLimit(1, name="slots")
+
+    @tool(limits=[slots])
+    async def slow(number: int) -> int:
+        await asyncio.sleep(10)
+        return number
+
+    async def program() -> None:
+        async with parallel(3, name="pages") as p:
+            p.map(slow, [1, 2, 3])
+            await p.gather()
+
+    (present,), clock = watch(program, [5.0], budget=Budget(calls=9, cost=float("inf")))
+    assert [(each.name, each.address, each.since - clock.start) for each in present.held] == [
+        ("slots", "pages[1]::slow", 0.0),
+        ("slots", "pages[2]::slow", 0.0),
+    ]
+    assert {each.name: (each.value, each.in_use) for each in present.settings} == {
+        "budget.calls": (9, 3),
+        "limit.slots.limit": (1.0, 1),
+        "max-workers.pages": (3, 3),
+    }

@@ -12,11 +12,11 @@ __all__ = ["LossyProxy"]
 
 
 class LossyProxy:
-    """Hands on what goes to a port and what comes back from it, on a port of its own."""
+    """Hands on what goes to a port and what comes back from it, on a port of its own, which is one of `host`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._marker: bytes | None = None
@@ -30,6 +30,15 @@ class LossyProxy:
         Not simply the next answer: what looks at the state of a run, about once a second, would have got that.
         """
         self._marker = marker
+
+    def lead_to(self, port: int) -> None:
+        """Hand new connections on to another port."""
+        self._target = port
+
+    def cut(self) -> None:
+        """Cut all wires that there are."""
+        for end in list(self._ends):
+            _hang_up(end)
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -56,7 +65,11 @@ class LossyProxy:
                 client, _ = self._listener.accept()
             except OSError:  # closed
                 return
-            server = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # no one is there
+                client.close()
+                continue
             self._ends += [client, server]
             self._start(self._hand_on, client, server, False)
             self._start(self._hand_on, server, client, True)

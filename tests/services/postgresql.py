@@ -120,6 +120,27 @@ class PostgresqlServer:
         self.stop(mode)
         self.start()
 
+    def move(self, port: int = 0) -> None:
+        """Let it crash, and start it on another port: this one, or a free one."""
+        self.stop("immediate")
+        self.port = port
+        self.start()
+
+    def follow(self) -> None:
+        """Start the server anew as one that follows another one, which never comes: it can only be read."""
+        self.stop()
+        signal = self._data / "standby.signal"
+        signal.touch()
+        if self._user is not None:
+            _give(signal, self._user)
+        self.start()
+
+    def lead(self) -> None:
+        """Let it take writes again."""
+        self.stop("immediate")
+        (self._data / "standby.signal").unlink(missing_ok=True)
+        self.start()
+
     def execute(
         self, statement: Any, parameters: Sequence[Any] = (), *, database: str = OWNER
     ) -> list[tuple[Any, ...]]:

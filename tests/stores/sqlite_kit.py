@@ -16,9 +16,10 @@ from rh_agents.core.events import Fact
 from rh_agents.core.ports import Journal, RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._backend import Batch, LeaseState, WriteSession
-from rh_agents.stores._sql import read_queries
-from rh_agents.stores._sqlite.rows import kept_run
+from rh_agents.stores._backend import ConnectionLost, WriteSession
+from rh_agents.stores._backend.rows import Batch, LeaseState, RunsWanted
+from rh_agents.stores._sql import read_queries, read_views, through
+from rh_agents.stores._sqlite.rows import kept_run, listing
 from rh_agents.stores._verified import checksums_of_run
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import completed, fact, outcome
@@ -52,6 +53,9 @@ class Database:
         batches: for each transaction, how many events of each run it had.
         is_free: while it is not set, `write` waits.
         failing: called before each `write`, with its session.
+        instead: the next `write`, if it is set.
+        losing_releases: for each of the next releases after which the way to the database breaks, whether it was done.
+        has_died: the session whose way to the database has broken while it was idle.
     """
 
     def __init__(self, store: SqliteStore) -> None:
@@ -65,34 +69,47 @@ class Database:
         self.is_free.set()
         self.is_writing = threading.Event()
         self.failing: Callable[[Any], None] | None = None
+        self.instead: Callable[[Sequence[Batch], float], list[LeaseState]] | None = None
+        self.losing_releases: list[bool] = []
+        self.has_died: WriteSession | None = None
         store.engine.writer._backend = self
 
     def writing(self) -> WriteSession:
         session = self._inner.writing()
-        write = session.write
+        write, release = session.write, session.release
 
         def watched(batches: Sequence[Batch], now: float) -> list[LeaseState]:
             self.is_writing.set()
             assert self.is_free.wait(30)
             if self.failing is not None:
                 self.failing(session)
-            states = write(batches, now)
+            instead, self.instead = self.instead, None
+            states = (instead or write)(batches, now)
             self.batches.append([len(batch.events) for batch in batches])
             return states
 
+        def released(*args: Any) -> bool:
+            if not self.losing_releases:
+                return release(*args)
+            if self.losing_releases.pop(0):
+                release(*args)
+            raise ConnectionLost("runs.db: the connection broke")
+
         session.write = watched  # type: ignore[method-assign]
+        session.release = released  # type: ignore[method-assign, assignment]
+        session.is_usable = lambda: session is not self.has_died  # type: ignore[method-assign]
         return session
 
     def reading(self) -> Any:
         return self._inner.reading()
 
 
-def sql(path: Path, text: str, *arguments: Any) -> list[tuple[Any, ...]]:
+def sql(path: Path, statement: str, *arguments: Any, **named: Any) -> list[tuple[Any, ...]]:
     """What a statement gives, asked by somebody who knows nothing of this library."""
     connection = apsw.Connection(os.fspath(path))
     connection.set_busy_timeout(5000)
     try:
-        return list(connection.execute(text, arguments))
+        return list(connection.execute(statement, named or arguments))
     finally:
         connection.close()
 
@@ -112,9 +129,11 @@ def python(program: str, *arguments: object) -> subprocess.Popen[str]:
 def change_runs(path: Path, text: str, *arguments: Any) -> None:
     """Change rows of runs as another process of this library would: with checksums that fit."""
     sql(path, text, *arguments)
-    for row in sql(path, read_queries("sqlite")["list_runs"], None, None, None, None, -1):
+    ((version,),) = sql(path, "PRAGMA user_version")
+    query = through(read_queries("sqlite")["list_runs"], read_views("sqlite", version))
+    for row in sql(path, query, **listing(RunsWanted(parts=True))):
         run = kept_run(row).row
-        checksums = (*checksums_of_run(run), run.number)
+        checksums = (*checksums_of_run(run)[:4], run.number)
         sql(
             path,
             "UPDATE run SET name_checksum = ?, checksum = ?, status_checksum = ?, holder_checksum = ? WHERE number = ?",

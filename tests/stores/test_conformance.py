@@ -17,8 +17,9 @@ from rh_agents.core.events import Fact
 from rh_agents.core.ports import RunRequest, Store
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores import MemoryStore, memory, open_store
-from rh_agents.stores._backend import Batch
+from rh_agents.stores import MemoryStore, open_store
+from rh_agents.stores._backend.rows import Batch
+from rh_agents.stores._memory.values import written
 from rh_agents.stores._rows import encode_outcome, event_row, outcome_row
 from rh_agents.stores._store import SqlStore
 from rh_agents.testing import conformance
@@ -48,7 +49,7 @@ class TestMemory(
     conformance.CheckConformance,
     conformance.QuestionConformance,
     conformance.CacheConformance,
-    conformance.WindowConformance,
+    conformance.SharingConformance,
     conformance.SummaryConformance,
     conformance.OutlineConformance,
     conformance.ActivityConformance,
@@ -56,6 +57,7 @@ class TestMemory(
     conformance.CallWindowConformance,
     conformance.StreamingConformance,
     conformance.ControlConformance,
+    conformance.QueueConformance,
     conformance.SequenceConformance,
 ):
     """The reference. It has no artifacts, and no second process; leases do not expire: a store forgets its owners."""
@@ -69,7 +71,7 @@ class TestMemory(
 
     async def plant(self, store: Store, fact: Fact, given: Outcome) -> bool:
         assert isinstance(store, MemoryStore)
-        store._runs[RUN].add(fact, memory._written(given))
+        store._runs[RUN].add(fact, written(given))
         return True
 
     async def silence(self, store: Store, run_id: str) -> bool:
@@ -161,7 +163,7 @@ class OnDisk(StoreConformance):
 
 class TestSqlite(OnDisk):
     def let_it_be(self, session: Any) -> None:
-        session.connection.execute("DROP INDEX outcome_once")
+        session.connection.execute("DROP INDEX IF EXISTS outcome_once")
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ class TestPostgresql(OnDisk):
     """Skipped where there is no server, see `tests/services/postgresql.py`; on CI it fails then."""
 
     def let_it_be(self, session: Any) -> None:
-        session._connection.execute("DROP INDEX outcome_once")
+        session._connection.execute("DROP INDEX IF EXISTS outcome_once")
 
     @pytest.fixture(autouse=True)
     def _place(self, postgresql_url: str) -> None:

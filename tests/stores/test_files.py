@@ -230,6 +230,32 @@ def test_a_reader_that_connects_later_does_not_read_another_database_of_the_same
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_who_looks_for_a_long_time_is_shown_no_file_that_is_there_no_more(tmp_path: Path, read_only: bool) -> None:
+    path, other = tmp_path / "runs.db", tmp_path / "other.db"
+
+    async def main() -> None:
+        for file, name in ((path, RUN), (other, "another run")):
+            made = SqliteStore(file)
+            await (await made.open_run(request(run_id=name))).close(ExecutionStatus.COMPLETED)
+            await made.aclose()
+        store = SqliteStore(path, read_only=read_only)
+        assert [info.run_id for info in await store.runs()] == [RUN]
+        path.unlink()
+        with pytest.raises(StoreError, match=r"runs\.db"):
+            await store.runs()
+        assert not path.exists(), "nobody makes an empty database in its place"
+        other.rename(path)
+        if read_only:
+            assert [info.run_id for info in await store.runs()] == ["another run"]
+        else:
+            with pytest.raises(StoreError, match="was replaced while it was in use"):
+                await store.runs()
+        await store.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_store_that_connects_anew_after_an_error_goes_on(tmp_path: Path) -> None:
     async def main() -> None:
         store = SqliteStore(tmp_path / "runs.db")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from typing import Any
 
 import pytest
@@ -11,11 +11,13 @@ import pytest
 from rh_agents import ExecutionState, MemoryStore, tell_progress, tool
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.errors import StoreError, UsageError
-from rh_agents.core.ports import RecordedEvent, Store
+from rh_agents.core.ports import RecordedEvent, RunRequest, Store
 from rh_agents.core.ports.opening import StoreLike
 from rh_agents.core.ports.streaming import StreamedText
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores.following import Followed, follow
 from rh_agents.testing import JumpingClock
+from rh_agents.testing._records import completed, outcome
 
 RUN = "monday"
 
@@ -180,3 +182,61 @@ def test_a_run_in_a_file_is_followed_by_another_store(tmp_path: Any) -> None:
         return text(await following)
 
     assert asyncio.run(main()) == "0 1 2 "
+
+
+class CountingStore(MemoryStore):
+    """Counts how often it is asked whether anything has happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.has_looked = asyncio.Event()
+
+    async def version(self, run_id: str) -> Hashable:
+        self.looks += 1
+        self.has_looked.set()
+        return await super().version(run_id)
+
+
+def test_however_many_follow_a_run_the_store_is_asked_once_whether_anything_has_happened() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        journal = await store.open_run(RunRequest("monday", "me"))
+        followers = [asyncio.create_task(_sequences(store)) for _ in range(50)]
+        for number in range(3):
+            given = outcome(number)
+            journal.note(completed("monday", given), given)
+            store.has_looked.clear()
+            await store.has_looked.wait()
+        await journal.close(ExecutionStatus.COMPLETED)
+        assert await asyncio.gather(*followers) == [[1, 2, 3]] * 50
+        assert store.looks < 50
+
+    asyncio.run(main())
+
+
+async def _sequences(store: MemoryStore) -> list[int]:
+    return [each.event.sequence async for each in follow(store, "monday") if each.event is not None]
+
+
+def test_what_goes_wrong_with_a_store_is_said_to_all_who_follow_and_the_next_one_begins_anew() -> None:
+    class Failing(MemoryStore):
+        fails = True
+
+        async def version(self, run_id: str) -> Hashable:
+            if self.fails:
+                raise StoreError("it does not answer")
+            return await super().version(run_id)
+
+    async def main() -> None:
+        store = Failing()
+        journal = await store.open_run(RunRequest("monday", "me"))
+        given = outcome(1)
+        journal.note(completed("monday", given), given)
+        found = await asyncio.gather(*[_sequences(store) for _ in range(3)], return_exceptions=True)
+        assert [str(each) for each in found] == ["it does not answer"] * 3
+        store.fails = False
+        await journal.close(ExecutionStatus.COMPLETED)
+        assert await _sequences(store) == [1]
+
+    asyncio.run(main())

@@ -16,6 +16,8 @@ import pytest
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores import _owner
+from rh_agents.stores._backend.rows import LeaseState
+from rh_agents.stores._delivery import Held, since_boot
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
 from rh_agents.stores.sqlite import SqliteStore
@@ -192,6 +194,35 @@ def test_an_owner_elsewhere_that_stays_silent_for_its_lease_loses_the_run(path: 
     execute(path, test)
 
 
+def test_who_asks_again_and_again_has_the_run_of_a_dead_owner_elsewhere_after_one_lease(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        await _written(store)
+        lease = 2.0
+        left_by(path, ELSEWHERE, lease=lease)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RunIsLive):
+            await store.open_run(request())
+        journal = await _taken_over(store)
+        assert lease <= asyncio.get_running_loop().time() - began < 1.8 * lease
+        await call(journal, 2)
+
+    execute(path, test)
+
+
+def test_a_sign_of_life_between_two_who_ask_counts_from_anew(path: Path) -> None:
+    async def test(store: SqliteStore) -> None:
+        await _written(store)
+        left_by(path, ELSEWHERE, lease=1.0)
+        with pytest.raises(RunIsLive):
+            await store.open_run(request())
+        await asyncio.sleep(1.0)
+        change_runs(path, "UPDATE run SET heartbeat = heartbeat + 1, heartbeat_at = unixepoch('subsec')")
+        with pytest.raises(RunIsLive):
+            await store.open_run(request())
+
+    execute(path, test)
+
+
 @pytest.mark.parametrize("age", [1e6, -1e6])
 def test_an_owner_whose_clock_is_wrong_keeps_the_run_by_its_signs_of_life(path: Path, age: float) -> None:
     async def test(store: SqliteStore) -> None:
@@ -362,3 +393,55 @@ def test_a_failed_sign_of_life_costs_nothing_as_long_as_the_run_is_ours(
 
     execute(path, test)
     assert "no sign of life could be given" in caplog.text
+
+
+class AtOnce:
+    """Stands for an event loop: what is called on it is called at once, in the thread of the writer."""
+
+    def call_soon_threadsafe(self, function: Callable[..., None], *args: Any) -> None:
+        function(*args)
+
+    def is_closed(self) -> bool:
+        return False
+
+
+class Holding:
+    """Has a run of which the database knows nothing, so that its first sign of life finds it lost."""
+
+    def __init__(self, lease: float) -> None:
+        self.number, self.fence, self.lease = 999, 1, lease
+        self.loop: Any = AtOnce()
+        self.held: Held | None = None
+        self.certain_until: list[float] = []
+        self.has_heard = threading.Event()
+
+    def look_at_run(self) -> None:
+        """It does nothing."""
+
+    def lease_changed(self, state: LeaseState) -> None:
+        if not state.is_ours and self.held is not None:
+            self.certain_until.append(self.held.certain_until)
+            self.has_heard.set()
+
+
+def test_a_sign_of_life_that_came_too_late_makes_nothing_certain(path: Path) -> None:
+    """Else calls could begin in the moment between the answer of the database and the loop that hears it."""
+
+    async def main(store: SqliteStore) -> None:
+        await _written(store)
+        holding = Holding(lease=0.0)  # its sign of life is due at once
+        holding.held = store.engine.writer.hold(holding, since_boot())
+        before = holding.held.certain_until
+        assert await asyncio.to_thread(holding.has_heard.wait, 10.0)
+        assert holding.certain_until == [before]
+
+    execute(path, main)
+
+
+def test_the_lease_of_a_run_counts_from_before_it_was_claimed(path: Path) -> None:
+    async def main(store: SqliteStore) -> None:
+        now = since_boot()
+        held = store.engine.writer.hold(Holding(lease=30.0), now - 31.0)  # the process stood still after the claim
+        assert held.certain_until == now - 1.0
+
+    execute(path, main)

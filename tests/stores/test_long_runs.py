@@ -20,12 +20,12 @@ from rh_agents.core.ports.windows import (
     running_calls,
 )
 from rh_agents.core.types import ExecutionStatus
-from rh_agents.stores._run_index import PART
+from rh_agents.stores._run_index import GRAIN
 from rh_agents.stores.sqlite import SqliteStore
 from rh_agents.testing._records import completed, fact, key, listed, outcome
 from tests.stores.sqlite_kit import RUN, call, request, sql
 
-CALLS = 3 * PART // 2
+CALLS = 3 * GRAIN // 2
 
 
 async def write(store: SqliteStore) -> None:
@@ -72,7 +72,7 @@ def test_windows_of_a_long_run_are_what_a_fold_says(tmp_path: Path) -> None:
         store = SqliteStore(tmp_path / "runs.db")
         await write(store)
         table = await folded(store)
-        assert table.until > 2 * PART
+        assert table.until > 2 * GRAIN
         everything = list(table.ended())
         assert await pages(store, 200) == everything
         for order in ("seconds", "message"):

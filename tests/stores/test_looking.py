@@ -48,6 +48,7 @@ async def expect_what_the_database_computes(store: Store, run_id: str) -> None:
     made = await outline_of_run(cast("Store", journals), run_id)
     outline = await outline_of_run(store, run_id)
     assert list(outline.plain) == list(made.plain)
+    assert outline.uses >= made.uses
     assert [each.recorded.sequence async for each in outline.read(True)] == [
         each.recorded.sequence async for each in made.read(True)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ import pytest
 
 from rh_agents import open_store
 from rh_agents.core.errors import RunIsLive, StoreError
+from rh_agents.core.policies.sharing.rates import RateAsk, ask_for_permits
+from rh_agents.core.policies.sharing.windows import RateWindow
 from rh_agents.core.ports.summary import summary_of_run
-from rh_agents.stores._backend import InputRow
-from rh_agents.stores._checksums import input_checksum
+from rh_agents.stores._backend.rows import InputRow
+from rh_agents.stores._checksums import amounts_checksum, input_checksum, ticket_checksum
 from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, expect_no_newcomer, expect_nobody_executes
 from rh_agents.stores._progress import Progress
@@ -552,3 +556,57 @@ def test_who_only_looks_at_a_server_sees_everything_and_can_change_nothing(
 
     asyncio.run(main())
     assert dump(postgresql_server, SCHEMA) == before
+
+
+# -- what earlier versions had taken out of windows --------------------------------------------------------------------
+
+TAKEN = RateWindow("account", 3600.0, {"requests": 5.0})
+
+
+async def left_of_window(url: str) -> tuple[int, int]:
+    """For how many more calls there is room in two windows that are shared."""
+    store = open_store(url)
+
+    def fill(window: RateWindow, state: dict[str, Any], now: float) -> int:
+        asks = (RateAsk(window, f"p{number}", f"b{number}", {"requests": 1.0}) for number in range(9))
+        return sum(ask_for_permits(state, each, now).count for each in asks)
+
+    names = ("account", "another")
+    windows = [dataclasses.replace(TAKEN, name=name) for name in names]
+    left = [await store.share(f"rate:{each.name}", partial(fill, each)) for each in windows]
+    await store.aclose()
+    return left[0], left[1]
+
+
+def taken_before(mark: str, table: str) -> tuple[str, tuple[Any, ...]]:
+    """A ticket as schema 6 had it."""
+    now = time.time()
+    row = ("account", now - 60, now + 3540, '{"requests": 3.0}')
+    checksums = ticket_checksum(*row[:3]), amounts_checksum(row[0], row[3])
+    columns = "limited, taken_at, ends_at, amounts, checksum, amounts_checksum"
+    return f"INSERT INTO {table} ({columns}) VALUES ({', '.join([mark] * 6)})", (*row, *checksums)
+
+
+def test_what_was_taken_out_of_a_window_before_still_counts_and_an_older_program_can_take_no_more(
+    tmp_path: Path,
+) -> None:
+    unpack("schema_6", tmp_path)
+    path = tmp_path / "runs.db"
+    statement, row = taken_before("?", "ticket")
+    sql(path, statement, *row)
+    assert asyncio.run(left_of_window(f"sqlite:///{path}")) == (2, 5)
+    with pytest.raises(apsw.ConstraintError, match="shared limits are kept in another way since schema 7"):
+        sql(path, statement, *row)
+
+
+def test_the_same_holds_in_a_server(tmp_path: Path, postgresql_server: PostgresqlServer) -> None:
+    unpack("conversations_6", tmp_path)
+    postgresql_server.execute((tmp_path / "postgresql.sql").read_text())
+    statement, row = taken_before("%s", f"{SCHEMA}.ticket")
+    try:
+        postgresql_server.execute(statement, row)
+        assert asyncio.run(left_of_window(postgresql_server.url(schema=SCHEMA))) == (2, 5)
+        with pytest.raises(Exception, match="shared limits are kept in another way since schema 7"):
+            postgresql_server.execute(statement, row)
+    finally:
+        postgresql_server.execute(f"DROP SCHEMA {SCHEMA} CASCADE")

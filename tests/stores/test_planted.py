@@ -20,12 +20,13 @@ import pytest
 from rh_agents import Budget, BudgetExceeded, ExecutionState, agent, open_store, parallel, report_usage, run, tool
 from rh_agents.cli import main
 from rh_agents.core.errors import CallCancelled, StoreError
-from rh_agents.core.events import Fact, fact_of_event
+from rh_agents.core.events import Fact
+from rh_agents.core.history import fact_of_event
 from rh_agents.core.ports import RunRequest
 from rh_agents.core.results import Outcome
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
-from rh_agents.stores._backend import Batch
+from rh_agents.stores._backend.rows import Batch
 from rh_agents.stores._rows import encode_outcome, event_row, outcome_row
 from rh_agents.stores._store import SqlStore
 from rh_agents.testing._records import listed

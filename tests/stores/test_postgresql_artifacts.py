@@ -8,6 +8,7 @@ import pytest
 
 from rh_agents.core.errors import StoreError
 from rh_agents.stores.artifacts import ArtifactStore, FileArtifacts
+from tests.services.lossy_proxy import LossyProxy
 from tests.services.postgresql import PostgresqlServer
 from tests.stores.test_artifacts import (
     DATA,
@@ -74,3 +75,22 @@ def test_artifacts_are_in_a_table_unless_another_place_is_named(tmp_path: object
     for backend in (PostgresqlBackend(f"{url}?artifacts={tmp_path}"), PostgresqlBackend(url, artifacts=str(tmp_path))):
         assert isinstance(backend.artifacts, FileArtifacts)
         assert str(backend.artifacts.directory) == str(tmp_path)
+
+
+def test_what_is_put_or_read_when_the_way_to_the_server_breaks_is_put_or_read_again(
+    postgresql_url: str, postgresql_server: PostgresqlServer
+) -> None:
+    with LossyProxy(postgresql_server.port) as proxy:
+        url = postgresql_url.replace(f":{postgresql_server.port}/", f":{proxy.port}/")
+        backend = PostgresqlBackend(url)
+        try:
+            backend.writing().close()
+            proxy.lose_answer_to(b"large value")
+            digest = backend.artifacts.put(b"a large value")
+            assert proxy.answer_lost.is_set()
+            proxy.answer_lost.clear()
+            proxy.lose_answer_to(b"FROM artifact WHERE")
+            assert backend.artifacts.get(digest) == b"a large value"
+            assert proxy.answer_lost.is_set()
+        finally:
+            backend.close()

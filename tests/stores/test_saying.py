@@ -14,27 +14,30 @@ from rh_agents import ExecutionState, ExecutionStatus, open_store, parallel, too
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunRequest
 from rh_agents.core.ports.present import Present, present_of_run
-from rh_agents.stores._backend import PresentRow
+from rh_agents.stores._backend.beside import PresentRow
 from rh_agents.stores._saying import Saying
 from rh_agents.stores._store import SqlStore
+from rh_agents.stores._under_way import Noting
 from rh_agents.testing.conformance.suite import until
 
 
 def test_what_has_not_changed_is_said_again_only_now_and_then() -> None:
     said: deque[PresentRow] = deque()
-    saying, now = Saying(7, 3, said), [Present(100.0, in_flight=1)]
-    saying.look()
+    calls = {b"a": (3, 4)}
+    saying, now = Saying(7, 3, said, Noting(lambda: calls)), [Present(100.0, in_flight=1)]
+    saying.look(9, 9)
     assert not said, "nobody knows yet"
     saying.begin(lambda: now[0])
     for at, in_flight in [(100.0, 1), (101.0, 1), (102.0, 2), (106.9, 2), (107.0, 2), (108.0, 2), (90.0, 2)]:
         now[0] = Present(at, in_flight=in_flight)
-        saying.look()
+        saying.look(9, 9)
     assert [row.at for row in said] == [100.0, 102.0, 107.0, 90.0], "clocks may be set back"
     assert {(row.number, row.fence) for row in said} == {(7, 3)}
-    assert json.loads(said[0].facts) == {"at": 100.0, "in_flight": 1, "fence": 3}
+    under_way = {"until": 9, "count": 1, "calls": [[3, 4]]}
+    assert json.loads(said[0].facts) == {"at": 100.0, "in_flight": 1, "fence": 3, "under_way": under_way}
     saying.end()
     now[0] = Present(200.0)
-    saying.look()
+    saying.look(9, 9)
     assert len(said) == 4
 
 

@@ -21,7 +21,7 @@ from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Question
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
-from rh_agents.stores._backend import StoredOutcome
+from rh_agents.stores._backend.rows import StoredOutcome
 from rh_agents.stores._copying import copied
 from rh_agents.stores._read_ahead import _MOST, _MOST_BYTES, _MOST_KEPT, ReadAhead
 from rh_agents.stores._sql import read_migrations, read_queries
@@ -195,13 +195,13 @@ def test_many_may_make_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused_by_name_and_left_as_it_is(path: Path) -> None:
     execute(path, lambda store: write(store, 1))
-    sql(path, "PRAGMA user_version = 7")
+    sql(path, "PRAGMA user_version = 99")
     sql(path, "PRAGMA journal_mode = DELETE")
     before = path.read_bytes()
 
     async def test(store: SqliteStore) -> None:
         with pytest.raises(
-            StoreError, match=r"runs.db: made by a newer version of rh_agents: schema 7, this one knows \d"
+            StoreError, match=r"runs.db: made by a newer version of rh_agents: schema 99, this one knows \d"
         ):
             await store.find_run(RUN)
 
@@ -453,9 +453,13 @@ def test_a_value_that_cannot_be_read_is_named_with_its_run_and_place(path: Path)
 
 _MAY_SCAN = {
     "list_runs": "all runs that there are, newest first",
+    "names_of_runs": "the same, if one of them cannot be read",
+    "count_runs": "the same, but none is read",
+    "tags_of_runs": "the same, for their tags",
     "questions": "all questions that there are",
     "all_tickets": "everything is checked",
     "all_holds": "everything is checked",
+    "all_shared": "everything is checked",
     "all_present": "everything is checked",
     "all_requests": "everything is checked",
     "all_pieces": "everything is checked",
@@ -503,6 +507,11 @@ def test_no_query_looks_at_rows_that_it_does_not_want(name: str, plan: list[str]
         for step in plan if name not in _MAY_SCAN else ():
             if re.match(rf"SEARCH {table}\b", step):
                 assert re.search(r"\((ok=\? AND )?(rowid|place|run|artifact|(?:<expr>)).*[=<>]", step), step
+
+
+def test_the_newest_runs_are_found_without_looking_at_the_others() -> None:
+    for name in ("list_runs", "names_of_runs"):
+        assert [step for step in _query_plans()[name] if "TEMP B-TREE" in step] == [], name
 
 
 def test_what_failed_and_what_was_made_again_is_found_by_an_index_of_its_own() -> None:

@@ -74,6 +74,64 @@ def steer_items(place: str) -> None:
     asyncio.run(main())
 
 
+def test_a_stream_gives_a_further_result_that_another_process_asks_for(tmp_path: Path) -> None:
+    requeue_live(str(tmp_path / "runs.db"))
+
+
+def test_a_stream_gives_a_further_result_that_another_machine_asks_for(postgresql_url: str) -> None:
+    requeue_live(postgresql_url)
+
+
+def requeue_live(place: str) -> None:
+    calls: list[str] = []
+    down, given = {"bad"}, asyncio.Event()
+
+    @tool
+    async def fetch(name: str) -> str:
+        calls.append(name)
+        if name in down:
+            raise ConnectionError(name)
+        if name == "last":
+            await given.wait()
+        return name
+
+    async def execute(ask: Any) -> list[tuple[str, bool, bool]]:
+        found = []
+        async with (
+            ExecutionState(store=place, run_id=RUN) as state,
+            state.parallel(name="pages", requeue=True) as pages,
+        ):
+            pages.map(fetch, ["bad", "last"], name=str)
+            async for result in pages.stream():
+                found.append((result.name, result.ok, result.requeued))
+                if len(found) == 1:
+                    await ask()
+        return found
+
+    async def main() -> None:
+        other = open_store(place)
+
+        async def ask() -> None:
+            down.clear()
+            control = other.control(RUN)  # type: ignore[attr-defined]
+            answer = await control.requeue(["bad"], author="ann")
+            assert (answer.is_applied, answer.now, answer.later) == (True, 1, 0)
+            given.set()
+
+        async def nothing() -> None: ...
+
+        first = await execute(ask)
+        assert first[0] == ("bad", False, False)
+        assert sorted(first[1:]) == [("bad", True, True), ("last", True, False)]
+        assert sorted(calls) == ["bad", "bad", "last"]
+        calls.clear()
+        assert sorted(await execute(nothing)) == [("bad", True, False), ("last", True, False)], "the newest, once"
+        assert calls == []
+        await other.aclose()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 @pytest.mark.parametrize("verb", ["pause", "dance"], ids=["damaged", "of a newer version"])
 def test_a_request_that_cannot_be_read_keeps_no_run_from_going_on_and_no_other_request_from_being_applied(
     verb: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.ports.streaming import WATCHED_FOR, StreamedPiece, TextSink
 from rh_agents.core.redaction import forget_secret, register_secret
-from rh_agents.stores._backend import PieceCut, PieceRow
+from rh_agents.stores._backend.beside import PieceCut, PieceRow
 from rh_agents.stores._streamed import EVERY_CALL, MOST_OF_A_CALL, TextRelay, cursor_after, text_of_rows, time_in
 from rh_agents.testing import JumpingClock
 

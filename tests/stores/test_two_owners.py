@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents.stores._backend import Batch, EventRow, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._backend.rows import Batch, EventRow, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._verified import VerifiedSession
 from rh_agents.stores.sqlite import SqliteStore
 from tests.services.postgresql import PostgresqlServer
@@ -97,8 +97,8 @@ def batch_of(row: RunRow, fence: int, last: int, **values: bytes) -> Batch:
 
 def outcomes_of(place: Place, run_id: str) -> dict[bytes, bytes | None]:
     row = place.row(run_id)
-    assert place.reading.later_outcomes(row.number, 0, row.last_sequence) == []
     found = place.reading.outcomes(row.number, run_id, 0, 1000)
+    assert len({each.row.key for each in found}) == len(found), "no call has two"
     assert len(place.reading.events(row.number, run_id, 0, 1000)) == row.last_sequence
     assert len(found) == row.outcomes
     return {each.row.key: each.row.value for each in found}

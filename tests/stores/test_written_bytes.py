@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_agents.stores._backend import Batch, EventRow, OutcomeRow, RunRow
+from rh_agents.stores._backend.rows import Batch, EventRow, OutcomeRow, RunRow
 from rh_agents.stores.sqlite import SqliteStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what was written")

@@ -9,7 +9,14 @@ from typing import Any
 
 import apsw
 
-__all__ = ["Tables", "findings", "read_postgresql", "read_sqlite"]
+__all__ = [
+    "Tables",
+    "findings",
+    "read_postgresql",
+    "read_sqlite",
+    "text_in_postgresql",
+    "text_in_sqlite",
+]
 
 # run: number, run_id, last_sequence, outcomes, owner, ended_at; event: run, sequence, key, ok;
 # outcome: the same of those that have a value. In SQLite a place is run * 2^40 + sequence.
@@ -24,6 +31,7 @@ _POSTGRESQL = (
     "SELECT run, sequence, key, ok FROM journal ORDER BY run, sequence",
     "SELECT run, sequence, key, ok FROM journal WHERE num_nonnulls(value, artifact) > 0 ORDER BY run, sequence",
 )
+_TEXT = "SELECT count(*), count(*) FILTER (WHERE key IN (SELECT key FROM journal WHERE ok IS NOT NULL)) FROM streaming"
 Row = Sequence[Any]
 
 
@@ -54,6 +62,28 @@ def read_postgresql(connection: Any) -> Tables:
     """The same through a psycopg connection whose search path leads to the tables."""
     runs, events, outcomes = (connection.execute(query).fetchall() for query in _POSTGRESQL)
     return Tables(runs, events, outcomes)
+
+
+def text_in_sqlite(path: str) -> tuple[int, int]:
+    """How many rows of text there are of calls under way, and how many of calls that have an outcome."""
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.CantOpenError:
+        return 0, 0
+    try:
+        connection.set_busy_timeout(10_000)
+        ((rows, of_ended),) = connection.execute(_TEXT)
+        return int(rows), int(of_ended)
+    except apsw.SQLError:  # there are no tables yet
+        return 0, 0
+    finally:
+        connection.close()
+
+
+def text_in_postgresql(connection: Any) -> tuple[int, int]:
+    """The same."""
+    rows, of_ended = connection.execute(_TEXT).fetchone()
+    return int(rows), int(of_ended)
 
 
 def findings(tables: Tables) -> list[str]:

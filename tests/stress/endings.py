@@ -26,3 +26,5 @@ class Ending(enum.IntEnum):
     RUN_IS_LIVE = 3
     LEASE_LOST = 4
     STORE_ERROR = 5
+    STOPPED = 6
+    """Its run was stopped, and says so."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,14 @@ from typing import Any
 
 import apsw
 
-from rh_agents import open_store, run
-from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
+from rh_agents import EventBus, EventType, ExecutionEvent, ExecutionState, open_store, run
+from rh_agents.core._limits.interruption import interrupt_on_signals
+from rh_agents.core.errors import ControlRefused, LeaseLost, RunIsLive, RunStopped, StoreError
 from rh_agents.core.ports import Store
+from rh_agents.core.ports.control import RunControl
+from rh_agents.core.ports.keeping import erase_values_of_run, erasure_of
+from rh_agents.core.ports.streaming import watch_text
+from rh_agents.core.values import ErasedValue
 from rh_agents.stores.artifacts import FileArtifacts
 from rh_agents.stores.sqlite import SqliteStore
 from tests.stress.endings import GO, Ending, Job
@@ -43,6 +50,8 @@ def perform(job: Job) -> int:
         return _tell(Ending.LEASE_LOST)
     except StoreError:
         return _tell(Ending.STORE_ERROR)
+    except RunStopped:
+        return _tell(Ending.STOPPED)
     except BaseException:  # noqa: BLE001 - this is the end of the process, and the log tells the test
         return _tell(Ending.FAILED)
     return Ending.WELL
@@ -86,15 +95,47 @@ def _run(job: Job) -> None:
     )
 
     async def main() -> Any:
-        store = _store(job)
+        store, looking = _store(job), None
         try:
             workflow = WORKFLOWS[job["workflow"]]
-            return await run(workflow, job["plan"], store=store, run_id=job["run_id"], **job["options"])
+            options = {"store": store, "run_id": job["run_id"], **job["options"]}
+            if job.get("dies_when_steered"):
+                options["event_bus"] = _deadly_bus()
+            if job.get("is_looked_at"):
+                looking = asyncio.create_task(_looked_at(store, job["run_id"]))
+            if not (job.get("is_interruptible") or job.get("dies_when_steered")):
+                return await run(workflow, job["plan"], **options)
+            state = ExecutionState(**options)
+            with interrupt_on_signals(state.request_interrupt):
+                async with state:
+                    return await workflow(job["plan"])
         finally:
+            if looking is not None:
+                looking.cancel()
             await store.aclose()
 
     result = asyncio.run(main())
     _write(Path(job["result"]), result)
+
+
+async def _looked_at(store: Store, run_id: str) -> None:
+    """Somebody looks at the text of all calls. There may be no run yet."""
+    while True:
+        with contextlib.suppress(StoreError):
+            await watch_text(store, run_id)
+        await asyncio.sleep(0.5)
+
+
+def _deadly_bus() -> EventBus:
+    """Kill this process when a request has been applied, and before it is answered."""
+
+    def die(event: ExecutionEvent[Any]) -> None:
+        if event.event_type is EventType.CONTROL:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    bus = EventBus()
+    bus.subscribe(die)
+    return bus
 
 
 def _check(job: Job) -> None:
@@ -117,4 +158,72 @@ def _write(path: Path, value: Any) -> None:
     draft.replace(path)
 
 
-_JOBS: dict[str, Callable[[Job], None]] = {"run": _run, "check": _check}
+def _ask(job: Job) -> None:
+    """Steer the run, and write what came of it, and when that was known."""
+
+    async def main() -> dict[str, Any]:
+        store: Any = _store(job)
+        try:
+            return await _asked(store, job)
+        finally:
+            await store.aclose()
+
+    found = asyncio.run(main())
+    _write(Path(job["result"]), found)
+
+
+async def _asked(store: Any, job: Job) -> dict[str, Any]:
+    run_id, verb, arguments = job["run_id"], job["verb"], job["arguments"]
+    try:
+        if verb == "fork":
+            await store.fork_run(run_id, arguments[0], (), ())
+        elif verb == "delete":
+            await store.delete_run(run_id)
+        elif verb == "erase":
+            await erase_values_of_run(store, run_id)
+        else:
+            control = RunControl(store, run_id, patience=job["patience"])
+            result = await getattr(control, verb)(*arguments, author=job["author"], reason="a test")
+            request = None if result.request is None else result.request.id
+            return {"request": request, "is_applied": result.is_applied, "at": time.monotonic_ns()}
+    except ControlRefused as refused:
+        return {"refused": str(refused), "at": time.monotonic_ns()}
+    return {"at": time.monotonic_ns()}
+
+
+def _look(job: Job) -> None:
+    """What is left of the run: its status, its requests, the audit trail, and the calls that have an outcome."""
+
+    async def main() -> dict[str, Any]:
+        store: Any = _store(job)
+        try:
+            info = await store.find_run(job["run_id"])
+            if info is None:
+                return {"status": None}
+            return {
+                "status": info.status.value,
+                "owner": info.owner,
+                "erased": None if (erasure := erasure_of(info)) is None else erasure.is_finished,
+                "outcomes": info.outcomes,
+                "values": [
+                    each.header.name
+                    async for each in store.unread_outcomes(job["run_id"])
+                    if each.header.ok and not isinstance(each.read(unknown_ok=True).value, ErasedValue)
+                ],
+                "requests": [
+                    {"id": each.id, "verb": each.verb.value, "author": each.author, "answer": each.answer}
+                    for each in await store.control(job["run_id"]).requests()
+                ],
+                "controls": [
+                    dict(each.event.control)
+                    async for each in store.events(job["run_id"], values=False)
+                    if each.event.control is not None
+                ],
+            }
+        finally:
+            await store.aclose()
+
+    _write(Path(job["result"]), asyncio.run(main()))
+
+
+_JOBS: dict[str, Callable[[Job], None]] = {"run": _run, "check": _check, "ask": _ask, "look": _look}

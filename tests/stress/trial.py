@@ -89,6 +89,7 @@ class Trial:
     workflow: str = "survey"
     options: dict[str, Any] = field(default_factory=lambda: {"retry_failed": False})
     settings: dict[str, Any] = field(default_factory=dict)
+    run_id: str = RUN
     crashes: int = 0
     """How many processes have died while they executed it."""
 
@@ -109,7 +110,8 @@ class Trial:
         """Begin to execute the run, or go on with it."""
         files = {name: str(self.folder / name) for name in ("ledger", "acknowledgements", "result", "log")}
         what = {"workflow": self.workflow, "plan": self.plan, "options": self.options, "settings": self.settings}
-        return self.children.start({"job": job, "store": self.store, "run_id": RUN, **what, **files, **more})
+        about = {"job": job, "store": self.store, "run_id": self.run_id}
+        return self.children.start({**about, **what, **files, **more})
 
     def start_held(self) -> Child:
         """The same, but the process waits for `GO` before it does anything."""

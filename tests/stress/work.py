@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
-from rh_agents import ExecutionResult, agent, parallel, tool
+from rh_agents import CallCancelled, ExecutionResult, agent, parallel, tell_progress, tool
+from rh_agents.core.chat import ChatDelta
 from tests.stress.ledger import ACKNOWLEDGED, BEGUN, DONE, Pen
 
 __all__ = ["FULL", "SMALL", "TINY", "WORKFLOWS", "Plan", "Refused", "outside"]
@@ -207,5 +208,68 @@ async def items(plan: Plan) -> list[Any]:
     return [given[index] for index in range(len(plan["names"]))]
 
 
-WORKFLOWS: dict[str, Callable[[Plan], Coroutine[Any, Any, Any]]] = {"survey": survey, "chains": chains, "items": items}
+# -- calls whose text is read while it streams ------------------------------------------------------------------------
+
+
+@tool
+async def letter(number: int, plan: Plan) -> dict[str, Any]:
+    """It says a word every few milliseconds."""
+    call = f"letter:{number}"
+    nonce = outside.begin(call)
+    for word in range(random.Random(call).randint(1, plan["words"])):
+        await tell_progress(ChatDelta(text=f"{number}.{word} "))
+        await asyncio.sleep(plan["slow"] / 1000)
+    outside.end(call, nonce)
+    return {"call": call, "nonce": nonce}
+
+
+async def letters(plan: Plan) -> list[Any]:
+    """A workflow: one group."""
+    async with parallel(max_workers=plan["width"], name="letters") as p:
+        p.map(lambda number: letter(number, plan), range(plan["letters"]))
+        return [_given(result) for result in await p.gather()]
+
+
+# -- a run that is steered ---------------------------------------------------------------------------------------------
+
+
+@tool
+async def job(number: int, plan: Plan) -> dict[str, Any]:
+    """One of those in `plan["bad"]` fails, as long as the file `plan["mended"]` is not there.
+
+    The job `plan["waits"]` is not done before there is a file `plan["gate"]`, so that the run does not end before.
+    """
+    call = f"job:{number}"
+    nonce = outside.begin(call)
+    await asyncio.sleep(_milliseconds(call, plan["slow"]) / 1000)
+    while number == plan["waits"] and not os.path.exists(plan["gate"]):  # noqa: ASYNC110, ASYNC240 - the same
+        await asyncio.sleep(0.01)
+    is_bad = number in plan["bad"] and not os.path.exists(plan["mended"])  # noqa: ASYNC240 - the test makes it
+    outside.end(call, nonce)
+    if is_bad:
+        raise Refused(f"{call} {nonce}")
+    return {"call": call, "nonce": nonce}
+
+
+async def desk(plan: Plan) -> list[Any]:
+    """A workflow: one group whose members are steered by name. What they came to is received at its end."""
+    async with parallel(max_workers=plan["width"], name="desk") as p:
+        for number in range(plan["jobs"]):
+            p.add(job(number, plan), name=f"job:{number}")
+        return [_found(result) for result in await p.gather()]
+
+
+def _found(result: ExecutionResult[Any]) -> dict[str, Any]:
+    if isinstance(result.error, CallCancelled):
+        return {"cancelled": True}
+    return _given(result)
+
+
+WORKFLOWS: dict[str, Callable[[Plan], Coroutine[Any, Any, Any]]] = {
+    "survey": survey,
+    "chains": chains,
+    "items": items,
+    "letters": letters,
+    "desk": desk,
+}
 """By the name that a job gives."""

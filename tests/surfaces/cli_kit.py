@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rh_agents.cli import main
 
+QUIET = ("--progress", "none")
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = '''
@@ -117,6 +120,14 @@ class Folder:
 def command(*words: str) -> int:
     """The command in this process."""
     return main([*words])
+
+
+def said(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
+    """What a command in this process, which ends with this code, writes to standard output and standard error."""
+    found = command(*words)
+    out, err = capfd.readouterr()
+    assert found == code, (out, err)
+    return out, err
 
 
 def environment(**more: str) -> dict[str, str]:

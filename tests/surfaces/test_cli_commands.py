@@ -226,7 +226,10 @@ def test_what_is_wrong_with_the_input_of_a_flow_is_a_sentence(
 
 def test_a_flow_that_fails_is_one_line_and_all_of_it_with_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "commands_of_a_test:broken", "--progress", "none"]) == 1
-    assert capfd.readouterr() == ("", "rh-agents: broken failed: ValueError: first line\n")
+    out, err = capfd.readouterr()
+    failed, again = err.splitlines()
+    assert (out, failed) == ("", "rh-agents: broken failed: ValueError: first line")
+    assert again.startswith("to try what failed again: rh-agents resume broken-")
     assert main(["run", "commands_of_a_test:broken", "--progress", "none", "--traceback"]) == 1
     assert "second line" in capfd.readouterr().err
 
@@ -343,3 +346,15 @@ def test_no_credential_is_shown_by_a_command(folder: Path, capfd: pytest.Capture
     assert "no <secret:db> at postgresql://me:***@host/x" in err
     assert "hush-hush" not in out + err.replace("raise ConnectionError(f'no hush-hush-hush at {url}')", "")
     assert "pw@" not in out + err
+
+
+def test_a_command_imports_no_other_command() -> None:
+    code = "import sys; from rh_agents.cli import main; main(['runs', '--store', 'none.db']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    modules = [name for name in done.stdout.split() if name.startswith("rh_agents.cli.commands.")]
+    assert sorted(modules) == ["rh_agents.cli.commands.common", "rh_agents.cli.commands.runs"]
+
+
+def test_a_command_that_is_not_there_is_told_with_one_of_a_like_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shw", "x"]) == 2
+    assert "No such command 'shw'. Did you mean 'show'?" in capsys.readouterr().err

@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from rh_agents import ExecutionState, open_store
 from rh_agents.cli.kept_runs import Kept, delete_runs, kept_of
+from rh_agents.core.errors import RunIsLive
 from rh_agents.core.ports import Store
-from tests.surfaces.cli_kit import Folder, command, on_a_terminal
+from tests.surfaces.cli_kit import QUIET, Folder, command, on_a_terminal, said
 
-QUIET = ("--progress", "none")
 STORE = ".rh_agents/runs.db"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield Folder(tmp_path)
-    sys.modules.pop("program", None)
 
 
 @pytest.fixture
@@ -49,12 +39,6 @@ def names() -> list[str]:
             await store.aclose()
 
     return asyncio.run(read())
-
-
-def said(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
-    assert command(*words) == code
-    found = capfd.readouterr()
-    return found.out, found.err
 
 
 def test_a_preview_says_what_goes_and_what_stays_and_deletes_nothing(
@@ -160,7 +144,7 @@ def test_a_run_that_is_executed_is_refused_with_who_executes_it_and_the_remedy(
 
 
 def test_a_run_that_begins_after_the_question_is_not_deleted_and_the_others_are(mapped: Folder) -> None:
-    async def main() -> tuple[list[Kept], list[str]]:
+    async def main() -> tuple[list[Kept], list[RunIsLive]]:
         looked = await _looked(["job", "night"])
         async with live("job"):
             store = open_store(STORE)
@@ -168,9 +152,9 @@ def test_a_run_that_begins_after_the_question_is_not_deleted_and_the_others_are(
             await store.aclose()
         return gone, refused
 
-    gone, (line,) = asyncio.run(main())
+    gone, (refused,) = asyncio.run(main())
     assert [kept.info.run_id for kept in gone] == ["night"]
-    assert line.startswith("run 'job' is being executed by ")
+    assert str(refused).startswith("run 'job' is being executed by ")
 
 
 async def _looked(wanted: list[str]) -> list[Kept]:

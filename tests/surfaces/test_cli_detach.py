@@ -40,13 +40,11 @@ def pids() -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     made = Folder(tmp_path)
     made.write("in.jsonl", "a", "b")
-    yield made
-    sys.modules.pop("program", None)
+    return made
 
 
 def is_there(pid: int) -> bool:

@@ -9,8 +9,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,14 +18,6 @@ from tests.surfaces.cli_kit import Folder, command, environment, started
 
 MAP = ("map", "program.py:rate")
 QUIET = ("--progress", "none")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield Folder(tmp_path)
-    sys.modules.pop("program", None)
 
 
 def names_of_runs(store: str = ".rh_agents/runs.db") -> list[str]:

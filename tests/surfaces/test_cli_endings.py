@@ -213,3 +213,13 @@ def test_an_output_without_a_name_is_refused_before_anything_is_called(
         f"-o {name!r}: the name of a file is needed; leave -o out to write to standard output" in capfd.readouterr().err
     )
     assert not os.path.exists(".rh_agents")
+
+
+@pytest.mark.parametrize("name", ["table.csv", "TABLE.TSV", "table.xlsx"])
+def test_an_output_with_the_name_of_a_table_is_refused_before_anything_is_called(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command("map", "leaving.py:fill", "in.txt", "-o", name) == 2
+    line = f"-o {name}: results are written as lines of JSON: name it {name[: -len(os.path.splitext(name)[1])]}.jsonl"
+    assert line in capfd.readouterr().err
+    assert not os.path.exists(".rh_agents")

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rh_agents import open_store
-from tests.surfaces.cli_kit import Folder, command, on_a_terminal
+from tests.surfaces.cli_kit import QUIET, Folder, command, on_a_terminal, said
 
-QUIET = ("--progress", "none")
 PATIENT = "a patient by name"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield Folder(tmp_path)
-    sys.modules.pop("program", None)
 
 
 @pytest.fixture
@@ -48,13 +37,6 @@ def _question() -> str:
             await store.aclose()
 
     return asyncio.run(read())
-
-
-def said(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
-    found = command(*words)
-    out, err = capfd.readouterr()
-    assert found == code, (out, err)
-    return out, err
 
 
 def files_with(text: str) -> list[str]:
@@ -115,7 +97,7 @@ def test_what_needs_the_values_says_that_they_were_erased(asked: Folder, capfd: 
         what = "copied" if words[0] == "fork" else "resumed"
         assert out == ""
         assert err.startswith(f"rh-agents: run 'job' cannot be {what}: its values were erased on 20")
-        assert err.endswith("is gone; start it anew under another name, or delete it first\n")
+        assert err.endswith("is gone; start it again under another name, or delete it first\n")
     for words in (("export", "job"), ("export", "job", "--outcomes")):
         out, err = said(capfd, *words)
         assert "its values were erased on 20" in err

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,14 +48,6 @@ def test_an_answer_with_a_key_twice_is_refused() -> None:
     with pytest.raises(InputError, match="the key 'text' appears twice"):
         parse_answer(TWICE)
     assert parse_answer("plain") == "plain"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield Folder(tmp_path)
-    sys.modules.pop("program", None)
 
 
 @pytest.mark.parametrize(

@@ -386,6 +386,7 @@ def test_the_summary_says_how_many_how_fast_and_where() -> None:
     assert describe(summary, "out.jsonl", is_shown=True) == [
         "100 done (97 ok, 3 failed), 5 retried, 12.5 s, 8.0 items/s, output in out.jsonl"
     ]
+    assert describe(summary, "", is_shown=True) == ["100 done (97 ok, 3 failed), 5 retried, 12.5 s, 8.0 items/s"]
 
 
 async def _of_one(text: str) -> None: ...

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rh_agents import ExecutionState, Usage, agent, open_store, parallel, tool
+from rh_agents import ConcurrencyLimit, ExecutionState, Usage, agent, open_store, parallel, tool
 from rh_agents.cli.commands.top import Pace, Seen, top_rows
-from rh_agents.cli.output.now import now_lines
+from rh_agents.cli.output.now import now_lines, waits_of
 from rh_agents.core.ports import RunInfo
 from rh_agents.core.ports.present import (
     QUIET_AFTER,
@@ -27,6 +28,7 @@ from rh_agents.core.ports.present import (
     Retrying,
     RunningCall,
     Waiting,
+    WaitingCall,
     present_of_run,
 )
 from rh_agents.testing.conformance.suite import until
@@ -81,6 +83,54 @@ def test_what_was_said_long_ago_says_so_and_after_a_crash_it_is_what_was_last_kn
     assert text_of(BUSY.ended(), 1000.0) == []
 
 
+def test_a_call_that_waits_says_for_what_and_since_when() -> None:
+    present = replace(
+        BUSY, held=(WaitingCall("ef", "pages[9]::fetch", "open\x1bai", 960.0), WaitingCall(None, "x", "y", 1.0))
+    )
+    assert waits_of(present, 1000.0) == {
+        "ef": "waiting for open\\x1bai for 40 s",
+        "ab": "to be tried again in 12 s",
+    }
+    assert waits_of(present.ended(), 1000.0) == waits_of(None, 1000.0) == {}
+
+
+def test_show_does_not_call_running_what_waits_for_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    slots = ConcurrencyLimit(1, name="slots")
+
+    @tool(limits=[slots])
+    async def slow(number: int) -> int:
+        await done.wait()
+        return number
+
+    done = asyncio.Event()
+
+    async def main() -> None:
+        store = open_store("runs.db")
+        async with ExecutionState(store=store, run_id="monday"), parallel(2, name="pages") as p:
+            p.map(slow, [1, 2])
+            gathering = asyncio.ensure_future(p.gather())
+
+            async def is_said() -> bool | None:
+                present = await present_of_run(store, "monday")
+                return (present is not None and bool(present.held)) or None
+
+            await until(is_said)
+            assert await asyncio.to_thread(command, "show", "monday", "--store", "runs.db") == 0
+            done.set()
+            await gathering
+        await store.aclose()
+
+    asyncio.run(main())
+    shown = capsys.readouterr().out.splitlines()
+    (first,) = [line for line in shown if "[0] slow" in line]
+    (second,) = [line for line in shown if "[1] slow" in line]
+    assert "running" in first
+    assert "waiting for slots for" in second
+
+
 def test_the_table_of_all_runs_has_what_each_is_doing() -> None:
     info = RunInfo("monday", updated_at=998.0, owner="me", outcomes=7)
     quiet, paused = Present(100.0, in_flight=1, began_at=0.0), Present(1000.0, paused_at=990.0)
@@ -113,12 +163,10 @@ MAP = ("map", "program.py:rate", "in.jsonl", "-o", "out.jsonl", "--run-id", "job
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield Folder(tmp_path)
-    sys.modules.pop("program", None)
+    return Folder(tmp_path)
 
 
 def out_of(capfd: pytest.CaptureFixture[str], *words: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +16,8 @@ QUIET = ("--progress", "none")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     """A directory with the program, an input in `data` and a directory `sub`; the job has been done in it once."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     made = tmp_path / "project"
     (made / "data").mkdir(parents=True)
     (made / "sub").mkdir()
@@ -30,8 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     found = Folder(made)
     found.write("data/in.jsonl", "a", "b")
     os.symlink("data/in.jsonl", "link.jsonl")
-    yield found
-    sys.modules.pop("program", None)
+    return found
 
 
 WAYS = [

@@ -8,13 +8,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, MemoryStore, RetryPolicy, current, open_store, parallel, run, tool
+from rh_agents import (
+    Budget,
+    BudgetExceeded,
+    ExecutionState,
+    MemoryStore,
+    RetryPolicy,
+    current,
+    open_store,
+    parallel,
+    run,
+    tool,
+)
 from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page, Part, table_lines
 from rh_agents.cli.output.tree import Node, RunTree, TreeView
@@ -26,14 +36,6 @@ from rh_agents.core.types import ExecutionStatus
 from tests.surfaces.cli_kit import Folder, command, environment, started
 
 QUIET = ("--progress", "none")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield Folder(tmp_path)
-    sys.modules.pop("program", None)
 
 
 @pytest.fixture
@@ -94,6 +96,28 @@ def test_runs_are_chosen_by_status_tag_and_age(
     out = out_of(capfd, "runs", *words)
     assert ("job" in out) is is_listed
     assert is_listed or out == "no such runs\n"
+
+
+def test_of_many_runs_people_see_the_newest_and_programs_get_all(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def record() -> None:
+        store = open_store(".rh_agents/runs.db")
+        for number in range(203):
+            async with ExecutionState(store=store, run_id=f"r{number:03}", durability="exit"):
+                pass
+        await store.aclose()
+
+    asyncio.run(record())
+    head, *lines, more = out_of(capfd, "runs").splitlines()
+    assert head.startswith("RUN")
+    assert [line.split()[0] for line in lines] == [f"r{number:03}" for number in range(202, 2, -1)]
+    assert more == "… 3 older ones: --limit 203 lists all, --status and --tag choose"
+    assert len(out_of(capfd, "runs", "--limit", "203").splitlines()) == 204
+    assert len(out_of(capfd, "runs", "-n", "1").splitlines()) == 3
+    records = [json.loads(line)["run_id"] for line in out_of(capfd, "runs", "--json").splitlines()]
+    assert records == [f"r{number:03}" for number in range(202, -1, -1)]
+    assert len(out_of(capfd, "runs", "--json", "-n", "201").splitlines()) == 201
 
 
 def test_looking_never_makes_a_store(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +230,26 @@ def test_of_thousands_of_calls_the_first_ones_are_shown_and_every_failure(capsys
     assert sum("✓" in line for line in lines) == 3
     assert sum("ValueError: no" in line for line in lines) == 5
     assert lines[-1] == "  … 4,992 more completed"
+
+
+def test_members_that_a_budget_kept_from_beginning_are_not_done(capsys: pytest.CaptureFixture[str]) -> None:
+    @tool
+    async def step(number: int) -> int:
+        return number
+
+    async def many() -> None:
+        async with parallel(name="many", max_workers=1) as p:
+            p.map(step, range(5))
+            await p.gather()
+
+    async def go() -> list[Node]:
+        store = MemoryStore()
+        with pytest.raises(BudgetExceeded):
+            await run(many, store=store, run_id="r", budget=Budget(calls=2))
+        return await tree_of(store, "r")
+
+    TreeView(Page()).show(asyncio.run(go()))
+    assert capsys.readouterr().out.startswith("■ many  2 done  incomplete")
 
 
 def test_calls_of_one_address_are_told_apart_by_who_made_them() -> None:
@@ -323,6 +367,21 @@ def test_a_plan_tells_what_would_be_reused_and_what_would_run(
     assert "repeated       1 call with a recorded failure" in out
     assert "no recorded call would be made again" in out
     assert mapped.ledger == made, "nothing was called"
+
+
+def test_the_actors_of_the_program_count_before_those_of_other_modules_that_have_their_names(
+    mapped: Folder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = ModuleType("a_module_that_was_imported_before")
+
+    @tool(version="2")
+    async def rate(text: str) -> int:
+        return len(text)
+
+    vars(other)["rate"] = rate
+    del sys.modules["program"]
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    assert "version" not in out_of(capfd, "plan", "job")
 
 
 def test_a_plan_looks_at_the_input_and_at_the_code_as_they_are_now(
@@ -490,7 +549,8 @@ def test_a_run_of_python_code_says_how_it_is_resumed(folder: Folder, capfd: pyte
     asyncio.run(go())
     line = error_of(capfd, "resume", "python")
     assert "was started from Python code" in line
-    assert "run_id='python'" in line
+    assert "run_id='python', as in" in line
+    assert "run_id='python' and resume_from='_double'" in error_of(capfd, "resume", "python", "--from", "_double")
     assert "_double" in out_of(capfd, "show", "python")
     assert "the code was not examined: the run was started from Python code, not by a command" in out_of(
         capfd, "plan", "python"

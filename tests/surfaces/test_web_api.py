@@ -8,16 +8,19 @@ import io
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import pytest
 
-from rh_agents import ExecutionState, Secret, open_store, parallel, report_usage, tool
+from rh_agents import ExecutionState, Injected, MemoryStore, Secret, open_store, parallel, report_usage, tool
 from rh_agents.core.errors import RunAwaiting
+from rh_agents.core.ports import Store
 from rh_agents.core.redaction import forget_secret
 from rh_agents.core.usage import Usage
+from rh_agents.testing import JumpingClock
 from rh_agents.web.json_text import json_text
+from rh_agents.web.reading import Reading
 from tests.surfaces.web_kit import browser, fetch, memory, post, recorded
 
 Client = httpx2.AsyncClient
@@ -48,7 +51,11 @@ def test_a_run_says_how_it_stands_what_failed_and_where_the_money_went() -> None
         assert [actor["name"] for actor in page["actors"]] == ["fetch", "survey"]
         assert "broken is not there" in json.dumps(page["failures"])
         assert page["problem"] is None
-        assert [sum(counts) for counts in zip(*page["timeline"]["buckets"], strict=True)] == [3, 1, 1]
+        buckets = [counts for piece in page["timeline"]["pieces"] for counts in piece["buckets"]]
+        assert [sum(counts) for counts in zip(*buckets, strict=True)][:3] == [3, 1, 1]
+        (lane,) = page["lanes"]["lanes"]
+        assert (lane["name"], lane["groups"]) == ("survey::pages", 1)
+        assert [sum(lane["cells"][1 + at :: 5]) for at in range(3)] == [2, 1, 1]
         assert [(kind["count"], kind["text"]) for kind in page["kinds"]] == [
             (1, "ConnectionError: broken is not there")
         ]
@@ -73,6 +80,8 @@ def test_runs_are_filtered_by_status_tag_and_text() -> None:
             assert await names(text="TUES") == ["tuesday"]
             assert sorted(await names(tag="nightly", status="completed,failed")) == ["monday", "tuesday"]
             assert await names(status="running") == []
+            refused = await client.get("/api/runs", params={"status": "sleepy"})
+            assert (refused.status_code, refused.json()["error"].partition(":")[0]) == (400, "status=sleepy")
 
     asyncio.run(main())
 
@@ -95,6 +104,66 @@ def test_calls_are_filtered_and_sorted_by_the_server() -> None:
         assert len(await calls(group=failed["group_id"])) == 3
 
     looking(work)
+
+
+def test_calls_are_chosen_by_ranges_and_by_when_they_were_under_way() -> None:
+    async def work(client: Client) -> None:
+        async def found(path: str = "/api/calls", **wanted: Any) -> Any:
+            return await client.get(path, params={"run": "monday", **wanted})
+
+        calls = (await found()).json()["calls"]
+        assert {call["address"] for call in (await found(cost_from=0.005)).json()["calls"]} == {
+            call["address"] for call in calls if call["usage"].get("cost")
+        }
+        (failed,) = (await found(attempts_from=2)).json()["calls"]
+        assert failed["status"] == "failed"
+        assert (await found(seconds_from=1000)).json()["calls"] == []
+        last = max(call["ended_at"] for call in calls)
+        survey = next(call for call in calls if call["name"] == "survey")
+        assert (await found(**{"from": last + 1})).json()["calls"] == []
+        assert (await found(until=survey["began_at"] - 1)).json()["calls"] == []
+        whole = {"from": survey["began_at"], "until": last}
+        assert len((await found(**whole)).json()["calls"]) == len(calls)
+        rows = list(csv.DictReader(io.StringIO((await found("/api/calls.csv", attempts_from=2)).text)))
+        assert [(row["status"], row["attempts"]) for row in rows] == [("failed", "2")]
+        assert "waited" in rows[0]
+        for wanted in ({"cost_to": "much"}, {"from": "nan"}, {"until": "1e999"}):
+            refused = await found(**wanted)
+            assert refused.status_code == 400
+            assert "a number is wanted" in refused.json()["error"]
+
+    looking(work)
+
+
+def test_a_run_that_was_left_says_when_it_was_executed_and_counts_only_that() -> None:
+    async def main() -> None:
+        clock = JumpingClock()
+        store = MemoryStore(clock=clock)
+        for later in (0.0, 3600.0):
+            clock.advance(later)
+            async with ExecutionState(store=store, run_id="monday", clock=clock):
+                for number in range(3 if later else 2):
+                    await slow(number, clock)
+        page = json.loads(json.dumps(await page_of(store)))
+        first, second = page["timeline"]["executions"]
+        assert (first["before"], second["before"], second["epoch"]) == (0, 4, 1)
+        assert second["began_at"] - first["until"] == pytest.approx(3600)
+        assert second["new_at"] is not None
+        assert (page["totals"]["executed"], page["totals"]["elapsed"]) == (pytest.approx(30), pytest.approx(3630))
+        assert len(page["timeline"]["pieces"]) == 2
+
+    asyncio.run(main())
+
+
+async def page_of(store: Store, run_id: str = "monday") -> dict[str, Any]:
+    update = await Reading(store).page(run_id).now()
+    return {name: json.loads(text) for name, text in update.sections.items()}
+
+
+@tool
+async def slow(number: int, clock: Annotated[JumpingClock, Injected]) -> int:
+    clock.advance(10)
+    return number
 
 
 def test_a_call_has_its_attempts_and_its_value_on_demand() -> None:

@@ -120,7 +120,17 @@ WAYS = ("{}", "x{}x", "\n{}", "&lt;{}", "\u202e{}", "{}\x00", "{} --> <!-- ", "]
 ATTACKS = [way.format(payload) for payload in PAYLOADS for way in WAYS]
 
 
-def test_nothing_that_a_run_has_written_becomes_code(chromium_path: str, tmp_path: Path) -> None:
+def test_nothing_that_a_run_has_written_becomes_code(chromium_path: str) -> None:
+    attack(chromium_path, memory())
+
+
+@pytest.mark.slow
+def test_nothing_that_a_database_server_gives_becomes_code(chromium_path: str, postgresql_url: str) -> None:
+    attack(chromium_path, open_store(postgresql_url))
+
+
+def attack(chromium_path: str, store: Store) -> None:
+    """Write all attacks wherever a run can write something, and look at it."""
     assert len(set(ATTACKS)) == 200
 
     @tool
@@ -170,7 +180,7 @@ def test_nothing_that_a_run_has_written_becomes_code(chromium_path: str, tmp_pat
             await show(page, base, f"/run/{quote(text, safe='')}")
             assert await page.inner_text("h1")
 
-    looking(chromium_path, prepare, look)
+    looking(chromium_path, prepare, look, store)
 
 
 def test_what_is_recorded_is_on_the_page_within_half_a_second(chromium_path: str, tmp_path: Path) -> None:
@@ -301,6 +311,44 @@ def test_names_of_runs_are_readable_on_a_telephone(chromium_path: str) -> None:
         assert await name.evaluate("(link) => link.parentElement.scrollWidth <= link.parentElement.clientWidth")
 
     looking(chromium_path, _monday, look, width=360)
+
+
+def test_addresses_are_readable_on_a_telephone(chromium_path: str) -> None:
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        await show(page, base, "/run/monday")
+        cells = await page.query_selector_all("#part-slowest td.cut")
+        assert cells
+        for cell in cells:
+            assert await cell.evaluate("(each) => each.scrollWidth <= each.clientWidth"), await cell.inner_text()
+        await page.wait_for_selector("button:text-is('Requeue…')")
+        await page.click("button:text-is('Requeue…')")
+        await page.wait_for_selector("dialog >> button:text-is('Requeue for the next start')")
+
+    looking(chromium_path, _monday, look, width=360)
+
+
+def test_two_runs_are_compared_piece_by_piece_and_not_as_json(chromium_path: str) -> None:
+    async def prepare(store: Store) -> None:
+        for run_id, title in (("left", "the brown fox"), ("right", "the red fox")):
+            told = {"title": title, "n": 1}
+
+            @tool
+            async def tell() -> dict[str, object]:
+                return told  # noqa: B023 - called before it changes
+
+            async with ExecutionState(store=store, run_id=run_id):
+                await tell()
+
+    async def look(page: Page, seen: Seen, base: str) -> None:
+        await show(page, base, "/run/left/compare?with=right")
+        await page.wait_for_selector(".differences")
+        assert await page.eval_on_selector_all("mark", "(all) => all.map((each) => each.textContent)") == [
+            "brown",
+            "red",
+        ]
+        assert "{" not in await page.inner_text(".differences")
+
+    looking(chromium_path, prepare, look)
 
 
 def test_a_run_in_one_file_shows_its_page_its_calls_and_its_plan_without_a_server(

@@ -61,6 +61,31 @@ def test_what_is_not_the_key_of_a_call_is_refused(path: str, spoilt: str) -> Non
     asyncio.run(main())
 
 
+NO_PLACES = (
+    "x", "[" * 5000, "{}", "[1]", "[1, 2, 3]", "[null, 1]", "[[], 1]", "[NaN, 1]", "[1, 1.5]", "[1, -1]",
+    f"[1, {10**30}]", f"[{10**30}, 1]", f"[-{10**30}, 1]", '["a", "b"]',
+)  # fmt: skip
+
+
+def test_a_place_that_no_window_gives_is_refused_and_nothing_is_called_damaged(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(tmp_path / "runs.db")
+        await recorded(store)
+        async with browser(store) as client:
+            (call, *_) = (await client.get("/api/calls", params={"run": "monday"})).json()["calls"]
+            for after in NO_PLACES:
+                for order in ("journal", "seconds", "attempts", "address"):
+                    wanted = {"run": "monday", "key": call["key"], "order": order, "after": after}
+                    for path in ("/api/calls", "/api/call/children"):
+                        found = await client.get(path, params=wanted)
+                        assert (found.status_code, "`next` of a window" in found.text) == (400, True), (path, wanted)
+            half = {"run": "monday", "order": "address", "after": '["\\ud800", 1]'}
+            assert (await client.get("/api/calls", params=half)).status_code == 400
+        await store.aclose()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("path", ["/events?run=monday", "/api/run/events?run=monday", "/api/runs/events"])
 @pytest.mark.parametrize("after", ["1/\nevent: gone\ndata: 1", "9" * 5000, "\u00b2", "1\x00"])
 def test_an_id_that_no_stream_gives_is_refused_before_the_stream_begins(path: str, after: str) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 
+from rh_agents import ExecutionState, MemoryStore
 from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import RunInfo
 from rh_agents.testing import JumpingClock
 from rh_agents.web.live import SPACING, Follower, Update
+from rh_agents.web.reading import Reading
 
 
 class Source:
@@ -86,7 +91,7 @@ def test_one_that_comes_back_gets_what_it_has_missed() -> None:
     following(work)
 
 
-@pytest.mark.parametrize("after", [None, "", "nonsense", "another-7", "1"])
+@pytest.mark.parametrize("after", [None, "", "nonsense", "another-1", "another-7", "1"])
 def test_one_that_knows_a_version_of_another_server_gets_the_whole_page(after: str | None) -> None:
     async def work(source: Source, follower: Follower) -> None:
         await follower.now()
@@ -160,6 +165,8 @@ def test_a_store_that_fails_ends_the_stream_with_its_error_and_the_next_viewer_t
         viewer = asyncio.create_task(taken(follower, None, []))
         await asyncio.sleep(1)
         source.failure = StoreError("the disk is gone")
+        await asyncio.sleep(1)
+        assert viewer.done(), "it does not wait for the next sign of life"
         with pytest.raises(StoreError, match="the disk is gone"):
             await viewer
         source.failure = None
@@ -180,3 +187,44 @@ def test_a_viewer_gets_a_sign_of_life_when_nothing_happens() -> None:
         await updates.aclose()
 
     following(work)
+
+
+def test_pages_that_nobody_follows_are_forgotten_and_the_others_are_kept() -> None:
+    async def main() -> None:
+        reading = Reading(MemoryStore())
+        for name in ("followed", "forgotten"):
+            async with ExecutionState(store=reading.store, run_id=name):
+                pass
+        followed, forgotten = reading.page("followed"), reading.page("forgotten")
+        viewer = asyncio.create_task(taken(followed, None, []))
+        await asyncio.sleep(0)
+        for number in range(20):
+            reading.page(f"run {number}")
+        assert reading.page("run 19") is reading.page("run 19")
+        assert reading.page("followed") is followed
+        assert reading.page("forgotten") is not forgotten
+        viewer.cancel()
+
+    asyncio.run(main())
+
+
+def test_following_the_list_of_runs_asks_for_the_newest_ones_only() -> None:
+    asked: list[Any] = []
+
+    class Asked(MemoryStore):
+        async def runs(self, **wanted: Any) -> list[RunInfo]:
+            asked.append(wanted.get("limit"))
+            return await super().runs(**wanted)
+
+    async def main() -> None:
+        store = Asked()
+        for number in range(205):
+            async with ExecutionState(store=store, run_id=f"run {number}"):
+                pass
+        reading = Reading(store)
+        told = json.loads((await reading.runs.now()).sections["runs"])
+        assert asked == [200]
+        assert [run["run_id"] for run in told] == [f"run {number}" for number in range(204, 4, -1)]
+        assert told == (await reading.list_runs())["runs"]
+
+    asyncio.run(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from rh_agents.cli.commands.common import StoreOfRuns, with_store
@@ -10,6 +12,8 @@ from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.stores import DEFAULT_STORE
 from rh_agents.core.ports import Store
+from rh_agents.core.ports.opening import limitations_of
+from rh_agents.core.ports.windows import RunQuery, count_runs
 
 __all__ = ["check_command"]
 
@@ -17,11 +21,13 @@ __all__ = ["check_command"]
 def check_command(store: StoreOfRuns = DEFAULT_STORE) -> None:
     """Look for damage in the database and in the large results beside it. Exit code 1 if there is any."""
 
-    async def look(opened: Store) -> tuple[list[str], int]:
-        return await opened.check(), len(await opened.runs())
+    async def look(opened: Store) -> tuple[list[str], int, Sequence[str]]:
+        return await opened.check(), await count_runs(opened, RunQuery()), await limitations_of(opened)
 
-    findings, count = with_store(store, look)
+    findings, count, limitations = with_store(store, look)
     page = Page()
+    for line in limitations:
+        page.paragraph(one_line(line))
     for finding in findings:
         page.paragraph(one_line(finding), "red")
     if findings:

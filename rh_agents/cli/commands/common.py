@@ -25,9 +25,12 @@ from rh_agents.core.errors import ControlRefused, UsageError
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.control import ControlResult, RunControl, control_of
 from rh_agents.core.ports.keeping import Erasure, erasure_of
+from rh_agents.core.ports.windows import RunQuery, every_run
 from rh_agents.core.redaction import redact
+from rh_agents.core.runs import validated_run
 from rh_agents.core.values import kept_text, shown_value
 from rh_agents.display.text import harmless
+from rh_agents.stores._environment import VARIABLE
 
 __all__ = [
     "AsJson",
@@ -46,11 +49,18 @@ __all__ = [
 
 T = TypeVar("T")
 
-StoreOfRuns = Annotated[str, typer.Option(metavar="URL", help="Where the runs are recorded: a path or a URL.")]
+StoreOfRuns = Annotated[
+    str,
+    typer.Option(
+        metavar="URL", envvar=VARIABLE, show_envvar=True, help="Where the runs are recorded: a path or a URL."
+    ),
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever reads the journal.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done: how many calls, what price.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the journal.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be done: how many calls, and what they cost.")
+]
 
 Ask = Callable[[RunControl, str | None], Awaitable[ControlResult]]
 """Asks the owner of a run; gets the name of the user."""
@@ -69,8 +79,8 @@ def with_store(url: str, work: Callable[[Store], Awaitable[T]], *, writes: bool 
 
 async def old_runs(store: Store, before: float | None, status: Sequence[RunStatus] | None) -> list[RunInfo]:
     """The runs without activity since `before`, newest first; those with one of these statuses, or that have ended."""
-    wanted = status or [each for each in RunStatus if each.has_ended]
-    return [info for info in await store.runs(updated_before=before) if status_of(info) in wanted]
+    wanted = tuple(status or [each for each in RunStatus if each.has_ended])
+    return [info async for info in every_run(store, RunQuery(wanted, updated_before=before))]
 
 
 def parameters_of(ctx: typer.Context, command: RunCommand) -> dict[str, Any]:
@@ -90,8 +100,8 @@ def person() -> str | None:
         return None
 
 
-def record_of_run(info: RunInfo, open_questions: int) -> dict[str, Any]:
-    """A run for programs."""
+def record_of_run(info: RunInfo, open_questions: int | None) -> dict[str, Any]:
+    """A run for programs. `open_questions` is None if they cannot be read."""
     return {
         "run_id": info.run_id,
         "status": status_of(info).value,
@@ -106,8 +116,13 @@ def record_of_run(info: RunInfo, open_questions: int) -> dict[str, Any]:
         "reason": info.reason,
         "tags": list(info.tags),
         "forked_from": info.forked_from,
+        "queue": info.queue,
+        "priority": info.priority,
+        "ready_at": info.ready_at,
+        "claims": info.claims,
         "erased_at": None if (erasure := erasure_of(info)) is None else erasure.at,
         "facts": {name: redact(kept_text(text, unknown_ok=True)) for name, text in info.facts.items()},
+        **({} if info.damage is None else {"damage": info.damage}),
     }
 
 
@@ -145,7 +160,9 @@ def show_head(page: Page, info: RunInfo, open_questions: int) -> None:
     if erasure is not None:
         page.paragraph(_erased_text(info, erasure), "yellow")
     restarts = f"restarted {counted(info.epoch, 'time')} after its end" if info.epoch else ""
+    validated = validated_run(info)
     origin = f"a copy of {harmless(info.forked_from)}" if info.forked_from is not None else ""
+    origin = origin if validated is None else f"a validation of {harmless(validated)}"
     page.line(
         Part(f"started {datetime.fromtimestamp(info.created_at).astimezone():%Y-%m-%d %H:%M:%S}", "dim"),
         Part(counted(info.outcomes, "finished call"), "dim", 1),
@@ -186,4 +203,5 @@ def _record_of_result(result: ControlResult) -> dict[str, object]:
         "price": result.price,
         "request": None if result.request is None else result.request.id,
         "applied": result.is_applied,
+        **({} if result.now is None else {"now": result.now, "later": result.later}),
     }

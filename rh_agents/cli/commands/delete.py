@@ -12,7 +12,7 @@ import typer
 
 from rh_agents.cli.commands.common import AsJson, StoreOfRuns, old_runs, with_store
 from rh_agents.cli.consent import expect_consent
-from rh_agents.cli.errors import CommandError
+from rh_agents.cli.errors import CommandError, error_record, one_line
 from rh_agents.cli.kept_runs import Kept, delete_runs, expect_stopped, kept_of
 from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page
@@ -71,8 +71,11 @@ def delete_command(
     _show(gone, "deleted", as_json=as_json, is_done=True)
     if not as_json:
         Page().line(f"{size(freed)} of large results freed")
-    for line in refused:
-        say(f"rh-agents: {line}")
+    for error in refused:
+        if as_json:
+            sys.stdout.write(json.dumps(error_record(error, 1)) + "\n")
+        else:
+            say(f"rh-agents: {one_line(str(error))}: not deleted")
     if refused:
         raise typer.Exit(1)
 

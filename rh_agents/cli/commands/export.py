@@ -1,21 +1,25 @@
-"""`rh-agents export`: events and outcomes as lines of JSON, for other programs."""
+"""`rh-agents export`: events and outcomes as lines of JSON, for other programs; or spans, for an OTLP receiver."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 from pydantic_core import PydanticSerializationError, to_json
 
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, with_store
+from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.progress import say
-from rh_agents.cli.stores import DEFAULT_STORE, existing_run
+from rh_agents.cli.output.wording import counted
+from rh_agents.cli.stores import DEFAULT_STORE, existing_run, shown_url
 from rh_agents.core._loops.beside import read_beside
 from rh_agents.core._replay.key_table import KeyTable
 from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.ports.keeping import erasure_of
+from rh_agents.core.redaction import redact
 from rh_agents.core.results import Outcome, describe_error
 from rh_agents.core.values import ErasedValue, UnknownValue
 from rh_agents.display.text import harmless
@@ -28,9 +32,22 @@ def export_command(
     outcomes: Annotated[
         bool, typer.Option("--outcomes", help="The outcomes of calls, one per line, instead of the events.")
     ] = False,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send the run as spans to this OTLP receiver (HTTP), such as http://localhost:4318, with its real "
+            "times. To do so twice doubles nothing.",
+        ),
+    ] = None,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Write the journal of a run as JSON lines: every event, with the results."""
+    """Write the journal of a run as JSON lines: every event, with the results. Or send it as spans of OpenTelemetry."""
+    if otlp is not None:
+        if outcomes:
+            raise CommandError("--outcomes writes lines and --otlp sends spans: give one of them")
+        _send_spans(run, otlp, store)
+        return
 
     async def write(opened: Store) -> None:
         erasure = erasure_of(await existing_run(opened, run))
@@ -55,6 +72,31 @@ def export_command(
     with_store(store, write)
 
 
+def _send_spans(run: str, url: str, store: str) -> None:
+    """Send the run as spans, and say how many there were."""
+    try:
+        from rh_agents.telemetry.export import NotExported, export_run, otlp_exporter  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise CommandError(
+            f"--otlp needs the SDK of OpenTelemetry ({error}): "
+            "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+        ) from error
+
+    async def send(opened: Store) -> int:
+        await existing_run(opened, run)
+        exporter = otlp_exporter(url)
+        try:
+            return await export_run(opened, run, exporter)
+        finally:
+            exporter.shutdown()
+
+    try:
+        sent = with_store(store, send)
+    except NotExported as error:
+        raise CommandError(f"--otlp {harmless(shown_url(url))}: {error}", exit_code=1) from error
+    say(f"{counted(sent, 'span')} of run {harmless(run)} sent to {harmless(shown_url(url))}")
+
+
 def _event_record(recorded: RecordedEvent) -> dict[str, Any]:
     """An event with its number in the journal; what it does not have is left out."""
     event = recorded.event
@@ -77,11 +119,23 @@ def _event_record(recorded: RecordedEvent) -> dict[str, Any]:
         "tag": event.tag or None,
         "metadata": dict(event.metadata) or None,
         "group": None if event.group is None else event.group.model_dump(mode="json"),
+        "control": None if event.control is None else _control_record(event.control),
     }
     record = {name: value for name, value in record.items() if value is not None}
     if event.execution_status.value in ("completed", "recovered") and event.group is None:
         record |= {"erased": True} if isinstance(event.result, ErasedValue) else {"result": event.result}
     return record
+
+
+def _control_record(control: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked of the run, by whom, and what came of it. Names of items may look like credentials."""
+    arguments = dict(control["arguments"])
+    asked: dict[str, Any] = {name: control[name] for name in ("id", "author", "asked_at")}
+    if "items" in arguments:
+        asked["items"] = [redact(item) for item in arguments["items"]]
+    if "settings" in arguments:
+        asked["settings"] = arguments["settings"]
+    return asked | dict(control["answer"])
 
 
 def _outcome_record(outcome: Outcome, given: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rh_agents.cli.recorded_command import RunCommand, resume_line
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core.ports import RunInfo, Store, is_untouched_fork
 from rh_agents.core.ports.keeping import expect_values
-from rh_agents.core.rewind import UNCHANGED, affected_by, fork
+from rh_agents.core.runs import UNCHANGED, affected_by, fork
 from rh_agents.display.text import harmless
 
 __all__ = ["fork_command"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.wording import counted, size
 from rh_agents.cli.run_status import RunStatus, status_of
 from rh_agents.cli.stores import DEFAULT_STORE
+from rh_agents.core.errors import RunIsLive
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.display.text import harmless
 
@@ -43,9 +45,12 @@ def gc_command(
         found = await old_runs(opened, before, status)
         if dry_run:
             return found, 0
+        gone = []
         for info in found:
-            await opened.delete_run(info.run_id)
-        return found, await opened.collect_garbage()
+            with suppress(RunIsLive):  # since it was looked at; or workers execute shards of it
+                await opened.delete_run(info.run_id)
+                gone.append(info)
+        return gone, await opened.collect_garbage()
 
     found, freed = with_store(store, collect, writes=not dry_run)
     page = Page()

@@ -9,25 +9,30 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from rh_agents.cli.arguments import Callee, make_callee, read_settings
 from rh_agents.cli.detaching import Detach, LogFile, announce, detached, expect_output_file, is_to_detach
+from rh_agents.cli.elsewhere import Applied
+from rh_agents.cli.engines import ExecutorsGiven, engines_for
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input.files import Input, InputOptions, file_of_input, is_stream, open_input
 from rh_agents.cli.input.lines import Format
 from rh_agents.cli.input.source import make_source
-from rh_agents.cli.map_job import Limits, MapJob
+from rh_agents.cli.map_job import Limits, MapJob, Shards
 from rh_agents.cli.options import (
     TARGET_HELP,
+    AcceptChanges,
     BudgetCalls,
     BudgetCost,
+    BudgetName,
     BudgetTokens,
     Grace,
     InputsRecorded,
     KeepFailures,
+    Otel,
     ProgressMode,
     RunId,
     StoreUrl,
@@ -36,12 +41,13 @@ from rh_agents.cli.options import (
     more_of,
     without_options,
 )
+from rh_agents.cli.output.pauses import report_pauses
 from rh_agents.cli.output.progress import Progress, say, shown
 from rh_agents.cli.output.protected_files import ProtectedFiles, files_of_store
 from rh_agents.cli.output.results import expect_output_name, open_output
 from rh_agents.cli.output.summary import Summary, describe, next_steps
 from rh_agents.cli.output.wording import counted
-from rh_agents.cli.process import leave_without_threads, run_to_the_end
+from rh_agents.cli.process import leave_without_threads, run_to_the_end, spare_the_collector
 from rh_agents.cli.recorded_command import (
     STANDARD_STREAM,
     Invocation,
@@ -57,8 +63,12 @@ from rh_agents.cli.run_options import RunOptions
 from rh_agents.cli.store_search import locate_run, search_folders
 from rh_agents.cli.stores import DEFAULT_STORE, made_store
 from rh_agents.cli.targets import file_of, load_actor, short_name
+from rh_agents.core._base.sources import fingerprint
+from rh_agents.core.execution import ExecutionState
 from rh_agents.core.groups import ErrorStrategy
+from rh_agents.core.ports.executors import WORKERS
 from rh_agents.core.redaction.excerpts import RecordInputs
+from rh_agents.core.types import Engine
 from rh_agents.decorators import tool
 from rh_agents.llms._batches import Batches, in_batches
 
@@ -84,7 +94,11 @@ def map_command(
     ctx: typer.Context,
     actor: Annotated[str, typer.Argument(metavar="MODULE:ACTOR", help=TARGET_HELP, show_default=False)],
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A file of JSON lines, CSV or plain lines, or - for standard input.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A file of JSON lines, CSV or plain lines (also .gz), Parquet or Arrow, or - for standard input.",
+        ),
     ],
     output: Annotated[
         str | None,
@@ -97,11 +111,11 @@ def map_command(
     retry: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Attempts for each item, including the first; overrides the actor's own."
+            min=1, metavar="N", help="Attempts for each item, including the first; overrides the function's own."
         ),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="For each attempt; overrides the actor's own.")
+        float | None, typer.Option(metavar="SECONDS", help="For each attempt; overrides the function's own.")
     ] = None,
     error_strategy: Annotated[
         ErrorStrategy, typer.Option(help="Run all items whatever fails, or stop at the first failure.")
@@ -151,10 +165,13 @@ def map_command(
     run_id: RunId = None,
     tags: Tags = None,
     no_retry_failed: KeepFailures = False,
+    accept_changes: AcceptChanges = False,
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
+    budget_name: BudgetName = None,
     record_inputs: InputsRecorded = RecordInputs.BRIEF,
+    executor: ExecutorsGiven = None,
     batch: Annotated[
         bool,
         typer.Option(
@@ -163,18 +180,42 @@ def map_command(
             "Up to 10,000 items then run at the same time, unless --max-workers is given.",
         ),
     ] = False,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Make items in other processes, N at a time in each; --max-workers is then for each process.",
+        ),
+    ] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help="With --shard: the engine that has the processes; `workers` (or `workers:QUEUE`) for processes of "
+            "`rh-agents worker`, on whatever machines.",
+        ),
+    ] = Engine.PROCESS.value,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --shard: processes at a time; one for each processor if left out."),
+    ] = None,
     grace: Grace = 30.0,
+    otel: Otel = False,
     progress: ProgressMode = Progress.AUTO,
     detach: Detach = False,
     log: LogFile = None,
 ) -> None:
-    """Run an actor over every item of INPUT and write a JSON line for each.
+    """Call a function for every item of INPUT and write a JSON line for each.
 
     Every result is recorded as it arrives. Repeating the command resumes the run: finished items are not called again,
     changed and new ones are, and failed ones are retried if the run had ended.
 
     Every line has id, index, ok, result or error, attempts and seconds. An input line that does not fit is reported on
     standard error with its position and becomes a failed item; it does not end the job.
+
+    A failed item that `rh-agents requeue` asks for has another line with the same id and index, and "requeued": true.
+    The newest line of an item counts.
 
     Ctrl-C once: no more items are started, those in flight get --grace seconds to finish. Twice: they are cancelled.
 
@@ -190,15 +231,25 @@ def map_command(
         used = ProtectedFiles({source: "the input", str(output): "the output", file_of(actor): "the program"})
         raise typer.Exit(detached(about, store, log, used))
     fixed = read_settings(settings or [])
-    callee = make_callee(load_actor(actor, tool), retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
+    loaded = load_actor(actor, tool)
+    callee = make_callee(loaded, retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
+    executors = engines_for(loaded, executor)
     if batch and not about.asks_for(ctx, "max_workers"):
         max_workers = _AT_ONCE_IN_A_BATCH
-    limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace)
+    shards = None
+    if shard is not None:
+        # Workers may be on other machines, and find it as this process has; those of an engine may be in any directory.
+        target = actor if on.partition(":")[0] == WORKERS else _anywhere(actor)
+        applied = Applied(target, retry, timeout, fixed, fingerprint(cast("Any", loaded)))
+        shards = Shards(shard, on, workers, applied)
+    elif about.asks_for(ctx, "on") or workers is not None:
+        raise CommandError("--on and --workers are about shards: add --shard N, for instance --shard 500")
+    limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace, shards)
     target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
     command = RunCommand((), here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
     ways = _ways_to_name(source)
     names = [derived_run_id(callee.name, "map", file_of(actor), *way, command.settings) for way in ways]
-    budget = budget_of(budget_cost, budget_tokens, budget_calls)
+    budget = budget_of(budget_cost, budget_tokens, budget_calls, budget_name)
     options = RunOptions.of(
         ctx,
         command,
@@ -209,6 +260,9 @@ def map_command(
         retry_failed=not no_retry_failed,
         budget=budget,
         record_inputs=record_inputs,
+        executors=executors,
+        target=loaded,
+        accept_changes=accept_changes,
         older=names[1:],
     )
     is_older = about.run_id is not None and form is Format.AUTO and separator is None
@@ -225,6 +279,8 @@ def map_command(
         if output is not None:
             protected.refuse_name(output)
         work = _MapStart(callee, given, limit, output, force, limits, progress, source, protected, with_input)
+        if options.owns_process:
+            spare_the_collector()
         with _batches() if batch else nullcontext():
             raise typer.Exit(run_to_the_end(work.run(options)))
 
@@ -236,6 +292,13 @@ def _ways_to_name(source: str) -> list[list[str]]:
         return [[absolute_path(source)]]
     file = file_of_input(source)
     return [piped] if file is None else [[file], piped]
+
+
+def _anywhere(actor: str) -> str:
+    """The same MODULE:ACTOR for processes that may be in another directory."""
+    module, _, name = actor.rpartition(":")
+    file = file_of(actor)
+    return f"{file if os.path.isabs(file) else module}:{name}"
 
 
 def _batches() -> AbstractContextManager[Any]:
@@ -293,13 +356,13 @@ class _MapStart:
             with open_output(self.output, force=may_write_over, protected=self.protected) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 job.with_input = self.with_input
-                job.opened = partial(announce, options.run_id, options.shown_store)
+                job.opened = partial(_opened, state, options)
                 if known is not None and known.outcomes:
                     job.greeting = (
                         f"run {options.run_id} continues: {counted(known.outcomes, 'finished call')} recorded"
                     )
                 try:
-                    with shown(self.progress) as job.subscriber:
+                    with shown(self.progress) as job.display:
                         await job.run()
                 finally:
                     if job.has_begun:
@@ -310,7 +373,8 @@ class _MapStart:
         return summary.exit_code
 
     def _report(self, job: MapJob, summary: Summary, options: RunOptions) -> None:
-        for line in describe(summary, job.writer.name, is_shown=job.subscriber is not None):
+        file = job.writer.name if options.command.output else ""
+        for line in describe(summary, file, is_shown=job.display is not None):
             say(line)
         if job.state.store is None:
             return
@@ -320,3 +384,8 @@ class _MapStart:
         resume = resume_line(options.run_id, options.shown_store, words) + more
         for line in next_steps(summary, resume, options.run_id):
             say(line)
+
+
+def _opened(state: ExecutionState, options: RunOptions) -> None:
+    announce(options.run_id, options.shown_store)
+    report_pauses(state, say, options.shown_store)

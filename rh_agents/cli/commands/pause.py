@@ -15,7 +15,7 @@ def pause_command(
     as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Let a run begin nothing new; attempts in flight come to their end, and timeouts stand still.
+    """Pause a run: nothing new begins, attempts in flight finish, and timeouts stop counting.
 
     It stays paused when it is started again, until `rh-agents unpause` or its end.
     """

@@ -11,16 +11,16 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from struct import Struct
 from typing import Annotated, Any
 
 import typer
 
-from rh_agents.cli.arguments import make_callee, read_settings
+from rh_agents.cli.arguments import call_for, make_callee, read_settings
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of, show_head, with_store
 from rh_agents.cli.errors import BadInput, CommandError
 from rh_agents.cli.input.files import InputOptions, is_stream, open_input
 from rh_agents.cli.input.lines import Format
-from rh_agents.cli.map_job import call_for
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.tree import SHORT_KEY
 from rh_agents.cli.output.wording import counted
@@ -34,8 +34,9 @@ from rh_agents.core._replay.keys import ROOT_KEY, child_key, group_key
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.plan import Fate, Plan, PlannedCall, Planner
+from rh_agents.core.plan import Fate, Plan, PlannedCall, Planner, open_requests
 from rh_agents.core.ports import Question, Store
+from rh_agents.core.ports.control import ControlRequest, Verb
 from rh_agents.core.ports.outline import PlainMembers, outline_of_run
 from rh_agents.core.types import OnUnknown
 from rh_agents.decorators import tool
@@ -44,9 +45,15 @@ from rh_agents.display.text import harmless
 __all__ = ["plan_command"]
 
 _SHOWN = 10
+_LONGEST = 160
+"""Characters of an error. `rh-agents show RUN --failed` prints all of it."""
 _COLUMN = 13
 _WORDS = 4
 """Numbers of eight bytes in a key."""
+_HEAD = Struct("Q24x").unpack
+"""The first one of them."""
+_BITS, _REST = 64, 52
+"""How many bits that has, and how many of them follow those that say where to look for it."""
 
 
 def plan_command(
@@ -70,24 +77,30 @@ def plan_command(
         command = RunCommand.of(info)
         parameters = {} if command is None else parameters_of(ctx, command)
         code = load_program(command, parameters)
-        code.keys_generation = generation_of_keys(info.facts)
-        outline = await outline_of_run(opened, run)
-        planner, ended = Planner(info, retry_failed=not no_retry_failed, plain=outline.plain), set[bytes]()
+        code.keys_generation, code.facts = generation_of_keys(info.facts), info.facts
+        outline, requests = await outline_of_run(opened, run), await open_requests(opened, run)
+        retries = not no_retry_failed
+        planner = Planner(info, retry_failed=retries, plain=outline.plain, below=outline.below, requests=requests)
+        ended = set[bytes]()
         async for event in outline.read(False):
             if event.outcome is not None:
                 ended.add(event.outcome.key)
                 planner.add_outcome(event.outcome)
             planner.add(event.recorded)
-        info, found = replace(info, outcomes=len(ended) + sum(map(len, outline.plain))), planner.plan()
+        info, found = replace(info, outcomes=len(ended) + outline.left_out), planner.plan()
         is_map = command is not None and command.kind == "map" and code.problem is None
         given = _plan_input(command, parameters, found) if is_map and command is not None else None
         questions = await opened.questions(run)
         if as_json:
-            sys.stdout.write(json.dumps({"run_id": run} | _record_of_plan(found, code, given)) + "\n")
+            record = {"run_id": run} | _record_of_plan(found, code, given)
+            record["requests"] = [_record_of_request(each) for each in requests]
+            sys.stdout.write(json.dumps(record) + "\n")
             return
         page = Page()
         show_head(page, info, len(questions))
         _PlanView(page).show(found, questions, code, given)
+        for request in requests:
+            page.paragraph(_request_sentence(request), "yellow")
 
     with_store(store, plan)
 
@@ -161,12 +174,12 @@ class _Recorded:
         self._seen: set[bytes] = set()
         self._numbers: dict[bytes, int] = {}
         """How many items have been asked for that are identical to others, or not recorded."""
-        self.unseen: int = len(self._fates) + sum(len(plain.members) for plain in self._plain)
+        self.unseen: int = len(self._fates) + sum(len(plain.seen) for plain in self._plain)
         """How many nobody has asked for."""
 
     def fate_of(self, name: str, same: bytes) -> Fate | None:
         """The fate of the next item with this identity; None if it is not recorded."""
-        number = self._numbers.get(same, 0)
+        number = self._numbers.get(same, 0) if self._numbers else 0
         fate, is_seen = self._ask(child_key(ROOT_KEY, name, same, number))
         if is_seen:  # the first of them has been asked for, so this is the second one
             number = 1
@@ -193,26 +206,25 @@ class _Recorded:
 
 
 class _Plain:
-    """Plain members, found by their keys: a dictionary of so many would take more memory than all the rest."""
+    """Plain members, found by the first eight bytes of their keys, of which hardly any two are the same.
+
+    A dictionary of them would take more memory than all the rest. They are sorted, and of each beginning it is known
+    where it starts, so that there is little to be searched.
+    """
 
     def __init__(self, members: PlainMembers, fate: Fate) -> None:
-        heads = array("Q", members.keys)[::_WORDS]
-        order = sorted(range(len(heads)), key=heads.__getitem__)
-        self._heads = array("Q", [heads[position] for position in order])
-        self._order = array("Q", order)
-        self.members: PlainMembers = members
+        self._heads = heads = array("Q", sorted(array("Q", members.keys)[::_WORDS]))
+        self._starts = [bisect_left(heads, beginning << _REST) for beginning in range((1 << _BITS - _REST) + 1)]
         self.fate: Fate = fate
         self.seen = bytearray(len(heads))
 
     def position_of(self, key: bytes) -> int:
         """Where a key stands among them; -1 if it does not."""
-        head = int.from_bytes(key[: len(key) // _WORDS], sys.byteorder)
-        at = bisect_left(self._heads, head)
-        while at < len(self._heads) and self._heads[at] == head:
-            if self.members.key_at(self._order[at]) == key:
-                return self._order[at]
-            at += 1
-        return -1
+        (head,) = _HEAD(key)
+        heads, beginning = self._heads, head >> _REST
+        end = self._starts[beginning + 1]
+        at = bisect_left(heads, head, self._starts[beginning], end)
+        return at if at < end and heads[at] == head else -1
 
 
 def _identity(call: Call[Any]) -> bytes | None:
@@ -229,11 +241,13 @@ def _identity(call: Call[Any]) -> bytes | None:
 _LINES = (
     (Fate.REUSED, "reused", "green", "{} with a recorded value"),
     (Fate.TRIED_AGAIN, "tried again", "yellow", "{} that failed"),
-    (Fate.SUPERSEDED, "made again", "yellow", "{} that was asked to be made again"),
+    (Fate.SUPERSEDED, "made again", "yellow", "{}, as was asked for"),
     (Fate.REPEATED, "repeated", "yellow", "{} with a recorded failure, which the program may have acted on"),
+    (Fate.WITHDRAWN, "not made", "dim", "{} that was cancelled by name"),
     (Fate.CONTINUED, "continued", "yellow", "{} between two attempts, or stopped while waiting"),
     (Fate.QUESTION, "asked", "yellow", "{} for a person"),
 )
+_FATES = {fate: word for fate, word, _style, _text in _LINES}
 _UNKNOWN = (
     (OnUnknown.RETRY, "made again", "yellow"),
     (OnUnknown.FAIL, "fails", "red"),
@@ -297,7 +311,7 @@ class _PlanView:
             key = f"@{call.key.hex()[:SHORT_KEY]}"
             self.page.line(Part(harmless(call.address)), Part(key, "dim", 1), indent=_COLUMN + 2)
             if call.message and call.fate is not Fate.QUESTION:
-                self.page.paragraph(harmless(call.message, 300), "dim", indent=_COLUMN + 4)
+                self.page.line(Part(harmless(call.message, _LONGEST), "dim", is_elastic=True), indent=_COLUMN + 4)
         if len(calls) > _SHOWN:
             self.page.line(Part(f"… {len(calls) - _SHOWN:,} more", "dim"), indent=_COLUMN + 2)
 
@@ -311,11 +325,49 @@ def _input_sentence(given: _InputPlan) -> str:
     if given.problem is not None:
         return f"input {name} was not looked at: {harmless(given.problem, 500)}"
     total = sum(given.fates.values()) + given.new + given.bad
-    parts = [f"{count:,} {fate.value.replace('_', ' ')}" for fate, count in given.fates.items()]
+    parts = [f"{count:,} {_FATES.get(fate, fate.value.replace('_', ' '))}" for fate, count in given.fates.items()]
     parts += [f"{given.new:,} new"]
     parts += [f"{given.bad:,} that do not fit"] if given.bad else []
     gone = f"; {counted(given.gone, 'recorded item')} no longer in it" if given.gone else ""
     return f"input {name} as it is now: {counted(total, 'item')}: {', '.join(parts)}{gone}"
+
+
+_EFFECTS = {
+    Verb.PAUSE: "it begins paused",
+    Verb.UNPAUSE: "it begins unpaused",
+    Verb.REQUEUE: "calls are made again",
+    Verb.CANCEL: "it ends at once, for good",
+    Verb.SET: "it begins with other numbers",
+}
+
+
+def _request_sentence(request: ControlRequest) -> str:
+    """What was asked of a run that nobody executes, and what the next start makes of it."""
+    arguments = request.arguments
+    effect = _EFFECTS[request.verb]
+    if request.verb is Verb.SET:
+        settings = arguments["settings"].items()
+        effect = f"it begins with {', '.join(f'{name}={value:g}' for name, value in settings)}"
+    elif request.verb is Verb.REQUEUE:
+        effect = f"{counted(len(arguments.get('keys', ())), 'call')} made again, with the calls around"
+    elif request.verb is Verb.CANCEL and arguments.get("items"):
+        effect = f"what is called {', '.join(arguments['items'][:_SHOWN])} is cancelled"
+    by = f" by {request.author}" if request.author else ""
+    why = f" ({request.reason})" if request.reason else ""
+    return harmless(f"asked for{by}, and applied at the next start: {request.verb.value}{why}: {effect}", 500)
+
+
+def _record_of_request(request: ControlRequest) -> dict[str, Any]:
+    """A request for programs."""
+    names = ("items", "settings", "failed", "keys")
+    return {
+        "id": request.id,
+        "verb": request.verb.value,
+        "author": request.author,
+        "reason": request.reason,
+        "asked_at": request.asked_at,
+        **{name: request.arguments[name] for name in names if name in request.arguments},
+    }
 
 
 def _record_of_plan(plan: Plan, code: Program, given: _InputPlan | None) -> dict[str, Any]:

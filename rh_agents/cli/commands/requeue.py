@@ -28,10 +28,13 @@ def requeue_command(
     as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Make calls again that failed.
+    """Retry calls that failed, while the run goes on or at its next start.
 
-    As long as the program has not received a failure, it is replaced at once. The others are made again at the next
-    start of the run, with the calls around them; the answer says how many are which.
+    As long as the program has not received a failure, it is replaced at once. `rh-agents map`, and groups opened with
+    requeue=True, make calls again at once that failed before, too, and give a further result. The others are made again
+    at the next start of the run, with the calls around them; the answer says how many are which.
+
+    A submitted run is put into its queue again; without ITEM and --failed, that is all.
     """
     steer(
         run,

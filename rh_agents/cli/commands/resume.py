@@ -13,12 +13,16 @@ import typer
 from rh_agents.cli.commands.common import RunName, StoreOfRuns, parameters_of, with_store
 from rh_agents.cli.detaching import Detach, LogFile, detached, expect_output_file, is_to_detach
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.flow_job import SubmittedJob, factories_of
 from rh_agents.cli.input.files import is_stream
 from rh_agents.cli.options import (
+    AcceptChanges,
     BudgetCalls,
     BudgetCost,
+    BudgetName,
     BudgetTokens,
     KeepFailures,
+    Otel,
     budget_of,
     budget_options,
     without_options,
@@ -51,23 +55,45 @@ def resume_command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
     no_retry_failed: KeepFailures = False,
+    accept_changes: AcceptChanges = False,
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
+    budget_name: BudgetName = None,
+    inject: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MODULE:FUNCTION", help="For a submitted run: what makes its argument NAME. May be repeated."
+        ),
+    ] = None,
+    otel: Otel = False,
     detach: Detach = False,
     log: LogFile = None,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Resume a run with its original command, directory and arguments. A budget replaces the earlier one."""
+    """Resume a run with its original command, directory and arguments. A budget replaces the earlier one.
+
+    A submitted run is executed here instead of by a worker: start it in the directory where workers are started.
+    """
     info = with_store(store, lambda opened: existing_run(opened, run))
     expect_values(info, "resumed")
     expect_output_name(output)
-    command = _with_secrets(ctx, info, _command_of(info))
+    if info.flow is not None and RunCommand.of(info) is None:
+        if output is not None or detach or log is not None:
+            raise CommandError(f"run {run!r} was submitted: -o, --detach and --log are not for it")
+        budget = budget_of(budget_cost, budget_tokens, budget_calls, budget_name)
+        job = SubmittedJob(
+            info, absolute_url(store), store, address, not no_retry_failed, budget, factories_of(inject or ())
+        )
+        raise typer.Exit(job.run())
+    if inject:
+        raise CommandError(f"--inject is for a submitted run, and run {run!r} is none")
+    command = _with_secrets(ctx, info, _command_of(info, address))
     if output is not None and command.kind != "map":
         raise CommandError(f"-o is for the output of a map, and run {run!r} is a `{command.kind}`")
-    budget = budget_options(budget_of(budget_cost, budget_tokens, budget_calls))
-    words = without_options(command.words, budget)
-    for option, value in budget.items():
+    words_of_budget = budget_options(budget_of(budget_cost, budget_tokens, budget_calls, budget_name))
+    words = without_options(command.words, words_of_budget)
+    for option, value in words_of_budget.items():
         words[1:1] = [option, value]
     if no_retry_failed and "--no-retry-failed" not in words:
         words.insert(1, "--no-retry-failed")
@@ -93,6 +119,7 @@ def resume_command(
         resume_from=address,
         output=None if output is None else os.path.abspath(output),
         force=force,
+        accept_changes=accept_changes,
     )
     try:
         os.chdir(command.folder)
@@ -115,13 +142,14 @@ def _expect_no_streams(run: str, command: RunCommand, output: str | None, words:
         raise CommandError(f"--detach: run {run!r} reads from standard input or a pipe, which will not be there")
 
 
-def _command_of(info: RunInfo) -> RunCommand:
+def _command_of(info: RunInfo, address: str | None) -> RunCommand:
     command = RunCommand.of(info)
     if command is None:
         called = f"run({info.workflow}, ...)" if info.workflow else "ExecutionState(...)"
+        again = "" if address is None else f" and resume_from={address!r}"
         raise CommandError(
             f"run {info.run_id!r} was started from Python code: start that again with the same store and "
-            f"run_id={info.run_id!r}, as in `{called}`"
+            f"run_id={info.run_id!r}{again}, as in `{called}`"
         )
     return command
 

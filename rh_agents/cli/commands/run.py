@@ -14,26 +14,31 @@ import typer
 
 from rh_agents.cli.arguments import Callee, make_callee
 from rh_agents.cli.detaching import Detach, LogFile, announce, detached, is_to_detach
+from rh_agents.cli.engines import ExecutorsGiven, engines_for
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.flow_job import FlowJob, flow_call, input_of, read_value
 from rh_agents.cli.options import (
     TARGET_HELP,
+    AcceptChanges,
     BudgetCalls,
     BudgetCost,
+    BudgetName,
     BudgetTokens,
     Grace,
     InputsRecorded,
     KeepFailures,
+    Otel,
     ProgressMode,
     RunId,
     StoreUrl,
     Tags,
     budget_of,
 )
+from rh_agents.cli.output.pauses import report_pauses
 from rh_agents.cli.output.progress import Progress, Shown, say, shown
 from rh_agents.cli.output.protected_files import ProtectedFiles
 from rh_agents.cli.output.results import expect_standard_output
-from rh_agents.cli.process import leave_without_threads, run_to_the_end
+from rh_agents.cli.process import leave_without_threads, run_to_the_end, spare_the_collector
 from rh_agents.cli.questions import PersonAtTheTerminal
 from rh_agents.cli.recorded_command import (
     STANDARD_STREAM,
@@ -55,6 +60,8 @@ from rh_agents.decorators import agent
 
 __all__ = ["run_command"]
 
+_TRACEBACK = "Show the traceback of a failure: the lines of the program; with RH_AGENTS_DEBUG=1, all of it."
+
 
 def run_command(
     ctx: typer.Context,
@@ -72,13 +79,17 @@ def run_command(
     run_id: RunId = None,
     tags: Tags = None,
     no_retry_failed: KeepFailures = False,
+    accept_changes: AcceptChanges = False,
     budget_cost: BudgetCost = None,
     budget_tokens: BudgetTokens = None,
     budget_calls: BudgetCalls = None,
+    budget_name: BudgetName = None,
     record_inputs: InputsRecorded = RecordInputs.BRIEF,
+    executor: ExecutorsGiven = None,
     grace: Grace = 30.0,
+    otel: Otel = False,
     progress: ProgressMode = Progress.AUTO,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of a failure.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help=_TRACEBACK)] = False,
     detach: Detach = False,
     log: LogFile = None,
 ) -> None:
@@ -96,13 +107,15 @@ def run_command(
             raise CommandError("--detach: there will be no standard input to read from; give the arguments in a file")
         used = ProtectedFiles({file_of(flow): "the program"})
         raise typer.Exit(detached(Invocation.of(ctx), store, log, used))
-    callee = make_callee(load_actor(flow, agent), knows_all_names=True)
+    loaded = load_actor(flow, agent)
+    callee = make_callee(loaded, knows_all_names=True)
+    executors = engines_for(loaded, executor)
     value = read_value(arguments)
     text = json.dumps(value)
     words = command_line(ctx, **({"arguments": text} if arguments == STANDARD_STREAM else {}))
     command = RunCommand(words, here(), "run", f"{short_name(flow)}:{callee.name}")
     name = derived_run_id(callee.name, "run", file_of(flow), json.dumps(value, sort_keys=True))
-    budget = budget_of(budget_cost, budget_tokens, budget_calls)
+    budget = budget_of(budget_cost, budget_tokens, budget_calls, budget_name)
     options = RunOptions.of(
         ctx,
         command,
@@ -113,11 +126,16 @@ def run_command(
         retry_failed=not no_retry_failed,
         budget=budget,
         record_inputs=record_inputs,
+        executors=executors,
+        target=loaded,
+        accept_changes=accept_changes,
     )
     options = asyncio.run(locate_run(options, search_folders(ctx, file_of(flow))))
-    with shown(progress) as subscriber:
+    if options.owns_process:
+        spare_the_collector()
+    with shown(progress) as display:
         job = _FlowStart(callee, value, grace, traceback)
-        code = run_to_the_end(job.run(options, subscriber))
+        code = run_to_the_end(job.run(options, display))
     raise typer.Exit(code)
 
 
@@ -130,7 +148,7 @@ class _FlowStart:
     grace: float
     show_traceback: bool
 
-    async def run(self, options: RunOptions, subscriber: Shown | None) -> int:
+    async def run(self, options: RunOptions, display: Shown | None) -> int:
         """Do it. Returns what the process ends with."""
         data = input_of(flow_call(self.callee, self.value, ExecutionState(history_limit=0)))
         async with made_store(options.store) as store:
@@ -138,16 +156,18 @@ class _FlowStart:
             if known is not None:
                 options.command.check_same(known)
             state = options.state(store, None if store is None else data, reuse=False)
-            if subscriber is not None:
-                state.event_bus.subscribe(subscriber)
+            if display is not None:
+                display.follow(state)
             if sys.stdin is not None and sys.stdin.isatty():
-                state.set_answerer(PersonAtTheTerminal(say, _nothing if subscriber is None else subscriber.pause))
+                state.set_answerer(PersonAtTheTerminal(say, _nothing if display is None else display.pause))
             job = FlowJob(self.callee.name, flow_call(self.callee, self.value, state), state, say)
             job.grace, job.show_traceback = self.grace, self.show_traceback
-            job.opened = partial(announce, options.run_id, options.shown_store)
+            job.opened = partial(_opened, state, options)
             if store is not None:
                 job.resume_command_line = resume_line(options.run_id, options.shown_store)
-                job.how_to_answer = f"rh-agents answer {shlex.quote(options.run_id)}{store_option(options.shown_store)}"
+                named = f"{shlex.quote(options.run_id)}{store_option(options.shown_store)}"
+                job.how_to_answer = f"rh-agents answer {named}"
+                job.how_to_look = "" if display is None else f"rh-agents show {named}"
             try:
                 code = await job.run()
             except RunMismatchError as error:
@@ -160,3 +180,8 @@ class _FlowStart:
 
 def _nothing() -> None:
     """There are no bars."""
+
+
+def _opened(state: ExecutionState, options: RunOptions) -> None:
+    announce(options.run_id, options.shown_store)
+    report_pauses(state, say, options.shown_store)

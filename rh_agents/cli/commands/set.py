@@ -29,7 +29,7 @@ def set_command(
     as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Give a run other numbers, at once and until it ends: workers, limits, budgets, attempts.
+    """Change numbers of a run until it ends: workers, limits, budgets, attempts.
 
     No finished call is made again for that, and no rate limit admits more in any window than it states.
     """

@@ -6,7 +6,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, NamedTuple
 
@@ -14,7 +15,7 @@ import typer
 
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
 from rh_agents.cli.errors import CommandError
-from rh_agents.cli.output.now import NowRegion, now_lines
+from rh_agents.cli.output.now import NowRegion, now_lines, waits_of
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.streamed import StreamedLines
 from rh_agents.cli.output.tree import RunTree, TreeView, records_of_nodes
@@ -22,13 +23,15 @@ from rh_agents.cli.questions import question_lines
 from rh_agents.cli.run_status import status_text
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.core._replay.recorded import RecordedCalls
-from rh_agents.core.events import fact_of_event
+from rh_agents.core.history import fact_of_event
+from rh_agents.core.policies.child_runs import ChildRun, HasChildren, children_left
 from rh_agents.core.ports import Store
-from rh_agents.core.ports.outline import outline_of_run
+from rh_agents.core.ports.outline import RunOutline, outline_of_run
 from rh_agents.core.ports.present import present_of_run
 from rh_agents.core.ports.summary import summary_of_run
 from rh_agents.core.ports.windows import inputs_of_calls
 from rh_agents.core.results import OutcomeHeader
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Spending, Usage
 from rh_agents.display.printer import EventPrinter
 from rh_agents.display.text import harmless
@@ -38,6 +41,8 @@ __all__ = ["read_outlined", "show_command"]
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at what a run is doing now."""
+_MOST_SHARDS = 3
+"""Shards that have failed that are named."""
 _MOST_INPUTS = 1_000
 """Failed calls, the newest, of which it is read what they were called with: no more are shown."""
 
@@ -78,9 +83,13 @@ def show_command(
         show_head(page, info, len(questions))
         if spent.usage:
             page.line(Part(harmless(f"spent: {spent}"), "dim", is_elastic=True))
-        TreeView(page, info.owner is not None, depth, failed, everything).show(roots)
+        waits = waits_of(present, time.time()) if info.owner is not None else {}
+        TreeView(page, info.owner is not None, depth, failed, everything, waits).show(roots)
         for line in question_lines(questions):
             page.line(line)
+        shards = _shards_line(await opened.children(run) if isinstance(opened, HasChildren) else ())
+        if shards:
+            page.line(Part(shards, "dim", is_elastic=True))
         if follow and sys.stdout.isatty():
             await _follow_live(opened, run, recorded.last, with_text=text)
             return
@@ -90,6 +99,23 @@ def show_command(
             await _follow(opened, run, recorded.last, with_text=text)
 
     with_store(store, show, writes=text)  # that somebody reads text is written down
+
+
+def _shards_line(children: Sequence[ChildRun]) -> str:
+    """How many shards of a run stand how, and why some have failed; "" if there are none."""
+    if not children:
+        return ""
+    counts = Counter(_standing(child) for child in children)
+    text = ", ".join(f"{count} {how}" for how, count in counts.items())
+    failed = [child for child in children if child.status is ExecutionStatus.FAILED]
+    whys = "".join(f"; {child.run_id}: {child.reason or 'failed'}" for child in failed[:_MOST_SHARDS])
+    return harmless(f"shards: {text}{whys}")
+
+
+def _standing(child: ChildRun) -> str:
+    if child.is_executed:
+        return "under way"
+    return "for a worker" if child.is_ready else child.status.value
 
 
 class _Recorded(NamedTuple):
@@ -127,14 +153,25 @@ async def _whole(store: Store, run: str) -> _Recorded:
 async def read_outlined(store: Store, run: str) -> _Recorded:
     """From the events of what is shown, and numbers of the rest, both as the run was at the same moment."""
     tree, outline = RunTree(), await outline_of_run(store, run)
-    summary = await summary_of_run(store, run, until=outline.last)
+    ended = set[bytes]()
     async for event in outline.read(True):
         tree.add(event.recorded)
-    tree.leave_out(outline.plain)
+        if event.outcome is not None:
+            ended.add(event.outcome.key)
+    tree.leave_out(outline.plain, outline.below)
     tree.add_inputs(await inputs_of_calls(store, run, [node.ended for node in tree.failed[-_MOST_INPUTS:]]))
-    spent = Spending(sum(summary.usage.values(), Usage()), summary.paid, by_actor=dict(summary.usage))
     headers = [event.outcome async for event in outline.read(False)] if tree.is_ambiguous else None
-    return _Recorded(tree, summary.outcomes, spent, _makers(headers), outline.last)
+    outcomes = len(ended) + outline.left_out
+    return _Recorded(tree, outcomes, await _spent(store, run, outline), _makers(headers), outline.last)
+
+
+async def _spent(store: Store, run: str, outline: RunOutline) -> Spending:
+    """What was used of models: a run of a hundred thousand calls that use none is not asked for it."""
+    if not outline.uses:
+        return Spending()
+    left = await children_left(store, run)
+    summary = await summary_of_run(store, run, until=None if left else outline.last)
+    return Spending(sum(summary.usage.values(), Usage()), summary.paid, by_actor=dict(summary.usage))
 
 
 def _makers(headers: Iterable[OutcomeHeader | None] | None) -> dict[str, str] | None:

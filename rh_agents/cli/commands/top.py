@@ -21,9 +21,9 @@ from rh_agents.cli.output.page import Page, Part, table_lines
 from rh_agents.cli.output.wording import age
 from rh_agents.cli.stores import DEFAULT_STORE
 from rh_agents.core.errors import StoreError
-from rh_agents.core.ports import RunInfo, Store
+from rh_agents.core.ports import RunInfo, RunStatus, Store
 from rh_agents.core.ports.present import Present, present_of_run
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.ports.windows import RunQuery, every_run
 from rh_agents.display.text import harmless
 
 __all__ = ["Pace", "Seen", "top_command", "top_rows"]
@@ -42,7 +42,7 @@ def top_command(
     once: Annotated[bool, typer.Option("--once", help="Print the table once, and end.")] = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Show all runs that are being executed, in one table that is drawn again and again. `q` ends it.
+    """Show all runs that are being executed, in one table that keeps updating. `q` ends it.
 
     Where there is no terminal, the table is printed once.
     """
@@ -94,11 +94,13 @@ class Pace:
 
 async def _look(store: Store, pace: Pace) -> list[Seen]:
     """All runs that somebody executes, newest first."""
-    live = [info for info in await store.runs(status=ExecutionStatus.STARTED) if info.owner is not None]
-    return [await _seen(store, info, pace) for info in live]
+    live = RunQuery((RunStatus.RUNNING,), with_damaged=True)
+    return [await _seen(store, info, pace) async for info in every_run(store, live)]
 
 
 async def _seen(store: Store, info: RunInfo, pace: Pace) -> Seen:
+    if info.damage is not None:
+        return Seen(info, None, problem=harmless(info.damage))
     try:
         present = await present_of_run(store, info.run_id)
     except StoreError as error:  # one damaged row does not take the others away
@@ -116,7 +118,7 @@ def _row(seen: Seen, now: float) -> tuple[str, ...]:
     info, present = seen.info, seen.present
     if present is None:
         said = seen.problem or "running", f"{info.outcomes:,}", "", "", "", "", ""
-        return (harmless(info.run_id), *said, age(now - info.updated_at))
+        return (harmless(info.run_id), *said, age(now - info.updated_at) if info.updated_at else "")
     groups = [group for group in present.groups if group.total is not None]
     finished, total = (groups[0].finished, groups[0].total) if groups else (present.outcomes, None)
     waiting = sum(each.calls for each in present.waiting) + present.retries

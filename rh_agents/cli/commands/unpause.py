@@ -15,7 +15,7 @@ def unpause_command(
     as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Let a paused run go on."""
+    """Continue a paused run."""
     steer(
         run,
         store,

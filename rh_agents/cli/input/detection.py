@@ -85,7 +85,7 @@ class Beginning:
 
 def named_format(path: str) -> tuple[Format | None, str | None]:
     """What a name says: the format and the separator of a table. None for each that it does not say."""
-    name = os.path.basename(path)
+    name = os.path.basename(path).removesuffix(".gz")
     while (shorter := _BACKUPS.sub("", name)) != name:
         name = shorter
     ending = os.path.splitext(name)[1].lower()

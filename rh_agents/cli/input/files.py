@@ -16,6 +16,8 @@ from typing import Any, Self
 from pydantic_core import from_json
 
 from rh_agents.cli.errors import CommandError, close_names
+from rh_agents.cli.input.archives import Unpacked, UnreadableArchive, is_archive
+from rh_agents.cli.input.columnar import Columnar, columnar_format
 from rh_agents.cli.input.detection import (
     Beginning,
     content_format,
@@ -133,12 +135,18 @@ def open_input(path: str, reading: InputOptions | None = None) -> Input:
     except OSError as error:
         raise CommandError(f"cannot read {name}: {error.strerror}") from error
     try:
-        if is_file:
+        columnar = columnar_format(stream) if is_file else None
+        if columnar is not None or reading.form in (Format.PARQUET, Format.ARROW):
+            return _open_table(stream, name, columnar, reading)
+        is_packed = is_file and is_archive(stream)
+        if is_packed:
+            beginning, stream = _beginning_of_archive(stream, name, path)
+        elif is_file:
             beginning = _beginning_of_file(stream, name, path)
         else:
             beginning, stream = _beginning_of_pipe(stream, name)
         found = _Look(beginning, reading, path).found()
-        total = _count(stream, found) if is_file else None
+        total = _count(stream, found) if is_file and not is_packed else None
     except BaseException:
         if is_file:
             stream.close()
@@ -155,6 +163,15 @@ def open_input(path: str, reading: InputOptions | None = None) -> Input:
     return Input(name, items, not is_file, total, stream, found.form, found.separator)
 
 
+def _open_table(stream: io.BufferedReader, name: str, found: Format | None, reading: InputOptions) -> Input:
+    asked = Format.CSV if reading.separator is not None else reading.form
+    if found is None or asked not in (Format.AUTO, found):
+        what = "no table of Parquet or Arrow in a file" if found is None else f"a file of {found.value.capitalize()}"
+        raise CommandError(f"{name} is {what}, so --format {asked.value} cannot read it: leave that out")
+    table = Columnar(stream, name, found, reading.id_field, must_have_id=reading.must_have_id)
+    return Input(name, table.items(), False, table.total, stream, found, ",")
+
+
 # -- the beginning ----------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +183,17 @@ def _beginning_of_file(stream: io.BufferedReader, name: str, path: str) -> Begin
         raise CommandError(f"cannot read {name}: {error.strerror}") from error
     stream.seek(begin)
     return Beginning.of(name, "" if path == _STREAM else path, data[:_LOOKED_AT], is_all=len(data) <= _LOOKED_AT)
+
+
+def _beginning_of_archive(stream: io.BufferedReader, name: str, path: str) -> tuple[Beginning, io.BufferedReader]:
+    """What an archive begins with, and a stream that gives all that is in it. Of a cut one, as much as there is."""
+    unpacked, data = Unpacked(stream), b""
+    with contextlib.suppress(UnreadableArchive):  # it is raised again for the line that is read then
+        while len(data) <= _LOOKED_AT and (more := unpacked.read(_LOOKED_AT + 1 - len(data))):
+            data += more
+    beginning = data[:_LOOKED_AT]
+    found = Beginning.of(name, "" if path == _STREAM else path, beginning, is_all=len(data) <= _LOOKED_AT)
+    return found, io.BufferedReader(_Again(data, unpacked), _LOOKED_AT)
 
 
 def _beginning_of_pipe(stream: io.BufferedReader, name: str) -> tuple[Beginning, io.BufferedReader]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple
 
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.input.archives import UnreadableArchive
 
 __all__ = ["BYTE_ORDER_MARK", "LONGEST_LINE", "Format", "Item", "Lines"]
 
@@ -22,6 +23,8 @@ class Format(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     TEXT = "text"
+    PARQUET = "parquet"
+    ARROW = "arrow"
 
 
 class Item(NamedTuple):
@@ -84,6 +87,8 @@ class Lines:
     def _read(self) -> bytes:
         try:
             return self._stream.readline(LONGEST_LINE + 1)
+        except UnreadableArchive as error:
+            raise CommandError(f"{self.name}:{self.number + 1}: {error}", exit_code=1) from error
         except OSError as error:
             raise CommandError(f"cannot read {self.name}: {error.strerror}", exit_code=1) from error
 

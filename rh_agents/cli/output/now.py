@@ -12,7 +12,7 @@ from rh_agents.core.ports.present import BudgetState, Present
 from rh_agents.display.region import Frame, LiveRegion
 from rh_agents.display.text import harmless
 
-__all__ = ["Line", "LinesRegion", "NowRegion", "now_lines"]
+__all__ = ["Line", "LinesRegion", "NowRegion", "now_lines", "waits_of"]
 
 Line = tuple[Part, ...]
 _OLD: Final = 10.0
@@ -32,6 +32,23 @@ def now_lines(present: Present, now: float, *, is_live: bool) -> list[Line]:
     if present.is_over:
         return []
     return [_counts(present, now, is_live), *_details(present, now, is_live)]
+
+
+def waits_of(present: Present | None, now: float) -> dict[str, str]:
+    """What calls wait for, and for how long they have, by their keys, as far as the owner of the run names them."""
+    if present is None or present.is_over:
+        return {}
+    held = {
+        each.key: f"waiting for {harmless(each.name)} for {age(max(0.0, now - each.since))}"
+        for each in present.held
+        if each.key is not None
+    }
+    due = {
+        each.key: f"to be tried again in {age(max(0.0, each.due_at - now))}"
+        for each in present.retrying
+        if each.key is not None
+    }
+    return held | due
 
 
 def _counts(present: Present, now: float, is_live: bool) -> Line:

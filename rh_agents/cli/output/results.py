@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet")
 _SURE = getattr(select, "PIPE_BUF", 0)
 """Bytes that a pipe takes without waiting if it takes any; 0 where `select` knows no pipes."""
 
@@ -130,13 +131,18 @@ class _Terminal(io.RawIOBase):
 
 
 def expect_output_name(path: str | None) -> None:
-    """Refuse a name that is none, as an empty variable of a shell gives it.
+    """Refuse a name that is none, as an empty variable of a shell gives it, and the name of a table.
 
     Raises:
-        CommandError: it is empty.
+        CommandError: it is empty, or it promises what is not written.
     """
     if path is not None and not path.strip():
         raise CommandError(f"-o {path!r}: the name of a file is needed; leave -o out to write to standard output")
+    root, extension = os.path.splitext(path or "")
+    if extension.lower() in _TABLES:
+        raise CommandError(
+            f"-o {path}: results are written as lines of JSON: name it {root}.jsonl, and make a table of that"
+        )
 
 
 def expect_standard_output() -> None:
@@ -222,6 +228,8 @@ def record_of(item: Item, index: int, result: ExecutionResult[Any], *, with_inpu
         record["error"] = text.encode(errors="backslashreplace").decode()
     record["attempts"] = 0 if isinstance(result.error, BadInput) else result.attempts
     record["seconds"] = round(result.execution_time or 0.0, 6)
+    if result.requeued:
+        record["requeued"] = True
     return record
 
 
@@ -238,5 +246,5 @@ def to_line(value: Any, indent: int | None = None) -> bytes:
 
 def unwritable_line(record: dict[str, Any], problem: str) -> bytes:
     """The line of an item whose result has no JSON: it failed."""
-    kept = {name: record[name] for name in ("id", "index", "attempts", "seconds")}
+    kept = {name: record[name] for name in ("id", "index", "attempts", "seconds", "requeued") if name in record}
     return to_line({**kept, "ok": False, "error": problem})

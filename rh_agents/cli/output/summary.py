@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from rh_agents.cli.errors import CommandError
+from rh_agents.cli.errors import INTERRUPTED, CommandError
 from rh_agents.cli.output.wording import counted
 
-__all__ = ["AWAITING", "INTERRUPTED", "Summary", "describe", "next_steps"]
+__all__ = ["AWAITING", "Summary", "describe", "next_steps"]
 
-INTERRUPTED = 130
 AWAITING = 3
 
 
@@ -73,7 +72,10 @@ class Summary:
 
 
 def describe(summary: Summary, output: str, *, is_shown: bool) -> list[str]:
-    """The lines that end a job, for people; `is_shown`: failures have been shown as they came."""
+    """The lines that end a job, for people.
+
+    `output` is the file of the results, "" for standard output; `is_shown`: failures have been shown as they came.
+    """
     lines = []
     if summary.first_failure is not None and not is_shown:
         lines.append(f"first failure: {summary.first_failure}")
@@ -88,9 +90,10 @@ def describe(summary: Summary, output: str, *, is_shown: bool) -> list[str]:
     made = summary.done - summary.reused
     rate = made / summary.seconds if summary.seconds > 0 else 0.0
     reused = f"{summary.reused} reused, {summary.called} called, " if summary.reused else ""
+    place = f", output in {output}" if output else ""
     lines.append(
         f"{summary.done} done ({summary.ok} ok, {summary.failed} failed), {reused}{summary.retries} retried, "
-        f"{summary.seconds:.1f} s, {rate:.1f} items/s, output in {output}"
+        f"{summary.seconds:.1f} s, {rate:.1f} items/s{place}"
     )
     return lines
 

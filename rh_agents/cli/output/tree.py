@@ -13,7 +13,7 @@ from rh_agents.core._replay.keys import again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports import RecordedEvent
-from rh_agents.core.ports.outline import PlainMembers
+from rh_agents.core.ports.outline import CallsBelow, PlainMembers
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, brief_result, duration, harmless
@@ -50,6 +50,7 @@ class Node:
         group: the status of a group.
         plain: how many members of a group are not among its children: there is nothing to be said about them.
         plain_before: how many of these are older than the last execution of the group.
+        below_plain: how many calls are below these.
     """
 
     address: str
@@ -79,6 +80,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
     plain: int = 0
     plain_before: int = 0
+    below_plain: int = 0
 
     @property
     def is_group(self) -> bool:
@@ -144,12 +146,14 @@ class RunTree:
         for node in self._nodes.values():
             node.given = inputs.get(node.ended, "")
 
-    def leave_out(self, plain: Iterable[PlainMembers]) -> None:
-        """Members of groups of which only the number is known. All events have been added."""
+    def leave_out(self, plain: Iterable[PlainMembers], below: Iterable[CallsBelow] = ()) -> None:
+        """Members of groups, and calls below them, of which only the number is known. All events have been added."""
         for members in plain:
             node = self._nodes[f"group {members.group_id}"]
             node.plain += len(members)
             node.plain_before += sum(end < node.began for end in members.ends) if node.began else 0
+        for calls in below:
+            self._nodes[f"group {calls.group_id}"].below_plain += calls.number
 
     def _node(self, event: ExecutionEvent[Any]) -> Node:
         name = event.key or event.address
@@ -312,6 +316,7 @@ class TreeView:
         depth: levels that are shown; None for all.
         only_failed: only failed calls, with what they are in.
         shows_all: every call.
+        waits: what calls under way wait for, by their keys.
     """
 
     page: Page
@@ -319,6 +324,7 @@ class TreeView:
     depth: int | None = None
     only_failed: bool = False
     shows_all: bool = False
+    waits: Mapping[str, str] = field(default_factory=dict)
 
     def show(self, nodes: list[Node], level: int = 0, plain: int = 0) -> None:
         """Print nodes and what is below them. Beside them there are so many of which there is nothing to be said."""
@@ -363,16 +369,18 @@ class TreeView:
     def _show_group(self, node: Node, group: ParallelEventGroup, indent: int, below: int) -> None:
         mark, style = self._mark(node)
         members = node.children
-        done = node.plain + sum(child.status.is_final for child in members) if not group.is_complete else group.finished
+        # A group that was stopped counts the members that it kept from beginning as well.
+        is_whole = group.is_complete and node.status not in (ExecutionStatus.CANCELLED, ExecutionStatus.AWAITING)
+        done = group.finished if is_whole else node.plain + sum(child.status.is_final for child in members)
         failed = sum(child.has_failed for child in members)
-        total = group.total if group.total is not None and group.total > done else None
+        total = group.total if not group.is_complete and group.total is not None and group.total > done else None
         self.page.line(
             Part(f"{mark} {harmless(node.name)}", style or "bold"),
             Part(f"{done:,}/{total:,} done" if total else f"{done:,} done", "", 1),
             Part(f"{failed:,} failed" if failed else "", "red", 2),
             Part(f"{group.recovered:,} reused" if group.recovered else "", "cyan", 3),
             Part(f"{group.retries:,} retried" if group.retries else "", "yellow", 5),
-            Part("" if group.is_complete or self.is_running else "incomplete", "yellow", 4),
+            Part("" if is_whole or self.is_running else "incomplete", "yellow", 4),
             Part("" if node.seconds is None else f"in {duration(node.seconds)}", "dim", 6),
             Part(f"({below:,} below)" if below else "", "dim", 7),
             indent=indent,
@@ -416,6 +424,8 @@ class TreeView:
             return "to be made again"
         if node.status is ExecutionStatus.STARTED and not self.is_running:
             return "outcome unknown"
+        if node.key is not None and node.key in self.waits and not node.has_outcome:
+            return self.waits[node.key]
         return _WORDS.get(node.status, "")
 
 
@@ -437,7 +447,7 @@ def _has_failures(node: Node) -> bool:
 
 
 def _number_below(node: Node) -> int:
-    return node.plain + sum(1 + _number_below(child) for child in node.children)
+    return node.plain + node.below_plain + sum(1 + _number_below(child) for child in node.children)
 
 
 def _more(nodes: list[Node], plain: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -48,26 +48,37 @@ def says_yes(function: Callable[[ErrorT], object], error: ErrorT) -> bool:
         return False
 
 
+def set_traceback(error: BaseException, trace: TracebackType | None) -> None:
+    """Give an error a traceback, also one that is a frozen dataclass."""
+    BaseException.with_traceback(error, trace)
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it came from, and what a group of errors holds."""
+    found: list[BaseException] = [error]
+    seen: set[int] = set()
+    while found:
+        each = found.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        found += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+        if isinstance(each, BaseExceptionGroup):
+            found += each.exceptions
+
+
 def without_our_frames(error: ErrorT) -> ErrorT:
     """The error itself; its traceback begins with the program's own frames, and so do those of its causes.
 
     Ours hold the call, which holds its result, which holds the error: what a failed call had in its hands would be kept
     until the garbage collector comes. And nobody looks for a fault of the program in them.
     """
-    todo: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while todo:
-        each = todo.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
+    for each in with_causes(error):
         trace = each.__traceback__
         while trace is not None and _is_ours(trace):
             trace = trace.tb_next
-        BaseException.with_traceback(each, trace)  # a frozen dataclass has a setter of its own
-        todo += [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            todo += each.exceptions
+        set_traceback(each, trace)
     return error
 
 
@@ -85,7 +96,7 @@ def retold(error: ErrorT) -> ErrorT:
         trace = trace.tb_next
     while trace is not None and _is_of_the_library(trace):
         trace = trace.tb_next
-    BaseException.with_traceback(other, trace)
+    set_traceback(other, trace)
     for name in ("__cause__", "__context__", "__suppress_context__"):  # a frozen dataclass has a setter of its own
         getattr(BaseException, name).__set__(other, getattr(error, name))
     return other

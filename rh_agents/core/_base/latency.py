@@ -45,8 +45,11 @@ class LatencyHistogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = 0 if seconds <= _SMALLEST else int(log2(seconds) * _PER_DOUBLING + _OFFSET)
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        bucket = int(log2(seconds) * _PER_DOUBLING + _OFFSET) if seconds > _SMALLEST else 0
+        try:
+            self.buckets[bucket] += 1
+        except KeyError:
+            self.buckets[bucket] = 1
         self.count += 1
         self.total += seconds
         if seconds > self.largest:

@@ -16,6 +16,7 @@ from typing import Any
 
 LARGE = 1 << 18
 """Bytes, about: what is larger is written and read in a thread."""
+_FEW = 16
 _DEEPEST = 100
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _TEXTS = (str, bytes, bytearray, memoryview)
@@ -27,7 +28,21 @@ def is_large(value: object) -> bool:
     kind = type(value)
     if kind is str:
         return len(value) > LARGE  # type: ignore[arg-type]
-    return kind not in _ATOMS and room_after(value, LARGE, 0) < 0
+    if kind in _ATOMS:
+        return False
+    if kind is dict and len(value) <= _FEW:  # type: ignore[arg-type]  # as the arguments of most calls are
+        room = LARGE
+        for name, part in value.items():  # type: ignore[attr-defined]
+            if type(part) is str:
+                room -= len(part)
+            elif type(part) not in _ATOMS:
+                break
+            if type(name) is not str:
+                break
+            room -= len(name) + 24
+        else:
+            return room < 0
+    return room_after(value, LARGE, 0) < 0
 
 
 def room_after(value: Any, room: int, depth: int) -> int:

@@ -83,7 +83,7 @@ class Ending:
         """How the group stands now."""
         breaker = self._options.breaker
         state = None if breaker is None else breaker.state
-        return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total(), state)
+        return self._tracker.snapshot(self._loop.time(), self._roster.enrolled, self._roster.total, state)
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Ending:
                 tries=tries,
                 attempt=attempt,
                 enrolled=roster.enrolled,
-                total=roster.total(),
+                total=roster.total,
                 known=self._known_results + self._scheduler.count_running(knows) if run.records else 0,
                 outcomes=len(run.recording.order_of(roster.group_id)),
                 member=None if member is None else member.hex(),
@@ -189,7 +189,7 @@ class Ending:
     def timed_out(self) -> GroupTimeout:
         """Says how many had finished when the time was up; those whose outcome was on its way by then had."""
         name, ending = self._options.name, self.replayed
-        timeout, total = self._options.timeout, self._roster.total()
+        timeout, total = self._options.timeout, self._roster.total
         if ending is not None and ending.cause is EndingCause.TIMED_OUT:
             if ending.message is not None:
                 return GroupTimeout(ending.message, group=name)
@@ -209,10 +209,13 @@ class Ending:
         ending = self._roster.sealed_by
         return None if ending is None or ending.cause is EndingCause.UNKNOWN else ending
 
-    def note_recorded(self, key: bytes, result: ExecutionResult[Any]) -> None:
-        """Count what the journal knows, and keep the failure that ended the group before, for it may end it again."""
-        self._known_results += self._run.recording.has_outcome(key)
-        if self.replayed is not None and self.replayed.member == key.hex():
+    def note_recorded(self, key: bytes, result: ExecutionResult[Any], *, is_settled: bool) -> None:
+        """Count what the journal knows, and keep the failure that ended the group before, for it may end it again.
+
+        `is_settled`: it is known that it has the outcome.
+        """
+        self._known_results += is_settled or self._run.recording.has_outcome(key)
+        if self._roster.sealed_by is not None and self.replayed is not None and self.replayed.member == key.hex():
             self._recorded_reason = result.error
 
     def forget_recorded(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from contextvars import Context
 from dataclasses import dataclass
 from types import CoroutineType, FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._loops.exits import FAILURES, failure_of
@@ -21,12 +21,16 @@ from rh_agents.core._run.identifying import Identities
 from rh_agents.core.actors import BaseActor, expect_resolved
 from rh_agents.core.calls import ActorCall, Call
 from rh_agents.core.errors import DefinitionError
-from rh_agents.core.types import EventType
+from rh_agents.core.ports.executors import Placement
+from rh_agents.core.results import ExecutionResult
+from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import function_below, learn_function
 
 __all__ = [
     "FUNCTION_ACTOR",
     "Member",
+    "Part",
+    "Place",
     "Source",
     "Work",
     "check_work",
@@ -50,30 +54,72 @@ FUNCTION_ACTOR: BaseActor = BaseActor.model_construct(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member stands in a group that another process has open, which has numbered it."""
+
+    index: int
+    base: bytes
+    key: bytes
+    tries: int
+
+
+class Part(Protocol):
+    """An item that another process has numbered."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        ...
+
+    @property
+    def name(self) -> str | None:
+        """What the program calls it; None if it has no name."""
+        ...
+
+    def value(self) -> Any:
+        """What the function is applied to."""
+        ...
+
+
 class Member:
     """One item of a group: what to run, and where it stands."""
 
-    __slots__ = (
-        "base",
-        "context",
-        "enrolled_at",
-        "frame",
-        "has_begun",
-        "holds_slot",
-        "identities",
-        "index",
-        "is_counted",
-        "is_numbered",
-        "is_recovering",
-        "is_settled",
-        "key",
-        "label",
-        "name",
-        "recorded",
-        "task",
-        "tries",
-        "work",
-    )  # fmt: skip
+    # What most members never have is set only where it matters, as in a `Frame`.
+
+    is_numbered: bool = True
+    """Whether it has its key, if it is to have one. Who it is may have to be found out first, in a thread."""
+    place: Place | None = None
+    """Where it stands in the group of another process of which this one is a part."""
+    elsewhere: Callable[[Frame], Awaitable[ExecutionResult[Any]]] | None = None
+    """Has it made in another process, which records its outcome; None if it is made here."""
+    identities: Identities | None = None
+    """What it has in common with others, if that was found out."""
+    base: bytes | None = None
+    """The key that its place in the program gives it."""
+    key: bytes | None = None
+    """The key of this try, see `Frame.try_of`."""
+    tries: int = 0
+    frame: Frame | None = None
+    """What is executed, from when a task is made for it."""
+    task: Task[None] | None = None
+    has_begun: bool = False
+    """Whether its task has made a step."""
+    holds_slot: bool = False
+    recorded: Recorded | None = None
+    """What is recorded of it; None until its turn has come."""
+    is_recovering: bool = False
+    """Whether its recorded outcome is being fetched."""
+    is_settled: bool = False
+    """Whether its outcome counts, so that its place in the order of completion is known."""
+    is_counted: bool = False
+    """Whether the group has been told that it has started."""
+    ended_as: ExecutionStatus | None = None
+    """How its end was counted."""
+    is_judged: bool = False
+    """Whether its failure counts among those that may end the group."""
+    is_requeued: bool = False
+    """Whether a stream has given an earlier result of it."""
 
     def __init__(
         self, index: int, work: Work, name: str | None, label: str, context: Context, enrolled_at: float
@@ -86,36 +132,13 @@ class Member:
         """The name that people see: the given one, or that of what is called."""
         self.context: Context = context
         self.enrolled_at: float = enrolled_at
-        self.is_numbered: bool = True
-        """Whether it has its key, if it is to have one. Who it is may have to be found out first, in a thread."""
-        self.identities: Identities | None = None
-        """What it has in common with others, if that was found out."""
-        self.base: bytes | None = None
-        """The key that its place in the program gives it."""
-        self.key: bytes | None = None
-        """The key of this try, see `Frame.resolve`."""
-        self.tries: int = 0
-        self.frame: Frame | None = None
-        """What is executed, from when a task is made for it."""
-        self.task: Task[None] | None = None
-        self.has_begun: bool = False
-        """Whether its task has made a step."""
-        self.holds_slot: bool = False
-        self.recorded: Recorded | None = None
-        """What is recorded of it; None until its turn has come."""
-        self.is_recovering: bool = False
-        """Whether its recorded outcome is being fetched."""
-        self.is_settled: bool = False
-        """Whether its outcome counts, so that its place in the order of completion is known."""
-        self.is_counted: bool = False
-        """Whether the group has been told that it has started."""
 
     def make_again(self) -> None:
         """It failed or was cut off, and is to be made once more, under its next key."""
         assert self.key is not None
         self.key, self.tries = again_key(self.key), self.tries + 1
-        self.frame = self.task = self.recorded = None
-        self.has_begun = self.is_recovering = self.is_settled = False
+        self.frame = self.task = self.recorded = self.ended_as = None
+        self.has_begun = self.is_recovering = self.is_settled = self.is_judged = False
 
 
 _learned: weakref.WeakSet[FunctionType] = weakref.WeakSet()
@@ -163,6 +186,10 @@ class Source:
     label: str
     """What people call the members, unless they are calls of actors."""
     pulled: int = 0
+    elsewhere: Placement | None = None
+    """Who has the members made in other processes; None if they are made here."""
+    is_part: bool = False
+    """Whether its items are each a `Part` of a group that another process has open."""
 
     @classmethod
     def of(
@@ -185,12 +212,6 @@ class Source:
         if isinstance(items, Iterable):
             return cls(function, iter(items), name, key, context, length, False, label)
         raise DefinitionError(f"map() takes an iterable or an async iterable of items, not {type(items).__name__}")
-
-    def count_pulled(self) -> None:
-        """One item has been pulled."""
-        self.pulled += 1
-        if self.length is not None:
-            self.length = max(0, self.length - 1)
 
     def close(self) -> Exception | None:
         """Let a generator that is left in the middle come to its `finally`; returns what it raised there."""
@@ -250,8 +271,9 @@ class _Repeatable:
         return first if first is not None else self.function(self.item)
 
     def close(self) -> None:
-        if self.first is not None:
-            self.first.close()
+        first, self.first = self.first, None
+        if first is not None:
+            first.close()
 
 
 def given_to(work: object) -> Callable[[], Any] | None:
@@ -273,20 +295,25 @@ def failed_source(error: Exception, pulled: int) -> Callable[[], Awaitable[Any]]
     return raising(noted(error, f"raised by the iterable given to map(), after {pulled} items"))
 
 
-def check_work(work: Work, retries: bool) -> None:
+def check_work(work: Work, makes_again: str | None) -> None:
     """Refuse what cannot work, before anything of it has started.
 
+    Args:
+        work: what was given to the group.
+        makes_again: what the group does for which it has to be called again ("retries"); None for nothing.
+
     Raises:
-        DefinitionError: it can be neither awaited nor called, or it is a bare coroutine in a group that retries.
+        DefinitionError: it can be neither awaited nor called, or it is a bare coroutine in a group that retries, or
+            takes requests to make members again.
     """
     if isinstance(work, Call):
         return
     if inspect.isawaitable(work):
-        if retries:
+        if makes_again is not None:
             close_unstarted(work)
             name = getattr(work, "__qualname__", "f")
             raise DefinitionError(
-                f"this group retries, but a coroutine can run only once: instead of add({name}(...)) write "
+                f"this group {makes_again}, but a coroutine can run only once: instead of add({name}(...)) write "
                 f"add(functools.partial({name}, ...)), or map({name}, items), or decorate {name} with @tool"
             )
         return
@@ -295,6 +322,7 @@ def check_work(work: Work, retries: bool) -> None:
     raise DefinitionError(
         f"add() takes a call, a coroutine, or a callable without arguments that returns an awaitable, not "
         f"{type(work).__name__}; for a plain function f write @tool above it, then add(f(...))"
+        f"{'; several are added one by one, or with map(f, items)' if isinstance(work, list | tuple) else ''}"
     )
 
 

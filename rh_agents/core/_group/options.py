@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rh_agents.core.errors import TooManyFailures
+from rh_agents.core.errors import OptionError, TooManyFailures
 from rh_agents.core.groups import ErrorStrategy
 from rh_agents.core.policies._checks import number
 from rh_agents.core.policies.breaker import CircuitBreaker
@@ -29,7 +29,7 @@ class FailurePolicy:
             that ends it. None never does.
 
     Raises:
-        ValueError: `fail_after` is out of range, or both are given.
+        OptionError: `fail_after` is out of range, or both are given.
     """
 
     def __init__(self, strategy: ErrorStrategy, fail_after: int | float | None) -> None:
@@ -62,10 +62,10 @@ class FailurePolicy:
 
 def _check(fail_after: int | float, strategy: ErrorStrategy) -> None:
     if strategy is ErrorStrategy.FAIL_FAST:
-        raise ValueError("FAIL_FAST stops at the first failure, so fail_after has no meaning beside it: leave one out")
+        raise OptionError("FAIL_FAST stops at the first failure, so fail_after has no meaning beside it: leave one out")
     number("fail_after", fail_after, "a number of failures from 1 on, or a share between 0.0 and 1.0", zero=False)
     if isinstance(fail_after, float) and fail_after > 1.0:
-        raise ValueError(f"fail_after={fail_after!r}: a share is at most 1.0; a number of failures is an int")
+        raise OptionError(f"fail_after={fail_after!r}: a share is at most 1.0; a number of failures is an int")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +81,4 @@ class GroupOptions:
     breaker: CircuitBreaker | None = None
     limits: tuple[Limit, ...] = ()
     budget: Budget | None = None
+    requeue: bool = False

@@ -21,15 +21,15 @@ from collections import deque
 
 from rh_agents.core._group.members import Member
 from rh_agents.core._group.roster import Roster
-from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
+from rh_agents.core._replay.decision import Phase, Recorded
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.calls import Call
 from rh_agents.core.results import Outcome
 
-__all__ = ["Recovery"]
+__all__ = ["AT_ONCE", "Recovery"]
 
-_AT_ONCE = 256
+AT_ONCE = 256
 """Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
 _LOOK_AHEAD = 10_000
 """How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
@@ -71,46 +71,44 @@ class Recovery:
         """What is recorded of a member under its key."""
         recorded = member.recorded
         if recorded is None:
-            key, work = member.key, member.work
-            is_external = isinstance(work, Call) and work.actor.is_external
-            recorded = Recorded.NOTHING if key is None else self._recorded_under(key, is_external)
+            key, work, recording = member.key, member.work, self._run.recording
+            if key is None:
+                recorded = Recorded.NOTHING
+            else:
+                is_external = isinstance(work, Call) and work.actor.is_external
+                is_reused = recording.is_recorded(key, is_external=is_external)
+                if self._roster.sealed_by is not None and key in self._dismissed:
+                    recorded = Recorded.CUT_OFF
+                elif is_reused:
+                    recorded = Recorded.FINISHED
+                else:
+                    is_compared = self._run.is_validation and recording.has_outcome(key)
+                    recorded = Recorded.COMPARED if is_compared else Recorded.NOTHING
             member.recorded = recorded
         return recorded
 
-    def _recorded_under(self, key: bytes, is_external: bool) -> Recorded:
-        recording = self._run.recording
-        is_reused = recording.is_recorded(key, is_external=is_external)
-        if key in self._dismissed and self._roster.sealed_by is not None:
-            return Recorded.CUT_OFF
-        if is_reused:
-            return Recorded.FINISHED
-        is_compared = self._run.is_validation and recording.has_outcome(key)
-        return Recorded.COMPARED if is_compared else Recorded.NOTHING
-
-    def step_of(self, member: Member) -> Step:
-        """What becomes of a member whose turn it is."""
-        recorded = self.look_up(member)
-        return next_step(self.phase, recorded, is_clear=self.fetching == 0 and not self.unjudged)
-
     # -- recovering ---------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Members may be recovered at once, some hundreds of them."""
-        self.is_interrupted = False
-        self.left_at_once = _AT_ONCE
-
     def outcome_at_hand(self, member: Member) -> Outcome | None:
-        """The outcome of a recorded member, if nobody has to be waited for and nobody listens.
+        """The outcome of a recorded member, if nobody has to be waited for and nobody wants to be told of it.
 
         Raises:
             StoreError: it cannot be read.
         """
-        if self._run.is_observed or member.key is None:
+        run = self._run
+        if member.key is None or run.bus.wants_routine:
             return None
-        outcome = self._run.recording.load_nowait(member.key)
+        if run.is_observed and member.key in run.recording.recorded.failed:
+            return None
+        outcome = run.recording.load_nowait(member.key)
         if outcome is not None:
             self.left_at_once -= 1
         return outcome
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether members came too early, or others are to use the event loop before more are recovered."""
+        return bool(self.held) or self.is_interrupted
 
     @property
     def is_under_way(self) -> bool:
@@ -128,9 +126,14 @@ class Recovery:
         """Whether members that are enrolled now may have anything to do, or had it before."""
         return self.phase is Phase.OPEN or self.looks_for_members
 
+    @property
+    def may_bring_more(self) -> bool:
+        """Whether members may still come by themselves that have their place in the recorded order."""
+        return (self._roster.has_sources and self.wants_more) or bool(self._roster.unnumbered)
+
     def has_looked_far(self) -> bool:
         """Whether too many items wait that were pulled in search of one that the recorded order wants."""
-        return self._roster.waiting > _LOOK_AHEAD
+        return len(self._roster.waiting) > _LOOK_AHEAD
 
     # -- recovered failures -------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ class Recovery:
     @property
     def can_judge(self) -> bool:
         """Whether all is back that has to be known before it is judged what recovered failures mean."""
-        if self.phase is Phase.ENDING or self.is_under_way or self._roster.is_numbering:
+        if self.phase is Phase.ENDING or self.is_under_way or self._roster.unnumbered:
             return False
         return not self.seeks_recorded
 

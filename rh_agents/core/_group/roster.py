@@ -10,7 +10,17 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rh_agents.core._group.members import Member, Source, Work, close_unstarted, failed_source, label_of, raising
+from rh_agents.core._group.members import (
+    Member,
+    Part,
+    Place,
+    Source,
+    Work,
+    close_unstarted,
+    failed_source,
+    label_of,
+    raising,
+)
 from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.keys import again_key, child_key, identity_of_item, identity_of_unseen
@@ -69,14 +79,20 @@ class Roster:
         self._frame = frame
         self._group = group
         self._order = order
-        self._waiting: deque[Member] = deque()
+        self.waiting: deque[Member] = deque()
+        """Members that wait for a slot."""
         self._sources: deque[Source] = deque()
         self._is_discarded = False
-        self._unnumbered: deque[_Unnumbered] = deque()
+        self.unnumbered: deque[_Unnumbered] = deque()
+        """Members that have no key yet. The next one that waits is then one of them, or comes before them."""
         self._is_identifying = False
         self._listener: RosterListener | None = None
         self.enrolled: int = 0
         """How many members there are so far."""
+        self.total: int | None = 0
+        """How many members there will be; None if an iterable does not tell its length."""
+        self.async_source: Source | None = None
+        """The iterable whose turn it is, if reading it may have to wait."""
         self.sealed_by: GroupEnding | None = sealed_by
         """How the group ended before, if that binds."""
         self.known: int = 0
@@ -93,31 +109,12 @@ class Roster:
     @property
     def is_empty(self) -> bool:
         """Whether nobody waits, and nobody can come but through `add` and `map`."""
-        return not self._waiting and not self._sources
-
-    @property
-    def is_numbering(self) -> bool:
-        """Whether members have no key yet. The next one that waits is then one of them, or comes before them."""
-        return bool(self._unnumbered)
-
-    def leave_unnumbered(self) -> None:
-        """No calls are made any more, so it does not matter which number those have that did not begin."""
-        self._unnumbered.clear()
-
-    @property
-    def waiting(self) -> int:
-        """How many members wait for a slot."""
-        return len(self._waiting)
+        return not self.waiting and not self._sources
 
     @property
     def has_sources(self) -> bool:
         """Whether an iterable has not been read to its end."""
         return bool(self._sources)
-
-    @property
-    def async_source(self) -> Source | None:
-        """The iterable whose turn it is, if reading it may have to wait."""
-        return self._sources[0] if self._sources and self._sources[0].is_async else None
 
     @property
     def is_known(self) -> bool:
@@ -129,56 +126,81 @@ class Roster:
         """Whether, besides, as many members are enrolled as there were then."""
         return self.is_known and self.sealed_by is not None and self.enrolled >= self.sealed_by.enrolled
 
-    def total(self) -> int | None:
-        """How many members there will be; None if an iterable does not tell its length."""
-        total = self.enrolled
-        for source in self._sources:
-            if source.length is None:
-                return None
-            total += source.length
-        return total
+    def _recount(self) -> None:
+        """What is left of the iterables has changed, and not because an item that was expected has become a member."""
+        sources = self._sources
+        lengths = [source.length for source in sources]
+        known = [length for length in lengths if length is not None]
+        self.total = self.enrolled + sum(known) if len(known) == len(lengths) else None
+        self.async_source = sources[0] if sources and sources[0].is_async else None
 
     def enrol(self, work: Work, name: str | None, key: str | None, context: Context, now: float) -> Member:
         """Make a member of a call, a coroutine or a callable."""
-        return self._enrol(work, name, key, context, now, None)
+        member = self._enrol(work, name, key, context, now, None)
+        self._recount()
+        return member
 
     def enrol_item(self, source: Source, item: Any, now: float) -> Member:
         """Make a member of an item that an iterable gave. Whatever goes wrong here is the failure of that item."""
-        source.count_pulled()
+        source.pulled += 1
+        is_expected = bool(source.length)
+        if source.length:
+            source.length -= 1
         context = source.context.copy()
         work: Work | None = None
+        part: Part | None = item if source.is_part else None
         try:
+            item = item if part is None else part.value()
             work = source.work_for(item)
             name = None if source.name is None else source.name(item)
             key = None if source.key is None else source.key(item)
-            return self._enrol(work, name, key, context, now, (source, item))
+            if part is None:
+                member = self._enrol(work, name, key, context, now, (source, item))
+            else:
+                member = self._enrol(work, part.name, None, context, now, (source, item), part.place)
         except FAILURES as raised:  # the functions are the user's, and it is the item that fails
             if work is not None:
                 close_unstarted(work)
-            return self._enrol(raising(failure_of(raised)), None, None, context, now, None)
+            place = None if part is None else part.place
+            return self._enrol(raising(failure_of(raised)), None, None, context, now, None, place)
+        finally:
+            if not is_expected:
+                self._recount()
+        if source.elsewhere is not None:
+            member.elsewhere = functools.partial(source.elsewhere.result_of, item)
+        return member
 
     def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
         """Make a failed member of the rest of an iterable that raised."""
-        return self._enrol(failed_source(error, source.pulled), "map", None, source.context, now, None)
+        return self.enrol(failed_source(error, source.pulled), "map", None, source.context, now)
 
     def _enrol_cancelled(self, source: Source, now: float) -> Member:
         return self.enrol_failure(source, CallCancelled("the iterable was cancelled, but not by its group"), now)
 
+    def enrol_again(self, member: Member, now: float) -> None:
+        """A member whose failure a stream has given is made once more, under the key of the next try that counts."""
+        member.make_again()
+        member.enrolled_at, member.is_requeued = now, True
+        assert member.key is not None
+        recording, rules = self._run.recording, self._run.recording.rules.in_group(self.sealed_by)
+        key, skipped = recording.try_of(member.key, self._frame.generation, rules)
+        for _ in range(skipped):
+            self._order.passed(member.key)
+            member.key, member.tries = again_key(member.key), member.tries + 1
+        self._order.enrolled(key, member.index)
+
     def wait(self, member: Member) -> None:
         """Let a member wait for a slot."""
-        self._waiting.append(member)
+        self.waiting.append(member)
 
     def wait_first(self, member: Member) -> None:
         """Let a member wait before all others: its turn came too early."""
-        self._waiting.appendleft(member)
+        self.waiting.appendleft(member)
 
     def add_source(self, source: Source) -> None:
         """Read this iterable when those before it have been read."""
         self._sources.append(source)
-
-    def next_waiting(self) -> Member | None:
-        """The member that has waited longest."""
-        return self._waiting.popleft() if self._waiting else None
+        self._recount()
 
     def pull(self, now: float) -> Member | None:
         """The next item of the iterables that can be read without waiting; None if there is none."""
@@ -228,22 +250,24 @@ class Roster:
     def _end(self, source: Source) -> None:
         if self._sources and self._sources[0] is source:
             self._sources.popleft()
+            self._recount()
 
     def discard(self, *, keep: Callable[[Member], bool] | None = None, keep_sources: bool = False) -> list[Exception]:
         """Forget what has not started, for good, but for the members that `keep` names and, for now, the iterables.
 
         Returns what iterables raised when they were closed.
         """
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self.waiting = self.waiting, deque()
         for member in waiting:
             if keep is not None and keep(member):
-                self._waiting.append(member)
+                self.waiting.append(member)
             else:
                 close_unstarted(member.work)
         if keep_sources:
             return []
         self._is_discarded = True
         sources, self._sources = self._sources, deque()
+        self._recount()
         return [error for source in sources if (error := source.close()) is not None]
 
     def _enrol(
@@ -254,14 +278,18 @@ class Roster:
         context: Context,
         now: float,
         origin: tuple[Source, Any] | None,
+        place: Place | None = None,
     ) -> Member:
         if name is not None:
             label = name
         elif origin is not None and not isinstance(work, Call):
             label = origin[0].label
         else:
-            label = label_of(work)
+            label = work.actor.name if isinstance(work, Call) else label_of(work)
         member = Member(self.enrolled, work, name, label, context, now)
+        if place is not None:
+            member.place = place
+            member.index = place.index
         if isinstance(work, Call):
             work.use = Use.GIVEN
         if self._run.records or (isinstance(work, Call) and work.actor.cache is not None):
@@ -271,29 +299,26 @@ class Roster:
 
     def _identify(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> None:
         """Find out who a member is and number it, unless that takes long, or others have to be numbered before it."""
-        data = self._needed_input(member, key, origin)
+        work, data = member.work, None
+        if isinstance(work, Call):
+            _ = work.actor.has_known_types
+            key = work.key if key is None else key
+            data = work.needed_input(key)
+        elif key is None and member.name is None and origin is not None:
+            data = CanonicalInput(origin[1])
         is_large = data is not None and data.is_large
         if not self._run.records and not is_large:
             return  # what is wrong with it is its own failure, when it is begun
-        if self._unnumbered or is_large:
+        if self.unnumbered or is_large:
             identify = functools.partial(self._identities, member, key, origin, data, in_pieces=is_large)
             member.is_numbered = False
             fails_alone = origin is not None or not self._run.records
-            self._unnumbered.append(_Unnumbered(member, identify, fails_alone, is_large))
+            self.unnumbered.append(_Unnumbered(member, identify, fails_alone, is_large))
             self._go_on_numbering()
+        elif isinstance(work, Call):
+            self._number(member, work.identities(key, b"" if data is None else data.whole()))
         else:
             self._number(member, self._identities(member, key, origin, data, in_pieces=False))
-
-    def _needed_input(
-        self, member: Member, key: str | None, origin: tuple[Source, Any] | None
-    ) -> CanonicalInput | None:
-        work = member.work
-        if isinstance(work, Call):
-            _ = work.actor.has_known_types
-            return work.needed_input(work.key if key is None else key)
-        if key is None and member.name is None and origin is not None:
-            return CanonicalInput(origin[1])
-        return None
 
     def _identities(
         self,
@@ -306,7 +331,6 @@ class Roster:
     ) -> Identities:
         work = member.work
         if isinstance(work, Call):
-            key = work.key if key is None else key
             if data is not None and in_pieces:
                 return work.identities_of_large(key, data)
             return work.identities(key, b"" if data is None else data.whole())
@@ -326,31 +350,39 @@ class Roster:
         work, frame, group, sealed_by = member.work, self._frame, self._group, self.sealed_by
         if not self._run.records:
             return
-        first = child_key(frame.base, group, identities.same, 0)
-        occurrence = frame.count(first)
-        if occurrence and frame.has_other_open_group(group, self):
-            report_undefined_order(frame, member.label, self._run)
-        member.base = child_key(frame.base, group, identities.same, occurrence) if occurrence else first
-        if isinstance(work, Call) and identities.former:
+        if member.place is not None:
+            place = member.place
+            member.base, member.key, member.tries = place.base, place.key, place.tries
+            self._order.enrolled(member.key, member.index)
+            return
+        member.base = child_key(frame.base, group, identities.same, 0)
+        occurrence = frame.count(member.base)
+        if occurrence:
+            if frame.has_other_open_group(group, self):
+                report_undefined_order(frame, member.label, self._run)
+            member.base = child_key(frame.base, group, identities.same, occurrence)
+        if identities.former and isinstance(work, Call):
             actor = work.actor
             member.base = known_key(frame, actor.name, group, member.base, identities.former, actor.keys_since)
-        member.key, member.tries = frame.try_of_member(member.base, sealed_by)
+        member.key, member.tries = frame.try_of(member.base, sealed_by, is_member=True)
         if sealed_by is not None:
             self.known += self._run.recording.recorded.knows(member.key)
-        self._order.enrolled(member.key, member.index)
+        if self._order.has_members:
+            self._order.enrolled(member.key, member.index)
         if isinstance(work, Call) and not work.actor.is_stored:
             member.key = None
-        failed = member.base
-        for _ in range(member.tries):
-            self._order.passed(failed)
-            failed = again_key(failed)
+        if member.tries:
+            failed = member.base
+            for _ in range(member.tries):
+                self._order.passed(failed)
+                failed = again_key(failed)
 
     # -- members whose identity takes long to find out -----------------------------------------------------------------
 
     def _go_on_numbering(self) -> None:
         """Number those who can be numbered, and begin to find out who the next one is."""
-        while self._unnumbered and not self._is_identifying:
-            next_one = self._unnumbered[0]
+        while self.unnumbered and not self._is_identifying:
+            next_one = self.unnumbered[0]
             if next_one.is_large:
                 self._is_identifying = True
                 self._run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
@@ -362,7 +394,7 @@ class Roster:
     def _identified(self, whom: _Unnumbered, future: asyncio.Future[Identities]) -> None:
         self._is_identifying = False
         error = None if future.cancelled() else future.exception()
-        if self._unnumbered and self._unnumbered[0] is whom:  # else the run is being stopped
+        if self.unnumbered and self.unnumbered[0] is whom:  # else the run is being stopped
             is_to_be_done_here = future.cancelled() or isinstance(error, RuntimeError)  # it was changed meanwhile
             self._number_next(whom.identify if is_to_be_done_here else future.result)
             self._go_on_numbering()
@@ -372,7 +404,7 @@ class Roster:
 
     def _number_next(self, identify: Callable[[], Identities]) -> None:
         """Number the next one. What has no identity fails, if it was added, with its group, since `add` would."""
-        waiting = self._unnumbered.popleft()
+        waiting = self.unnumbered.popleft()
         member = waiting.member
         try:
             self._number(member, identify())

@@ -35,18 +35,18 @@ member; it is used only for a task that was cancelled before its first step, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.feeder import Feeder
 from rh_agents.core._group.finished import FinishedResults
 from rh_agents.core._group.members import Member, close_unstarted
-from rh_agents.core._group.recovery import Recovery
+from rh_agents.core._group.recovery import AT_ONCE, Recovery
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.rules import NO_GROUP, GroupRules
 from rh_agents.core._group.slots import LentSlot, Slots
-from rh_agents.core._replay.decision import Phase, Recorded, Step
+from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
 from rh_agents.core._replay.numbering import ENDED
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
@@ -95,7 +95,6 @@ class Scheduler:
         self.running: dict[int, Member] = {}
         """The members that run, by index."""
         self.slots: Slots = Slots(max_workers, self.fill)
-        self._slots = self.slots
         self._filling = False
         self._judges_soon = False
         self._feeder = Feeder(roster, self)
@@ -106,7 +105,7 @@ class Scheduler:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
         self.roster.report_to(None)
         self._group = NO_GROUP
-        self._slots.close()
+        self.slots.close()
         self._feeder.close()
 
     @property
@@ -125,8 +124,9 @@ class Scheduler:
         recovery = self.recovery
         if self._filling or (recovery.phase is Phase.ENDING and not recovery.goes_on):
             return
-        self._filling = True
-        recovery.begin()
+        if not (self.slots.free or self.roster.async_source or recovery.is_held_up) and recovery.phase is Phase.OPEN:
+            return  # all slots are taken, as most often when results are read
+        self._filling, recovery.is_interrupted, recovery.left_at_once = True, False, AT_ONCE
         try:
             self._start_members()
             if recovery.held and not recovery.seeks_recorded:
@@ -146,16 +146,19 @@ class Scheduler:
             self._feeder.feed(source)
 
     def _start_members(self) -> None:
-        recovery = self.recovery
-        while self._has_slot and (recovery.phase is not Phase.ENDING or recovery.goes_on):
+        recovery, slots, roster = self.recovery, self.slots, self.roster
+        while slots.free or recovery.phase is not Phase.OPEN:
+            if (recovery.fetching and not self._has_slot) or (recovery.phase is Phase.ENDING and not recovery.goes_on):
+                break
             if recovery.left_at_once <= 0:
                 recovery.is_interrupted = True
                 self._loop.call_soon(self._fill_and_wake)
                 break
-            now = self._loop.time()
-            member = self.roster.next_waiting()
-            if member is None and self._may_pull:
-                member = self.roster.pull(now)
+            now, member = self._loop.time(), None
+            if roster.waiting:
+                member = roster.waiting.popleft()
+            elif self._may_pull:
+                member = roster.pull(now)
             if member is not None and not member.is_numbered:
                 self.roster.wait_first(member)
                 break
@@ -169,8 +172,10 @@ class Scheduler:
 
     def _take_its_turn(self, member: Member, now: float) -> bool:
         """Do with a member what is to be done with it; False if it has to wait, and all others behind it."""
-        step = self.recovery.step_of(member)
-        if step is Step.WAIT or (step is Step.START and not self._slots.free):
+        recovery = self.recovery
+        is_clear = recovery.fetching == 0 and not recovery.unjudged
+        step = next_step(recovery.phase, recovery.look_up(member), is_clear=is_clear)
+        if step is Step.WAIT or (step is Step.START and not self.slots.free):
             return self._comes_too_early(member)
         if step is Step.PARK:
             self._park(member, now)
@@ -209,18 +214,18 @@ class Scheduler:
     @property
     def _has_slot(self) -> bool:
         """Whether another member may be looked at. What is recovered needs a slot only where others wait for slots."""
-        if len(self.running) - self._slots.lent >= self._slots.most + _WAITING_FOR_RECOVERY:
+        if len(self.running) - self.slots.lent >= self.slots.most + _WAITING_FOR_RECOVERY:
             return False
-        return self._slots.free > 0 or self.recovery.phase is not Phase.OPEN
+        return self.slots.free > 0 or self.recovery.phase is not Phase.OPEN
 
     @property
     def _may_pull(self) -> bool:
         """Whether more items may be pulled: the reader of the results keeps up, and the group is not to end again."""
-        if self.roster.is_numbering:
+        if self.roster.unnumbered:
             return False
         recovery = self.recovery
         has_room = self.finished.has_room or self.order.waits_for_enrolment or recovery.seeks_recorded
-        return has_room and recovery.wants_more
+        return has_room and (recovery.phase is Phase.OPEN or recovery.wants_more)
 
     def _start(self, member: Member, now: float) -> None:
         frame = member.frame = self._group.make_frame(member)
@@ -230,43 +235,37 @@ class Scheduler:
             member.is_recovering = True
             self.recovery.fetching += 1
         else:
-            self._slots.take(member)
-            self._count_start(member, now)
+            self.slots.take(member)
+            self._group.started(member, now)
             frame.settled = self._member_settled
             if frame.retry is not None and frame.cached_as is None:  # those who hold slots may wait for a cached one
-                frame.slot = LentSlot(self._slots, member)
-        task = self._create_task(member, frame)
-        if task is None or member.index not in self.running:
-            return
-        member.task = task
-        # A task that is cancelled before its first step never gets to its `finally`.
-        if not member.has_begun:
-            task.add_done_callback(self._never_began)
-
-    def _create_task(self, member: Member, frame: Frame) -> asyncio.Task[None] | None:
-        """The task of a member. If the event loop's task factory raises, that ends the group, as nothing can begin."""
+                frame.slot = LentSlot(self.slots, member)
         steps = self._execute(member, frame)
         try:
-            return self._loop.create_task(steps, context=member.context)
+            task = self._loop.create_task(steps, context=member.context)
         except BaseException as error:
-            self._group.failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
-            steps.close()
-            if member.index in self.running:
-                self._end(member, None)
+            self._cannot_begin(member, steps, error)
             if isinstance(error, Exception):
-                return None
+                return
             raise
+        if member.index not in self.running:
+            return
+        member.task = task
+        if not member.has_begun:  # cancelled before its first step, it never gets to its `finally`
+            task.add_done_callback(self._never_began)
 
-    def _count_start(self, member: Member, now: float) -> None:
-        if not member.is_counted:
-            member.is_counted = True
-            self._group.started(member, now)
+    def _cannot_begin(self, member: Member, steps: Coroutine[Any, Any, None], error: BaseException) -> None:
+        """The event loop's task factory raises, which ends the group, as nothing can begin."""
+        self._group.failed(noted(error, "raised by the event loop; a task factory takes `context=`"))
+        steps.close()
+        if member.index in self.running:
+            self._end(member, None)
 
     def _park(self, member: Member, now: float) -> None:
         """Let a member wait for the end of its group. One that an earlier execution cancelled counts as running."""
         self.recovery.parked[member.index] = member
         if member.recorded is Recorded.CUT_OFF and member.key is not None:
-            self._count_start(member, now)
+            self._group.started(member, now)
             self.order.passed(member.key)
 
     @property
@@ -275,7 +274,7 @@ class Scheduler:
         recovery = self.recovery
         if recovery.phase is not Phase.SEALED or self.running or recovery.is_interrupted:
             return False
-        if self.roster.waiting or self.roster.is_numbering or self._feeder.may_bring_more:
+        if self.roster.waiting or self.roster.unnumbered or self._feeder.may_bring_more:
             return False
         return bool(recovery.parked) or self.roster.has_sources
 
@@ -344,13 +343,14 @@ class Scheduler:
 
     def _end(self, member: Member, error: BaseException | None) -> None:
         del self.running[member.index]
-        self._slots.give_back(member)
+        self.slots.give_back(member)
         self.recovery.fetching -= member.is_recovering
         self._group.ended(member, error)
         if self.recovery.unjudged:
             self._judge_soon()
         self.fill()
-        self._wake()
+        if self.is_streamed or not self.running:
+            self._wake()
 
     def _member_settled(self, frame: Frame) -> None:
         """The outcome of a member is recorded: whatever it has to do until its end, this is its place in the order."""
@@ -358,10 +358,8 @@ class Scheduler:
         member = self.running[frame.index]
         member.is_settled = True
         self.finished.completed(member.index)
-        if (
-            self.recovery.phase is Phase.ENDING and member.task is not None
-        ):  # it was left alone while its outcome was on its way
-            member.task.cancel()
+        if self.recovery.phase is Phase.ENDING and member.task is not None:
+            member.task.cancel()  # it was left alone while its outcome was on its way
 
     def count_running(self, is_such: Callable[[bytes], bool]) -> int:
         """How many members run whose key is such a one."""
@@ -419,7 +417,7 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
         is_waiting = self.recovery.parked or self.recovery.held or not self.roster.is_empty
-        return not self.running and not is_waiting and not self.roster.is_numbering and not self._feeder.is_active
+        return not self.running and not is_waiting and not self.roster.unnumbered and not self._feeder.is_active
 
     @property
     def has_left_something(self) -> bool:
@@ -443,7 +441,7 @@ class Scheduler:
         self._note(stop)
         self._end_parked()
         self.recovery.release_held()
-        self.roster.leave_unnumbered()
+        self.roster.unnumbered.clear()  # no calls are made any more, so it does not matter which numbers they have
         for error in self.roster.discard():
             self._group.failed(error)
         self._feeder.cancel()
@@ -567,9 +565,10 @@ class Scheduler:
 
     def take_completed(self) -> ExecutionResult[Any] | None:
         """The result that was completed first, the recorded ones of an earlier execution before all others."""
-        self._pull_ahead()
-        if self.roster.is_numbering and self.order.has_members:
-            return None  # one of them may come first
+        if self.order.has_members:
+            self._pull_ahead()
+            if self.roster.unnumbered:
+                return None  # one of them may come first
         index = self.finished.next_completed(self.running)
         return None if index is None else self.take(index)
 
@@ -581,17 +580,18 @@ class Scheduler:
 
     def _pull_ahead(self) -> None:
         """Enrol members until the one that the recorded order wants next is among them, or cannot come any more."""
-        while self.order.waits_for_enrolment and not self.is_halted and self._may_pull:
+        order, waiting = self.order, len(self.roster.waiting)
+        while order.waits_for_enrolment and not self.is_halted and self._may_pull:
             member = self.roster.pull(self._loop.time())
             if member is None:
                 break
             self.roster.wait(member)
             if self.recovery.has_looked_far():
-                self.order.skip_missing()
-        looks_for_more = (self.roster.has_sources and self.recovery.wants_more) or self.roster.is_numbering
-        if not looks_for_more and not self.is_draining:  # what a stop discarded comes when the run goes on
-            self.order.skip_missing()
-        self.fill()
+                order.skip_missing()
+        if not self.recovery.may_bring_more and not self.is_draining:
+            order.skip_missing()  # what a stop discarded comes when the run goes on
+        if len(self.roster.waiting) > waiting:
+            self.fill()
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

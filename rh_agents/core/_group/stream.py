@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from rh_agents.core._base.mistakes import AsyncLoop
 from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core.results import ExecutionResult
 
@@ -14,8 +15,11 @@ __all__ = ["ResultStream"]
 _GIVEN_AT_ONCE = 256
 
 
-class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic would build a model for it at import
+class ResultStream(AsyncLoop["ExecutionResult[Any]"]):  # quoted: Pydantic would build a model for it at import
     """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
+
+    A member that failed, and that a person asks to be made again, has a further result (`requeued`) if the group takes
+    such requests. The stream ends when nothing that was asked for by then is left to be made.
 
     It only reads: the tasks belong to the group, so leaving the loop early leaves nothing running behind the block.
 
@@ -37,7 +41,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
         self._given = 0
         self.is_exhausted: bool = False
         """Whether all results have been given."""
-        scheduler.is_streamed = True
+        scheduler.is_streamed = scheduler.finished.is_streaming = True
 
     async def __anext__(self) -> ExecutionResult[Any]:
         scheduler = self._scheduler
@@ -51,6 +55,7 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
                 if _goes_on(scheduler):
                     continue  # somebody has asked meanwhile for a failure to be made again
                 self.is_exhausted = True
+                scheduler.finished.reading_ended()
                 raise StopAsyncIteration
         self.is_exhausted = False
         self._given += 1
@@ -67,17 +72,21 @@ class ResultStream(AsyncIterator["ExecutionResult[Any]"]):  # quoted: Pydantic w
     def _next_enrolled(self) -> ExecutionResult[Any] | None:
         scheduler = self._scheduler
         index = self._next_index
-        if index not in scheduler.finished:
+        if not scheduler.finished.has_first(index):
             # When the run goes on, what its stop left without a result is there, and comes before all later ones.
             if not scheduler.is_idle or scheduler.has_more_later:
                 return None
             # What was cancelled has no result; what was added after this stream had passed its place comes last.
-            first = scheduler.finished.first_index
-            if first is None:
-                return None
+            if (first := scheduler.finished.first_index) is None:
+                return self._next_further()
             index = first
         self._next_index = index + 1
         return scheduler.take(index)
+
+    def _next_further(self) -> ExecutionResult[Any] | None:
+        """All members have one result: the next one of those that were made again, as they came to it."""
+        index = self._scheduler.finished.next_when_idle()
+        return None if index is None else self._scheduler.take(index)
 
 
 def _goes_on(scheduler: Scheduler) -> bool:

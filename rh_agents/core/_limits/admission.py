@@ -8,21 +8,19 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import seconds_to_wait
+from rh_agents.core._limits.sharing import Sharing, sharing_of
 from rh_agents.core._loops.homes import Home, SharedClock, Waiter, Waiters, home, reentrant_lock
 from rh_agents.core._loops.postponed import Postponed
 from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.errors import ModelOverloaded, RateLimited, UsageError
-from rh_agents.core.policies.limits import Limit, Permit, RateLimit, RateLimitHint, Refusal
+from rh_agents.core.policies.limits import Limit, Permit, RateLimitHint, Refusal
 from rh_agents.core.policies.pause import Pause
-from rh_agents.core.policies.windows import RateWindow, SharedWindows
-from rh_agents.core.redaction import without_secrets
+from rh_agents.core.policies.sharing.windows import SharedStates
 
 _REPORTED_FROM = 0.05
 """Seconds. Shorter waits are not worth an event."""
 _SHORTEST_WAIT = 0.001
 """Seconds. So much less than a moment may be left that adding it to the time changes nothing."""
-_LONGEST_LOOK = 5.0
-"""Seconds after which a shared window is asked again, whatever it said: others may have settled for less."""
 _LOOK_AFTER_OTHERS = 1.0
 """Seconds after which a call that waits for those of other event loops looks whether these are still there."""
 _MANY_HOMES = 50
@@ -44,7 +42,7 @@ class WaitingRun(Protocol):
         ...
 
     @property
-    def store(self) -> SharedWindows | None:
+    def store(self) -> SharedStates | None:
         """Through which processes share limits."""
         ...
 
@@ -65,6 +63,7 @@ class _Gate:
         self._homes: set[Home] = set()
         """The loops that have to do with it, and perhaps some that had. Usually there is one."""
         self._why = ""
+        self._sharing = sharing_of(limit, self._lock, self._clock.now)
 
     def __deepcopy__(self, memo: object) -> _Gate:
         return self  # it stands for the limit, of which there is one
@@ -93,11 +92,13 @@ class _Gate:
         with self._lock:
             return pause.seconds_held(self._clock.now())
 
-    def take(self) -> Permit:
+    def take(self, run: WaitingRun) -> Permit:
         """A slot even if none is free."""
         with self._lock:
             permit = self.limit.take(self._clock.now())
             self._note_holder(permit)
+            if self._sharing is not None:
+                self._sharing.take_anyway(_store(run, self.limit), permit)
             return permit
 
     def _note_holder(self, permit: Permit) -> None:
@@ -136,6 +137,8 @@ class _Gate:
         if self.limit.holds_slots and self._holders.pop(permit, None) is None:
             return  # its loop was gone, so its slot was given to somebody else
         self.limit.release(permit, used, self._clock.now())
+        if self._sharing is not None:
+            self._sharing.release(permit, used)
         if not self._holders and not self._queue:
             self._homes.clear()
 
@@ -172,7 +175,7 @@ class _Gate:
             UsageError: nobody is left who could release one.
         """
         if self._is_first(None):
-            answer = await self._ask(run, need)
+            answer = self._take_leased(run, need) if self.is_shared else await self._ask(run, need)
             if isinstance(answer, Permit):
                 return answer
         waiter = self._queue_up()
@@ -242,20 +245,48 @@ class _Gate:
             raise Held
 
     async def _ask(self, run: WaitingRun, need: Mapping[str, float]) -> Permit | Refusal:
-        limit = self.limit
         answer = self._admit(need)
-        if isinstance(answer, Refusal) or not (isinstance(limit, RateLimit) and limit.shared):
+        if isinstance(answer, Refusal) or self._sharing is None:
             return answer
+        return await self._ask_store(self._sharing, run, answer)
+
+    # -- with other processes -----------------------------------------------------------------------------------------
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes use it as well."""
+        return self._sharing is not None
+
+    def _take_leased(self, run: WaitingRun, need: Mapping[str, float]) -> Permit | None:
+        """A permit of what this process has on lease; None if there is none, so that the store has to be asked."""
+        assert self._sharing is not None
+        with self._lock:
+            answer = self._admit(need)
+            if isinstance(answer, Refusal):
+                return None
+            if self._sharing.take(_store(run, self.limit), answer):
+                return answer
+            self._release(answer, {})
+            return None
+
+    async def _ask_store(self, sharing: Sharing, run: WaitingRun, permit: Permit) -> Permit | Refusal:
+        refused: Refusal | None = None
         try:
-            admitted = await _store(run, limit).admit(_window(limit), need)
+            refused = await sharing.ask(_store(run, self.limit), permit, len(self._queue))
         except BaseException:
-            self._release(answer, {})
+            with self._lock:
+                self._release(permit, {})
             raise
-        if admitted.ticket is None:
-            self._release(answer, {})
-            return Refusal(min(max(admitted.wait, 0.001), _LONGEST_LOOK), f"{admitted.why}, with other processes")
-        answer.ticket = admitted.ticket
-        return answer
+        if refused is None:
+            return permit
+        with self._lock:
+            self._release(permit, {})
+        return refused
+
+    async def report(self, run: WaitingRun, hints: Sequence[RateLimitHint]) -> None:
+        """An attempt has ended, and other processes may have to know."""
+        if self._sharing is not None:
+            await self._sharing.report(_store(run, self.limit), hints, len(self._queue))
 
 
 def _gate_of(limit: Limit) -> _Gate:
@@ -302,7 +333,9 @@ class Permits:
     @property
     def is_shared(self) -> bool:
         """Whether other processes have to learn when it has ended."""
-        return any(permit.ticket is not None for permit in self._rates.values())
+        return any(permit.ticket is not None for permit in self._rates.values()) or any(
+            _gate_of(limit).is_shared for limit in self._of_slots
+        )
 
     async def enter(self, need: Mapping[str, float], *, begins: bool = False) -> None:
         """Wait for all permits of the attempt, or (not `begins`) of a part of one that has begun.
@@ -351,6 +384,8 @@ class Permits:
         finally:
             self._release_slots()
             await self._release_rates(used)
+            for limit in self._of_slots:
+                await _gate_of(limit).report(self._run, ())
 
     def _release_slots(self) -> None:
         while self._slots:
@@ -363,8 +398,8 @@ class Permits:
         for limit, permit in released.items():
             _gate_of(limit).give_back(permit, used)
         for limit, permit in released.items():
-            if permit.ticket is not None and isinstance(limit, RateLimit):
-                await _report_shared(self._run, limit, permit.ticket, used, hints)
+            if permit.ticket is not None:
+                await _gate_of(limit).report(self._run, hints)
 
     def released(self, *, gives_result: bool = False) -> _Released:
         """While the block lasts, the call waits for calls of its own, and others may have its slots.
@@ -400,7 +435,7 @@ class Permits:
 
     def _take_slots_at_once(self) -> None:
         while (limit := self._next_to_hold()) is not None:
-            self._slots[limit] = _gate_of(limit).take()
+            self._slots[limit] = _gate_of(limit).take(self._run)
 
     def _next_to_hold(self) -> Limit | None:
         if self._released or self._has_left:
@@ -444,23 +479,7 @@ def _hint_of(error: BaseException) -> RateLimitHint | None:
     return RateLimitHint(retry_after=seconds, is_overloaded=True)
 
 
-async def _report_shared(
-    run: WaitingRun, limit: RateLimit, ticket: str, used: Mapping[str, float] | None, hints: Sequence[RateLimitHint]
-) -> None:
-    """Let the other processes know what was used, and for how long the provider wants to be left alone."""
-    store, window = _store(run, limit), _window(limit)
-    if used is not None:
-        await store.settle(window, ticket, used)
-    waits = [each.retry_after for each in hints if each.retry_after is not None]
-    if waits:
-        await store.hold(window, max(waits))
-
-
-def _window(limit: RateLimit) -> RateWindow:
-    return RateWindow(without_secrets(limit.name), limit.per, dict(limit.limits))
-
-
-def _store(run: WaitingRun, limit: RateLimit) -> SharedWindows:
+def _store(run: WaitingRun, limit: Limit) -> SharedStates:
     store = run.store
     if store is None:
         raise UsageError(

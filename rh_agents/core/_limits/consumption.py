@@ -11,12 +11,21 @@ from rh_agents.core.policies.limits import Limit, RateLimitHint, need_of
 from rh_agents.core.usage import Usage
 
 
+class OwnCalls:
+    """How often an agent was called within one of its own calls."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count: int = 0
+
+
 class Consumption:
     """What one call has taken, and has used so far.
 
     Attributes:
         limits: whose permits each of its attempts needs.
-        ledgers: the budgets that count what is spent in it, the innermost last.
+        ledgers: the budgets of parts of the run that count what is spent in it, the innermost last.
         estimate: tells what it will use at most, or None if nobody knows.
         usage: what it has used so far.
         permits: the permits that it has.
@@ -51,11 +60,15 @@ class Consumption:
         self._told_usage = self.usage
         return untold
 
+    @property
+    def all_ledgers(self) -> tuple[Ledger, ...]:
+        """All budgets that count what is spent in it, that of the run first."""
+        return self.ledgers
+
     def charges(self) -> dict[str, float]:
         """What its budgets have to know to be counted on from there, by the part of the run that they are for."""
-        return {
-            ledger.place: ledger.charge for ledger in self.ledgers if ledger.place or ledger.budget.seconds is not None
-        }
+        ledgers = self.all_ledgers
+        return {ledger.place: ledger.charge for ledger in ledgers if ledger.place or ledger.budget.seconds is not None}
 
     def honour(self, hint: RateLimitHint) -> None:
         """A provider has said something about its limits."""

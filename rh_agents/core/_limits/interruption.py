@@ -36,34 +36,40 @@ _NOBODY = object()
 class CallsUnderWay:
     """Calls that are being made in a run, or from one place in it, by whichever tasks."""
 
-    __slots__ = ("_counts", "_watchers")
+    __slots__ = ("counts", "watchers")
 
     def __init__(self) -> None:
-        self._counts: dict[object, int] = {}
-        self._watchers: set[Callable[[], None]] = set()
+        self.counts: dict[object, int] = {}
+        """How many each one makes who makes some. Where all of them make one, it is changed from outside."""
+        self.watchers: set[Callable[[], None]] = set()
 
     def began(self, caller: object = None) -> None:
         """This task makes one more."""
-        self._counts[caller] = self._counts.get(caller, 0) + 1
+        self.counts[caller] = self.counts.get(caller, 0) + 1
 
     def ended(self, caller: object = None) -> None:
         """It makes one less."""
-        left = self._counts[caller] - 1
+        left = self.counts[caller] - 1
         if left:
-            self._counts[caller] = left
+            self.counts[caller] = left
         else:
-            del self._counts[caller]
-            for watcher in list(self._watchers):
-                watcher()
+            del self.counts[caller]
+            if self.watchers:
+                self.wake()
+
+    def wake(self) -> None:
+        """One who made some makes none any more."""
+        for watcher in list(self.watchers):
+            watcher()
 
     @property
     def callers(self) -> list[object]:
         """Who makes them, those who began first come first; None stands for several."""
-        return list(self._counts)
+        return list(self.counts)
 
     def has_any(self, *, but_of: object = _NOBODY) -> bool:
         """Whether there is one that another task makes."""
-        return len(self._counts) > (but_of in self._counts)
+        return len(self.counts) > (but_of in self.counts)
 
     async def wait(self, interruption: Interruption, *, but_of: object = _NOBODY) -> None:
         """Wait until there is none of another task, at most as long as the grace of the interruption lasts.
@@ -85,13 +91,13 @@ class CallsUnderWay:
                     woken.set_result(None)
 
             timer = loop.call_at(deadline, wake)
-            self._watchers.add(wake)
+            self.watchers.add(wake)
             interruption.watch(wake)
             try:
                 await woken
             finally:
                 timer.cancel()
-                self._watchers.discard(wake)
+                self.watchers.discard(wake)
                 interruption.unwatch(wake)
             await asyncio.sleep(0)  # whoever waited for the last one may make another one, if it may
 
@@ -116,7 +122,8 @@ class Interruption:
         """Whether somebody cancelled the run, so that it ends instead of waiting to go on."""
         self._is_closed = False
         self._watchers: set[Callable[[], None]] = set()
-        self._checker: Callable[[], None] | None = None
+        self.checker: Callable[[], None] | None = None
+        """Asks before each call whether the run is to be stopped; None if nobody wants to be asked."""
         self._task: asyncio.Future[object] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -161,8 +168,8 @@ class Interruption:
 
     def expect_running(self) -> None:
         """Raise `StopRun` if the run is being stopped."""
-        if self._checker is not None and self.stop is None:
-            self._checker()
+        if self.checker is not None and self.stop is None:
+            self.checker()
         if self.stop is not None:
             self._raise_stop()
 
@@ -193,13 +200,16 @@ class Interruption:
 
     async def sleep(self, seconds: float) -> None:
         """Wait so long. Raises `StopRun` as soon as the run is to be stopped."""
-        loop = asyncio.get_running_loop()
-        woken = loop.create_future()
-        timer = loop.call_later(seconds, wake, woken)
+        await self.sleep_until(asyncio.get_running_loop().create_future(), seconds)
+
+    async def sleep_until(self, woken: asyncio.Future[None], seconds: float | None) -> None:
+        """The same, or until the future is done; None waits for that alone."""
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, wake, woken)
         try:
             await self._either(woken)
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
         self._raise_stop()
 
     async def wait_while_held(self, limits: Iterable[asyncio.Timeout] = ()) -> None:
@@ -238,11 +248,11 @@ class Interruption:
         if inspect.iscoroutinefunction(checker) or inspect.iscoroutinefunction(type(checker).__call__):
             ask()
         else:
-            self._checker = ask
+            self.checker = ask
 
     def _await(self, found: Awaitable[object], request: Callable[[str], None]) -> None:
         """From now on the checker tells by itself."""
-        self._checker = None
+        self.checker = None
         self._task = task = task_of(found)
 
         def done(_: object) -> None:
@@ -260,7 +270,7 @@ class Interruption:
 
     def _forget_checker(self) -> asyncio.Future[object] | None:
         task, self._task = self._task, None
-        self._checker = None
+        self.checker = None
         if task is not None:
             task.cancel()
         return task

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.errors import StopRun, UsageError
@@ -14,6 +15,59 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.usage import Shortfall, Spending, Usage
 
 _NOTHING = Usage()
+_NOT_ENOUGH = ", does not suffice for another call"
+
+
+class Share(Protocol):
+    """What the run has of a budget that it shares with others; see `rh_agents.core._limits.sharing.budgets`."""
+
+    name: str
+    limits: Mapping[str, float]
+
+    @property
+    def spent_by_all(self) -> str:
+        """One line for people."""
+        ...
+
+    def in_use(self, name: str) -> tuple[float, float]:
+        """How much all have spent, and have reserved beyond that."""
+        ...
+
+    def has_room(self, need: Usage, calls: int) -> bool:
+        """Whether a call may begin that needs so much, without asking the store."""
+        ...
+
+    async def obtain(self, interruption: StopSignal, need: Usage, calls: int) -> str | None:
+        """Ask the store for room, or wait for others; returns what is missing for good."""
+        ...
+
+    def begins(self) -> None:
+        """A call is under way."""
+        ...
+
+    def take(self, need: Usage, calls: int = 0) -> None:
+        """Reserve it for a call."""
+        ...
+
+    def use(self, usage: Usage, reserved: Usage) -> None:
+        """A call under way has used something, of which so much was reserved for it."""
+        ...
+
+    def give_back(self, left: Usage, need: Usage) -> None:
+        """What is left of a need is not reserved any more."""
+        ...
+
+    def ended(self, used: Usage, calls: int, *, has_outcome: bool) -> None:
+        """A call has ended that has used so much."""
+        ...
+
+    def replace(self, name: str, number: float) -> None:
+        """A person has set another number."""
+        ...
+
+    async def aclose(self) -> None:
+        """The run ends."""
+        ...
 
 
 class Ledger:
@@ -26,6 +80,7 @@ class Ledger:
         spent: what was spent in earlier executions. It is counted on from there.
         depth: how many calls there are around that part.
         time: how long the run has worked, in seconds from some moment on (see `Hold.time`).
+        share: where money, tokens and calls are counted, if the budget is shared with other runs.
     """
 
     def __init__(
@@ -37,20 +92,23 @@ class Ledger:
         depth: int = 0,
         *,
         time: Callable[[], float],
+        share: Share | None = None,
     ) -> None:
         self.budget = budget
+        self.share: Share | None = share
         self.place = place
         self.name = name
         self.spent = spent
         self.reserved: Usage = _NOTHING
+        self._reservations = 0
         self.deepest: float = math.inf if budget.depth is None else depth + budget.depth
         self._time = time
         self._opened_at: float | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
 
-    def open(self) -> None:
-        """The part of the run is under way from now on."""
-        self._opened_at = self._time()
+    def open(self, since: float | None = None) -> None:
+        """The part of the run is under way from now on, or since that time."""
+        self._opened_at = self._time() if since is None else since
 
     def close(self) -> None:
         """It is no longer under way."""
@@ -71,6 +129,18 @@ class Ledger:
         """A call has used something."""
         self.spent.add(name, usage)
 
+    def take(self, need: Usage) -> None:
+        """Reserve it."""
+        self._reservations += 1
+        self.reserved = self.reserved + need
+
+    def give_back(self, need: Usage) -> None:
+        """What was taken is free again, so whoever waits may look."""
+        self._reservations -= 1
+        # sums of fractions leave some behind, for which a call that needs all the rest would wait for ever
+        self.reserved = self.reserved - need if self._reservations else _NOTHING
+        self.settle()
+
     def settle(self) -> None:
         """Something that was reserved is free again, so whoever waits may look."""
         while self._waiters:
@@ -78,8 +148,17 @@ class Ledger:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def change(self, interruption: StopSignal) -> None:
-        """Wait until something has been settled, or the run is being stopped."""
+    async def change(self, interruption: StopSignal, need: Usage, calls: int) -> str | None:
+        """Wait until something has been settled, or the run is being stopped.
+
+        Returns:
+            What is not left of a shared budget, whatever others give back; None if it is worth looking again.
+
+        Raises:
+            StoreError: the store of a shared budget cannot be asked.
+        """
+        if self.share is not None:
+            return await self.share.obtain(interruption, need, calls)
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
 
@@ -92,22 +171,44 @@ class Ledger:
             await waiter
         finally:
             interruption.unwatch(wake)
+        return None
 
     def missing(self, need: Usage, calls: int) -> str | None:
         """What is not left for a call that needs so much, though nothing else were under way; None if all is."""
         budget, spent = self.budget, self.spent
-        if budget.calls is not None and spent.calls + calls > budget.calls:
+        if self.share is not None:
+            pass  # what others have spent, only the store knows
+        elif budget.calls is not None and spent.calls + calls > budget.calls:
             return f"calls={budget.calls:,}"
-        if budget.tokens is not None and spent.usage.tokens + need.tokens > budget.tokens:
+        elif budget.tokens is not None and spent.usage.tokens + need.tokens > budget.tokens:
             return f"tokens={budget.tokens:,}"
-        if budget.cost is not None and spent.usage.cost + need.cost > budget.cost:
+        elif budget.cost is not None and spent.usage.cost + need.cost > budget.cost:
             return f"cost={budget.cost:g}"
         if budget.seconds is not None and self.seconds >= budget.seconds:
             return f"seconds={budget.seconds:g}"
         return None
 
-    def has_room(self, need: Usage) -> bool:
+    def in_use(self, field: str) -> tuple[float, float]:
+        """How much is spent of a number of the budget, and is reserved beyond that for calls under way: by all."""
+        if field == "seconds":
+            return self.seconds, 0.0
+        if self.share is not None:
+            return self.share.in_use(field)
+        if field == "calls":
+            return self.spent.calls, 0.0
+        return getattr(self.spent.usage, field), getattr(self.reserved, field)
+
+    def limit_of(self, field: str) -> float | None:
+        """What the budget allows of it; None for no limit."""
+        if self.share is not None and field != "seconds":
+            return self.share.limits.get(field)
+        number: float | None = getattr(self.budget, field)
+        return None if number == math.inf else number
+
+    def has_room(self, need: Usage, calls: int = 0) -> bool:
         """Whether there is enough for a call beside those that are under way."""
+        if self.share is not None:
+            return self.share.has_room(need, calls)
         budget, spent, reserved = self.budget, self.spent.usage, self.reserved
         return (budget.tokens is None or spent.tokens + reserved.tokens + need.tokens <= budget.tokens) and (
             budget.cost is None or spent.cost + reserved.cost + need.cost <= budget.cost
@@ -116,10 +217,24 @@ class Ledger:
     def stop(self, limit: str, actor: str) -> StopRun:
         """Why no call of the actor can be made any more."""
         part = f"the budget of {self.name}" if self.name else "the run's budget"
+        so_far = str(self.spent)
+        if self.share is not None and not limit.startswith("seconds="):
+            part = self._shared_as
+            so_far = f"{self.share.spent_by_all} by all who share it; here {so_far}"
         return StopRun(
-            f"{part}, {limit}, does not suffice for another call ({actor}); spent so far: {self.spent}",
+            f"{part}, {limit}{_NOT_ENOUGH} ({actor}); spent so far: {so_far}",
             shortfall=Shortfall(self.place, self.name, limit.partition("=")[0], self.spent),
         )
+
+    @property
+    def _shared_as(self) -> str:
+        return f"the shared budget {self.budget.name!r}"
+
+    def limit_in(self, reason: str) -> str | None:
+        """What does not suffice, if this is why a part of the run in another process was stopped, and we share it."""
+        if self.share is None or not reason.startswith(f"{self._shared_as}, "):
+            return None
+        return reason.removeprefix(f"{self._shared_as}, ").partition(_NOT_ENOUGH)[0]
 
 
 class Reservation:
@@ -132,22 +247,55 @@ class Reservation:
         need: what it may use.
     """
 
-    __slots__ = ("_counted", "_ledgers", "_name", "_need")
+    __slots__ = ("_counted", "_ledgers", "_left", "_name", "_need", "_shares", "_used")
 
     def __init__(self, ledgers: Sequence[Ledger], counted: Sequence[Ledger], name: str, need: Usage) -> None:
         self._ledgers = ledgers
         self._counted = counted
         self._name = name
-        self._need = need
-        for ledger in ledgers:
-            ledger.reserved = ledger.reserved + need
+        self._need = _NOTHING
+        self._used = _NOTHING
+        self._left = _NOTHING
+        """What of its need it has not used: in shares it counts once, as used or as reserved."""
+        self._shares: dict[Share, int] = {}
+        """Those of which it is taken, each once, and how many calls they count of it."""
         for ledger in counted:
             ledger.spent.calls += 1
+        for ledger in ledgers:
+            if ledger.share is not None:
+                self._shares[ledger.share] = self._shares.get(ledger.share, 0) or int(ledger in counted)
+        for share, calls in self._shares.items():
+            share.begins()
+            share.take(_NOTHING, calls)
+        self._take(need)
+
+    def _take(self, need: Usage) -> None:
+        self._need = need
+        if not need:
+            return
+        for ledger in self._ledgers:
+            ledger.take(need)
+        if self._shares:
+            self._left = need
+        for share in self._shares:
+            share.take(need)
+
+    def is_in(self, ledger: Ledger) -> bool:
+        """Whether it is taken out of this ledger, among others."""
+        return ledger in self._ledgers
 
     def spend(self, usage: Usage) -> None:
         """The call has used something."""
         for ledger in self._ledgers:
             ledger.spend(self._name, usage)
+        if not self._shares:
+            return
+        left = self._left
+        part = Usage(input_tokens=min(left.tokens, usage.tokens), cost=min(left.cost, usage.cost))
+        self._left = Usage(input_tokens=left.tokens - part.tokens, cost=left.cost - part.cost)
+        self._used = self._used + usage
+        for share in self._shares:
+            share.use(usage, part)
 
     async def renew(self, interruption: StopSignal, need: Usage | None) -> None:
         """The call goes on, with another attempt or request: what it used is spent, and it needs so much again.
@@ -156,8 +304,7 @@ class Reservation:
             StopRun: a budget does not suffice.
         """
         self.give_back()
-        fresh = await reserve(interruption, self._ledgers, (), self._name, need)
-        self._need = self._need + fresh._need  # requests side by side may be renewed at the same time
+        self._take(await room_for(interruption, self._ledgers, (), self._name, need))
 
     def release(self, *, has_outcome: bool) -> None:
         """The call has ended, and what it used is spent. Without an outcome it is not counted, for it is made again."""
@@ -165,6 +312,9 @@ class Reservation:
             for ledger in self._counted:
                 ledger.spent.calls -= 1
         self.give_back()
+        shares, self._shares = self._shares, {}
+        for share, calls in shares.items():
+            share.ended(self._used, calls, has_outcome=has_outcome)
 
     def give_back(self) -> bool:
         """Let others have what is reserved. Returns whether anything was."""
@@ -172,8 +322,10 @@ class Reservation:
         if not need:
             return False
         for ledger in self._ledgers:
-            ledger.reserved = ledger.reserved - need
-            ledger.settle()
+            ledger.give_back(need)
+        left, self._left = self._left, _NOTHING
+        for share in self._shares:
+            share.give_back(left, need)
         return True
 
 
@@ -195,7 +347,23 @@ async def reserve(
     Raises:
         StopRun: a budget does not suffice.
         UsageError: there is a budget of money, and nobody knows what the call costs.
+        StoreError: the store of a shared budget cannot be asked.
     """
+    return Reservation(
+        ledgers, counted, name, await room_for(interruption, ledgers, counted, name, need, callers, go_on)
+    )
+
+
+async def room_for(
+    interruption: StopSignal,
+    ledgers: Sequence[Ledger],
+    counted: Sequence[Ledger],
+    name: str,
+    need: Usage | None,
+    callers: Iterable[Reservation] = (),
+    go_on: Callable[[], Awaitable[None]] | None = None,
+) -> Usage:
+    """Wait until all ledgers have room for a call, as `reserve` does. Returns what is to be taken out of them, now."""
     need = need or _NOTHING
     if math.isnan(need.cost):
         if any(ledger.budget.cost is not None for ledger in ledgers):
@@ -206,17 +374,21 @@ async def reserve(
         need = replace(need, cost=0.0)
     while True:
         for ledger in ledgers:
-            limit = ledger.missing(need, ledger in counted)
-            if limit is not None:
-                stop = ledger.stop(limit, name)
-                interruption.budget_spent(stop)
-                raise stop
-        waits_for = next((ledger for ledger in ledgers if not ledger.has_room(need)), None)
+            _expect_enough(interruption, ledger, ledger.missing(need, ledger in counted), name)
+        waits_for = next((each for each in ledgers if not each.has_room(need, each in counted)), None)
         if waits_for is None:
-            break
+            return need
         if not any(caller.give_back() for caller in callers):
-            await waits_for.change(interruption)
+            limit = await waits_for.change(interruption, need, waits_for in counted)
             interruption.expect_running()
+            _expect_enough(interruption, waits_for, limit, name)
             if go_on is not None:
                 await go_on()
-    return Reservation(ledgers, counted, name, need)
+
+
+def _expect_enough(interruption: StopSignal, ledger: Ledger, missing: str | None, name: str) -> None:
+    """Stop what the budget is for, if something is missing for a call of this name."""
+    if missing is not None:
+        stop = ledger.stop(missing, name)
+        interruption.budget_spent(stop)
+        raise stop

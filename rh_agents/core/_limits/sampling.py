@@ -20,6 +20,7 @@ from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core.metrics import RunCounter
 from rh_agents.core.policies.breaker import BreakerState, CircuitBreaker
+from rh_agents.core.policies.numbers import SettingState
 from rh_agents.core.ports.present import (
     MOST_LISTED,
     BudgetState,
@@ -29,6 +30,7 @@ from rh_agents.core.ports.present import (
     Retrying,
     RunningCall,
     Waiting,
+    WaitingCall,
 )
 from rh_agents.core.redaction import logger, without_secrets
 from rh_agents.core.types import Clock, EventType
@@ -86,6 +88,14 @@ class GroupSeen(Protocol):
         ...
 
 
+class SettingsSeen(Protocol):
+    """The numbers that people can change."""
+
+    def known(self) -> list[SettingState]:
+        """As they are now."""
+        ...
+
+
 class RunSeen(Protocol):
     """The parts of a run that are looked at."""
 
@@ -112,6 +122,11 @@ class RunSeen(Protocol):
     @property
     def open_groups(self) -> dict[str, Any]:
         """Groups by id, the outermost first."""
+        ...
+
+    @property
+    def settings(self) -> SettingsSeen:
+        """Know the numbers that people can change."""
         ...
 
     @property
@@ -158,11 +173,12 @@ class Sampler:
         at_work = [call for call in calls if call.held_up is None and call.actor.event_type is not EventType.QUESTION]
         held_up = [(call, call.held_up) for call in calls if call.held_up is not None]
         retrying = [(held.due_at, call) for call, held in held_up if held.due_at is not None]
+        waiting = [(held, call) for call, held in held_up if held.due_at is None]
         recorded, spent = run.recording.recorded, run.budgets.spent
         present = Present(
             now,
             in_flight=len(at_work),
-            waiting=self._waiting(held for _, held in held_up if held.due_at is None),
+            waiting=self._waiting(held for held, _ in waiting),
             retrying=self._retrying(retrying),
             retries=len(retrying),
             asking=self._asking(),
@@ -176,6 +192,8 @@ class Sampler:
             usage=spent.usage,
             last_outcome_at=self._last_outcome_at,
             began_at=self._began_at,
+            held=self._held(waiting),
+            settings=_settings(run.settings),
         )
         self._report_quiet(present)
         return present
@@ -212,6 +230,13 @@ class Sampler:
                 why = held.why or known.why  # only the first in line knows
                 found[held.name] = known._replace(calls=known.calls + 1, since=min(known.since, since), why=why)
         return tuple(nsmallest(MOST_LISTED, found.values(), key=lambda each: each.since))
+
+    def _held(self, calls: Sequence[tuple[HeldUp, CallSeen]]) -> tuple[WaitingCall, ...]:
+        first = nsmallest(MOST_LISTED, calls, key=lambda each: each[0].since)
+        return tuple(
+            WaitingCall(_hex(call.key), call.address or call.name, without_secrets(held.name), self._ahead + held.since)
+            for held, call in first
+        )
 
     def _report_quiet(self, present: Present) -> None:
         """Say once for each stretch that nothing has finished for long."""
@@ -251,6 +276,11 @@ def _groups(groups: Sequence[GroupSeen], calls: Sequence[CallSeen]) -> tuple[Gro
     return tuple(each._replace(in_use=members[each.group_id]) for each in (group.state for group in groups))
 
 
+def _settings(settings: SettingsSeen) -> tuple[SettingState, ...]:
+    finite = [each for each in settings.known() if math.isfinite(each.value)]
+    return tuple(each._replace(name=without_secrets(each.name)) for each in finite[:MOST_LISTED])
+
+
 def _hex(key: bytes | None) -> str | None:
     return None if key is None else key.hex()
 
@@ -274,19 +304,12 @@ def _budgets(accounts: Accounts, calls: Sequence[CallSeen]) -> tuple[BudgetState
 
 
 def _budget(ledger: Ledger) -> BudgetState:
-    budget, spent, reserved = ledger.budget, ledger.spent, ledger.reserved
-    fields = {"cost": budget.cost, "tokens": budget.tokens, "calls": budget.calls, "seconds": budget.seconds}
-    limits = {name: limit for name, limit in fields.items() if limit is not None and limit != math.inf}
-    used = {
-        "cost": spent.usage.cost,
-        "tokens": spent.usage.tokens,
-        "calls": spent.calls,
-        "seconds": math.floor(ledger.seconds),
-    }
-    kept = {"cost": reserved.cost, "tokens": reserved.tokens}
+    numbers = {name: ledger.limit_of(name) for name in ("cost", "tokens", "calls", "seconds")}
+    limits = {name: limit for name, limit in numbers.items() if limit is not None}
+    used = {name: ledger.in_use(name) for name in limits}
     return BudgetState(
-        without_secrets(ledger.name),
+        without_secrets(ledger.name if ledger.share is None else f"{ledger.share.name} (shared)"),
         limits,
-        {name: used[name] for name in limits},
-        {name: amount for name, amount in kept.items() if name in limits and amount},
+        {name: math.floor(spent) if name == "seconds" else spent for name, (spent, _) in used.items()},
+        {name: kept for name, (_, kept) in used.items() if kept},
     )

@@ -10,13 +10,13 @@ lowered, and the length of its period, which cannot be changed from outside, sta
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rh_agents.core._limits.accounts import Accounts
-from rh_agents.core.errors import ControlRefused
 from rh_agents.core.policies.limits import AdaptiveConcurrency, ConcurrencyLimit, Limit, RateLimit
+from rh_agents.core.policies.numbers import SettingState, changed_settings
 from rh_agents.core.policies.retry import RetryPolicy
 
 __all__ = ["Settings", "SteeredGroup"]
@@ -35,6 +35,11 @@ class SteeredGroup(Protocol):
     @property
     def running(self) -> int:
         """How many of its members run."""
+        ...
+
+    @property
+    def max_workers(self) -> int:
+        """How many may run at most."""
         ...
 
     def set_max_workers(self, count: int) -> None:
@@ -98,18 +103,44 @@ class Settings:
 
     # -- changing it --------------------------------------------------------------------------------------------------
 
+    def known(self) -> list[SettingState]:
+        """What can be set, as far as groups are open and limits have been waited for, and what it is now."""
+        groups = [
+            SettingState(f"{_WORKERS}.{group.name}", group.max_workers, group.running)
+            for group in self._groups.values()
+        ]
+        limits = [
+            SettingState(
+                f"limit.{limit.name}.{field}",
+                _number_of(limit, field),
+                limit.in_use if isinstance(limit, ConcurrencyLimit) else None,
+            )
+            for limit in self._limits
+            for field in _fields_of(limit)
+        ]
+        retry = [] if self.retry is None else [SettingState("retry", self.retry)]
+        return [*self._budget_states(), *retry, *limits, *groups]
+
+    def _budget_states(self) -> Iterator[SettingState]:
+        """Those of the run, also where it has none: then it may get one."""
+        ledger = self._budgets.of_run
+        for field in ("cost", "tokens", "calls", "seconds"):
+            limit = None if ledger is None else ledger.limit_of(field)
+            used, kept = self._budgets.in_use(field)
+            amount = math.floor(used) if field == "seconds" else used
+            yield SettingState(f"budget.{field}", math.inf if limit is None else limit, amount, kept)
+
     def expect_possible(self, settings: Mapping[str, Any], *, is_at_start: bool = False) -> str:
         """What it will mean that these are set: a sentence. At the start, nothing is known yet of limits and groups.
 
         Raises:
             ControlRefused: one of them cannot be.
         """
-        for name, value in settings.items():
-            if not is_at_start or name.startswith("budget."):
-                self._expect_possible(name, value)
-        remarks = [remark for name, value in settings.items() for remark in self._more_in_use(name, value)]
-        text = ", ".join(f"{name}={value:g}" for name, value in settings.items())
-        return f"{text} from now on" + "".join(f"; {remark}" for remark in remarks)
+        text = changed_settings(settings, self.known(), "from now on", is_at_start=is_at_start)
+        used = self._budgets.spent.usage
+        if "budget.cost" in settings and used.tokens and not used.cost:
+            text += "; nothing has cost anything so far, and calls of models without a price fail under such a budget"
+        return text
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set them all."""
@@ -123,62 +154,6 @@ class Settings:
                 self._write(limit, field, value)
         self._limits.clear()
         self._values.clear()
-
-    def _expect_possible(self, name: str, value: Any) -> None:
-        kind, _, rest = name.partition(".")
-        if kind == "budget":
-            self._expect_budget(rest, value)
-        elif kind == "limit":
-            for limit in self._named(name):
-                self._expect_field(limit, name)
-        elif kind == _WORKERS and rest and not any(group.name == rest for group in self._groups.values()):
-            known = sorted({group.name for group in self._groups.values()})
-            raise ControlRefused(f"{name}: no group {rest!r} is under way now{_instead(rest, known)}")
-
-    def _expect_budget(self, field: str, value: float) -> None:
-        ledger = self._budgets.of_run
-        if ledger is None or getattr(ledger.budget, field) is None:
-            raise ControlRefused(
-                f"budget.{field}: the run was started without this budget, so calls under way are not counted in it; "
-                f"start it again with Budget({field}={value:g}), or pause it"
-            )
-        spent, reserved = ledger.spent, ledger.reserved
-        used, kept = {
-            "cost": (spent.usage.cost, reserved.cost),
-            "tokens": (spent.usage.tokens, reserved.tokens),
-            "calls": (spent.calls, 0),
-            "seconds": (ledger.seconds, 0),
-        }[field]
-        if used + kept > value:
-            rest = f" and {kept:g} reserved for calls under way" if kept else ""
-            raise ControlRefused(
-                f"budget.{field}={value:g}: {used:g} is spent already{rest}; name more, or pause or cancel the run"
-            )
-
-    def _named(self, name: str) -> list[Limit]:
-        wanted = _limit_in(name)
-        found = [limit for limit in self._limits if limit.name == wanted]
-        if not found:
-            known = sorted({limit.name for limit in self._limits})
-            raise ControlRefused(
-                f"{name}: no call of the run has waited for a limit {wanted!r}{_instead(wanted, known)}"
-            )
-        return found
-
-    def _expect_field(self, limit: Limit, name: str) -> None:
-        known = _fields_of(limit)
-        if _field_in(name) not in known:
-            kind = type(limit).__name__
-            raise ControlRefused(f"{name}: {limit.name!r} is a {kind}, of which can be set: {', '.join(known)}")
-
-    def _more_in_use(self, name: str, value: float) -> Iterator[str]:
-        """What there is to say of those that run already, if they are more than may."""
-        for group in self._groups_in(name):
-            if group.running > value:
-                yield f"{group.running} of {group.name} run now, and none begins until fewer than {value:g} do"
-        for limit in self._limits:
-            if limit.name == _limit_in(name) and isinstance(limit, ConcurrencyLimit) and limit.in_use > value:
-                yield f"{limit.in_use} hold {limit.name} now, and none begins until fewer than {value:g} do"
 
     def _set(self, name: str, value: Any) -> None:
         self._values[name] = value
@@ -199,12 +174,7 @@ class Settings:
         return [group for group in self._groups.values() if name in (_WORKERS, f"{_WORKERS}.{group.name}")]
 
     def _set_budget(self, field: str, value: float) -> None:
-        ledger = self._budgets.of_run
-        if ledger is None:
-            return  # the program has no budget any more
-        changed: dict[str, Any] = {field: value}
-        ledger.budget = dataclasses.replace(ledger.budget, **changed)
-        ledger.settle()
+        self._budgets.set_budget(field, value)
         if field == "seconds":
             self.when_seconds_change()
 
@@ -235,6 +205,13 @@ def _fields_of(limit: Limit) -> list[str]:
     return ["limit"] if isinstance(limit, ConcurrencyLimit) else []
 
 
+def _number_of(limit: Limit, field: str) -> float:
+    if isinstance(limit, RateLimit):
+        value = limit.limits.get(field)
+        return math.inf if value is None else value
+    return float(getattr(limit, field))
+
+
 def _limit_in(name: str) -> str:
     """The name of the limit in that of a setting: it may have dots itself."""
     return name.removeprefix("limit.").rpartition(".")[0] if name.startswith("limit.") else ""
@@ -242,10 +219,3 @@ def _limit_in(name: str) -> str:
 
 def _field_in(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _instead(wanted: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(wanted, known, 1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; it has {', '.join(map(repr, known))}" if known else "; it has none so far"

@@ -14,30 +14,42 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
+from rh_agents.core._limits.control_facts import applied_control, control_fact
+from rh_agents.core._limits.holding import wake
 from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.settings import Settings
 from rh_agents.core._loops.homes import Home
 from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.meant import outcomes_around
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import ControlRefused, StoreError
 from rh_agents.core.events import Fact
+from rh_agents.core.policies.numbers import read_settings
 from rh_agents.core.ports import Clock, Journal, Store
-from rh_agents.core.ports.control import ControlRequest, SteeredJournal, Verb, control_fact, read_settings
-from rh_agents.core.redaction import logger
-from rh_agents.core.results import OutcomeHeader
+from rh_agents.core.ports.control import (
+    ControlRequest,
+    SteeredJournal,
+    Verb,
+    has_ended_text,
+)
+from rh_agents.core.redaction import logger, redact
+from rh_agents.core.types import ExecutionStatus
 
 __all__ = ["SteeredRun", "Steering"]
 
 _Around = tuple[list[bytes], list[str]]
-_Meaning = tuple[str, Callable[[], None], dict[str, Any]]
+_Meaning = tuple[dict[str, Any], Callable[[], None], dict[str, Any]]
+_ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 _GRACE = 30.0
 """Seconds that calls in flight have when a run is cancelled."""
 _LOOK_AGAIN = (1.0, 60.0)
 """Seconds until requests that could not be read are looked for again; each time twice as long, at most so long."""
 _log = logger("rh_agents.control")
+_paused_log = logger("rh_agents.control.paused")
+"""Who says the same to people in another way can do without it."""
 
 
 class SteeredRecording(Protocol):
@@ -91,6 +103,8 @@ class Steering:
         self._task: asyncio.Task[None] | None = None
         self._has_heard = False
         self._is_at_start = False
+        self._listeners: list[asyncio.Future[None]] = []
+        self._ended_as: ExecutionStatus | None = None
         self._failed = 0
         """How often in a row requests could not be applied."""
 
@@ -125,7 +139,7 @@ class Steering:
     def _say_paused(self) -> None:
         pause = self._run.recording.recorded.steered.paused or {}
         by = f" by {pause['author']}" if pause.get("author") else ""
-        _log.warning(
+        _paused_log.warning(
             "run %r begins paused: it was paused%s, and nothing new begins until `rh-agents unpause %s`",
             self._run.run_id,
             by,
@@ -138,8 +152,25 @@ class Steering:
         if home is not None:
             home.call(self._look)
 
+    async def look(self) -> None:
+        """Apply what has been asked by now. What cannot be read now is looked for again later."""
+        if self._journal is None:
+            return
+        self._look()
+        while (task := self._task) is not None:
+            await asyncio.wait([task])
+
+    def next_request(self) -> asyncio.Future[None]:
+        """Is done when there may be another request."""
+        woken = asyncio.get_running_loop().create_future()
+        self._listeners.append(woken)
+        return woken
+
     def _look(self) -> None:
         self._has_heard = True
+        listeners, self._listeners = self._listeners, []
+        for woken in listeners:
+            wake(woken)
         if self._task is None and self._journal is not None:
             self._task = asyncio.get_running_loop().create_task(
                 self._apply_heard(self._journal), name="rh_agents: requests"
@@ -162,13 +193,23 @@ class Steering:
         asyncio.get_running_loop().call_later(min(most, least * 2**self._failed), _call, weakref.WeakMethod(self.hear))
         self._failed += 1
 
-    async def close(self) -> None:
-        """The run ends: what is being applied is, and nothing after that."""
-        self._journal = None
+    async def close(self, status: ExecutionStatus) -> None:
+        """This execution ends: what is being applied is, and nothing after that.
+
+        What was asked too late of a run that has ended is refused, and its journal says so. What comes even later
+        finds it ended. What was asked of one that goes on is for its next start.
+        """
+        journal, self._journal = self._journal, None
         task = self._task
         if task is not None:
             await asyncio.wait([task])
         self._run.settings.restore()
+        if journal is not None and status in _ENDED:
+            self._ended_as = status
+            try:
+                await self._apply_all(journal)
+            except StoreError as error:
+                _log.warning("run %r: what was asked of it last was not answered: %s", self._run.run_id, error)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -178,7 +219,8 @@ class Steering:
 
     async def _apply_all(self, journal: SteeredJournal) -> None:
         for request in await journal.requests():
-            await self._apply(journal, request)
+            if request.verb is not Verb.SIGNAL:  # which is open until the program waits for it
+                await self._apply(journal, request)
 
     async def _apply(self, journal: SteeredJournal, request: ControlRequest) -> None:
         """Apply a request, unless it was applied by an owner who died before he could say so."""
@@ -188,13 +230,13 @@ class Steering:
             effect, more = _nothing, dict[str, Any]()
             try:
                 around = await self._around(_keys_of(request)) if self._is_at_start else ([], [])
-                text, effect, more = self._meaning(request, around)
-                answer = {"text": text}
+                answer, effect, more = self._meaning(request, around)
+                answer = {**answer, "text": redact(answer["text"])}
             except ControlRefused as refused:
-                answer = {"refused": str(refused)}
+                answer = {"refused": redact(str(refused))}
             except (LookupError, TypeError, ValueError):  # it would keep all later ones from being applied
                 answer = {"refused": "this version of rh_agents does not understand that request"}
-            control = {**self._control(request, answer), **more}
+            control = {**applied_control(request, answer, run.recording.epoch), **more}
             fact = control_fact(control, request.reason, run.run_id, run.now())
             run.note(fact)
             effect()
@@ -205,20 +247,8 @@ class Steering:
             await run.publish(fact)
         await journal.answer_request(request.id, answer)
 
-    def _control(self, request: ControlRequest, answer: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "id": request.id,
-            "verb": request.verb.value,
-            "author": request.author,
-            "asked_at": request.asked_at,
-            "arguments": dict(request.arguments),
-            "run": self._run.run_id,
-            "epoch": self._run.recording.epoch,
-            "answer": dict(answer),
-        }
-
     def _meaning(self, request: ControlRequest, around: _Around) -> _Meaning:
-        """What a request comes to: a sentence about it, what it does, and what else its event has to say.
+        """What a request comes to: its answer, with a sentence; what it does; and what else its event has to say.
 
         Args:
             request: the request.
@@ -229,17 +259,21 @@ class Steering:
         """
         if request.arguments.get("epoch", self._run.recording.epoch) != self._run.recording.epoch:
             raise ControlRefused(f"run {self._run.run_id!r} had ended before that was applied")
-        if request.verb is Verb.PAUSE:
-            return (*self._pause(), {})
-        if request.verb is Verb.UNPAUSE:
-            return (*self._unpause(), {})
-        if request.verb is Verb.CANCEL:
-            return (*self._cancel(request), {})
+        if self._ended_as is not None and request.verb is not Verb.REQUEUE:
+            raise ControlRefused(has_ended_text(self._run.run_id, self._ended_as))
         if request.verb is Verb.REQUEUE:
             return self._requeue(request, around)
-        settings, wanted = self._run.settings, read_settings(request.arguments["settings"])
-        text = settings.expect_possible(wanted, is_at_start=self._is_at_start)
-        return text, functools.partial(settings.change, wanted), {}
+        if request.verb is Verb.PAUSE:
+            text, effect = self._pause()
+        elif request.verb is Verb.UNPAUSE:
+            text, effect = self._unpause()
+        elif request.verb is Verb.CANCEL:
+            text, effect = self._cancel(request)
+        else:
+            settings, wanted = self._run.settings, read_settings(request.arguments["settings"])
+            text = settings.expect_possible(wanted, is_at_start=self._is_at_start)
+            effect = functools.partial(settings.change, wanted)
+        return {"text": text}, effect, {}
 
     # -- cancelling ---------------------------------------------------------------------------------------------------
 
@@ -266,49 +300,45 @@ class Steering:
     # -- making calls again -------------------------------------------------------------------------------------------
 
     def _requeue(self, request: ControlRequest, around: _Around) -> _Meaning:
-        """Failures that the program does not know of are replaced; the others are for the next start."""
+        """Failures that the program does not know of are replaced; where a group can give a further result, one follows
+        those that it knows of; the others are for the next start.
+        """
         wanted = [key for key in _keys_of(request) if self._counts(key)]
         if not wanted:
             raise ControlRefused("nothing is left to be made again: what was named is asked for, or made, already")
         if self._is_at_start:
             outcomes, groups = around
-            more = {"now": [key.hex() for key in outcomes], "later": [], "groups": groups}
-            return f"{len(wanted)} now, 0 at the next start", _nothing, more
-        found = [(group, member) for group in self._run.open_groups.values() for member in group.replaceable(wanted)]
-        now = {member.key for _, member in found}
-        later = [key.hex() for key in wanted if key not in now]
+            return _numbers(len(wanted), 0), _nothing, _keys_in_event(now=outcomes, groups=groups)
+        open_groups, keys = list(self._run.open_groups.values()), dict.fromkeys(wanted)
+        replaced = [(group, member) for group in open_groups for member in group.replaceable(keys)]
+        now = dict.fromkeys(member.key for _, member in replaced)
+        followed = [(group, key) for group in open_groups for key in group.followable(keys) if key not in now]
+        live = dict.fromkeys(key for _, key in followed)
+        later = [key for key in keys if key not in now and key not in live]
 
         def make_again() -> None:
-            for group, member in found:
+            for group, member in replaced:
                 group.make_again(member)
+            for group, key in followed:
+                group.make_further(key)
 
-        text = f"{len(now)} now, {len(later)} at the next start"
-        return text, make_again, {"now": [key.hex() for key in now], "later": later, "groups": []}
+        return _numbers(len(now) + len(live), len(later)), make_again, _keys_in_event(now=now, live=live, later=later)
 
     def _counts(self, key: bytes) -> bool:
         """Whether it is the newest outcome of its call, and nobody has asked yet for the call to be made again."""
         recorded = self._run.recording.recorded
         is_newest = key in recorded.failed and again_key(key) not in recorded.finished
-        asked = any(key in keys for keys in recorded.steered.later.values())
+        asked = recorded.is_followed(key) or any(key in keys for keys in recorded.steered.later.values())
         return is_newest and key not in recorded.superseded and not asked
 
     async def _around(self, keys: Sequence[bytes]) -> _Around:
         """These outcomes, and those of the calls around them, which would hide them; and the groups of all of them."""
-        store, run_id = self._run.store, self._run.run_id
-        if not keys or store is None:
+        if self._run.store is None:
             return [], []
-        by_key, newest = dict[bytes, OutcomeHeader](), dict[bytes, OutcomeHeader]()
-        async for outcome in store.unread_outcomes(run_id):
-            header = outcome.header
-            by_key[header.key] = newest[header.base] = header
-        found = dict[bytes, OutcomeHeader]()
-        for header in filter(None, map(by_key.get, keys)):
-            found[header.key] = header
-            parent = header.parent
-            while (caller := newest.get(parent)) is not None:
-                found[caller.key] = caller
-                parent = caller.parent
-        return list(found), list(dict.fromkeys(each.group_id for each in found.values() if each.group_id is not None))
+        found = await outcomes_around(self._run.store, self._run.run_id, keys)
+        headers = [each.header for each in found]
+        groups = dict.fromkeys(each.group_id for each in headers if each.group_id is not None)
+        return [each.key for each in headers], list(groups)
 
     async def _serve(self, request_id: str, keys: Sequence[bytes]) -> None:
         """What was asked for the next start, which is this one."""
@@ -318,8 +348,7 @@ class Steering:
         control: dict[str, Any] = {
             "id": request_id, "verb": Verb.REQUEUE.value, "author": None, "asked_at": run.now(),
             "arguments": {"items": [], "keys": []}, "run": run.run_id, "epoch": run.recording.epoch,
-            "answer": dict(steered.answers[request_id]), "now": [key.hex() for key in outcomes], "later": [],
-            "groups": groups,
+            "answer": dict(steered.answers[request_id]), **_keys_in_event(now=outcomes, groups=groups),
         }  # fmt: skip
         run.note(control_fact(control, "asked for before this start", run.run_id, run.now()))
 
@@ -346,6 +375,21 @@ class Steering:
 
 def _keys_of(request: ControlRequest) -> list[bytes]:
     return list(map(bytes.fromhex, request.arguments.get("keys", ())))
+
+
+def _numbers(now: int, later: int) -> dict[str, Any]:
+    """The answer to who asked for calls to be made again."""
+    return {"text": f"{now} now, {later} at the next start", "now": now, "later": later}
+
+
+def _keys_in_event(
+    *, now: Iterable[bytes], live: Collection[bytes] = (), later: Iterable[bytes] = (), groups: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What an event says of calls that are made again; `live` only where there are some, as it was before."""
+    found: dict[str, Any] = {"now": [key.hex() for key in now], "later": [key.hex() for key in later]}
+    if live:
+        found["live"] = [key.hex() for key in live]
+    return {**found, "groups": list(groups)}
 
 
 def _nothing() -> None:

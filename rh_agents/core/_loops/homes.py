@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from rh_agents.core._base.errors import UsageError
+
 
 class CallsBegun:
     """How many calls have begun on an event loop. Another thread may look, so these are numbers and nothing else.
@@ -99,7 +101,7 @@ class Home:
         loop = self._loop()
         if loop is None or self.is_gone:
             return False
-        if loop is _running_loop():
+        if loop is running_loop():
             function()
             return True
         try:
@@ -107,6 +109,13 @@ class Home:
         except RuntimeError:  # it is closed
             return False
         return True
+
+
+_NO_LOOP = (
+    "rh_agents needs the event loop of asyncio, and none runs here: start the program with asyncio.run(main()), or use "
+    "run_sync(workflow); trio, and anyio on trio, have another kind of loop: there, await "
+    "trio.to_thread.run_sync(run_sync, workflow)"
+)
 
 
 class _Local(threading.local):
@@ -118,14 +127,18 @@ _local = _Local()
 
 def home() -> Home:
     """The event loop that runs here: the same object each time, as long as no other one runs in this thread."""
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError(_NO_LOOP) from None
     mine = _local.home
-    if mine is None or not mine.is_of(loop):
+    if mine is None or mine._loop() is not loop:
         mine = _local.home = Home(loop)
     return mine
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread; None if there is none."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -219,7 +232,7 @@ class SharedClock:
 
     def now(self) -> float:
         """Seconds. Outside of any loop, where the garbage collector may end a call, the last one that was given."""
-        loop = _running_loop()
+        loop = running_loop()
         if loop is None:
             return max(self._last, 0.0)
         ahead = self._ahead.get(loop)

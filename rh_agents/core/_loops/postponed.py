@@ -15,8 +15,8 @@ anyio) know it as theirs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from rh_agents.core.errors import StoreError
 
@@ -69,6 +69,8 @@ class Postponed:
         task.uncancel()
 
 
+Postpone = Callable[[asyncio.CancelledError], Postponed]
+"""Notes a cancellation; gives all that have come."""
 LONGEST_WAIT = 30.0
 """Seconds for which whoever is cancelled waits for a store that does not answer."""
 
@@ -106,3 +108,17 @@ def _look_at(future: asyncio.Future[T]) -> None:
     """Nobody waits for it any more, so nobody else sees how it ended."""
     if not future.cancelled():
         future.exception()
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await something that must not be left in its middle; a cancellation meanwhile is raised when it has ended."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

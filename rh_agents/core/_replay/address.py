@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rh_agents.core.redaction import without_secrets
 
-__all__ = ["SEPARATOR", "child_address", "member_address"]
+__all__ = ["SEPARATOR", "address_of_member", "child_address", "place_of_members"]
 
 SEPARATOR = "::"
 
@@ -19,8 +19,18 @@ def child_address(parent: str, name: str, occurrence: int) -> str:
     return f"{parent}{SEPARATOR}{own}" if parent else own
 
 
-def member_address(parent: str, group: str, index: int, name: str) -> str:
-    """The address of the member `index` of a group: `survey::pages[3]::fetch`."""
-    group, name = without_secrets(group), without_secrets(name)
-    place = f"{parent}{SEPARATOR}{group}[{index}]" if parent else f"{group}[{index}]"
-    return f"{place}{SEPARATOR}{name}" if name else place
+def place_of_members(parent: str, group: str) -> str:
+    """What the addresses of all members of a group begin with: `survey::pages`."""
+    group = without_secrets(group)
+    return f"{parent}{SEPARATOR}{group}" if parent else group
+
+
+def address_of_member(place: str, index: int, shown: str) -> str:
+    """The address of the member `index` of the group at a place: `survey::pages[3]::fetch`.
+
+    Args:
+        place: what `place_of_members` gives.
+        index: counted from 0.
+        shown: the name of the member, without secrets.
+    """
+    return f"{place}[{index}]{SEPARATOR}{shown}" if shown else f"{place}[{index}]"

@@ -1,15 +1,18 @@
-"""What a call was called with, as its outcome says it (`record_inputs`): for people, and no part of its identity."""
+"""What calls and runs were called with, as it is kept: of calls for people (`record_inputs`), of runs to compare it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any, Final
 
-from rh_agents.core.errors import UnstorableError
+from rh_agents.core.errors import DefinitionError, UnstorableError
 from rh_agents.core.redaction.excerpts import RecordInputs, cut, excerpt
-from rh_agents.core.values import encode, is_large, shown_value
+from rh_agents.core.values import encode, encode_any, is_large, shown_value
+from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.pieces import joined
 
-__all__ = ["BRIEF", "BRIEF_OF_FAILURE", "FULL", "recorded_input"]
+__all__ = ["BRIEF", "BRIEF_OF_FAILURE", "FULL", "kept_input", "recorded_input"]
 
 BRIEF: Final = 256
 BRIEF_OF_FAILURE: Final = 2 * 1024
@@ -36,3 +39,37 @@ def _whole(given: Any) -> str:
         return cut(shown_value(encode(given)), FULL)
     except UnstorableError:
         return excerpt(given, FULL)
+
+
+def kept_input(data: Any) -> tuple[bytes | None, bytes | None]:
+    """The input of a run as it is kept, and what equal ones have in common. Of what is no data its type is kept."""
+    if data is None:
+        return None, None
+    parts = data if isinstance(data, dict) else {"": data}
+    digest = sha256()
+    for piece in _canonical({name: joined(_described(value)) for name, value in parts.items()}):
+        digest.update(piece)
+    try:
+        return encode_any(data), digest.digest()
+    except UnstorableError:
+        return encode_any({str(name): _storable(value) for name, value in parts.items()}), digest.digest()
+
+
+def _canonical(value: Any) -> Sequence[bytes]:
+    found = CanonicalInput(value)
+    return found.pieces() if found.is_large else [found.whole()]
+
+
+def _described(value: Any) -> Sequence[bytes]:
+    try:
+        return _canonical(value)
+    except DefinitionError:
+        return [f"a {type(value).__qualname__}".encode()]
+
+
+def _storable(value: Any) -> Any:
+    try:
+        encode_any(value)
+    except UnstorableError:
+        return f"<{type(value).__qualname__}>"
+    return value

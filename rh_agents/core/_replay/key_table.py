@@ -69,7 +69,8 @@ class DigestTable:
         """Give a key another number."""
         if self._few is not None:
             self._few[key] = number
-            self._spread_if_many(self._few)
+            if len(self._few) > _FEW:
+                self._spread(self._few)
         else:
             key = key if len(key) == _DIGEST else sha256(key).digest()
             self._write(key, *self._find(key), number)
@@ -79,8 +80,8 @@ class DigestTable:
         if self._few is not None:
             number = self._few.get(key, 0)
             self._few[key] = number + 1
-            if not number:
-                self._spread_if_many(self._few)
+            if len(self._few) > _FEW:
+                self._spread(self._few)
             return number
         key = key if len(key) == _DIGEST else sha256(key).digest()
         row, place = self._find(key)
@@ -91,11 +92,10 @@ class DigestTable:
         self._write(key, row, place, number + 1)
         return number
 
-    def _spread_if_many(self, few: dict[bytes, int]) -> None:
-        if len(few) > _FEW:
-            self._few, self._rows = None, _rows()
-            for key, number in few.items():
-                self.set(key, number)
+    def _spread(self, few: dict[bytes, int]) -> None:
+        self._few, self._rows = None, _rows()
+        for key, number in few.items():
+            self.set(key, number)
 
     def _write(self, key: bytes, row: bytearray, place: int, number: int) -> None:
         if place >= 0:
@@ -139,7 +139,7 @@ class KeyTable(Mapping[bytes, int]):
         Raises:
             ValueError: it has not 32 bytes.
         """
-        if self.place_of(key) >= 0:
+        if (key in self._few) if self._few is not None else (self.place_of(key) >= 0):
             return -1
         if len(key) != _DIGEST:
             raise ValueError(f"{key!r} is no digest of {_DIGEST} bytes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 __all__ = ["RecordedOrder"]
 
@@ -18,13 +18,21 @@ class RecordedOrder:
     first. One that has not been enrolled is waited for as long as it may come by itself. One that cannot is left out
     for now: a program that adds members when it gets results (a crawler) may enrol it later, and then it has its place
     again. So what comes next follows from what has been enrolled, which follows from what has been given.
+
+    Args:
+        keys: of these members.
+        further: keys under which members come back whose failure a stream has given: they follow by themselves.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], further: Collection[bytes] = ()) -> None:
         self._places: dict[bytes, int] = {key: place for place, key in enumerate(keys)}
+        fewer, others = (further, self._places) if len(further) < len(keys) else (keys, further)
+        self._further = {self._places[key] for key in fewer if key in others}
         self._states = bytearray(len(keys))
         self._indexes = array("q", [-1]) * len(keys)
         """Of the members that have been enrolled, by place; -1 for others."""
+        self.has_members: bool = bool(self._places)
+        """Whether any outcome of a member was recorded before."""
         self._next = 0
         """The first place whose turn is still to come."""
         self._first_missing = 0
@@ -33,14 +41,21 @@ class RecordedOrder:
         """Whether the member with this key has a place in the order."""
         return key in self._places
 
+    def is_ahead(self, key: bytes) -> bool:
+        """Whether the turn of the member with this key is still to come."""
+        place = self._places.get(key)
+        return place is not None and self._states[place] == _AHEAD
+
     def place_of(self, key: bytes) -> int:
         """The place of the member with this key; after all others, if it has none."""
         return self._places.get(key, len(self._states))
 
     def misses_before(self, place: int) -> bool:
         """Whether a member before this place has not been enrolled, and is not made again under another key either."""
-        missing, states = self._first_missing, self._states
-        while missing < len(states) and (self._indexes[missing] >= 0 or states[missing] == _PASSED):
+        missing, states, further = self._first_missing, self._states, self._further
+        while missing < len(states) and (
+            self._indexes[missing] >= 0 or states[missing] == _PASSED or missing in further
+        ):
             missing += 1
         self._first_missing = missing
         return missing < place
@@ -71,11 +86,6 @@ class RecordedOrder:
     def waits_for_enrolment(self) -> bool:
         """Whether the next one in the order has not been enrolled yet."""
         return self._next < len(self._states) and self._indexes[self._next] < 0
-
-    @property
-    def has_members(self) -> bool:
-        """Whether any outcome of a member was recorded before."""
-        return bool(self._places)
 
     @property
     def is_over(self) -> bool:

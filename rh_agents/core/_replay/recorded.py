@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from rh_agents.core._replay.ancestry import is_below
 from rh_agents.core._replay.key_table import KeyList, KeyTable
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.steered import NOTHING_ASKED, Steered
 from rh_agents.core.errors import UsageError
-from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
+from rh_agents.core.groups import NOTHING_COUNTED, Counted, EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import WITHDRAWN, ExecutionStatus, Generation
 from rh_agents.core.usage import Charge, Spending
@@ -36,11 +36,9 @@ class Entry(Protocol):
         """What few entries have; without it there is neither a charge nor an ending, and nothing was asked."""
 
     @property
-    def charge(self) -> Charge | None: ...
-    @property
-    def ending(self) -> GroupEnding | None: ...
-    @property
-    def control(self) -> Mapping[str, Any] | None: ...
+    def counted(self) -> Counted:
+        """What of its `more` counts."""
+        ...
 
 
 class ReplayRules(NamedTuple):
@@ -60,6 +58,7 @@ class ReplayRules(NamedTuple):
         return self._replace(keeps_cut_off=ending is not None, ending=ending)
 
 
+_BEGINS: Final = (ExecutionStatus.STARTED, ExecutionStatus.RETRYING)
 _NOT_TOLD = GroupEnding(cause=EndingCause.UNKNOWN)
 
 
@@ -78,6 +77,8 @@ class RecordedCalls:
         lost: how many workers such calls have lost.
         unknown: calls that were started, have no outcome, and nothing tells whether they ended; with the number of the
             event that told of their start.
+        under_way: calls that were begun and have no outcome, those first that began first: the numbers of their first
+            and of their newest event.
         waiting: calls that were started and wait to go on: for an answer, a larger budget, the next start of the run.
         cut_off: of the dismissed ones, those that had been called by then, so that they may have had their effect; with
             the number of the event that told of their end.
@@ -86,6 +87,7 @@ class RecordedCalls:
         repeated: outcomes that count for nothing, since their calls had one before: their keys, by the numbers of their
             events. There are none unless something has gone wrong.
         steered: what people have asked of the run.
+        taken_over: of other runs that executed a part of this one, up to which entry their journals are in this one.
         events: how many events the journal has.
     """
 
@@ -97,12 +99,14 @@ class RecordedCalls:
     attempts: dict[bytes, int] = field(default_factory=dict)
     lost: dict[bytes, int] = field(default_factory=dict)
     unknown: dict[bytes, int] = field(default_factory=dict)
+    under_way: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     waiting: set[bytes] = field(default_factory=set)
     cut_off: dict[bytes, int] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=lambda: {"": Spending()})
     repeated: dict[int, bytes] = field(default_factory=dict)
     steered: Steered = NOTHING_ASKED
+    taken_over: dict[str, int] = field(default_factory=dict)
     events: int = 0
 
     def add(
@@ -117,6 +121,7 @@ class RecordedCalls:
         charge: Charge | None = None,
         ending: GroupEnding | None = None,
         control: Mapping[str, Any] | None = None,
+        taken_over: Mapping[str, Any] | None = None,
     ) -> None:
         """The next event of the journal. `failed_in` is given with the outcome of a call that did not succeed.
 
@@ -124,6 +129,8 @@ class RecordedCalls:
         paid twice is spent twice.
         """
         self.events += 1
+        if taken_over is not None:
+            self.taken_over[taken_over["run"]] = taken_over["until"]
         if charge is not None and status == ExecutionStatus.SUPERSEDED:
             charge = None  # earlier versions wrote there once more what the outcome's event says
         if charge is not None:
@@ -137,7 +144,7 @@ class RecordedCalls:
                 if self.steered is NOTHING_ASKED:
                     self.steered = Steered()
                 superseded, groups = self.steered.add(control)
-                self.superseded.update(superseded)
+                self._supersede(superseded)
                 self.endings.update(dict.fromkeys(groups))
             return
         if has_outcome:
@@ -157,17 +164,28 @@ class RecordedCalls:
                     order = self.orders[group_id] = KeyList(self.finished)
                 order.append(place)
             self.unknown.pop(key, None)
+            self.under_way.pop(key, None)
             self.waiting.discard(key)
             if self.attempts:
                 self.attempts.pop(key, None)
                 self.lost.pop(key, None)
         elif status == ExecutionStatus.SUPERSEDED:
-            self.superseded.add(key)
+            self._supersede((key,))
             if group_id is not None:
                 self.endings[group_id] = None
-        elif key in self.finished:
-            return  # what follows an outcome says nothing of its call
-        elif charge is not None and charge.lost:  # it stays unknown what the worker has done
+        elif key not in self.finished:  # what follows an outcome says nothing of its call
+            self._go_on(sequence, status, key, attempt, charge)
+
+    def _go_on(
+        self, sequence: int, status: ExecutionStatus | str, key: bytes, attempt: int, charge: Charge | None
+    ) -> None:
+        """The next event of a call that has no outcome."""
+        begun = self.under_way.get(key)
+        if begun is not None:
+            self.under_way[key] = (begun[0], sequence)
+        elif status in _BEGINS:
+            self.under_way[key] = (sequence, sequence)
+        if charge is not None and charge.lost:  # it stays unknown what the worker has done
             self.attempts[key] = attempt
             self.lost[key] = charge.lost
         elif status == ExecutionStatus.STARTED:
@@ -182,11 +200,8 @@ class RecordedCalls:
 
     def add_fact(self, sequence: int, fact: Entry, has_outcome: bool, failed_in: Generation | None) -> None:
         """The same, of a fact."""
-        about = (sequence, fact.status, fact.key, fact.attempt, fact.group_id, has_outcome, failed_in)
-        if fact.more is None:
-            self.add(*about)
-        else:
-            self.add(*about, fact.charge, fact.ending, fact.control)
+        counted = NOTHING_COUNTED if fact.more is None else fact.counted
+        self.add(sequence, fact.status, fact.key, fact.attempt, fact.group_id, has_outcome, failed_in, *counted)
 
     def _note_ending(self, group_id: str, status: ExecutionStatus | str, ending: GroupEnding | None) -> None:
         if ending is not None:
@@ -199,6 +214,16 @@ class RecordedCalls:
             known = self.endings.get(group_id)
             if known is None or known.cause is EndingCause.UNKNOWN:
                 self.endings[group_id] = GroupEnding(cause=EndingCause.UNKNOWN, status=GroupStatus(status))
+
+    def is_followed(self, key: bytes | None) -> bool:
+        """Whether it is a failure after which a group makes the call again, and gives both results."""
+        return key in self.steered.live
+
+    def _supersede(self, keys: Collection[bytes]) -> None:
+        self.superseded.update(keys)
+        further = self.steered.further
+        if further:
+            further.update(again_key(key) for key in keys if key in further)
 
     def is_withdrawn(self, key: bytes | None) -> bool:
         """Whether somebody cancelled the call by name."""

@@ -10,6 +10,10 @@ does. If the program has had the failure, it may have acted on it, and this exec
 entry only names it (`later`), and the next start supersedes it, and what was made of it around it, by another entry
 with the same id. So each execution gives its program one story, whichever entry the process dies after.
 
+In a group whose stream can give a further result of a member, the failure stays, and the entry says that another try
+follows it (`live`). It begins when the program has been given the failure, in this execution as in one that repeats it:
+so what the program sees is a failure, and later what came of the other try, always in that order.
+
 How long it holds: a pause, settings and a request to stop the run hold until it ends, so they carry its epoch; and
 they are of this run and not of its copies, so they carry its name.
 """
@@ -19,6 +23,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from rh_agents.core._replay.keys import again_key
+from rh_agents.core.redaction import without_secrets
 
 __all__ = ["NOTHING_ASKED", "Steered", "is_named"]
 
@@ -39,6 +46,11 @@ class Steered:
         cancelled: why members of groups are cancelled when their turn comes, by the names under which somebody did.
         undone: by the calls of members that were cancelled and asked for again, the names that mean them no more.
         later: by the ids of requests to make calls again, the keys of those that wait for the next start.
+        live: the keys of failures after which a group makes the call again, and gives both results.
+        further: the keys under which it makes them, those included of which somebody has asked not to use the outcome.
+        due: when waits of the program are over, in seconds since 1970, by what stands for the wait.
+        delivered: what waits were given of signals, as JSON text, by the same.
+        trace: the context of the trace of the newest start that had one.
     """
 
     answers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -48,6 +60,11 @@ class Steered:
     cancelled: dict[str, str] = field(default_factory=dict)
     undone: dict[str, set[str]] = field(default_factory=dict)
     later: dict[str, list[bytes]] = field(default_factory=dict)
+    live: set[bytes] = field(default_factory=set)
+    further: set[bytes] = field(default_factory=set)
+    due: dict[str, float] = field(default_factory=dict)
+    delivered: dict[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
 
     def add(self, control: Control) -> tuple[list[bytes], list[str]]:
         """The next event; returns the keys of outcomes that do not count any more, and the groups of these."""
@@ -62,6 +79,12 @@ class Steered:
             self.paused = control if verb == "pause" else None
         elif verb == "set":
             self.settings.update({name: (value, control) for name, value in arguments["settings"].items()})
+        elif verb == "wait":
+            self.due[arguments["wait"]] = arguments["due_at"]
+        elif verb == "signal":
+            self.delivered[control["wait"]] = arguments["value"]
+        elif verb == "trace":
+            self.trace = arguments["context"]
         elif verb == "cancel" and not arguments["items"]:
             self.stopped = control
         elif verb == "cancel":
@@ -78,6 +101,9 @@ class Steered:
         self.later.pop(control["id"], None)
         if control["later"]:
             self.later[control["id"]] = list(map(bytes.fromhex, control["later"]))
+        for key in map(bytes.fromhex, control.get("live", ())):  # earlier versions had none
+            self.live.add(key)
+            self.further.add(again_key(key))
         return list(map(bytes.fromhex, control["now"])), control["groups"]
 
     def why_cancelled(self, label: str, address: str, key: bytes | None, base: bytes | None) -> str | None:
@@ -112,7 +138,7 @@ def is_named(item: str, label: str, address: str, key: bytes | None) -> bool:
     """
     if item.startswith("@") and len(item) > 1 and key is not None and key.hex().startswith(item[1:].lower()):
         return True
-    return item in (label, address) or (
+    return item in (without_secrets(label), address) or (
         "]" in item and f"::{address}::".endswith((f"::{item}::", _below(item, address)))
     )
 

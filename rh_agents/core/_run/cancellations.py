@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 from rh_agents.core._run.frame import Frame
 
-__all__ = ["cancellations", "is_cut_off", "is_only_withdrawn", "says_only"]
+__all__ = ["OwnTask", "absorb_cancellation", "cancellations", "is_cut_off", "is_only_withdrawn", "says_only"]
 
 
 def cancellations() -> int:
@@ -70,3 +71,51 @@ def _cancellations_behind(error: BaseException | None) -> Iterator[asyncio.Cance
             yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
+
+
+_CUT_OFF = "the run is being stopped"
+"""What our own cancellation of a run's task says."""
+
+
+class OwnTask:
+    """The task that executes a run, which is cancelled once when the grace of an interruption has passed."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0
+        self._with_ours = 0
+        self._has_cut_off = False
+
+    def enter(self) -> asyncio.Task[Any] | None:
+        """The run is executed by the task that calls this, which is returned."""
+        self._task = asyncio.current_task()
+        self._before = 0 if self._task is None else self._task.cancelling()
+        return self._task
+
+    def cut_off(self) -> None:
+        """The grace has passed."""
+        if self._task is not None and not self._has_cut_off:
+            self._has_cut_off = True
+            self._task.cancel(_CUT_OFF)
+            self._with_ours = self._task.cancelling()
+
+    def leave(self, error: BaseException | None) -> bool:
+        """Cut nothing off any more. Returns whether it was us, and nobody else, who cancelled the task.
+
+        If it was cancelled more often, one of these may be what an `asyncio.TaskGroup` has left behind. So it counts
+        which cancellation has come here, and that none came later.
+        """
+        task, self._task = self._task, None
+        if task is None or not self._has_cut_off:
+            return False
+        is_last = task.cancelling() <= self._with_ours
+        is_the_only_one = task.uncancel() <= self._before
+        return is_the_only_one or (is_last and says_only(_CUT_OFF, error))
+
+
+async def absorb_cancellation() -> None:
+    """Let a cancellation arrive that was on its way when the call returned, before the outcome is being recorded."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        return

@@ -2,8 +2,7 @@
 
 A frame is also the place from which further calls are made: their keys are derived from its own, and it numbers those
 that are identical (`rh_agents.core._replay.numbering`). The frame that is executed in a context is in `current_frame`.
-Calls that no other call makes have the root of their run as their parent, which is no call itself: it is never under
-way.
+Calls that no other call makes have the root of their run as their parent, which is never under way itself.
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from rh_agents.core._base.current import current_call
-from rh_agents.core._limits.consumption import Consumption
+from rh_agents.core._limits.consumption import Consumption, OwnCalls
 from rh_agents.core._limits.interruption import CallsUnderWay
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
 from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.postponed import Postponed
-from rh_agents.core._replay.inputs import recorded_input
-from rh_agents.core._replay.keys import ROOT_KEY
+from rh_agents.core._replay.keys import ROOT_KEY, idempotency_key
 from rh_agents.core._replay.numbering import Claimant, Numbering
 from rh_agents.core._run.parts import RunParts
+from rh_agents.core._run.tracing import TracedCall
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import StopRun
 from rh_agents.core.events import Fact, spender_of
@@ -32,25 +31,28 @@ from rh_agents.core.groups import GroupEnding
 from rh_agents.core.policies._checks import Failure
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
+from rh_agents.core.ports import CallContext
 from rh_agents.core.redaction import redact, without_secrets
-from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 from rh_agents.core.usage import Usage
 
 __all__ = ["Frame", "current_frame", "leave", "root_of"]
 
+_LEAST_WAIT = 0.001
+"""Seconds: shorter waits are not recorded, so that the rows of most calls stay alike."""
 _AGENT_CALL, _FUNCTION_CALL = EventType.AGENT_CALL, EventType.FUNCTION_CALL
+_NOTHING: Mapping[str, Any] = {}
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 
-class OwnCalls:
-    """How often an agent was called within one of its own calls."""
+class Members(Protocol):
+    """Those of a group, as its calls see them."""
 
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count: int = 0
+    @property
+    def total(self) -> int | None:
+        """How many there will be; None if an iterable does not tell its length."""
+        ...
 
 
 async def _is_over() -> Any:
@@ -79,6 +81,10 @@ class Frame(Numbering, Consumption):
         stop: why the call cannot go on for now, if something that it called has told its body so.
     """
 
+    # What most calls do without is set only where it matters: thousands are made a second, and an object with more
+    # than 30 attributes is made with a dictionary of its own, which takes twice as long.
+
+    tries: int = 0
     attempt: int = 0
     token: str | None = None
     depth: int = 0
@@ -89,7 +95,6 @@ class Frame(Numbering, Consumption):
     is_under_way: bool = False
     """Whether it is being executed. Code that it has left behind may go on in its context after that."""
 
-    # Set only where they matter: thousands of jobs are made a second.
     check: Callable[[], Awaitable[None]] | None = None
     retry: RetryPolicy | None = None
     timeout: float | None = None
@@ -99,7 +104,10 @@ class Frame(Numbering, Consumption):
     group_id: str | None = None
     """The group of which it is a member."""
     index: int | None = None
-    total: Callable[[], int | None] | None = None
+    elsewhere: Callable[[Frame], Awaitable[ExecutionResult[Any]]] | None = None
+    """Has it made in another process; None if it is made here."""
+    among: Members | None = None
+    """The members of its group, itself included, in so far as events say how many there are."""
     is_recorded: bool = False
     """Whether its outcome is there already, so that nothing is called."""
     is_dismissed: bool = False
@@ -147,6 +155,11 @@ class Frame(Numbering, Consumption):
     """What ends the attempt under way when its time is over."""
     held_up: HeldUp | None = None
     """Why it does not come forward: it waits for a limit, or for its next attempt."""
+    standing: int = 0
+    """For how many reasons it stands still now."""
+    still_since: float = 0.0
+    stood_still: float = 0.0
+    """The seconds since it began in which it did no work, see `stand_still`."""
     waited: float = 0.0
     """The seconds for which it has waited because a server that it asks wanted that."""
     falls_back_on: Sequence[Failure] = ()
@@ -161,39 +174,58 @@ class Frame(Numbering, Consumption):
     """Tells what subscribers get of a value that is there already, in place of the pieces in which it once came."""
     given: Callable[[], Any] | None = None
     """Tells what it is called with; None where nobody sees that."""
+    trace: TracedCall | None = None
     marks: Mapping[str, Any] | None = None
-    """Fields that all of its events have: its tag, and what else its caller wants to be kept with it."""
+    """Fields that all of its events have: its tag, and what else its caller wants to be kept. `trace`: its tracer."""
     actor: BaseActor
     parent: Frame
     begin: Callable[[], Awaitable[Any]]
+    shown_name: str
+    """Its name as it is recorded and shown."""
     is_told: bool
-    """Whether there are events about it. Where nobody listens, plain functions go without, because they are many; and
-    so does everything where no history is kept either."""
+    """Whether there are events about it whatever becomes of it. Where nobody listens, plain functions go without,
+    because they are many; and so does everything where no history is kept either."""
 
-    def __init__(self, run: RunParts, base: bytes, address: str, innermost_group: str | None = None) -> None:
+    def __init__(
+        self,
+        run: RunParts,
+        base: bytes,
+        address: str,
+        innermost_group: str | None = None,
+        parent: Frame | None = None,
+        actor: BaseActor | None = None,
+        name: str = "",
+        key: bytes | None = None,
+        tries: int = 0,
+        is_member: bool = False,
+    ) -> None:
+        """A call of `actor`, made by `parent`, perhaps as a member of a group; without them, a place of calls."""
         self.run: RunParts = run
         self.base: bytes = base
         self.address: str = address
         self.innermost_group: str | None = innermost_group
-        self.name: str = ""
-        self.key: bytes | None = None
-        self.tries: int = 0
-
-    def enter(self, parent: Frame, actor: BaseActor, name: str, key: bytes | None, tries: int) -> None:
-        """It is a call of `actor`, made by `parent`."""
+        self.name: str = name
+        self.key: bytes | None = key
+        if parent is None or actor is None:
+            return
         self.parent = parent
         self.actor = actor
-        self.name = name
-        self.key = key
-        self.tries = tries
-        run, kind = self.run, actor.event_type
-        self.is_told = run.records or run.is_observed or (kind is not _FUNCTION_CALL and run.history.limit != 0)
+        self.shown_name = without_secrets(name)
+        if tries:
+            self.tries = tries
+        kind = actor.event_type
+        self.is_told = (
+            run.records
+            or (run.bus.wants_routine if is_member else run.is_observed)
+            or (kind is not _FUNCTION_CALL and run.history.limit != 0)
+        )
         if actor.marks_attempts or (run.marks_attempts and actor.on_unknown is None and kind is not _AGENT_CALL):
             self.is_written_ahead = True
         self.depth = parent.depth + 1
+        if parent.own_calls is not None:
+            self.own_calls = parent.own_calls
         if parent.ledgers:
             self.ledgers: tuple[Ledger, ...] = parent.ledgers
-        self.own_calls = parent.own_calls
         if kind is _AGENT_CALL:
             self._enter_agent(parent, actor.name)
 
@@ -203,6 +235,18 @@ class Frame(Numbering, Consumption):
             self.own_calls = {**(parent.own_calls or {}), agent: OwnCalls()}
         else:
             mine.count += 1
+
+    def about(self) -> CallContext:
+        """What the function that is called may know of the call, wherever it runs."""
+        run = self.run
+        if run.records:
+            key = idempotency_key(run.identity, self.base)
+        else:
+            self.token = self.token or run.new_id()
+            key = idempotency_key(run.identity, self.token.encode())
+        resources = (self.actor.resources if self.depth else None) or _NOTHING
+        trace = _NOTHING if run.tracing is None else run.tracing.carrier()
+        return CallContext(run.identity, self.address, self.attempt, key, self.innermost_group, trace, resources)
 
     def begin_attempt(self, attempt: int) -> None:
         """Start to number anew: another attempt makes the same calls again, and gets their recorded outcomes."""
@@ -240,37 +284,24 @@ class Frame(Numbering, Consumption):
         """Which execution of its body this is. Failures of earlier ones are not repeated to it."""
         return (self.run.recording.epoch, self.tries, self.attempt)
 
-    def try_of(self, base: bytes) -> tuple[bytes, int]:
-        """The key under which the call at the place `base` is made now, and how often it has been made before."""
+    def try_of(self, base: bytes, ending: GroupEnding | None = None, *, is_member: bool = False) -> tuple[bytes, int]:
+        """The key under which the call at the place `base` is made now, and how often it has been made before.
+
+        Of a member, `ending` says how its group ends again; None if that is open.
+        """
         recording = self.run.recording
-        if not self.has_earlier_generations or not recording.recorded.may_be_tried_again(base):
+        if not (recording.is_resumed or self.tries or self.attempt > 1):
+            return base, 0  # its body was not executed before
+        if not recording.recorded.may_be_tried_again(base):
             return base, 0
-        return recording.try_of(base, self.generation, recording.rules)
+        rules = recording.rules.in_group(ending) if is_member else recording.rules
+        return recording.try_of(base, self.generation, rules)
 
-    def try_of_member(self, base: bytes, ending: GroupEnding | None) -> tuple[bytes, int]:
-        """The same for a member of a group that ends again as it did; None if it is open."""
-        recording = self.run.recording
-        if not self.has_earlier_generations or not recording.recorded.may_be_tried_again(base):
-            return base, 0
-        return recording.try_of(base, self.generation, recording.rules.in_group(ending))
-
-    @property
-    def has_earlier_generations(self) -> bool:
-        """Whether its body may have been executed before."""
-        return self.tries > 0 or self.attempt > 1 or self.run.recording.is_resumed
-
-    def count_beginning(self) -> None:
-        """It begins, as those who watch for a blocked event loop want to know."""
-        begun = self.run.begun
-        begun.calls += 1
-        if self.group_id is not None or not self.parent.is_under_way:
-            begun.outermost += 1
-
-    def postpone(self, error: asyncio.CancelledError) -> None:
+    def postpone(self, error: asyncio.CancelledError) -> Postponed:
         """A cancellation has come when there was an outcome already: it is delivered after that."""
-        if self.postponed is None:
-            self.postponed = Postponed()
+        self.postponed = self.postponed or Postponed()
         self.postponed.add(error)
+        return self.postponed
 
     # -- what it uses, and what it tells ------------------------------------------------------------------------------
 
@@ -278,22 +309,23 @@ class Frame(Numbering, Consumption):
         """The call has used something."""
         usage = self.actor.priced(usage)
         self.usage: Usage | None = usage if self.usage is None else self.usage + usage
-        self.run.budgets.spent.add(spender_of(self.actor, self.name), usage)
-        if self.reservation is not None:
-            self.reservation.spend(usage)
+        self.run.budgets.spend(spender_of(self.actor, self.name), usage, self.reservation)
 
     def newly_spent(self) -> dict[str, Any] | None:
         """What was spent since the last fact that said so, as its `more`; None if nothing was."""
         usage = self.untold_usage()
-        charges = self.charges() if self.ledgers and self.run.records else None
-        if usage is None and not charges:
-            return None
-        more: dict[str, Any] = {}
-        if usage is not None:
-            more["usage"] = usage
+        has_budget = self.ledgers or self.run.budgets.of_run is not None
+        charges = self.charges() if has_budget and self.run.records else None
+        more: dict[str, Any] = {} if usage is None else {"usage": usage}
         if charges:
             more["charges"] = charges
-        return more
+        return more or None
+
+    @property
+    def all_ledgers(self) -> tuple[Ledger, ...]:
+        """All budgets that count what is spent in it, that of the run first: it may have come later than the call."""
+        of_run = self.run.budgets.of_run
+        return self.ledgers if of_run is None else (of_run, *self.ledgers)
 
     async def readmit(self, estimate: Usage) -> None:
         """Wait until another request may be made within the same attempt.
@@ -306,7 +338,7 @@ class Frame(Numbering, Consumption):
         try:
             await self.reenter(self.run.interruption, estimate)
         finally:
-            self.held_up = None
+            self.come_forward()
 
     async def renew(self) -> None:
         """Take what another attempt may use out of its budgets.
@@ -314,21 +346,23 @@ class Frame(Numbering, Consumption):
         Raises:
             StopRun: a budget does not suffice.
         """
-        assert self.reservation is not None
+        if self.reservation is None:  # the run had no budget yet when the call began
+            await self.reserve(self.all_ledgers)
+            return
         self._wait_for_budget()
         try:
             await self.reservation.renew(self.run.interruption, self.need())
         finally:
-            self.held_up = None
+            self.come_forward()
 
     def wait_for_attempt(self, seconds: float) -> None:
         """It waits for its next attempt from now on, for so long."""
         now = asyncio.get_running_loop().time()
-        self.held_up = HeldUp("", now, due_at=now + seconds)
+        self.hold_up(HeldUp("", now, due_at=now + seconds))
 
     def _wait_for_budget(self) -> None:
         """If it waits now, then for what is reserved for others."""
-        self.held_up = HeldUp("the budget", asyncio.get_running_loop().time())
+        self.hold_up(HeldUp("the budget", asyncio.get_running_loop().time()))
 
     async def reserve(self, counted: Sequence[Ledger]) -> None:
         """Take what it may use out of all its budgets; `counted` are those that count the call itself.
@@ -341,7 +375,7 @@ class Frame(Numbering, Consumption):
         try:
             self.reservation: Reservation | None = await reserve(
                 self.run.interruption,
-                self.ledgers,
+                self.all_ledgers,
                 counted,
                 name,
                 self.need(),
@@ -349,7 +383,57 @@ class Frame(Numbering, Consumption):
                 self.wait_while_held,
             )
         finally:
+            self.come_forward()
+
+    def hold_up(self, why: HeldUp) -> None:
+        """It waits from now on, and for this."""
+        if self.held_up is None:
+            self.stand_still()
+        if self.trace is not None:
+            self.trace.held_up(self.held_up, why)
+        self.held_up = why
+
+    def come_forward(self) -> None:
+        """It need not wait any more."""
+        if self.held_up is not None:
+            if self.trace is not None:
+                self.trace.waited(self.held_up)
             self.held_up = None
+            self.go_on()
+
+    def stand_still(self) -> None:
+        """It does no work until as many times `go_on` is called: it waits, or all that it is about does."""
+        if not self.standing:
+            self.still_since = asyncio.get_running_loop().time()
+        self.standing += 1
+
+    def go_on(self) -> None:
+        """One reason less to stand still."""
+        self.standing -= 1
+        if not self.standing:
+            self.stood_still += asyncio.get_running_loop().time() - self.still_since
+
+    def spent_and_waited(self, seconds: float) -> dict[str, Any] | None:
+        """What `newly_spent` says, and how long it stood still."""
+        return self.with_waits(self.newly_spent(), seconds)
+
+    def with_waits(self, more: dict[str, Any] | None, seconds: float | None) -> dict[str, Any] | None:
+        """The same, of a call that has ended and took so long, with how long it stood still, if it did."""
+        self.come_forward()  # it may have been cut short while it waited
+        waited = min(self.stood_still, seconds or 0.0)
+        return more if waited < _LEAST_WAIT else {"waited": round(waited, 6), **(more or {})}
+
+    @contextmanager
+    def all_standing_still(self) -> Iterator[None]:
+        """While the block lasts, neither it nor the calls around it do any work: a person is waited for."""
+        calls = [self, *self._callers()]
+        for call in calls:
+            call.stand_still()
+        try:
+            yield
+        finally:
+            for call in calls:
+                call.go_on()
 
     def stream(self, progress: Any) -> None:
         """Let those have it who look at text of the call as it streams, if anybody does."""
@@ -369,7 +453,11 @@ class Frame(Numbering, Consumption):
 
     async def report_waiting(self, limiter: str, why: str, seconds: float | None) -> None:
         """Let others know that the call waits for a limiter, or (0.0 seconds) that it need not wait any more."""
-        self.held_up = None if seconds == 0.0 else HeldUp(limiter, asyncio.get_running_loop().time(), why)
+        if seconds == 0.0:
+            self.come_forward()
+        else:
+            self.hold_up(HeldUp(limiter, asyncio.get_running_loop().time(), why))
+            self.run.log.waits(self.address, limiter, why)
         if self.run.is_observed:
             message, more = f"{limiter}: {why}", {"retry_delay": seconds}
             await self.run.publish(self.fact(ExecutionStatus.WAITING, self.attempts, message=message, more=more))
@@ -385,6 +473,16 @@ class Frame(Numbering, Consumption):
             yield caller
             caller = caller.parent
 
+    async def pass_gate(self) -> None:
+        """The gate of a paused run, right before a call begins. The run may have got a budget meanwhile.
+
+        Raises:
+            StopRun: the run is being stopped, or its budget does not suffice.
+        """
+        await self.wait_while_held()
+        if self.reservation is None and self.run.budgets.of_run is not None:
+            await self.reserve(self.all_ledgers)
+
     async def wait_while_held(self) -> None:
         """The gate of a paused run. The time of the calls around it stands still: they wait for one that may not begin.
 
@@ -393,11 +491,12 @@ class Frame(Numbering, Consumption):
         """
         if self.run.interruption.hold.is_held:
             limits = [caller.time_limit for caller in self._callers() if caller.time_limit is not None]
-            self.held_up = HeldUp("pause", asyncio.get_running_loop().time(), "the run is paused")
+            outer, self.held_up = self.held_up, HeldUp("pause", asyncio.get_running_loop().time(), "the run is paused")
             try:
-                await self.run.interruption.wait_while_held(limits)
+                with self.all_standing_still():
+                    await self.run.interruption.wait_while_held(limits)
             finally:
-                self.held_up = None
+                self.held_up = outer
 
     def is_made_within(self, other: Any) -> bool:
         """Whether it is made by another call, directly or not."""
@@ -413,26 +512,16 @@ class Frame(Numbering, Consumption):
         this one. What it held of the result and of its group would hold the error, until the garbage collector comes;
         and what the program has started in its context would hold the function.
         """
-        self.result = self.settled = self.total = self.check = self.slot = self.given = None
+        self.result = self.settled = self.among = self.given = None
         self.estimate: Callable[[], Usage | None] | None = None
+        if self.check is not None or self.slot is not None:
+            self.check = self.slot = None
         self.begin = _is_over
 
     @property
     def is_settling(self) -> bool:
         """Whether its outcome is on its way to the store, so that it must not be told to end now."""
         return self.has_settled and self.result is None
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether it is just one attempt with nothing around it, which most members are."""
-        return (
-            self.retry is None
-            and self.timeout is None
-            and self.breaker is None
-            and self.check is None
-            and not self.limits
-            and not self.actor.may_lose_workers
-        )
 
     def fact(
         self,
@@ -455,12 +544,12 @@ class Frame(Numbering, Consumption):
                 status,
                 actor.event_type,
                 actor,
-                without_secrets(self.name),
+                self.shown_name,
                 self.address,
                 self.key,
                 self.group_id,
                 self.index,
-                None if self.total is None else self.total(),
+                None if self.among is None else self.among.total,
                 attempt,
                 seconds,
                 None if message is None else redact(message),
@@ -468,13 +557,6 @@ class Frame(Numbering, Consumption):
                 more,
             ),
         )
-
-    def input_text(self, *, ok: bool) -> str | None:
-        """What its outcome says of what it was called with; None for nothing."""
-        how = self.actor.record_inputs or self.run.record_inputs
-        if self.given is None or how is RecordInputs.NONE:
-            return None
-        return recorded_input(self.given, how, ok=ok)
 
     async def report(
         self,
@@ -503,8 +585,10 @@ def leave(token: Token[Frame | None]) -> None:
     In another context there is nothing to go back to: where Python destroys a task whose event loop was given up, or
     where the block of a run is left by another task than entered it, as those of fixtures and lifespans are.
     """
-    with suppress(ValueError):
+    try:  # noqa: SIM105 - `suppress` takes longer than the rest, and each call comes here
         current_frame.reset(token)
+    except ValueError:
+        pass
 
 
 def root_of(run: RunParts) -> Frame:
@@ -512,6 +596,4 @@ def root_of(run: RunParts) -> Frame:
     root = run.root
     if root is None:
         root = run.root = Frame(run, ROOT_KEY, "")
-        if run.budgets.of_run is not None:
-            root.ledgers = (run.budgets.of_run,)
     return cast(Frame, root)

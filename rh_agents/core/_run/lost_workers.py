@@ -54,7 +54,7 @@ def _failure(frame: Frame, lost: WorkerLost) -> WorkerLost:
     if frame.lost > 1:
         text += f"; it has lost {frame.lost} workers"
     if frame.run.records:
-        text += f"; its idempotency key is {idempotency_key(frame.run.run_id, frame.base)}"
+        text += f"; its idempotency key is {idempotency_key(frame.run.identity, frame.base)}"
     error = WorkerLost(text, max_lost=lost.max_lost)
     error.__cause__ = lost
     return error

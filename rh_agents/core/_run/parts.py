@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from rh_agents.core._limits.accounts import Accounts
+from rh_agents.core._limits.call_log import CallLog
 from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.settings import Settings
+from rh_agents.core._limits.sharing.budgets import SharedBudget
 from rh_agents.core._limits.steering import Steering
 from rh_agents.core._loops.homes import CallsBegun, Home, home
-from rh_agents.core._loops.postponed import Postponed
+from rh_agents.core._loops.postponed import Postpone
 from rh_agents.core._loops.worker_imports import expect_no_import_for_a_worker
 from rh_agents.core._run.caching import CallCache
 from rh_agents.core._run.recording import Recording
+from rh_agents.core._run.tracing import RunTracing
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.bus import EventBus
 from rh_agents.core.errors import UsageError
@@ -24,13 +27,15 @@ from rh_agents.core.history import HistorySet
 from rh_agents.core.metrics import RunCounter
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Store
-from rh_agents.core.ports.executors import Executors
+from rh_agents.core.ports.executors import Executors, sharding
 from rh_agents.core.ports.streaming import TextSink
 from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import Outcome
-from rh_agents.core.types import OnUnknown
+from rh_agents.core.types import ExecutionStatus, OnUnknown
 
 __all__ = ["RunParts"]
+
+_FAILED, _RETRYING = ExecutionStatus.FAILED, ExecutionStatus.RETRYING
 
 
 class RunParts:
@@ -38,6 +43,7 @@ class RunParts:
 
     Attributes:
         state: the run, as its users hold it (a `Run`, which is above all that is here).
+        identity: the name of the run to which its calls belong: its own, unless it executes a part of another one.
         recording: what is recorded of it, and what is being recorded now.
         budgets: what it spends.
         interruption: whether it is being stopped, or is paused.
@@ -46,7 +52,9 @@ class RunParts:
         cache: results that equal calls share.
         bus, history: who is told of events, and the newest of them.
         counter: its metrics.
-        executors: who runs handlers that are not coroutine functions.
+        tracing: tells a tracer of it; None if it has none.
+        log: logs failures, retries and waits of its calls.
+        executors: who runs handlers that do not run on the event loop.
         now: the time of day, in seconds since 1970.
         chance: gives random numbers in [0, 1).
         strict: whether a call that no replay could tell from another one is an error instead of a warning.
@@ -57,6 +65,7 @@ class RunParts:
         paused_at: since when nothing new begins because somebody has paused the run, in seconds since 1970.
         record_inputs: what is recorded of what calls are called with, for actors that do not say.
         root: the place of calls that are made by no other call, see `rh_agents.core._run.frame.root_of`.
+        shards_left: what workers still make of groups that an earlier execution had open, by the id of the group.
         begun: counts the calls that begin on its event loop.
         marks_attempts: whether it is on disk that an attempt begins before it does, of calls whose actor does not say
             what to do if that is all that is known. Agents are entered again: it is what is below them that counts.
@@ -86,15 +95,23 @@ class RunParts:
     ) -> None:
         self.state: Any = state
         self.run_id: str = run_id
+        self.identity: str = run_id
         self.store: Store | None = store
         self.records: bool = store is not None
         self.recording: Recording = recording
         self.interruption: Interruption = Interruption()
-        self.budgets: Accounts = Accounts(budget, keeps_parts=self.records, time=self.interruption.hold.time)
+        self.budgets: Accounts = Accounts(
+            budget,
+            keeps_parts=self.records,
+            time=self.interruption.hold.time,
+            share=lambda shared, place: SharedBudget(shared, place, run_id, store, recording),
+        )
         self.cache: CallCache = CallCache(run_id, store, self.interruption, clock, recording.report_former_key)
         self.bus: EventBus = bus
         self.history: HistorySet = history
         self.counter: RunCounter = RunCounter()
+        self.tracing: RunTracing | None = None
+        self.log: CallLog = CallLog()
         self.executors: Executors = executors
         self.now: Clock = clock
         self.chance: Callable[[], float] = chance
@@ -110,6 +127,7 @@ class RunParts:
         self.settings: Settings = Settings(self.budgets, self.open_groups)
         self.steering: Steering = Steering(self)
         self.root: Any = None
+        self.shards_left: dict[str, Any] = {}
         self.begun: CallsBegun = CallsBegun()
         self.home: Home | None = None
         """The event loop on which it lives, once it has been opened."""
@@ -139,7 +157,13 @@ class RunParts:
         recording = self.recording
         if not recording.is_open or recording.broken is not None:
             expect_no_import_for_a_worker()
-            await recording.open(self._opened)
+            await recording.open(self._get_ready)
+
+    async def _get_ready(self) -> None:
+        """The journal is open: before anything is called, it gets what other processes have left."""
+        await self._opened()
+        if self.recording.is_resumed and not self.is_validation:
+            await sharding().take_up(self)
 
     def _live_on(self, here: Home) -> None:
         """From now on this is the event loop of the run. Whatever waits for something in it waits there."""
@@ -163,6 +187,13 @@ class RunParts:
         """
         return isinstance(error, GeneratorExit) and (self.home is None or not self.home.is_running)
 
+    async def stop_others(self, status: ExecutionStatus) -> None:
+        """The run ends as this: nothing goes on beside its program, and others have what it does not need."""
+        await self.interruption.aclose()
+        if self.recording.broken is None:
+            await self.budgets.aclose()
+        await self.steering.close(status)
+
     # -- events -------------------------------------------------------------------------------------------------------
 
     @property
@@ -182,22 +213,51 @@ class RunParts:
         outcome: Outcome | None = None,
         *,
         is_urgent: bool = False,
-        postponed: Postponed | None = None,
+        postpone: Postpone | None = None,
     ) -> Outcome | None:
         """Record a fact with the outcome that it reports, if the run records. An urgent one is on disk on return.
 
-        `postponed` takes the cancellations that come meanwhile, see `rh_agents.core._loops.postponed`.
+        `postpone` takes the cancellations that come meanwhile, see `rh_agents.core._loops.postponed`.
 
         Returns:
             The outcome that counts, see `Journal.append`; None in a run that records nothing.
         """
         counts = None
+        if fact.status is _FAILED or fact.status is _RETRYING:
+            self.log.tell(fact)
         if self.records:
-            counts = await self.recording.record(fact, outcome, is_urgent=is_urgent, postponed=postponed)
+            counts = await self.recording.record(fact, outcome, is_urgent=is_urgent, postpone=postpone)
             if counts is not outcome:
                 return counts
         self.history.add(fact)
         return counts
+
+    async def take_over(
+        self, entries: Sequence[tuple[Fact, Outcome | None]], places: Sequence[str], source: Mapping[str, Any]
+    ) -> None:
+        """Make entries of another journal entries of this one, at once or not at all, and wait until they are on disk.
+
+        Args:
+            entries: what another process has recorded of calls of this run.
+            places: the parts of the run with a budget of their own that count what these have spent.
+            source: of which journal they are, and up to where; see `ExecutionEvent.taken_over`.
+        """
+        taken: list[Fact] = []
+        for number, (given, outcome) in enumerate(entries, 1):
+            fact = given._replace(run_id=self.run_id)
+            if places and (outcome is not None or fact.charge is not None):
+                known = None if fact.charge is None else fact.charge.places
+                fact = fact.with_more(charges={**dict.fromkeys(places, 0.0), **(known or {})})
+            if number == len(entries):
+                fact = fact.with_more(taken_over=source)
+            is_new = outcome is not None and not self.recording.has_outcome(outcome.key)
+            self.recording.note(fact, outcome if is_new else None)  # all of them go to disk together
+            self.budgets.take_over(fact.charge, has_outcome=is_new)
+            taken.append(fact if outcome is None else fact._replace(result=outcome.value))
+        await self.recording.written()
+        for fact in taken:
+            self.history.add(fact)
+            await self.publish(fact)
 
     async def recall(self, fact: Fact) -> None:
         """Let the history and the subscribers, but not the journal, have an outcome that was recorded before."""
@@ -205,8 +265,8 @@ class RunParts:
         await self.publish(fact)
 
     async def publish(self, fact: Fact) -> None:
-        """Let the subscribers have it, as an event."""
-        if self.bus.subscriptions:
+        """Let those subscribers have it that want it, as an event."""
+        if self.bus.wants(fact):
             await self.bus.publish(fact.event())
 
     @staticmethod

@@ -225,7 +225,7 @@ def _expect_time(frame: Frame, wait: float) -> None:
     Raises:
         StopRun: one does not.
     """
-    for ledger in frame.ledgers:
+    for ledger in frame.all_ledgers:
         seconds = ledger.budget.seconds
         if seconds is not None and ledger.seconds + wait >= seconds:
             stop = ledger.stop(f"seconds={seconds:g}", frame.name)

@@ -7,23 +7,33 @@ import math
 import os
 import platform
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core._loops.beside import beside, beside_if_large, read_beside
-from rh_agents.core._loops.postponed import LONGEST_WAIT, Postponed, until_it_is_done
+from rh_agents.core._loops.postponed import LONGEST_WAIT, Postpone, until_it_is_done
 from rh_agents.core._replay.ancestry import places_around
+from rh_agents.core._replay.codes import changed_codes, changed_sentence, with_codes
 from rh_agents.core._replay.key_table import KeyMarks
 from rh_agents.core._replay.keys import tried_key
 from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules, affected_calls
-from rh_agents.core.errors import RunMismatchError, StoreError
+from rh_agents.core.errors import (
+    CodeChangedError,
+    CodeChangedWarning,
+    RunMismatchError,
+    StoreError,
+)
 from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupEnding
-from rh_agents.core.ports import Journal, RunInfo, RunRequest, Store
+from rh_agents.core.ports import NOT_RESUMED, Journal, LeasedJournal, Resumption, RunInfo, RunRequest, Store
 from rh_agents.core.redaction import expect_no_secret, logger, redact, without_secrets
 from rh_agents.core.results import Outcome, OutcomeHeader, UnreadOutcome
 from rh_agents.core.types import Durability, EventType, ExecutionStatus, Generation
+from rh_agents.core.usage import Spending
 from rh_agents.core.values import shown_value
 
 __all__ = ["Recording", "affected_by", "make_owner"]
@@ -39,6 +49,10 @@ _log = logger("rh_agents.replay")
 def make_owner() -> str:
     """A name for one execution of a run: who it is for people, and different from every other one."""
     return f"process {os.getpid()} on {platform.node()} ({uuid.uuid4().hex[:12]})"
+
+
+_MOST_COUNTED = 100_000
+"""Events that are looked at to say how many results there are of code that has changed."""
 
 
 class Recording:
@@ -67,9 +81,15 @@ class Recording:
         reuse: bool = False,
         resume_from: str | None = None,
         keep_input: Callable[[], tuple[bytes | None, bytes | None]] | None = None,
+        codes: Callable[[], Mapping[str, str | None]] | None = None,
+        accepts_changes: bool = False,
+        is_strict: bool = False,
     ) -> None:
         self._store = store
         self._keep_input = keep_input
+        self._codes = codes
+        self._accepts_changes = accepts_changes
+        self._is_strict = is_strict
         self._request = request
         self._validation = validation
         # A validation records nothing; it compares, and that is waited for, however long it takes.
@@ -80,6 +100,8 @@ class Recording:
         self._reuse = reuse
         self._resume_from = resume_from
         self._journal: Journal | None = None
+        self._leased: LeasedJournal | None = None
+        self._proving = asyncio.Lock()
         self._lock = asyncio.Lock()
         self._used = KeyMarks(_NOTHING.finished)
         self._recovered_places = KeyMarks(_NOTHING.finished)
@@ -135,6 +157,13 @@ class Recording:
             expect_no_secret(request.run_id)
         elif not self._reuse:
             await beside_if_large((known.input, request.input), _expect_same, known, request)
+        if self._codes is not None and self._validation is None:
+            before = {} if known is None else known.facts
+            now = self._codes()
+            if not self._accepts_changes:
+                await self._report_changes(store, changed_codes(before, now))
+            facts = with_codes(request.facts or before, before, now, accepted=self._accepts_changes)
+            request = replace(request, facts=facts)
         if known is not None and self._resume_from is not None:
             affected = await affected_by(store, request.run_id, self._resume_from)
             await store.supersede(request.run_id, [outcome.key for outcome in affected])
@@ -142,12 +171,38 @@ class Recording:
             self._journal = await self._validation(store, request.run_id)
         else:
             self._journal = await store.open_run(request)
+        self._leased = self._journal if isinstance(self._journal, LeasedJournal) else None
         self.recorded = self._journal.recorded
         self._used = KeyMarks(self.recorded.finished)
         self._recovered_places = KeyMarks(self.recorded.finished)
         self.epoch = self._journal.info.epoch
         self.is_resumed = self.recorded.events > 0
         self._earlier = self.recorded.events
+
+    async def _report_changes(self, store: Store, names: Sequence[str]) -> None:
+        """Warn of actors whose code has changed since results of them were recorded, which are reused all the same.
+
+        Raises:
+            CodeChangedError: there are such, and the run is strict.
+        """
+        if not names:
+            return
+        results: Counter[str] = Counter()
+        is_whole = True
+        async for recorded in store.events(self._request.run_id, values=False):
+            if recorded.sequence > _MOST_COUNTED:
+                is_whole = False  # a long run does not wait for a number
+                break
+            event = recorded.event
+            results[event.actor.name] += event.execution_status is ExecutionStatus.COMPLETED
+        changed = [name for name in names if results[name] or not is_whole]
+        if not changed:
+            return
+        results = results if is_whole else Counter()
+        said = f"run {self._request.run_id!r}: {changed_sentence(changed, results)}, accept_changes=True"
+        if self._is_strict:
+            raise CodeChangedError(f"{said} reuses them in this strict run")
+        warnings.warn(f"{said} silences this", CodeChangedWarning, stacklevel=2)
 
     def report_former_key(self, name: str) -> None:
         """A call is found under the key that it had before, in a journal that does not say everything about it."""
@@ -197,15 +252,65 @@ class Recording:
                 min(found),
             )
 
+    @property
+    def is_written_at_once(self) -> bool:
+        """Whether what a call has used is on disk when it has ended; else it will be at some time, or never."""
+        return self._durability is Durability.SYNC and self._validation is None
+
+    @property
+    def last_entry(self) -> int:
+        """The number of the last entry of the journal."""
+        return self.recorded.events
+
+    def spent_in(self, place: str) -> Spending:
+        """What it shows that a part of the run has spent; "" is all of it."""
+        return self.recorded.spent.get(place) or Spending()
+
+    # -- whether the run is ours --------------------------------------------------------------------------------------
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is certain that no other process has taken the run over; then a call may begin."""
+        leased = self._leased
+        return leased is None or leased.is_ours
+
+    async def prove(self) -> None:
+        """See to it that the run is ours: this process may have stood still for longer than its lease.
+
+        Raises:
+            LeaseLost: another process has taken it over.
+            StoreError: it cannot be found out.
+        """
+        async with self._proving:
+            if self._leased is None or self.is_ours:
+                return
+            self._expect_journal()
+            try:
+                await self._leased.prove()
+            except StoreError as error:
+                self.broken = self.broken or error
+                raise
+
+    async def proven(self, begin: Callable[[], Awaitable[Any]]) -> Any:
+        """Begin a call when the run is certainly ours; see `prove`."""
+        await self.prove()
+        return await begin()
+
     # -- what happened before -----------------------------------------------------------------------------------------
 
     def is_recorded(self, key: bytes, *, is_external: bool) -> bool:
-        """Whether the call with this key has an outcome that is to be recovered."""
+        """Whether the call with this key has an outcome that is to be recovered.
+
+        A validation recovers what it must not make, external effects and what somebody has cancelled by name, and a
+        failure that another try follows: only the newest one is compared.
+        """
         if key not in self.recorded.finished:
             return False
         if self.is_resumed:
             self._used.add(key)
-        return is_external or self._validation is None
+        if self._validation is None or is_external:
+            return True
+        return self.recorded.is_withdrawn(key) or self.recorded.is_followed(key)
 
     async def load(self, key: bytes) -> Outcome:
         """The outcome that is recorded for a key."""
@@ -293,11 +398,13 @@ class Recording:
 
     # -- what happens now ---------------------------------------------------------------------------------------------
 
-    def note(self, fact: Fact) -> None:
-        """Record a fact without waiting for it."""
-        journal = self._expect_journal()
+    def note(self, fact: Fact, outcome: Outcome | None = None) -> None:
+        """Record a fact, with what it reports, without waiting for it."""
+        journal = self._journal
+        if journal is None or self.broken is not None:
+            journal = self._expect_journal()
         try:
-            journal.note(fact)
+            journal.note(fact, outcome)
         except StoreError as error:
             self.broken = self.broken or error
             raise
@@ -308,20 +415,29 @@ class Recording:
         outcome: Outcome | None,
         *,
         is_urgent: bool,
-        postponed: Postponed | None = None,
+        postpone: Postpone | None = None,
     ) -> Outcome | None:
         """Record a fact with its outcome; returns the outcome that counts.
 
-        Outcomes are on disk when this returns, if the durability says so; so is an urgent fact. With `postponed` a
+        Outcomes are on disk when this returns, if the durability says so; so is an urgent fact. With `postpone` a
         cancellation does not change that.
         """
-        journal = self._expect_journal()
+        journal = self._journal
+        if journal is None or self.broken is not None:
+            journal = self._expect_journal()
         try:
             is_waited_for = outcome is not None and (
                 self._durability is Durability.SYNC or outcome.is_large  # it is written in a thread
             )
             if is_urgent or is_waited_for:
-                return await self._appended(journal, fact, outcome, postponed)
+                before = journal.recorded.events
+                try:
+                    return await journal.append(fact, outcome)
+                except asyncio.CancelledError as error:
+                    if outcome is None or postpone is None:
+                        raise
+                    rest = _rest_of_append(journal, fact, outcome, before)
+                    return await until_it_is_done(rest, postpone(error))
             if journal.waiting > _MOST_WAITING:  # before it is noted: whoever is noted first goes on first
                 await journal.flush()
                 journal = self._expect_journal()
@@ -331,22 +447,14 @@ class Recording:
             raise
         return counts
 
-    async def _appended(
-        self, journal: Journal, fact: Fact, outcome: Outcome | None, postponed: Postponed | None
-    ) -> Outcome | None:
-        if outcome is None or postponed is None:
-            return await journal.append(fact, outcome)
-        is_first = outcome.key not in journal.recorded.finished
-        try:
-            return await journal.append(fact, outcome)
-        except asyncio.CancelledError as error:
-            postponed.add(error)
-        return await until_it_is_done(_rest_of_append(journal, fact, outcome, is_first=is_first), postponed)
-
     async def flush(self) -> None:
         """Wait until what was written behind is on disk; at the end of a group."""
         if self._journal is not None and self._durability is Durability.ASYNC:
             await self._flushed()
+
+    async def written(self) -> None:
+        """Wait until what was noted is on disk, however outcomes are recorded."""
+        await self._flushed()
 
     async def _flushed(self) -> None:
         try:
@@ -355,7 +463,9 @@ class Recording:
             self.broken = self.broken or error
             raise
 
-    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+    async def close(
+        self, status: ExecutionStatus, reason: str | None = None, resumption: Resumption = NOT_RESUMED
+    ) -> None:
         """Record how the run stands, and let go of it.
 
         Raises:
@@ -371,7 +481,7 @@ class Recording:
             except TimeoutError:
                 _log.warning("run %r could not be let go of: its store does not answer", self._request.run_id)
             raise self.broken
-        await journal.close(status, None if reason is None else redact(reason))
+        await journal.close(status, None if reason is None else redact(reason), resumption)
 
     @property
     def journal(self) -> Journal | None:
@@ -386,9 +496,13 @@ class Recording:
         return self._journal
 
 
-async def _rest_of_append(journal: Journal, fact: Fact, outcome: Outcome, *, is_first: bool) -> Outcome | None:
-    """Add an outcome and wait for it, or only wait, if it has been added before whoever waited was cancelled."""
-    if not is_first or outcome.key not in journal.recorded.finished:
+async def _rest_of_append(journal: Journal, fact: Fact, outcome: Outcome, before: int) -> Outcome | None:
+    """Add an outcome and wait for it, or only wait, if it has been added before whoever waited was cancelled.
+
+    Args:
+        before: how many entries the journal had before that.
+    """
+    if journal.recorded.finished.get(outcome.key, 0) <= before:
         return await journal.append(fact, outcome)
     await journal.flush()
     return outcome

@@ -11,13 +11,15 @@ from rh_agents.core._base.foreign import without_our_frames
 from rh_agents.core._limits.breakers import attempt_under
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._replay.inputs import recorded_input
 from rh_agents.core._replay.keys import idempotency_key
-from rh_agents.core._run.cancellations import cancellations, is_cut_off, is_only_withdrawn
+from rh_agents.core._run.cancellations import absorb_cancellation, cancellations, is_cut_off, is_only_withdrawn
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.lost_workers import after_loss
 from rh_agents.core._run.nesting import check_nesting
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.patience import within_limits
+from rh_agents.core._run.tracing import traced
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
     CallCancelled,
@@ -32,13 +34,16 @@ from rh_agents.core.errors import (
 from rh_agents.core.events import Fact
 from rh_agents.core.policies.limits import need_of
 from rh_agents.core.redaction import redact, without_secrets
+from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
 from rh_agents.core.types import WITHDRAWN, EventType, ExecutionStatus, OnUnknown, every_generation
 from rh_agents.core.values.unstarted import forgotten_await, is_unstarted
 
 __all__ = ["Frame", "recovered_fact", "run_frame"]
 
+_STARTED, _COMPLETED, _FAILED = ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 _REPLAYED = {"is_replayed": True, "from_cache": True}
+_new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
 
 async def run_frame(frame: Frame) -> ExecutionResult[Any]:
@@ -54,13 +59,17 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     started = asyncio.get_running_loop().time()
     caller = frame.caller or asyncio.current_task()
     if is_made:
-        interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
-        interruption.under_way.began(frame)
+        if interruption.checker is not None or interruption.stop is not None:
+            interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
+        interruption.under_way.counts[frame] = 1
         frame.parent.calls.began(caller)
     frame.is_under_way = True
     frame.began_at = started
     current_frame.set(frame)
-    frame.count_beginning()
+    begun = frame.run.begun  # for those who watch for a blocked event loop
+    begun.calls += 1
+    if frame.group_id is not None or not frame.parent.is_under_way:
+        begun.outermost += 1
     try:
         if is_made:
             if interruption.hold.is_held:
@@ -87,7 +96,9 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     finally:
         frame.is_under_way = False
         if is_made:
-            interruption.under_way.ended(frame)
+            del interruption.under_way.counts[frame]
+            if interruption.under_way.watchers:
+                interruption.under_way.wake()
             frame.parent.calls.ended(caller)
         if frame.reservation is not None:
             frame.release(has_outcome=frame.result is not None)
@@ -97,26 +108,28 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     return frame.result
 
 
-# What stands around the function of a call, from the outside: what may have been done, the cache, the budgets, retries,
-# limits, the breaker, the timeout. Where a call has nothing of a kind, the step is a plain function that hands on to
-# the next one, so that neither an await nor a Python frame is spent on it: calls nest as deep as the stack lets them.
+# What stands around the function of a call, from the outside: what may have been done, the cache, the tracer, budgets,
+# retries, limits, the breaker, the timeout. Where a call has nothing of a kind, the step is a plain function that hands
+# on to the next one, so that neither an await nor a Python frame is spent on it: calls nest as deep as the stack lets.
 
 
 def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
     """The result of a call that has none yet."""
-    run = frame.run
+    run, key = frame.run, frame.key
     if run.records:
         frame.owner = asyncio.current_task()
     if frame.withdrawn is not None:
         return _record_outcome(frame, _withdrawal(frame))
     if frame.parent.stop is not None:
         frame.parent.expect_no_stop(asyncio.current_task())
-    if frame.key is not None:
-        since = run.recording.unknown_since(frame.key, frame.base, frame.tries if frame.is_written_ahead else 0)
-        frame.may_be_done = since is not None
+    if key is not None:
+        since = None
+        if frame.is_written_ahead or key in run.recording.recorded.unknown:
+            since = run.recording.unknown_since(key, frame.base, frame.tries if frame.is_written_ahead else 0)
+            frame.may_be_done = since is not None
         if since is not None or run.is_validation:
             return _unless_refused(frame, since)
-    return _with_cache(frame)
+    return with_cache(frame)
 
 
 def _withdrawal(frame: Frame) -> ExecutionResult[Any]:
@@ -134,16 +147,20 @@ async def _refused(frame: Frame, error: Exception) -> None:
         raise _cut_off(frame, error) from error
     frame.is_refused = frame.may_be_done
     refusal = failure(without_our_frames(error), 0.0, 0, frame.name, frame.index, frame.address)
-    frame.result = await _record_outcome(frame, refusal) if frame.is_told else refusal
+    is_told = frame.is_told or frame.run.is_observed
+    frame.result = await _record_outcome(frame, refusal) if is_told else refusal
 
 
 async def _unless_refused(frame: Frame, since: int | None) -> ExecutionResult[Any]:
     refusal = await _refusal(frame, since)
-    return await (_with_cache(frame) if refusal is None else _record_outcome(frame, refusal))
+    return await (with_cache(frame) if refusal is None else _record_outcome(frame, refusal))
 
 
-def _with_cache(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
-    check_nesting(frame)
+def with_cache(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
+    if frame.elsewhere is not None and frame.key is not None:
+        return frame.elsewhere(frame)
+    if frame.depth > 1 or frame.ledgers or frame.run.budgets.deepest < 1:
+        check_nesting(frame)
     if frame.cached_as is None:
         return _within_budget(frame)
     cache = frame.run.cache
@@ -158,18 +175,19 @@ async def _from_cache(frame: Frame, value: Any) -> ExecutionResult[Any]:
 
 
 def _within_budget(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
-    return _called(frame) if frame.actor.budget is None and not frame.ledgers else _reserved(frame)
+    step = _reserved if frame.actor.budget or frame.ledgers or frame.run.budgets.of_run else _called
+    return step(frame) if frame.run.tracing is None else traced(frame, step)
 
 
 async def _reserved(frame: Frame) -> ExecutionResult[Any]:
     """The same when what it may spend has been taken out of its budgets."""
     run, budget = frame.run, frame.actor.budget
-    outer = frame.ledgers
+    outer = frame.all_ledgers
     if budget is None:
         await frame.reserve(outer)
         return await _called(frame)
     own = run.budgets.open_part(budget, frame.base.hex(), frame.address or frame.name, frame.depth)
-    frame.ledgers = (*outer, own)
+    frame.ledgers = (*frame.ledgers, own)
     try:
         await frame.reserve(outer)
         return await _called(frame)
@@ -177,15 +195,14 @@ async def _reserved(frame: Frame) -> ExecutionResult[Any]:
         own.close()
 
 
-async def _announce(frame: Frame) -> None:
-    """Tell of the start."""
-    run, fact = frame.run, frame.fact(ExecutionStatus.STARTED)
+async def _announce(frame: Frame, fact: Fact) -> None:
+    """Tell of the start, on disk before it comes to that where a crash matters."""
+    run = frame.run
     if frame.is_written_ahead:
         await run.record(fact, is_urgent=True)
     else:
         run.note(fact)
-    if run.is_observed:
-        await run.publish(fact)
+    await run.publish(fact)
 
 
 async def _refusal(frame: Frame, since: int | None) -> ExecutionResult[Any] | None:
@@ -202,14 +219,19 @@ async def _refusal(frame: Frame, since: int | None) -> ExecutionResult[Any] | No
 async def _called(frame: Frame) -> ExecutionResult[Any]:
     """Tell of the start, make the attempts, and let what comes of them be the result."""
     if frame.run.interruption.hold.is_held:  # it may have waited for an equal call, or for its budget
-        await frame.wait_while_held()
+        await frame.pass_gate()
     if frame.is_told:
         frame.is_announced = True  # perhaps, if that is cut off
-        if frame.is_written_ahead or frame.run.is_observed:
-            await _announce(frame)
+        fact, run = frame.fact(_STARTED), frame.run
+        if frame.is_written_ahead or (run.bus.subscriptions and run.bus.wants(fact)):
+            await _announce(frame, fact)
         else:
-            frame.run.note(frame.fact(ExecutionStatus.STARTED))
+            if run.records:
+                run.recording.note(fact)
+            run.history.add(fact)
     started = asyncio.get_running_loop().time()
+    if frame.stood_still:
+        frame.stood_still = 0.0
     before = cancellations()
     try:
         value = await _value_of(frame)
@@ -235,7 +257,10 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
         if frame.stop is not None:
             raise await _hidden_stop(frame, frame.stop)
         frame.result = _succeeded(frame, value, started)
-    return await _conclude(frame)
+    assert frame.result is not None
+    if frame.is_told or (frame.run.is_observed and not (frame.result.ok and frame.usage is None)):
+        return await _record_outcome(frame, frame.result)
+    return frame.result
 
 
 async def _hidden_stop(frame: Frame, stop: StopRun) -> StopRun:
@@ -268,17 +293,9 @@ def _cut_off(frame: Frame, error: Exception) -> asyncio.CancelledError:
 def _took(frame: Frame, started: float) -> float:
     frame.ended_at = asyncio.get_running_loop().time()
     frame.run.budgets.spent.calls += 1
+    if frame.run.budgets.of_run is not None:
+        frame.run.budgets.count_late(frame.reservation)
     return frame.ended_at - started
-
-
-async def _conclude(frame: Frame) -> ExecutionResult[Any]:
-    """Record what came of the attempts, if anybody is told of it."""
-    result, frame.result = frame.result, None
-    assert result is not None
-    if frame.is_told:
-        return await _record_outcome(frame, result)
-    frame.result = result
-    return result
 
 
 async def _publish_cancelled(frame: Frame, seconds: float) -> None:
@@ -290,7 +307,7 @@ async def _publish_cancelled(frame: Frame, seconds: float) -> None:
     message = None if attempts else "never called"
     if frame.cleanup_problem:
         message = f"its cleanup failed: {frame.cleanup_problem}"
-    fact = frame.fact(ExecutionStatus.CANCELLED, attempts, seconds, message, more=frame.newly_spent())
+    fact = frame.fact(ExecutionStatus.CANCELLED, attempts, seconds, message, more=frame.spent_and_waited(seconds))
     outcome = None
     if frame.is_dismissed and frame.key is not None:
         text = f"{frame.name or 'the call'} was cancelled when its group had no more use for it"
@@ -326,7 +343,7 @@ def _unknown(frame: Frame) -> ExecutionResult[Any]:
     """The result of a call that had begun before and was cut off, and that must not be made again."""
     error = UnknownOutcomeError(
         f"{frame.address or frame.name} was in flight when an earlier execution of it stopped; its outcome is unknown. "
-        f"Its idempotency key is {idempotency_key(frame.run.run_id, frame.base)}"
+        f"Its idempotency key is {idempotency_key(frame.run.identity, frame.base)}"
     )
     return failure(error, 0.0, 0, frame.name, frame.index, frame.address)
 
@@ -339,62 +356,62 @@ def _not_made(frame: Frame) -> ExecutionResult[Any]:
 
 async def _record_outcome(frame: Frame, result: ExecutionResult[Any]) -> ExecutionResult[Any]:
     """Record the outcome and tell of it. If another execution recorded one first, that one counts."""
-    status = ExecutionStatus.COMPLETED if result.ok else ExecutionStatus.FAILED
-    if isinstance(result.error, CallCancelled) and frame.withdrawn is not None:
+    run, frame.result = frame.run, None  # until it is recorded: what is given to anybody is not called again
+    status = _COMPLETED if result.ok else _FAILED
+    if frame.withdrawn is not None and isinstance(result.error, CallCancelled):
         status = ExecutionStatus.CANCELLED
-    more = {"from_cache": True} if result.from_cache else frame.newly_spent()
+    more: dict[str, Any] | None = None
+    if result.from_cache:
+        more = {"from_cache": True}
+    elif frame.usage is not None or frame.ledgers or run.budgets.of_run is not None:
+        more = frame.newly_spent()
+    more = frame.with_waits(more, result.execution_time) if frame.stood_still or frame.standing else more
     fact = frame.fact(
         status, frame.attempts, result.execution_time, result.error_message, result=result.result, more=more
     )
     outcome = None if frame.key is None else _outcome(frame, frame.key, result)
     frame.has_settled = True
-    if outcome is not None and frame.postponed is None:
-        frame.postponed = Postponed()
     if frame.settled is not None and cancellations():
-        await _absorb_cancellation()  # of a group that waits for this very outcome
+        await absorb_cancellation()  # of a group that waits for this very outcome
+    if status is _FAILED:
+        run.log.tell(fact)
+    counts = None
     try:
-        counts = await frame.run.record(fact, outcome, postponed=frame.postponed)
+        if run.records:
+            counts = await run.recording.record(fact, outcome, is_urgent=False, postpone=frame.postpone)
     except UnstorableError as error:
         if not result.ok:
             raise
         error = UnstorableError(f"{frame.name or frame.actor.name} returned a value that cannot be stored: {error}")
-        seconds = result.execution_time
-        return await _record_outcome(
-            frame, failure(error, seconds, frame.attempts, frame.name, frame.index, frame.address)
-        )
-    is_new = counts is outcome or counts is None
-    if counts is not None and not is_new:
+        about = (result.execution_time, frame.attempts, frame.name, frame.index, frame.address)
+        return await _record_outcome(frame, failure(error, *about))
+    is_new = counts is outcome
+    if is_new:
+        run.history.add(fact)
+    elif counts is not None:
         result = counts.as_result(frame.index, frame.address)
-    frame.result = result  # not before it is recorded: what is given to anybody is not called again
+    frame.result = result
     if frame.settled is not None:
         frame.settled(frame)
-    if is_new and frame.run.is_observed:
-        await frame.run.publish(fact)
+    bus = run.bus
+    if is_new and bus.subscriptions and bus.wants(fact):
+        await run.publish(fact)
     return result
 
 
 def _outcome(frame: Frame, key: bytes, result: ExecutionResult[Any]) -> Outcome:
     parent, error = frame.parent, result.error
-    made_in = parent.generation
+    made_in = (frame.run.recording.epoch, parent.tries, parent.attempt)
     if frame.withdrawn is not None and isinstance(error, CallCancelled):
         made_in = WITHDRAWN
     elif frame.is_refused:
         made_in = every_generation(frame.run.recording.epoch)
-    return Outcome(
-        key,
-        without_secrets(frame.name),
-        frame.address,
-        result.result,
-        error if isinstance(error, Exception) else None,
-        result.execution_time or 0.0,
-        frame.attempts,
-        frame.group_id,
-        base=frame.base,
-        parent=parent.base,
-        made_in=made_in,
-        usage=frame.usage,
-        input=frame.input_text(ok=result.ok),
-    )
+    about = (frame.shown_name, frame.address, result.result, error if isinstance(error, Exception) else None)
+    took = (result.execution_time or 0.0, frame.attempts, frame.group_id, frame.base, parent.base, made_in, frame.usage)
+    how, given = frame.actor.record_inputs or frame.run.record_inputs, None
+    if frame.given is not None and how is not RecordInputs.NONE:
+        given = recorded_input(frame.given, how, ok=result.ok)
+    return _new_tuple(Outcome, (key, *about, *took, given))
 
 
 async def _recover(frame: Frame) -> ExecutionResult[Any]:
@@ -406,7 +423,10 @@ async def _recover(frame: Frame) -> ExecutionResult[Any]:
         frame.postponed = Postponed()
         frame.postponed.add(error)
         outcome = await until_it_is_done(frame.run.recording.load(frame.key), frame.postponed)
-    fact = _recovered(frame, outcome)
+    frame.result = outcome.as_result(frame.index, frame.address)
+    total = None if frame.among is None else frame.among.total
+    about = (frame.actor, frame.name, frame.address, frame.key, frame.group_id, frame.index, total, frame.marks)
+    fact = recovered_fact(frame.run, outcome, frame.result, *about)
     try:
         if outcome.error is None:
             await _publish_in_pieces(frame, outcome.value)
@@ -418,18 +438,10 @@ async def _recover(frame: Frame) -> ExecutionResult[Any]:
 
 async def _publish_in_pieces(frame: Frame, value: Any) -> None:
     """Let those who listen to pieces have what the call returned before."""
-    if frame.pieces_of is not None and frame.run.is_observed:
+    if frame.pieces_of is not None and frame.run.bus.wants_routine:
         for piece in frame.pieces_of(value):
             more = {"progress": piece, "is_replayed": True}
             await frame.run.publish(frame.fact(ExecutionStatus.PROGRESS, more=more))
-
-
-def _recovered(frame: Frame, outcome: Outcome) -> Fact:
-    """Give a call its recorded result; returns the fact that says so."""
-    frame.result = outcome.as_result(frame.index, frame.address)
-    total = None if frame.total is None else frame.total()
-    about = (frame.actor, frame.name, frame.address, frame.key, frame.group_id, frame.index, total, frame.marks)
-    return recovered_fact(frame.run, outcome, frame.result, *about)
 
 
 def recovered_fact(
@@ -449,35 +461,22 @@ def recovered_fact(
     more = {**(marks or {}), **_REPLAYED}
     if outcome.usage is not None:
         more["usage"] = outcome.usage
-    message = result.error_message
+    message = None if result.error_message is None else redact(result.error_message)
     return Fact(
-        run.run_id,
-        run.now(),
-        ExecutionStatus.RECOVERED,
-        actor.event_type,
-        actor,
-        without_secrets(name),
-        address,
-        key,
-        group_id,
-        index,
-        total,
-        outcome.attempts,
-        outcome.seconds,
-        None if message is None else redact(message),
-        outcome.value,
-        more,
-    )
+        run.run_id, run.now(), ExecutionStatus.RECOVERED, actor.event_type, actor, without_secrets(name), address, key,
+        group_id, index, total, outcome.attempts, outcome.seconds, message, outcome.value, more,
+    )  # fmt: skip
 
 
 def _value_of(frame: Frame) -> Awaitable[Any]:
     """What the function returns, or raises."""
-    if not frame.is_simple:
+    has_check_or_limits = frame.check is not None or frame.limits or frame.actor.may_lose_workers
+    if has_check_or_limits or not (frame.retry is None and frame.timeout is None and frame.breaker is None):
         return _with_retries(frame)
-    frame.attempts = 1
+    frame.attempts = frame.attempt = 1  # with nothing around it, which most members have
     frame.has_begun = True
-    frame.begin_attempt(1)
-    return frame.begin()
+    recording = frame.run.recording
+    return frame.begin() if recording.is_ours else recording.proven(frame.begin)
 
 
 async def _with_retries(frame: Frame) -> Any:
@@ -505,7 +504,7 @@ async def _with_retries(frame: Frame) -> Any:
             if delay is None:
                 raise
             message = describe_error(error)
-        if frame.is_told:
+        if frame.is_told or frame.run.is_observed:
             more = _with_lost({"retry_delay": delay, **(frame.newly_spent() or {})}, lost)
             await frame.report(ExecutionStatus.RETRYING, frame.attempts, message, more, is_urgent=lost > 0)
         await _wait_for_next_attempt(frame, delay)
@@ -529,22 +528,14 @@ async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
         async with frame.slot:
             await interruption.sleep(seconds)
     finally:
-        frame.held_up = None
+        frame.come_forward()
     interruption.expect_running()  # it may have waited for its slot
     await frame.wait_while_held()
 
 
-async def _absorb_cancellation() -> None:
-    """Let a cancellation arrive that was on its way when the call returned, before the outcome is being recorded."""
-    try:
-        await asyncio.sleep(0)
-    except asyncio.CancelledError:
-        return
-
-
 def _attempt(frame: Frame) -> Awaitable[Any]:
     """One attempt. A further one reserves again what it may use."""
-    return _renewed(frame) if frame.attempts and frame.reservation is not None else _under_limits(frame)
+    return (_renewed if frame.attempts and (frame.reservation or frame.run.budgets.of_run) else _under_limits)(frame)
 
 
 async def _renewed(frame: Frame) -> Any:
@@ -573,6 +564,8 @@ async def _under_timeout(frame: Frame) -> Any:
     if frame.attempts > 1 and frame.is_written_ahead and frame.run.records:
         fact = frame.fact(ExecutionStatus.STARTED, frame.attempts)
         await frame.run.record(fact, is_urgent=True)
+    if not frame.run.recording.is_ours:
+        await frame.run.recording.prove()
     frame.begin_attempt(frame.attempts)
     limit = None if frame.timeout is None else asyncio.timeout(frame.timeout)
     try:

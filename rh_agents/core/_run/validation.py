@@ -12,8 +12,9 @@ from rh_agents.core._replay.ancestry import places_around
 from rh_agents.core._replay.keys import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import StoreError, UnstorableError
-from rh_agents.core.events import Fact, fact_of_event
-from rh_agents.core.ports import Question, RunInfo, Store
+from rh_agents.core.events import Fact
+from rh_agents.core.history import fact_of_event
+from rh_agents.core.ports import NOT_RESUMED, Question, Resumption, RunInfo, Store
 from rh_agents.core.ports.keeping import expect_values
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
@@ -143,7 +144,9 @@ class ValidationJournal:
     def when_stop_requested(self, tell: Callable[[str], None]) -> None:
         """Nobody can ask, since nobody knows."""
 
-    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+    async def close(
+        self, status: ExecutionStatus, reason: str | None = None, resumption: Resumption = NOT_RESUMED
+    ) -> None:
         """Find what was recorded and not called."""
         parents = {outcome.header.base: outcome.header.parent for outcome in self._outcomes.values()}
         for key, outcome in self._outcomes.items():

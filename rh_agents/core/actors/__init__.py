@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import FunctionType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -22,11 +22,12 @@ from pydantic import (
 from rh_agents.core._base.key_generations import ENDPOINTS
 from rh_agents.core.actors.signature import Injected, Signature, expect_resolved, is_injected, returned
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
-from rh_agents.core.policies._checks import expect_known
+from rh_agents.core.policies._checks import amounts
+from rh_agents.core.policies._options import expect_known, explained_fields, takes_options
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.compaction import Compaction
-from rh_agents.core.policies.limits import Limit
+from rh_agents.core.policies.limits import Limit, limits_of
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
@@ -39,6 +40,8 @@ __all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_r
 
 
 Check = Callable[..., Awaitable[object] | object]
+engines_named_so_far: set[str] = set()
+"""The engines that actors of this process name, without those that every run has."""
 
 
 class BaseActor(BaseModel):
@@ -67,8 +70,12 @@ class BaseActor(BaseModel):
     """Called before the first attempt with (input, extra context, run); what they raise is the call's failure."""
     postconditions: Sequence[Check] = ()
     """Called after each attempt with (result, extra context, run); what they raise fails that attempt."""
-    engine: Engine | None = None
-    """Where the handler runs; None means on the event loop for coroutine functions and in a thread for others."""
+    engine: str | None = None
+    """Where the handler runs: an `Engine`, or the name of another one that the run is given an executor for. None means
+    on the event loop for coroutine functions and in a thread for others."""
+    resources: Mapping[str, float] | None = None
+    """What each call needs of an engine that places calls by that: amounts by name, such as `{"num_gpus": 1}` for Ray.
+    None leaves it to the engine."""
     retry: RetryPolicy | None = None
     """None: whatever the group says, or a single attempt. `retry=3` means at most three attempts."""
     timeout: Annotated[float, Field(gt=0)] | None = None
@@ -80,15 +87,27 @@ class BaseActor(BaseModel):
     """What to do if a crash leaves it unknown whether the call was done; must be chosen for an external effect. None
     means to make it again."""
     cache: CacheScope | None = None
-    """For whom results are kept, so that equal calls (same actor, version and input) are not made; None for nobody."""
+    """For whom results are kept, so that equal calls (same actor, version and input) are not made; None for no one."""
     ttl: Annotated[float, Field(gt=0)] | None = None
-    """After so many seconds a cached result is not used any more; None means never."""
+    """After this many seconds a cached result is not used any more; None means never."""
     record_inputs: RecordInputs | None = None
     """What is recorded of what its calls are called with; None means what the run says."""
     limits: tuple[Limit, ...] = ()
     """What each attempt waits for: rate limits and concurrency limits, which other actors may share."""
     budget: Budget | None = None
     """What one call may spend, with all that is called in it."""
+
+    if not TYPE_CHECKING:  # they see the fields
+
+        @takes_options(first="name")
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                problem = explained_fields(_described(type(self), data), error)
+            else:
+                return
+            raise problem
 
     @property
     def recorded_version(self) -> str:
@@ -117,15 +136,28 @@ class BaseActor(BaseModel):
     @classmethod
     def _expect_known_options(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            expect_known(cls.__name__, data.get("name") or data.get("model") or "…", data, cls.model_fields)
+            expect_known(_described(cls, data), data, cls.model_fields)
         return data
 
     @field_validator("limits", mode="before")
     @classmethod
     def _read_single_limit(cls, limits: Limit | Iterable[Limit]) -> tuple[Limit, ...]:
-        if not isinstance(limits, Limit | Iterable):
-            raise DefinitionError(f"limits= takes limits, such as RateLimit(requests=500), not {limits!r}")
-        return (limits,) if isinstance(limits, Limit) else tuple(limits)
+        return limits_of(limits)
+
+    @field_validator("engine", mode="plain")
+    @classmethod
+    def _read_engine(cls, engine: object) -> str | None:
+        if engine is not None and (not isinstance(engine, str) or not engine):
+            raise DefinitionError(f"engine= takes the name of an engine, such as 'process', not {engine!r}")
+        if engine is None or engine in Engine.__members__.values():
+            return None if engine is None else Engine(engine)
+        engines_named_so_far.add(engine)
+        return engine
+
+    @field_validator("resources", mode="plain")
+    @classmethod
+    def _read_resources(cls, resources: object) -> Mapping[str, float] | None:
+        return None if resources is None else amounts("resources", resources)
 
     _read_budget = field_validator("budget", mode="before")(expect_budget)
 
@@ -139,9 +171,14 @@ class BaseActor(BaseModel):
         if inspect.isasyncgenfunction(self.handler) or inspect.isgeneratorfunction(self.handler):
             raise DefinitionError(f"{self.name} yields: a call has one result, so return a list instead")
         is_async = _is_coroutine_function(self.handler)
-        if is_async and self.engine not in (None, Engine.ASYNC):
+        if is_async and self.engine in (Engine.THREAD, Engine.PROCESS):
             raise DefinitionError(
-                f"{self.name}: engine={self.engine.value!r} is for plain functions, and {self.name} is an `async def`"
+                f"{self.name}: engine={str(self.engine)!r} is for plain functions, and {self.name} is an `async def`"
+            )
+        if self.resources and self.engine in (None, *Engine):
+            raise DefinitionError(
+                f"{self.name}: resources= are for an engine that places calls by what they need, such as Ray: name it "
+                "with engine="
             )
         if self.effect is Effect.EXTERNAL and self.cache is not None:
             raise DefinitionError(f"{self.name} has an external effect, which cannot be cached: remove cache=")
@@ -170,9 +207,14 @@ class BaseActor(BaseModel):
         self._learn_types()
 
     @cached_property
+    def is_coroutine_function(self) -> bool:
+        """Whether what the handler returns has to be awaited."""
+        return _is_coroutine_function(self.handler)
+
+    @cached_property
     def is_async(self) -> bool:
         """Whether the handler runs on the event loop."""
-        return _is_coroutine_function(self.handler)
+        return self.is_coroutine_function and self.engine in (None, Engine.ASYNC)
 
     @cached_property
     def has_policy(self) -> bool:
@@ -196,7 +238,7 @@ class BaseActor(BaseModel):
         """Looks once more, before the first call that is recorded: annotations may name what is defined further below.
 
         Raises:
-            DefinitionError: there is no such name, so that nobody could say whether what the call returns can be kept.
+            DefinitionError: there is no such name, so that no one could say whether what the call returns can be kept.
         """
         self._learn_types()
         expect_resolved(self.handler, self.name)
@@ -210,7 +252,7 @@ class BaseActor(BaseModel):
     @cached_property
     def may_lose_workers(self) -> bool:
         """Whether its calls are made in processes that may die without this one."""
-        return self.engine is Engine.PROCESS
+        return self.engine not in (None, Engine.ASYNC, Engine.THREAD)
 
     @cached_property
     def marks_attempts(self) -> bool:
@@ -248,7 +290,7 @@ class BaseActor(BaseModel):
         return None
 
     def priced(self, usage: Usage) -> Usage:
-        """What was used, with what it cost, if the actor knows that and whoever reports it does not."""
+        """What was used, with what it cost, if the actor knows that and the report does not."""
         return usage
 
     def validate_output(self, value: Any) -> Any:
@@ -277,7 +319,7 @@ class Tool(BaseActor):
 
     event_type: EventType = EventType.TOOL_CALL
     parameters: dict[str, Any] | None = None
-    """The JSON schema of the arguments, if somebody else has written it. Here, nothing is validated against it."""
+    """The JSON schema of the arguments, if someone else has written it. Here, nothing is validated against it."""
     on_error: Literal["return", "raise"] = "return"
     """What becomes of a failure when a model has called the tool: it is reported to the model, or its agent fails."""
     needs_approval: bool | None = None
@@ -350,9 +392,9 @@ class Agent(BaseActor):
         researcher = Agent(name="researcher", llm=model, tools=[search, read], instructions="Name your sources.")
         answer = await researcher("Who wrote the first compiler?")
 
-    Without a `handler` the model decides. It is asked, the tools that it wants are called side by side, it is told what
-    came of that and asked again, until it answers. Each of these steps is a call that is recorded, so an agent that was
-    killed goes on at the turn where it was.
+    Without a `handler` the model decides. It is asked, the tools that it wants are called side by side, it gets the
+    results and is asked again, until it answers. Each of these steps is a call that is recorded, so an agent that was
+    killed resumes at the turn where it was.
     """
 
     event_type: EventType = EventType.AGENT_CALL
@@ -362,7 +404,7 @@ class Agent(BaseActor):
     llm: LLM | None = None
     """The model; without a handler it has to be a `ChatModel`."""
     instructions: str = ""
-    """What the model is told before everything else."""
+    """What the model gets before everything else."""
     output: Any = None
     """The type of the answer; None for text."""
     max_turns: int = Field(default=10, ge=1)
@@ -383,12 +425,15 @@ class Agent(BaseActor):
     compact: Compaction | None = None
     """When its conversation is made shorter, and how; `compact=Summarize()` or a function will do. None: never."""
 
+    @takes_options("Agent", first="name")
     def __init__(self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent] = (), **data: Any) -> None:
         super().__init__(**{"tools": tools, "handoffs": handoffs, **data})
 
     @field_validator("tools", mode="before")
     @classmethod
     def _read_tools(cls, tools: Any) -> Any:
+        if not isinstance(tools, Iterable):
+            raise DefinitionError(f"tools= takes a list: tools=[{getattr(tools, '__name__', 'search')}], not {tools!r}")
         return tools if isinstance(tools, ToolSet) else ToolSet([_as_tool(each) for each in tools])
 
     @field_validator("llm", "output", mode="before")
@@ -480,6 +525,12 @@ def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
 
 def _is_instance(value: Any, model: Any) -> bool:
     return isinstance(model, type) and issubclass(model, BaseModel) and isinstance(value, model)
+
+
+def _described(cls: type[BaseActor], options: Mapping[str, Any]) -> str:
+    """An actor as its user writes it, in short, when it is made."""
+    name = options.get("name") or options.get("model")
+    return f"{cls.__name__}({name!r})" if isinstance(name, str) else f"{cls.__name__}(…)"
 
 
 def _problems(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, create_model
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.values.registry import function_below, unresolved_in
 
-__all__ = ["Injected", "Signature", "expect_resolved", "is_injected", "returned"]
+__all__ = ["Injected", "Signature", "expect_fitting", "expect_resolved", "is_injected", "returned"]
 
 _NAMES_OF_STATE = frozenset({"state", "execution_state"})
 _NAMES_OF_CONTEXT = frozenset({"context", "extra_context"})
 
 
 class Injected:
-    """Marks a parameter that is no data (a client, a connection): neither keyed nor stored, never in an input model.
+    """Marks a parameter that is not serializable (a client, a connection): it is in no key, store or input model.
 
     async def fetch(url: str, client: Annotated[Client, Injected]) -> str: ...
 
@@ -87,6 +88,16 @@ class Signature:
         bound.apply_defaults()
         return {name: value for name, value in bound.arguments.items() if name not in self.injected}
 
+    def bind_partial(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same where some arguments may be missing.
+
+        Raises:
+            TypeError: one is given that does not fit.
+        """
+        bound = inspect.Signature(self.parameters).bind_partial(*args, **kwargs)
+        bound.apply_defaults()
+        return {name: value for name, value in bound.arguments.items() if name not in self.injected}
+
     def expect_names(self, function: str) -> None:
         """Refuse parameters that cannot be given by name.
 
@@ -119,6 +130,49 @@ class Signature:
                     f"{name}: a parameter named {parameter.name!r} cannot be a field of a Pydantic model; rename it"
                 )
         return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+
+
+def expect_fitting(name: str, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments that do not fit the parameters of what is called.
+
+    Raises:
+        TypeError: they do not; it says what was probably meant.
+    """
+    try:
+        signature.check(args, kwargs)
+    except TypeError as error:
+        problem = f"{name}(): {error}{_meant(name, signature, args, kwargs)}"
+    else:
+        return
+    raise TypeError(problem)
+
+
+def _meant(name: str, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """What was probably meant by arguments that do not fit."""
+    names = [each.name for each in signature.parameters]
+    for unknown in kwargs:
+        if unknown not in names and (near := difflib.get_close_matches(unknown, names, n=1)):
+            return f"; did you mean {near[0]}=?"
+    item = args[0] if len(args) == 1 and not kwargs else None
+    if isinstance(item, tuple | list) and _fits(signature, item):
+        return (
+            f"; it was given one {type(item).__name__}, so spread it: {name}(*item), or in a group "
+            f"p.map(lambda item: {name}(*item), items)"
+        )
+    if isinstance(item, Mapping) and set(item) <= set(names):
+        return (
+            f"; it was given one mapping, so spread it: {name}(**item), or in a group "
+            f"p.map(lambda item: {name}(**item), items)"
+        )
+    return f"; its parameters are ({', '.join(names)})"
+
+
+def _fits(signature: Signature, args: Sequence[Any]) -> bool:
+    try:
+        signature.check(args, {})
+    except TypeError:
+        return False
+    return True
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

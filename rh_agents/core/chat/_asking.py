@@ -169,7 +169,7 @@ class _Pieces:
 def report_unbounded(name: str, max_output: int | None) -> None:
     """Say once, where a budget is to be kept, how much of it is reserved for each answer, and how to need less."""
     frame = current_frame.get()
-    ledgers = () if frame is None else frame.ledgers
+    ledgers = () if frame is None else frame.all_ledgers
     if name in _reported or not any(each.budget.counts_tokens for each in ledgers):
         return
     _reported.add(name)

@@ -4,7 +4,7 @@ To programs, keys and caches it is one model; its answer says who gave it (`Chat
 asked under its own limits, its own pause and its own price, with its own settings where the request says nothing.
 
 Three rules keep that honest. A server that asks to wait is not waited for while there is another model to ask. Once a
-piece of an answer was delivered, nobody else is asked: the reader would get two answers in one. And what a failed model
+piece of an answer was delivered, no one else is asked: the reader would get two answers in one. And what a failed model
 used is counted like everything else.
 """
 
@@ -128,7 +128,7 @@ class Fallback(ChatModel):
         return next((model.batcher for model in self._models if model.batcher is not None), None)
 
     def estimate(self, request: ChatRequest) -> Usage:
-        """The most that one of its models will use. Where nobody knows the price of one, nobody knows this one's."""
+        """The most that one of its models will use. Where no one knows the price of one, no one knows this one's."""
         found = [model.estimate(_for(model, request)) for model in self._models]
         return Usage(
             input_tokens=max(each.input_tokens for each in found),

@@ -163,7 +163,7 @@ class Message(_Data):
 
     @classmethod
     def system(cls, content: Content) -> Message:
-        """What the model is told before everything else."""
+        """What the model gets before everything else."""
         return cls(role="system", content=content)
 
     @classmethod
@@ -312,7 +312,7 @@ class ChatDelta(_Data):
     reasoning: str = ""
     """The next piece of what the model thinks before it answers."""
     void: bool = False
-    """Whether the pieces so far are of an answer that came to nothing: it is asked for again, and begins anew."""
+    """Whether the pieces so far are of an answer that came to nothing: it is asked for again, and starts over."""
     replayed: bool = False
     """Whether this is of a recorded answer: all of its text as one piece, or all of one of its tool calls."""
 

@@ -33,7 +33,7 @@ from rh_agents.core.chat.messages import (
 from rh_agents.core.chat.schema import AnswerType, problems, spec_of
 from rh_agents.core.context import report_hint
 from rh_agents.core.errors import AnswerTruncated, InputError, InvalidAnswer, ModelRefused, UnreadableAnswer
-from rh_agents.core.policies._checks import expect_known
+from rh_agents.core.policies._options import expect_known
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit, RateLimitHint
@@ -55,6 +55,7 @@ _TRUNCATED = (
     "the answer ended at the greatest number of tokens before it was whole; raise max_tokens, or shorten the "
     "conversation if that is what fills the model's context"
 )
+_SHOWN_OF_MESSAGES = ("role", "content", "tool_calls", "tool_call_id")
 _SETTINGS_OF_CALLS = set(ChatRequest.model_fields) - {"messages", "tools", "tool_choice"}
 
 
@@ -179,7 +180,7 @@ class ChatModel(LLM):
 
         Args:
             request: what to ask.
-            on_delta: await it with each piece of the answer; None if nobody wants them, then the answer may come whole.
+            on_delta: await it with each piece of the answer; None if no one wants them, then the answer may come whole.
 
         Raises:
             ModelError: by kind. An answer that is cut off without its end is an `IncompleteAnswer`, one that came and
@@ -244,11 +245,11 @@ class ChatModel(LLM):
 
         Args:
             prompt: what the user says, or a conversation.
-            system: what the model is told before it.
+            system: what the model gets before it.
             tools: tools that the model may want to be called: tools, decorated functions or `ToolSpec`s. (Calling them
                 is what an `Agent` does.)
             tool_choice: "auto", "none", "required", or the name of a tool.
-            output: a type; the model is told its JSON schema.
+            output: a type; the model gets its JSON schema.
             settings: fields of `ChatRequest` in place of the model's own settings, such as `temperature`.
 
         Raises:
@@ -273,11 +274,12 @@ class ChatModel(LLM):
         """A call whose value is the text of the answer, or an object of the type `output`. It offers no tools.
 
         Raises:
+            InputError: the prompt is neither a text nor messages.
             DefinitionError: there is no such setting.
 
         Raises (when it is awaited):
             ModelRefused: the model will not answer.
-            InvalidAnswer: the answer does not fit the type, also after the model was told so `output_retries` times.
+            InvalidAnswer: the answer does not fit the type, also after the model was corrected `output_retries` times.
             AnswerTruncated: it is longer than `max_tokens`.
         """
         self._expect_settings("ask", settings)
@@ -286,7 +288,7 @@ class ChatModel(LLM):
 
     def _expect_settings(self, how: str, settings: Mapping[str, Any]) -> None:
         """Refuse settings that there are not, before they are taken for something else."""
-        expect_known(f"{type(self).__name__}.{how}", self.model, settings, _SETTINGS_OF_CALLS)
+        expect_known(f"{type(self).__name__}.{how}({self.model!r})", settings, _SETTINGS_OF_CALLS)
 
     def request(
         self,
@@ -297,7 +299,11 @@ class ChatModel(LLM):
         answer: AnswerType | None = None,
         **settings: Unpack[CallSettings],
     ) -> ChatRequest:
-        """What is sent to the provider, with the settings of the model where nothing else is given."""
+        """What is sent to the provider, with the settings of the model where nothing else is given.
+
+        Raises:
+            InputError: the prompt is neither a text nor messages.
+        """
         if isinstance(prompt, ChatRequest):
             return prompt if prompt.model else prompt.model_copy(update={"model": self.model})
         fields: dict[str, Any] = {
@@ -327,6 +333,9 @@ class ChatModel(LLM):
         """One attempt: ask, and ask again if the answer does not fit the type that was asked for.
 
         Raises:
+            ModelRefused: the model will not answer.
+            AnswerTruncated: the answer is longer than `max_tokens`.
+            InvalidAnswer: it does not fit the type, also after the model was corrected.
             ModelError: by kind.
         """
         left = self.output_retries
@@ -394,13 +403,17 @@ class ChatModel(LLM):
         report_hint(hint)
 
     def estimate_input(self, input_data: Any) -> Usage:
-        """What a call with this input will use at most."""
+        """What a call with this input will use at most.
+
+        Raises:
+            InputError: it is no prompt.
+        """
         return self.estimate(self.request(input_data))
 
     def estimate(self, request: ChatRequest) -> Usage:
         """What a request will use at most, as far as its size shows; for budgets and rate limits.
 
-        Its cost is not a number if nobody knows the price.
+        Its cost is not a number if no one knows the price.
         """
         output = request.max_tokens or self.known_max_output or DEFAULT_OUTPUT
         usage = Usage(input_tokens=input_tokens(request), output_tokens=output, requests=1)
@@ -413,7 +426,7 @@ class ChatModel(LLM):
 
 
 class SharedSettings(TypedDict, total=False):
-    """What every model can be made with, whoever it is: fields of `ChatModel`, as a caller may write them. It is for
+    """What every model can be made with: fields of `ChatModel`, as a caller may write them. It is for
     editors, type checkers and `help`; a test holds it against the fields.
     """
 
@@ -477,6 +490,13 @@ class ModelCall(Call[T]):
         """The request, and what is wanted of the answer."""
         return CanonicalInput(self.request, suffix=b" content" if self.only_content else b"")
 
+    def given(self) -> Any:
+        """The prompt if that is all, else the messages, without what is empty in them."""
+        messages = self.request.messages
+        if len(messages) == 1 and messages[0].role == "user":
+            return messages[0].content
+        return [{name: part for name in _SHOWN_OF_MESSAGES if (part := getattr(message, name))} for message in messages]
+
     def estimate(self) -> Usage:
         """What the model says about this request."""
         if self.request.max_tokens is None:
@@ -492,7 +512,11 @@ class ModelCall(Call[T]):
             frame.pieces_of = pieces_of
 
     async def begin(self, run: RunParts) -> Any:
-        """One attempt."""
+        """One attempt.
+
+        Raises:
+            ModelRefused, AnswerTruncated, UnreadableAnswer: see `ChatModel.ask`.
+        """
         if run.recording.is_resumed:
             model = self.model
             await run.recording.report_other_server(

@@ -161,7 +161,7 @@ class AnswerType:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema without room for fields that nobody asked for: small models fill it until they have to stop."""
+    """The schema without room for fields that no one asked for: small models fill it until they have to stop."""
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):

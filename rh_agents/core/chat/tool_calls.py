@@ -50,6 +50,7 @@ async def call_tools(
         max_result: how many characters of each result the model gets, where the tool itself does not say (50,000).
 
     Raises:
+        ToolError: a tool raised it whose `on_error` is "raise".
         Exception: what a tool raised whose `on_error` is "raise": of several, the first in the order of `calls`.
     """
     frame = current_frame.get()

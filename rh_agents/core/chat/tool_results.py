@@ -205,7 +205,7 @@ def _limited(parts: list[Part], max_result: int) -> Content:
 
 
 def _text(value: Any) -> str:
-    """A value as text: as JSON, or what Python shows of it if it is no data."""
+    """A value as text: as JSON, or what Python shows of it if it is not serializable."""
     if isinstance(value, str):
         return value
     try:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
 from rh_agents.core._base.foreign import says_yes
-from rh_agents.core.errors import DefinitionError
+from rh_agents.core.errors import OptionError
 
 Failure: TypeAlias = type[Exception] | Callable[[Any], object]
 """A class of exceptions, or a function that says of an exception whether it is meant."""
@@ -21,7 +20,7 @@ def at_least(least: int, name: str, value: Any) -> int:
     """A whole number from `least` on.
 
     Raises:
-        ValueError: it is none.
+        OptionError: it is none.
     """
     if not isinstance(value, bool):
         try:
@@ -31,7 +30,7 @@ def at_least(least: int, name: str, value: Any) -> int:
         else:
             if whole >= least:
                 return whole
-    raise ValueError(f"{name}={value!r}: a whole number is needed, at least {least}")
+    raise OptionError(f"{name}={value!r}: a whole number is needed, at least {least}")
 
 
 def number(name: str, value: Any, what: str, *, zero: bool = True, infinity: bool = True) -> float:
@@ -45,11 +44,20 @@ def number(name: str, value: Any, what: str, *, zero: bool = True, infinity: boo
         infinity: whether infinity is one.
 
     Raises:
-        ValueError: it is none.
+        OptionError: it is none.
     """
     if not is_number(value, 0) or (value == 0 and not zero) or (value == math.inf and not infinity):
-        raise ValueError(f"{name}={value!r}: {what}")
+        raise OptionError(f"{name}={value!r}: {what}")
     return value  # type: ignore[no-any-return]
+
+
+def above_zero(seconds: Any) -> float:
+    """Seconds to wait.
+
+    Raises:
+        OptionError: they are no number above 0.
+    """
+    return number("seconds", seconds, "they must be more than 0", zero=False)
 
 
 def is_number(value: Any, least: float) -> bool:
@@ -59,14 +67,26 @@ def is_number(value: Any, least: float) -> bool:
     return bool(value >= least)
 
 
+def amounts(name: str, value: Any) -> dict[str, float]:
+    """Amounts by what they are of: finite numbers from 0 on.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) and each for each in value):
+        raise OptionError(f"{name}={value!r}: amounts by name are needed, such as {{'num_gpus': 1}}")
+    what = "an amount is a finite number from 0 on"
+    return {each: number(f"{name}[{each!r}]", amount, what, infinity=False) for each, amount in value.items()}
+
+
 def yes_or_no(name: str, value: Any) -> bool:
     """True or False.
 
     Raises:
-        ValueError: it is neither.
+        OptionError: it is neither.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: True or False")
+        raise OptionError(f"{name}={value!r}: True or False")
     return value
 
 
@@ -76,7 +96,7 @@ def failures(name: str, value: Any) -> tuple[Failure, ...]:
     One alone, a list, a set or a nested tuple will do.
 
     Raises:
-        TypeError: something else is among them, for instance an instance, the name of a class, or a coroutine function.
+        OptionError: something else is among them, such as an instance, the name of a class, or a coroutine function.
     """
     if isinstance(value, type) and issubclass(value, Exception):
         return (value,)
@@ -84,7 +104,7 @@ def failures(name: str, value: Any) -> tuple[Failure, ...]:
         return (value,)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | type):
         return tuple(each for part in value for each in failures(name, part))
-    raise TypeError(f"{name}={value!r}: {_remedy(name, value)}")
+    raise OptionError(f"{name}={value!r}: {_remedy(name, value)}")
 
 
 def is_meant(error: BaseException, chosen: Sequence[Failure]) -> bool:
@@ -105,17 +125,3 @@ def _remedy(name: str, value: Any) -> str:
         return "a function that says at once whether an error is meant is needed, not a coroutine function"
     example = f"{name}=(ConnectionError, TimeoutError)"
     return f"classes of exceptions are needed, or functions that take one, for instance {example}"
-
-
-def expect_known(kind: str, name: object, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that there are not, and name the one that was probably meant.
-
-    Raises:
-        DefinitionError: one of them is unknown; there is one sentence for it, and not a page for each.
-    """
-    options = sorted(known)
-    for option in given:
-        if option not in options:
-            near = difflib.get_close_matches(option, options, n=1)
-            meant = f"did you mean {near[0]}=?" if near else f"there are {', '.join(options)}"
-            raise DefinitionError(f"{kind}({name!r}) has no option {option}=: {meant}")

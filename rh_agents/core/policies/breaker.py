@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rh_agents.core.errors import CircuitOpenError
 from rh_agents.core.policies._checks import Failure, at_least, failures, is_meant, number
+from rh_agents.core.policies._options import takes_options
 
 __all__ = ["Admission", "BreakerState", "CircuitBreaker"]
 
@@ -37,6 +38,7 @@ class Admission(NamedTuple):
     era: int
 
 
+@takes_options("CircuitBreaker")
 class CircuitBreaker:
     """Counts failures in a row, for one group or shared between several.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from rh_agents.core.errors import OptionError
 from rh_agents.core.policies._checks import at_least, is_number, yes_or_no
 
 __all__ = ["ClearToolResults", "Compaction", "DropTurns", "Summarize"]
@@ -26,9 +27,9 @@ class Summarize:
     Attributes:
         model: the `ChatModel` that writes it; None for the agent's own. What is too long for it is given to it piece
             by piece, each time with the summary so far.
-        instructions: what it is told to write.
+        instructions: its instructions.
         max_tokens: the most tokens of a summary; None leaves it to the settings of the model.
-        attachments: whether the model sees the images and documents in what it summarizes. Otherwise it is told that
+        attachments: whether the model sees the images and documents in what it summarizes. Otherwise it learns that
             there were some.
     """
 
@@ -40,7 +41,7 @@ class Summarize:
 
     def __post_init__(self) -> None:
         if self.model is not None and not _is_model(self.model):
-            raise ValueError(f"Summarize: model={self.model!r}: a model is needed, such as OpenAIChat(...)")
+            raise OptionError(f"Summarize: model={self.model!r}: a model is needed, such as OpenAIChat(...)")
         if self.max_tokens is not None:
             at_least(1, "Summarize: max_tokens", self.max_tokens)
         yes_or_no("Summarize: attachments", self.attachments)
@@ -48,7 +49,7 @@ class Summarize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClearToolResults:
-    """The results of tools in the older turns are replaced by a note. The calls stay, and nobody is asked.
+    """The results of tools in the older turns are replaced by a note. The calls stay, and no one is asked.
 
     Attributes:
         exclude: the names of tools whose results stay.
@@ -60,13 +61,13 @@ class ClearToolResults:
 
     def __post_init__(self) -> None:
         if isinstance(self.exclude, str):
-            raise ValueError(f"ClearToolResults: exclude={self.exclude!r}: a list of names is needed")
+            raise OptionError(f"ClearToolResults: exclude={self.exclude!r}: a list of names is needed")
         object.__setattr__(self, "exclude", tuple(self.exclude))
 
 
 @dataclass(frozen=True, slots=True)
 class DropTurns:
-    """The older turns are left out. Nobody is asked."""
+    """The older turns are left out. No one is asked."""
 
 
 Step = Summarize | ClearToolResults | DropTurns | Callable[..., Any]
@@ -96,7 +97,7 @@ class Compaction:
         keep: how many of the last turns stay as they are; fewer if these alone would be too long.
 
     Raises:
-        ValueError: one of them is none of these.
+        OptionError: one of them is none of these.
     """
 
     by: Step | Sequence[Step] = Summarize()
@@ -106,13 +107,13 @@ class Compaction:
     def __post_init__(self) -> None:
         at_least(1, "Compaction: keep", self.keep)
         if self.trigger is not None and not _is_trigger(self.trigger):
-            raise ValueError(
+            raise OptionError(
                 f"Compaction: trigger={self.trigger!r}: a whole number of tokens such as 100_000, a share of the "
                 "model's window such as 0.8 (1.0 is all of it), or None"
             )
         wrong = [step for step in self.steps if not isinstance(step, _KINDS) and not _is_function(step)]
         if wrong or not self.steps:
-            raise ValueError(
+            raise OptionError(
                 f"Compaction: by={self.by!r}: needed are Summarize(), ClearToolResults(), DropTurns(), a function that "
                 f"takes the messages and returns fewer, or a list of these{_hint(*wrong[:1])}"
             )

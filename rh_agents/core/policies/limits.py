@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rh_agents.core.errors import OptionError
 from rh_agents.core.policies._checks import at_least, number
+from rh_agents.core.policies._options import takes_options
 from rh_agents.core.usage import Usage
 
-__all__ = ["AdaptiveConcurrency", "ConcurrencyLimit", "Limit", "Permit", "RateLimit", "RateLimitHint", "Refusal"]
+__all__ = [
+    "AdaptiveConcurrency",
+    "ConcurrencyLimit",
+    "Limit",
+    "Permit",
+    "RateLimit",
+    "RateLimitHint",
+    "Refusal",
+    "limits_of",
+]
 
 _FOREVER = float("inf")
 _serials = itertools.count()
@@ -27,7 +38,7 @@ LONGEST_HOLD = 3600.0
 
 
 class Refusal(NamedTuple):
-    """Not now: ask again after `wait` seconds (infinity: when somebody has released a permit)."""
+    """Not now: ask again after `wait` seconds (infinity: when someone has released a permit)."""
 
     wait: float
     why: str
@@ -41,7 +52,7 @@ class Permit:
         granted_at: when.
         amounts: what it takes of each thing that is counted.
         is_counted: whether it is within a period that is still looked at.
-        ticket: what a shared window gave for it.
+        ticket: the name of the block of permits of which it is one, if the limit is shared.
     """
 
     granted_at: float
@@ -57,7 +68,7 @@ class RateLimitHint:
     Attributes:
         remaining: how much is left, of "requests", "tokens", "input_tokens" or "output_tokens".
         resets_in: in how many seconds there will be everything again, for the same names.
-        retry_after: nothing is to be sent for so many seconds.
+        retry_after: nothing is to be sent for this many seconds.
         is_overloaded: whether it refused the request because there are too many.
     """
 
@@ -120,19 +131,41 @@ class Limit:
         """An attempt has succeeded."""
 
 
+def limits_of(given: object) -> tuple[Limit, ...]:
+    """What is given as limits: one, or several.
+
+    Raises:
+        OptionError: it is something else, such as a number.
+    """
+    all_given: tuple[object, ...] = tuple(given) if isinstance(given, Iterable) else (given,)
+    limits = tuple(each for each in all_given if isinstance(each, Limit))
+    if len(limits) == len(all_given):
+        return limits
+    wrong = next(each for each in all_given if not isinstance(each, Limit))
+    raise OptionError(f"limits= takes limits, such as RateLimit(requests=500), not {wrong!r}")
+
+
+@takes_options("ConcurrencyLimit")
 class ConcurrencyLimit(Limit):
     """At most `limit` attempts at a time. A call holds no slot while it waits for calls that it makes itself.
 
     Args:
         limit: how many; may be changed at any time. Attempts that are under way come to their end.
-        name: for people.
+        name: for people; and for a shared limit, what processes that use the same store have in common.
+        shared: whether all processes with the run's store share the limit. Runs without a store cannot. The slots of a
+            process that dies are free after 10 seconds.
 
     Raises:
-        ValueError: the limit is less than 1.
+        OptionError: the limit is less than 1, or a shared limit has no name.
     """
 
-    def __init__(self, limit: int, *, name: str = "concurrency") -> None:
-        super().__init__(name)
+    def __init__(self, limit: int, *, name: str = "", shared: bool = False) -> None:
+        if shared and not name:
+            raise OptionError(
+                "a shared limit needs a name, by which other processes find it: ConcurrencyLimit(name=...)"
+            )
+        super().__init__(name or "concurrency")
+        self.shared = shared
         self.limit = limit
         self.in_use: int = 0
         """How many slots are taken now."""
@@ -162,7 +195,7 @@ class ConcurrencyLimit(Limit):
         return self.take(now)
 
     def take(self, now: float) -> Permit:
-        """Grant a slot. There may be more than the limit for a while; nobody is admitted then."""
+        """Grant a slot. There may be more than the limit for a while; no one is admitted then."""
         self.in_use += 1
         return Permit(now)
 
@@ -171,6 +204,7 @@ class ConcurrencyLimit(Limit):
         self.in_use -= 1
 
 
+@takes_options("AdaptiveConcurrency")
 class AdaptiveConcurrency(ConcurrencyLimit):
     """A concurrency limit that finds out what the provider can take: additive increase, multiplicative decrease.
 
@@ -181,7 +215,8 @@ class AdaptiveConcurrency(ConcurrencyLimit):
 
     Args:
         initial: the limit to begin with.
-        minimum, maximum: between these it stays.
+        minimum: it never goes below this.
+        maximum: nor above this.
         increase: what is added.
         decrease: the factor between 0 and 1.
         name: for people.
@@ -200,10 +235,10 @@ class AdaptiveConcurrency(ConcurrencyLimit):
         for option, value in {"minimum": minimum, "initial": initial, "maximum": maximum, "increase": increase}.items():
             at_least(1, option, value)
         if not minimum <= initial <= maximum:
-            raise ValueError(f"{minimum=}, {initial=}, {maximum=}: they must be in this order, from 1 on")
+            raise OptionError(f"{minimum=}, {initial=}, {maximum=}: they must be in this order, from 1 on")
         between = "a number between 0 and 1"
         if number("decrease", decrease, between, zero=False) >= 1:
-            raise ValueError(f"{decrease=}: {between}")
+            raise OptionError(f"{decrease=}: {between}")
         super().__init__(initial, name=name)
         self.minimum = minimum
         self.maximum = maximum
@@ -240,6 +275,7 @@ class AdaptiveConcurrency(ConcurrencyLimit):
         self.limit = max(self.minimum, int(self.limit * self.decrease))
 
 
+@takes_options("RateLimit")
 class RateLimit(Limit):
     """At most so much in any period of `per` seconds; the period slides, so that no window ever admits more.
 
@@ -249,7 +285,8 @@ class RateLimit(Limit):
     Args:
         requests: how many requests.
         tokens: how many tokens, those of input and output together.
-        input_tokens, output_tokens: the same, each by itself.
+        input_tokens: the same for tokens of requests alone.
+        output_tokens: the same for tokens of answers alone.
         per: the length of the period, in seconds.
         name: for people; and for a shared limit, what processes that use the same store have in common.
         shared: whether all processes with the run's store share the limit. Runs without a store cannot.
@@ -257,7 +294,7 @@ class RateLimit(Limit):
     All numbers may be changed at any time with `change`.
 
     Raises:
-        ValueError: a number is not positive, or none is given, or a shared limit has no name.
+        OptionError: a number is not positive, or none is given, or a shared limit has no name.
     """
 
     def __init__(
@@ -272,7 +309,7 @@ class RateLimit(Limit):
         shared: bool = False,
     ) -> None:
         if shared and not name:
-            raise ValueError("a shared rate limit needs a name, by which other processes find it: RateLimit(name=...)")
+            raise OptionError("a shared rate limit needs a name, by which other processes find it: RateLimit(name=...)")
         super().__init__(name or "rate limit")
         self.shared = shared
         self.limits: dict[str, float] = {}
@@ -282,7 +319,7 @@ class RateLimit(Limit):
         self.per: float = per
         self.change(requests=requests, tokens=tokens, input_tokens=input_tokens, output_tokens=output_tokens, per=per)
         if not self.limits:
-            raise ValueError("a rate limit needs at least one of requests=, tokens=, input_tokens= and output_tokens=")
+            raise OptionError("a rate limit needs at least one of requests=, tokens=, input_tokens= and output_tokens=")
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name}={limit:g}" for name, limit in self.limits.items())
@@ -301,6 +338,9 @@ class RateLimit(Limit):
 
         What was admitted in the period before still counts, also for a kind that had no limit until now; not what is
         older than `per` has been.
+
+        Raises:
+            OptionError: a number is not above 0, or `per` is infinite.
         """
         numbers = dict(zip(KINDS, (requests, tokens, input_tokens, output_tokens), strict=True))
         for name, value in {**numbers, "per": per}.items():
@@ -308,7 +348,7 @@ class RateLimit(Limit):
                 number(name, value, "it must be more than 0", zero=False)
         if per is not None:
             if per == _FOREVER:
-                raise ValueError("per=inf: a period has an end; for a total there is Budget(...)")
+                raise OptionError("per=inf: a period has an end; for a total there is Budget(...)")
             self.per = per
         limits = {**self.limits, **{name: value for name, value in numbers.items() if value is not None}}
         # Another dictionary, since somebody may go through the old one in another thread.

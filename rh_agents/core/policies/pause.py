@@ -1,7 +1,7 @@
 """Leaving a server alone that has refused a request, together, and coming back in numbers that it takes.
 
 A server that says "too many requests, come again in 2 s" says it to one call, but means everybody who asks it. So
-whoever shares a model shares its `Pause`: after a refusal nobody asks until the time that the server named is over.
+whoever shares a model shares its `Pause`: after a refusal no one asks until the time that the server named is over.
 
 If all who wait came back at once, most of them would be refused again, and those that were unlucky often enough would
 fail. A pause therefore counts how many requests were taken since it was open last. That many are let in at once when
@@ -25,7 +25,7 @@ from rh_agents.core.policies.limits import Limit, Permit, RateLimitHint, Refusal
 __all__ = ["LONGEST_PAUSE", "Pause"]
 
 LONGEST_PAUSE = 300.0
-"""Seconds. What a server wants beyond this holds nobody but the call that it was said to."""
+"""Seconds. What a server wants beyond this holds no one but the call that it was said to."""
 _FIRST_FLOOR = 0.1
 _LONGEST_FLOOR = 15.0
 """Seconds. The least time until the next opening, after one that was fruitless and after many."""

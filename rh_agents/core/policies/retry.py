@@ -13,10 +13,12 @@ from rh_agents.core.errors import (
     DefinitionError,
     InputError,
     NestingError,
+    OptionError,
     PermanentModelError,
     StoreError,
 )
 from rh_agents.core.policies._checks import Failure, at_least, failures, is_meant, number, yes_or_no
+from rh_agents.core.policies._options import takes_options
 
 __all__ = ["RetryPolicy"]
 
@@ -32,9 +34,10 @@ _NEVER_RETRIED = (
     StoreError,
     PermanentModelError,
 )
-"""Our own errors that another attempt cannot mend."""
+"""Our own errors that another attempt cannot correct."""
 
 
+@takes_options("RetryPolicy")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Exponential backoff with full jitter.
@@ -54,7 +57,7 @@ class RetryPolicy:
         RetryPolicy(retry_on=lambda error: getattr(error, "status", 0) >= 500)
 
     Raises:
-        ValueError: a number is none, or out of its range.
+        OptionError: a number is none, or out of its range.
         TypeError: a filter has something else than classes of exceptions and functions in it.
 
     Attributes:
@@ -63,8 +66,8 @@ class RetryPolicy:
         multiplier: what the upper bound grows by from one wait to the next.
         max_delay: the largest upper bound, in seconds.
         jitter: False waits the upper bound itself, for tests and for a single caller.
-        retry_on: the exceptions that another attempt may mend.
-        give_up_on: exceptions among `retry_on` that another attempt cannot mend.
+        retry_on: the exceptions that another attempt may correct.
+        give_up_on: exceptions among `retry_on` that another attempt cannot correct.
         max_retry_after: the longest `retry_after`, in seconds, that is worth waiting for.
         max_wait: the seconds that one call waits in all because the model's server asks for it; with 0, each refusal is
             a failed attempt.
@@ -89,17 +92,24 @@ class RetryPolicy:
         number("max_wait", self.max_wait, seconds)
         why = "a number from 1 on, or the waits would shrink"
         if number("multiplier", self.multiplier, why, infinity=False) < 1:
-            raise ValueError(f"multiplier={self.multiplier!r}: {why}")
+            raise OptionError(f"multiplier={self.multiplier!r}: {why}")
         yes_or_no("jitter", self.jitter)
         for name in ("retry_on", "give_up_on"):
             object.__setattr__(self, name, failures(name, getattr(self, name)))
 
     @classmethod
     def of(cls, retry: RetryPolicy | int | None) -> RetryPolicy | None:
-        """Read the short form: `retry=3` means at most three attempts, with the default delays."""
+        """Read the short form: `retry=3` means at most three attempts, with the default delays.
+
+        Raises:
+            OptionError: it is neither that, nor a policy, nor None.
+        """
         if retry is None or isinstance(retry, RetryPolicy):
             return retry
-        return cls(max_attempts=retry)
+        try:
+            return cls(max_attempts=at_least(1, "retry", retry))
+        except ValueError as error:
+            raise OptionError(f"{error}; it is how often a call may be made in all, or a RetryPolicy") from None
 
     def delay_after(self, attempt: int, error: Exception, chance: float) -> float | None:
         """The seconds to wait after attempt number `attempt` (from 1) failed with `error`; None to give up.

@@ -5,30 +5,42 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
+from rh_agents.core._base.executions import Execution
 from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.events import ExecutionEvent, Fact, Subscriber
-from rh_agents.core.policies.windows import Admitted, RateWindow, SharedWindows
-from rh_agents.core.ports.executors import Executor
+from rh_agents.core.policies.child_runs import AboutChild, ChildLeft, ChildRun, HasChildren, NewChild
+from rh_agents.core.policies.sharing.windows import SharedState, SharedStates
+from rh_agents.core.ports.executors import CallContext, Executor
 from rh_agents.core.results import Outcome, UnreadOutcome
 from rh_agents.core.types import Clock, ExecutionStatus
 
 __all__ = [
-    "Admitted",
+    "NOT_RESUMED",
+    "AboutChild",
     "CacheEntry",
     "CallContext",
+    "ChildLeft",
+    "ChildRun",
     "Clock",
+    "Execution",
     "Executor",
+    "HasChildren",
     "Journal",
+    "JournalEntry",
+    "LeasedJournal",
+    "NewChild",
     "Question",
-    "RateWindow",
     "RecordedEvent",
+    "Resumption",
     "RunInfo",
     "RunRequest",
     "RunStatus",
-    "SharedWindows",
+    "SharedState",
+    "SharedStates",
+    "SharedStore",
     "StopSignal",
     "Store",
     "Subscriber",
@@ -43,13 +55,13 @@ class RunRequest:
 
     Attributes:
         run_id: the name of the run.
-        owner: who will execute it, different for every execution; people see it when somebody else wants to.
+        owner: who will execute it, different for every execution; people see it when someone else wants to.
         workflow: the name of what is executed, "" if there is no one function.
-        input: its arguments, as typed JSON; None if they are not known or are no data.
+        input: its arguments, as typed JSON; None if they are not known or are not serializable.
         input_digest: what two equal inputs have in common; None as above.
         tags: words by which people find the run.
         facts: anything else that is worth knowing about it, for instance the command that started it.
-        lease: after so many seconds without a sign of life from its owner, another one may take the run over.
+        lease: after this many seconds without a sign of life from its owner, another one may take the run over.
     """
 
     run_id: str
@@ -71,10 +83,20 @@ class RunInfo:
         status: PENDING for a run that has never been seen, STARTED also for one whose process died.
         epoch: how often it has been started again after it had ended.
         created_at, updated_at, ended_at: seconds since 1970; `ended_at` is None while it has not.
-        owner: who executes it now, as far as is known; None if nobody does.
+        owner: who executes it now, as far as is known; None if no one does.
         outcomes: how many calls have one.
         reason: why it was stopped, if it was.
         forked_from: the run of which it is a copy.
+        queue, flow: from which queue workers take it, and what they import to execute it, as MODULE:FUNCTION or
+            MODULE:FUNCTION@FINGERPRINT; None if it was never submitted.
+        priority: of those in its queue, the ones with a higher priority come first.
+        ready_at: from when on a worker may take it, in seconds since 1970. None if none may: it was never submitted,
+            has ended, or waits for something that no clock tells.
+        claims: how many workers have taken it since one last let go of it: what is more than one has died with it.
+        damage: why its row cannot be believed; then nothing else is known of it but the name that stands there. Only
+            lists of runs have such: `find_run` raises.
+        executions: when it was executed, oldest first; the times between them are those in which no process did. Of a
+            copy, its own. Empty if it was not opened since stores note them.
     """
 
     run_id: str
@@ -92,11 +114,39 @@ class RunInfo:
     outcomes: int = 0
     reason: str | None = None
     forked_from: str | None = None
+    queue: str | None = None
+    flow: str | None = None
+    priority: int = 0
+    ready_at: float | None = None
+    claims: int = 0
+    damage: str | None = None
+    executions: tuple[Execution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """When a run that has not ended goes on, if it is one that workers take from a queue.
+
+    Attributes:
+        ready_at: from then on, in seconds since 1970; None: not because of the time.
+        questions: as soon as one of the questions with these ids has an answer, which may be so already.
+        events: the same of signals for these events.
+    """
+
+    ready_at: float | None = None
+    questions: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+
+
+NOT_RESUMED: Final = Resumption()
+"""No worker takes it up before someone says so."""
 
 
 class RunStatus(StrEnum):
     """The status of a run, as people think of it."""
 
+    PENDING = "pending"
+    """It was submitted, and no worker has begun it."""
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     """It has not ended, and no process executes it: it was stopped, or its process died."""
@@ -105,6 +155,8 @@ class RunStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DAMAGED = "damaged"
+    """Its row is not as it was written, so nothing is known of it."""
 
     @property
     def has_ended(self) -> bool:
@@ -114,10 +166,14 @@ class RunStatus(StrEnum):
 
 def status_of(info: RunInfo) -> RunStatus:
     """The status of a run."""
+    if info.damage is not None:
+        return RunStatus.DAMAGED
     if info.owner is not None:
         return RunStatus.RUNNING
     if info.status is ExecutionStatus.AWAITING:
         return RunStatus.WAITING
+    if info.status is ExecutionStatus.PENDING and info.queue is not None:
+        return RunStatus.PENDING
     if info.status.value in RunStatus.__members__.values():
         return RunStatus(info.status.value)
     return RunStatus.INTERRUPTED
@@ -140,6 +196,68 @@ class RecordedEvent:
     sequence: int
     event: ExecutionEvent[Any]
     has_outcome: bool = False
+
+
+class JournalEntry(NamedTuple):
+    """An entry of a journal as its owner wrote it, so that another journal can take it over.
+
+    Attributes:
+        sequence: its place in its journal.
+        fact: without its value, which the outcome has.
+        outcome: what it reports, with what the call was called with; None if it reports nothing. Of several outcomes of
+            one key the first one counts.
+    """
+
+    sequence: int
+    fact: Fact
+    outcome: Outcome | None
+
+
+@runtime_checkable
+class SharedStore(HasChildren, Protocol):
+    """A store that other processes can open by its name, so that parts of a run can be executed there."""
+
+    @property
+    def url(self) -> str:
+        """What `open_store` takes for the same store. It may hold a password."""
+        ...
+
+    def journal_entries(self, run_id: str, *, after: int = 0) -> AsyncIterator[JournalEntry]:
+        """The journal of a run from after the place `after`, as it is now.
+
+        Raises:
+            StoreError: there is no such run, the store failed, or this program does not know the class of a value.
+        """
+        ...
+
+    async def add_child(self, run_id: str, child: NewChild) -> None:
+        """Add a run that executes a part of one that is open here. One of this name that is there is left as it is.
+
+        Raises:
+            LeaseLost: the parent is not open here any more.
+            StoreError: the store failed.
+        """
+        ...
+
+    async def take_from_queue(self, run_id: str) -> bool:
+        """See to it that no worker takes a run any more; False if one has it, as far as is known.
+
+        Raises:
+            StoreError: there is no such run, or the store failed.
+        """
+        ...
+
+    async def stop_children(self, run_id: str, group: str | None, reason: str) -> None:
+        """See to it that no worker takes child runs of a run, and ask those who execute one to stop it.
+
+        The journal does the same for the group whose ending is written, in the same transaction.
+
+        Args:
+            run_id: the parent.
+            group: only those that make members of this group; None for all.
+            reason: why. With `GROUP_HAS_ENDED` what is in flight is cut off, else it may come to its end.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +348,7 @@ class Journal(Protocol):
             out.
 
         Raises:
-            UnstorableError: the outcome's value is no data; nothing was added, and the journal goes on.
+            UnstorableError: the outcome's value is not serializable; nothing was added, and the journal goes on.
             StoreError: it could not be recorded, now or before, or the key has come to another outcome: the journal is
                 broken for good.
         """
@@ -255,30 +373,58 @@ class Journal(Protocol):
 
     @property
     def stop_requested(self) -> str | None:
-        """Why somebody outside has asked for the run to be stopped; None if nobody has."""
+        """Why someone outside has asked for the run to be stopped; None if no one has."""
         ...
 
     def when_stop_requested(self, tell: Callable[[str], None]) -> None:
-        """Call `tell` on the event loop when somebody outside asks for the run to be stopped."""
+        """Call `tell` on the event loop when someone outside asks for the run to be stopped."""
         ...
 
-    async def close(self, status: ExecutionStatus, reason: str | None = None) -> None:
+    async def close(
+        self, status: ExecutionStatus, reason: str | None = None, resumption: Resumption = NOT_RESUMED
+    ) -> None:
         """Write what waits, record how the run stands, and let go of it for the next owner.
 
-        COMPLETED, FAILED and CANCELLED end the run. After STARTED and AWAITING it goes on when it is opened again.
-        A broken journal is only let go of.
+        COMPLETED, FAILED and CANCELLED end the run. After STARTED and AWAITING it goes on when it is opened again, and
+        a worker does that as `resumption` says, if the run is in a queue. A broken journal is only let go of.
         """
         ...
 
 
-class Store(SharedWindows, Protocol):
+@runtime_checkable
+class LeasedJournal(Protocol):
+    """A journal whose owner may be replaced when it has given no sign of life for the length of its lease.
+
+    Before a call begins, its run asks whether it is ours. So a process that was stopped for long (by a signal, a
+    sleeping laptop, a machine that was moved) begins nothing in a run that may be another's by now.
+    """
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether no other process can have taken the run over, by a clock that goes on while the machine sleeps.
+
+        It is asked for each call, so it compares numbers and nothing else.
+        """
+        ...
+
+    async def prove(self) -> None:
+        """Find out whether the run is still ours, and give a sign of life if it is.
+
+        Raises:
+            LeaseLost: another process has taken it over.
+            StoreError: that could not be found out for as long as a lease lasts.
+        """
+        ...
+
+
+class Store(SharedStates, Protocol):
     """Where runs are recorded. Every method raises `StoreError` if it cannot do its work; none of them retries."""
 
     async def open_run(self, request: RunRequest) -> Journal:
         """Begin the run, or continue it, or begin a new epoch of it if it had ended.
 
         Raises:
-            RunIsLive: somebody else executes it.
+            RunIsLive: another process executes it.
         """
         ...
 
@@ -295,10 +441,11 @@ class Store(SharedWindows, Protocol):
         before: str | None = None,
         limit: int | None = None,
     ) -> list[RunInfo]:
-        """The runs that fit, newest first.
+        """The runs that fit, newest first. One whose row is damaged hides no other: its `damage` says what is wrong.
 
         Args:
-            status, tag: only those with this status, and with this word among their tags.
+            status: only those with this status.
+            tag: only those with this word among their tags.
             updated_before: only those in which nothing has happened since, in seconds since 1970.
             before: only those behind the run of this name: the last one of those that were listed before.
             limit: at most so many; None for all.
@@ -328,7 +475,7 @@ class Store(SharedWindows, Protocol):
         ...
 
     def unread_outcomes(self, run_id: str) -> AsyncIterator[UnreadOutcome]:
-        """The same without decoding any value: for whoever needs keys and addresses, or few of the values."""
+        """The same without decoding any value: for those who need keys and addresses, or few of the values."""
         ...
 
     async def supersede(self, run_id: str, keys: Sequence[bytes]) -> None:
@@ -337,7 +484,7 @@ class Store(SharedWindows, Protocol):
         Adds a SUPERSEDED event for each to the journal. Keys without an outcome are left alone.
 
         Raises:
-            RunIsLive: somebody executes the run.
+            RunIsLive: a process executes the run.
         """
         ...
 
@@ -365,7 +512,7 @@ class Store(SharedWindows, Protocol):
         ...
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        """Ask whoever executes the run to stop it; True if somebody does. Else the run is ended as CANCELLED."""
+        """Ask the process that executes the run to stop it; True if one does. Else the run is ended as CANCELLED."""
         ...
 
     async def find_cached(self, key: bytes, *, now: float) -> CacheEntry | None:
@@ -380,14 +527,14 @@ class Store(SharedWindows, Protocol):
         """Forget a run, and what is cached for it.
 
         Raises:
-            RunIsLive: somebody executes it.
+            RunIsLive: a process executes it.
         """
         ...
 
     async def collect_garbage(self, *, min_age: float = 3600.0) -> int:
-        """Delete artifacts that no run refers to and that are older than so many seconds; returns the bytes freed.
+        """Delete artifacts that no run refers to and that are older than this many seconds; returns the bytes freed.
 
-        Cached values that have expired, and tickets that no window counts any more, go as well.
+        Cached values that have expired go as well.
         """
         ...
 
@@ -398,24 +545,3 @@ class Store(SharedWindows, Protocol):
     async def aclose(self) -> None:
         """Let go of files and connections."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class CallContext:
-    """What a called function may know of its call, wherever it runs: plain data, so it can travel.
-
-    Attributes:
-        run_id: the run it belongs to.
-        address: its readable place.
-        attempt: the number of the attempt under way, from 1; 0 outside of calls.
-        idempotency_key: the same at every attempt and after every restart, so that a service which gets it can tell
-            that it has seen the request before: also when a call that failed for good is made again, since the service
-            may have done what it was asked for all the same. In a run without a store, the same at every attempt.
-        group_id: the innermost group within which the call is made.
-    """
-
-    run_id: str
-    address: str
-    attempt: int
-    idempotency_key: str
-    group_id: str | None = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -26,42 +27,88 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_BUCKETS",
+    "MOST_LANES",
+    "OTHER_GROUPS",
     "SLOWEST",
     "Activity",
     "ActivityFold",
     "Bucket",
     "Describing",
     "GroupSeen",
+    "Lane",
     "SlowCall",
     "activity_of_run",
+    "lane_of",
     "width_for",
 ]
 
 SLOWEST: Final = 20
 """Calls that are named because they took longest."""
 MOST_BUCKETS: Final = 512
+MOST_LANES: Final = 64
+"""Lanes of a run that is looked at as it goes on; what happens in further ones is put together."""
+OTHER_GROUPS: Final = "…"
+"""The name of the lane for that."""
+_CLOSE: Final = 3
+"""Buckets: a shorter time without anything is drawn as it is."""
+_INDEX: Final = re.compile(r"\[\d+\]")
 
 
 class Bucket(NamedTuple):
-    """How many calls succeeded, failed and were to be tried again in a piece of time."""
+    """What happened to calls in a piece of time.
+
+    Attributes:
+        done, failed: how many succeeded, and failed.
+        retried: how many attempts failed after which there is another one.
+        waited: how many calls ended that had waited, see `ExecutionEvent.waited`, and how many began to wait for the
+            answer of a person.
+    """
 
     done: int = 0
     failed: int = 0
     retried: int = 0
+    waited: int = 0
 
     def plus(self, other: Bucket) -> Bucket:
         """Both together."""
-        return Bucket(self.done + other.done, self.failed + other.failed, self.retried + other.retried)
+        return Bucket._make(map(int.__add__, self, other))
+
+
+class Lane(NamedTuple):
+    """What happened in the groups at one place of the program, whichever members of other groups they belong to.
+
+    Attributes:
+        first: the sequence of the first event that counts.
+        buckets: as those of the run.
+    """
+
+    first: int
+    buckets: Mapping[int, Bucket]
+
+    def plus(self, other: Lane) -> Lane:
+        """Both together."""
+        return Lane(min(self.first, other.first), _sums(self.buckets, other.buckets))
+
+
+def lane_of(innermost: str) -> str:
+    """The name of a lane: the address of a group without indexes.
+
+    `innermost` is the address of a call up to the last "[": that of the innermost group in which it was made.
+    """
+    return _INDEX.sub("", innermost)
 
 
 class SlowCall(NamedTuple):
-    """A call that took long: the sequence of its outcome, its key in hexadecimal, address, actor, and seconds."""
+    """A call that took long: the sequence of its outcome, its key in hexadecimal, address, actor, how many seconds it
+    took, and for how many of those it waited.
+    """
 
     sequence: int
     key: str
     address: str
     actor: str
     seconds: float
+    waited: float = 0.0
 
 
 class GroupSeen(NamedTuple):
@@ -116,10 +163,12 @@ class Activity:
         after, until: it covers the events after the first sequence, up to the second one.
         width: seconds of a bucket: a power of two.
         buckets: what happened in the piece of time from `number * width` on, in seconds since 1970, by that number.
-        durations: how long calls took, by the name of the actor as summaries have it.
-        slowest: the outcomes that took longest, at most `SLOWEST`.
+        durations: how long calls worked, by the name of the actor as summaries have it: without what they waited.
+        slowest: the outcomes that worked longest, at most `SLOWEST`.
         groups: by id, in the order in which they began.
         totals: the most members that groups will have, by id, as their members say.
+        lanes: what happened in groups, by `lane_of`. In no order; `first` tells which came first.
+        waits: how long those waited that did, by the name of the actor.
     """
 
     after: int = 0
@@ -130,6 +179,8 @@ class Activity:
     slowest: tuple[SlowCall, ...] = ()
     groups: Mapping[str, GroupSeen] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    waits: Mapping[str, LatencyHistogram] = field(default_factory=dict)
 
     def merge(self, later: Activity) -> Activity:
         """Both together, with buckets as wide as those of the wider one.
@@ -140,9 +191,7 @@ class Activity:
         if later.after != self.until:
             raise ValueError(f"what happened up to event {self.until} and from after event {later.after} do not meet")
         width = max(self.width, later.width)
-        buckets = dict(self.widened(width).buckets)
-        for number, bucket in later.widened(width).buckets.items():
-            buckets[number] = buckets.get(number, Bucket()).plus(bucket)
+        before, after = self.widened(width), later.widened(width)
         groups = dict(self.groups)
         for group_id, seen in later.groups.items():
             groups[group_id] = groups[group_id].then(seen) if group_id in groups else seen
@@ -150,11 +199,13 @@ class Activity:
             self.after,
             later.until,
             width,
-            buckets,
+            _sums(before.buckets, after.buckets),
             _together(self.durations, later.durations),
             _slowest_of((*self.slowest, *later.slowest)),
             groups,
             _largest(self.totals, later.totals),
+            _lanes_of(before.lanes, after.lanes),
+            _together(self.waits, later.waits),
         )
 
     def widened(self, width: float) -> Activity:
@@ -162,15 +213,27 @@ class Activity:
         factor = round(width / self.width)
         if factor <= 1:
             return self
-        buckets: dict[int, Bucket] = {}
-        for number, bucket in self.buckets.items():
-            buckets[number // factor] = buckets.get(number // factor, Bucket()).plus(bucket)
-        return replace(self, width=width, buckets=buckets)
+        lanes = {name: Lane(lane.first, _wider(lane.buckets, factor)) for name, lane in self.lanes.items()}
+        return replace(self, width=width, buckets=_wider(self.buckets, factor), lanes=lanes)
 
-    def fitted(self) -> Activity:
-        """The same with so few buckets that they can be drawn."""
-        found = self
-        while found.buckets and max(found.buckets) - min(found.buckets) >= MOST_BUCKETS:
+    def spans(self, owned: Sequence[tuple[float, float]] = ()) -> list[tuple[int, int]]:
+        """The pieces of time that are drawn, as the numbers of their first and last buckets: those in which something
+        happened, and all between the two moments of each pair in `owned`. What is close together is one.
+        """
+        parts = [(math.floor(began / self.width), math.floor(ended / self.width)) for began, ended in owned]
+        parts += [(number, number) for number in self.buckets]
+        found: list[tuple[int, int]] = []
+        for first, last in sorted(parts):
+            if found and first - found[-1][1] <= _CLOSE:
+                found[-1] = found[-1][0], max(found[-1][1], last)
+            else:
+                found.append((first, last))
+        return found
+
+    def fitted(self, owned: Sequence[tuple[float, float]] = ()) -> Activity:
+        """The same with so few buckets and lanes that they can be drawn; `owned` as for `spans`."""
+        found = replace(self, lanes=_lanes_of({}, self.lanes, MOST_LANES))
+        while sum(1 + last - first for first, last in found.spans(owned)) > MOST_BUCKETS:
             found = found.widened(found.width * 2)
         return found
 
@@ -181,8 +244,34 @@ def width_for(seconds: float) -> float:
 
 
 def _slowest_of(calls: Iterable[SlowCall]) -> tuple[SlowCall, ...]:
-    """Those that took longest; of equal ones, the first."""
-    return tuple(heapq.nsmallest(SLOWEST, calls, key=lambda call: (-call.seconds, call.sequence)))
+    """Those that worked longest; of equal ones, the first."""
+    return tuple(heapq.nsmallest(SLOWEST, calls, key=lambda call: (call.waited - call.seconds, call.sequence)))
+
+
+def _sums(some: Mapping[int, Bucket], more: Mapping[int, Bucket]) -> dict[int, Bucket]:
+    found = dict(some)
+    for number, bucket in more.items():
+        known = found.get(number)
+        found[number] = bucket if known is None else known.plus(bucket)
+    return found
+
+
+def _wider(buckets: Mapping[int, Bucket], factor: int) -> dict[int, Bucket]:
+    found: dict[int, Bucket] = {}
+    for number, bucket in buckets.items():
+        known = found.get(number // factor)
+        found[number // factor] = bucket if known is None else known.plus(bucket)
+    return found
+
+
+def _lanes_of(some: Mapping[str, Lane], more: Mapping[str, Lane], most: int | None = None) -> dict[str, Lane]:
+    """Both together. If there are too many, or were before, those that come later become one."""
+    found = dict(some)
+    for name, lane in sorted(more.items(), key=lambda each: each[1].first):
+        is_over = OTHER_GROUPS in found or (most is not None and len(found) >= most)
+        its = OTHER_GROUPS if is_over and name not in found else name
+        found[its] = found[its].plus(lane) if its in found else lane
+    return found
 
 
 def _largest(some: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
@@ -212,6 +301,8 @@ class ActivityFold:
         self._slowest: list[SlowCall] = []
         self._groups: dict[str, GroupSeen] = {}
         self._totals: dict[str, int] = {}
+        self._lanes: dict[str, tuple[int, dict[int, Bucket]]] = {}
+        self._waits: dict[str, LatencyHistogram] = {}
 
     def add(self, recorded: RecordedEvent) -> None:
         """The next event."""
@@ -227,19 +318,28 @@ class ActivityFold:
 
     def _add_call(self, sequence: int, event: ExecutionEvent, has_outcome: bool) -> None:
         status = event.execution_status
-        if has_outcome or status is ExecutionStatus.RETRYING:
-            number = math.floor(event.timestamp / self._width)
-            is_done = has_outcome and status in (ExecutionStatus.COMPLETED, ExecutionStatus.RECOVERED)
-            is_failed = has_outcome and status is ExecutionStatus.FAILED
-            bucket = Bucket(int(is_done), int(is_failed), int(status is ExecutionStatus.RETRYING))
-            if any(bucket):
-                self._buckets[number] = self._buckets.get(number, Bucket()).plus(bucket)
+        is_done = has_outcome and status in (ExecutionStatus.COMPLETED, ExecutionStatus.RECOVERED)
+        is_failed = has_outcome and status is ExecutionStatus.FAILED
+        has_waited = status is ExecutionStatus.AWAITING or (has_outcome and event.waited > 0)
+        bucket = Bucket(is_done, is_failed, status is ExecutionStatus.RETRYING, has_waited)
+        if any(bucket):
+            self._add_to_buckets(sequence, event, bucket)
         if has_outcome and event.execution_time is not None:
-            actor = spender_of(event.actor, event.name)
-            self._durations.setdefault(actor, LatencyHistogram()).record(event.execution_time)
-            self._slowest.append(SlowCall(sequence, event.key or "", event.address, actor, event.execution_time))
+            actor, seconds, waited = spender_of(event.actor, event.name), event.execution_time, event.waited
+            self._durations.setdefault(actor, LatencyHistogram()).record(max(0.0, seconds - waited))
+            if waited:
+                self._waits.setdefault(actor, LatencyHistogram()).record(waited)
+            self._slowest.append(SlowCall(sequence, event.key or "", event.address, actor, seconds, waited))
             if len(self._slowest) > 50 * SLOWEST:
                 self._slowest = list(_slowest_of(self._slowest))
+
+    def _add_to_buckets(self, sequence: int, event: ExecutionEvent, bucket: Bucket) -> None:
+        number = math.floor(event.timestamp / self._width)
+        self._buckets[number] = self._buckets.get(number, Bucket()).plus(bucket)
+        innermost, is_in_group, _ = event.address.rpartition("[")
+        if is_in_group:
+            _, lane = self._lanes.setdefault(lane_of(innermost), (sequence, {}))
+            lane[number] = lane.get(number, Bucket()).plus(bucket)
 
     def activity(self) -> Activity:
         """What happened in the events that have been added."""
@@ -252,6 +352,8 @@ class ActivityFold:
             _slowest_of(self._slowest),
             dict(self._groups),
             dict(self._totals),
+            {name: Lane(first, dict(buckets)) for name, (first, buckets) in self._lanes.items()},
+            dict(self._waits),
         )
 
 

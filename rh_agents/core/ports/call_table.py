@@ -66,6 +66,7 @@ def view_of(
         event.from_cache,
         text,
         its,
+        waited=event.waited if has_outcome else 0.0,
     )
 
 

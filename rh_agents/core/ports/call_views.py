@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from rh_agents.core.usage import Usage
 __all__ = [
     "MOST",
     "ORDERS",
+    "RANGES",
     "Attempt",
     "CallQuery",
     "CallRecord",
@@ -22,18 +24,30 @@ __all__ = [
     "CallView",
     "CallWindow",
     "Replaced",
+    "Within",
     "cursor",
     "expect_count",
     "lowered",
+    "no_cursor",
     "read_cursor",
     "window_of",
 ]
 
 MOST: Final = 200
 """Calls in one window."""
-ORDERS: Final = ("journal", "seconds", "cost", "tokens", "attempts", "status", "address", "message")
+ORDERS: Final = (
+    "journal", "seconds", "cost", "tokens", "attempts", "status", "address", "message", "waited", "worked",
+)  # fmt: skip
 """By what calls can be sorted. "journal" is the order in which they ended; numbers that are not there count as 0, texts
-as ""; texts are compared by their code points, and what is equal stands in the order of the journal."""
+as ""; texts are compared by their code points, and what is equal stands in the order of the journal. "worked" is
+how long a call took without what it waited."""
+RANGES: Final = ("time", "seconds", "attempts", "cost", "waited")
+"""By what else calls can be chosen, from one number to another: "time" is when they were under way, in seconds since
+1970."""
+
+_MOST_NUMBER: Final = 1 << 62
+_MOST_SEQUENCE: Final = 1 << 40
+"""Whole numbers that databases can hold, and that an event of a run can have: what is more was never in a cursor."""
 
 
 class Replaced(NamedTuple):
@@ -41,7 +55,7 @@ class Replaced(NamedTuple):
 
     Attributes:
         sequence: of the event that reports it.
-        status: what it was: FAILED, CANCELLED, or COMPLETED, if somebody asked for the call to be made again.
+        status: what it was: FAILED, CANCELLED, or COMPLETED, if someone asked for the call to be made again.
         seconds: how long that took.
         cost: what that event says was spent; None where it says nothing.
     """
@@ -70,6 +84,7 @@ class CallView:
         group_id, index: the group of which it is a member, and its place there.
         usage: what the deciding event says was used; attempts before it have theirs in events of their own.
         from_cache: whether nothing was called.
+        waited: for how many of its seconds it waited, see `ExecutionEvent.waited`.
         input: what it was called with, in brief; None where that was not recorded.
         replaces: the outcome that this one replaces.
         damage: what is wrong with the row, if it cannot be read: then nothing else but `sequence` is right.
@@ -94,6 +109,7 @@ class CallView:
     input: str | None = None
     replaces: Replaced | None = None
     damage: str | None = None
+    waited: float = 0.0
 
     def value(self, order: str) -> float | str:
         """What it is sorted by in one of the `ORDERS`."""
@@ -107,7 +123,16 @@ class CallView:
             "status": self.status.value,
             "address": self.address,
             "message": self.message or "",
+            "waited": self.waited,
+            "worked": (self.seconds or 0.0) - self.waited,
         }[order]
+
+    def span(self, name: str) -> tuple[float, float]:
+        """The least and the greatest of what it has of one of the `RANGES`."""
+        if name == "time":
+            return self.began_at or 0.0, math.inf if self.ended_at is None else self.ended_at
+        value = float(self.value(name))
+        return value, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +150,19 @@ class CallWindow:
     until: int = 0
 
 
+class Within(NamedTuple):
+    """Only calls that have something of one of the `RANGES` between two numbers, or equal to one; None is no bound."""
+
+    name: str
+    least: float | None = None
+    most: float | None = None
+
+    def fits(self, call: CallView) -> bool:
+        """Whether a call is wanted."""
+        least, most = call.span(self.name)
+        return (self.least is None or most >= self.least) and (self.most is None or least <= self.most)
+
+
 @dataclass(frozen=True, slots=True)
 class CallQuery:
     """Which calls that have ended are wanted, and in which order.
@@ -137,9 +175,10 @@ class CallQuery:
         after: the `next` of the window before.
         first: leave out so many of those that fit; only with a group, in the order of the journal.
         n: how many, at most `MOST`.
+        within: only those that fit each of these.
 
     Raises:
-        ValueError: there is no such order, the cursor is none, or there are too many.
+        ValueError: there is no such order or range, the cursor is none, or there are too many.
     """
 
     status: ExecutionStatus | None = None
@@ -151,18 +190,26 @@ class CallQuery:
     after: str | None = None
     first: int = 0
     n: int = MOST
+    within: tuple[Within, ...] = ()
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"calls are sorted by one of {', '.join(ORDERS)}, not by {self.order!r}")
         expect_count(self.n)
-        if self.first < 0 or (self.first and (self.order != "journal" or self.descending or self.after)):
+        for each in self.within:
+            if each.name not in RANGES:
+                raise ValueError(f"calls are chosen by ranges of {', '.join(RANGES)}, not of {each.name!r}")
+        if self.first < 0 or (self.first and (self.order != "journal" or self.descending or self.after or self.within)):
             raise ValueError("first= counts members of a group from its beginning, in the order of the journal")
         self.position  # noqa: B018 - it raises for what is no cursor
 
     @property
     def position(self) -> tuple[float | str, int] | None:
-        """Behind which call the window begins: what it is sorted by, and its sequence."""
+        """Behind which call the window begins: what it is sorted by, and its sequence.
+
+        Raises:
+            ValueError: `after` is no cursor.
+        """
         return None if self.after is None else read_cursor(self.after)
 
     def fits(self, call: CallView) -> bool:
@@ -172,6 +219,7 @@ class CallQuery:
             and (self.actor is None or call.actor == self.actor)
             and (self.group is None or call.group_id == self.group)
             and (not self.text or any(_has(text, self.text) for text in (call.address, call.message or "")))
+            and all(each.fits(call) for each in self.within)
         )
 
     def place(self, call: CallView) -> tuple[float | str, int]:
@@ -202,11 +250,20 @@ def read_cursor(text: str) -> tuple[float | str, int]:
     """
     try:
         value, sequence = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         value = sequence = None
-    if not isinstance(value, int | float | str) or not isinstance(sequence, int):
-        raise ValueError(f"after= is the `next` of a window, not {text!r:.80}")
+    if not isinstance(sequence, int) or not 0 <= sequence <= _MOST_SEQUENCE:
+        raise no_cursor(text)
+    if not isinstance(value, int | float | str) or (isinstance(value, float) and math.isnan(value)):
+        raise no_cursor(text)
+    if isinstance(value, int) and abs(value) > _MOST_NUMBER:
+        raise no_cursor(text)
     return value, sequence
+
+
+def no_cursor(text: str) -> ValueError:
+    """The error that says that this begins no window."""
+    return ValueError(f"after= is the `next` of a window, not {text!r:.80}")
 
 
 def _has(text: str, wanted: str) -> bool:
@@ -255,7 +312,7 @@ class CallRecord:
         attempts: every one of the execution that recorded the outcome, or of the one under way, oldest first.
         events: all of its events, without their values, oldest first.
         parents: the calls around it, outermost first.
-        why: why it was made: "new", "made again: it had failed", "made again: it was cut off", "made again: somebody
+        why: why it was made: "new", "made again: it had failed", "made again: it was cut off", "made again: someone
             asked for that", or "from a cache".
         tries: its earlier outcomes, oldest first.
         read: gives its outcome with the value or the error, decoded only then; None while there is none.

@@ -12,19 +12,29 @@ owner has seen is applied at the next start.
 from __future__ import annotations
 
 import difflib
-import math
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from rh_agents.core._loops.beside import read_beside
+from rh_agents.core._replay.ancestry import addresses_around
+from rh_agents.core._replay.meant import costs_of_calls, is_meant, newest_outcomes, outcomes_meant
 from rh_agents.core._replay.steered import is_named
-from rh_agents.core.actors import BaseActor
-from rh_agents.core.errors import ControlRefused, StoreError, UsageError
-from rh_agents.core.events import Fact
+from rh_agents.core.errors import CallCancelled, ControlRefused, InputError, StoreError, UsageError
+from rh_agents.core.policies.numbers import changed_settings, read_settings
+from rh_agents.core.ports.present import (
+    MOST_LISTED,
+    Present,
+    Retrying,
+    RunningCall,
+    WaitingCall,
+    present_of_run,
+)
 from rh_agents.core.redaction import redact, without_secrets
-from rh_agents.core.results import OutcomeHeader
-from rh_agents.core.types import WITHDRAWN, EventType, ExecutionStatus
+from rh_agents.core.results import OutcomeHeader, UnreadOutcome
+from rh_agents.core.types import WITHDRAWN, ExecutionStatus
 
 __all__ = [
     "ControlRequest",
@@ -33,15 +43,11 @@ __all__ = [
     "RunControl",
     "SteeredJournal",
     "Verb",
-    "control_fact",
     "control_of",
-    "read_settings",
+    "has_ended_text",
 ]
 
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-_OF_LIMITS = ("requests", "tokens", "input_tokens", "output_tokens", "limit", "maximum")
-_OF_BUDGETS = ("cost", "tokens", "calls", "seconds")
-_WHOLE = ("limit", "maximum", "tokens", "calls")
 
 
 class Verb(StrEnum):
@@ -54,6 +60,8 @@ class Verb(StrEnum):
     """Calls that failed, or were cancelled by name, are made again."""
     CANCEL = "cancel"
     """Members of groups, by name, or the whole run, come to no result."""
+    SIGNAL = "signal"
+    """A value for the program, which waits for it now or will."""
     SET = "set"
     """Other numbers for its workers, limits, budget and retries, until it ends."""
 
@@ -94,6 +102,8 @@ class ControlResult:
     Attributes:
         text: one sentence about it.
         calls: how many calls it concerns.
+        now, later: how many of those that are to be made again are so at once, and at the next start, as the owner says
+            or, in a dry run, is known to do; None where that is not known.
         price: what making them costs, as far as earlier ones tell; None if that is not known.
         request: what was asked; None for a dry run.
         is_applied: whether the owner has acted on it; else the next start does.
@@ -106,6 +116,8 @@ class ControlResult:
     price: float | None = None
     request: ControlRequest | None = None
     is_applied: bool = False
+    now: int | None = None
+    later: int | None = None
 
 
 @runtime_checkable
@@ -147,8 +159,15 @@ class Controllable(Protocol):
         """The requests for a run, oldest first; only those that are open, or are not, if that is given."""
         ...
 
+    async def cancel_unexecuted(self, request: ControlRequest, answer: Mapping[str, Any], why: str) -> bool:
+        """End a run for good that no process executes, say so in its journal, and answer the request that asks for it.
+
+        Returns False, with the request still open, if a process executes the run.
+        """
+        ...
+
     async def wait_for_control(self, request: ControlRequest, seconds: float) -> ControlRequest:
-        """The request when its owner has acted on it; as it is after so many seconds if it has not."""
+        """The request when its owner has acted on it; as it is after this many seconds if it has not."""
         ...
 
 
@@ -209,37 +228,70 @@ class RunControl:
         author: str | None = None,
         dry_run: bool = False,
     ) -> ControlResult:
-        """Make calls again that failed: at once, as long as the program has not received their failure, and else at the
-        next start, with the calls around them.
+        """Make calls again that failed: at once, as long as the program has not received their failure, or a group with
+        `requeue=True` can give a further result; and else at the next start, with the calls around them.
+
+        A submitted run that no one executes is put into its queue again, and begins a new epoch if it had ended; with
+        neither items nor `failed`, that is all.
 
         Args:
-            items: which, by name, address, or `@` and the beginning of the key; also those that somebody cancelled.
+            items: which, by name, address, or `@` and the beginning of the key; also those that someone cancelled.
             failed: all that failed.
-            reason, author: for the audit trail.
+            reason: why, for the audit trail; `author` says who.
             dry_run: only say how many there are, and what they cost, as far as calls like them tell.
 
         Raises:
             ControlRefused: no such call has failed.
             StoreError: there is no such run.
         """
-        await self._info()
-        wanted, price = await self._failed(items, failed)
+        info = await self._info()
+        if not items and not failed and info.queue is not None:
+            return await self._put_into_queue(info, dry_run)
+        wanted, price, dismissed = await self._failed(items, failed)
         calls = f"{len(wanted)} call{'s' * (len(wanted) != 1)}"
         cost = "" if not price else f", about {price:.4g} as calls like them cost"
         if dry_run:
-            live = "those whose failure the program has not received now, the others"
-            when = live if await self._is_live() else "all"
-            text = f"requeue {self._run_id}: {calls}{cost}; {when} at the next start"
-            return ControlResult(self._run_id, Verb.REQUEUE, text, len(wanted), price)
+            when, now, later = await self._when(wanted)
+            text = f"requeue {self._run_id}: {calls}{cost}; {when} at the next start{_made_anyway(dismissed)}"
+            return ControlResult(self._run_id, Verb.REQUEUE, text, len(wanted), price, now=now, later=later)
         arguments = {
-            "items": list(items),
+            "items": list(map(without_secrets, items)),
             "failed": failed,
             "keys": [header.key.hex() for header in wanted],
             "undone": [header.base.hex() for header in wanted if header.made_in == WITHDRAWN],
         }
         effect = f"{calls} {'is' if len(wanted) == 1 else 'are'} made again"
         result = await self._asked(Verb.REQUEUE, arguments, reason, author, effect)
-        return replace(result, calls=len(wanted), price=price)
+        answer = (None if result.request is None else result.request.answer) or {"now": 0, "later": len(wanted)}
+        if info.queue is not None and not result.is_applied and await self._store.enqueue(self._run_id):
+            result = replace(result, text=f"{self._run_id} waits for a worker of queue {info.queue}, by whom {effect}")
+        return replace(result, calls=len(wanted), price=price, now=answer.get("now"), later=answer.get("later"))
+
+    async def _when(self, wanted: Sequence[OutcomeHeader]) -> tuple[str, int | None, int | None]:
+        """When these calls would be made again, as far as the owner says which groups are open: in words, and how many
+        at once, and at the next start. Whether a program has received a failure, only its owner knows.
+        """
+        if not await self._is_live():
+            return "all", 0, len(wanted)
+        present = await present_of_run(self._store, self._run_id)
+        if present is None or len(present.groups) >= MOST_LISTED:
+            return "those whose failure the program has not received now, the others", None, None
+        open_groups = {group.group_id: group.requeues for group in present.groups}
+        now = sum(open_groups.get(header.group_id or "", False) for header in wanted)
+        unsure = sum(not open_groups.get(header.group_id or "", True) for header in wanted)
+        later = len(wanted) - now - unsure
+        if not unsure:
+            return f"{now} now, {later}", now, later
+        return f"{now} now, {unsure} now if the program has not received the failure, the others", None, None
+
+    async def _put_into_queue(self, info: Any, dry_run: bool) -> ControlResult:
+        """Let a worker take the run again."""
+        if await self._is_live():
+            raise ControlRefused(f"run {self._run_id!r} is being executed: name calls to be made again, or --failed")
+        text = f"{self._run_id} waits for a worker of queue {info.queue}"
+        if dry_run:
+            return ControlResult(self._run_id, Verb.REQUEUE, f"requeue {self._run_id}: {text}")
+        return ControlResult(self._run_id, Verb.REQUEUE, text, is_applied=await self._store.enqueue(self._run_id))
 
     async def cancel(
         self, items: Sequence[str] = (), *, reason: str = "", author: str | None = None, dry_run: bool = False
@@ -249,7 +301,7 @@ class RunControl:
         Args:
             items: which, by name, address, or `@` and the beginning of the key; also those whose turn has not come.
                 None cancels the run: what is in flight comes to its end, and nothing else begins.
-            reason, author: for the audit trail.
+            reason: why, for the audit trail; `author` says who.
             dry_run: only say what would be cancelled.
 
         Raises:
@@ -259,19 +311,67 @@ class RunControl:
         info = await self._info()
         if info.status in _ENDED:
             raise self._has_ended(info)
-        by = without_secrets(author) if author else "somebody"
-        why = f"cancelled by {by}{': ' if reason else ''}{redact(reason)}"
+        why = redact(f"cancelled by {author or 'somebody'}{': ' if reason else ''}{reason}")
         await self._expect_unfinished(items)
+        to_come = await self._items_to_come(items)
         count, is_live = len(items), await self._is_live()
         if dry_run:
             what = f"{count} item{'s' * (count != 1)}" if items else "the whole run, for good"
-            return ControlResult(self._run_id, Verb.CANCEL, f"cancel {self._run_id}: {what}", count)
+            text = f"cancel {self._run_id}: {what}{_to_come_text(to_come, is_live)}"
+            return ControlResult(self._run_id, Verb.CANCEL, text, count)
+        arguments = {"items": list(map(without_secrets, items)), "why": why}
         if not items and not is_live:
-            await self._store.request_stop(self._run_id, why)
-            return ControlResult(self._run_id, Verb.CANCEL, f"{self._run_id} is cancelled", is_applied=True)
-        arguments = {"items": list(items), "why": why}
+            return await self._cancel_unexecuted(arguments, reason, author)
         result = await self._asked(Verb.CANCEL, arguments, reason, author, f"{count} cancelled when their turn comes")
-        return replace(result, calls=count)
+        more = "" if result.is_applied else _to_come_text(to_come, is_live)
+        return replace(result, calls=count, text=f"{result.text}{more}")
+
+    async def signal(
+        self, event: str, value: Any = None, *, reason: str = "", author: str | None = None, dry_run: bool = False
+    ) -> ControlResult:
+        """Give the program a value that it waits for by `wait_for_event(event)`, now or later.
+
+        It is delivered once, to one wait, in the order in which signals came. One that does not fit the schema of the
+        wait is refused there, which the journal says. A run in a queue is taken up by a worker.
+
+        Args:
+            event: for what it is.
+            value: plain JSON data.
+            reason: why, for the audit trail; `author` says who.
+            dry_run: only see whether it could be sent.
+
+        Raises:
+            ControlRefused: the run has ended.
+            StoreError: there is no such run.
+            InputError: the value is not serializable.
+        """
+        info = await self._info()
+        if info.status in _ENDED:
+            raise self._has_ended(info)
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the value is not serializable: {error}") from error
+        if dry_run:
+            return ControlResult(self._run_id, Verb.SIGNAL, f"signal {event!r} to {self._run_id}")
+        author = None if author is None else without_secrets(author)
+        arguments = {"event": event, "value": text}
+        request = await self._store.request_control(
+            self._run_id, Verb.SIGNAL, arguments, author=author, reason=redact(reason)
+        )
+        effect = f"{event!r} is kept for {self._run_id} until it waits for it"
+        return ControlResult(self._run_id, Verb.SIGNAL, effect, request=request)
+
+    async def _cancel_unexecuted(self, arguments: Mapping[str, Any], reason: str, author: str | None) -> ControlResult:
+        """End a run for good that no process executes, as its owner for a moment, so its journal says by whom and why.
+
+        The request is left first: if this process dies before the run has ended, the next start ends it.
+        """
+        request = await self._left(Verb.CANCEL, arguments, reason, author)
+        answer = {"text": f"{self._run_id} is cancelled"}
+        if await self._store.cancel_unexecuted(request, answer, arguments["why"]):
+            return ControlResult(self._run_id, Verb.CANCEL, answer["text"], request=request, is_applied=True)
+        return await self._result(await self._store.wait_for_control(request, self._patience), "it is cancelled")
 
     async def set(
         self, settings: Mapping[str, Any], *, reason: str = "", author: str | None = None, dry_run: bool = False
@@ -283,7 +383,7 @@ class RunControl:
                 `.input_tokens` and `.output_tokens` of a rate limit, `.limit` of a concurrency limit, `.maximum` of one
                 that adapts; `budget.cost`, `.tokens`, `.calls` and `.seconds`; `retry`: the attempts in all of calls
                 that are retried.
-            reason, author: for the audit trail.
+            reason: why, for the audit trail; `author` says who.
             dry_run: only say what would be asked.
 
         Raises:
@@ -291,8 +391,20 @@ class RunControl:
             StoreError: there is no such run.
         """
         wanted = read_settings(settings)
+        if dry_run:
+            return await self._previewed(wanted)
         text = ", ".join(f"{name}={value:g}" for name, value in wanted.items())
         return await self._ask(Verb.SET, {"settings": wanted}, reason, author, dry_run, text)
+
+    async def _previewed(self, wanted: Mapping[str, float]) -> ControlResult:
+        """What setting these would mean, as far as the owner has said what there is."""
+        info = await self._info()
+        if info.status in _ENDED:
+            raise self._has_ended(info)
+        present = await self._present()
+        when = "at once" if await self._is_live() else "from its next start on"
+        text = changed_settings(wanted, () if present is None else present.settings, when)
+        return ControlResult(self._run_id, Verb.SET, f"set {self._run_id}: {text}")
 
     async def requests(self, *, is_open: bool | None = None) -> list[ControlRequest]:
         """What was asked of the run, oldest first."""
@@ -313,75 +425,103 @@ class RunControl:
             return ControlResult(self._run_id, verb, f"{verb.value} {self._run_id}: {when} {effect}")
         return await self._asked(verb, arguments, reason, author, effect)
 
+    async def _present(self) -> Present | None:
+        """What the owner says that the run is doing; None if no process executes it, or no one knows."""
+        if not await self._is_live():
+            return None
+        try:
+            return await present_of_run(self._store, self._run_id)
+        except StoreError:  # the row is damaged: what is asked is for the owner, and not for it
+            return None
+
     async def _is_live(self) -> bool:
         return bool(await self._store.is_executed(self._run_id))
 
     async def _asked(
         self, verb: Verb, arguments: Mapping[str, Any], reason: str, author: str | None, effect: str
     ) -> ControlResult:
-        """Leave a request, and wait for the answer if somebody executes the run."""
-        info = await self._info()
-        if verb is not Verb.REQUEUE:
-            arguments = {**arguments, "epoch": info.epoch}  # it is for the run until its end, and not from then on
-        request = await self._store.request_control(
-            self._run_id,
-            verb,
-            arguments,
-            author=None if author is None else without_secrets(author),
-            reason=redact(reason),
-        )
+        """Leave a request, and wait for the answer if a process executes the run."""
+        request = await self._left(verb, arguments, reason, author)
         if await self._is_live():
             request = await self._store.wait_for_control(request, self._patience)
         return await self._result(request, effect)
 
-    async def _failed(self, items: Sequence[str], failed: bool) -> tuple[list[OutcomeHeader], float | None]:
+    async def _left(self, verb: Verb, arguments: Mapping[str, Any], reason: str, author: str | None) -> ControlRequest:
+        """Leave a request: what people read of it has no secrets, and what names calls is spelt as their names are."""
+        info = await self._info()
+        if verb is not Verb.REQUEUE:
+            arguments = {**arguments, "epoch": info.epoch}  # it is for the run until its end, and not from then on
+        who = {"author": None if author is None else redact(author), "reason": redact(reason)}
+        request: ControlRequest = await self._store.request_control(self._run_id, verb, arguments, **who)
+        return request
+
+    async def _failed(self, items: Sequence[str], failed: bool) -> _Wanted:
         """The calls whose newest outcome is a failure, and what it costs to make them."""
         if not items and not failed:
             raise ControlRefused("name calls to be made again, or all that failed: requeue --failed")
-        newest, costs = await self._newest()
-        bad = [header for header in newest.values() if not header.ok]
-        named = [header for header in bad if any(_is_meant(item, header) for item in items)]
-        found = {header.key: header for header in (*named, *(each for each in bad if failed))}
-        if failed:
-            found = {key: each for key, each in found.items() if each.made_in != WITHDRAWN or each in named}
+        meant = await outcomes_meant(self._store, self._run_id, items, unsuccessful=failed)
+        bad = [outcome for outcome in meant if not outcome.header.ok]
+        named = [each.header for each in bad if any(is_meant(item, each.header) for item in items)]
+        failures = [each.header for each in bad if await _has_failed(each)] if failed else []
+        found = {header.key: header for header in (*named, *failures)}
         for item in items:
-            if not any(_is_meant(item, header) for header in named):
-                raise ControlRefused(self._no_failure(item, newest.values()))
+            if not any(is_meant(item, header) for header in named):
+                raise ControlRefused(redact(await self._no_failure(item, meant)))
         if not found:
             raise ControlRefused(f"no call of run {self._run_id!r} has failed")
+        costs = await costs_of_calls(self._store, self._run_id)
         alike = [header.group_id or header.name for header in found.values()]
         known = [costs[kind] for kind in alike if kind in costs]
         price = sum(known) if len(known) == len(found) else None
-        return list(found.values()), price
+        withdrawn = sum(each.header.made_in == WITHDRAWN for each in bad)
+        return _Wanted(list(found.values()), price, len(bad) - withdrawn - len(failures) if failed else 0)
 
-    async def _newest(self) -> tuple[dict[bytes, OutcomeHeader], dict[str, float]]:
-        """The newest outcome of each call, and what calls of each group, or name, cost that succeeded."""
-        newest, paid = dict[bytes, OutcomeHeader](), dict[str, list[float]]()
-        async for outcome in self._store.unread_outcomes(self._run_id):
-            header = outcome.header
-            newest[header.base] = header
-            if header.ok:
-                paid.setdefault(header.group_id or header.name, []).append(
-                    0.0 if header.usage is None else header.usage.cost
-                )
-        return newest, {name: sum(costs) / len(costs) for name, costs in paid.items()}
+    async def _no_failure(self, item: str, meant: Sequence[UnreadOutcome]) -> str:
+        if any(is_meant(item, each.header) for each in meant):
+            return f"{item!r} has succeeded; `rh-agents resume {self._run_id} --from` makes it again all the same"
+        return f"no call {item!r} of run {self._run_id!r} has an outcome{await self._near(item)}"
 
-    def _no_failure(self, item: str, known: Iterable[OutcomeHeader]) -> str:
-        for header in known:
-            if _is_meant(item, header):
-                return f"{item!r} has succeeded; `rh-agents resume {self._run_id} --from` makes it again all the same"
-        near = difflib.get_close_matches(item, [name for each in known for name in (each.name, each.address)], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"no call {item!r} of run {self._run_id!r} has an outcome{hint}"
+    async def _near(self, item: str, more: Iterable[str] = ()) -> str:
+        """The name of a call that is nearly that; "" if there is none."""
+        headers = [outcome.header for outcome in await newest_outcomes(self._store, self._run_id)]
+        names = [*(name for each in headers for name in (each.name, each.address)), *more]
+        near = difflib.get_close_matches(item, names, 1)
+        return f"; did you mean {near[0]!r}?" if near else ""
 
     async def _expect_unfinished(self, items: Sequence[str]) -> None:
-        newest, _ = await self._newest() if items else ({}, {})
-        asked = [each.arguments for each in await self.requests() if each.verb is Verb.REQUEUE] if newest else []
+        meant = await outcomes_meant(self._store, self._run_id, items) if items else []
+        asked = [each.arguments for each in await self.requests() if each.verb is Verb.REQUEUE] if meant else []
         again = {key for arguments in asked for key in arguments.get("keys", ())}
-        known = [header for header in newest.values() if header.key.hex() not in again]  # the others are made once more
-        ended = [item for item in items if any(_is_meant(item, header) for header in known)]
+        headers = [outcome.header for outcome in meant]
+        known = [header for header in headers if header.key.hex() not in again]  # the others are made once more
+        ended = [item for item in items if any(is_meant(item, header) for header in known)]
         if items and len(ended) == len(items):
-            raise ControlRefused(f"{', '.join(map(repr, ended[:5]))}: nothing is left to be cancelled, it has ended")
+            names = redact(", ".join(map(repr, ended[:5])))
+            raise ControlRefused(f"{names}: nothing is left to be cancelled, it has ended")
+
+    async def _items_to_come(self, items: Sequence[str]) -> list[str]:
+        """The items that name nothing that has begun, as far as the owner of the run names all that is under way; of a
+        run that no process executes, nothing that has an outcome.
+
+        Raises:
+            ControlRefused: one is nearly the name of another member, and no member of an open group is to come.
+        """
+        present = await self._present() if items else None
+        is_unexecuted = bool(items) and present is None and not await self._is_live()
+        if not is_unexecuted and (present is None or not present.names_all):
+            return []
+        meant = [outcome.header for outcome in await outcomes_meant(self._store, self._run_id, items)]
+        known = [(header.name, header.address, header.key) for header in meant]
+        known += [(address.rpartition("::")[2], address, key) for address, key in _under_way(present)]
+        to_come = [item for item in items if not any(is_named(item, *each) for each in known)]
+        groups = () if present is None else present.groups
+        is_complete = bool(groups) and all(each.total is not None and each.begun >= each.total for each in groups)
+        for item in to_come if is_complete else ():
+            near = await self._near(item, [name for each in known for name in each[:2]])
+            if near:
+                text = f"{item!r} names no call of run {self._run_id!r}, and all members of its groups have begun"
+                raise ControlRefused(redact(f"{text}{near}"))
+        return to_come
 
     async def _result(self, request: ControlRequest, effect: str) -> ControlResult:
         answer = request.answer
@@ -403,68 +543,56 @@ class RunControl:
         return info
 
     def _has_ended(self, info: Any) -> ControlRefused:
-        return ControlRefused(
-            f"run {self._run_id!r} has ended: it is {info.status.value}; start it again to make what failed again"
-        )
+        return ControlRefused(has_ended_text(self._run_id, info.status))
 
 
-def _is_meant(item: str, header: OutcomeHeader) -> bool:
-    return is_named(item, header.name, header.address, header.key)
+class _Wanted(NamedTuple):
+    """Calls to be made again.
 
-
-def read_settings(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Settings as numbers; texts are read.
-
-    Raises:
-        ControlRefused: there is no setting of a name, or its value is none.
+    Attributes:
+        calls: their newest outcomes.
+        price: what making them costs; None if that is not known.
+        dismissed: how many there are beside them that a failure kept from being made.
     """
-    if not settings:
-        raise ControlRefused("nothing is to be set: name a setting, such as max-workers=4")
-    return {name: _read_setting(name, value) for name, value in settings.items()}
+
+    calls: list[OutcomeHeader]
+    price: float | None
+    dismissed: int
 
 
-def _read_setting(name: str, value: Any) -> float:
-    kind, _, rest = name.partition(".")
-    field_name = rest.rpartition(".")[2]
-    if kind == "limit" and rest.rpartition(".")[0]:
-        return _number(name, value, _known(name, field_name, _OF_LIMITS) in _WHOLE[:2], zero=False)
-    if kind == "budget":
-        return _number(name, value, _known(name, rest, _OF_BUDGETS) in _WHOLE, zero=True)
-    if kind == "max-workers" or name == "retry":
-        return _number(name, value, True, zero=False)
-    near = difflib.get_close_matches(name, ["max-workers", "retry", "budget.cost", "limit.NAME.requests"], 1, 0.5)
-    hint = f"did you mean {near[0]}" if near else "there are max-workers, limit.NAME.requests, budget.cost and retry"
-    raise ControlRefused(f"there is no setting {name!r}: {hint}")
+async def _has_failed(outcome: UnreadOutcome) -> bool:
+    """Whether a call that did not succeed has failed: it was not cancelled by name, nor because its group had ended."""
+    if outcome.header.made_in == WITHDRAWN:
+        return False
+    return not isinstance((await read_beside(outcome, unknown_ok=True)).error, CallCancelled)
 
 
-def _known(name: str, field_name: str, known: Sequence[str]) -> str:
-    if field_name not in known:
-        raise ControlRefused(f"there is no setting {name!r}: the last word can be {', '.join(known)}")
-    return field_name
+def _made_anyway(count: int) -> str:
+    """What there is to say of members that a failure kept from being made."""
+    if not count:
+        return ""
+    calls, are = ("call", "is") if count == 1 else ("calls", "are")
+    return f"; {count} {calls} that a failure kept from being made {are} made then anyway"
 
 
-def _number(name: str, value: Any, is_whole: bool, *, zero: bool) -> float:
-    try:
-        found = float(value)
-    except (OverflowError, TypeError, ValueError):
-        found = math.nan
-    if not math.isfinite(found) or isinstance(value, bool) or found < 0 or (not found and not zero):
-        least = "from 0 on" if zero else "above 0"
-        pause = "; to begin nothing new, pause the run" if name.startswith("max-workers") else ""
-        raise ControlRefused(f"{name}={value}: a number {least} is needed{pause}")
-    if is_whole and found != int(found):
-        raise ControlRefused(f"{name}={value}: a whole number is needed")
-    return int(found) if is_whole else found
+def has_ended_text(run_id: str, status: ExecutionStatus) -> str:
+    """Why a run that has ended cannot be steered."""
+    return f"run {run_id!r} has ended: it is {status.value}; start it again to make what failed again"
 
 
-_CONTROL: BaseActor = BaseActor.model_construct(
-    name="control", event_type=EventType.CONTROL, handler=lambda: None, description="Stands for who steers the run."
-)
+def _to_come_text(items: Sequence[str], is_live: bool) -> str:
+    """What there is to say of items that name nothing so far: it may be a slip."""
+    if not items:
+        return ""
+    named, nothing = redact(", ".join(map(repr, items[:5]))), "nothing" if is_live else "nothing with an outcome"
+    return f"; {nothing} is called {named} so far: what begins under such a name is cancelled then"
 
 
-def control_fact(control: Mapping[str, Any], reason: str, run_id: str, timestamp: float) -> Fact:
-    """What there is to record when a request has been applied, or refused."""
-    is_refused = "refused" in control["answer"]
-    status = ExecutionStatus.FAILED if is_refused else ExecutionStatus.COMPLETED
-    kind, name = EventType.CONTROL, str(control["verb"])
-    return Fact(run_id, timestamp, status, kind, _CONTROL, name, "", message=reason or None, more={"control": control})
+def _under_way(present: Present | None) -> Iterable[tuple[str, bytes]]:
+    """Addresses and keys of calls under way, and the addresses of those that wait for them."""
+    calls: list[RunningCall | WaitingCall | Retrying] = []
+    if present is not None:
+        calls = [*present.running, *present.held, *present.retrying]
+    for call in calls:
+        yield call.address, b"" if call.key is None else bytes.fromhex(call.key)
+        yield from ((around, b"") for around in addresses_around(call.address))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
+from rh_agents.core._base.executions import executions_in, with_executions
 from rh_agents.core._base.key_generations import fact_of_keys, generation_of_keys
 from rh_agents.core.errors import StoreError, ValuesErased
 from rh_agents.core.ports import RunInfo, Store
@@ -112,6 +113,7 @@ def facts_when_erased(facts: Mapping[str, str], now: float, *, is_finished: bool
     When it began stays what it was if it is done once more.
     """
     about = {_AT: facts.get(_AT, repr(now)), **fact_of_keys(generation_of_keys(facts))}
+    about = with_executions(about, executions_in(facts))
     return about if is_finished else {**about, _IS_UNFINISHED: "true"}
 
 
@@ -133,7 +135,7 @@ def expect_values(info: RunInfo, what: str) -> None:
     erasure = erasure_of(info)
     if erasure is not None:
         raise ValuesErased(
-            f"run {info.run_id!r} cannot be {what}: {erasure}, so what its calls came to is gone; start it anew under "
+            f"run {info.run_id!r} cannot be {what}: {erasure}, so what its calls came to is gone; start it again under "
             "another name, or delete it first"
         )
 
@@ -156,7 +158,7 @@ async def erase_values_of_run(store: Store, run_id: str) -> ErasedRun:
     dies, doing it again finishes it.
 
     Raises:
-        StoreError: there is no such run, rows of it are damaged, or the store cannot do this; `RunIsLive`: somebody
+        StoreError: there is no such run, rows of it are damaged, or the store cannot do this; `RunIsLive`: someone
             executes it.
     """
     if not isinstance(store, Erasing):

@@ -13,12 +13,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
+from rh_agents.core.policies.numbers import SettingState
 from rh_agents.core.usage import Usage
-
-if TYPE_CHECKING:
-    from rh_agents.core.ports import Store
 
 __all__ = [
     "MOST_LISTED",
@@ -32,6 +30,7 @@ __all__ = [
     "Retrying",
     "RunningCall",
     "Waiting",
+    "WaitingCall",
     "present_of_run",
 ]
 
@@ -73,6 +72,21 @@ class Waiting(NamedTuple):
     why: str = ""
 
 
+class WaitingCall(NamedTuple):
+    """One of the calls that wait for a limit, or for the budget that others have reserved.
+
+    Attributes:
+        key, address: as in `RunningCall`.
+        name: of the limit.
+        since: since when it waits, in seconds since 1970.
+    """
+
+    key: str | None
+    address: str
+    name: str
+    since: float
+
+
 class Retrying(NamedTuple):
     """A call that waits for its next attempt, which is due at `due_at`, in seconds since 1970."""
 
@@ -90,8 +104,11 @@ class GroupState(NamedTuple):
         group_id, name, address: as in its events.
         in_use: how many of its slots are taken.
         slots: how many it has.
-        finished: how many of its members have ended.
+        finished: how many of its members have ended, in whatever way.
         total: how many there will be; None while that is not known.
+        requeues: whether those of its members that failed are made again at once when a person asks for it.
+        failed: how many of those that have ended failed.
+        begun: how many have begun, those that have ended among them.
     """
 
     group_id: str
@@ -101,6 +118,9 @@ class GroupState(NamedTuple):
     slots: int
     finished: int = 0
     total: int | None = None
+    requeues: bool = False
+    failed: int = 0
+    begun: int = 0
 
 
 class OpenBreaker(NamedTuple):
@@ -133,8 +153,8 @@ class Present:
     Attributes:
         at: when the owner said so, in seconds since 1970, by its clock. What has not changed is said again only now and
             then: while the run has an owner, it still holds.
-        is_over: whether nobody executes the run any more, so that nothing is under way. After a crash, until somebody
-            else executes the run or stops it, it is False, and the rest is what was last known.
+        is_over: whether no process executes the run any more, so that nothing is under way. After a crash, until
+            another process executes the run or stops it, it is False, and the rest is what was last known.
         in_flight: how many calls are being made, those not counted that wait for calls of their own, or are among the
             following.
         waiting: what calls wait for, those first that have waited longest.
@@ -144,8 +164,10 @@ class Present:
         groups: groups whose block is open, outermost first.
         breakers: those that are not closed.
         budgets: that of the run first.
-        paused_at: since when nothing new begins, because somebody has paused the run; None if nobody has.
+        paused_at: since when nothing new begins, because someone has paused the run; None if no one has.
         running: the calls of `in_flight`, those first that have been running longest.
+        held: the calls of `waiting`, those first that have waited longest.
+        settings: the numbers that can be set, as far as groups are open and limits have been waited for.
         outcomes: how many calls have one, in all executions.
         failed: how many of these are failures.
         usage: what was used, in all executions.
@@ -170,13 +192,15 @@ class Present:
     usage: Usage = field(default_factory=Usage)
     last_outcome_at: float | None = None
     began_at: float | None = None
+    held: tuple[WaitingCall, ...] = ()
+    settings: tuple[SettingState, ...] = ()
 
     def is_same(self, other: Present | None) -> bool:
         """Whether another one says the same, whenever that was."""
         return other is not None and dataclasses.replace(other, at=self.at) == self
 
     def ended(self) -> Present:
-        """The same when nobody executes the run any more: nothing is under way."""
+        """The same when no process executes the run any more: nothing is under way."""
         return Present(
             self.at,
             is_over=True,
@@ -199,6 +223,13 @@ class Present:
             return None
         seconds = now - since
         return seconds if seconds >= QUIET_AFTER else None
+
+    @property
+    def names_all(self) -> bool:
+        """Whether all calls under way are named, but for those that wait for calls of their own."""
+        waiting = sum(each.calls for each in self.waiting)
+        named = len(self.running), len(self.held), len(self.retrying)
+        return not self.is_over and named == (self.in_flight, waiting, self.retries)
 
     @property
     def where(self) -> str:
@@ -245,6 +276,8 @@ _LISTS: Final[Mapping[str, Any]] = {
     "breakers": OpenBreaker,
     "budgets": BudgetState,
     "running": RunningCall,
+    "held": WaitingCall,
+    "settings": SettingState,
 }
 
 
@@ -273,7 +306,7 @@ class Presenting(Protocol):
         ...
 
 
-async def present_of_run(store: Store, run_id: str) -> Present | None:
+async def present_of_run(store: object, run_id: str) -> Present | None:
     """What a run is doing now, as far as its owner has said; values are never read.
 
     Returns:

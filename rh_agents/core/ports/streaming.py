@@ -1,7 +1,7 @@
 """Text of calls under way, as it streams: what a model writes can be read before its answer is there.
 
 The journal has the outcome of a call, and nothing of how it came to be. So text is kept beside it, and only while
-somebody looks: whoever looks says so (`watch_text`), and the owner of the run writes down what its calls publish from
+someone looks: whoever looks says so (`watch_text`), and the owner of the run writes down what its calls publish from
 then on (`ChatDelta`, or anything else that `tell_progress` is given and that is a text or `Streamable`), at most ten
 times a second. Of one call the newest 64 KiB are kept. They are gone when its outcome is recorded, they are no part of
 a replay or of a copy, and what is missing is marked.
@@ -9,7 +9,7 @@ a replay or of a copy, and what is missing is marked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -26,12 +26,13 @@ __all__ = [
     "Streaming",
     "StreamingJournal",
     "TextSink",
+    "Versioned",
     "streamed_text",
     "watch_text",
 ]
 
 WATCHED_FOR: Final = 10.0
-"""Seconds for which text is written down after somebody has said that it is looked at."""
+"""Seconds for which text is written down after someone has said that it is looked at."""
 
 
 class PieceKind(StrEnum):
@@ -46,7 +47,7 @@ class PieceKind(StrEnum):
     TOOL_CALL = "tool_call"
     """The arguments of a call of a tool."""
     VOID = "void"
-    """No text: what came before in this attempt has come to nothing, and the answer begins anew."""
+    """No text: what came before in this attempt has come to nothing, and the answer starts over."""
 
 
 class Piece(NamedTuple):
@@ -82,7 +83,7 @@ class StreamedPiece(NamedTuple):
         position: how many characters this attempt has published before, as far as it was looked at; a piece without
             text counts as one.
         kind, text, tool_index, tool_name: as in `Piece`, without secrets.
-        is_gap: whether text is missing just before it: nobody looked, or there was too much of it.
+        is_gap: whether text is missing just before it: no one looked, or there was too much of it.
     """
 
     key: str
@@ -109,10 +110,10 @@ class StreamedText(NamedTuple):
 
 
 class TextSink(Protocol):
-    """Takes what calls publish, while somebody looks. It does not wait, and never fails."""
+    """Takes what calls publish, while someone looks. It does not wait, and never fails."""
 
     def add(self, key: bytes, address: str, attempt: int, progress: object, *, is_gap: bool) -> bool:
-        """Take a piece of what an attempt of a call publishes; False if nobody looks at this call.
+        """Take a piece of what an attempt of a call publishes; False if no one looks at this call.
 
         `is_gap` says that pieces before it were not taken.
         """
@@ -124,7 +125,20 @@ class StreamingJournal(Protocol):
     """A journal that keeps text of calls under way for those who look."""
 
     def stream_with(self, changed: Callable[[TextSink | None], None]) -> None:
-        """Call `changed` on the event loop of the run when somebody begins to look, and with None when no one does."""
+        """Call `changed` on the event loop of the run when someone begins to look, and with None when no one does."""
+        ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A store that can say cheaply whether anything has been written to a run."""
+
+    async def version(self, run_id: str) -> Hashable:
+        """Another value whenever something has been added to the journal of a run, or someone else has it.
+
+        Raises:
+            StoreError: there is no such run.
+        """
         ...
 
 
@@ -142,7 +156,7 @@ class Streaming(Protocol):
 
 
 async def watch_text(store: Store, run_id: str, key: str | None = None) -> bool:
-    """Say that somebody looks at the text of calls under way, for `WATCHED_FOR` seconds from now.
+    """Say that someone looks at the text of calls under way, for `WATCHED_FOR` seconds from now.
 
     The owner of the run learns of it within a second. It is to be said again in half of that time; as many may look as
     like.
@@ -163,7 +177,7 @@ async def watch_text(store: Store, run_id: str, key: str | None = None) -> bool:
 async def streamed_text(store: Store, run_id: str, key: str | None = None, *, after: str = "") -> StreamedText:
     """The text of calls under way that was written down since the look that gave `after`; all of it with "".
 
-    It is there while somebody looks (`watch_text`). Any number of readers get the same, each from where it was.
+    It is there while someone looks (`watch_text`). Any number of readers get the same, each from where it was.
 
     Raises:
         StoreError: there is no such run.

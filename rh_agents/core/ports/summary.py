@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 from zlib import crc32
 
 from rh_agents.core._base.failure_kinds import Failure, kind_of_message
 from rh_agents.core.events import ExecutionEvent, spender_of
+from rh_agents.core.policies.child_runs import children_left
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 
@@ -33,6 +34,7 @@ __all__ = [
     "summary_of_replaced",
     "summary_of_run",
     "total_of",
+    "with_children",
 ]
 
 NEWEST_FAILURES: Final = 5
@@ -335,7 +337,8 @@ class Summarizing(Protocol):
 async def summary_of_run(store: Store, run_id: str, *, after: int = 0, until: int | None = None) -> RunSummary:
     """The events of a run in numbers; values are never read.
 
-    A store that can computes it (`Summarizing`), and else its events are read one after the other.
+    A store that can computes it (`Summarizing`), and else its events are read one after the other. What child runs have
+    that the run does not have yet counts, unless another range is asked for than all of it.
 
     Args:
         after: the sequence before the first event that is covered; 0 for all from the beginning.
@@ -345,13 +348,23 @@ async def summary_of_run(store: Store, run_id: str, *, after: int = 0, until: in
         StoreError: there is no such run, or rows of it are missing.
     """
     if isinstance(store, Summarizing):
-        return await store.summary(run_id, after=after, until=until)
+        found = await store.summary(run_id, after=after, until=until)
+        return found if after or until is not None else await with_children(store, run_id, found)
     fold = SummaryFold(after, {key: place async for key, place in _tried_again(store, run_id)})
     async for recorded in store.events(run_id, values=False):
         if until is not None and recorded.sequence > until:
             break
         fold.add(recorded.sequence, recorded.event, has_outcome=recorded.has_outcome)
     return fold.summary()
+
+
+async def with_children(store: Any, run_id: str, summary: RunSummary) -> RunSummary:
+    """The summary of all of a run, and of what its child runs have beside it; up to the last event of the run."""
+    whole = summary
+    for child in await children_left(store, run_id):
+        its = await summary_of_run(store, child.run_id, after=child.after)
+        whole = whole.merge(replace(its, after=whole.until, until=whole.until))
+    return whole
 
 
 async def _tried_again(store: Store, run_id: str) -> AsyncIterator[tuple[str, str]]:

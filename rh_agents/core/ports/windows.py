@@ -1,23 +1,26 @@
-"""What people look at of a long run: windows of at most 200 calls, whatever the number of calls is.
+"""What people look at: windows of at most 200 runs of a store, or calls of a run, whatever their number is.
 
-A store that can (`Windowing`) lets its database find them; of any other store the events are folded once for each
-question (`rh_agents.core.ports.call_table`), which is right for every store and quick for small runs.
+A store that can (`ListsRuns`, `Windowing`) lets its database find and count them. Of any other store all runs are read
+for each question, and the events of a run folded once for each (`rh_agents.core.ports.call_table`): that is right for
+every store, and quick for few runs and small ones.
 
-A window gives each call once, as it stands: the newest outcome that counts. Of a call that was made again the view says
-which outcome it replaces; of two outcomes of one key the first one counts, as everywhere.
+A window of calls gives each call once, as it stands: the newest outcome that counts. Of a call that was made again the
+view says which outcome it replaces; of two outcomes of one key the first one counts, as everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from rh_agents.core._base.failure_kinds import FailureKind
-from rh_agents.core.ports import Store
+from rh_agents.core.ports import RunInfo, RunStatus, Store, status_of
 from rh_agents.core.ports.call_table import Folding
 from rh_agents.core.ports.call_views import (
     MOST,
     ORDERS,
+    RANGES,
     Attempt,
     CallQuery,
     CallRecord,
@@ -25,13 +28,17 @@ from rh_agents.core.ports.call_views import (
     CallView,
     CallWindow,
     Replaced,
+    Within,
     expect_count,
+    lowered,
 )
 from rh_agents.core.types import ExecutionStatus
 
 __all__ = [
     "MOST",
+    "MOST_RUNS",
     "ORDERS",
+    "RANGES",
     "Attempt",
     "CallQuery",
     "CallRecord",
@@ -40,17 +47,28 @@ __all__ = [
     "CallWindow",
     "FailureKind",
     "KeepsInputs",
+    "ListsRuns",
     "Replaced",
+    "RunQuery",
+    "RunWindow",
     "Windowing",
+    "Within",
     "call_of_run",
     "calls_of_run",
     "children_of_call",
+    "count_runs",
+    "every_run",
     "failure_kinds",
     "failures_of_run",
     "inputs_of_calls",
+    "list_runs",
     "members_of_group",
     "running_calls",
+    "tags_of_runs",
 ]
+
+MOST_RUNS: Final = 200
+"""Runs in one window."""
 
 
 @runtime_checkable
@@ -117,6 +135,7 @@ async def calls_of_run(
     descending: bool = False,
     after: str | None = None,
     n: int = MOST,
+    within: Sequence[Within] = (),
 ) -> CallWindow:
     """Calls that have ended, filtered and sorted; the arguments are those of `CallQuery`.
 
@@ -124,7 +143,7 @@ async def calls_of_run(
         ValueError: an argument is none of these.
         StoreError: there is no such run.
     """
-    query = CallQuery(status, actor, group, text, order, descending, after, 0, n)
+    query = CallQuery(status, actor, group, text, order, descending, after, 0, n, tuple(within))
     return await _finder(store).call_window(run_id, query)
 
 
@@ -187,3 +206,134 @@ async def call_of_run(store: Store, run_id: str, key: str) -> CallRecord | None:
 
 def _finder(store: Store) -> Windowing:
     return store if isinstance(store, Windowing) else Folding(store)
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs are wanted: those for which nothing here says otherwise, the newest first.
+
+    Attributes:
+        status: those with one of these; () for all. A run whose row is damaged has the status DAMAGED alone.
+        with_damaged: those, too, whose rows are damaged but say what is wanted.
+        tag: those with this tag.
+        text: those with it in their names or workflows. Letters of ASCII are equal in either case.
+        updated_since, updated_before: those in which something happened last from one moment on, or before another
+            one, in seconds since 1970.
+        forks_of: copies of one of these runs; () for all.
+        before: those that come behind the run of this name, whether that fits or not.
+        n: so many at most.
+    """
+
+    status: tuple[RunStatus, ...] = ()
+    with_damaged: bool = False
+    tag: str | None = None
+    text: str = ""
+    updated_since: float | None = None
+    updated_before: float | None = None
+    forks_of: tuple[str, ...] = ()
+    before: str | None = None
+    n: int = MOST_RUNS
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= MOST_RUNS:
+            raise ValueError(f"a window has 1 to {MOST_RUNS} runs, not {self.n}: ask for the next one with before=")
+
+    def fits(self, info: RunInfo) -> bool:
+        """Whether a run is wanted. Of one whose row is damaged nothing is known that could speak against it."""
+        if info.damage is not None:
+            return self.with_damaged or not self.status or RunStatus.DAMAGED in self.status
+        return (
+            (not self.status or status_of(info) in self.status)
+            and (self.tag is None or self.tag in info.tags)
+            and (not self.text or any(lowered(self.text) in lowered(each) for each in (info.run_id, info.workflow)))
+            and (self.updated_since is None or info.updated_at >= self.updated_since)
+            and (self.updated_before is None or info.updated_at < self.updated_before)
+            and (not self.forks_of or info.forked_from in self.forks_of)
+        )
+
+
+class RunWindow(NamedTuple):
+    """Some runs.
+
+    Attributes:
+        runs: the newest first.
+        next: the `before` of the window that follows; None if there is none.
+    """
+
+    runs: tuple[RunInfo, ...]
+    next: str | None = None
+
+
+@runtime_checkable
+class ListsRuns(Protocol):
+    """A store that finds and counts runs itself."""
+
+    async def run_window(self, query: RunQuery) -> RunWindow:
+        """See `list_runs`."""
+        ...
+
+    async def run_count(self, query: RunQuery) -> int:
+        """See `count_runs`."""
+        ...
+
+    async def run_tags(self) -> Sequence[str]:
+        """See `tags_of_runs`."""
+        ...
+
+
+async def list_runs(store: Store, query: RunQuery) -> RunWindow:
+    """The newest runs that are wanted.
+
+    Raises:
+        StoreError: there is no run of the name `before`, or the store failed.
+    """
+    if isinstance(store, ListsRuns):
+        return await store.run_window(query)
+    found = await _fitting(store, query)
+    shown = tuple(found[: query.n])
+    return RunWindow(shown, shown[-1].run_id if len(found) > query.n else None)
+
+
+async def every_run(store: Store, query: RunQuery) -> AsyncGenerator[RunInfo, None]:
+    """All runs that are wanted, a window at a time, so that few of them are in memory at once.
+
+    Raises:
+        StoreError: as `list_runs`; also if the last run of a window was deleted before the next window was read.
+    """
+    window = await list_runs(store, query)
+    while True:
+        for info in window.runs:
+            yield info
+        if window.next is None:
+            return
+        window = await list_runs(store, replace(query, before=window.next))
+
+
+async def count_runs(store: Store, query: RunQuery) -> int:
+    """How many runs are wanted, behind `before` if that is given. Damaged rows may count as what stands in them.
+
+    Raises:
+        StoreError: as `list_runs`.
+    """
+    return await store.run_count(query) if isinstance(store, ListsRuns) else len(await _fitting(store, query))
+
+
+async def tags_of_runs(store: Store, n: int = 100) -> list[str]:
+    """The first tags that runs have, in the order of the alphabet, at most `n`.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    found: Iterable[str]
+    if isinstance(store, ListsRuns):
+        found = await store.run_tags()
+    else:
+        found = {tag for info in await store.runs() for tag in info.tags}
+    return sorted(found)[:n]
+
+
+async def _fitting(store: Store, query: RunQuery) -> list[RunInfo]:
+    return [info for info in await store.runs(before=query.before) if query.fits(info)]

@@ -5,7 +5,7 @@ There are two borders, and they follow different rules.
 *What people read* (messages of events, texts of errors as they are shown, logs, terminal) passes `redact`. It takes out
 registered secrets in every spelling in which they travel (as they are, in a URL, in base64, escaped), and what has the
 shape of a credential: the password in a URL, a token in a query, an Authorization header, the keys of well-known
-services (`rh_agents.core.redaction.shapes`). A shape can be mistaken, which costs a reader a word and nobody a value.
+services (`rh_agents.core.redaction.shapes`). A shape can be mistaken, which costs a reader a word and no one a value.
 
 *What a store keeps* must come back as it was: a presigned URL is a result like any other. So nothing is changed by its
 shape there. Only what has been registered is taken out, since it can be put back: the value holds a reference, the name
@@ -155,10 +155,13 @@ def register_secret(name: str, value: str) -> None:
 
 
 def register_found(name: str, value: str | None) -> None:
-    """Register what is known to be a credential though nobody has given it a name, such as the key of a model.
+    """Register what is known to be a credential though no one has given it a name, such as the key of a model.
 
     Nothing happens if the value is registered already, or if it looks like the placeholder ("not-needed") that servers
     without keys are given. Another value of the same name does not replace the first one: both are in use.
+
+    Raises:
+        UsageError: the name is empty.
     """
     if value is None or value in _table.values.values():
         return

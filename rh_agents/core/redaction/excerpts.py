@@ -55,7 +55,12 @@ class RecordInputs(StrEnum):
 
 def excerpt(value: object, most: int) -> str:
     """A value as a text of at most `most` bytes in UTF-8, with `CUT` as the last character if it would be longer."""
-    text = redact(_written(value if _is_plain(value, most) else _Pruned(most).of(value, 0)))
+    tree = value if _is_plain(value, most) else _Pruned(most).of(value, 0)
+    try:
+        text = to_json(tree, inf_nan_mode="constants").decode()
+    except ValueError:  # a surrogate that stands alone
+        text = json.dumps(tree)
+    text = redact(text)
     return text if len(text) * 4 <= most else cut(text, most)
 
 
@@ -86,13 +91,6 @@ def _is_plain(value: object, most: int) -> bool:
 @lru_cache(maxsize=4096)
 def _is_hidden(name: str) -> bool:
     return is_credential_name(name)
-
-
-def _written(tree: object) -> str:
-    try:
-        return to_json(tree, inf_nan_mode="constants").decode()
-    except ValueError:  # a surrogate that stands alone
-        return json.dumps(tree)
 
 
 class _Pruned:

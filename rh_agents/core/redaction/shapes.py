@@ -1,6 +1,6 @@
 """What credentials look like: their names, and the shapes in which they stand in texts that people read.
 
-This needs no registry: it is about credentials that nobody has named. A shape can be mistaken, so nothing passes here
+This needs no registry: it is about credentials that no one has named. A shape can be mistaken, so nothing passes here
 that must come back as it was.
 """
 

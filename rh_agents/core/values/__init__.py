@@ -68,8 +68,8 @@ def encode(value: object) -> bytes:
     """The typed JSON text of a value, in UTF-8.
 
     Raises:
-        UnstorableError: it is no data. The message tells what it is, where it stands, and what to do; it begins with
-            "a httpx.Client at ['client'] cannot be stored", so that the caller can say whose value it is.
+        UnstorableError: it is not serializable. The message says what it is, where it is, and what to do. It begins
+            with "a httpx.Client at ['client'] cannot be stored", so that the caller can say whose value it is.
     """
     try:
         data = to_json(value if type(value) is str else quick(value, 0))
@@ -85,7 +85,7 @@ def encode_large(value: object) -> bytes:
     """The same for a value that is large, a piece at a time, so that another thread can do it beside the event loop.
 
     Raises:
-        UnstorableError: it is no data.
+        UnstorableError: it is not serializable.
     """
     try:
         data = joined(pieces_of(value, encode))
@@ -95,10 +95,10 @@ def encode_large(value: object) -> bytes:
 
 
 def encode_any(value: object) -> bytes:
-    """The same for any value; whoever calls it on the event loop does that by `beside_if_large`.
+    """The same for any value; those who call it on the event loop does that by `beside_if_large`.
 
     Raises:
-        UnstorableError: it is no data.
+        UnstorableError: it is not serializable.
     """
     return encode_large(value) if is_large(value) else encode(value)
 

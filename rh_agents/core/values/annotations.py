@@ -41,7 +41,7 @@ _ANYTHING = frozenset({typing.Any, typing.NoReturn, typing.Never, typing.Self, t
 
 
 def check_annotation(hint: Any) -> str | None:
-    """Why values of this type can never be stored, in a sentence; None if they can, or if nobody can tell."""
+    """Why values of this type can never be stored, in a sentence; None if they can, or if no one can tell."""
     return _objection(hint, frozenset())
 
 

@@ -1,4 +1,4 @@
-"""Whether an answer fits the question, seen by somebody who has only the question's JSON schema.
+"""Whether an answer fits the question, seen by someone who has only the question's JSON schema.
 
 The program that asks may be on another machine, or not running at all; when it goes on it reads the answer as the type
 that it asked for. Until then an answer that does not fit would stand there as one. So it is held against the schema
@@ -8,13 +8,14 @@ when it is given. That is a little stricter than Pydantic is, which also takes `
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rh_agents.core.errors import InputError, StoreError
 from rh_agents.core.redaction import stored_needles
 from rh_agents.core.values import decode, encode
 
-__all__ = ["expect_fitting", "expect_json", "given_answer", "kept_answer", "why_not_fitting"]
+__all__ = ["expect_fitting", "expect_json", "given_answer", "kept_answer", "kept_arguments", "why_not_fitting"]
 
 _SHOWN = 3
 _LONGEST = 200
@@ -59,12 +60,19 @@ _REFERENCE = b'{"!":"secret"'
 def kept_answer(answer: bytes) -> bytes:
     """An answer as a store keeps it: as it is, unless a registered secret stands in it.
 
-    What only looks like typed JSON is written so as well: nobody gets a secret by answering with a reference to it.
+    What only looks like typed JSON is written so as well: no one gets a secret by answering with a reference to it.
     """
     if not stored_needles() and b'"!"' not in answer:
         return answer
     data = encode(json.loads(answer))
     return _TYPED + data + b"}" if _REFERENCE in data or b'"!"' in answer else answer
+
+
+def kept_arguments(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of a run as a store keeps it: the value of a signal, which is JSON text, as an answer."""
+    if verb != "signal":
+        return dict(arguments)
+    return {**arguments, "value": kept_answer(str(arguments["value"]).encode()).decode()}
 
 
 def given_answer(kept: bytes) -> bytes:

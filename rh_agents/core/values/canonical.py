@@ -31,6 +31,8 @@ from rh_agents.core.values.names import FIELDS, form_of, recorded_name
 __all__ = ["CanonicalInput", "canonical", "canonical_arguments"]
 
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
+_FIXED = frozenset({int, float, bool, type(None)})
+"""Arguments of these types alone are not large; most calls have few others."""
 _TEXTUAL = (datetime, date, time, timedelta, Decimal, UUID, complex)
 
 
@@ -43,17 +45,14 @@ class CanonicalInput:
         suffix: what else the key is to hold.
     """
 
-    __slots__ = ("_are_arguments", "_suffix", "_value")
+    __slots__ = ("_are_arguments", "_suffix", "_value", "is_large")
 
     def __init__(self, value: Any, *, are_arguments: bool = False, suffix: bytes = b"") -> None:
         self._value = value
         self._are_arguments = are_arguments
         self._suffix = suffix
-
-    @property
-    def is_large(self) -> bool:
+        self.is_large: bool = not (are_arguments and _FIXED.issuperset(map(type, value.values()))) and is_large(value)
         """Whether to write it takes so long that others would notice. That is so for all equal inputs, or for none."""
-        return is_large(self._value)
 
     def whole(self) -> bytes:
         """The canonical form.

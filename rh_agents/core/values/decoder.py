@@ -55,7 +55,7 @@ class Ready:
 class UnknownValue:
     """Stands for an instance of a class that this program does not have, or has with other fields.
 
-    It is no dataclass: those are written by what is in them, and this one stands for something else.
+    It is not serializableclass: those are written by what is in them, and this one stands for something else.
     """
 
     __slots__ = ("class_name", "data")
@@ -116,7 +116,11 @@ def _read_erased(node: Node, unknown_ok: bool) -> ErasedValue:
 
 
 def revive(node: Any, unknown_ok: bool) -> Any:
-    """The value of a JSON tree. How deep it can be is bounded by the parser."""
+    """The value of a JSON tree. How deep it can be is bounded by the parser.
+
+    Raises:
+        StoreError: it is damaged, or was written by a newer version.
+    """
     kind = type(node)
     if kind is list:
         if ATOMS.issuperset(map(type, node)):

@@ -68,11 +68,15 @@ _LARGE = 1 << 4096  # from_json reads integers of 4300 digits
 
 
 class NotQuick(Exception):
-    """The value has to be written with more care, or is no data."""
+    """The value has to be written with more care, or is not serializable."""
 
 
 def quick(value: Any, depth: int) -> Any:
-    """The JSON tree of a value. Plain parts of it are left as they are, which is nearly all the work there is."""
+    """The JSON tree of a value. Plain parts of it are left as they are, which is nearly all the work there is.
+
+    Raises:
+        UnstorableError: it is not serializable.
+    """
     kind = type(value)
     if kind in ATOMS:
         return value
@@ -97,7 +101,7 @@ def is_object(value: dict[Any, Any]) -> bool:
 
 
 class ValueWriter:
-    """Writes what `quick` cannot: texts that are no UTF-8, numbers that JSON has not, errors. Tells what is no data.
+    """Writes what `quick` cannot: texts that are no UTF-8, numbers that JSON has not, errors; refuses the rest.
 
     A part of a value is written with its path, for people, and its depth in the JSON text.
     """
@@ -107,7 +111,11 @@ class ValueWriter:
         self.errors: int = 0
 
     def write(self, value: Any, path: str, depth: int) -> Any:
-        """The JSON value of a value; `path` says where in the whole it is, for errors."""
+        """The JSON value of a value; `path` says where in the whole it is, for errors.
+
+        Raises:
+            UnstorableError: the value, or a part of it, is not serializable.
+        """
         kind = type(value)
         if kind in ATOMS and _is_plain(value):
             return value
@@ -141,7 +149,11 @@ class ValueWriter:
         return self.write(part, path, depth)
 
     def error(self, error: Exception, path: str, depth: int) -> Node:
-        """The same for an error. What it carries and is no data is left out."""
+        """The same for an error. What it carries and is not serializable is left out.
+
+        Raises:
+            UnstorableError: it is nested too deeply, or carries too many errors.
+        """
         self.errors = self.errors + 1 if self.inside else 0
         if id(error) in self.inside or depth >= _MOST_LEVELS or self.errors > _MOST_ERRORS:
             raise UnstorableError(too_deep(path))
@@ -223,7 +235,11 @@ def _refusal(value: object, path: str) -> str:
 
 
 def desugared(value: Any) -> Node | None:
-    """One level of what JSON has not: a tagged object, whose parts may be anything again. None: it is no data."""
+    """One level of what JSON has not: a tagged object, whose parts may be anything again. None: it is not serializable.
+
+    Raises:
+        UnstorableError: it is not serializable.
+    """
     kind = type(value)
     write = _WRITERS.get(kind)
     if write is not None:
@@ -319,7 +335,7 @@ ADDRESSES = frozenset({"IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network
 
 
 def _foreign_node(value: Any, kind: type) -> Node | None:
-    """Data of modules that are imported only when somebody uses them."""
+    """Data of modules that are imported only when someone uses them."""
     if _is_from(kind, "zoneinfo") and kind.__name__ == "ZoneInfo":
         return None if value.key is None else {TAG: "ZoneInfo", "v": value.key}
     if _is_from(kind, "ipaddress") and kind.__name__ in ADDRESSES:

@@ -5,7 +5,7 @@ event loop just as well. It lets go of the lock where it calls a function of Pyt
 second validator, made of the same schema, which calls one that does nothing for each element of a list, a set or a
 mapping. It takes a little longer and comes to the same.
 
-What nobody can help: Python's garbage collector looks at everything that there is in one step, wherever a million
+What no one can help: Python's garbage collector looks at everything that there is in one step, wherever a million
 objects are made.
 """
 

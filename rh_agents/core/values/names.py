@@ -31,8 +31,8 @@ from pydantic import BaseModel
 __all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "recorded_name", "renamed", "where"]
 
 MOVED: dict[str, str] = {
-    "rh_agents.core.policies.windows.Admitted": "rh_agents.core.ports.Admitted",
-    "rh_agents.core.policies.windows.RateWindow": "rh_agents.core.ports.RateWindow",
+    "rh_agents.core.policies.sharing.windows.RateWindow": "rh_agents.core.ports.RateWindow",
+    "rh_agents.core.ports.executors.CallContext": "rh_agents.core.ports.CallContext",
     "rh_agents.core.ports.RunStatus": "rh_agents.core.ports.run_status.RunStatus",
     "rh_agents.core.policies.limits.RateLimitHint": "rh_agents.core.policies.limits.Advice",
     "rh_agents.cli.errors.OutputClosed": "rh_agents.cli.outputs.OutputClosed",
@@ -89,32 +89,61 @@ FIELDS: dict[str, str] = {
     "rh_agents.core.policies.compaction.Compaction": "by trigger keep",
     "rh_agents.core.policies.compaction.DropTurns": "",
     "rh_agents.core.policies.compaction.Summarize": "model instructions max_tokens attachments",
+    "rh_agents.core.policies.numbers.SettingState": "name value in_use reserved",
     "rh_agents.core.policies.limits.Advice": "remaining resets_in retry_after is_overloaded",
     "rh_agents.core.policies.limits.Permit": "granted_at amounts is_counted ticket",
     "rh_agents.core.policies.limits.Refusal": "wait why",
-    "rh_agents.core.ports.Admitted": "ticket wait why",
     "rh_agents.core.ports.CallContext": "run_id address attempt idempotency_key group_id",
     "rh_agents.core.ports.CacheEntry": "key value actor created_at expires_at run_id",
     "rh_agents.core.ports.Question": "run_id id address text schema asked_at answer answered_at answered_by problem",
     "rh_agents.core.ports.RateWindow": "name per limits",
+    "rh_agents.core.policies.sharing.rates.BlockReport": "block used",
+    "rh_agents.core.policies.sharing.rates.RateAnswer": "count at wait why",
+    "rh_agents.core.policies.sharing.budgets.BudgetAnswer": (
+        "is_granted part missing limits spent reserved lapsed is_unknown"
+    ),
+    "rh_agents.core.policies.sharing.budgets.BudgetAsk": (
+        "holder limits spent reserved need wanted ceiling is_new closes replaced shown"
+    ),
+    "rh_agents.core.policies.sharing.budgets.BudgetHolder": "id run place since before",
+    "rh_agents.core.policies.sharing.slots.SlotAnswer": "count most",
+    "rh_agents.core.policies.sharing.slots.SlotAsk": "process limit in_use wanted",
+    "rh_agents.core.policies.sharing.rates.RateAsk": "window process block need count lease reports hold",
     "rh_agents.core.ports.RecordedEvent": "sequence event",
     "rh_agents.core.ports.RunInfo": (
         "run_id status epoch workflow input input_digest tags facts created_at updated_at ended_at owner outcomes "
         "reason forked_from"
     ),
     "rh_agents.core.ports.RunRequest": "run_id owner workflow input input_digest tags facts lease",
+    "rh_agents.core.ports.Resumption": "ready_at questions",
+    "rh_agents.core.questions.Wait": "id text due_at event",
+    "rh_agents.core.queueing.HeldRun": "run_id flow sign lease is_gone",
+    "rh_agents.core.queueing.QueueLook": "flows held",
+    "rh_agents.core.queueing.Submission": (
+        "run_id workflow flow input input_digest queue priority not_before tags facts"
+    ),
+    "rh_agents.core.queueing.Wanted": "queue flows owner lease silent max_claims",
     "rh_agents.core.ports.control.ControlRequest": (
         "run_id id verb arguments author reason asked_at applied_at answer"
     ),
     "rh_agents.core.ports.control.ControlResult": "run_id verb text calls price request is_applied",
     "rh_agents.core.ports.failure_kinds.FailureKind": "text count first last example",
+    "rh_agents.core._base.executions.Execution": "began_at after epoch ended_at idle",
     "rh_agents.core.ports.activity.Activity": "after until width buckets durations slowest groups totals",
     "rh_agents.core.ports.activity.Bucket": "done failed retried",
     "rh_agents.core.ports.activity.GroupSeen": "group_id name address parent status began_at total seconds ending",
+    "rh_agents.core.ports.activity.Lane": "first buckets",
     "rh_agents.core.ports.activity.SlowCall": "sequence key address actor seconds",
+    "rh_agents.core.policies.child_runs.AboutChild": "group given places",
+    "rh_agents.core.policies.child_runs.ChildLeft": "run_id after",
+    "rh_agents.core.policies.child_runs.ChildRun": "run_id status reason claims is_executed is_ready sequence",
+    "rh_agents.core.policies.child_runs.NewChild": "run_id workflow input about facts queue flow",
+    "rh_agents.core.ports.executors.ShardOptions": "size on workers",
     "rh_agents.core.ports.keeping.ErasedRun": "values artifacts artifact_size cached left",
     "rh_agents.core.ports.keeping.Erasure": "at is_finished",
     "rh_agents.core.ports.keeping.RunSize": "size artifacts artifact_size",
+    "rh_agents.core.ports.tracing.RunAbout": "run_id workflow epoch is_resumed earlier",
+    "rh_agents.core.ports.tracing.RunTotals": "status calls failed retries recovered cached reason error",
     "rh_agents.core.ports.present.BudgetState": "name limits spent reserved",
     "rh_agents.core.ports.present.GroupState": "group_id name address in_use slots finished total",
     "rh_agents.core.ports.present.OpenBreaker": "name state failures",
@@ -125,6 +154,7 @@ FIELDS: dict[str, str] = {
     "rh_agents.core.ports.present.Retrying": "key address due_at attempt",
     "rh_agents.core.ports.present.RunningCall": "key address since attempt",
     "rh_agents.core.ports.present.Waiting": "name calls since why",
+    "rh_agents.core.ports.present.WaitingCall": "key address name since",
     "rh_agents.core.ports.streaming.Piece": "kind text tool_index tool_name",
     "rh_agents.core.ports.streaming.StreamedPiece": (
         "key address attempt position kind text tool_index tool_name is_gap"
@@ -161,6 +191,11 @@ FIELDS: dict[str, str] = {
         "retrying_events cached_events usage groups calls failures first_seen last_seen"
     ),
     "rh_agents.llms.local.LocalServer": "base_url model",
+    "rh_agents.sharding.shard.Item": "place name data",
+    "rh_agents.sharding.shard.Shard": (
+        "run_id group group_id group_number base address generation depth max_workers item_timeout retry on_unknown "
+        "record_inputs places items earlier"
+    ),
 }
 """The fields that a class had when it was first recorded, in their order: they are always written."""
 
@@ -168,10 +203,16 @@ OTHERS: frozenset[str] = frozenset(
     {
         "rh_agents.cli.errors.BadInput",
         "rh_agents.cli.errors.CommandError",
+        "rh_agents.cli.errors.Interrupted",
+        "rh_agents.cli.errors.NoSuchRun",
+        "rh_agents.cli.errors.NoSuchStore",
+        "rh_agents.cli.input.archives.UnreadableArchive",
         "rh_agents.cli.json_text.RepeatedKey",
         "rh_agents.cli.outputs.OutputClosed",
         "rh_agents.cli.outputs.OutputFailed",
         "rh_agents.core._limits.admission.Held",
+        "rh_agents.stores._backend.ConnectionLost",
+        "rh_agents.telemetry.export.NotExported",
         "rh_agents.core._write_values.NotQuick",
         "rh_agents.core.bus.OnFull",
         "rh_agents.core.chat.messages.FinishReason",
@@ -182,6 +223,8 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.CallTimeout",
         "rh_agents.core.errors.CalledExit",
         "rh_agents.core.errors.CircuitOpenError",
+        "rh_agents.core.errors.CodeChangedError",
+        "rh_agents.core.ports.opening.StoreOf",
         "rh_agents.core.errors.ContextTooLong",
         "rh_agents.core.errors.ControlRefused",
         "rh_agents.core.errors.DefinitionError",
@@ -199,6 +242,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.ModelTimeout",
         "rh_agents.core.errors.ModelUnreachable",
         "rh_agents.core.errors.NestingError",
+        "rh_agents.core.errors.OptionError",
         "rh_agents.core.errors.OutputError",
         "rh_agents.core.errors.PermanentModelError",
         "rh_agents.core.errors.QuotaExhausted",

@@ -517,7 +517,7 @@ def _resolved_one(name: str, hint: Any, space: dict[str, Any]) -> dict[str, Any]
 
 
 def _quietly(resolve: Callable[[], Any]) -> Any:
-    """What an annotation means; None if nobody can tell (yet)."""
+    """What an annotation means; None if no one can tell (yet)."""
     try:
         return resolve()
     except Exception:  # noqa: BLE001 - annotations are the user's code, and may be anything

@@ -1,4 +1,4 @@
-"""Work that begins when it is awaited: what says that nobody did."""
+"""Work that begins when it is awaited: what says that no one did."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Use(StrEnum):
     HANDED_OVER = "given to asyncio"
     """Which makes a task that awaits it, unless that is cancelled before its first step."""
     DISCARDED = "discarded"
-    """Nobody awaits it, and nobody forgot to: another one stands for it, or it was refused."""
+    """No one awaits it, and no one forgot to: another one stands for it, or it was refused."""
 
 
 _NOT_STARTED = Use.NOT_STARTED
@@ -65,7 +65,7 @@ class Unstarted:
             self.use = Use.HANDED_OVER
 
     def discard(self) -> None:
-        """Nobody will await it, and that is right."""
+        """No one will await it, and that is right."""
         self.use = Use.DISCARDED
 
 
@@ -85,7 +85,7 @@ _SEQUENCES = (list, tuple)
 
 
 def is_unstarted(value: Any) -> bool:
-    """Whether a function returned work that nobody has awaited, or a list of it."""
+    """Whether a function returned work that no one has awaited, or a list of it."""
     if type(value) in _SEQUENCES and value:
         value = value[0]
     return isinstance(value, _WORK)

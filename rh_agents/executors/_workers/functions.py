@@ -17,6 +17,7 @@ import cloudpickle
 
 from rh_agents.core._loops.worker_imports import imported_for_a_worker
 from rh_agents.core.errors import DefinitionError
+from rh_agents.core.ports import CallContext
 
 _MOST_WRAPPED = 50
 
@@ -46,14 +47,20 @@ class Order(NamedTuple):
     Attributes:
         function: which function.
         name: how people call it.
-        context: the fields of the `CallContext` that `current()` tells there; None outside of calls.
+        context: the fields of the `CallContext` that `current()` gives there.
         is_by_value: whether classes of the main program may be among the arguments and in the result.
     """
 
     function: Reference
     name: str
-    context: tuple[Any, ...] | None
+    context: tuple[Any, ...]
     is_by_value: bool
+
+
+def facts_of(about: CallContext) -> tuple[Any, ...]:
+    """What a `CallContext` is made of, as it travels."""
+    where = about.run_id, about.address, about.attempt, about.idempotency_key, about.group_id
+    return (*where, dict(about.trace), dict(about.resources))
 
 
 def refer(function: Callable[..., Any]) -> Reference:
@@ -145,7 +152,7 @@ def find(reference: Reference) -> Callable[..., Any]:
     except AttributeError as error:
         raise DefinitionError(
             f"a worker process imported {reference.module} and did not find {reference.qualname} there: define it at "
-            "the top level of the module, whoever imports it"
+            "the top level of the module, not only where it runs as the main program"
         ) from error
     function: Callable[..., Any] = found
     return function

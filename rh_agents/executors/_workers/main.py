@@ -16,16 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from rh_agents.core.context import RemoteCall, remote_call
-from rh_agents.core.errors import DefinitionError, UnstorableError
-from rh_agents.core.ports import CallContext
-from rh_agents.core.results import describe_error
+from rh_agents.core.context import remote_call
 from rh_agents.core.usage import Usage
-from rh_agents.executors._workers.failures import bare_failure_of, failure_of
-from rh_agents.executors._workers.functions import Order, dumps_for_the_parent, find
+from rh_agents.executors._workers.calling import outcome_of
+from rh_agents.executors._workers.functions import Order
 from rh_agents.executors._workers.sessions import end_session
 from rh_agents.executors._workers.settings import Settings
-from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece, loads
+from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header, in_one_piece
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -134,58 +131,14 @@ class _Served:
                 self._wire.sendall(piece)
 
     def _reply(self, order: Order, arguments: bytearray) -> None:
-        try:
-            data = self._called(order, arguments)
-        except BaseException as error:  # noqa: BLE001 - whatever it raises is what came of the call
-            self._send(Kind.RAISED, _pickled_failure(error))
-        else:
-            self._send(Kind.RETURNED, *data)
+        kind, content = outcome_of(order, arguments, self._report, self._begins)
+        self._send(kind, *content)
 
-    def _called(self, order: Order, arguments: bytearray) -> list[bytes]:
-        """What the function returned, pickled."""
-        args, kwargs = _read_arguments(order, arguments)
-        function = find(order.function)
-        token = None
-        if order.context is not None:
-            token = remote_call.set(RemoteCall(CallContext(*order.context), self._report))
+    def _begins(self) -> None:
         os.write(self._mark, b"1")
-        try:
-            value = function(*args, **kwargs)
-        finally:
-            if token is not None:
-                remote_call.reset(token)
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError, AttributeError):
-                    stream.flush()
-        try:
-            return [dumps_for_the_parent(value)] if order.is_by_value else Pieces.of(value)
-        except Exception as error:
-            raise UnstorableError(
-                f"{order.name} returned a value that cannot leave its worker process: {describe_error(error)}"
-            ) from error
 
     def _report(self, usage: Usage) -> None:
         self._send(Kind.USAGE, pickle.dumps(usage))
-
-
-def _read_arguments(order: Order, data: bytearray) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    try:
-        args, kwargs = loads(data)
-    except Exception as error:
-        raise DefinitionError(
-            f"a worker process cannot read the arguments of {order.name}: {describe_error(error)}"
-        ) from error
-    return args, kwargs
-
-
-_OUR_CODE = frozenset({_Served._reply.__code__, _Served._called.__code__})
-
-
-def _pickled_failure(error: BaseException) -> bytes:
-    try:
-        return pickle.dumps(failure_of(error, _OUR_CODE))
-    except BaseException:  # noqa: BLE001 - it runs code of the user's, which must not end the worker
-        return pickle.dumps(bare_failure_of(error, _OUR_CODE))
 
 
 class _Forwarding(logging.Handler):
@@ -201,6 +154,10 @@ class _Forwarding(logging.Handler):
         try:
             facts = dict(copy.copy(record).__dict__)
             facts["msg"], facts["args"] = record.getMessage(), None
+            call = remote_call.get()
+            if call is not None:  # it may arrive when the parent makes another call
+                about = call.context
+                facts |= {"run_id": about.run_id, "address": about.address, "attempt": about.attempt}
             if record.exc_info:
                 facts["exc_text"] = self._formatter.formatException(record.exc_info)
                 facts["exc_info"] = None

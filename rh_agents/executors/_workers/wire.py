@@ -34,6 +34,7 @@ class Kind(bytes, enum.Enum):
     RAISED = b"E"
 
 
+Buffer = bytes | bytearray | memoryview
 Frame = tuple[Kind, bytearray]
 
 
@@ -121,7 +122,16 @@ def in_one_piece(begin: bytes, content: Sequence[bytes]) -> Sequence[bytes]:
     return [begin, *content]
 
 
-def loads(content: bytearray) -> Any:
+def frames_in(data: Buffer) -> Iterator[tuple[Kind, memoryview]]:
+    """The frames of which `data` consists."""
+    view, at = memoryview(data), 0
+    while at < len(view):
+        name, length = _HEADER.unpack_from(view, at)
+        start, at = at + _HEADER.size, at + _HEADER.size + length
+        yield Kind(name), view[start:at]
+
+
+def loads(content: Buffer) -> Any:
     """The value that was pickled. In a thread, others get their turn while large bytes are copied."""
     return pickle.load(_Content(content)) if len(content) >= LARGE else pickle.loads(content)
 
@@ -129,7 +139,7 @@ def loads(content: bytearray) -> Any:
 class _Content:
     """What has arrived, as a file whose large bytes the unpickler copies straight to where they belong."""
 
-    def __init__(self, content: bytearray) -> None:
+    def __init__(self, content: Buffer) -> None:
         self._content = memoryview(content)
         self._at = 0
 

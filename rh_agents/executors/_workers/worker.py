@@ -13,17 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from rh_agents.core.context import report_usage
 from rh_agents.core.errors import DefinitionError, WorkerLost
 from rh_agents.core.redaction import logger
-from rh_agents.executors._workers.functions import Order, dumps
+from rh_agents.executors._workers.functions import Order
 from rh_agents.executors._workers.sessions import end_session, kill_group
 from rh_agents.executors._workers.settings import Settings
-from rh_agents.executors._workers.wire import Frame, Inbox, Kind, Pieces, header, in_one_piece
+from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header, in_one_piece
 
 _LOG = logger("rh_agents.executors")
 
@@ -35,28 +35,6 @@ _TIME_TO_LEAVE = 2.0
 """Seconds that an idle worker has for its `atexit` functions."""
 _TIME_TO_DIE = 5.0
 """Seconds after which a process that has closed its wire and does not end is killed."""
-_MAIN = b"__main__"
-_LARGEST_OF_SMALL_THINGS = 256 * 1024
-"""Bytes. A piece of a pickle that is larger is one thing, and no name of a class."""
-
-
-def pickled_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any], name: str, *, is_by_value: bool
-) -> tuple[list[bytes], bool]:
-    """The arguments of a call, and whether the result may be of classes that travel by value.
-
-    Raises:
-        DefinitionError: they cannot be pickled.
-    """
-    given = tuple(args), dict(kwargs)
-    try:
-        if not is_by_value:
-            pieces = Pieces.of(given)
-            if not any(_MAIN in piece for piece in pieces if len(piece) < _LARGEST_OF_SMALL_THINGS):
-                return pieces, False
-        return [dumps(given)], True
-    except Exception as error:
-        raise DefinitionError(f"the arguments of {name} cannot be sent to a worker process: {error}") from error
 
 
 class Worker:

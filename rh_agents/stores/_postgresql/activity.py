@@ -6,7 +6,7 @@ from typing import Any
 
 from rh_agents.core._base.latency import BUCKETS
 from rh_agents.core.ports.activity import SLOWEST
-from rh_agents.stores._backend import ActivityRows
+from rh_agents.stores._backend.windows import ActivityRows
 
 _UNREAD = "what happened could not be read"
 

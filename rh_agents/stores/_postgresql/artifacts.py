@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from rh_agents.stores._reconnecting import kept_on
 from rh_agents.stores.artifacts import StoredArtifact, checked_digest, expect_size, missing, verified
 
 _AT_ONCE = 1000
@@ -39,18 +40,16 @@ class TableArtifacts:
 
     def put(self, data: bytes) -> str:
         digest = sha256(data)
-        with self._connection("an artifact could not be written") as connection:
-            connection.execute(self._query("put_artifact"), {"digest": digest.digest(), "data": data})
+        self._asked("put_artifact", "an artifact could not be written", {"digest": digest.digest(), "data": data})
         return digest.hexdigest()
 
     def get(self, digest: str, *, size: int | None = None) -> bytes:
         name = bytes.fromhex(checked_digest(digest))
-        with self._connection("an artifact could not be read") as connection:
-            limit = {"digest": name, "size": size}
-            row = connection.execute(self._query("get_artifact"), limit, binary=True).fetchone()
+        found = self._asked("get_artifact", "an artifact could not be read", {"digest": name, "size": size})
         where = f"{self._place}/artifact/{digest}"
-        if row is None:
+        if not found:
             raise missing(where)
+        row = found[0]
         expect_size(row[0], size, where)
         return verified(row[1], digest, where)
 
@@ -58,9 +57,8 @@ class TableArtifacts:
         """All artifacts in the order of their digests."""
         after = b""
         while True:
-            with self._connection("the artifacts could not be listed") as connection:
-                page = {"after": after, "limit": _AT_ONCE}
-                rows = connection.execute(self._query("list_artifacts"), page, binary=True).fetchall()
+            page = {"after": after, "limit": _AT_ONCE}
+            rows = self._asked("list_artifacts", "the artifacts could not be listed", page)
             for digest, size, put_at in rows:
                 yield StoredArtifact(digest.hex(), size, put_at)
             if len(rows) < _AT_ONCE:
@@ -78,6 +76,16 @@ class TableArtifacts:
     def clean(self, *, put_before: float) -> int:
         """An interrupted write leaves nothing."""
         return 0
+
+    def _asked(self, name: str, what: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """What a query gives that may be done twice; done again for some seconds if the way to the server breaks."""
+
+        def ask() -> list[tuple[Any, ...]]:
+            with self._connection(what) as connection:
+                cursor = connection.execute(self._query(name), parameters, binary=True)
+                return cursor.fetchall() if cursor.description is not None else []
+
+        return kept_on(ask)
 
     def _query(self, name: str) -> bytes:
         return self._queries[name].encode()

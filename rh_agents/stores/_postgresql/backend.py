@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from psycopg_pool import ConnectionPool
 
 from rh_agents.core.errors import StoreError
+from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import SLOWEST
 from rh_agents.stores._files import checked_mode, read_mode
 from rh_agents.stores._opening_artifacts import open_artifacts
@@ -20,6 +21,8 @@ from rh_agents.stores._postgresql.schema import bring_up_to_date, expect_known
 from rh_agents.stores._postgresql.writing import PostgresqlWriteSession
 from rh_agents.stores._sql import read_queries
 from rh_agents.stores.artifacts import ArtifactStore
+
+_LOG = logger("rh_agents.stores.postgresql")
 
 
 class PostgresqlBackend:
@@ -41,6 +44,7 @@ class PostgresqlBackend:
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Connection] | None = None
         self._news = News(self._database, self.pool)
+        self._ready = News(self._database, self.pool, "ready")
         self._is_checked = False
         where = artifacts or options.get("artifacts")
         mode = read_mode(options.get("mode", "0600")) if file_mode is None else checked_mode(file_mode)
@@ -73,6 +77,8 @@ class PostgresqlBackend:
         try:
             if not self._is_checked:
                 self._database.warn_if_unsafe(connection)
+                for line in self._database.limitations(connection):
+                    _LOG.info("%s: %s", self.name, line)
                 bring_up_to_date(self._database, connection)
                 self._is_checked = True
             return PostgresqlWriteSession(self._database, connection, self._queries)
@@ -86,7 +92,12 @@ class PostgresqlBackend:
             with self.borrow("the schema could not be read") as connection:
                 expect_known(self._database, connection)
             self._is_checked = True
-        return PostgresqlReadSession(self.borrow, self._news)
+        return PostgresqlReadSession(self.borrow, self._news, self._ready)
+
+    def limitations(self) -> list[str]:
+        """What the way to the server keeps the store from, as sentences for people."""
+        with self.borrow("the server could not be asked how it is reached") as connection:
+            return self._database.limitations(connection)
 
     @contextmanager
     def borrow(self, what: str) -> Iterator[Connection]:
@@ -103,6 +114,7 @@ class PostgresqlBackend:
     def close(self) -> None:
         """Let go of the connections that sessions have shared."""
         self._news.close()
+        self._ready.close()
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:

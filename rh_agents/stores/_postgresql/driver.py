@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import psycopg
-from psycopg import sql
+import psycopg_pool
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper, Loader
 from psycopg.conninfo import conninfo_to_dict
@@ -23,6 +23,8 @@ from psycopg_pool import ConnectionPool
 
 from rh_agents.core.errors import StoreError
 from rh_agents.core.redaction import logger
+from rh_agents.stores._backend import ConnectionLost
+from rh_agents.stores._postgresql.connection import PoolMode, StoreConnection
 
 DEFAULT_SCHEMA = "rh_agents"
 """Where the tables are, unless the URL names another schema."""
@@ -148,6 +150,20 @@ def plain_text(cursor: psycopg.Cursor[Any]) -> None:
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
+_NO_WAY: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25006")
+"""How states begin that say that there is no way to a server that writes, or that it broke: connections, shutdowns and
+crashes; a server that has become one that only follows another one."""
+
+
+def _is_lost(error: psycopg.Error) -> bool:
+    """Whether the way to the server broke, or there is none: then another attempt may have more luck."""
+    if isinstance(error, psycopg_pool.PoolTimeout):
+        return False  # that was an attempt of several seconds
+    if error.sqlstate is None:  # said by the client
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_NO_WAY)
+
+
 def _reason(error: psycopg.Error) -> str:
     """One line that says what the server, or the way to it, has to say. Its details may show data, so they stay out."""
     text = error.diag.message_primary or str(error) or type(error).__name__
@@ -168,21 +184,6 @@ _DEFAULTS: Final = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-_SETTINGS: Final = """
-SELECT set_config('search_path', %s, false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       -- A commit that has been reported must survive a power cut, whatever the server's default is.
-       CASE WHEN current_setting('synchronous_commit') <> 'remote_apply'
-            THEN set_config('synchronous_commit', 'on', false) END,
-       -- Every query has its index. Whoever plans it may think otherwise, because a table was small a moment ago.
-       set_config('enable_seqscan', 'off', false),
-       set_config('enable_sort', 'off', false),
-       -- Compiling a query takes longer than all that the store asks for.
-       set_config('jit', 'off', false),
-       -- New in PostgreSQL 14. A follower may hear nothing for a long time.
-       CASE WHEN current_setting('idle_session_timeout', true) IS NOT NULL
-            THEN set_config('idle_session_timeout', '0', false) END
-"""
 
 
 @dataclass(frozen=True)
@@ -193,20 +194,22 @@ class Database:
         parameters: of the connection, as libpq knows them, the password among them if one was given.
         schema: where the tables are.
         place: the same for people: a URL without the password.
+        pool_mode: how long a session of the server is ours; None: each connection finds out.
     """
 
     parameters: Mapping[str, Any] = field(repr=False)
     schema: str
     place: str
+    pool_mode: PoolMode | None = None
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self) -> StoreConnection:
         """A new connection, in which every statement is a transaction unless one is begun.
 
         Raises:
             StoreError: there is none to be had, or the database cannot hold every text.
         """
         with self.errors("no connection"):
-            connection = psycopg.connect(**self.parameters, autocommit=True)
+            connection = StoreConnection.connect(**self.parameters, autocommit=True)
         try:
             self.prepare(connection)
         except BaseException:
@@ -214,9 +217,10 @@ class Database:
             raise
         return connection
 
-    def pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
+    def pool(self) -> ConnectionPool[StoreConnection]:
         """Connections for threads that read. None is made before the first one is needed; `close` it at the end."""
         return ConnectionPool(
+            connection_class=StoreConnection,
             kwargs={**self.parameters, "autocommit": True},
             min_size=0,
             max_size=_MOST_CONNECTIONS,
@@ -228,8 +232,8 @@ class Database:
             open=True,
         )
 
-    def prepare(self, connection: psycopg.Connection[Any]) -> None:
-        """Settle what must be the same in every session."""
+    def prepare(self, connection: StoreConnection) -> None:
+        """Settle what must be the same for every statement."""
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise StoreError(f"{self.place} has the encoding {encoding}: a database for runs needs UTF8")
@@ -239,8 +243,7 @@ class Database:
         connection.adapters.register_loader("text", _TextLoader)
         connection.adapters.register_loader("text", _BinaryTextLoader)
         with self.errors("the session could not be set up"):
-            path = sql.Identifier(self.schema).as_string(connection)
-            connection.execute(_SETTINGS, (path,))
+            connection.settle(self.schema, self.pool_mode)
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:
@@ -256,7 +259,24 @@ class Database:
         password = self.parameters.get("password")
         if password:
             reason = reason.replace(str(password), "***")
-        return StoreError(f"{self.place}: {what}: {reason}")
+        kind = ConnectionLost if _is_lost(error) else StoreError
+        return kind(f"{self.place}: {what}: {reason}")
+
+    def limitations(self, connection: StoreConnection) -> list[str]:
+        """What the way to the server keeps a store from, as sentences for people."""
+        found = []
+        if connection.is_shared:
+            found.append(
+                "a pooler gives each transaction another session of the server, so statements are not prepared, and "
+                "news of other processes is asked for twice a second"
+                + ("" if self.pool_mode else "; if it gives each client its own, add pool_mode=session to the URL")
+            )
+        if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+            found.append(
+                "the server only follows another one, so runs can be looked at and nothing else, and news of other "
+                "processes is asked for twice a second"
+            )
+        return found
 
     def warn_if_unsafe(self, connection: psycopg.Connection[Any]) -> None:
         """Log it if the server is configured not to keep its promises."""
@@ -280,16 +300,25 @@ def _expect_alive(connection: psycopg.Connection[Any]) -> None:
     connection.pgconn.consume_input()  # then this is the end of the line
 
 
-_OWN_OPTIONS: Final = ("schema", "artifacts", "mode")
+def is_alive(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a connection that nobody uses at this moment can be used. Costs no way to the server."""
+    try:
+        _expect_alive(connection)
+    except psycopg.Error:
+        return False
+    return not connection.closed
+
+
+_OWN_OPTIONS: Final = ("schema", "artifacts", "mode", "pool_mode")
 
 
 def read_url(url: str, schema: str | None = None) -> tuple[Database, dict[str, str]]:
-    """The database that a URL names, and the options in it that are not the driver's: `schema`, `artifacts`, `mode`.
+    """The database that a URL names, and the options in it that are not the driver's.
 
-    `schema` overrides the one in the URL.
+    These are `schema`, `artifacts`, `mode` and `pool_mode`. The argument `schema` overrides the one in the URL.
 
     Raises:
-        StoreError: it is no URL of a PostgreSQL database.
+        StoreError: it is no URL of a PostgreSQL database, or its `pool_mode` is none.
     """
     base, _, query = url.partition("?")
     own: dict[str, str] = {}
@@ -311,8 +340,18 @@ def read_url(url: str, schema: str | None = None) -> tuple[Database, dict[str, s
             "in which signs like @ : / ? # of a password are written as %40 %3A %2F %3F %23"
         )
     parameters = {**_DEFAULTS, **given, "client_encoding": "UTF8"}
-    database = Database(parameters, schema or own.get("schema") or DEFAULT_SCHEMA, _place(given))
-    return database, own
+    schema = schema or own.get("schema") or DEFAULT_SCHEMA
+    return Database(parameters, schema, _place(given), _pool_mode(own.get("pool_mode"))), own
+
+
+def _pool_mode(text: str | None) -> PoolMode | None:
+    if text is None:
+        return None
+    try:
+        return PoolMode(text)
+    except ValueError:
+        modes = " or ".join(PoolMode)
+        raise StoreError(f"pool_mode={text} in the URL of the store: it is {modes}, or left out to find out") from None
 
 
 def _place(given: Mapping[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry
-from rh_agents.stores._backend import REPLACED, Batch, CallRow, EventRow, Kept, LeaseState, OutcomeRow, RunRow
+from rh_agents.stores._backend.rows import REPLACED, Batch, CallRow, EventRow, Kept, LeaseState, OutcomeRow, RunRow
 from rh_agents.stores._checksums import input_sum, sealed
 from rh_agents.stores._postgresql.driver import Array, from_text
 from rh_agents.stores._verified import CHECKSUMS_OF_RUN, checksums_of_run
@@ -120,10 +121,11 @@ _FACTS: Final = tuple(RunRow.__slots__).index("facts")
 
 
 def kept_run(row: tuple[Any, ...]) -> Kept[RunRow]:
-    values = list(row[:-4])
-    values[_TAGS] = tuple(values[_TAGS])
-    values[_FACTS] = json.loads(values[_FACTS])
-    return Kept(RunRow(*values), row[-4:])
+    values = list(row[: -len(CHECKSUMS_OF_RUN)])
+    with contextlib.suppress(TypeError, ValueError):  # damaged: no checksum fits what stands there
+        values[_TAGS] = tuple(values[_TAGS])
+        values[_FACTS] = json.loads(values[_FACTS])
+    return Kept(RunRow(*values), row[-len(CHECKSUMS_OF_RUN) :])
 
 
 def kept_entry(row: tuple[Any, ...]) -> Kept[CacheEntry]:

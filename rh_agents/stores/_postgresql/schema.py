@@ -138,7 +138,7 @@ def _known() -> int:
 def _newer(database: Database, version: int) -> StoreError:
     return StoreError(
         f"{database.place}: schema {database.schema!r} was made by a newer version of rh_agents: "
-        f"schema {version}, this one knows {_known()}"
+        f"schema {version}, this one knows {_known()}; upgrade rh_agents"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from rh_agents.core.ports import Question
-from rh_agents.stores._backend import EventRow
+from rh_agents.stores._backend.rows import EventRow, RunsWanted
 from rh_agents.stores._checksums import (
     amounts_checksum,
     cache_checksum,
@@ -26,7 +26,7 @@ from rh_agents.stores._checksums import (
 from rh_agents.stores._postgresql.driver import Array
 from rh_agents.stores._postgresql.rows import kept_entry, kept_run, outcome_row
 from rh_agents.stores._progress import Progress
-from rh_agents.stores._sql import Migration, read_queries
+from rh_agents.stores._sql import Migration, read_queries, read_views, through
 from rh_agents.stores._verified import (
     CHECKSUMS_OF_QUESTION,
     CHECKSUMS_OF_RUN,
@@ -61,7 +61,8 @@ class Sealing:
         self._name = name
         self._clock = clock
         self._progress: Progress | None = None
-        self._queries = read_queries("postgresql")
+        queries, as_it_is = read_queries("postgresql"), {"run": read_views("postgresql", CHECKSUMS)["run"]}
+        self._queries = {**queries, "runs": through(queries["runs"], as_it_is)}
         self._batch = batch
         self._place = (0, 0)
         self._has_columns = False
@@ -119,7 +120,7 @@ class Sealing:
         return len(events)
 
     def _seal_runs(self) -> None:
-        for row in self._ask("runs", status=None, updated_before=None, behind=None, limit=None):
+        for row in self._ask("runs", **RunsWanted(parts=True)._asdict()):
             run = kept_run(row).row
             if run.owner is not None:
                 run = dataclasses.replace(run, owner=None, process=None, fence=run.fence + 1)

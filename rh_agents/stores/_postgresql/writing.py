@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.core.ports.control import ControlRequest
+import psycopg
+
+from rh_agents.core.policies.child_runs import GROUP_HAS_ENDED
+from rh_agents.core.policies.sharing.windows import SharedState
+from rh_agents.core.ports import CacheEntry, Clock, Question
+from rh_agents.core.ports.control import ControlRequest, Verb
 from rh_agents.stores._asking import answer_columns, request_columns
-from rh_agents.stores._backend import (
+from rh_agents.stores._backend.beside import FORGOTTEN_AFTER, PieceCut, PieceRow, PresentRow
+from rh_agents.stores._backend.rows import (
     ENDED,
-    FORGOTTEN_AFTER,
+    NOT_QUEUED,
     Batch,
     EventRow,
+    Kept,
     LeaseState,
+    NextWanted,
     OutcomeRow,
-    PieceCut,
-    PieceRow,
-    PresentRow,
+    Queued,
     RunRow,
+    Standing,
 )
 from rh_agents.stores._checksums import (
-    amounts_checksum,
     answer_checksum,
     cache_checksum,
-    held_checksum,
     holder_checksum,
     piece_checksum,
     present_checksum,
+    queue_checksum,
+    shared_checksum,
     status_checksum,
-    ticket_checksum,
     watching_checksum,
 )
+from rh_agents.stores._children import checksums_when_released, parent_lost
 from rh_agents.stores._copying import erased_meanwhile
-from rh_agents.stores._postgresql.driver import Array, Database
+from rh_agents.stores._postgresql.driver import Array, Database, is_alive
 from rh_agents.stores._postgresql.news import Connection, Ear, channels, digest, rows
-from rh_agents.stores._postgresql.rows import held_runs, journal_columns, lease_states_of, run_columns
-from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
-from rh_agents.stores._windows import held_until, refusal, tickets_since
+from rh_agents.stores._postgresql.rows import held_runs, journal_columns, kept_run, lease_states_of, run_columns
+from rh_agents.stores._queues import has_signal
+from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question, undamaged
+from rh_agents.stores._windows import RATE, held_until, shared_state, state_of_tickets
 
+T = TypeVar("T")
+_NOT_DELETED: Final = "the run could not be deleted"
 _NOT_ERASED: Final = "values could not be erased"
+_NOT_STOPPED: Final = "the child runs could not be stopped"
 _UNWRITTEN: Final = (
     "the journal could not be written (if the connection broke, the last batch may be there all the same)"
 )
@@ -57,7 +67,7 @@ class PostgresqlWriteSession:
         self._queries = queries
         self._channels = channels(database)
         with database.errors("no news of other processes"):
-            self._ear = Ear(connection, self._channels["requests"])
+            self._ear = Ear(connection, database, "requests")
 
     def _rows(self, name: str, what: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._database.errors(what):
@@ -67,10 +77,18 @@ class PostgresqlWriteSession:
         """Whether a query that changes something has found what to change; it tells those who listen."""
         return bool(self._rows(name, what, **parameters, **self._channels))
 
+    def is_usable(self) -> bool:
+        return is_alive(self._connection)
+
+    def standings(self, numbers: Sequence[int]) -> list[Standing | None]:
+        what = "it could not be found out what was written"
+        found = {row[0]: Standing(*row[1:]) for row in self._rows("standings", what, numbers=Array("int8", numbers))}
+        return [found.get(number) for number in numbers]
+
     # -- batches and leases -------------------------------------------------------------------------------------------
 
     def write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
-        if not any(batch.streamed for batch in batches):
+        if not any(batch.streamed or batch.ended for batch in batches):
             return self._write(batches, now)
         with self._database.errors(_UNWRITTEN), self._connection.transaction():
             states = self._write(batches, now)
@@ -78,6 +96,9 @@ class PostgresqlWriteSession:
             gone = [(batch.number, key) for batch in ours for key in batch.streamed]
             number, key = Array("int8", [each[0] for each in gone]), Array("bytea", [each[1] for each in gone])
             self._rows("delete_pieces_of", _UNWRITTEN, number=number, key=key)
+            for batch in ours:
+                for group in batch.ended:
+                    self._stop_children(batch.number, group, GROUP_HAS_ENDED)
         return states
 
     def _write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
@@ -119,7 +140,27 @@ class PostgresqlWriteSession:
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 
-    def create(self, new: RunRow) -> RunRow | None:
+    def create(self, new: RunRow, parent_fence: int | None = None) -> RunRow | None:
+        if parent_fence is None:
+            return self._create(new)
+        what = f"run {new.run_id!r} could not be created"
+        with self._database.errors(what), self._connection.transaction():
+            if not self._rows("lock_held", what, number=new.parent, fence=parent_fence):
+                raise parent_lost(new.run_id)
+            return self._create(new)
+
+    def stop_children(self, number: int, group: str | None, reason: str) -> None:
+        with self._database.errors(_NOT_STOPPED), self._connection.transaction():
+            self._stop_children(number, group, reason)
+
+    def _stop_children(self, number: int, group: str | None, reason: str) -> None:
+        tag = None if group is None else Array("text", [group])
+        for child, *place in self._rows("children_to_stop", _NOT_STOPPED, number=number, tag=tag):
+            queued = Queued(*place)._replace(ready_at=None)
+            facts = {"reason": reason, "queue_checksum": queue_checksum(queued)}
+            self._changes("stop_child", _NOT_STOPPED, number=child, **facts)
+
+    def _create(self, new: RunRow) -> RunRow | None:
         rows = self._rows(
             "create",
             f"run {new.run_id!r} could not be created",
@@ -129,6 +170,7 @@ class PostgresqlWriteSession:
             created_at=new.created_at,
             run_id=new.run_id,
             changes=self._channels["changes"],
+            ready=self._channels["ready"],
         )
         return None if not rows else replace(new, number=rows[0][0])
 
@@ -142,22 +184,80 @@ class PostgresqlWriteSession:
             expected_heartbeat=expected.heartbeat,
         )
 
-    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+    def claim(self, wanted: NextWanted, take: Callable[[RunRow], RunRow], now: float) -> tuple[RunRow, RunRow] | None:
+        with self._database.errors("no run could be taken from a queue"), self._connection.transaction():
+            before = undamaged(lambda offset: self._next(wanted, now, offset), self._database.place)
+            if before is None:
+                return None
+            new = take(before)
+            return (before, new) if self.replace(before, new) else None
+
+    def _next(self, wanted: NextWanted, now: float, offset: int) -> list[Kept[RunRow]]:
+        found = self._rows(
+            "next_in_queue",
+            "no run could be taken from a queue",
+            queue=wanted.queue,
+            flows=Array("text", wanted.flows),
+            number=Array("int8", [each[0] for each in wanted.silent]),
+            fence=Array("int8", [each[1] for each in wanted.silent]),
+            heartbeat=Array("int8", [each[2] for each in wanted.silent]),
+            now=now,
+            offset=offset,
+        )
+        return list(map(kept_run, found))
+
+    def release(
+        self,
+        number: int,
+        fence: int,
+        status: str | None,
+        reason: str | None,
+        now: float,
+        queued: Queued = NOT_QUEUED,
+        questions: Sequence[str] = (),
+        events: Sequence[str] = (),
+    ) -> bool:
+        if not questions and not events:
+            return self._release(number, fence, status, reason, now, queued)
+        what = "the run could not be let go of"
+        with self._database.errors(what), self._connection.transaction():
+            # Locked before it is asked: an answer that is not seen here waits for the lock, and then wakes the run.
+            self._rows("lock_run", what, number=number)
+            is_answered = self._rows("is_answered", what, number=number, ids=Array("text", questions))
+            if is_answered or has_signal(self._rows("requests", what, number=number, is_open=True), events):
+                queued = queued._replace(ready_at=now)
+            return self._release(number, fence, status, reason, now, queued)
+
+    def _release(
+        self, number: int, fence: int, status: str | None, reason: str | None, now: float, queued: Queued
+    ) -> bool:
         what = "the run could not be let go of"
         held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
         if status is None:
             return self._changes("release", what, **held)
         ended_at = now if status in ENDED else None
         facts = {"status": status, "reason": reason, "now": now, "ended_at": ended_at}
+        facts |= {"ready_at": queued.ready_at, "claims": queued.claims, **checksums_when_released(queued)}
         checksum = status_checksum(status, reason, ended_at)
         return self._changes("release_with_status", what, **held, **facts, status_checksum=checksum)
 
-    def delete(self, number: int, fence: int) -> bool:
-        return self._changes("delete", "the run could not be deleted", number=number, fence=fence)
+    def shorten(self, number: int, fence: int, last: int) -> bool:
+        return bool(self._rows("shorten", "the run could not be deleted", number=number, fence=fence, last=last))
+
+    def delete(self, number: int, fence: int, children: Sequence[tuple[int, int]] = ()) -> bool:
+        if not children:
+            return self._changes("delete", _NOT_DELETED, number=number, fence=fence)
+        is_deleted = True
+        with self._database.errors(_NOT_DELETED), self._connection.transaction() as transaction:
+            for each in (*children, (number, fence)):
+                if not self._changes("delete", _NOT_DELETED, number=each[0], fence=each[1]):
+                    is_deleted = False
+                    raise psycopg.Rollback(transaction)
+        return is_deleted
 
     def add(self, new: RunRow, parts: Iterable[tuple[list[EventRow], list[OutcomeRow]]]) -> bool:
         with self._database.errors(f"run {new.run_id!r} could not be made"), self._connection.transaction():
-            made = self.create(new)
+            made = self._create(new)
             if made is None:
                 return False
             sequence = 0
@@ -219,7 +319,20 @@ class PostgresqlWriteSession:
     def answer(self, number: int, question_id: str, answer: bytes, by: str | None, now: float) -> bool:
         facts = {"number": number, "id": question_id, "answer": answer, "by": by, "now": now}
         checksum = answer_checksum(question_id, answer, now, by, None)
-        return self._changes("answer", "an answer could not be recorded", **facts, answer_checksum=checksum)
+        what = "an answer could not be recorded"
+        with self._database.errors(what), self._connection.transaction():
+            self._rows("lock_run", what, number=number)
+            is_new = self._changes("answer", what, **facts, answer_checksum=checksum)
+            if is_new:
+                self._wake(number, now, what)
+            return is_new
+
+    def _wake(self, number: int, now: float, what: str) -> None:
+        """What a run in a queue waits for is there."""
+        found = self._rows("sleeping", what, number=number)
+        if found:
+            queued = Queued(*found[0])._replace(ready_at=now)
+            self._changes("wake", what, number=number, ready_at=now, queue_checksum=queue_checksum(queued))
 
     def request_stop(self, number: int, reason: str) -> None:
         self._changes("request_stop", "the run could not be asked to stop", number=number, reason=reason)
@@ -256,7 +369,12 @@ class PostgresqlWriteSession:
         )
 
     def ask_for(self, number: int, request: ControlRequest) -> None:
-        self._changes("ask_for", "a request could not be left", number=number, **request_columns(request))
+        what = "a request could not be left"
+        with self._database.errors(what), self._connection.transaction():
+            if request.verb is Verb.SIGNAL:
+                self._rows("lock_run", what, number=number)
+                self._wake(number, request.asked_at, what)
+            self._changes("ask_for", what, number=number, **request_columns(request))
 
     def answer_request(self, number: int, fence: int, request_id: str, answer: Mapping[str, Any], now: float) -> bool:
         columns = answer_columns(request_id, answer, now)
@@ -280,46 +398,30 @@ class PostgresqlWriteSession:
             checksum=cache_checksum(entry),
         )
 
-    def delete_expired(self, now: float) -> None:
-        self._rows("delete_expired", "expired results could not be deleted", now=now)
+    def delete_expired(self, now: float, limit: int) -> int:
+        return len(self._rows("delete_expired", "expired results could not be deleted", now=now, limit=limit))
 
-    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
-        """Take amounts out of a window, by the clock of the server: those of machines differ."""
-        what, place, limited = "a shared rate limit could not be asked", self._database.place, window.name
+    def share(self, name: str, step: Callable[[SharedState, float], T], clock: Clock) -> T:
+        """Change what processes share, by the clock of the server: those of machines differ."""
+        what, place = "what processes share could not be changed", self._database.place
         with self._database.errors(what), self._connection.transaction():
-            now, until = self._lock_window(limited, what)
-            self._rows("delete_old_tickets", what, limited=limited, now=now)
-            rows = self._rows("read_tickets", what, limited=limited)
-            tickets = tickets_since(place, limited, rows, now - window.per)
-            refused = refusal(window, tickets, until, amounts, now)
-            if refused is not None:
-                return refused
-            taken, ends_at = json.dumps(dict(amounts)), now + window.per
-            facts = {"limited": limited, "taken_at": now, "ends_at": ends_at, "amounts": taken}
-            checksum = ticket_checksum(limited, now, ends_at)
-            of_amounts = amounts_checksum(limited, taken)
-            ((number,),) = self._rows("add_ticket", what, **facts, checksum=checksum, amounts_checksum=of_amounts)
-        return Admitted(str(number))
+            lock = sha256(digest(self._database) + name.encode("utf-8", "surrogatepass")).digest()
+            self._rows("lock_shared", what, lock=int.from_bytes(lock[:8], "big", signed=True))
+            ((now, text, checksum),) = self._rows("read_shared", what, shared=name)
+            state = self._before(name, now, what) if text is None else shared_state(place, name, text, checksum)
+            answer = step(state, now)
+            text = json.dumps(state)
+            self._rows("put_shared", what, shared=name, state=text, checksum=shared_checksum(name, text))
+        return answer
 
-    def _lock_window(self, limited: str, what: str) -> tuple[float, float]:
-        """Let nobody else look at a window until the transaction ends; its time, and before when nobody passes."""
-        lock = sha256(digest(self._database) + limited.encode("utf-8", "surrogatepass")).digest()
-        self._rows("lock_window", what, lock=int.from_bytes(lock[:8], "big", signed=True))
-        ((now, *row),) = self._rows("read_window", what, limited=limited)
-        return now, held_until(self._database.place, limited, row)
-
-    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
-        limited, used = window.name, json.dumps(dict(amounts))
-        facts = {"limited": limited, "number": int(ticket), "amounts": used}
-        checksum = amounts_checksum(limited, used)
-        self._rows("settle_ticket", "a shared rate limit could not be settled", **facts, amounts_checksum=checksum)
-
-    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
-        what, limited = "a shared rate limit could not be held", window.name
-        with self._database.errors(what), self._connection.transaction():
-            now, until = self._lock_window(limited, what)
-            until = max(until, now + seconds)
-            self._rows("hold", what, limited=limited, until=until, checksum=held_checksum(limited, until))
+    def _before(self, name: str, now: float, what: str) -> SharedState:
+        """What an earlier version had in place of it."""
+        if not name.startswith(RATE):
+            return {}
+        limited, place = name.removeprefix(RATE), self._database.place
+        holds = self._rows("read_hold", what, limited=limited)
+        until = held_until(place, limited, holds[0] if holds else None)
+        return state_of_tickets(place, limited, self._rows("read_tickets", what, limited=limited), until, now)
 
     def close(self) -> None:
         self._connection.close()

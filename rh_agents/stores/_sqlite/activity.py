@@ -6,7 +6,7 @@ from typing import Any
 
 from rh_agents.core._base.latency import BUCKETS
 from rh_agents.core.ports.activity import SLOWEST
-from rh_agents.stores._backend import ActivityRows
+from rh_agents.stores._backend.windows import ActivityRows
 from rh_agents.stores._sqlite.rows import PLACE_BITS, Row, some_text
 from rh_agents.stores._sqlite.session import Session
 
@@ -24,7 +24,10 @@ class CountsActivity(Session):
         durations = self._all("activity_durations", **span, smallest=smallest, per_doubling=per_doubling, offset=offset)
         slowest = self._all("activity_slowest", **span, limit=SLOWEST)
         return ActivityRows(
-            [(number, *counts) for number, *counts in self._all("activity_buckets", **span, width=width)],
+            [
+                (some_text(innermost), at, place - first, *counts)
+                for innermost, at, place, *counts in self._all("activity_buckets", **span, width=width)
+            ],
             [(some_text(name), *rest) for name, *rest in durations],
             [
                 (place - first, key, some_text(address), some_text(name), *rest)

@@ -66,8 +66,9 @@ class Database:
         with self.errors():
             if self._looking is not None:
                 return SqliteReadSession(self, self._looking.connect())
+            self._expect_same(identity_of(self.path), self._opened)
             session = SqliteReadSession(self, self._connect(apsw.SQLITE_OPEN_READWRITE))
-            try:
+            try:  # it may have been replaced meanwhile
                 self._expect_same(identity_of(self.path), self._opened)
             except BaseException:
                 session.close()
@@ -82,7 +83,7 @@ class Database:
     def _make(self) -> None:
         """Make the file, unless it is there. SQLite gives what it keeps beside it the same permissions."""
         try:
-            make_directory(self.path.parent, _sync, self.file_mode)
+            make_directory(self.path.parent, sync_directory, self.file_mode)
         except OSError as error:
             raise StoreError(f"{self.name}: its directory cannot be made: {error}") from error
         with suppress(OSError):  # it is there; or it cannot be made, and SQLite has more to say about that
@@ -141,14 +142,13 @@ def _cause(error: Exception, database: Database, connection: apsw.Connection | N
     """One line that says what went wrong."""
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return f"it has been locked by another process for more than {database.busy_timeout:g} s"
-    about = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), type(error).__name__)
-    number = 0
+    about, number = _about(error), 0
     if connection is not None and isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.FullError):
         number = connection.system_errno
     reason = f"; {os.strerror(number)}" if number else ""
     if isinstance(error, apsw.CantOpenError) and not number:
         reason = _why_not_opened(database.path)
-    said = "" if str(error) == "not an error" else str(error)  # of some other connection
+    said = _said(error)
     return f"{about} ({said}{reason})" if said or reason else about
 
 
@@ -160,7 +160,23 @@ def _why_not_opened(path: Path) -> str:
         return f"; {error.strerror}"
 
 
-def _sync(directory: Path) -> None:
+def reason_of(error: Exception) -> str:
+    """Why something else could not be done with a database, such as a copy, of whose failure only a code may tell."""
+    if not isinstance(error, apsw.Error):
+        return str(error)
+    said = _said(error)
+    return f"{_about(error)} ({said})" if said else _about(error)
+
+
+def _about(error: Exception) -> str:
+    return next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), type(error).__name__)
+
+
+def _said(error: Exception) -> str:
+    return "" if str(error) == "not an error" else str(error)  # of some other connection
+
+
+def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable."""
     if sys.platform == "win32":
         return

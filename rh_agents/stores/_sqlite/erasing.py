@@ -15,7 +15,7 @@ from typing import Any, Final
 import apsw
 
 from rh_agents.core.errors import StoreError
-from rh_agents.stores._backend import Batch, RunRow
+from rh_agents.stores._backend.rows import Batch, RunRow
 from rh_agents.stores._checksums import sealed
 from rh_agents.stores._sqlite.rows import PLACE_BITS, as_json, as_text, run_facts
 from rh_agents.stores._sqlite.session import TransactionSession

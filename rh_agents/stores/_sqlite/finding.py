@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from rh_agents.stores._backend import CallsWanted, FailedRow, FailureRow, Kinds, TriedAgain
+from pydantic_core import from_json
+
+from rh_agents.core.ports.call_views import lowered
+from rh_agents.stores._backend.windows import CallsWanted, FailedRow, FailureRow, Kinds, Named, TriedAgain
 from rh_agents.stores._sqlite.rows import PLACE_BITS, Row, as_json, as_text, from_text, some_text
 from rh_agents.stores._sqlite.session import Session
 
@@ -48,28 +50,34 @@ class FindsCalls(Session):
             for place, address, name, more, kind, message, key, base in rows
         ]
 
-    def tried_again(self, number: int, after: int, until: int) -> list[TriedAgain]:
-        rows = self._all("tried_again", **_span(number, after, until))
+    def tried_again(self, number: int, after: int, until: int, limit: int) -> list[TriedAgain]:
+        rows = self._all("tried_again", **_span(number, after, until), limit=limit)
         return [
             TriedAgain(place - (number << PLACE_BITS), key, base, from_text(group)) for place, key, base, group in rows
         ]
 
-    def outcomes_of_keys(self, number: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
-        return self._of_keys("outcomes_of_keys", number, until, keys)
+    def outcomes_of_keys(self, number: int, after: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
+        return self._of_keys("outcomes_of_keys", number, after, until, keys)
 
-    def failures_of_keys(self, number: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
-        return self._of_keys("failures_of_keys", number, until, keys)
+    def failures_of_keys(self, number: int, after: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
+        return self._of_keys("failures_of_keys", number, after, until, keys)
 
-    def _of_keys(self, name: str, number: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
-        rows = self._all(name, **_span(number, 0, until), keys=as_json([key.hex() for key in keys]))
+    def _of_keys(self, name: str, number: int, after: int, until: int, keys: Collection[bytes]) -> list[TriedAgain]:
+        rows = self._all(name, **_span(number, after, until), keys=as_json([key.hex() for key in keys]))
         return [TriedAgain(place - (number << PLACE_BITS), key, key, from_text(group)) for place, key, group in rows]
 
-    def events_of_key(self, number: int, until: int, key: bytes, limit: int) -> list[int]:
-        rows = self._all("events_of_key", **_span(number, 0, until), key=key, limit=limit)
+    def events_of_key(self, number: int, after: int, until: int, key: bytes, limit: int) -> list[int]:
+        rows = self._all("events_of_key", **_span(number, after, until), key=key, limit=limit)
         return [place - (number << PLACE_BITS) for (place,) in rows]
 
     def find_children(self, number: int, after: int, until: int, parent: bytes, limit: int) -> list[int]:
         rows = self._all("find_children", **_span(number, after, until), parent=parent, limit=limit)
+        return [place - (number << PLACE_BITS) for (place,) in rows]
+
+    def find_named(self, number: int, after: int, until: int, items: Sequence[str]) -> list[int]:
+        names, parts, keys = Named.of(items)
+        texts = {"names": as_json(list(map(as_text, names))), "parts": as_json(list(map(as_text, parts)))}
+        rows = self._all("find_named", **_span(number, after, until), **texts, keys=as_json(keys))
         return [place - (number << PLACE_BITS) for (place,) in rows]
 
     def ended_keys(self, number: int, after: int, until: int) -> bytes:
@@ -77,11 +85,17 @@ class FindsCalls(Session):
         return keys or b""
 
     def kinds(self, number: int, after: int, until: int) -> Kinds:
-        ((count, ended, letters, others),) = self._all("read_kinds", **_span(number, after, until))
-        return Kinds(count, ended or b"", letters or "", others or b"")
+        ((count, ended, letters, others, places),) = self._all("read_kinds", **_span(number, after, until))
+        first = number << PLACE_BITS
+        sequences = [place - first for place in from_json(places)]
+        return Kinds(count, ended or b"", letters or "", others or b"", sequences)
 
     def count_groups(self, number: int, after: int, until: int) -> dict[str, int]:
         return {some_text(group): count for group, count in self._all("count_groups", **_span(number, after, until))}
+
+    def moments(self, number: int, after: int, until: int) -> tuple[float | None, float | None]:
+        ((began, ended),) = self._all("moments", **_span(number, after, until))
+        return began, ended
 
 
 def _span(number: int, after: int, until: int) -> dict[str, int]:
@@ -97,11 +111,7 @@ def _wanted(first: int, after: int, until: int, wanted: CallsWanted) -> dict[str
         "group_id": as_text(wanted.group_id),
         "actor": as_text(wanted.actor),
         "actor_in_more": None if wanted.actor is None else as_json(wanted.actor),
-        "text": None if wanted.text is None else f"%{_literal(as_text(wanted.text) or '')}%",
+        "text": None if wanted.text is None else as_text(lowered(wanted.text)),
         "limit": wanted.limit,
+        **wanted.bounds,
     }
-
-
-def _literal(text: str) -> str:
-    """A text as LIKE looks for it, for which letters of ASCII are equal in either case."""
-    return re.sub(r"([\\%_])", r"\\\1", text)

@@ -28,10 +28,8 @@ from urllib.parse import quote
 import apsw
 
 from rh_agents.core.errors import StoreError
+from rh_agents.stores._files import APPLICATION_ID
 from rh_agents.stores._sql import read_migrations
-
-APPLICATION_ID: Final = 0x72686167
-"""Marks the files of this library ("rhag"), so that another program's database is not taken for one."""
 
 _HEADER: Final = b"SQLite format 3\0"
 
@@ -83,7 +81,9 @@ def expect_ours(connection: apsw.Connection, name: str, known: int | None = None
     if application != APPLICATION_ID and connection.pragma("schema_version") != 0:
         raise StoreError(f"{name}: it is a database of another program: name another file")
     if known is not None and version > known:
-        raise StoreError(f"{name}: made by a newer version of rh_agents: schema {version}, this one knows {known}")
+        raise StoreError(
+            f"{name}: made by a newer version of rh_agents: schema {version}, this one knows {known}; upgrade rh_agents"
+        )
     return version
 
 

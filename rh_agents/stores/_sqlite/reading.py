@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 import apsw
 from pydantic_core import from_json
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import (
+from rh_agents.stores._backend.beside import PieceRow
+from rh_agents.stores._backend.rows import (
     CallRow,
+    ChildRow,
     EventRow,
+    HeldRow,
     InputRow,
     Kept,
-    MemberColumns,
-    PieceRow,
     RunRow,
     RunsWanted,
     StoredOutcome,
-    Tally,
 )
+from rh_agents.stores._backend.windows import MemberColumns, Tally
 from rh_agents.stores._beside import QUERIES, damaged_beside
 from rh_agents.stores._checksums import cache_checksum, call_checksum, event_checksum, outcome_checksum
+from rh_agents.stores._files import identity_of
+from rh_agents.stores._queues import looked_at
 from rh_agents.stores._repeated import repeated_finding
-from rh_agents.stores._sql import read_queries, through
+from rh_agents.stores._sql import have_checksums, read_queries, through
 from rh_agents.stores._sqlite.activity import CountsActivity
 from rh_agents.stores._sqlite.finding import FindsCalls
 from rh_agents.stores._sqlite.rows import (
@@ -36,12 +41,14 @@ from rh_agents.stores._sqlite.rows import (
     as_text,
     from_digits,
     from_text,
+    from_value,
     kept_entry,
     kept_event,
     kept_input,
     kept_outcome,
     kept_question,
     kept_run,
+    listing,
     places_of_run,
     some_text,
 )
@@ -83,19 +90,24 @@ class SqliteReadSession(FindsCalls, CountsActivity):
 
     def __init__(self, file: DatabaseFile, connection: apsw.Connection) -> None:
         super().__init__(file, connection)
+        self._identity = identity_of(connection.filename)
         try:
             with self.errors():
                 connection.pragma("query_only", True)
+                connection.pragma("cache_size", -4_000)  # a journal is read from one end to the other, and not again
                 connection.pragma("temp_store", "MEMORY")
                 self._look_through(views_of(connection))
         except BaseException:
             self.close()
             raise
 
+    def is_in_place(self) -> bool:
+        return identity_of(self.connection.filename) == self._identity
+
     def _look_through(self, views: Mapping[str, str]) -> None:
         """Read these instead of the tables that a file of an earlier version does not have."""
         self._views = views
-        self._has_checksums = "run" not in views
+        self._has_checksums = have_checksums(views)
         self._queries = {name: through(query, views) for name, query in read_queries("sqlite").items()}
 
     def _all(self, name: str, **arguments: Any) -> list[Row]:
@@ -121,22 +133,55 @@ class SqliteReadSession(FindsCalls, CountsActivity):
         """The rows; those of a version that had no checksums get theirs here: there is nothing to compare them with."""
         return list(rows) if self._has_checksums else [Kept(kept.row, checksum(kept.row)) for kept in rows]
 
+    def children(self, number: int) -> list[ChildRow]:
+        return [ChildRow(*map(from_value, row)) for row in self._all("children", number=number)]
+
+    def find_mark(self, number: int, after: int, until: int, text: str) -> int | None:
+        first = number << PLACE_BITS
+        rows = self._all("find_mark", after=first + after, until=first + until, text=as_text(text))
+        return rows[0][0] - first if rows else None
+
+    def look_at_queue(self, queue: str, now: float, without: Sequence[str]) -> tuple[Sequence[str], Sequence[HeldRow]]:
+        its = as_json(list(map(as_text, without)))
+        return looked_at(
+            [map(from_value, row) for row in self._all("look_at_queue", queue=as_text(queue), now=now, without=its)]
+        )
+
+    def queue_has_news(self) -> bool:
+        return self.has_changed()
+
     def find_run(self, run_id: str, named: int) -> list[Kept[RunRow]]:
         return self._sealed(checksums_of_run, map(kept_run, self._all("find_run", run_id=as_text(run_id), named=named)))
 
     def runs(self, wanted: RunsWanted) -> list[Kept[RunRow]]:
-        tag = None if wanted.tag is None else as_json(wanted.tag)
-        limit = -1 if wanted.limit is None else wanted.limit
-        found: list[Kept[RunRow]] = []
-        while limit:  # more than once only if what was found has texts among its tags that look like the tag
-            rows = self._all("list_runs", **{**wanted._asdict(), "tag": tag, "limit": limit})
-            kept = [kept_run(row) for row in rows]
-            found += [each for each in kept if wanted.tag is None or wanted.tag in each.row.tags]
-            if wanted.limit is None or len(kept) < limit:
-                break
-            limit = wanted.limit - len(found)
-            wanted = wanted._replace(behind=kept[-1].row.number)
-        return self._sealed(checksums_of_run, found)
+        return self._sealed(checksums_of_run, self._listed(wanted))
+
+    def _listed(self, wanted: RunsWanted) -> list[Kept[RunRow]]:
+        try:
+            return [kept_run(row) for row in self._all("list_runs", **listing(wanted))]
+        except UnicodeDecodeError:  # a damaged byte of one row: it must not hide the others
+            found = self._all("names_of_runs", **listing(wanted))
+            return [self._listed_alone(number, name) for number, name in found]
+
+    def _listed_alone(self, number: int, name: bytes) -> Kept[RunRow]:
+        alone = listing(RunsWanted(behind=number + 1, limit=1, parts=True))
+        try:
+            found = [kept_run(row) for row in self._all("list_runs", **alone)]
+        except UnicodeDecodeError:
+            found = []
+        damaged = Kept(RunRow(number, name.decode("utf-8", "replace"), ""), ())
+        return next((each for each in found if each.row.number == number), damaged)
+
+    def count_runs(self, wanted: RunsWanted) -> int:
+        ((count,),) = self._all("count_runs", **listing(wanted))
+        return int(count)
+
+    def tags_of_runs(self) -> set[str]:
+        found: set[str] = set()
+        for (tags,) in self._all("tags_of_runs"):
+            with suppress(ValueError):
+                found.update(each for each in json.loads(tags) if isinstance(each, str))
+        return found
 
     def calls(self, number: int, after: int, limit: int) -> list[Kept[CallRow]]:
         first, last = number << PLACE_BITS, places_of_run(number)[1]
@@ -198,11 +243,6 @@ class SqliteReadSession(FindsCalls, CountsActivity):
         rows = self._all("read_inputs_at", places=_places(number, sequences))
         return [kept_input(number << PLACE_BITS, row) for row in rows]
 
-    def later_outcomes(self, number: int, after: int, until: int) -> list[int]:
-        before = number << PLACE_BITS
-        span = {"before": before, "after": before + after, "until": before + until}
-        return [place - before for (place,) in self._all("later_outcomes", **span)]
-
     def tallies(self, number: int, after: int, until: int, later: Sequence[int]) -> list[Tally]:
         rows = self._all("tallies", **_between(number, after, until, later))
         return [
@@ -212,7 +252,7 @@ class SqliteReadSession(FindsCalls, CountsActivity):
 
     def members(self, number: int, after: int, until: int, limit: int) -> MemberColumns:
         first = number << PLACE_BITS
-        ((count, last, kinds, keys, *columns),) = self._all(
+        ((count, last, kinds, keys, *columns, uses),) = self._all(
             "read_members", after=first + after, until=first + until, limit=limit
         )
         groups, indexes, actors = map(from_json, columns)
@@ -220,9 +260,10 @@ class SqliteReadSession(FindsCalls, CountsActivity):
             last - first if count else None,
             kinds or "",
             keys or b"",
-            list(map(from_text, groups)),
+            _texts(groups),
             indexes,
-            list(map(from_text, actors)),
+            _texts(actors),
+            bool(uses),
         )
 
     def addresses_at(self, number: int, sequences: Sequence[int]) -> list[tuple[str, str | None, bytes | None, str]]:
@@ -232,9 +273,9 @@ class SqliteReadSession(FindsCalls, CountsActivity):
             for kind, group, key, address in from_json(rows)
         ]
 
-    def keys_at(self, number: int, until: int, addresses: Collection[str]) -> set[bytes]:
+    def keys_at(self, number: int, after: int, until: int, addresses: Collection[str]) -> set[bytes]:
         first, wanted = number << PLACE_BITS, as_json([as_text(address) for address in addresses])
-        return {key for (key,) in self._all("keys_at", after=first, until=first + until, addresses=wanted)}
+        return {key for (key,) in self._all("keys_at", after=first + after, until=first + until, addresses=wanted)}
 
     def events_at(self, number: int, sequences: Sequence[int]) -> list[Kept[EventRow]]:
         ((rows,),) = self._all("read_events_at", places=_places(number, sequences))
@@ -283,13 +324,14 @@ class SqliteReadSession(FindsCalls, CountsActivity):
     def used_artifacts(self, digests: Collection[str]) -> set[str]:
         return {digest for digest in digests if self._all("is_used_artifact", artifact=bytes.fromhex(digest))}
 
-    def size_of_journal(self, number: int) -> int:
-        first, last = places_of_run(number)
-        return int(self._all("size_of_journal", first=first, last=last)[0][0])
+    def size_of_journal(self, number: int, after: int, until: int) -> int:
+        first = number << PLACE_BITS
+        return int(self._all("size_of_journal", after=first + after, until=first + until)[0][0])
 
-    def own_artifacts(self, number: int) -> dict[str, int]:
+    def own_artifacts(self, number: int, after: int, until: int) -> dict[str, int]:
         first, last = places_of_run(number)
-        return dict(self._all("own_artifacts", first=first, last=last))
+        span = {"after": first - 1 + after, "until": first - 1 + until}
+        return dict(self._all("own_artifacts", first=first, last=last, **span))
 
     def findings(self) -> list[str]:
         name = self.file.name
@@ -300,9 +342,15 @@ class SqliteReadSession(FindsCalls, CountsActivity):
             found += [f"{name}: {text_of(*row)}" for row in self._all(query)]
         if not self._has_checksums:
             return found
-        windows = damaged_windows(self._all("all_tickets"), self._all("all_holds"))
+        windows = damaged_windows(*(self._all(query) for query in ("all_tickets", "all_holds", "all_shared")))
         beside = damaged_beside({query: self._all(query) for query in QUERIES})
         return found + [f"{name}: {text}" for text in (*windows, *beside)]
+
+
+def _texts(column: list[str | None]) -> list[str | None]:
+    """The texts of a column in which there are few different ones."""
+    texts = {text: from_text(text) for text in set(column)}
+    return [texts[text] for text in column]
 
 
 _FINDINGS: Final[dict[str, Callable[..., str]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rh_agents.core.ports import CacheEntry, Question
-from rh_agents.stores._backend import (
+from rh_agents.core.ports.call_views import lowered
+from rh_agents.stores._backend.rows import (
     REPLACED,
     Batch,
     EventRow,
@@ -18,6 +20,7 @@ from rh_agents.stores._backend import (
     LeaseState,
     OutcomeRow,
     RunRow,
+    RunsWanted,
     StoredOutcome,
 )
 from rh_agents.stores._checksums import input_sum, sealed
@@ -209,18 +212,19 @@ _FACTS: Final = tuple(RunRow.__slots__).index("facts")
 
 
 def kept_run(row: Row) -> Kept[RunRow]:
-    values = list(map(_from_value, row[:-4]))
-    values[_TAGS] = tuple(json.loads(values[_TAGS]))
-    values[_FACTS] = json.loads(values[_FACTS])
-    return Kept(RunRow(*values), row[-4:])
+    values = list(map(from_value, row[: -len(CHECKSUMS_OF_RUN)]))
+    with contextlib.suppress(TypeError, ValueError):  # damaged: no checksum fits what stands there
+        values[_TAGS] = tuple(json.loads(values[_TAGS]))
+        values[_FACTS] = json.loads(values[_FACTS])
+    return Kept(RunRow(*values), row[-len(CHECKSUMS_OF_RUN) :])
 
 
 def kept_question(row: Row) -> Kept[Question]:
-    return Kept(Question(*map(_from_value, row[:-3])), row[-3:])
+    return Kept(Question(*map(from_value, row[:-3])), row[-3:])
 
 
 def kept_entry(row: Row) -> Kept[CacheEntry]:
-    return Kept(CacheEntry(*map(_from_value, row[:-1])), row[-1])
+    return Kept(CacheEntry(*map(from_value, row[:-1])), row[-1])
 
 
 def question_facts(question: Question) -> dict[str, Any]:
@@ -234,5 +238,17 @@ def _as_value(value: Any) -> Any:
     return as_text(value) if isinstance(value, str) else value
 
 
-def _from_value(value: Any) -> Any:
+def from_value(value: Any) -> Any:
     return from_text(value) if isinstance(value, str) else value
+
+
+def listing(wanted: RunsWanted) -> dict[str, Any]:
+    """What stands for the runs that are wanted in queries."""
+    return {
+        **wanted._asdict(),
+        "tag": None if wanted.tag is None else as_json(wanted.tag),
+        "kinds": None if wanted.kinds is None else as_json(wanted.kinds),
+        "text": None if wanted.text is None else as_text(lowered(wanted.text)),
+        "forks_of": None if wanted.forks_of is None else as_json(list(map(as_text, wanted.forks_of))),
+        "limit": -1 if wanted.limit is None else wanted.limit,
+    }

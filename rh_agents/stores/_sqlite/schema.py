@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from rh_agents.stores._checksums import holder_checksum
+from rh_agents.stores._files import APPLICATION_ID
 from rh_agents.stores._moving import Moving
 from rh_agents.stores._ownership import Owned, Silent, expect_no_newcomer, expect_nobody_executes
 from rh_agents.stores._sql import Migration, read_migrations, read_queries
-from rh_agents.stores._sqlite.looking import APPLICATION_ID, expect_ours
+from rh_agents.stores._sqlite.looking import expect_ours
 from rh_agents.stores._sqlite.moving import SqliteTables, expect_room
 from rh_agents.stores._sqlite.rows import some_text
 from rh_agents.stores._sqlite.sealing import Sealing, has_checksums

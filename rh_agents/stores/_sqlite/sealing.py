@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import apsw
 
-from rh_agents.stores._backend import EventRow, OutcomeRow
+from rh_agents.stores._backend.rows import EventRow, OutcomeRow, RunsWanted
 from rh_agents.stores._checksums import (
     amounts_checksum,
     cache_checksum,
@@ -26,15 +26,17 @@ from rh_agents.stores._checksums import (
     ticket_checksum,
 )
 from rh_agents.stores._progress import Progress
-from rh_agents.stores._sql import read_queries
+from rh_agents.stores._sql import read_queries, read_views, through
 from rh_agents.stores._sqlite.rows import (
     PLACE_BITS,
     event_row,
     kept_entry,
     kept_question,
     kept_run,
+    listing,
     run_facts,
 )
+from rh_agents.stores._sqlite.versions import CHECKSUMS
 from rh_agents.stores._verified import CHECKSUMS_OF_QUESTION, checksums_of_question
 
 _BATCH = 2000
@@ -64,7 +66,8 @@ class Sealing:
         self._name = name
         self._clock = clock
         self._progress: Progress | None = None
-        self._queries = read_queries("sqlite")
+        queries, as_it_is = read_queries("sqlite"), {"run": read_views("sqlite", CHECKSUMS)["run"]}
+        self._queries = {**queries, "list_runs": through(queries["list_runs"], as_it_is)}
         self._batch = batch
         self._after = 0
 
@@ -110,7 +113,7 @@ class Sealing:
         return len(rows)
 
     def _seal_runs(self) -> None:
-        for row in self._ask("list_runs", status=None, tag=None, updated_before=None, behind=None, limit=-1):
+        for row in self._ask("list_runs", **listing(RunsWanted(parts=True))):
             run = kept_run(row).row
             if run.owner is not None:
                 run = dataclasses.replace(run, owner=None, process=None, fence=run.fence + 1)

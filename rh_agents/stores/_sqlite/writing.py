@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 
 from rh_agents.core.errors import StoreError
-from rh_agents.core.ports import Admitted, CacheEntry, Question, RateWindow
-from rh_agents.core.ports.control import ControlRequest
+from rh_agents.core.policies.child_runs import GROUP_HAS_ENDED
+from rh_agents.core.policies.sharing.windows import SharedState
+from rh_agents.core.ports import CacheEntry, Clock, Question
+from rh_agents.core.ports.control import ControlRequest, Verb
 from rh_agents.stores._asking import answer_columns, request_columns
-from rh_agents.stores._backend import (
+from rh_agents.stores._backend.beside import FORGOTTEN_AFTER, PieceCut, PieceRow, PresentRow
+from rh_agents.stores._backend.rows import (
     ENDED,
-    FORGOTTEN_AFTER,
+    NOT_QUEUED,
     Batch,
     EventRow,
+    Kept,
     LeaseState,
+    NextWanted,
     OutcomeRow,
-    PieceCut,
-    PieceRow,
-    PresentRow,
+    Queued,
     RunRow,
+    Standing,
 )
 from rh_agents.stores._checksums import (
-    amounts_checksum,
     answer_checksum,
     cache_checksum,
-    held_checksum,
     holder_checksum,
     piece_checksum,
     present_checksum,
+    queue_checksum,
+    shared_checksum,
     status_checksum,
-    ticket_checksum,
     watching_checksum,
 )
+from rh_agents.stores._children import checksums_when_released, parent_lost
 from rh_agents.stores._copying import erased_meanwhile
+from rh_agents.stores._queues import has_signal
 from rh_agents.stores._repeated import is_wanted, not_once
 from rh_agents.stores._sqlite.erasing import ErasingSession
 from rh_agents.stores._sqlite.looking import at_one_moment, expect_ours
@@ -48,7 +54,9 @@ from rh_agents.stores._sqlite.rows import (
     PLACE_BITS,
     as_json,
     as_text,
+    from_value,
     journal_rows,
+    kept_run,
     lease_state_of,
     places_of_run,
     question_facts,
@@ -58,8 +66,10 @@ from rh_agents.stores._sqlite.rows import (
 from rh_agents.stores._sqlite.schema import bring_up_to_date
 from rh_agents.stores._sqlite.session import DatabaseFile
 from rh_agents.stores._sqlite.versions import known_version
-from rh_agents.stores._windows import held_until, refusal, tickets_since
+from rh_agents.stores._verified import undamaged
+from rh_agents.stores._windows import RATE, held_until, shared_state, state_of_tickets
 
+T = TypeVar("T")
 _MOST_ROWS: Final = 256
 """Rows in one statement. Their number is rounded up, so that few statements have to be prepared."""
 
@@ -89,6 +99,15 @@ class SqliteWriteSession(ErasingSession):
             except apsw.ConstraintError as error:
                 raise not_once(self.file.name) from error
 
+    def is_usable(self) -> bool:
+        """A file does not go away without an error."""
+        return True
+
+    def standings(self, numbers: Sequence[int]) -> list[Standing | None]:
+        with self.errors():
+            found = [self.query_one("standing", number=number) for number in numbers]
+        return [None if row is None else Standing(*row) for row in found]
+
     # -- batches and leases -------------------------------------------------------------------------------------------
 
     def write(self, batches: Sequence[Batch], now: float) -> list[LeaseState]:
@@ -107,6 +126,8 @@ class SqliteWriteSession(ErasingSession):
                 values += journal_rows(batch)
                 for key in batch.streamed:
                     self.query("delete_pieces_of", number=batch.number, key=key)
+                for group in batch.ended:
+                    self._stop_children(batch.number, group, GROUP_HAS_ENDED)
         self._insert(values)
         return states
 
@@ -156,9 +177,22 @@ class SqliteWriteSession(ErasingSession):
 
     # -- taking hold of runs ------------------------------------------------------------------------------------------
 
-    def create(self, new: RunRow) -> RunRow | None:
+    def create(self, new: RunRow, parent_fence: int | None = None) -> RunRow | None:
         with self.transaction():
+            if parent_fence is not None and not self.query("is_held", number=new.parent, fence=parent_fence):
+                raise parent_lost(new.run_id)
             return self._create(new)
+
+    def stop_children(self, number: int, group: str | None, reason: str) -> None:
+        with self.transaction():
+            self._stop_children(number, group, reason)
+
+    def _stop_children(self, number: int, group: str | None, reason: str) -> None:
+        tag = None if group is None else as_json(group)
+        for child, *place in self.query("children_to_stop", number=number, tag=tag):
+            queued = Queued(*map(from_value, place))._replace(ready_at=None)
+            self.query("stop_child", number=child, reason=as_text(reason), queue_checksum=queue_checksum(queued))
+        self._is_news = True
 
     def _create(self, new: RunRow) -> RunRow | None:
         row = self.query_one("create_run", created_at=new.created_at, run_id=as_text(new.run_id), **run_facts(new))
@@ -169,49 +203,106 @@ class SqliteWriteSession(ErasingSession):
 
     def replace(self, expected: RunRow, new: RunRow) -> bool:
         with self.transaction():
-            row = self.query_one(
-                "replace_run",
-                number=expected.number,
-                expected_fence=expected.fence,
-                expected_heartbeat=expected.heartbeat,
-                **run_facts(new),
-            )
-            if row is None:
-                return False
-            self.query("delete_pieces", number=expected.number)
-            self._put_input(expected.number, new.input)
+            return self._replace(expected, new)
+
+    def _replace(self, expected: RunRow, new: RunRow) -> bool:
+        row = self.query_one(
+            "replace_run",
+            number=expected.number,
+            expected_fence=expected.fence,
+            expected_heartbeat=expected.heartbeat,
+            **run_facts(new),
+        )
+        if row is None:
+            return False
+        self.query("delete_pieces", number=expected.number)
+        self._put_input(expected.number, new.input)
         return True
 
     def _put_input(self, number: int, data: bytes | None) -> None:
         if data is not None:
             self.query("put_input", number=number, input=data)
 
-    def release(self, number: int, fence: int, status: str | None, reason: str | None, now: float) -> bool:
+    def claim(self, wanted: NextWanted, take: Callable[[RunRow], RunRow], now: float) -> tuple[RunRow, RunRow] | None:
+        with self.transaction():
+            before = undamaged(lambda offset: self._next(wanted, now, offset), self.file.name)
+            if before is None:
+                return None
+            new = take(before)
+            self._replace(before, new)
+        return before, new
+
+    def _next(self, wanted: NextWanted, now: float, offset: int) -> list[Kept[RunRow]]:
+        rows = self.query(
+            "next_in_queue",
+            queue=as_text(wanted.queue),
+            flows=as_json(list(map(as_text, wanted.flows))),
+            silent=as_json([json.dumps(each, separators=(",", ":")) for each in wanted.silent]),
+            now=now,
+            offset=offset,
+        )
+        return list(map(kept_run, rows))
+
+    def release(
+        self,
+        number: int,
+        fence: int,
+        status: str | None,
+        reason: str | None,
+        now: float,
+        queued: Queued = NOT_QUEUED,
+        questions: Sequence[str] = (),
+        events: Sequence[str] = (),
+    ) -> bool:
         held = {"number": number, "fence": fence, "holder_checksum": holder_checksum(None, None, fence + 1)}
         with self.transaction():
-            is_ours = self._release(held, status, reason, now)
+            if self._has_come(number, questions, events):
+                queued = queued._replace(ready_at=now)
+            is_ours = self._release(held, status, reason, now, queued)
             if is_ours:
                 self.query("delete_pieces", number=number)
                 self.query("forget_watchers", number=number, before=inf)
             return is_ours
 
-    def _release(self, held: Mapping[str, int], status: str | None, reason: str | None, now: float) -> bool:
+    def _has_come(self, number: int, questions: Sequence[str], events: Sequence[str]) -> bool:
+        """Whether something that a run is about to wait for is there."""
+        if questions and self.query("is_answered", number=number, ids=as_json(list(map(as_text, questions)))):
+            return True
+        return bool(events) and has_signal(self.query("requests", number=number, is_open=1), events)
+
+    def _release(
+        self, held: Mapping[str, int], status: str | None, reason: str | None, now: float, queued: Queued
+    ) -> bool:
         if status is None:
             return bool(self.query("release_run", **held))
         ended_at = now if status in ENDED else None
         facts = {"status": status, "reason": as_text(reason), "now": now, "ended_at": ended_at}
+        facts |= {"ready_at": queued.ready_at, "claims": queued.claims, **checksums_when_released(queued)}
         checksum = status_checksum(status, reason, ended_at)
         return bool(self.query("release_run_as", **held, **facts, status_checksum=checksum))
 
-    def delete(self, number: int, fence: int) -> bool:
-        first, last = places_of_run(number)
+    def shorten(self, number: int, fence: int, last: int) -> bool:
+        first, end = places_of_run(number)
         with self.transaction():
             if not self.query("is_held", number=number, fence=fence):
                 return False
-            self.query("delete_journal", first=first, last=last)
-            self.query("delete_questions", number=number)
-            self.query("delete_cached", number=number)
-            self.query("delete_run", number=number)
+            part = {"first": first + last, "last": end}
+            self.query("shorten_run", number=number, last_sequence=last, **part)
+            self.query("delete_journal", **part)
+        self.bound_wal()
+        return True
+
+    def delete(self, number: int, fence: int, children: Sequence[tuple[int, int]] = ()) -> bool:
+        held = [*children, (number, fence)]
+        with self.transaction():
+            if not all(self.query("is_held", number=number, fence=fence) for number, fence in held):
+                return False
+            for each, _ in held:
+                first, last = places_of_run(each)
+                self.query("delete_journal", first=first, last=last)
+                self.query("delete_questions", number=each)
+                self.query("delete_cached", number=each)
+                self.query("delete_run", number=each)
         self.bound_wal()
         return True
 
@@ -290,7 +381,19 @@ class SqliteWriteSession(ErasingSession):
         facts = {"answer": answer, "by": as_text(by), "now": now}
         checksum = answer_checksum(question_id, answer, now, by, None)
         with self.transaction():
-            return bool(self.query("answer", number=number, id=as_text(question_id), answer_checksum=checksum, **facts))
+            is_new = bool(
+                self.query("answer", number=number, id=as_text(question_id), answer_checksum=checksum, **facts)
+            )
+            if is_new:
+                self._wake(number, now)
+            return is_new
+
+    def _wake(self, number: int, now: float) -> None:
+        """What a run in a queue waits for is there."""
+        row = self.query_one("sleeping", number=number)
+        if row is not None:
+            queued = Queued(*map(from_value, row))._replace(ready_at=now)
+            self.query("wake", number=number, ready_at=now, queue_checksum=queue_checksum(queued))
 
     def request_stop(self, number: int, reason: str) -> None:
         with self.transaction():
@@ -318,6 +421,8 @@ class SqliteWriteSession(ErasingSession):
     def ask_for(self, number: int, request: ControlRequest) -> None:
         with self.transaction():
             self.query("ask_for", number=number, **request_columns(request))
+            if request.verb is Verb.SIGNAL:
+                self._wake(number, request.asked_at)
         self._is_news = True
 
     def answer_request(self, number: int, fence: int, request_id: str, answer: Mapping[str, Any], now: float) -> bool:
@@ -343,49 +448,32 @@ class SqliteWriteSession(ErasingSession):
             )
         self.bound_wal()
 
-    def delete_expired(self, now: float) -> None:
+    def delete_expired(self, now: float, limit: int) -> int:
         with self.transaction():
-            self.query("delete_expired", now=now)
+            gone = self.query("delete_expired", now=now, limit=limit)
             self.query("delete_old_tickets", now=now)
         self.bound_wal()
+        return len(gone)
 
-    def admit(self, window: RateWindow, amounts: Mapping[str, float], now: float) -> Admitted:
-        limited = some_as_text(window.name)
-        taken = as_json(dict(amounts))
-        ends_at = now + window.per
+    def share(self, name: str, step: Callable[[SharedState, float], T], clock: Clock) -> T:
+        kept, place = some_as_text(name), self.file.name
         with self.transaction():
-            self.query("delete_old_tickets", now=now)
-            rows = self.query("read_tickets", limited=limited)
-            tickets = tickets_since(self.file.name, limited, rows, now - window.per)
-            refused = refusal(window, tickets, self._held_until(limited), amounts, now)
-            if refused is not None:
-                return refused
-            row = self.query_one(
-                "add_ticket",
-                limited=limited,
-                taken_at=now,
-                ends_at=ends_at,
-                amounts=taken,
-                checksum=ticket_checksum(limited, now, ends_at),
-                amounts_checksum=amounts_checksum(limited, taken),
-            )
-            assert row is not None
-            return Admitted(str(row[0]))
+            now = clock()
+            row = self.query_one("read_shared", shared=kept)
+            state = self._before(name, now) if row is None else shared_state(place, kept, *row)
+            answer = step(state, now)
+            text = as_json(state)
+            self.query("put_shared", shared=kept, state=text, checksum=shared_checksum(kept, text))
+        self.bound_wal()
+        return answer
 
-    def _held_until(self, limited: str) -> float:
-        return held_until(self.file.name, limited, self.query_one("read_hold", limited=limited))
-
-    def settle(self, window: RateWindow, ticket: str, amounts: Mapping[str, float]) -> None:
-        limited, used = some_as_text(window.name), as_json(dict(amounts))
-        checksum = amounts_checksum(limited, used)
-        with self.transaction():
-            self.query("settle_ticket", number=int(ticket), limited=limited, amounts=used, amounts_checksum=checksum)
-
-    def hold(self, window: RateWindow, seconds: float, now: float) -> None:
-        limited = some_as_text(window.name)
-        with self.transaction():
-            until = max(self._held_until(limited), now + seconds)
-            self.query("hold", limited=limited, held_until=until, checksum=held_checksum(limited, until))
+    def _before(self, name: str, now: float) -> SharedState:
+        """What an earlier version had in place of it."""
+        if not name.startswith(RATE):
+            return {}
+        limited = some_as_text(name.removeprefix(RATE))
+        until = held_until(self.file.name, limited, self.query_one("read_hold", limited=limited))
+        return state_of_tickets(self.file.name, limited, self.query("read_tickets", limited=limited), until, now)
 
     def close(self) -> None:
         # If it fails, somebody else uses the file and does it later, or what is wrong has been reported; so nobody

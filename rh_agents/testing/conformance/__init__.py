@@ -27,8 +27,9 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `CheckConformance`: `check`.
 - `QuestionConformance`: `ask`, `questions` and `answer`.
 - `CacheConformance`: `put_cached` and `find_cached`.
-- `WindowConformance`: `admit`, `settle` and `hold`.
+- `SharingConformance`: `share`, on which limits and budgets of several processes stand.
 - `CallWindowConformance`: windows of calls (`rh_agents.core.ports.windows`), with or without help of the store.
+- `RunViewConformance`: windows of runs (`rh_agents.core.ports.windows`), with or without help of the store.
 - `SummaryConformance`: what a run came to in numbers. A store need not compute it itself.
 - `ActivityConformance`: when calls ended and how long they took. A store need not compute it itself.
 - `OutlineConformance`: a run without what there is too much of. A store need not make it itself.
@@ -36,6 +37,7 @@ names the classes of those it has instead; `CoreConformance` is what runs cannot
 - `StreamingConformance`: text of calls under way. A store need not have it.
 
 - `ControlConformance`: requests to whoever executes a run. A store need not take any.
+- `QueueConformance`: runs that wait for workers. A store need not have queues.
 - `SequenceConformance`: all that the other classes ask for, in random order.
 
 A test that needs a hook which the subclass leaves as it is (see `StoreSuite`) is skipped, and says why: above all those
@@ -65,17 +67,19 @@ from rh_agents.testing.conformance.outlines import OutlineConformance
 from rh_agents.testing.conformance.owners import FencingConformance, OwnerConformance
 from rh_agents.testing.conformance.present import PresentConformance
 from rh_agents.testing.conformance.questions import QuestionConformance
+from rh_agents.testing.conformance.queueing import QueueConformance
 from rh_agents.testing.conformance.reading import ReadingConformance
 from rh_agents.testing.conformance.repeated import RepeatedConformance
 from rh_agents.testing.conformance.resuming import ResumeConformance
+from rh_agents.testing.conformance.run_views import RunViewConformance
 from rh_agents.testing.conformance.runs import RunConformance
 from rh_agents.testing.conformance.sequences import SequenceConformance
+from rh_agents.testing.conformance.sharing import SharingConformance
 from rh_agents.testing.conformance.stopping import StopConformance
 from rh_agents.testing.conformance.streaming import StreamingConformance
 from rh_agents.testing.conformance.suite import StoreSuite
 from rh_agents.testing.conformance.summaries import SummaryConformance
 from rh_agents.testing.conformance.values import ValueConformance
-from rh_agents.testing.conformance.windows import WindowConformance
 
 __all__ = [
     "ActivityConformance",
@@ -95,18 +99,20 @@ __all__ = [
     "OwnerConformance",
     "PresentConformance",
     "QuestionConformance",
+    "QueueConformance",
     "ReadingConformance",
     "RepeatedConformance",
     "ResumeConformance",
     "RunConformance",
+    "RunViewConformance",
     "SequenceConformance",
+    "SharingConformance",
     "StopConformance",
     "StoreConformance",
     "StoreSuite",
     "StreamingConformance",
     "SummaryConformance",
     "ValueConformance",
-    "WindowConformance",
 ]
 
 
@@ -129,14 +135,16 @@ class StoreConformance(
     CheckConformance,
     QuestionConformance,
     CacheConformance,
-    WindowConformance,
+    SharingConformance,
     SummaryConformance,
     OutlineConformance,
     ActivityConformance,
     PresentConformance,
     CallWindowConformance,
+    RunViewConformance,
     StreamingConformance,
     ControlConformance,
+    QueueConformance,
     SequenceConformance,
 ):
     """All of it."""

@@ -10,13 +10,16 @@ from typing import Any, cast
 import pytest
 from hypothesis import strategies as st
 
+from rh_agents.core._replay.meant import newest_outcomes, outcomes_around, outcomes_meant
 from rh_agents.core.errors import CallCancelled, StoreError
 from rh_agents.core.ports import Journal, Store
 from rh_agents.core.ports.windows import (
     ORDERS,
+    RANGES,
     CallQuery,
     CallView,
     CallWindow,
+    Within,
     call_of_run,
     calls_of_run,
     children_of_call,
@@ -48,6 +51,7 @@ __all__ = ["CallWindowConformance"]
 
 _STATUSES = (None, None, COMPLETED, FAILED, ExecutionStatus.CANCELLED)
 _TEXTS = (None, None, "OOPS", "pages[", "é", "\ud800", "::", "nowhere", '\\"')
+_BOUNDS = st.none() | st.sampled_from([0.0, 0.125, 0.25, 1.0, 2, 2.25, 2 / 7, 7.25, 1_760_000_000.25, 1_760_000_003.0])
 _ACTORS = (None, None, "fetch", 'a"b\\', "\0odd")
 
 
@@ -61,6 +65,7 @@ def _queries() -> st.SearchStrategy[CallQuery]:
         order=st.sampled_from(("journal", "journal", *ORDERS)),
         descending=st.booleans(),
         n=st.integers(1, 7),
+        within=st.lists(st.builds(Within, st.sampled_from(RANGES), _BOUNDS, _BOUNDS), max_size=3).map(tuple),
     )
 
 
@@ -102,12 +107,34 @@ class CallWindowConformance(StoreSuite):
             assert await running_calls(store, run_id, group=group) == await running_calls(plain, run_id, group=group)
         assert await running_calls(store, run_id) == await running_calls(plain, run_id)
         assert await failure_kinds(store, run_id) == await failure_kinds(plain, run_id)
+        await _expect_the_same_is_meant(store, plain, run_id)
+        await _expect_the_same_is_around(store, plain, run_id)
         for number in (1, 4, 7, 28, 30):
             its_key = key(number).hex()
             assert await call_of_run(store, run_id, its_key) == await call_of_run(plain, run_id, its_key), number
             found = await children_of_call(store, run_id, its_key)
             assert found == await children_of_call(plain, run_id, its_key)
         await journal.close(STARTED)
+
+    @on_an_event_loop
+    async def test_a_call_is_meant_by_each_of_its_names_and_by_no_part_of_one(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        member = outcome(1, 1, name="first", address="survey::pages[3]::fetch", group_id="pages")
+        alone = outcome(2, 2, name="second", address="survey::alone")
+        for call in (member, alone):
+            await _ends(journal, call)
+        await journal.close(STARTED)
+        names = {
+            1: ["first", "survey::pages[3]::fetch", "pages[3]::fetch", "pages[3]", f"@{member.key.hex()[:6].upper()}"],
+            2: ["second", "survey::alone", f"@{alone.key.hex()}"],
+        }
+        for looked_at in (store, _events_only(store)):
+            for number, its in names.items():
+                for name in its:
+                    found = await outcomes_meant(looked_at, RUN, [name])
+                    assert [each.header.key for each in found] == [key(number)], name
+            for name in ("alone", "fetch", "surv", "pages", "ges[3]", "@", "%", ""):
+                assert await outcomes_meant(looked_at, RUN, [name]) == [], name
 
     @on_an_event_loop
     async def test_a_call_that_was_made_again_is_there_once_and_names_what_it_replaces(self, store: Store) -> None:
@@ -242,6 +269,19 @@ async def _all(store: Store, run_id: str, query: CallQuery) -> list[CallView]:
         query = replace(query, after=its.next)
 
 
+async def _expect_the_same_is_meant(store: Store, plain: Store, run_id: str) -> None:
+    """By names, addresses, parts of these and beginnings of keys."""
+    headers = [each.header for each in await newest_outcomes(plain, run_id)]
+    asked = [["nowhere", "pages[99]"], [f"@{each.key.hex()[:5].upper()}" for each in headers[:2]]]
+    for each in headers[:3]:
+        asked += [[each.name], [each.address, "%"], [each.address.partition("::")[2]]]
+    for items, unsuccessful in [*((items, False) for items in asked), ([], True), (asked[-1], True)]:
+        expected = await outcomes_meant(plain, run_id, items, unsuccessful=unsuccessful)
+        found = await outcomes_meant(store, run_id, items, unsuccessful=unsuccessful)
+        assert {each.header.key: each.header for each in found} == {each.header.key: each.header for each in expected}
+        assert len(found) == len(expected)
+
+
 def _expect_window(found: CallWindow, query: CallQuery) -> None:
     assert len(found.calls) == query.n if found.next is not None else len(found.calls) <= query.n
 
@@ -249,3 +289,13 @@ def _expect_window(found: CallWindow, query: CallQuery) -> None:
 def _events_only(store: Store) -> Store:
     """The store as one that finds nothing itself."""
     return cast("Store", SimpleNamespace(events=store.events, unread_outcomes=store.unread_outcomes))
+
+
+async def _expect_the_same_is_around(store: Store, plain: Store, run_id: str) -> None:
+    """Of calls, and of those around them."""
+    every = [each.header.key for each in await newest_outcomes(plain, run_id)]
+    for keys in ([], every[:1], every[-1:], every[1::2], [*every, b"?" * 32]):
+        found = await outcomes_around(store, run_id, keys)
+        expected = await outcomes_around(plain, run_id, keys)
+        assert {each.header.key: each.header for each in found} == {each.header.key: each.header for each in expected}
+        assert len(found) == len(expected), keys

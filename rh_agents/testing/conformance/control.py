@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rh_agents.core._limits.control_facts import control_fact
 from rh_agents.core.errors import ControlRefused, LeaseLost
 from rh_agents.core.events import Fact
 from rh_agents.core.execution import ExecutionState
@@ -17,7 +18,6 @@ from rh_agents.core.ports.control import (
     RunControl,
     SteeredJournal,
     Verb,
-    control_fact,
     control_of,
 )
 from rh_agents.core.types import EventType
@@ -163,7 +163,7 @@ class ControlConformance(StoreSuite):
 
 
 def _is_held(state: ExecutionState) -> bool:
-    """Read anew: type checkers would remember what was asserted."""
+    """Read again: type checkers would remember what was asserted."""
     return state.parts.interruption.is_held
 
 

@@ -122,6 +122,7 @@ class EditingConformance(StoreSuite):
         await store.fork_run(RUN, "of a live run", [], [])
         await journal.close(COMPLETED)
         await store.fork_run(RUN, "copy", [], [])
+        assert (await found_run(store, "copy")).executions == (), "it was not executed"
         for name in ("copy", "of a live run"):
             info = await found_run(store, name)
             assert (info.forked_from, info.owner, info.outcomes) == (RUN, None, 2)

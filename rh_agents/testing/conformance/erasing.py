@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
+from rh_agents.core._limits.control_facts import control_fact
 from rh_agents.core.errors import RecordedError, RunIsLive, ValuesErased
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import CacheEntry, Question, Store
-from rh_agents.core.ports.control import control_fact
 from rh_agents.core.ports.keeping import Erasing, erase_values_of_run, erasure_of
 from rh_agents.core.ports.outline import outline_of_run
 from rh_agents.core.ports.summary import summary_of_run

@@ -9,9 +9,12 @@ from typing import Any, cast
 import pytest
 
 from rh_agents.core.actors import BaseActor
+from rh_agents.core.events import Fact
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.outline import RunOutline, outline_of_run
 from rh_agents.core.ports.summary import summary_of_run
+from rh_agents.core.results import Outcome
+from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.testing._journals import Step, steps, write
 from rh_agents.testing._records import (
@@ -69,6 +72,119 @@ class OutlineConformance(StoreSuite):
         assert await _sequences(store) == [1, *range(2, 22), 52, 53, 60, 61, 62]
 
     @on_an_event_loop
+    async def test_a_member_of_which_there_is_more_to_say_is_given_with_all_its_events(self, store: Store) -> None:
+        call = outcome(25, 25, group_id="pages")
+        inner = outcome("inner", error=ValueError("oops"), address=f"{call.address}::inner", parent=call.key)
+        begun, ended = fact(RUN, STARTED, call), completed(RUN, call)
+        said: dict[str, list[tuple[Fact, Outcome | None]]] = {
+            "nothing more": [(begun, None), (ended, call)],
+            "superseded": [(begun, None), (ended, call), (fact(RUN, ExecutionStatus.SUPERSEDED, call), None)],
+            "retried": [(begun, None), (fact(RUN, ExecutionStatus.RETRYING, call), None), (ended, call)],
+            "begun in another group": [(begun._replace(group_id="inner"), None), (ended, call)],
+            "begun again elsewhere": [(begun, None), (begun._replace(parallel_index=7), None), (ended, call)],
+            "begun again afterwards": [(begun, None), (ended, call), (begun, None)],
+            "with a failure below": [(begun, None), (completed(RUN, inner), inner), (ended, call)],
+        }
+        found = {}
+        for name, its in said.items():
+            journal = await store.open_run(request(name))
+            journal.note(about_group(name, "pages", cast("Any", "running")))
+            for number in range(30):
+                plain = outcome(number, number, group_id="pages")
+                usual = [(fact(name, STARTED, plain), None), (completed(name, plain), plain)]
+                for told, result in its if number == 25 else usual:
+                    is_numbered = told.parallel_index is None and told.group_id is not None
+                    told = told._replace(run_id=name, parallel_index=number if is_numbered else told.parallel_index)
+                    journal.note(told, result)
+            await journal.flush()
+            await journal.close(STARTED)
+            outline = await outline_of_run(store, name)
+            assert await _facts(outline) == await _facts(await outline_of_run(_journals_only(store), name)), name
+            found[name] = any(call.key in each.all_keys() for each in outline.plain)
+        assert [name for name, is_plain in found.items() if is_plain] == ["nothing more", "retried"]
+
+    @on_an_event_loop
+    async def test_calls_below_plain_members_are_left_out_with_them_unless_more_is_to_say(self, store: Store) -> None:
+        outer = outcome(25, 25, group_id="pages")
+        inner = outcome("inner", 1, address=f"{outer.address}::inner", parent=outer.key)
+        leaf = outcome("leaf", 1, address=f"{inner.address}::leaf", parent=inner.key)
+        lost = outcome("leaf", error=ValueError("oops"), address=leaf.address, parent=inner.key)
+        top = outcome("top", 1, address="top")
+        begun = {each.key: fact(RUN, STARTED, each) for each in (outer, inner, leaf, top)}
+        retrying = fact(RUN, ExecutionStatus.RETRYING, leaf)
+        said: dict[str, list[Fact | Outcome]] = {
+            "nothing more": [begun[outer.key], begun[inner.key], begun[leaf.key], leaf, inner, outer],
+            "retried": [begun[outer.key], begun[inner.key], begun[leaf.key], retrying, leaf, inner, outer],
+            "not begun": [begun[outer.key], begun[inner.key], leaf, inner, outer],
+            "failed": [begun[outer.key], begun[inner.key], begun[leaf.key], lost, inner, outer],
+            "without an end": [begun[outer.key], begun[inner.key], begun[leaf.key], inner, outer],
+            "ended later": [begun[outer.key], begun[inner.key], begun[leaf.key], inner, leaf, outer],
+            "begun earlier": [begun[outer.key], begun[leaf.key], begun[inner.key], leaf, inner, outer],
+            "begun again": [begun[outer.key], begun[inner.key], begun[leaf.key], leaf, begun[leaf.key], inner, outer],
+            "below a call outside": [begun[top.key], begun[inner.key], inner._replace(parent=top.key), top],
+            "below nothing": [begun[inner.key], inner._replace(parent=b"")],
+        }
+        found = {}
+        for name, its in said.items():
+            journal = await store.open_run(request(name))
+            journal.note(about_group(name, "pages", cast("Any", "running")))
+            for number in range(30):
+                call = outcome(number, number, group_id="pages")
+                for told in its if number == 25 else [fact(name, STARTED, call), call]:
+                    made = told if isinstance(told, Outcome) else None
+                    event = cast("Fact", told) if made is None else completed(name, made)
+                    event = event._replace(run_id=name, parallel_index=None if event.group_id is None else number)
+                    journal.note(event, made)
+            await journal.flush()
+            await journal.close(STARTED)
+            outline = await outline_of_run(store, name)
+            assert await _facts(outline) == await _facts(await outline_of_run(_journals_only(store), name)), name
+            found[name] = sum(each.number for each in outline.below)
+        assert {name: number for name, number in found.items() if number} == {
+            "nothing more": 2, "retried": 2, "not begun": 2,
+        }  # fmt: skip
+
+    @on_an_event_loop
+    async def test_a_call_with_another_outcome_is_given_with_the_member_that_it_is_below(self, store: Store) -> None:
+        journal = await store.open_run(request())
+        journal.note(about_group(RUN, "pages", cast("Any", "running")))
+        for number in range(30):
+            call, inner = outcome(number, group_id="pages"), _inner(number, "pages")
+            journal.note(_numbered(fact(RUN, STARTED, call), number))
+            journal.note(fact(RUN, STARTED, inner))
+            journal.note(completed(RUN, inner), inner)
+            if number not in (25, 29):
+                journal.note(_numbered(completed(RUN, call), number), call)
+        await journal.flush()
+        await journal.close(STARTED)
+        other = _inner(25, "pages", "another")
+        if not await self.plant(store, completed(RUN, other), other):
+            pytest.skip("plant() puts no second outcome into a journal")
+        for number in (25, 29):  # the one that ended last is shown in any case
+            call = outcome(number, group_id="pages")
+            await self.plant(store, _numbered(completed(RUN, call), number), call)
+        assert await _sequences(store) == [1, *range(2, 42), *range(102, 105), *range(117, 123)]
+
+    @on_an_event_loop
+    async def test_what_is_at_the_address_of_a_member_that_is_given_is_given_with_what_is_below_it(
+        self, store: Store
+    ) -> None:
+        journal = await store.open_run(request())
+        journal.note(about_group(RUN, "pages", cast("Any", "running")))
+        for group in ("pages", "never begun"):
+            for number in range(20):
+                call = outcome(f"{group} {number}", group_id=group, address=f"pages[{number}]::fetch")
+                inner = outcome(f"{group} inner {number}", address=f"{call.address}::inner", parent=call.key)
+                journal.note(_numbered(fact(RUN, STARTED, call), number))
+                journal.note(completed(RUN, inner), inner)
+                journal.note(_numbered(completed(RUN, call), number), call)
+        await journal.flush()
+        await journal.close(STARTED)
+        outline = await outline_of_run(store, RUN)
+        assert await _facts(outline) == await _facts(await outline_of_run(_journals_only(store), RUN))
+        assert outline.left_out == 0
+
+    @on_an_event_loop
     async def test_members_of_an_actor_stand_together_whatever_texts_it_and_they_have(self, store: Store) -> None:
         journal = await store.open_run(request())
         journal.note(about_group(RUN, "pages", cast("Any", "running")))
@@ -118,6 +234,12 @@ class OutlineConformance(StoreSuite):
         return await _sequences(store)
 
 
+def _inner(number: int, group: str, value: Any = None) -> Outcome:
+    """A call that the member with this number made."""
+    outer = outcome(number, group_id=group)
+    return outcome(f"inner {number}", value, address=f"{outer.address}::inner", parent=outer.key)
+
+
 def _numbered(event: Any, number: int) -> Any:
     return event._replace(parallel_index=number)
 
@@ -127,7 +249,7 @@ async def _sequences(store: Store) -> list[int]:
     return [each.recorded.sequence async for each in outline.read(False)]
 
 
-async def _facts(outline: RunOutline) -> tuple[list[Any], list[Any]]:
+async def _facts(outline: RunOutline) -> tuple[list[Any], list[Any], list[Any]]:
     plain = [
         (each.group_id, each.name, each.version, each.parent, *its)
         for each in outline.plain
@@ -143,7 +265,7 @@ async def _facts(outline: RunOutline) -> tuple[list[Any], list[Any]]:
         )
         async for each in outline.read(True)
     ]
-    return sorted(plain), events
+    return sorted(plain), sorted(outline.below), events
 
 
 def _journals_only(store: Store) -> Store:

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from rh_agents.core.errors import LeaseLost, RunIsLive
-from rh_agents.core.ports import Store
+from rh_agents.core.ports import LeasedJournal, Store
 from rh_agents.testing._records import (
     BRIEF_LEASE,
     COMPLETED,
@@ -149,4 +149,32 @@ class FencingConformance(StoreSuite):
                 await zombie.flush()
         await expect_refusal(zombie, LeaseLost)
         await written.call(successor, outcome(2))
+        await written.check(store)
+
+    @on_an_event_loop
+    async def test_who_may_have_lost_the_run_finds_out_before_anything_begins(self, store: Store) -> None:
+        written, zombie, successor = await self._zombie(store)
+        if not isinstance(zombie, LeasedJournal):
+            pytest.skip("runs of this store are not lost by silence")
+        assert not zombie.is_ours
+        with pytest.raises(LeaseLost, match=RUN):
+            await zombie.prove()
+        await expect_refusal(zombie, LeaseLost)
+        await written.call(successor, outcome(2))
+        await written.check(store)
+
+    @on_an_event_loop
+    async def test_who_was_silent_for_long_keeps_the_run_if_nobody_has_taken_it(self, store: Store) -> None:
+        written = Written(RUN)
+        journal = await store.open_run(request(lease=BRIEF_LEASE))
+        if not isinstance(journal, LeasedJournal):
+            pytest.skip("runs of this store are not lost by silence")
+        if not await self.silence(store, RUN):
+            pytest.skip("silence() does not stop the signs of life of an owner")
+        before = journal.is_ours
+        await asyncio.sleep(BRIEF_LEASE)
+        silent = journal.is_ours
+        await journal.prove()
+        assert (before, silent, journal.is_ours) == (True, False, True)
+        await written.call(journal, outcome(1))
         await written.check(store)

@@ -120,6 +120,25 @@ class RunConformance(StoreSuite):
         assert (info.status, info.epoch, info.ended_at, info.reason) == (STARTED, 3, None, None)
 
     @on_an_event_loop
+    async def test_a_run_says_when_it_was_executed_and_what_was_recorded_before(self, store: Store) -> None:
+        for status in (STARTED, COMPLETED):
+            before = await store.open_run(request(facts={"a": "b"}))
+            await before.append(completed(RUN, outcome(status.value)), outcome(status.value))
+            await before.close(status)
+        journal = await store.open_run(request(facts={"a": "b"}))
+        await journal.append(completed(RUN, outcome(3)), outcome(3))
+        info = await found_run(store)
+        assert dict(info.facts) == {"a": "b"}
+        assert [(each.after, each.epoch) for each in info.executions] == [(0, 0), (1, 0), (2, 1)]
+        first, second, third = info.executions
+        assert third.ended_at is None
+        assert first.ended_at is not None
+        assert second.ended_at is not None
+        assert info.created_at <= first.began_at <= first.ended_at <= second.began_at <= second.ended_at
+        assert second.ended_at <= third.began_at
+        await journal.close(STARTED)
+
+    @on_an_event_loop
     async def test_a_run_that_was_only_suspended_goes_on_in_its_epoch(self, store: Store) -> None:
         await (await store.open_run(request())).close(COMPLETED)
         for status in (STARTED, AWAITING):

@@ -79,7 +79,7 @@ class StoreSuite:
         return False
 
     async def plant(self, store: Store, fact: Fact, given: Outcome) -> bool:
-        """Put a fact with an outcome behind the journal of `RUN`, which nobody executes; False if that cannot be.
+        """Put a fact with an outcome behind the journal of `RUN`, which no process executes; False if that cannot be.
 
         It goes past everything that keeps a call from having two outcomes, as a fault would.
         """
@@ -224,7 +224,7 @@ async def nothing() -> None:
 
 
 def stop_request(journal: Journal) -> str | None:
-    """Read anew: type checkers would remember an attribute that was compared."""
+    """Read again: type checkers would remember an attribute that was compared."""
     return journal.stop_requested
 
 

@@ -6,13 +6,13 @@ import { parsed } from "./values.js";
 
 const ENDED = ["completed", "failed", "cancelled"];
 
-export function actionsOf(run, about, now = null) {
+export function actionsOf(run, about, now = null, totals = null) {
   if (about.read_only) return [el("span", { class: "quiet" }, "for reading only"), exportLink(run)];
   const buttons = [];
   const steer = (verb, title, sure) => button(`${sure}…`, () => ask({ title: `${title} ${run.run_id}`, body: { run: run.run_id, verb }, sure }));
   if (!ENDED.includes(run.status)) buttons.push(now && now.paused_at ? steer("unpause", "Let it go on:", "Unpause") : steer("pause", "Begin nothing new in", "Pause"));
   if (!ENDED.includes(run.status)) buttons.push(button("Set…", () => askSet(run, now)));
-  if (!ENDED.includes(run.status)) buttons.push(button("Requeue…", () => ask({ title: `Make the failed calls of ${run.run_id} again`, body: { run: run.run_id, verb: "requeue", failed: true }, sure: "Requeue" })));
+  if (!ENDED.includes(run.status) || (totals && totals.failed)) buttons.push(button("Requeue…", () => askRequeue(run, "the failed calls", { failed: true })));
   if (!ENDED.includes(run.status)) buttons.push(button("Stop…", () => ask({ title: `Stop ${run.run_id} for good`, body: { run: run.run_id, verb: "stop" }, sure: "Stop the run", danger: true })));
   if (about.allow_resume && run.status !== "running" && run.command) buttons.unshift(button("Resume…", () => ask({ title: `Start ${run.run_id} again`, body: { run: run.run_id, verb: "resume" }, sure: "Start", hasReason: false, confirms: true })));
   buttons.push(button("Fork…", () => askFork(run, null)), exportLink(run));
@@ -22,11 +22,17 @@ export function actionsOf(run, about, now = null) {
 const exportLink = (run) => el("a", { class: "button", href: `./api/export?${query({ run: run.run_id })}`, download: `${run.run_id}.html`, title: "This run as one file" }, "Export");
 const button = (text, click) => el("button", { type: "button", "data-key": `do-${text}`, on: { click } }, text);
 
-// What can be asked for about one call of a run that has not ended.
+// To be made again: at the next start, where no process executes the run any more.
+function askRequeue(run, what, which) {
+  const isOver = run.status !== "running";
+  ask({ title: `Make ${what} of ${run.run_id} again${isOver ? " at its next start" : ""}`, body: { run: run.run_id, verb: "requeue", ...which }, sure: isOver ? "Requeue for the next start" : "Requeue" });
+}
+
+// What can be asked for about one call.
 export function callActions(run, call) {
-  if (ENDED.includes(run.status)) return null;
   const items = [`@${call.key}`];
-  if (call.status === "failed" || call.status === "cancelled") return button("Requeue…", () => ask({ title: `Make ${call.address} again`, body: { run: run.run_id, verb: "requeue", items }, sure: "Requeue" }));
+  if (call.status === "failed" || call.status === "cancelled") return button("Requeue…", () => askRequeue(run, call.address, { items }));
+  if (ENDED.includes(run.status)) return null;
   return call.ended_at ? null : button("Cancel…", () => ask({ title: `Cancel ${call.address}`, body: { run: run.run_id, verb: "cancel", items }, sure: "Cancel the call", danger: true }));
 }
 
@@ -34,7 +40,7 @@ export const forkButton = (run, call) => (call.ended_at ? button("Fork here…",
 
 // Another number for something that the run has: its groups, limits and budgets are those that its owner has named.
 function askSet(run, now) {
-  const names = ["max-workers", ...((now && now.groups) || []).map((each) => `max-workers.${each.name}`), ...((now && now.waiting) || []).flatMap((each) => [`limit.${each.name}.requests`, `limit.${each.name}.limit`]), "budget.cost", "budget.tokens", "budget.calls", "budget.seconds", "retry"];
+  const names = ["max-workers", ...((now && now.settings) || []).map((each) => each.name), "retry"];
   const list = el("datalist", { id: "settings" }, [...new Set(names)].map((name) => el("option", { value: name })));
   const name = el("input", { type: "text", list: "settings", value: "max-workers", required: true, "aria-label": "What" });
   const value = el("input", { type: "number", step: "any", min: 0, required: true, "aria-label": "Its new value" });

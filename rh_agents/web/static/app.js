@@ -5,12 +5,13 @@ import { el, empty, fill, link, svg } from "./dom.js";
 import { showCall } from "./call.js";
 import { showCalls } from "./calls.js";
 import { showCompare } from "./compare.js";
+import { showGroups } from "./groups.js";
 import { showPlan } from "./plan.js";
 import { showQuestions, showRunQuestions } from "./questions.js";
 import { showRun } from "./run.js";
 import { showRuns } from "./runs.js";
 
-const VIEWS = { "": showRun, calls: showCalls, call: showCall, plan: showPlan, compare: showCompare, questions: showRunQuestions };
+const VIEWS = { "": showRun, calls: showCalls, call: showCall, plan: showPlan, groups: showGroups, compare: showCompare, questions: showRunQuestions };
 const THEMES = ["auto", "light", "dark"];
 
 const startNode = document.getElementById("start");

@@ -2,7 +2,7 @@
 
 import { followText, get, isExport } from "./api.js";
 import { callActions, forkButton } from "./actions.js";
-import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, table, tokens } from "./dom.js";
+import { clock, copy, el, fill, link, moment, money, number, pill, rowTo, seconds, section, since, table, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./frame.js";
 import { loadValue, parsed, valueView } from "./values.js";
 
@@ -11,7 +11,7 @@ export async function showCall(main, route, shell) {
   const [data, found] = await Promise.all([get("run", { run }, route.signal), get("call", { run, key }, route.signal)]);
   if (!route.isCurrent()) return null;
   const { call } = found;
-  headOf(data.run, "call", shell);
+  headOf(data, "call", shell);
   shell.crumbs([run, `#/run/${encodeURIComponent(run)}`], ["Calls", toCalls(run)], [call.address.split("::").pop()]);
   const value = el("div", {});
   const input = el("div", {});
@@ -21,6 +21,7 @@ export async function showCall(main, route, shell) {
       el("div", { class: "title" }, el("h1", { class: "mono" }, call.address), pill(call.status), call.from_cache ? el("span", { class: "tag" }, "from the cache") : null),
       el("div", { class: "about" }, el("span", {}, call.actor), el("span", {}, call.kind.replaceAll("_", " ")), el("span", {}, seconds(call.seconds)))),
       isExport ? null : el("div", { class: "tools" }, shell.about.read_only ? null : [callActions(data.run, call), forkButton(data.run, call)], el("button", { type: "button", on: { click: () => copy(`@${key}`) } }, "Copy key"))),
+    waitsFor(data, call),
     call.message ? el("div", { class: `note ${call.status === "failed" ? "bad" : "warn"}` }, call.message) : null,
     el("div", { class: "columns two" },
       el("div", {}, section("Input", {}, input), section("Output", {}, value)),
@@ -34,6 +35,15 @@ export async function showCall(main, route, shell) {
     const { call: now } = await get("call", { run, key }, route.signal).catch(() => found);
     if (now.ended_at && route.isCurrent()) showCall(main, route, shell);
   });
+}
+
+// What a call under way waits for, as far as the owner of the run names it.
+function waitsFor({ run, now }, call) {
+  if (call.ended_at || run.status !== "running" || !now) return null;
+  const held = (now.held || []).find((each) => each.key === call.key);
+  const due = (now.retrying || []).find((each) => each.key === call.key);
+  if (held) return el("div", { class: "note warn" }, `Waits for ${held.name} since `, since(held.since), ".");
+  return due ? el("div", { class: "note warn" }, `Waits for its next attempt, due at ${clock(due.due_at)}.`) : null;
 }
 
 // What a call writes before it has ended. Each attempt begins anew; so does an answer that came to nothing.

@@ -3,13 +3,16 @@
 import { get, isExport, query } from "./api.js";
 import { el, empty, fill, link, money, number, pill, plural, seconds, tokens } from "./dom.js";
 import { headOf, toCall, toCalls } from "./frame.js";
+import { partOf, Timeline } from "./timeline.js";
 
 const ROW = 30;
 const SPARE = 12;
 const STATUSES = [["", "Any status"], ["failed", "failed"], ["completed", "completed"], ["running", "in flight"], ["cancelled", "cancelled"]];
-const FILTERS = ["status", "actor", "group", "text", "order", "descending"];
+const RANGES = [["seconds", "Time, s"], ["waited", "Waited, s"], ["attempts", "Tries"], ["cost", "Cost, $"]];
+const ENDS = RANGES.flatMap(([name]) => [`${name}_from`, `${name}_to`]);
+const FILTERS = ["status", "actor", "group", "text", "order", "descending", "from", "until", ...ENDS];
 const EXPORTED = [[{}, "As they ended"], [{ status: "failed" }, "Failed"], [{ order: "seconds", descending: 1 }, "Slowest"]];
-const COLUMNS = [["Status"], ["Call"], ["Actor", "wide", "actor"], ["Error or input", "wide", "message"], ["Time", "n", "seconds"], ["Tries", "n wide", "attempts"], ["Tokens", "n wide", "tokens"], ["Cost", "n wide", "cost"]];
+const COLUMNS = [["Status"], ["Call"], ["Actor", "wide", "actor"], ["Error or input", "wide", "message"], ["Time", "n", "seconds"], ["Waited", "n wide", "waited"], ["Tries", "n wide", "attempts"], ["Tokens", "n wide", "tokens"], ["Cost", "n wide", "cost"]];
 
 export async function showCalls(main, route, shell) {
   const run = route.parts[1];
@@ -17,8 +20,15 @@ export async function showCalls(main, route, shell) {
   const data = await get("run", { run }, route.signal);
   if (!route.isCurrent()) return null;
   const rows = new Rows(run, wanted);
+  const timePlace = el("div", { class: "brief" });
+  const timeline = new Timeline(timePlace, run, {
+    part: partOf(route.values),
+    isBrief: true,
+    changed: (part) => change({ from: part ? part[0] : "", until: part ? part[1] : "" }),
+  });
   const change = (values) => {
     Object.assign(wanted, values);
+    if (timeline.part && !wanted.from && !wanted.until) timeline.zoom(null, true);
     history.replaceState(null, "", toCalls(run, wanted));
     fill(tools, filtersOf(data, wanted, change, run));
     fill(head, headCells(wanted, change));
@@ -26,9 +36,10 @@ export async function showCalls(main, route, shell) {
   };
   const tools = el("div", { class: "filters" }, filtersOf(data, wanted, change, run));
   const head = el("div", { class: "grid-head" }, headCells(wanted, change));
-  fill(main, headOf(data.run, "calls", shell), tools, el("div", { class: "grid", role: "grid", "aria-label": "Calls" }, head, rows.body), rows.count);
+  fill(main, headOf(data, "calls", shell), isExport ? null : timePlace, tools, el("div", { class: "grid", role: "grid", "aria-label": "Calls" }, head, rows.body), rows.count);
+  if (!isExport) timeline.show(data.timeline);
   await rows.anew();
-  return () => rows.stop();
+  return () => { rows.stop(); timeline.stop(); };
 }
 
 function filtersOf(data, wanted, change, run) {
@@ -48,10 +59,19 @@ function filtersOf(data, wanted, change, run) {
     select("status", "Status", STATUSES),
     actors.length > 1 || wanted.actor ? select("actor", "Actor", [["", "Any actor"], ...actors.map((name) => [name, name])]) : null,
     groups.length ? select("group", "Group", [["", "Any group"], ...groups]) : null,
+    rangesOf(wanted, change),
     some ? el("button", { class: "plain", type: "button", "data-key": "none", on: { click: () => change(Object.fromEntries(FILTERS.map((name) => [name, ""]))) } }, "Clear") : null,
     el("span", { class: "grow" }),
     el("a", { class: "button", href: `./api/calls.csv?${query({ run, ...wanted })}`, download: "" }, "CSV"),
   ];
+}
+
+// From one number to another: what is set is open.
+function rangesOf(wanted, change) {
+  const set = ENDS.filter((name) => wanted[name] !== "").length;
+  const box = (name, label) => el("input", { type: "number", step: "any", min: "0", "aria-label": label, "data-key": name, placeholder: name.endsWith("_to") ? "to" : "from", value: wanted[name], on: { change: (event) => change({ [name]: event.target.value }) } });
+  const fields = RANGES.map(([name, text]) => el("label", { class: "range" }, el("span", {}, text), box(`${name}_from`, `${text}, from`), box(`${name}_to`, `${text}, to`)));
+  return el("details", { class: "ranges", open: set > 0 }, el("summary", { class: "button", "data-key": "ranges" }, set ? plural(set, "range") : "Ranges"), el("div", { class: "range-fields" }, fields));
 }
 
 function headCells(wanted, change) {
@@ -156,6 +176,7 @@ function rowOf(run, call) {
     el("span", { role: "gridcell", class: "dim wide" }, call.actor),
     el("span", { role: "gridcell", class: "bad wide", title: call.message || "" }, call.message || el("span", { class: "quiet mono" }, call.input || "")),
     el("span", { role: "gridcell", class: "n" }, seconds(call.seconds)),
+    el("span", { role: "gridcell", class: "n wide" }, call.waited ? seconds(call.waited) : ""),
     el("span", { role: "gridcell", class: "n wide" }, call.attempts > 1 ? el("span", { class: "warn" }, call.attempts) : call.attempts || ""),
     el("span", { role: "gridcell", class: "n wide" }, tokens(call.usage || {})),
     el("span", { role: "gridcell", class: "n wide" }, money((call.usage || {}).cost)));

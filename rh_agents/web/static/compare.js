@@ -1,7 +1,8 @@
 // Two runs, item by item.
 
 import { get } from "./api.js";
-import { el, empty, fill, link, money, number, pill, seconds, table, tokens } from "./dom.js";
+import { differences } from "./differences.js";
+import { el, empty, fill, link, money, number, seconds, tokens } from "./dom.js";
 import { headOf, toCall, toRun } from "./frame.js";
 
 const KINDS = { different: "different", left_only: "only here", right_only: "only there" };
@@ -12,10 +13,10 @@ export async function showCompare(main, route, shell) {
   const [data, { runs }] = await Promise.all([get("run", { run: left }, route.signal), get("runs", {}, route.signal)]);
   if (!route.isCurrent()) return null;
   const names = runs.map((run) => run.run_id).filter((name) => name !== left);
-  const choose = el("select", { "aria-label": "The other run", on: { change: (event) => { location.hash = `${toRun(left, "/compare").slice(1)}?with=${encodeURIComponent(event.target.value)}`; } } },
-    el("option", { value: "" }, "Choose another run"), names.map((name) => el("option", { value: name, selected: name === right }, name)));
+  const choose = (event) => { location.hash = `${toRun(left, "/compare").slice(1)}?with=${encodeURIComponent(event.target.value)}`; };
+  const other = el("input", { type: "search", list: "others", value: right, placeholder: "Name of another run", "aria-label": "The other run", on: { change: choose } });
   const body = el("div", {});
-  fill(main, headOf(data.run, "compare", shell), el("div", { class: "filters" }, el("span", { class: "dim" }, "Compare with"), choose), body);
+  fill(main, headOf(data, "compare", shell), el("div", { class: "filters" }, el("span", { class: "dim" }, "Compare with"), other, el("datalist", { id: "others" }, names.map((name) => el("option", { value: name })))), body);
   if (!right) {
     fill(body, empty("Which other run?", "A fork, or the same workflow with another model or prompt. Calls with the same place in the program are set side by side."));
     return null;
@@ -31,13 +32,25 @@ function comparison({ left, right, counts, rows }) {
   const all = counts.different + counts.left_only + counts.right_only;
   return [
     el("div", { class: "numbers" }, numbers.map(([text, count, tone]) => el("div", {}, el("b", { class: tone }, number(count)), el("span", {}, text)))),
-    rows.length ? table(["Call", "", left, right], rows.map((row) => el("tr", {}, el("td", { class: "mono anywhere" }, row.address), el("td", {}, el("span", { class: `pill ${row.kind}` }, KINDS[row.kind])), sideOf(left, row.left), sideOf(right, row.right))), "Differences") : empty("They came to the same.", "Every call has an equal outcome in both runs."),
+    rows.length ? differenceList(rows, [left, right], KINDS) : empty("They came to the same.", "Every call has an equal outcome in both runs."),
     all > rows.length ? el("p", { class: "quiet" }, `${number(rows.length)} of ${number(all)} differences are shown.`) : null,
   ];
 }
 
-function sideOf(run, side) {
-  if (side === null) return el("td", { class: "quiet" }, "–");
+// Calls that came to something else: the two runs, or a run and its validation, side by side.
+export function differenceList(rows, names, kinds) {
+  return el("div", { class: "differences", role: "list", "aria-label": "Differences" },
+    el("div", { class: "pair names" }, names.map((name) => el("div", { class: "side cut" }, name))),
+    rows.map((row) => el("article", { role: "listitem" },
+      el("div", { class: "title" }, el("h3", { class: "mono anywhere" }, row.address), el("span", { class: `pill ${row.kind}` }, kinds[row.kind])),
+      differences(row.left, row.right, names),
+      el("div", { class: "pair" }, aboutSide(names[0], row.left), aboutSide(names[1], row.right)))));
+}
+
+function aboutSide(run, side) {
+  if (side === null) return el("div", { class: "side" });
   const used = side.usage || {};
-  return el("td", {}, el("div", { class: "mono anywhere" }, link(toCall(run, side.key), null, side.value)), el("div", { class: "about" }, side.ok ? null : pill("failed"), el("span", {}, seconds(side.seconds)), el("span", {}, tokens(used) && `${tokens(used)} tokens`), el("span", {}, money(used.cost))));
+  return el("div", { class: "side about" },
+    side.key ? link(toCall(run, side.key), null, "Open") : null, side.ok ? null : el("span", { class: "bad" }, "failed"),
+    side.seconds === null ? null : el("span", {}, seconds(side.seconds)), tokens(used) ? el("span", {}, `${tokens(used)} tokens`) : null, el("span", {}, money(used.cost)));
 }

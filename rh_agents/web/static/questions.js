@@ -16,7 +16,7 @@ export async function showQuestions(main, route, shell) {
 export async function showRunQuestions(main, route, shell) {
   const data = await get("run", { run: route.parts[1] }, route.signal);
   if (!route.isCurrent()) return null;
-  fill(main, headOf(data.run, "questions", shell), listOf(data.questions, shell, false));
+  fill(main, headOf(data, "questions", shell), listOf(data.questions, shell, false));
   return null;
 }
 

@@ -1,28 +1,33 @@
 // One run: what goes on now, when, what failed, and where time and money go.
 
-import { follow, get } from "./api.js";
+import { follow, get, isExport, query } from "./api.js";
+import { differenceList } from "./compare.js";
 import { barOf, el, fill, link, moment, money, number, plural, rowTo, seconds, section, short, since, table, tokens } from "./dom.js";
-import { headOf, toCall, toCalls } from "./frame.js";
+import { headOf, requestsTable, toCall, toCalls, toRun } from "./frame.js";
 import { questionCard } from "./questions.js";
-import { Timeline } from "./timeline.js";
+import { partOf, Timeline } from "./timeline.js";
 
 export async function showRun(main, route, shell) {
   const name = route.parts[1];
   const data = await get("run", { run: name }, route.signal);
   if (!route.isCurrent()) return null;
-  const places = Object.fromEntries(["head", "now", "numbers", "time", "questions", "failures", "groups", "actors", "slowest", "requests", "origin"].map((id) => [id, el("div", { id: `part-${id}` })]));
-  const timeline = new Timeline(places.time);
+  const places = Object.fromEntries(["head", "now", "numbers", "time", "questions", "validation", "failures", "groups", "actors", "slowest", "requests", "origin"].map((id) => [id, el("div", { id: `part-${id}` })]));
+  const timeline = new Timeline(places.time, name, {
+    part: partOf(route.values),
+    changed: (part) => history.replaceState(null, "", toRun(name, part ? `?${query({ from: part[0], until: part[1] })}` : "")),
+  });
   const rate = new Rate();
-  let isPaused = false;
+  let drawn = "";
   const draw = (changed) => {
     Object.assign(data, changed);
     rate.note(data.totals);
     const has = (...names) => names.some((each) => each in changed);
-    if (has("run") || isPaused !== Boolean(data.now && data.now.paused_at)) fill(places.head, headOf(data.run, "", shell, data.now));
-    isPaused = Boolean(data.now && data.now.paused_at);
-    if (has("run", "now", "problem")) fill(places.now, nowOf(data));
+    const state = [Boolean(data.now && data.now.paused_at), Boolean(data.totals && data.totals.failed)].join(); // what the buttons depend on
+    if (has("run") || state !== drawn) fill(places.head, headOf(data, "", shell));
+    drawn = state;
+    if (has("run", "now", "problem", "counting")) fill(places.now, nowOf(data));
     if (has("run", "totals", "groups")) fill(places.numbers, numbersOf(data, rate));
-    if (has("timeline")) timeline.show(data.timeline);
+    if (has("timeline", "lanes")) timeline.show(data.timeline, data.lanes);
     if (has("questions")) fill(places.questions, questionsOf(data, shell));
     if (has("failures", "kinds")) fill(places.failures, failuresOf(name, data));
     if (has("groups")) fill(places.groups, groupsOf(name, data.groups));
@@ -31,11 +36,23 @@ export async function showRun(main, route, shell) {
     if (has("slowest")) fill(places.slowest, slowestOf(name, data.slowest));
     if (has("run")) fill(places.origin, originOf(data.run));
   };
-  fill(main, places.head, places.now, places.numbers, places.time, places.questions, places.failures,
+  fill(main, places.head, places.now, places.numbers, places.time, places.questions, places.validation, places.failures,
     el("div", { class: "columns two" }, el("div", {}, places.groups, places.slowest), el("div", {}, places.actors, places.requests, places.origin)));
   draw(data);
+  if (data.run.validates) loadValidation(places.validation, name);
   const stop = follow("run/events", { run: name }, data.version, draw, (state, why) => shell.live(state, why));
   return () => { stop(); timeline.stop(); };
+}
+
+const FINDINGS = { different: "different", new: "not recorded", not_called: "not called" };
+
+// Of a recorded validation: what differs, item by item.
+async function loadValidation(place, run) {
+  const found = await get("validation", { run }).catch((error) => fill(place, el("div", { class: "note bad" }, error.message)) && null);
+  if (!found) return;
+  fill(place, found.total
+    ? section("What differs", { count: found.total }, found.is_there ? null : el("p", { class: "quiet" }, `${found.run} is not there any more.`), differenceList(found.rows, [found.run, run], FINDINGS), found.total > found.rows.length ? el("p", { class: "quiet" }, `The first ${found.rows.length} are shown.`) : null)
+    : el("div", { class: "note" }, `Every call came to what is recorded in ${found.run}.`));
 }
 
 // How fast calls end now: of the last half minute that was seen, or else of the whole run.
@@ -52,13 +69,14 @@ class Rate {
   of(totals) {
     const [first, last] = [this.seen[0], this.seen[this.seen.length - 1]];
     if (this.isNow()) return (last[1] - first[1]) / (last[0] - first[0]);
-    const whole = (totals.last_at || 0) - (totals.first_at || 0);
+    const whole = totals.executed;
     return whole > 0 ? totals.outcomes / whole : 0;
   }
 }
 
-function nowOf({ run, now, problem }) {
+function nowOf({ run, now, problem, counting }) {
   return [
+    counting ? el("div", { class: "note", role: "status" }, `Counting: ${number(counting.outcomes)} of ${number(counting.of)} calls so far; numbers below grow until then.`) : null,
     problem ? el("div", { class: "note bad", role: "alert" }, el("b", {}, "Part of this run cannot be read: "), problem) : null,
     now && !now.is_over ? presentOf(run, now) : null,
   ];
@@ -117,11 +135,16 @@ function numbersOf({ run, totals, groups }, rate) {
     isOn || totals.running ? ["under way", number(totals.running), "run"] : null,
     ["retries", number(totals.retried), totals.retried ? "warn" : ""],
     [isOn && rate.isNow() ? "calls/s now" : "calls/s", speed ? (speed < 10 ? speed.toFixed(1) : short(Math.round(speed))) : "–", ""],
-    isOn && left > 0 && speed > 0 ? ["about left", seconds(left / speed), ""] : ["took", seconds((totals.last_at || 0) - (totals.first_at || 0)) || "–", ""],
+    isOn && left > 0 && speed > 0 ? ["about left", seconds(left / speed), ""] : [tookOf(totals), seconds(totals.executed) || "–", ""],
     ["tokens", tokens(used) || "–", ""],
     ["cost", money(used.cost) || "–", ""],
   ];
   return el("div", { class: "numbers" }, cards.filter(Boolean).map(([text, value, tone]) => el("div", {}, el("b", { class: tone }, value), el("span", {}, text))));
+}
+
+// The time in which a process executed the run, and how long it was in all, if that is another thing.
+function tookOf({ executed, elapsed }) {
+  return elapsed - executed > Math.max(1, 0.01 * executed) ? `took, of ${seconds(elapsed)} in all` : "took";
 }
 
 function questionsOf({ questions }, shell) {
@@ -151,6 +174,11 @@ const literal = (text) => text.split("…").reduce((best, piece) => (piece.trim(
 
 function groupsOf(run, { groups, total }) {
   if (!groups.length) return null;
+  const all = total > groups.length ? link(toRun(run, "/groups"), "all-groups", `All ${number(total)} groups`) : null;
+  return section("Groups", { count: total, link: all }, groupsTable(run, groups));
+}
+
+export function groupsTable(run, groups) {
   const depth = depths(groups);
   const rows = groups.map((group) => {
     const ended = group.done + group.failed + group.cancelled;
@@ -162,7 +190,7 @@ function groupsOf(run, { groups, total }) {
       el("td", { class: "n bad" }, group.failed || ""),
       el("td", { class: "n dim" }, group.seconds === null ? "" : seconds(group.seconds)));
   });
-  return section("Groups", { count: total }, table(["Group", "", ["Finished", "n"], ["Failed", "n"], ["Time", "n"]], rows, "Groups"), total > groups.length ? el("p", { class: "quiet" }, `The first ${groups.length} are shown.`) : null);
+  return table(["Group", "", ["Finished", "n"], ["Failed", "n"], ["Time", "n"]], rows, "Groups");
 }
 
 function depths(groups) {
@@ -174,35 +202,46 @@ function depths(groups) {
 function actorsOf(run, actors) {
   if (!actors.length) return null;
   const hasTimes = actors.some((actor) => actor.p50 !== undefined);
+  const hasWaits = actors.some((actor) => actor.waited);
   const hasMoney = actors.some((actor) => actor.usage.input_tokens || actor.usage.output_tokens || actor.usage.cost);
   const rows = actors.map((actor) => {
     const href = toCalls(run, { actor: actor.name });
     return rowTo(href, actor.name,
       el("td", { class: "cut" }, link(href, `a${actor.name}`, actor.name)),
       el("td", { class: "n" }, number(actor.done)), el("td", { class: "n bad" }, actor.failed || ""), el("td", { class: "n warn" }, actor.retried || ""),
-      hasTimes ? ["p50", "p90", "p99", "seconds"].map((name) => el("td", { class: name === "seconds" ? "n" : "n hide-small" }, actor.done + actor.failed ? seconds(actor[name]) : "")) : null,
-      hasMoney ? [el("td", { class: "n" }, tokens(actor.usage)), el("td", { class: "n" }, money(actor.usage.cost))] : null);
+      hasTimes ? ["p50", "p90", "p99", "seconds"].map((name) => el("td", { class: name === "seconds" ? "n" : "n hide-small" }, actor.done + actor.failed ? seconds(actor[name]) : "", name === "seconds" && hasWaits ? shareOf(actor) : null)) : null,
+      hasWaits ? el("td", { class: "n waits" }, actor.waited ? [seconds(actor.waited), el("div", { class: "quiet hide-small" }, `${number(actor.waiters)}×`, ["p50", "p90", "p99"].map((name) => [" · ", el("span", { title: name, class: "nowrap" }, seconds(actor[`wait_${name}`]))]))] : "") : null,
+      hasMoney ? [el("td", { class: "n hide-small" }, tokens(actor.usage)), el("td", { class: "n" }, money(actor.usage.cost))] : null);
   });
   const heads = ["Actor", ["Done", "n"], ["Failed", "n"], ["Retries", "n"]];
-  if (hasTimes) heads.push(["p50", "n hide-small"], ["p90", "n hide-small"], ["p99", "n hide-small"], ["Total", "n"]);
-  if (hasMoney) heads.push(["Tokens", "n"], ["Cost", "n"]);
+  if (hasTimes) heads.push(["p50", "n hide-small"], ["p90", "n hide-small"], ["p99", "n hide-small"], ["Work", "n"]);
+  if (hasWaits) heads.push(["Waited", "n"]);
+  if (hasMoney) heads.push(["Tokens", "n hide-small"], ["Cost", "n"]);
   return section("Where time and money go", {}, table(heads, rows, "Actors"));
+}
+
+// How much of its time an actor worked, beside what it waited.
+function shareOf({ seconds: worked, waited = 0 }) {
+  const share = worked / Math.max(worked + waited, 1e-9);
+  const label = `${Math.round(100 * share)} % work`;
+  const bar = el("div", { class: "bar", role: "img", "aria-label": label, title: label }, el("i", { class: "done" }), el("i", { class: "waited" }));
+  bar.firstChild.style.width = `${100 * share}%`;
+  bar.lastChild.style.width = `${100 * (1 - share)}%`;
+  return bar;
 }
 
 function slowestOf(run, slowest) {
   if (!slowest || !slowest.length) return null;
   const rows = slowest.slice(0, 10).map((call) => {
     const href = toCall(run, call.key);
-    return rowTo(href, call.key, el("td", { class: "cut" }, link(href, `s${call.key}`, call.address)), el("td", { class: "dim" }, call.actor), el("td", { class: "n" }, seconds(call.seconds)));
+    return rowTo(href, call.key, el("td", { class: "cut" }, link(href, `s${call.key}`, call.address)), el("td", { class: "dim" }, call.actor), el("td", { class: "n" }, seconds(Math.max(0, call.seconds - call.waited)), call.waited ? el("div", { class: "quiet" }, `and ${seconds(call.waited)} waiting`) : null));
   });
-  return section("Slowest", { link: link(toCalls(run, { order: "seconds", descending: 1 }), "all-slow", "All by time") }, table(["Call", "Actor", ["Time", "n"]], rows, "Slowest calls"));
+  return section("Slowest", { link: link(toCalls(run, { order: isExport ? "seconds" : "worked", descending: 1 }), "all-slow", "All by time") }, table(["Call", "Actor", ["Work", "n"]], rows, "Slowest calls"));
 }
 
 // What people asked of the run, and what came of it.
 function requestsOf(requests) {
-  if (!requests.length) return null;
-  const rows = requests.map((each) => el("tr", {}, el("td", { class: "dim" }, since(each.asked_at)), el("td", {}, each.verb), el("td", { class: "anywhere" }, each.refused ? el("span", { class: "bad" }, each.refused) : each.text || el("span", { class: "quiet" }, "open"), each.reason ? el("div", { class: "quiet" }, each.reason) : null), el("td", { class: "dim" }, each.author || "")));
-  return section("Asked for", {}, table(["When", "What", "", "By"], rows, "Requests"));
+  return requests.length ? section("Asked for", {}, requestsTable(requests)) : null;
 }
 
 function originOf(run) {

@@ -79,7 +79,7 @@ function unwrapped(value) {
   return [kind, v === undefined ? rest : v];
 }
 
-function plain(value) {
+export function plain(value) {
   const [, inner] = unwrapped(value);
   if (Array.isArray(inner)) return inner.map(plain);
   if (inner === null || typeof inner !== "object") return inner;

@@ -265,7 +265,7 @@ def check_policy(name: str, policy: Compaction, model: ChatModel) -> None:
     """
     if isinstance(policy.trigger, float) and model.known_context is None:
         raise DefinitionError(
-            f"{name}: nobody knows how many tokens {model.name} takes, so {policy.trigger:g} of them says nothing: "
+            f"{name}: no one knows how many tokens {model.name} takes, so {policy.trigger:g} of them says nothing: "
             f"state max_context= of the model, or a number of tokens, such as compact=Compaction(trigger=50_000)"
         )
     for step in policy.steps:

@@ -63,15 +63,18 @@ added AS (
 )
 SELECT number, stop_requested, pg_notify(%(changes)s, '') FROM moved
 
+-- part: lease
+run.number, run.stop_requested, (
+    SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
+    FROM watching WHERE watching.run = run.number
+), (SELECT count(*) FROM control WHERE control.run = run.number)
+
 -- name: renew
 UPDATE run
 SET heartbeat = run.heartbeat + 1, heartbeat_at = %(now)s
 FROM unnest(%(number)s, %(fence)s) AS held (number, fence)
 WHERE run.number = held.number AND run.fence = held.fence
-RETURNING run.number, run.stop_requested, (
-    SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
-    FROM watching WHERE watching.run = run.number
-), (SELECT count(*) FROM control WHERE control.run = run.number)
+RETURNING {lease}
 
 -- name: say
 INSERT INTO present (run, at, facts, checksum)
@@ -85,26 +88,28 @@ RETURNING run
 SELECT at, facts, checksum FROM present WHERE run = %(number)s
 
 -- name: look
-SELECT run.number, run.stop_requested, (
-    SELECT coalesce(json_agg(json_build_array(encode(key, 'hex'), until) ORDER BY key)::text, '[]')
-    FROM watching WHERE watching.run = run.number
-), (SELECT count(*) FROM control WHERE control.run = run.number)
+SELECT {lease}
 FROM run JOIN unnest(%(number)s, %(fence)s) AS held (number, fence) USING (number, fence)
+
+-- name: standings
+SELECT number, fence, last_sequence, status, owner, stop_requested FROM run WHERE number = ANY(%(numbers)s)
 
 -- name: create
 INSERT INTO run (
     run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner, process,
     fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-    name_checksum, checksum, status_checksum, holder_checksum
+    queue, flow, priority, ready_at, claims, parent,
+    name_checksum, checksum, status_checksum, holder_checksum, queue_checksum
 )
 VALUES (
     %(run_id)s, %(status)s, %(epoch)s, %(workflow)s, %(input)s, %(input_digest)s, %(tags)s, %(facts)s, %(created_at)s,
     %(updated_at)s, %(ended_at)s, %(owner)s, %(process)s, %(fence)s, %(heartbeat)s, %(heartbeat_at)s, %(lease)s,
     %(last_sequence)s, %(outcomes)s, %(reason)s, %(stop_requested)s, %(forked_from)s,
-    %(name_checksum)s, %(checksum)s, %(status_checksum)s, %(holder_checksum)s
+    %(queue)s, %(flow)s, %(priority)s, %(ready_at)s, %(claims)s, %(parent)s,
+    %(name_checksum)s, %(checksum)s, %(status_checksum)s, %(holder_checksum)s, %(queue_checksum)s
 )
 ON CONFLICT (run_id) DO NOTHING
-RETURNING number, pg_notify(%(changes)s, '')
+RETURNING number, pg_notify(%(changes)s, ''), CASE WHEN ready_at IS NOT NULL THEN pg_notify(%(ready)s, '') END
 
 -- name: replace
 WITH replaced AS (
@@ -127,17 +132,26 @@ WITH replaced AS (
         reason = %(reason)s,
         stop_requested = %(stop_requested)s,
         forked_from = %(forked_from)s,
+        queue = %(queue)s,
+        flow = %(flow)s,
+        priority = %(priority)s,
+        ready_at = %(ready_at)s,
+        claims = %(claims)s,
+        parent = %(parent)s,
         name_checksum = %(name_checksum)s,
         checksum = %(checksum)s,
         status_checksum = %(status_checksum)s,
-        holder_checksum = %(holder_checksum)s
+        holder_checksum = %(holder_checksum)s,
+        queue_checksum = %(queue_checksum)s
     WHERE number = %(number)s AND fence = %(expected_fence)s AND heartbeat = %(expected_heartbeat)s
-    RETURNING number
+    RETURNING number, owner, ready_at
 ),
 gone_text AS (
     DELETE FROM streaming WHERE run IN (SELECT number FROM replaced)
 )
-SELECT pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '') FROM replaced
+SELECT pg_notify(%(changes)s, ''), pg_notify(%(requests)s, ''),
+    CASE WHEN owner IS NULL AND ready_at IS NOT NULL THEN pg_notify(%(ready)s, '') END
+FROM replaced
 
 -- name: release
 WITH released AS (
@@ -166,9 +180,14 @@ WITH released AS (
         updated_at = %(now)s,
         ended_at = %(ended_at)s,
         status_checksum = %(status_checksum)s,
-        holder_checksum = %(holder_checksum)s
+        holder_checksum = %(holder_checksum)s,
+        ready_at = CASE WHEN stop_requested IS NULL THEN %(ready_at)s::double precision END,
+        claims = %(claims)s,
+        queue_checksum = CASE
+            WHEN stop_requested IS NULL THEN %(queue_checksum)s::integer ELSE %(stopped_checksum)s::integer
+        END
     WHERE number = %(number)s AND fence = %(fence)s
-    RETURNING number
+    RETURNING number, ready_at
 ),
 gone_text AS (
     DELETE FROM streaming WHERE run IN (SELECT number FROM released)
@@ -176,7 +195,7 @@ gone_text AS (
 gone_watchers AS (
     DELETE FROM watching WHERE run IN (SELECT number FROM released)
 )
-SELECT pg_notify(%(changes)s, '') FROM released
+SELECT pg_notify(%(changes)s, ''), CASE WHEN ready_at IS NOT NULL THEN pg_notify(%(ready)s, '') END FROM released
 
 -- name: delete
 WITH gone AS (
@@ -189,6 +208,18 @@ gone_cached AS (
     DELETE FROM cached WHERE run_id IN (SELECT run_id FROM gone)
 )
 SELECT pg_notify(%(changes)s, '') FROM gone
+
+-- name: shorten
+-- A part of a journal from its end, of a run that is being deleted: see `rh_agents.stores._deleting`.
+WITH held AS (
+    SELECT number FROM run WHERE number = %(number)s AND fence = %(fence)s FOR UPDATE
+),
+gone AS (
+    DELETE FROM journal WHERE run IN (SELECT number FROM held) AND sequence > %(last)s RETURNING ok
+)
+UPDATE run SET last_sequence = %(last)s, outcomes = outcomes - (SELECT count(ok) FROM gone)
+WHERE number IN (SELECT number FROM held)
+RETURNING number
 
 -- name: strip
 WITH stripped AS (
@@ -250,6 +281,31 @@ RETURNING pg_notify(%(changes)s, '')
 
 -- name: is_held
 SELECT 1 FROM run WHERE number = %(number)s AND fence = %(fence)s
+
+-- name: lock_held
+SELECT 1 FROM run WHERE number = %(number)s AND fence = %(fence)s FOR SHARE
+
+-- name: children
+SELECT
+    number, run_id, status, reason, claims, owner, process, fence, heartbeat, heartbeat_at, lease, last_sequence, ready_at
+FROM run WHERE parent = %(number)s ORDER BY number
+
+-- name: children_to_stop
+-- Locked before their places in queues are read: what a worker that takes one has written is seen, and not written over.
+SELECT number, queue, flow, priority, ready_at, claims, parent FROM run
+WHERE parent = %(number)s AND (%(tag)s::text[] IS NULL OR tags @> %(tag)s)
+ORDER BY number
+FOR UPDATE
+
+-- name: stop_child
+UPDATE run SET stop_requested = %(reason)s, ready_at = NULL, queue_checksum = %(queue_checksum)s WHERE number = %(number)s
+RETURNING pg_notify(%(changes)s, ''), pg_notify(%(requests)s, '')
+
+-- name: find_mark
+-- The last event of a range that has a text among its rarer facts.
+SELECT sequence FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND strpos(more, %(text)s) > 0
+ORDER BY sequence DESC LIMIT 1
 
 -- name: reject_answer
 WITH held AS (
@@ -315,40 +371,109 @@ WHERE run = %(number)s AND at > %(after)s ORDER BY at, key, attempt, position
 SELECT key, attempt, position, text, at, checksum FROM streaming
 WHERE run = %(number)s AND key = %(key)s AND at > %(after)s ORDER BY at, attempt, position
 
+-- part: run_columns
+number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
+process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
+queue, flow, priority, ready_at, claims, parent,
+name_checksum, checksum, status_checksum, holder_checksum, queue_checksum
+
 -- name: find_run
-SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
-    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-    name_checksum, checksum, status_checksum, holder_checksum
+SELECT {run_columns}
 FROM run
 WHERE run_id = %(run_id)s OR name_checksum = %(named)s
 
--- name: runs
-SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
-    process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-    name_checksum, checksum, status_checksum, holder_checksum
-FROM run
-WHERE (%(status)s::text IS NULL OR status = %(status)s)
+-- part: are_listed
+WHERE (%(parts)s OR parent IS NULL)
+    AND (%(status)s::text IS NULL OR status = %(status)s)
+    AND (%(kinds)s::text[] IS NULL OR (owner IS NOT NULL AND 'running' = ANY(%(kinds)s)) OR CASE
+        WHEN status IN ('completed', 'failed', 'cancelled') THEN status
+        WHEN status = 'awaiting' THEN 'waiting'
+        WHEN status = 'pending' AND queue IS NOT NULL THEN 'pending'
+        ELSE 'interrupted'
+    END = ANY(%(kinds)s))
+    AND (%(text)s::text IS NULL
+        OR strpos(lower(run_id COLLATE "C"), %(text)s) > 0
+        OR strpos(lower(workflow COLLATE "C"), %(text)s) > 0)
+    AND (%(updated_since)s::double precision IS NULL OR updated_at >= %(updated_since)s)
     AND (%(updated_before)s::double precision IS NULL OR updated_at < %(updated_before)s)
+    AND (%(forks_of)s::text[] IS NULL OR forked_from = ANY(%(forks_of)s))
+    AND (%(owned)s::boolean IS NULL OR (owner IS NOT NULL) = %(owned)s)
     AND (%(behind)s::bigint IS NULL
         OR (created_at, number) < (SELECT last.created_at, last.number FROM run AS last WHERE last.number = %(behind)s))
+
+-- part: newest_first
 ORDER BY created_at DESC, number DESC
 LIMIT %(limit)s
+
+-- name: runs
+SELECT {run_columns}
+FROM run
+{are_listed}
+{newest_first}
 
 -- name: runs_with_tag
 -- Found by the tag first, and then sorted: MATERIALIZED keeps the planner from reading all runs in the order of their age.
 WITH tagged AS MATERIALIZED (
     SELECT * FROM run WHERE tags @> %(tag)s
 )
+SELECT {run_columns}
+FROM tagged
+{are_listed}
+{newest_first}
+
+-- name: count_runs
+SELECT count(*) FROM run
+{are_listed}
+    AND (%(tag)s::text[] IS NULL OR tags @> %(tag)s)
+
+-- name: tags_of_runs
+SELECT DISTINCT unnest(tags) FROM run WHERE parent IS NULL
+
+-- name: look_at_queue
+-- The leases of the runs that somebody executes; then, without one, what the runs need that a worker may take now, of many
+-- such runs the first ones. Neither has what the worker cannot do.
+SELECT number, fence, heartbeat, lease, process, run_id, flow FROM run
+WHERE queue = %(queue)s AND ready_at <= %(now)s AND owner IS NOT NULL AND flow <> ALL(%(without)s)
+UNION ALL
+SELECT DISTINCT NULL::bigint, NULL::bigint, NULL::bigint, NULL::double precision, NULL::text, NULL::text, flow FROM (
+    SELECT flow FROM run
+    WHERE queue = %(queue)s AND ready_at <= %(now)s AND owner IS NULL
+        AND status IN ('pending', 'started', 'awaiting') AND flow <> ALL(%(without)s)
+    LIMIT 200
+) AS waiting
+
+-- name: next_in_queue
+-- The next run that nobody else is taking at this moment: SKIP LOCKED keeps workers from waiting for each other. The last
+-- three are owners that are gone.
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
     process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-    name_checksum, checksum, status_checksum, holder_checksum
-FROM tagged
-WHERE (%(status)s::text IS NULL OR status = %(status)s)
-    AND (%(updated_before)s::double precision IS NULL OR updated_at < %(updated_before)s)
-    AND (%(behind)s::bigint IS NULL
-        OR (created_at, number) < (SELECT last.created_at, last.number FROM run AS last WHERE last.number = %(behind)s))
-ORDER BY created_at DESC, number DESC
-LIMIT %(limit)s
+    queue, flow, priority, ready_at, claims, parent,
+    name_checksum, checksum, status_checksum, holder_checksum, queue_checksum
+FROM run
+WHERE queue = %(queue)s AND ready_at <= %(now)s AND status IN ('pending', 'started', 'awaiting') AND flow = ANY(%(flows)s)
+    AND (
+        owner IS NULL
+        OR (number, fence, heartbeat) IN (SELECT * FROM unnest(%(number)s, %(fence)s, %(heartbeat)s))
+    )
+ORDER BY priority DESC, ready_at, number
+LIMIT 1 OFFSET %(offset)s
+FOR UPDATE SKIP LOCKED
+
+-- name: sleeping
+-- A run that waits, and that no one executes; what is written of it then must fit its checksum.
+SELECT queue, flow, priority, ready_at, claims, parent FROM run
+WHERE number = %(number)s AND queue IS NOT NULL AND owner IS NULL AND status = 'awaiting'
+FOR UPDATE
+
+-- name: wake
+UPDATE run SET ready_at = %(ready_at)s, queue_checksum = %(queue_checksum)s WHERE number = %(number)s
+RETURNING pg_notify(%(changes)s, ''), pg_notify(%(ready)s, '')
+
+-- name: lock_run
+SELECT 1 FROM run WHERE number = %(number)s FOR UPDATE
+
+-- name: is_answered
+SELECT 1 FROM question WHERE run = %(number)s AND id = ANY(%(ids)s) AND answer IS NOT NULL LIMIT 1
 
 -- name: calls
 SELECT sequence, status, key, attempt, group_id, ok,
@@ -360,10 +485,13 @@ WHERE run = %(number)s AND sequence > %(after)s
 ORDER BY sequence
 LIMIT %(limit)s
 
--- name: events
+-- part: events
 SELECT sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt, seconds,
     message, ok, more, checksum
 FROM journal
+
+-- name: events
+{events}
 WHERE run = %(number)s AND sequence > %(after)s
 ORDER BY sequence
 LIMIT %(limit)s
@@ -375,21 +503,24 @@ SELECT (
     + coalesce(sum(octet_length(key)), 0) + coalesce(sum(octet_length(parent)), 0)
     + coalesce(sum(octet_length(name) + octet_length(address)), 0)
 )::bigint
-FROM journal WHERE run = %(number)s
+FROM journal WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
 
 -- name: own_artifacts
--- The artifacts that a run uses and no other one does, with their sizes.
+-- The artifacts that a part of a run uses and no other run does, with their sizes.
 SELECT encode(artifact, 'hex'), coalesce(max(size), 0)::bigint
 FROM journal
-WHERE run = %(number)s AND artifact IS NOT NULL AND NOT EXISTS (
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND artifact IS NOT NULL AND NOT EXISTS (
     SELECT FROM journal AS other WHERE other.artifact = journal.artifact AND other.run <> %(number)s
 )
 GROUP BY artifact
 
--- name: outcomes
+-- part: outcomes
 SELECT sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, name, address,
     seconds, attempt, group_id, outcome_checksum
 FROM journal
+
+-- name: outcomes
+{outcomes}
 WHERE run = %(number)s AND sequence > %(after)s AND ok IS NOT NULL
 ORDER BY sequence
 LIMIT %(limit)s
@@ -407,17 +538,60 @@ FROM journal
 WHERE run = %(number)s AND sequence = ANY(%(sequences)s) AND num_nonnulls(input, input_checksum) > 0
 ORDER BY sequence
 
+-- part: more_as_text
+-- `more` has its backslashes twice, which JSON would take for something else; and what stands behind \u may be no character
+-- that PostgreSQL knows. So backslashes, and those before a u, are two characters meanwhile that ASCII does not have.
+replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
+
+-- part: text_as_json
+-- Metadata may have numbers that JSON cannot represent: outside of texts, which is what has an even number of quotes behind
+-- it, they are null.
+(CASE
+    WHEN text ~ 'NaN|Infinity'
+    THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
+    ELSE text
+END)::json
+
+-- part: waited
+-- For how many seconds a call waited: it stands at the beginning of `more` if it did.
+coalesce(substring(more FROM '^\{"waited": ([0-9.e+-]+)')::float8, 0)
+
+-- part: cost
+CASE WHEN strpos(more, '"usage":') > 0 THEN (
+    SELECT coalesce(({text_as_json} -> 'usage' ->> 'cost')::float8, 0) FROM (SELECT {more_as_text}) AS read
+) ELSE 0 END
+
+-- part: is_wanted
+-- Which calls are wanted. There may be too many: calls of other actors in whose rows this one is named. Letters of ASCII are
+-- equal in either case.
+(%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
+AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
+AND (%(text)s::text IS NULL
+    OR strpos(lower(address COLLATE "C"), %(text)s) > 0
+    OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+AND (%(min_time)s::float8 IS NULL OR timestamp >= %(min_time)s::float8)
+AND (%(max_time)s::float8 IS NULL OR timestamp - coalesce(seconds, 0) <= %(max_time)s::float8)
+AND (%(min_seconds)s::float8 IS NULL OR coalesce(seconds, 0) >= %(min_seconds)s::float8)
+AND (%(max_seconds)s::float8 IS NULL OR coalesce(seconds, 0) <= %(max_seconds)s::float8)
+AND (%(min_attempts)s::float8 IS NULL OR attempt >= %(min_attempts)s::float8)
+AND (%(max_attempts)s::float8 IS NULL OR attempt <= %(max_attempts)s::float8)
+AND (%(min_cost)s::float8 IS NULL OR {cost} >= %(min_cost)s::float8)
+AND (%(max_cost)s::float8 IS NULL OR {cost} <= %(max_cost)s::float8)
+AND (%(min_waited)s::float8 IS NULL OR {waited} >= %(min_waited)s::float8)
+AND (%(max_waited)s::float8 IS NULL OR {waited} <= %(max_waited)s::float8)
+
+-- name: moments
+-- When the first call that ended in a part of the journal began, and when the last one ended.
+SELECT min(timestamp - coalesce(seconds, 0)), max(timestamp)
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+
 -- name: find_calls
--- Calls that have ended, in the order in which they did. There may be too many: what has an outcome that counts for nothing,
--- and calls of other actors in whose rows this one is named. Letters of ASCII are equal in either case.
+-- Calls that have ended, in the order in which they did. What has an outcome that counts for nothing is among them.
 SELECT sequence
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
-    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
-    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
-    AND (%(text)s::text IS NULL
-        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
-        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+    AND {is_wanted}
 ORDER BY sequence
 LIMIT %(limit)s
 
@@ -426,11 +600,7 @@ LIMIT %(limit)s
 SELECT sequence
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
-    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
-    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
-    AND (%(text)s::text IS NULL
-        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
-        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+    AND {is_wanted}
 ORDER BY sequence DESC
 LIMIT %(limit)s
 
@@ -439,11 +609,7 @@ LIMIT %(limit)s
 SELECT sequence
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok
-    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
-    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
-    AND (%(text)s::text IS NULL
-        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
-        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+    AND {is_wanted}
 ORDER BY sequence
 LIMIT %(limit)s
 
@@ -451,66 +617,36 @@ LIMIT %(limit)s
 SELECT sequence
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND NOT ok
-    AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
-    AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
-    AND (%(text)s::text IS NULL
-        OR strpos(lower(address COLLATE "C"), %(text)s) > 0
-        OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+    AND {is_wanted}
 ORDER BY sequence DESC
 LIMIT %(limit)s
 
--- name: sort_calls
--- The least of a part of the journal first: what they are sorted by, and where they stand. (Backslashes: see tallies.)
+-- part: calls_by_value
+-- What calls of a part of the journal are sorted by, of this kind, and where they stand.
 SELECT value, sequence
 FROM (
     SELECT sequence, {value} AS value
     FROM journal LEFT JOIN LATERAL (
-        SELECT (CASE
-            WHEN text ~ 'NaN|Infinity'
-            THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
-            ELSE text
-        END)::json -> 'usage' AS used
+        SELECT {text_as_json} -> 'usage' AS used
         FROM (
-            SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
+            SELECT {more_as_text}
         ) AS read
         WHERE strpos(more, '"usage":') > 0
-    ) AS said ON true
+    ) AS said ON true CROSS JOIN LATERAL (SELECT {waited} AS waited) AS its
     WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
-        AND (%(status)s::text IS NULL OR status = %(status)s)
-        AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
-        AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
-        AND (%(text)s::text IS NULL
-            OR strpos(lower(address COLLATE "C"), %(text)s) > 0
-            OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
+        AND {is_wanted}
 ) AS call
+
+-- name: sort_calls
+-- The least of a part of the journal first.
+{calls_by_value}
 WHERE %(value)s::{kind} IS NULL OR value > %(value)s OR (value = %(value)s AND sequence > %(behind)s)
 ORDER BY value, sequence
 LIMIT %(limit)s
 
 -- name: sort_calls_back
 -- The greatest of a part of the journal first; what is equal stays in the order of the journal.
-SELECT value, sequence
-FROM (
-    SELECT sequence, {value} AS value
-    FROM journal LEFT JOIN LATERAL (
-        SELECT (CASE
-            WHEN text ~ 'NaN|Infinity'
-            THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
-            ELSE text
-        END)::json -> 'usage' AS used
-        FROM (
-            SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
-        ) AS read
-        WHERE strpos(more, '"usage":') > 0
-    ) AS said ON true
-    WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
-        AND (%(status)s::text IS NULL OR status = %(status)s)
-        AND (%(group_id)s::text IS NULL OR group_id = %(group_id)s)
-        AND (%(actor)s::text IS NULL OR name = %(actor)s OR strpos(more, %(actor_in_more)s) > 0)
-        AND (%(text)s::text IS NULL
-            OR strpos(lower(address COLLATE "C"), %(text)s) > 0
-            OR strpos(lower(message COLLATE "C"), %(text)s) > 0)
-) AS call
+{calls_by_value}
 WHERE %(value)s::{kind} IS NULL OR value < %(value)s OR (value = %(value)s AND sequence > %(behind)s)
 ORDER BY value DESC, sequence
 LIMIT %(limit)s
@@ -529,6 +665,7 @@ SELECT sequence, key, base, group_id
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND base IS NOT NULL AND ok IS NOT NULL
 ORDER BY sequence
+LIMIT %(limit)s
 
 -- name: outcomes_of_keys
 SELECT sequence, key, group_id
@@ -556,6 +693,18 @@ WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND pa
 ORDER BY sequence
 LIMIT %(limit)s
 
+-- name: find_named
+-- Outcomes of calls that somebody may mean: by a name or an address, by what an address ends with, by the beginning of a key.
+SELECT sequence
+FROM journal
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
+    AND (
+        name = ANY(%(names)s) OR address = ANY(%(names)s)
+        OR EXISTS (SELECT FROM unnest(%(parts)s) AS part WHERE strpos(address, part) > 0)
+        OR EXISTS (SELECT FROM unnest(%(keys)s) AS part WHERE left(encode(key, 'hex'), length(part)) = part)
+    )
+ORDER BY sequence
+
 -- name: ended_keys
 SELECT coalesce(string_agg(key, ''::bytea), ''::bytea)
 FROM (
@@ -566,14 +715,16 @@ FROM (
 ) AS outcome
 
 -- name: kinds
--- The keys of outcomes; and of other events of calls, s for a start or one more attempt and e for another one, with the key.
+-- The keys of outcomes; and of other events of calls, s for a start or one more attempt and e for another one, with the key
+-- and the sequence.
 SELECT count(*),
     coalesce(string_agg(key, ''::bytea) FILTER (WHERE ok IS NOT NULL), ''::bytea),
     coalesce(string_agg(CASE WHEN status IN ('started', 'retrying') THEN 's' ELSE 'e' END, '')
         FILTER (WHERE ok IS NULL AND key IS NOT NULL), ''),
-    coalesce(string_agg(key, ''::bytea) FILTER (WHERE ok IS NULL), ''::bytea)
+    coalesce(string_agg(key, ''::bytea) FILTER (WHERE ok IS NULL), ''::bytea),
+    coalesce(array_agg(sequence) FILTER (WHERE ok IS NULL AND key IS NOT NULL), '{}')
 FROM (
-    SELECT key, ok, status
+    SELECT sequence, key, ok, status
     FROM journal
     WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s
     ORDER BY sequence
@@ -585,30 +736,9 @@ FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND group_id IS NOT NULL
 GROUP BY 1
 
--- name: later_outcomes
--- Which outcomes from after one sequence up to another one count for nothing, because there is an earlier one of their key,
--- wherever. All who do not fold a journal ask this. Who has asked before asks for what is new, and sorts only that.
-SELECT sequence
-FROM (
-    SELECT sequence, row_number() OVER (PARTITION BY key ORDER BY sequence) AS nth
-    FROM journal
-    WHERE run = %(number)s AND sequence <= %(until)s AND ok IS NOT NULL AND (
-        %(after)s = 0
-        OR key IN (
-            SELECT key FROM journal
-            WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL
-        )
-    )
-) AS outcome
-WHERE nth > 1 AND sequence > %(after)s
-ORDER BY sequence
-
 -- name: tallies
 -- The events of a run, counted: values are not read. Nearly all events of a map have the same text in `more`, so that is
--- looked into once for all of them. It has its backslashes twice, which JSON would take for something else; and what stands
--- behind \u may be no character that PostgreSQL knows. So backslashes, and those before a u, are two characters meanwhile
--- that ASCII does not have. Metadata may have numbers that JSON cannot represent: outside of texts, which is what has an even
--- number of quotes behind it, they are null. `later` are outcomes that count for nothing (see later_outcomes).
+-- looked into once for all of them. `later` are outcomes that count for nothing (their calls had one before).
 WITH alike AS (
     SELECT event_type, group_id, status, ok IS NOT NULL AS has_outcome, sequence = ANY(%(later)s) AS is_repeated,
         CASE
@@ -626,13 +756,9 @@ said AS (
         coalesce(fact ->> 'kind', event_type) AS kind, fact -> 'usage' AS used,
         coalesce((fact ->> 'from_cache')::boolean, status = 'recovered') AS is_free
     FROM (
-        SELECT *, (CASE
-            WHEN text ~ 'NaN|Infinity'
-            THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
-            ELSE text
-        END)::json AS fact
+        SELECT *, {text_as_json} AS fact
         FROM (
-            SELECT *, replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text FROM alike
+            SELECT *, {more_as_text} FROM alike
         ) AS read
     ) AS parsed
 )
@@ -653,14 +779,14 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 ORDER BY min(first) FILTER (WHERE used IS NOT NULL)
 
 -- name: members
--- What tells which members of groups have nothing to say but that they began and have succeeded (see
--- `rh_agents.stores._outlining`): c stands for such an outcome, s for a start or one more attempt, x for anything else
--- about a call. The last column says what the members of an actor have in common. (Backslashes and numbers: see tallies.)
+-- What tells which calls have nothing to say but that they began and have succeeded (see `rh_agents.stores._outlining`): c
+-- stands for such an outcome of a member or of a call that another one made, s for a start or one more attempt, x for
+-- anything else about a call. The last column says what the members of an actor have in common.
 SELECT sequence,
     CASE
         WHEN key IS NULL THEN '-'
-        WHEN group_id IS NULL OR parallel_index IS NULL THEN 'x'
-        WHEN ok AND status = 'completed' AND base IS NULL THEN 'c'
+        WHEN (group_id IS NULL) <> (parallel_index IS NULL) THEN 'x'
+        WHEN ok AND status = 'completed' AND base IS NULL AND (group_id IS NOT NULL OR length(parent) = 32) THEN 'c'
         WHEN ok IS NULL AND status IN ('started', 'retrying') THEN 's'
         ELSE 'x'
     END,
@@ -673,15 +799,12 @@ SELECT sequence,
             ELSE replace(replace(replace(json_build_object('actor', fact -> 'actor', 'version', fact -> 'version')::text,
                 '\', '\\'), U&'\E001', '\\u'), U&'\E000', '\\\\')
         END
-    END
+    END,
+    strpos(more, '"usage":') > 0
 FROM journal LEFT JOIN LATERAL (
-    SELECT (CASE
-        WHEN text ~ 'NaN|Infinity'
-        THEN regexp_replace(text, '-?(NaN|Infinity)(?=([^"\\]|\\.|"([^"\\]|\\.)*")*$)', 'null', 'g')
-        ELSE text
-    END)::json AS fact
+    SELECT {text_as_json} AS fact
     FROM (
-        SELECT replace(replace(replace(more, '\\\\', U&'\E000'), '\\u', U&'\E001'), '\\', '\') AS text
+        SELECT {more_as_text}
     ) AS read
     WHERE ok AND strpos(more, ',') > 0
 ) AS said ON true
@@ -697,31 +820,30 @@ WHERE run = %(number)s AND sequence = ANY(%(sequences)s)
 -- name: keys_at
 SELECT DISTINCT key
 FROM journal
-WHERE run = %(number)s AND sequence <= %(until)s AND key IS NOT NULL AND address = ANY(%(addresses)s)
+WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND key IS NOT NULL
+    AND address = ANY(%(addresses)s)
 
 -- name: events_at
-SELECT sequence, timestamp, status, event_type, name, address, key, group_id, parallel_index, group_total, attempt, seconds,
-    message, ok, more, checksum
-FROM journal
+{events}
 WHERE run = %(number)s AND sequence = ANY(%(sequences)s)
 ORDER BY sequence
 
 -- name: outcomes_at
-SELECT sequence, key, ok, base, parent, epoch, tries, parent_attempt, value, artifact, outcome_more, size, name, address,
-    seconds, attempt, group_id, outcome_checksum
-FROM journal
+{outcomes}
 WHERE run = %(number)s AND sequence = ANY(%(sequences)s) AND ok IS NOT NULL
 ORDER BY sequence
 
 -- name: activity_buckets
--- What happened in pieces of time of `width` seconds.
-SELECT floor(timestamp / %(width)s),
+-- What happened in pieces of time of `width` seconds, by what stands in addresses up to the last "[", which is the innermost
+-- group. What a call has waited stands at the beginning of `more`, if it has.
+SELECT coalesce(substring(address FROM '^.*\['), ''), floor(timestamp / %(width)s), min(sequence),
     count(*) FILTER (WHERE ok IS NOT NULL AND status IN ('completed', 'recovered')),
-    count(*) FILTER (WHERE ok IS NOT NULL AND status = 'failed'), count(*) FILTER (WHERE status = 'retrying')
+    count(*) FILTER (WHERE ok IS NOT NULL AND status = 'failed'), count(*) FILTER (WHERE status = 'retrying'),
+    count(*) FILTER (WHERE status = 'awaiting' OR (ok IS NOT NULL AND left(more, 11) = '{"waited": '))
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND key IS NOT NULL
-    AND ((ok IS NOT NULL AND status IN ('completed', 'recovered', 'failed')) OR status = 'retrying')
-GROUP BY 1
+    AND (ok IS NOT NULL OR status IN ('retrying', 'awaiting'))
+GROUP BY 1, 2
 
 -- name: activity_durations
 -- How long calls took, in buckets as `rh_agents/core/_base/latency.py` has them. Nearly all events of a map have the same
@@ -732,7 +854,7 @@ SELECT
         WHEN left(more, 9) = '{"actor":' AND strpos(more, '"kind"') = 0 AND event_type <> 'function_call' THEN ''
         ELSE name
     END,
-    event_type, more,
+    event_type, more, CASE WHEN left(more, 11) = '{"waited": ' THEN seconds END,
     CASE
         WHEN seconds <= %(smallest)s THEN 0 ELSE trunc(ln(seconds) / ln(2::float8) * %(per_doubling)s + %(offset)s)::bigint
     END,
@@ -740,14 +862,14 @@ SELECT
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND seconds IS NOT NULL
     AND key IS NOT NULL
-GROUP BY 1, 2, 3, 4
+GROUP BY 1, 2, 3, 4, 5
 
 -- name: activity_slowest
 SELECT sequence, key, address, name, event_type, more, seconds
 FROM journal
 WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND ok IS NOT NULL AND seconds IS NOT NULL
     AND key IS NOT NULL
-ORDER BY seconds DESC, sequence
+ORDER BY seconds - {waited} DESC, sequence
 LIMIT %(limit)s
 
 -- name: activity_groups
@@ -764,18 +886,18 @@ WHERE run = %(number)s AND sequence > %(after)s AND sequence <= %(until)s AND gr
     AND group_id IS NOT NULL
 GROUP BY 1
 
--- name: question
+-- part: questions
 SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
     question.answered_at, question.answered_by, question.problem, question.name_checksum,
     question.checksum, question.answer_checksum
 FROM question JOIN run ON run.number = question.run
+
+-- name: question
+{questions}
 WHERE (question.run = %(number)s AND question.id = %(id)s) OR question.name_checksum = %(named)s
 
 -- name: questions
-SELECT run.run_id, question.id, question.address, question.text, question.schema, question.asked_at, question.answer,
-    question.answered_at, question.answered_by, question.problem, question.name_checksum,
-    question.checksum, question.answer_checksum
-FROM question JOIN run ON run.number = question.run
+{questions}
 WHERE (%(run_id)s::text IS NULL OR run.run_id = %(run_id)s) AND (NOT %(is_open)s OR question.answer IS NULL)
 ORDER BY question.asked_at, question.run, question.id
 
@@ -866,15 +988,26 @@ ON CONFLICT (key) DO UPDATE SET
 
 -- name: delete_expired
 WITH gone AS (DELETE FROM ticket WHERE ends_at <= extract(epoch FROM clock_timestamp()))
-DELETE FROM cached WHERE expires_at <= %(now)s
+DELETE FROM cached WHERE key IN (SELECT key FROM cached WHERE expires_at <= %(now)s ORDER BY expires_at LIMIT %(limit)s)
+RETURNING 1
 
--- name: lock_window
+-- name: lock_shared
 SELECT pg_advisory_xact_lock(%(lock)s)
 
--- name: read_window
+-- name: read_shared
 -- The clock is read when the lock is ours.
-SELECT extract(epoch FROM clock_timestamp())::double precision,
-    (SELECT held_until FROM held WHERE limited = %(limited)s), (SELECT checksum FROM held WHERE limited = %(limited)s)
+SELECT extract(epoch FROM clock_timestamp())::double precision, shared.state, shared.checksum
+FROM (SELECT 1) AS one LEFT JOIN shared ON shared.name = %(shared)s
+
+-- name: put_shared
+INSERT INTO shared (name, state, checksum) VALUES (%(shared)s, %(state)s, %(checksum)s)
+ON CONFLICT (name) DO UPDATE SET state = excluded.state, checksum = excluded.checksum
+
+-- name: all_shared
+SELECT name, state, checksum FROM shared
+
+-- name: read_hold
+SELECT held_until, checksum FROM held WHERE limited = %(limited)s
 
 -- name: read_tickets
 SELECT taken_at, ends_at, amounts, checksum, amounts_checksum FROM ticket WHERE limited = %(limited)s ORDER BY taken_at
@@ -911,21 +1044,6 @@ SELECT key, attempt, position, text, at, checksum FROM streaming
 
 -- name: all_watchers
 SELECT key, until, checksum FROM watching
-
--- name: delete_old_tickets
-DELETE FROM ticket WHERE limited = %(limited)s AND ends_at <= %(now)s
-
--- name: add_ticket
-INSERT INTO ticket (limited, taken_at, ends_at, amounts, checksum, amounts_checksum)
-VALUES (%(limited)s, %(taken_at)s, %(ends_at)s, %(amounts)s, %(checksum)s, %(amounts_checksum)s) RETURNING number
-
--- name: settle_ticket
-UPDATE ticket SET amounts = %(amounts)s, amounts_checksum = %(amounts_checksum)s
-WHERE number = %(number)s AND limited = %(limited)s
-
--- name: hold
-INSERT INTO held (limited, held_until, checksum) VALUES (%(limited)s, %(until)s, %(checksum)s)
-ON CONFLICT (limited) DO UPDATE SET held_until = excluded.held_until, checksum = excluded.checksum
 
 -- name: count_unsealed
 SELECT count(*) FROM event WHERE checksum IS NULL

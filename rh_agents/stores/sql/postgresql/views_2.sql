@@ -13,8 +13,9 @@ FROM event AS event LEFT JOIN outcome AS outcome ON outcome.run = event.run AND 
 -- name: run
 SELECT number, run_id, status, epoch, workflow, input, input_digest, tags, facts, created_at, updated_at, ended_at, owner,
     process, fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-    NULL::integer AS name_checksum, NULL::integer AS checksum, NULL::integer AS status_checksum,
-    NULL::integer AS holder_checksum
+    NULL::text AS queue, NULL::text AS flow, 0 AS priority, NULL::double precision AS ready_at, 0 AS claims,
+    NULL::bigint AS parent, NULL::integer AS name_checksum, NULL::integer AS checksum, NULL::integer AS status_checksum,
+    NULL::integer AS holder_checksum, NULL::integer AS queue_checksum
 FROM run
 
 -- name: question

@@ -13,7 +13,8 @@ FROM main.event AS event LEFT JOIN main.outcome AS outcome ON outcome.place = ev
 SELECT
   number, run_id, status, epoch, workflow, input_digest, tags, facts, created_at, updated_at, ended_at, owner, process,
   fence, heartbeat, heartbeat_at, lease, last_sequence, outcomes, reason, stop_requested, forked_from,
-  NULL AS name_checksum, NULL AS checksum, NULL AS status_checksum, NULL AS holder_checksum
+  NULL AS queue, NULL AS flow, 0 AS priority, NULL AS ready_at, 0 AS claims, NULL AS parent,
+  NULL AS name_checksum, NULL AS checksum, NULL AS status_checksum, NULL AS holder_checksum, NULL AS queue_checksum
 FROM main.run
 
 -- name: question

@@ -1,0 +1,1 @@
+"""What processes share by one row of their store: functions of a row and a question."""
