@@ -53,7 +53,6 @@ from rh_agents.core.policies import (
 )
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
-from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.runs import fork, record_validation
 from rh_agents.core.types import (
     CacheScope,
@@ -62,6 +61,7 @@ from rh_agents.core.types import (
     EventType,
     ExecutionStatus,
     OnUnknown,
+    RecordInputs,
     ReplayMode,
 )
 from rh_agents.core.usage import Listing, Price, Spending, Usage, set_listings

@@ -19,7 +19,6 @@ from rh_agents.core._base.signatures import function_with_arguments_of
 from rh_agents.core._base.sources import fingerprint
 from rh_agents.core._base.tracebacks import Shown, UsersLines, users_lines
 from rh_agents.core._loops.homes import running_loop
-from rh_agents.core._replay.inputs import kept_input
 from rh_agents.core._run.frame import current_frame
 from rh_agents.core.actors import LLM, Agent, BaseActor, Tool
 from rh_agents.core.actors.reachable import actors_named_in
@@ -35,15 +34,15 @@ from rh_agents.core.policies.limits import Limit
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, RunInfo, Subscriber
 from rh_agents.core.ports.executors import Executors, Placement, Recall, Sharding, ShardOptions, set_sharding
-from rh_agents.core.ports.opening import StoreLike, StoreOf, named_store, set_store_opener, using_store
+from rh_agents.core.ports.keeping import StoreLike, StoreOf, named_store, set_store_opener, using_store
 from rh_agents.core.ports.tracing import TracingLike, set_tracing
 from rh_agents.core.questions import Answerer
 from rh_agents.core.queueing import BEFORE_FINGERPRINT, DEFAULT_QUEUE, VERSION, Submission, flow_name, queues_of
 from rh_agents.core.redaction import expect_no_secret, without_secrets
-from rh_agents.core.redaction.excerpts import RecordInputs
-from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, ReplayMode
+from rh_agents.core.redaction.described import short_repr
+from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, RecordInputs, ReplayMode
 from rh_agents.core.values import encode_any
-from rh_agents.core.values.unstarted import short_repr
+from rh_agents.core.values.inputs import kept_input
 from rh_agents.stores import open_store
 from rh_agents.stores._environment import named_by_environment
 from rh_agents.telemetry import entered, open_tracing

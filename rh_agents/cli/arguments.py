@@ -15,13 +15,13 @@ from pydantic import BaseModel, PydanticUserError, ValidationError
 from rh_agents.cli.errors import BadInput, CommandError, close_names, describe_validation
 from rh_agents.cli.input.lines import Item
 from rh_agents.cli.json_text import RepeatedKey, read_json
-from rh_agents.core._replay.keys import identity
+from rh_agents.core._replay.identity import identity
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor, Injected
 from rh_agents.core.calls import ActorCall, Call, FunctionCall
 from rh_agents.core.errors import InputError
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.values.canonical import CanonicalInput, canonical_arguments
+from rh_agents.core.values.inputs import CanonicalInput, canonical_arguments
 from rh_agents.decorators import ActorFunction
 
 __all__ = ["BadItem", "Callee", "arguments_for", "call_for", "make_callee", "read_settings"]

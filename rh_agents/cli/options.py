@@ -13,7 +13,7 @@ from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.progress import Progress
 from rh_agents.core.errors import BudgetExceeded, RunStopped
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.redaction.excerpts import RecordInputs
+from rh_agents.core.types import RecordInputs
 from rh_agents.stores._environment import VARIABLE as STORE_VARIABLE
 from rh_agents.telemetry import VARIABLE, expect_sdk
 

@@ -14,7 +14,7 @@ from rh_agents.core.actors.reachable import actors_named_in
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Executor, Store
-from rh_agents.core.redaction.excerpts import RecordInputs
+from rh_agents.core.types import RecordInputs
 
 __all__ = ["RunOptions"]
 

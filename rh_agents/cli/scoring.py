@@ -27,7 +27,7 @@ from rh_agents.cli.targets import load_actor
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core._loops.beside import read_beside
 from rh_agents.core._replay.codes import recorded_codes
-from rh_agents.core._replay.keys import ROOT_KEY, again_key, child_key
+from rh_agents.core._replay.identity import ROOT_KEY, again_key, child_key
 from rh_agents.core._replay.meant import newest_outcomes
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.calls import Call
@@ -38,7 +38,7 @@ from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult, OutcomeHeader, UnreadOutcome, describe_error
 from rh_agents.core.values import decode
-from rh_agents.core.values.canonical import canonical_arguments
+from rh_agents.core.values.inputs import canonical_arguments
 from rh_agents.decorators import tool
 
 __all__ = ["ItemStatus", "RecordedItem", "ScoredItem", "Scoring", "items_of_group", "items_of_map", "score_items"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
+from rh_agents.core._base.mistakes import Unstarted
 from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._loops.beside import beside, beside_if_large
 from rh_agents.core._loops.postponed import Postponed
-from rh_agents.core._replay.address import child_address
-from rh_agents.core._replay.keys import Canonical, child_key, identity
-from rh_agents.core._replay.numbering import ENDED, Claim, Claimant
+from rh_agents.core._replay.identity import ENDED, Canonical, Claim, Claimant, child_address, child_key, identity
 from rh_agents.core._run.frame import Frame, current_frame, leave, root_of
 from rh_agents.core._run.identifying import Identities, has_outcome_of_next, identified_in_turn, known_key
 from rh_agents.core._run.parts import RunParts
@@ -23,16 +23,25 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.actors.signature import expect_fitting
 from rh_agents.core.errors import DefinitionError, StopRun, UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.policies._options import takes_options
+from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.usage import Usage
-from rh_agents.core.values.canonical import CanonicalInput
-from rh_agents.core.values.unstarted import Unstarted, Use, short_repr
+from rh_agents.core.values.inputs import CanonicalInput
 
 __all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
 
 T = TypeVar("T")
-_NOT_STARTED, _AWAITED = Use.NOT_STARTED, Use.AWAITED
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
+
+
+# What has become of a call.
+NOT_STARTED: Final = "not started"
+AWAITED: Final = "awaited"
+GIVEN: Final = "given to a group"
+HANDED_OVER: Final = "given to asyncio"
+"""Which makes a task that awaits it, unless that is cancelled before its first step."""
+DISCARDED: Final = "discarded"
+"""No one awaits it, and no one forgot to: another one stands for it, or it was refused."""
 
 
 class Call(Unstarted, Generic[T]):
@@ -42,7 +51,7 @@ class Call(Unstarted, Generic[T]):
     is thrown away before it was awaited warns, as coroutines do.
     """
 
-    __slots__ = ("actor", "key", "run")
+    __slots__ = ("actor", "key", "run", "use")
 
     gives_value: ClassVar[bool] = True
     """Whether awaiting it gives the value, or raises; else its result, whatever became of it."""
@@ -51,7 +60,7 @@ class Call(Unstarted, Generic[T]):
         self.actor: BaseActor = actor
         self.run: RunParts | None = run
         self.key: str | None = key
-        self.use: Use = _NOT_STARTED
+        self.use: str = NOT_STARTED
 
     @property
     def described(self) -> str:
@@ -63,8 +72,34 @@ class Call(Unstarted, Generic[T]):
         """The task in whose order the call is numbered among identical ones: the one that awaits it."""
         return asyncio.current_task()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.described}: {self.use}>"
+
+    def __del__(self) -> None:
+        try:
+            if self.use is not NOT_STARTED:
+                return
+        except AttributeError:  # its own `__init__` raised
+            return
+        if not sys.is_finalizing():  # then there may be nobody left to tell
+            warnings.warn(f"{self.described} was never awaited", RuntimeWarning, stacklevel=2, source=self)
+
+    @property
+    def _asyncio_future_blocking(self) -> None:
+        """Asked for by `asyncio.isfuture`, with which asyncio begins whatever it does with something awaitable.
+
+        It is none: what has it must give something else than None. But whoever hands a call to `asyncio.wait_for` or
+        `asyncio.gather` has not forgotten it, even where asyncio itself cancels its task before that awaits the call.
+        """
+        if self.use is NOT_STARTED:
+            self.use = HANDED_OVER
+
+    def discard(self) -> None:
+        """No one will await it, and that is right."""
+        self.use = DISCARDED
+
     def __await__(self) -> Generator[Any, None, T]:
-        self.use = _AWAITED
+        self.use = AWAITED
         return self._outcome(unwraps=self.gives_value).__await__()
 
     def outcome(self) -> Coroutine[Any, Any, ExecutionResult[T]]:
@@ -75,7 +110,7 @@ class Call(Unstarted, Generic[T]):
                 no replay could tell them apart.
             StopRun: (when it is awaited) the run is being stopped.
         """
-        self.use = _AWAITED
+        self.use = AWAITED
         return self._outcome(unwraps=False)
 
     async def _outcome(self, *, unwraps: bool) -> Any:
@@ -291,7 +326,7 @@ class FunctionCall(Call[T]):
         self.actor = actor  # not by `super()`: many calls are made, and this takes a third of the time
         self.run: RunParts | None = None
         self.key: str | None = None
-        self.use = _NOT_STARTED
+        self.use = NOT_STARTED
         self.args: tuple[Any, ...] = args
         self.kwargs: Mapping[str, Any] = kwargs
         self._bound: dict[str, Any] | None = None

@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializeAsAny, fi
 from typing_extensions import TypeVar
 
 from rh_agents.core._base.current import Caller, current_call
-from rh_agents.core._base.trusted import trusted
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.groups import NOTHING_COUNTED, Counted, GroupEnding, ParallelEventGroup
 from rh_agents.core.redaction import redact
-from rh_agents.core.results import ExecutionResult
+from rh_agents.core.results import ExecutionResult, trusted
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Charge, Usage
 

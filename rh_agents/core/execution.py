@@ -19,10 +19,9 @@ from rh_agents.core._base.signatures import method_with_arguments_of
 from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._limits.interruption import InterruptChecker
 from rh_agents.core._limits.sampling import Sampler, while_it_is_there
+from rh_agents.core._loops.blocked_loops import watched_loops
 from rh_agents.core._loops.postponed import to_its_end
-from rh_agents.core._replay.inputs import kept_input
 from rh_agents.core._replay.stops import stop_in
-from rh_agents.core._run.blocked_loops import watched_loops
 from rh_agents.core._run.cancellations import OwnTask
 from rh_agents.core._run.frame import Frame, current_frame, leave, root_of
 from rh_agents.core._run.parts import RunParts
@@ -50,17 +49,17 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.child_runs import GROUP_HAS_ENDED
 from rh_agents.core.ports import NOT_RESUMED, Clock, Executor, Journal, Question, Resumption, RunRequest, Store
 from rh_agents.core.ports.executors import Executors, set_executors
-from rh_agents.core.ports.opening import StoreLike, opened_store
+from rh_agents.core.ports.keeping import StoreLike, opened_store
 from rh_agents.core.ports.present import Presented
 from rh_agents.core.ports.streaming import StreamingJournal, TextSink
 from rh_agents.core.ports.tracing import TracingLike, opened_tracing
 from rh_agents.core.questions import Answerer, Asking, EventCall, QuestionCall, SleepCall, Waiting
 from rh_agents.core.redaction import without_secrets
-from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult, Outcome
-from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, ReplayMode
+from rh_agents.core.types import Durability, Engine, ExecutionStatus, OnUnknown, RecordInputs, ReplayMode
 from rh_agents.core.usage import Spending
 from rh_agents.core.values import is_large, keep_text
+from rh_agents.core.values.inputs import kept_input
 
 __all__ = [
     "ActorMetrics",

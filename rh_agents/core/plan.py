@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from rh_agents.core._replay.ancestry import addresses_around
-from rh_agents.core._replay.keys import again_key, tried_key
+from rh_agents.core._replay.identity import again_key, tried_key
 from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules
 from rh_agents.core._replay.steered import is_named
 from rh_agents.core.events import Fact

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from rh_agents.core._limits.control_facts import control_fact
+from rh_agents.core._limits.steering import control_fact
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
@@ -27,7 +27,7 @@ from rh_agents.core.redaction import redact
 from rh_agents.core.types import Effect, EventType, ExecutionStatus, OnUnknown
 from rh_agents.core.values import learn
 from rh_agents.core.values.answers import given_answer
-from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.inputs import CanonicalInput
 
 __all__ = ["Answerer", "Asking", "EventCall", "QuestionCall", "SleepCall", "Wait", "Waiting"]
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from rh_agents.core.errors import DefinitionError, RunMismatchError, UsageError
 from rh_agents.core.ports import RunInfo
-from rh_agents.core.values.unstarted import short_repr
+from rh_agents.core.redaction.described import short_repr
 
 __all__ = [
     "DEFAULT_QUEUE",

@@ -20,7 +20,7 @@ from rh_agents.core.events import Fact
 from rh_agents.core.history import HistorySet
 from rh_agents.core.metrics import RunMetrics
 from rh_agents.core.ports import RunInfo, RunRequest, Store
-from rh_agents.core.ports.opening import StoreLike, using_store
+from rh_agents.core.ports.keeping import StoreLike, using_store
 from rh_agents.core.redaction import expect_no_secret
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error
 from rh_agents.core.types import EventType, ExecutionStatus

@@ -14,6 +14,7 @@ __all__ = [
     "ExecutionStatus",
     "Generation",
     "OnUnknown",
+    "RecordInputs",
     "ReplayMode",
     "every_generation",
 ]
@@ -131,6 +132,17 @@ class Effect(StrEnum):
     """Nothing that making it twice would spoil."""
     EXTERNAL = "external"
     """Something that must not happen twice by accident: a payment, a mail. That it begins is on disk before it does."""
+
+
+class RecordInputs(StrEnum):
+    """What is recorded, for people, of what calls are called with. It is no part of their identity."""
+
+    NONE = "none"
+    """Nothing."""
+    BRIEF = "brief"
+    """256 bytes of a text like JSON, 2 KiB of a call that failed."""
+    FULL = "full"
+    """All of it as typed JSON, up to 64 KiB."""
 
 
 class OnUnknown(StrEnum):

@@ -23,7 +23,7 @@ from rh_agents.core.context import report_usage
 from rh_agents.core.errors import UnstorableError
 from rh_agents.core.usage import Listing, Price, Usage, listing_of
 from rh_agents.core.values import encode_any
-from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.inputs import CanonicalInput
 
 NOTHING_KNOWN = Listing()
 """Of a model whose price and greatest output are looked up by its name."""

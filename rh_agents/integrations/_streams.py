@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from rh_agents.core._replay.numbering import Claimant
+from rh_agents.core._replay.identity import Claimant
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.chat.messages import ChatDelta
 from rh_agents.core.context import report_usage, tell_progress

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from rh_agents.core._replay.keys import child_key, idempotency_key
+from rh_agents.core._replay.identity import child_key, idempotency_key
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import Tool
@@ -54,7 +54,7 @@ from rh_agents.core.errors import (
     UnreadableAnswer,
 )
 from rh_agents.core.usage import Usage
-from rh_agents.core.values.canonical import CanonicalInput, canonical
+from rh_agents.core.values.inputs import CanonicalInput, canonical
 from rh_agents.llms._batch_api import BatchApi, BatchState, HasBatches, Marks
 from rh_agents.llms._batch_finding import LOOKED_AT, KnownBatches
 from rh_agents.llms._batch_results import Absent, Answers, Report, Sleep

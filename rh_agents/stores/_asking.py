@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rh_agents.core._limits.control_facts import applied_control, control_fact
+from rh_agents.core._limits.steering import applied_control, control_fact
 from rh_agents.core.errors import RunIsLive, StoreError, ValuesErased
 from rh_agents.core.ports import RunRequest
 from rh_agents.core.ports.control import ControlRequest, Verb

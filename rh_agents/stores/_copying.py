@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from rh_agents.core._replay.key_table import KeyTable
+from rh_agents.core._replay.recorded import KeyTable
 from rh_agents.core.errors import ValuesErased
 from rh_agents.core.policies.child_runs import AboutChild
 from rh_agents.core.types import ExecutionStatus

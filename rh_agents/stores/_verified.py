@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from struct import error as StructError
 from typing import Any, Generic, TypeVar
 
-from rh_agents.core._replay.key_table import KeyTable
+from rh_agents.core._replay.recorded import KeyTable
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import CacheEntry, Question
 from rh_agents.core.ports.control import ControlRequest

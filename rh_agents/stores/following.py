@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from rh_agents.core.errors import UsageError
 from rh_agents.core.ports import RecordedEvent, Store
-from rh_agents.core.ports.opening import StoreLike, using_store
+from rh_agents.core.ports.keeping import StoreLike, using_store
 from rh_agents.core.ports.streaming import WATCHED_FOR, StreamedPiece, Versioned, streamed_text, watch_text
 
 __all__ = ["Followed", "follow"]

@@ -24,7 +24,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from rh_agents.core._base.executions import Execution
 from rh_agents.core._replay.ancestry import addresses_around
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports import RecordedEvent, RunInfo, RunStatus, status_of

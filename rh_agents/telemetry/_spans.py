@@ -19,14 +19,14 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from rh_agents.core._replay.inputs import recorded_input
 from rh_agents.core.chat.messages import ChatResponse
 from rh_agents.core.errors import StopRun
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.ports.tracing import CallAbout, RunAbout, RunTotals
 from rh_agents.core.redaction import redact, without_secrets
-from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import describe_error
+from rh_agents.core.types import RecordInputs
+from rh_agents.core.values.inputs import recorded_input
 from rh_agents.telemetry import _names as names
 from rh_agents.telemetry._context import Block, carrier, link_to
 from rh_agents.telemetry._words import NOT_WORK, OPERATIONS, of_actor, of_group, of_usage, sendable, sendable_values

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from rh_agents.core._replay.key_table import KeyTable
+from rh_agents.core._replay.recorded import KeyTable
 from rh_agents.core._run.validation import Difference, ValidationJournal
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.events import Fact

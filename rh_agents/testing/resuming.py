@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.ports import Store
-from rh_agents.core.ports.opening import StoreLike, using_store
+from rh_agents.core.ports.keeping import StoreLike, using_store
 from rh_agents.core.types import EventType, ExecutionStatus
 
 __all__ = ["assert_no_paid_calls_on_resume"]

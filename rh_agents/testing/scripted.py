@@ -20,7 +20,7 @@ from rh_agents.core.chat.model import ChatModel, ModelSettings, OnDelta
 from rh_agents.core.errors import PermanentModelError
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.usage import Usage
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.inputs import canonical
 
 __all__ = ["ScriptEnded", "ScriptedLLM", "ScriptedSettings", "tool_call"]
 

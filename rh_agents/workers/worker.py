@@ -34,7 +34,7 @@ from rh_agents.core.errors import (
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.ports import Executor, RunInfo
 from rh_agents.core.ports.executors import Executors
-from rh_agents.core.ports.opening import StoreLike, opened_store
+from rh_agents.core.ports.keeping import StoreLike, opened_store
 from rh_agents.core.queueing import DEFAULT_QUEUE, SHARD_OF, VERSION, Wanted, parts_of_flow, queues_of
 from rh_agents.core.redaction import logger, redact
 from rh_agents.core.results import describe_error

@@ -21,7 +21,7 @@ from rh_agents.core.errors import (
     ModelOverloaded,
     PermanentModelError,
 )
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.inputs import canonical
 from tests.services.model_server import Exchange, Reply, answer, error, model_server, streamed, tool_calls
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rh_agents import ExecutionState, ExecutionStatus, MemoryStore, RetryPolicy, agent, current, tool
-from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core._replay.identity import idempotency_key
 from rh_agents.core.events import Fact
 from rh_agents.core.results import Outcome
 from tests.doubles import HookedStore, request

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rh_agents import ExecutionResult, ExecutionState, parallel, tool
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core.errors import ControlRefused, StopRun
 from rh_agents.core.ports.control import control_of
 from tests.properties.virtual import run_virtually

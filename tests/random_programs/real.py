@@ -30,7 +30,7 @@ from typing import Any
 
 from rh_agents import ExecutionState, MemoryStore, RunStopped, open_store, run
 from rh_agents.core._limits.interruption import interrupt_on_signals
-from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core._replay.identity import idempotency_key
 from rh_agents.core.errors import ControlRefused, LeaseLost
 from rh_agents.core.ports import Store
 from rh_agents.core.ports.control import ControlResult, control_of

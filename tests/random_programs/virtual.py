@@ -19,7 +19,7 @@ from typing import Any
 import detangle
 
 from rh_agents import ExecutionState, MemoryStore, RunStopped
-from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core._replay.identity import idempotency_key
 from rh_agents.core.events import Fact
 from rh_agents.core.ports import CacheEntry, Question, RunInfo, RunRequest
 from rh_agents.core.results import Outcome

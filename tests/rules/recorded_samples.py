@@ -20,7 +20,7 @@ from rh_agents.core._base.executions import Execution
 from rh_agents.core._base.failure_kinds import Failure, FailureKind
 from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
 from rh_agents.core._group.members import Place
-from rh_agents.core._replay.numbering import Claim
+from rh_agents.core._replay.identity import Claim
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core._run.validation import Difference
 from rh_agents.core.chat import (
@@ -82,7 +82,7 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Charge, Listing, Shortfall
 from rh_agents.core.values import decode_error, encode, encode_error, learn
 from rh_agents.core.values.annotations import check_annotation
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.inputs import canonical
 from rh_agents.core.values.names import recorded_name
 from rh_agents.core.values.registry import kind_of
 from rh_agents.display.counts import CallCounts, EventCounts

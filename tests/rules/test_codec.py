@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel
 
 from rh_agents.core.errors import DefinitionError
-from rh_agents.core.values.canonical import canonical, canonical_arguments
+from rh_agents.core.values.inputs import canonical, canonical_arguments
 
 
 class Colour(Enum):
@@ -173,7 +173,7 @@ def test_the_order_of_a_mapping_never_counts(mapping: dict[Any, Any], chance: An
 
 def test_another_process_with_other_hashes_gives_the_same_bytes() -> None:
     code = (
-        "from rh_agents.core.values.canonical import canonical\n"
+        "from rh_agents.core.values.inputs import canonical\n"
         "print(canonical({'b': {'x', 'y', 'z', 1}, 'a': [1.5, None, '\\ud800'], 3: b'!'}).hex())"
     )
     outputs = {

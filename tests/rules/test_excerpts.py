@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rh_agents import Secret
 from rh_agents.core.redaction import forget_secret
-from rh_agents.core.redaction.excerpts import CUT, cut, excerpt
+from rh_agents.core.values.inputs import CUT, cut, excerpt
 
 
 class Page(pydantic.BaseModel):

@@ -10,7 +10,7 @@ from rh_agents import Agent, ExecutionEvent, run, tool
 from rh_agents.core.chat import ChatRequest, DocumentPart, ImagePart, Message, TextPart, ToolCall
 from rh_agents.core.chat.messages import messages_of
 from rh_agents.core.errors import InputError
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.inputs import canonical
 from rh_agents.testing import ScriptedLLM
 from tests.properties.virtual import run_virtually
 

@@ -10,8 +10,8 @@ from hashlib import sha256
 import pytest
 
 from rh_agents import ExecutionState
-from rh_agents.core._replay.key_table import DigestTable, KeyList, KeyMarks, KeyTable
-from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core._replay.identity import DigestTable
+from rh_agents.core._replay.recorded import KeyList, KeyMarks, KeyTable, RecordedCalls
 from rh_agents.core._run.frame import Frame
 
 

@@ -4,16 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rh_agents.core._replay.address import address_of_member, child_address, place_of_members
-from rh_agents.core._replay.keys import (
+from rh_agents.core._replay.identity import (
     ROOT_KEY,
+    address_of_member,
     again_key,
+    child_address,
     child_key,
     group_key,
     idempotency_key,
     identity,
     identity_of_item,
     identity_of_unseen,
+    place_of_members,
 )
 
 SAME = identity("fetch", "1", b"'a'", None)

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from rh_agents.core._replay.keys import identity, identity_of_item
+from rh_agents.core._replay.identity import identity, identity_of_item
 from rh_agents.core.errors import DefinitionError
-from rh_agents.core.values.canonical import CanonicalInput, canonical, canonical_arguments
+from rh_agents.core.values.inputs import CanonicalInput, canonical, canonical_arguments
 from rh_agents.core.values.large import LARGE, is_large
 from rh_agents.core.values.large_inputs import InPieces
 from rh_agents.core.values.pieces import PIECE

@@ -11,7 +11,7 @@ from rh_agents import Message, Price, Usage
 from rh_agents.core.chat import ChatDelta, ChatRequest, ChatResponse, DocumentPart, ImagePart, TextPart, ToolCall
 from rh_agents.core.errors import ModelError, UnreadableAnswer
 from rh_agents.core.values import decode, decode_error, encode, encode_error, learn
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.inputs import canonical
 
 CALL = ToolCall(id="c", name="n", arguments="{}")
 SIGNED = CALL.model_copy(update={"provider": {"extra_content": {"google": {"thought_signature": "S"}}}})

@@ -6,8 +6,7 @@ import detangle
 import pytest
 
 from rh_agents import BaseActor, ExecutionState, ExecutionStatus, MemoryStore
-from rh_agents.core._replay.keys import again_key
-from rh_agents.core._replay.numbering import Claim
+from rh_agents.core._replay.identity import Claim, again_key
 from rh_agents.core._run.frame import Frame
 from rh_agents.core.events import Fact
 from rh_agents.core.results import Outcome

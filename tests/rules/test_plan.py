@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents.core._replay.keys import ROOT_KEY, again_key
+from rh_agents.core._replay.identity import ROOT_KEY, again_key
 from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 import rh_agents.integrations
 from rh_agents.core.errors import StoreError
 from rh_agents.core.values import decode, decode_error, encode, encode_error, learn
-from rh_agents.core.values.canonical import canonical
+from rh_agents.core.values.inputs import canonical
 from rh_agents.core.values.names import FIELDS, MOVED, OTHERS, form_of, recorded_name
 from tests.rules.recorded_samples import DATA, FILE, SLOW_TO_IMPORT, forms, our_classes
 

@@ -21,6 +21,7 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import UsageError
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.redaction import RedactingFilter, is_credential_name, register_found, registered_value
+from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.results import ExecutionResult, describe_error
 from rh_agents.core.values import (
     UnknownValue,
@@ -33,8 +34,7 @@ from rh_agents.core.values import (
     shown_value,
 )
 from rh_agents.core.values.answers import given_answer, kept_answer
-from rh_agents.core.values.canonical import canonical, canonical_arguments
-from rh_agents.core.values.unstarted import short_repr
+from rh_agents.core.values.inputs import canonical, canonical_arguments
 from rh_agents.display.text import brief, harmless
 
 VALUE = 'p@ss/wörd+"1\\x~?>?'

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from rh_agents import agent, parallel, run, tool
+from rh_agents.core._loops.blocked_loops import Entry, LagWatch, Stack, parse_stacks, stacks_of, watched_loops
 from rh_agents.core._loops.homes import Home, home
-from rh_agents.core._run.blocked_loops import Entry, LagWatch, Stack, parse_stacks, stacks_of, watched_loops
 
 
 class Blocked:
@@ -396,7 +396,7 @@ def test_a_program_that_a_debugger_has_stopped_is_not_blocked() -> None:
 _FORKS = """
 import asyncio, os, warnings
 from rh_agents import ExecutionState, MemoryStore
-from rh_agents.core._run.blocked_loops import watched_loops
+from rh_agents.core._loops.blocked_loops import watched_loops
 
 warnings.simplefilter("ignore")
 
@@ -420,7 +420,7 @@ def test_a_forked_child_does_not_look_at_loops_that_stayed_with_its_parent() -> 
 LOOKS_AND_COLLECTIONS = """
 import asyncio, gc, threading, time
 from rh_agents import run, tool
-from rh_agents.core._run import blocked_loops
+from rh_agents.core._loops import blocked_loops
 
 blocked_loops._BETWEEN_LOOKS = 0.001
 blocked_loops._LONGEST = 0.01

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from rh_agents import ExecutionState, MemoryStore, RetryPolicy, agent, current, parallel, tool
-from rh_agents.core._replay.keys import ROOT_KEY, child_key, group_key, identity, identity_of_item
+from rh_agents.core._replay.identity import ROOT_KEY, child_key, group_key, identity, identity_of_item
 from rh_agents.core.errors import DefinitionError, RunAwaiting, UndefinedOrderError
 from rh_agents.core.types import CacheScope
-from rh_agents.core.values.canonical import canonical, canonical_arguments
+from rh_agents.core.values.inputs import canonical, canonical_arguments
 from rh_agents.core.values.large import LARGE
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, World

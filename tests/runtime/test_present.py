@@ -23,7 +23,7 @@ from rh_agents import (
     parallel,
     tool,
 )
-from rh_agents.core._run.blocked_loops import watched_loops
+from rh_agents.core._loops.blocked_loops import watched_loops
 from rh_agents.core.policies.numbers import SettingState
 from rh_agents.core.ports.present import (
     MOST_LISTED,

@@ -12,7 +12,7 @@ from rh_agents import ExecutionState, MemoryStore, tell_progress, tool
 from rh_agents.core.chat import ChatDelta
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.ports import RecordedEvent, RunRequest, Store
-from rh_agents.core.ports.opening import StoreLike
+from rh_agents.core.ports.keeping import StoreLike
 from rh_agents.core.ports.streaming import StreamedText
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores.following import Followed, follow

@@ -14,7 +14,7 @@ from rh_agents import open_store
 from rh_agents.cli.app import app
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunRequest, Store
-from rh_agents.core.ports.opening import limitations_of, using_store
+from rh_agents.core.ports.keeping import limitations_of, using_store
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.testing import conformance
 from rh_agents.testing._records import RUN

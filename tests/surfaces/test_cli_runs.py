@@ -29,7 +29,7 @@ from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page, Part, table_lines
 from rh_agents.cli.output.tree import Node, RunTree, TreeView
 from rh_agents.cli.output.wording import age, counted, size
-from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core._replay.identity import idempotency_key
 from rh_agents.core.plan import Fate, plan_run
 from rh_agents.core.ports import Store
 from rh_agents.core.types import ExecutionStatus

@@ -12,7 +12,7 @@ from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.stores import DEFAULT_STORE
 from rh_agents.core.ports import Store
-from rh_agents.core.ports.opening import limitations_of
+from rh_agents.core.ports.keeping import limitations_of
 from rh_agents.core.ports.windows import RunQuery, count_runs
 
 __all__ = ["check_command"]

@@ -27,7 +27,7 @@ from rh_agents.cli.output.wording import counted, size
 from rh_agents.cli.recorded_command import Invocation
 from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, expect_environment, kept_store, path_of_store, shown_url
 from rh_agents.core.errors import RhAgentsError
-from rh_agents.core.ports.opening import limitations_of
+from rh_agents.core.ports.keeping import limitations_of
 from rh_agents.stores._environment import VARIABLE
 from rh_agents.stores._files import schema_of_file
 from rh_agents.stores._sql import read_migrations

@@ -16,7 +16,7 @@ from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, shown_url
 from rh_agents.core._loops.beside import read_beside
-from rh_agents.core._replay.key_table import KeyTable
+from rh_agents.core._replay.recorded import KeyTable
 from rh_agents.core.ports import RecordedEvent, Store
 from rh_agents.core.ports.keeping import erasure_of
 from rh_agents.core.redaction import redact

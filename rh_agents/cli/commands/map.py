@@ -67,8 +67,7 @@ from rh_agents.core._base.sources import fingerprint
 from rh_agents.core.execution import ExecutionState
 from rh_agents.core.groups import ErrorStrategy
 from rh_agents.core.ports.executors import WORKERS
-from rh_agents.core.redaction.excerpts import RecordInputs
-from rh_agents.core.types import Engine
+from rh_agents.core.types import Engine, RecordInputs
 from rh_agents.decorators import tool
 from rh_agents.llms._batches import Batches, in_batches
 

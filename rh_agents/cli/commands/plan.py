@@ -30,7 +30,7 @@ from rh_agents.cli.recorded_command import RunCommand
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.cli.targets import load_actor
 from rh_agents.core._base.key_generations import generation_of_keys
-from rh_agents.core._replay.keys import ROOT_KEY, child_key, group_key
+from rh_agents.core._replay.identity import ROOT_KEY, child_key, group_key
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState

@@ -55,7 +55,7 @@ from rh_agents.cli.stores import DEFAULT_STORE, made_store, store_option
 from rh_agents.cli.targets import file_of, load_actor, short_name
 from rh_agents.core.errors import RunMismatchError
 from rh_agents.core.execution import ExecutionState
-from rh_agents.core.redaction.excerpts import RecordInputs
+from rh_agents.core.types import RecordInputs
 from rh_agents.decorators import agent
 
 __all__ = ["run_command"]

@@ -16,7 +16,7 @@ from rh_agents.cli.recorded_command import Invocation
 from rh_agents.cli.stores import DEFAULT_STORE, NO_STORE, made_store
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core.errors import UsageError
-from rh_agents.core.ports.opening import limitations_of
+from rh_agents.core.ports.keeping import limitations_of
 from rh_agents.core.queueing import DEFAULT_QUEUE
 from rh_agents.workers.worker import Worker
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_agents.cli.output.page import Page, Part
-from rh_agents.core._replay.address import SEPARATOR
 from rh_agents.core._replay.ancestry import addresses_around
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import SEPARATOR, again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports import RecordedEvent

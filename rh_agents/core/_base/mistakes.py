@@ -1,4 +1,4 @@
-"""What is left out or misspelt, and says so itself: the `async` before `with` and `for`, the name of something."""
+"""What is left out or misspelt, and says so itself: `await`, `async` before `with` and `for`, the name of something."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from rh_agents.core._base.errors import UsageError
 
 T = TypeVar("T")
+
+
+class Unstarted:
+    """Work that begins when it is awaited. A function that returns it has forgotten to."""
+
+    __slots__ = ()
+
+    @property
+    def described(self) -> str:
+        """The work as its user wrote it, in short: `fetch(3)`."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """No one will await it, and that is right."""
+        raise NotImplementedError
 
 
 class AsyncBlock:

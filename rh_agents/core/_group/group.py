@@ -23,9 +23,8 @@ from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._limits.ledgers import Ledger
-from rh_agents.core._replay.address import address_of_member, child_address, place_of_members
 from rh_agents.core._replay.decision import Recorded
-from rh_agents.core._replay.keys import group_key
+from rh_agents.core._replay.identity import address_of_member, child_address, group_key, place_of_members
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._replay.steered import is_named
 from rh_agents.core._run.frame import Frame

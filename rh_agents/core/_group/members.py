@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.decision import Recorded
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.identifying import Identities
 from rh_agents.core.actors import BaseActor, expect_resolved

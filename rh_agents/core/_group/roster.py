@@ -23,16 +23,15 @@ from rh_agents.core._group.members import (
 )
 from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.exits import FAILURES, failure_of
-from rh_agents.core._replay.keys import again_key, child_key, identity_of_item, identity_of_unseen
+from rh_agents.core._replay.identity import again_key, child_key, identity_of_item, identity_of_unseen
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.identifying import Identities, known_key
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core.calls import Call, report_undefined_order
+from rh_agents.core.calls import GIVEN, Call, report_undefined_order
 from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
 from rh_agents.core.groups import GroupEnding
-from rh_agents.core.values.canonical import CanonicalInput
-from rh_agents.core.values.unstarted import Use
+from rh_agents.core.values.inputs import CanonicalInput
 
 __all__ = ["Roster", "RosterListener"]
 
@@ -291,7 +290,7 @@ class Roster:
             member.place = place
             member.index = place.index
         if isinstance(work, Call):
-            work.use = Use.GIVEN
+            work.use = GIVEN
         if self._run.records or (isinstance(work, Call) and work.actor.cache is not None):
             self._identify(member, key, origin)
         self.enrolled += 1

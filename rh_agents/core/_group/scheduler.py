@@ -47,7 +47,7 @@ from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.rules import NO_GROUP, GroupRules
 from rh_agents.core._group.slots import LentSlot, Slots
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
-from rh_agents.core._replay.numbering import ENDED
+from rh_agents.core._replay.identity import ENDED
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.nesting import needs_another_stack

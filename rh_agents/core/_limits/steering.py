@@ -14,17 +14,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from rh_agents.core._limits.control_facts import applied_control, control_fact
 from rh_agents.core._limits.holding import wake
 from rh_agents.core._limits.interruption import Interruption
 from rh_agents.core._limits.settings import Settings
 from rh_agents.core._loops.homes import Home
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core._replay.meant import outcomes_around
 from rh_agents.core._replay.recorded import RecordedCalls
+from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import ControlRefused, StoreError
 from rh_agents.core.events import Fact
 from rh_agents.core.policies.numbers import read_settings
@@ -36,9 +36,9 @@ from rh_agents.core.ports.control import (
     has_ended_text,
 )
 from rh_agents.core.redaction import logger, redact
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus
 
-__all__ = ["SteeredRun", "Steering"]
+__all__ = ["SteeredRun", "Steering", "applied_control", "control_fact"]
 
 _Around = tuple[list[bytes], list[str]]
 _Meaning = tuple[dict[str, Any], Callable[[], None], dict[str, Any]]
@@ -237,7 +237,7 @@ class Steering:
             except (LookupError, TypeError, ValueError):  # it would keep all later ones from being applied
                 answer = {"refused": "this version of rh_agents does not understand that request"}
             control = {**applied_control(request, answer, run.recording.epoch), **more}
-            fact = control_fact(control, request.reason, run.run_id, run.now())
+            fact = self.fact(control, request.reason)
             run.note(fact)
             effect()
             opened = run.recording.journal
@@ -350,7 +350,11 @@ class Steering:
             "arguments": {"items": [], "keys": []}, "run": run.run_id, "epoch": run.recording.epoch,
             "answer": dict(steered.answers[request_id]), **_keys_in_event(now=outcomes, groups=groups),
         }  # fmt: skip
-        run.note(control_fact(control, "asked for before this start", run.run_id, run.now()))
+        run.note(self.fact(control, "asked for before this start"))
+
+    def fact(self, control: Mapping[str, Any], reason: str = "") -> Fact:
+        """What there is to record of something that was asked of this run, now."""
+        return control_fact(control, reason, self._run.run_id, self._run.now())
 
     def _pause(self) -> tuple[str, Callable[[], None]]:
         hold, run_id = self._run.interruption.hold, self._run.run_id
@@ -405,3 +409,32 @@ def _call(reference: weakref.WeakMethod[Callable[[], None]]) -> None:
     hear = reference()
     if hear is not None:
         hear()
+
+
+# -- what a journal says of a request ----------------------------------------------------------------------------------
+
+_CONTROL: BaseActor = BaseActor.model_construct(
+    name="control", event_type=EventType.CONTROL, handler=lambda: None, description="Stands for who steers the run."
+)
+
+
+def applied_control(request: ControlRequest, answer: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+    """What the event says that applies a request in an epoch of its run."""
+    return {
+        "id": request.id,
+        "verb": request.verb.value,
+        "author": request.author,
+        "asked_at": request.asked_at,
+        "arguments": dict(request.arguments),
+        "run": request.run_id,
+        "epoch": epoch,
+        "answer": dict(answer),
+    }
+
+
+def control_fact(control: Mapping[str, Any], reason: str, run_id: str, timestamp: float) -> Fact:
+    """What there is to record when a request has been applied, or refused."""
+    is_refused = "refused" in control["answer"]
+    status = ExecutionStatus.FAILED if is_refused else ExecutionStatus.COMPLETED
+    kind, name = EventType.CONTROL, str(control["verb"])
+    return Fact(run_id, timestamp, status, kind, _CONTROL, name, "", message=reason or None, more={"control": control})

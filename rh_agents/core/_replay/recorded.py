@@ -1,23 +1,202 @@
-"""What a journal says about the calls of a run, by key: which have an outcome, and what is known of the others."""
+"""What a journal says about the calls of a run, by key: which have an outcome, and what is known of the others.
+
+A run of 150,000 calls must remember each of them as long as it lasts: its key, since a second outcome for the key would
+pay for the call twice, and its identity, since the next identical call gets the next number
+(`rh_agents.core._replay.identity.DigestTable`). In dictionaries that is 340 bytes a call, most of it the headers of
+small objects. Here it is 80.
+
+Keys are digests, so any of their bytes are random. The first 12 bits of a key say to which of 4,096 *rows* it belongs.
+A row is one array of bytes, with a record for each key: some bytes of the key, and a number. A key is looked for as
+text, which C does at several bytes a nanosecond. Nothing is ever sorted or copied as a whole, so no call waits for it:
+a hash table of our own would have to be built anew each time it doubles, in Python, and hold up the event loop. Few
+keys are in a dictionary, which is faster, and smaller than so many rows.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Container, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, overload
 
-from rh_agents.core._replay.ancestry import is_below
-from rh_agents.core._replay.key_table import KeyList, KeyTable
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core._replay.steered import NOTHING_ASKED, Steered
-from rh_agents.core.errors import UsageError
 from rh_agents.core.groups import NOTHING_COUNTED, Counted, EndingCause, GroupEnding, GroupStatus
-from rh_agents.core.results import OutcomeHeader
 from rh_agents.core.types import WITHDRAWN, ExecutionStatus, Generation
 from rh_agents.core.usage import Charge, Spending
 
-__all__ = ["RecordedCalls", "ReplayRules", "affected_calls"]
+__all__ = ["KeyList", "KeyMarks", "KeyTable", "RecordedCalls", "ReplayRules"]
+
+
+_DIGEST = 32
+"""Bytes of a key."""
+_FEW = 1000
+"""Keys that may be in a dictionary."""
+_ROWS = 4096
+_TAG = 4
+"""Bytes of a key after those that tell its row."""
+_ENTRY = _TAG + 4
+_NUMBER = 5
+_LINE = _DIGEST + _NUMBER
+
+
+class KeyTable(Mapping[bytes, int]):
+    """Keys of 32 bytes with their numbers (0 to 2**40 - 1), in the order in which they were added.
+
+    The rows hold the place of each key in that order, and only four bytes of it to look for.
+
+    What becomes of a call is asked for its key several times in a row, so the answer to the last question is kept.
+    """
+
+    __slots__ = ("_few", "_last", "_lines", "_rows")
+
+    def __init__(self, numbers: Mapping[bytes, int] | None = None) -> None:
+        self._last: tuple[bytes, int] = (b"", -1)
+        self._lines = bytearray()
+        self._few: dict[bytes, int] | None = {}
+        self._rows: list[bytearray | None] = []
+        for key, number in (numbers or {}).items():
+            self.add(key, number)
+
+    def add(self, key: bytes, number: int) -> int:
+        """Give a key its number, unless it has one; returns its place in the order, from 0, or -1 if it has one.
+
+        Raises:
+            ValueError: it has not 32 bytes.
+        """
+        if (key in self._few) if self._few is not None else (self.place_of(key) >= 0):
+            return -1
+        if len(key) != _DIGEST:
+            raise ValueError(f"{key!r} is no digest of {_DIGEST} bytes")
+        place = len(self._lines) // _LINE
+        self._last = (key, place)
+        self._lines += key + number.to_bytes(_NUMBER, "little")
+        if self._few is None:
+            self._enter(key, place)
+        else:
+            self._few[key] = place
+            if place >= _FEW:
+                self._few, self._rows = None, [None] * _ROWS
+                for its_place, each in enumerate(self):
+                    self._enter(each, its_place)
+        return place
+
+    def _enter(self, key: bytes, place: int) -> None:
+        index = key[0] << 4 | key[1] >> 4
+        row = self._rows[index]
+        if row is None:
+            row = self._rows[index] = bytearray()
+        row += key[2 : 2 + _TAG] + place.to_bytes(_ENTRY - _TAG, "little")
+
+    def place_of(self, key: bytes) -> int:
+        """The place of a key in the order; -1 if it is not there."""
+        if self._few is not None:
+            return self._few.get(key, -1)
+        last, place = self._last
+        if last == key:
+            return place
+        place = self._search(key)
+        self._last = (key, place)
+        return place
+
+    def _search(self, key: bytes) -> int:
+        row = self._rows[key[0] << 4 | key[1] >> 4] if len(key) == _DIGEST else None
+        if row is None:
+            return -1
+        tag, at = key[2 : 2 + _TAG], -1
+        while (at := row.find(tag, at + 1)) >= 0:
+            if at % _ENTRY == 0:  # else it is the end of one entry with the beginning of the next
+                place = int.from_bytes(row[at + _TAG : at + _ENTRY], "little")
+                if self._lines.startswith(key, place * _LINE):
+                    return place
+        return -1
+
+    def key_at(self, place: int) -> bytes:
+        """The key at a place in the order."""
+        return bytes(self._lines[place * _LINE : place * _LINE + _DIGEST])
+
+    def __contains__(self, key: object) -> bool:
+        if self._few is not None:
+            return key in self._few
+        return isinstance(key, bytes) and self.place_of(key) >= 0
+
+    def __getitem__(self, key: bytes) -> int:
+        place = self.place_of(key)
+        if place < 0:
+            raise KeyError(key)
+        at = place * _LINE + _DIGEST
+        return int.from_bytes(self._lines[at : at + _NUMBER], "little")
+
+    def __len__(self) -> int:
+        return len(self._lines) // _LINE
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self.key_at, range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<KeyTable of {len(self)}>"
+
+
+class KeyMarks:
+    """Whether keys are marked: those of a table, and others, of which there are to be few."""
+
+    __slots__ = ("_marks", "_others", "_table")
+
+    def __init__(self, table: KeyTable) -> None:
+        self._table = table
+        self._marks = bytearray()
+        self._others: set[bytes] = set()
+
+    def add(self, key: bytes) -> None:
+        """Mark a key."""
+        place = self._table.place_of(key)
+        if place < 0:
+            self._others.add(key)
+            return
+        if place >= len(self._marks):
+            self._marks.extend(bytes(len(self._table) - len(self._marks)))
+        self._marks[place] = 1
+
+    def __contains__(self, key: bytes) -> bool:
+        place = self._table.place_of(key)
+        return (0 <= place < len(self._marks) and self._marks[place] == 1) or key in self._others
+
+
+class KeyList(Sequence[bytes]):
+    """Some of the keys of a table, in an order of their own."""
+
+    __slots__ = ("_places", "_table")
+
+    def __init__(self, table: KeyTable) -> None:
+        self._table = table
+        self._places = array("I")
+
+    def append(self, place: int) -> None:
+        """Add the key at this place of the table."""
+        self._places.append(place)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self._table.key_at(place) for place in self._places[index]]
+        return self._table.key_at(self._places[index])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._table.key_at, self._places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyList | list) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+    def __repr__(self) -> str:
+        return f"<KeyList of {len(self)}>"
 
 
 class Entry(Protocol):
@@ -340,53 +519,3 @@ class RecordedCalls:
             spending.seconds = max(spending.seconds, seconds)
             if place:
                 spending.add(charge.name, charge.usage, has_outcome)
-
-
-def affected_calls(
-    outcomes: Sequence[OutcomeHeader], unseen: Container[bytes], target: str, run_id: str
-) -> list[OutcomeHeader]:
-    """The outcomes that no longer hold if the call at `target` is made again, in their order; that call's own is first.
-
-    Those are, besides its own, the outcomes of the calls around it, of the calls below it, and of every later member
-    of a group whose input cannot be seen (a coroutine, a callable; `unseen` holds their keys): it may have used the
-    result. Calls whose input can be seen and that used the result have another key if the result is another one.
-
-    Args:
-        outcomes: all of the run, in the order in which they were recorded.
-        unseen: the keys of members whose input cannot be seen.
-        target: an address; or `@` and the beginning of a key, since calls with different inputs may share an address.
-        run_id: for errors.
-
-    Raises:
-        UsageError: no call of the run that has an outcome fits, or more than one does.
-    """
-    found = _find(outcomes, target, run_id)
-    parents = {outcome.base: outcome.parent for outcome in outcomes}
-    affected = [found]
-    is_later = False
-    for outcome in outcomes:
-        if outcome.key == found.key:
-            is_later = True
-        elif (
-            outcome.base == found.base
-            or is_below(found, outcome, parents)
-            or is_below(outcome, found, parents)
-            or (is_later and outcome.key in unseen)
-        ):
-            affected.append(outcome)
-    return affected
-
-
-def _find(outcomes: Sequence[OutcomeHeader], target: str, run_id: str) -> OutcomeHeader:
-    if target.startswith("@"):
-        found = {outcome.base: outcome for outcome in outcomes if outcome.key.hex().startswith(target[1:].lower())}
-    else:
-        found = {outcome.base: outcome for outcome in outcomes if outcome.address == target}
-    if len(found) > 1:
-        keys = ", ".join(f"@{outcome.key.hex()[:8]}" for outcome in list(found.values())[:5])
-        raise UsageError(f"run {run_id!r} has {len(found)} calls at {target!r}: name one of them by its key: {keys}")
-    if not found:
-        close = difflib.get_close_matches(target, {outcome.address for outcome in outcomes}, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"run {run_id!r} has no finished call at {target!r}{hint}")
-    return next(iter(found.values()))

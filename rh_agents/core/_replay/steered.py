@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core.redaction import without_secrets
 
 __all__ = ["NOTHING_ASKED", "Steered", "is_named"]

@@ -11,11 +11,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
-
-from rh_agents.core._run.frame import Frame
+from typing import Any, Protocol, Self
 
 __all__ = ["OwnTask", "absorb_cancellation", "cancellations", "is_cut_off", "is_only_withdrawn", "says_only"]
+
+
+class Cancellable(Protocol):
+    """What a frame says of the call that it is about, or of the root of a run."""
+
+    @property
+    def is_under_way(self) -> bool: ...
+    @property
+    def is_cancelled(self) -> bool: ...
+    @property
+    def is_dismissed(self) -> bool: ...
+    @property
+    def has_settled(self) -> bool: ...
+    @property
+    def parent(self) -> Self: ...
+    @property
+    def run(self) -> Any:
+        """The parts of its run."""
 
 
 def cancellations() -> int:
@@ -24,7 +40,7 @@ def cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-def is_cut_off(frame: Frame, error: BaseException, before: int) -> bool:
+def is_cut_off(frame: Cancellable, error: BaseException, before: int) -> bool:
     """Whether code of a call, or of the run itself, that ended with `error` was cancelled meanwhile by somebody else.
 
     Args:
@@ -37,14 +53,14 @@ def is_cut_off(frame: Frame, error: BaseException, before: int) -> bool:
     return _was_cancelled_by_us(frame) or _comes_of_a_cancellation(error)
 
 
-def is_only_withdrawn(frame: Frame) -> bool:
+def is_only_withdrawn(frame: Cancellable) -> bool:
     """Whether somebody has cancelled the call by name, and nothing else has: then it has an outcome, and goes on."""
     task = asyncio.current_task()
     is_ours = not (frame.is_cancelled or frame.is_dismissed or frame.has_settled or frame.run.interruption.is_cut_off)
     return is_ours and task is not None and task.uncancel() == 0
 
 
-def _was_cancelled_by_us(frame: Frame) -> bool:
+def _was_cancelled_by_us(frame: Cancellable) -> bool:
     if frame.run.interruption.is_cut_off:
         return True
     while frame.is_under_way:

@@ -1,7 +1,7 @@
 """One call while it is under way: where it is, how often it was tried, what it holds and what it has used.
 
 A frame is also the place from which further calls are made: their keys are derived from its own, and it numbers those
-that are identical (`rh_agents.core._replay.numbering`). The frame that is executed in a context is in `current_frame`.
+that are identical (`rh_agents.core._replay.identity`). The frame that is executed in a context is in `current_frame`.
 Calls that no other call makes have the root of their run as their parent, which is never under way itself.
 """
 
@@ -20,8 +20,7 @@ from rh_agents.core._limits.interruption import CallsUnderWay
 from rh_agents.core._limits.ledgers import Ledger, Reservation, reserve
 from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core._loops.postponed import Postponed
-from rh_agents.core._replay.keys import ROOT_KEY, idempotency_key
-from rh_agents.core._replay.numbering import Claimant, Numbering
+from rh_agents.core._replay.identity import ROOT_KEY, Claimant, Numbering, idempotency_key
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core._run.tracing import TracedCall
 from rh_agents.core.actors import BaseActor

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
-from rh_agents.core._replay.keys import child_key
+from rh_agents.core._replay.identity import child_key
 from rh_agents.core._run.frame import Frame
 
 __all__ = ["Identities", "identified_in_turn"]

@@ -29,9 +29,8 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.ports import Clock, Store
 from rh_agents.core.ports.executors import Executors, sharding
 from rh_agents.core.ports.streaming import TextSink
-from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import Outcome
-from rh_agents.core.types import ExecutionStatus, OnUnknown
+from rh_agents.core.types import ExecutionStatus, OnUnknown, RecordInputs
 
 __all__ = ["RunParts"]
 

@@ -9,14 +9,13 @@ and `max_retry_after`, the time of the budgets around it, and the timeouts of th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rh_agents.core._base.foreign import noted, seconds_to_wait
-from rh_agents.core._limits.admission import Held, Permits, seconds_held
-from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._limits.admission import Permits, seconds_held
+from rh_agents.core._run.attempts import StandingStill, admitted, within_limits
 from rh_agents.core._run.frame import Frame, current_frame
 from rh_agents.core.errors import ModelError, ModelOverloaded, RateLimited
 from rh_agents.core.policies._checks import Failure, is_meant
@@ -25,7 +24,7 @@ from rh_agents.core.policies.pause import LONGEST_PAUSE, Pause
 from rh_agents.core.redaction import logger
 from rh_agents.core.usage import Usage
 
-__all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits", "within_limits"]
+__all__ = ["among_others", "ask_patiently", "asks_to_wait", "under_limits"]
 
 T = TypeVar("T")
 _log = logger("rh_agents.models")
@@ -79,7 +78,7 @@ async def ask_patiently(pause: Pause, ask: Callable[[], Awaitable[T]], estimate:
         frame.honour(RateLimitHint(retry_after=seconds, is_overloaded=True))
         if seconds > LONGEST_PAUSE:
             await _wait_alone(frame, pause.name, seconds)
-        async with _Waiting(frame):
+        async with StandingStill(frame):
             await frame.readmit(estimate())
 
 
@@ -89,74 +88,6 @@ async def under_limits(limits: Sequence[Limit], ask: Callable[[], Awaitable[T]],
     if frame is None or not limits:
         return await ask()
     return await within_limits(frame, limits, need_of(estimate()), ask)
-
-
-async def within_limits(
-    frame: Frame,
-    limits: Sequence[Limit],
-    need: Mapping[str, float],
-    attempt: Callable[[], Awaitable[T]],
-    attempts: int | None = None,
-) -> T:
-    """Make an attempt of a call, or requests within one, when these limits let it pass, in place of those around it.
-
-    Args:
-        frame: the call.
-        limits: whose permits are needed.
-        need: of what the permits are.
-        attempt: what is made.
-        attempts: how many attempts had begun before this one; None within one.
-    """
-    outer, metered = frame.permits, frame.metered
-    frame.run.settings.know(limits)
-    permits = Permits(frame.run, limits, frame.report_waiting)
-    await _admitted(frame, permits, need, begins=attempts is not None)
-    frame.permits, frame.metered = permits, frame.usage
-    error: BaseException | None = None
-    try:
-        return await attempt()
-    except BaseException as caught:
-        error = caught
-        raise
-    finally:
-        used = frame.used_since(frame.metered)
-        need = {} if attempts is not None and frame.attempts == attempts else need_of(used)  # a breaker refused it
-        is_known = used is not None or not need
-        frame.permits, frame.metered = outer, metered
-        try:
-            await _leave(permits, need if is_known else None, error)
-        finally:
-            error = None  # by its traceback, which holds this frame, it would hold itself
-
-
-async def _admitted(frame: Frame, permits: Permits, need: Mapping[str, float], *, begins: bool = False) -> None:
-    """Wait for permits. Whatever comes meanwhile, also when the slots around it are taken back, leaves none behind.
-
-    `begins`: of an attempt, which does not begin while the run is paused.
-    """
-    while True:
-        try:
-            async with _Waiting(frame):
-                await permits.enter(need, begins=begins)
-            return
-        except Held:
-            await frame.wait_while_held()
-        except BaseException:
-            await permits.leave({}, None, has_ended=False)
-            raise
-
-
-async def _leave(permits: Permits, used: Mapping[str, float] | None, error: BaseException | None) -> None:
-    """Give permits back. What has been made and paid for is not cut off while other processes are told of it."""
-    leaving = permits.leave(used, error)
-    if error is not None or not permits.is_shared:
-        await leaving
-        return
-    postponed = Postponed()
-    try:
-        await until_it_is_done(leaving, postponed)
-    finally:
-        postponed.deliver_soon()
 
 
 @contextlib.contextmanager
@@ -242,41 +173,12 @@ async def _enter(frame: Frame, pause: Pause, permits: Permits) -> None:
         paused = RateLimited(f"{pause.name}: the server asked to wait", retry_after=left)
         if is_meant(paused, frame.falls_back_on):
             raise paused
-    await _admitted(frame, permits, {})
+    await admitted(frame, permits, {})
 
 
 async def _wait_alone(frame: Frame, name: str, seconds: float) -> None:
     """Longer than others are held up."""
-    async with _Waiting(frame):
+    async with StandingStill(frame):
         await frame.report_waiting(name, "the server asked to wait", seconds)
         await frame.run.interruption.sleep(seconds)
         await frame.report_waiting(name, "waited as long as the server asked", 0.0)
-
-
-class _Waiting:
-    """While the block lasts, the time of the attempt stands still, and others may have its slots."""
-
-    __slots__ = ("_frame", "_left", "_released")
-
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-        self._left: float | None = None
-        self._released = None if frame.permits is None else frame.permits.released()
-
-    async def __aenter__(self) -> None:
-        limit = self._frame.time_limit
-        if limit is not None and not limit.expired() and (when := limit.when()) is not None:
-            self._left = max(0.0, when - asyncio.get_running_loop().time())
-            limit.reschedule(None)
-        if self._released is not None:
-            await self._released.__aenter__()
-
-    async def __aexit__(self, *about: object) -> None:
-        try:
-            if self._released is not None:
-                await self._released.__aexit__(*about)  # type: ignore[arg-type]
-        finally:
-            limit = self._frame.time_limit
-            if self._left is not None and limit is not None:
-                with contextlib.suppress(RuntimeError):  # it has ended meanwhile
-                    limit.reschedule(asyncio.get_running_loop().time() + self._left)

@@ -16,11 +16,10 @@ from typing import Any
 from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys, generation_of_keys
 from rh_agents.core._loops.beside import beside, beside_if_large, read_beside
 from rh_agents.core._loops.postponed import LONGEST_WAIT, Postpone, until_it_is_done
-from rh_agents.core._replay.ancestry import places_around
+from rh_agents.core._replay.ancestry import affected_calls, places_around
 from rh_agents.core._replay.codes import changed_codes, changed_sentence, with_codes
-from rh_agents.core._replay.key_table import KeyMarks
-from rh_agents.core._replay.keys import tried_key
-from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules, affected_calls
+from rh_agents.core._replay.identity import tried_key
+from rh_agents.core._replay.recorded import KeyMarks, RecordedCalls, ReplayRules
 from rh_agents.core.errors import (
     CodeChangedError,
     CodeChangedWarning,

@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Mapping
+from types import CoroutineType
 from typing import Any
 
 from rh_agents.core._base.foreign import without_our_frames
-from rh_agents.core._limits.breakers import attempt_under
+from rh_agents.core._base.mistakes import Unstarted
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._loops.postponed import Postponed, until_it_is_done
-from rh_agents.core._replay.inputs import recorded_input
-from rh_agents.core._replay.keys import idempotency_key
+from rh_agents.core._replay.identity import idempotency_key
+from rh_agents.core._run.attempts import with_lost, with_retries
 from rh_agents.core._run.cancellations import absorb_cancellation, cancellations, is_cut_off, is_only_withdrawn
 from rh_agents.core._run.frame import Frame, current_frame
-from rh_agents.core._run.lost_workers import after_loss
 from rh_agents.core._run.nesting import check_nesting
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core._run.patience import within_limits
 from rh_agents.core._run.tracing import traced
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.errors import (
     CallCancelled,
-    CallTimeout,
+    DefinitionError,
     StopRun,
     StoreError,
     UnknownOutcomeError,
     UnstorableError,
     UsageError,
-    WorkerLost,
 )
 from rh_agents.core.events import Fact
-from rh_agents.core.policies.limits import need_of
 from rh_agents.core.redaction import redact, without_secrets
-from rh_agents.core.redaction.excerpts import RecordInputs
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure, success
-from rh_agents.core.types import WITHDRAWN, EventType, ExecutionStatus, OnUnknown, every_generation
-from rh_agents.core.values.unstarted import forgotten_await, is_unstarted
+from rh_agents.core.types import WITHDRAWN, EventType, ExecutionStatus, OnUnknown, RecordInputs, every_generation
+from rh_agents.core.values.inputs import recorded_input
 
 __all__ = ["Frame", "recovered_fact", "run_frame"]
 
 _STARTED, _COMPLETED, _FAILED = ExecutionStatus.STARTED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+_WORK = (Unstarted, CoroutineType)
+_SEQUENCES = (list, tuple)
 _REPLAYED = {"is_replayed": True, "from_cache": True}
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
 
@@ -274,9 +271,32 @@ async def _hidden_stop(frame: Frame, stop: StopRun) -> StopRun:
 
 
 def _succeeded(frame: Frame, value: Any, started: float) -> ExecutionResult[Any]:
-    if is_unstarted(value):
-        return _failed(frame, forgotten_await(frame.name or frame.actor.name, value), started)
+    first = value[0] if type(value) in _SEQUENCES and value else value
+    if isinstance(first, _WORK):
+        return _failed(frame, _forgotten_await(frame.name or frame.actor.name, value), started)
     return success(value, _took(frame, started), frame.attempts, frame.name, frame.index, frame.address)
+
+
+def _forgotten_await(name: str, value: Any) -> DefinitionError:
+    """The error of a function that returned such work, which is then never started."""
+    is_many = type(value) in _SEQUENCES
+    works = value if is_many else [value]
+    first = works[0]
+    if isinstance(first, Unstarted):
+        kind, shown = "call", first.described
+    else:
+        kind, shown = "coroutine", f"{first.__qualname__}(...)"
+    for work in works:
+        if isinstance(work, Unstarted):
+            work.discard()
+        elif isinstance(work, CoroutineType):
+            work.close()
+    if is_many:
+        return DefinitionError(
+            f"{name} returned a {type(value).__name__} of {kind}s that have not started, {shown} first: await them, or "
+            "give them to a group, and return what comes of them"
+        )
+    return DefinitionError(f"{name} returned the {kind} {shown}, which has not started: write `return await {shown}`")
 
 
 def _failed(frame: Frame, error: Exception, started: float) -> ExecutionResult[Any]:
@@ -330,13 +350,8 @@ async def _publish_stopped(frame: Frame, stop: StopRun) -> None:
     # What had an effect and was left in its middle is not known to wait, unless it waits for an answer.
     waits = not frame.actor.is_external or bool(stop.questions)
     status = ExecutionStatus.AWAITING if waits else ExecutionStatus.CANCELLED
-    more = _with_lost(frame.newly_spent(), frame.lost if frame.is_unknown else 0)
+    more = with_lost(frame.newly_spent(), frame.lost if frame.is_unknown else 0)
     await frame.report(status, _may_have_begun(frame), stop.reason, more)
-
-
-def _with_lost(more: dict[str, Any] | None, lost: int) -> dict[str, Any] | None:
-    """The same with the number of workers that were lost, if there is one to be said."""
-    return {**(more or {}), "lost": lost} if lost else more
 
 
 def _unknown(frame: Frame) -> ExecutionResult[Any]:
@@ -472,115 +487,8 @@ def _value_of(frame: Frame) -> Awaitable[Any]:
     """What the function returns, or raises."""
     has_check_or_limits = frame.check is not None or frame.limits or frame.actor.may_lose_workers
     if has_check_or_limits or not (frame.retry is None and frame.timeout is None and frame.breaker is None):
-        return _with_retries(frame)
+        return with_retries(frame)
     frame.attempts = frame.attempt = 1  # with nothing around it, which most members have
     frame.has_begun = True
     recording = frame.run.recording
     return frame.begin() if recording.is_ours else recording.proven(frame.begin)
-
-
-async def _with_retries(frame: Frame) -> Any:
-    """The value of the first attempt that succeeds; raises the error of the last one."""
-    if frame.check is not None:
-        await frame.check()
-    if frame.key is not None:
-        frame.attempts = frame.run.recording.attempts_before(frame.key)
-        frame.lost = frame.run.recording.lost_before(frame.key)
-    before = cancellations()
-    while True:
-        try:
-            return await _attempt(frame)
-        except StoreError:
-            raise
-        except Exception as error:
-            delay, lost = None, 0
-            if frame.stop is None and not is_cut_off(frame, error, before):
-                if isinstance(error, WorkerLost) and error.has_begun:
-                    delay = await after_loss(frame, error)
-                    lost = frame.lost
-                elif frame.retry is not None and not frame.has_waited_enough:
-                    policy = frame.run.settings.retried(frame.retry)
-                    delay = policy.delay_after(frame.attempts, error, frame.run.chance())
-            if delay is None:
-                raise
-            message = describe_error(error)
-        if frame.is_told or frame.run.is_observed:
-            more = _with_lost({"retry_delay": delay, **(frame.newly_spent() or {})}, lost)
-            await frame.report(ExecutionStatus.RETRYING, frame.attempts, message, more, is_urgent=lost > 0)
-        await _wait_for_next_attempt(frame, delay)
-
-
-async def _wait_for_next_attempt(frame: Frame, seconds: float) -> None:
-    """Wait, and let another member of the group run meanwhile.
-
-    That the attempt has failed is on disk before: after a crash no more is repeated than the group has slots.
-    """
-    interruption = frame.run.interruption
-    frame.wait_for_attempt(seconds)
-    try:
-        if frame.slot is None or not seconds:
-            await interruption.sleep(seconds)
-            await frame.wait_while_held()
-            return
-        await frame.run.recording.acknowledge()
-        if frame.reservation is not None:
-            frame.reservation.give_back()  # those who hold slots may wait for it; the next attempt reserves again
-        async with frame.slot:
-            await interruption.sleep(seconds)
-    finally:
-        frame.come_forward()
-    interruption.expect_running()  # it may have waited for its slot
-    await frame.wait_while_held()
-
-
-def _attempt(frame: Frame) -> Awaitable[Any]:
-    """One attempt. A further one reserves again what it may use."""
-    return (_renewed if frame.attempts and (frame.reservation or frame.run.budgets.of_run) else _under_limits)(frame)
-
-
-async def _renewed(frame: Frame) -> Any:
-    await frame.renew()
-    return await _under_limits(frame)
-
-
-def _under_limits(frame: Frame) -> Awaitable[Any]:
-    if not frame.limits:
-        return _under_breaker(frame)
-    return within_limits(
-        frame, frame.limits, need_of(frame.need()), functools.partial(_under_breaker, frame), frame.attempts
-    )
-
-
-def _under_breaker(frame: Frame) -> Awaitable[Any]:
-    if frame.breaker is None:
-        return _under_timeout(frame)
-    return attempt_under(frame.breaker, functools.partial(_under_timeout, frame))
-
-
-async def _under_timeout(frame: Frame) -> Any:
-    """Call the function. Whether its time is limited or not, this is where an attempt begins."""
-    frame.attempts += 1
-    frame.has_begun = True
-    if frame.attempts > 1 and frame.is_written_ahead and frame.run.records:
-        fact = frame.fact(ExecutionStatus.STARTED, frame.attempts)
-        await frame.run.record(fact, is_urgent=True)
-    if not frame.run.recording.is_ours:
-        await frame.run.recording.prove()
-    frame.begin_attempt(frame.attempts)
-    limit = None if frame.timeout is None else asyncio.timeout(frame.timeout)
-    try:
-        if limit is None:
-            return await frame.begin()
-        frame.time_limit = limit
-        async with limit:
-            return await frame.begin()
-    except SystemExit as raised:  # an exception already when the breaker, the limits and the retry policy see it
-        raise failure_of(raised) from raised
-    except TimeoutError as error:
-        if limit is None or not limit.expired():
-            raise
-        error.__traceback__ = None  # it leads to a frame of asyncio that holds this one, and with it the call
-        name = frame.name or frame.actor.name
-        raise CallTimeout(f"{name} took longer than its timeout of {frame.timeout:g} s") from error
-    finally:
-        frame.time_limit = None

@@ -21,7 +21,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
-from rh_agents.core._limits.control_facts import control_fact
 from rh_agents.core._limits.sampling import HeldUp
 from rh_agents.core.errors import CallTimeout, StoreError
 from rh_agents.core.groups import ParallelEventGroup
@@ -140,7 +139,7 @@ class RunTracing:
                 "answer": {},
             }
             with suppress(StoreError):  # whatever is recorded next raises it
-                run.recording.note(control_fact(control, "", run.run_id, run.now()))
+                run.recording.note(run.steering.fact(control))
 
     def ends_with(self, error: BaseException | None) -> None:
         """The block has been left with this error, or with none."""

@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 from rh_agents.core._loops.beside import beside, read_beside
 from rh_agents.core._replay.ancestry import places_around
-from rh_agents.core._replay.keys import again_key
+from rh_agents.core._replay.identity import again_key
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import StoreError, UnstorableError
 from rh_agents.core.events import Fact
 from rh_agents.core.history import fact_of_event
 from rh_agents.core.ports import NOT_RESUMED, Question, Resumption, RunInfo, Store
 from rh_agents.core.ports.keeping import expect_values
+from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.core.usage import Spending
 from rh_agents.core.values import encode_any, is_large
-from rh_agents.core.values.unstarted import short_repr
 
 __all__ = ["Difference", "ValidationJournal"]
 

@@ -29,8 +29,7 @@ from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.compaction import Compaction
 from rh_agents.core.policies.limits import Limit, limits_of
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.redaction.excerpts import RecordInputs
-from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown
+from rh_agents.core.types import CacheScope, Effect, Engine, EventType, OnUnknown, RecordInputs
 from rh_agents.core.usage import Usage
 from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.large_validation import validate

@@ -16,8 +16,8 @@ from pydantic_core import to_json
 from rh_agents.core.chat.histories import own_form
 from rh_agents.core.errors import InputError
 from rh_agents.core.ports.streaming import Piece, PieceKind
+from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.usage import Usage
-from rh_agents.core.values.unstarted import short_repr
 
 __all__ = [
     "CallSettings",

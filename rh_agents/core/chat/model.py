@@ -39,11 +39,10 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.limits import Limit, RateLimitHint
 from rh_agents.core.policies.pause import Pause
 from rh_agents.core.policies.retry import RetryPolicy
-from rh_agents.core.redaction.excerpts import RecordInputs
-from rh_agents.core.types import CacheScope
+from rh_agents.core.types import CacheScope, RecordInputs
 from rh_agents.core.usage import Price, Usage
 from rh_agents.core.values import learn
-from rh_agents.core.values.canonical import CanonicalInput
+from rh_agents.core.values.inputs import CanonicalInput
 
 __all__ = ["Batcher", "ChatModel", "ModelCall", "ModelSettings", "OnDelta", "SharedSettings", "room_in"]
 

@@ -1,12 +1,12 @@
-"""Errors in one line for people, without secrets."""
+"""Values and errors in one line for people, without secrets."""
 
 from __future__ import annotations
 
 from rh_agents.core._base.errors import RecordedError
 from rh_agents.core._base.foreign import text_of
-from rh_agents.core.redaction import redact
+from rh_agents.core.redaction import RedactingRepr, redact
 
-__all__ = ["describe_error"]
+__all__ = ["describe_error", "short_repr"]
 
 _MOST_CUT = 20_000
 _LONGEST_LINE = 10_000
@@ -28,3 +28,14 @@ def describe_error(error: BaseException, *, is_cut: bool = True) -> str:
     if not line.isprintable():  # it may go to a terminal, and it may have come from anywhere
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return f"{kind}: {line}"
+
+
+_short = RedactingRepr()
+_short.maxstring = _short.maxother = 40
+_short.maxlevel = 2
+
+
+def short_repr(value: object) -> str:
+    """A value in one short line, without secrets, whatever its own `repr` does."""
+    text = _short.repr(value)
+    return text if text.isprintable() else ascii(text)

@@ -20,6 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import MultiHostUrl, TzInfo, Url
 
+from rh_agents.core._base.mistakes import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
 from rh_agents.core.redaction import Encoded, Reference, Secret, has_secrets, parts_of, redact
 from rh_agents.core.values.names import is_default
@@ -34,7 +35,6 @@ from rh_agents.core.values.registry import (
     slots_of,
     why_unknown,
 )
-from rh_agents.core.values.unstarted import Unstarted
 
 __all__ = [
     "ADDRESSES",

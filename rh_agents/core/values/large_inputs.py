@@ -1,6 +1,6 @@
 """The canonical form of a large input, a piece at a time: the same bytes, without holding up the event loop.
 
-`rh_agents.core.values.canonical` turns an input into nested lists of atoms, its *literal*, of which `ascii` writes the
+`rh_agents.core.values.inputs` turns an input into nested lists of atoms, its *literal*, of which `ascii` writes the
 text in one step. For a hundred megabytes that step takes seconds, and it would hold the interpreter's lock in any
 thread. So here the text is written by many steps, none of which touches much:
 
@@ -77,7 +77,7 @@ class Many:
 
 
 class InPieces:
-    """How the parts of a large literal are made, see `rh_agents.core.values.canonical`.
+    """How the parts of a large literal are made, see `rh_agents.core.values.inputs`.
 
     Args:
         piece: characters or bytes that are written together, about.

@@ -1,7 +1,7 @@
 """The names under which classes of ours are recorded, and the fields that have always been.
 
 A class is recorded by name: in the canonical input of a call, from which its key is made
-(`rh_agents.core.values.canonical`), in stored values (`rh_agents.core.values`) and in stored errors. These names are
+(`rh_agents.core.values.inputs`), in stored values (`rh_agents.core.values`) and in stored errors. These names are
 data of every journal that exists, so they do not change when code does:
 
 - **A class that moves** keeps its recorded name. Its line here stays, and `MOVED` gets one: where it is now, and under
@@ -33,15 +33,17 @@ __all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "record
 MOVED: dict[str, str] = {
     "rh_agents.core.policies.sharing.windows.RateWindow": "rh_agents.core.ports.RateWindow",
     "rh_agents.core.ports.executors.CallContext": "rh_agents.core.ports.CallContext",
+    "rh_agents.core.ports.keeping.StoreOf": "rh_agents.core.ports.opening.StoreOf",
     "rh_agents.core.ports.RunStatus": "rh_agents.core.ports.run_status.RunStatus",
     "rh_agents.core.policies.limits.RateLimitHint": "rh_agents.core.policies.limits.Advice",
     "rh_agents.cli.errors.OutputClosed": "rh_agents.cli.outputs.OutputClosed",
     "rh_agents.cli.errors.OutputFailed": "rh_agents.cli.outputs.OutputFailed",
     "rh_agents.core._base.latency.LatencyHistogram": "rh_agents.core.statistics.LatencyHistogram",
     "rh_agents.core._base.latency.LatencySummary": "rh_agents.core.statistics.LatencySummary",
-    "rh_agents.core._replay.numbering.Claim": "rh_agents.core.scope.Claim",
+    "rh_agents.core._replay.identity.Claim": "rh_agents.core.scope.Claim",
     "rh_agents.core._base.failure_kinds.FailureKind": "rh_agents.core.ports.failure_kinds.FailureKind",
     "rh_agents.core._base.failure_kinds.Failure": "rh_agents.core.ports.summary.Failure",
+    "rh_agents.core.types.RecordInputs": "rh_agents.core.redaction.excerpts.RecordInputs",
     "rh_agents.core.usage.Charge": "rh_agents.core.replay.Charge",
     "rh_agents.core._replay.recorded.RecordedCalls": "rh_agents.core.replay.RecordedCalls",
     "rh_agents.core._run.validation.Difference": "rh_agents.core._validation.Difference",

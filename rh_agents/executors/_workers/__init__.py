@@ -34,5 +34,5 @@ service (SIGTERM from a supervisor) is ignored by workers: the parent decides wh
 **A lost worker.** The mark tells whether the function may have been called: a byte is written just before, into a pipe
 that the parent looks into only if the worker dies, so that nobody is woken for it. Before it, another worker takes the
 call, and no one needs to know. After it the outcome is unknown, so `WorkerLost` is raised and `on_unknown` decides
-(core/_run/lost_workers.py).
+(core/_run/attempts.py).
 """

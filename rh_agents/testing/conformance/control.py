@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents.core._limits.control_facts import control_fact
+from rh_agents.core._limits.steering import control_fact
 from rh_agents.core.errors import ControlRefused, LeaseLost
 from rh_agents.core.events import Fact
 from rh_agents.core.execution import ExecutionState

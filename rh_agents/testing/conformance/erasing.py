@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from rh_agents.core._limits.control_facts import control_fact
+from rh_agents.core._limits.steering import control_fact
 from rh_agents.core.errors import RecordedError, RunIsLive, ValuesErased
 from rh_agents.core.groups import EndingCause, GroupEnding, GroupStatus
 from rh_agents.core.ports import CacheEntry, Question, Store

@@ -47,7 +47,6 @@ from types import CodeType
 from typing import NamedTuple
 
 from rh_agents.core._loops.homes import Home, home
-from rh_agents.core._run.runner import run_frame
 from rh_agents.core.redaction import logger
 
 __all__ = ["Entry", "LagWatch", "Stack", "parse_stacks", "stacks_of", "watched_loops"]
@@ -159,8 +158,9 @@ def _location(code: CodeType) -> tuple[str, str]:
 
 
 _STEP = _location(asyncio.Handle._run.__code__)
-_CALL = _location(run_frame.__code__)
 _PACKAGE = _spelled(sys.modules[__name__.partition(".")[0]].__path__[0] + os.sep)
+_CALL = (_PACKAGE + _spelled(os.path.join("core", "_run", "runner.py")), "run_frame")
+"""What is on the stack of every call: by its name, since it is above this module."""
 
 
 class _Probe:
