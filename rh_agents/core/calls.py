@@ -23,12 +23,13 @@ from rh_agents.core.actors import BaseActor
 from rh_agents.core.actors.signature import expect_fitting
 from rh_agents.core.errors import DefinitionError, StopRun, UndefinedOrderError, UndefinedOrderWarning
 from rh_agents.core.policies._options import takes_options
+from rh_agents.core.redaction import registered, without_secrets
 from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.usage import Usage
-from rh_agents.core.values.inputs import CanonicalInput
+from rh_agents.core.values.inputs import CanonicalInput, input_of
 
-__all__ = ["ActorCall", "Call", "FunctionCall", "claim_in_order", "report_undefined_order"]
+__all__ = ["ActorCall", "Call", "FunctionCall", "report_undefined_order"]
 
 T = TypeVar("T")
 _new_tuple = tuple.__new__  # a third of the time that a NamedTuple takes to be called
@@ -53,6 +54,8 @@ class Call(Unstarted, Generic[T]):
 
     __slots__ = ("actor", "key", "run", "use")
 
+    claimant: Claimant | None = None
+    """The task in whose order the call is numbered among identical ones; None for the one that awaits it."""
     gives_value: ClassVar[bool] = True
     """Whether awaiting it gives the value, or raises; else its result, whatever became of it."""
 
@@ -66,11 +69,6 @@ class Call(Unstarted, Generic[T]):
     def described(self) -> str:
         """The call as its user wrote it, in short."""
         return f"{self.actor.name}(...)"
-
-    @property
-    def claimant(self) -> Claimant | None:
-        """The task in whose order the call is numbered among identical ones: the one that awaits it."""
-        return asyncio.current_task()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.described}: {self.use}>"
@@ -117,16 +115,18 @@ class Call(Unstarted, Generic[T]):
         """The result of the call, or the value in it: in one coroutine, so that calls nest deeply."""
         parent = self._parent()
         run = parent.run
-        await run.open()
-        data = None
+        home, recording = run.home, run.recording
+        is_here = home is not None and home.loop() is asyncio.get_running_loop()
+        if not is_here or not recording.is_open or recording.broken is not None:
+            await run.open()
         if run.records or self.actor.cache is not None:
             _ = self.actor.has_known_types
-            data = self.needed_input(self.key)
-        if data is not None and data.is_large:
-            frame = await self._numbered_in_turn(parent, data)
-        elif run.records or self.actor.cache is not None:
-            claimant, canonical = self.claimant, b"" if data is None else data.whole()
-            frame = self._numbered(parent, claimant, self.identities(self.key, canonical))
+            data = self.input_for(self.key)
+            if isinstance(data, bytes):
+                claimant = self.claimant or asyncio.current_task()
+                frame = self._numbered(parent, claimant, self.identities(self.key, data))
+            else:
+                frame = await self._numbered_in_turn(parent, data)
         else:
             frame = self._numbered(parent, None, None)
         token = current_frame.set(parent)
@@ -144,7 +144,7 @@ class Call(Unstarted, Generic[T]):
             leave(token)
             frame.let_go()
         try:
-            run.counter.count_call(self.actor.name, result)
+            run.counter.actors[self.actor.name].add(result)
             return (result.result if result.ok else result.unwrap()) if unwraps else result
         except Exception as error:
             trimmed(error)
@@ -165,16 +165,16 @@ class Call(Unstarted, Generic[T]):
         if not parent.run.recording.is_resumed:
             return False
         _ = self.actor.has_known_types
-        data = self.needed_input(self.key)
-        if data is not None and data.is_large:
-            found = await beside(functools.partial(self.identities_of_large, self.key, data))
+        data = self.input_for(self.key)
+        if isinstance(data, bytes):
+            found = self.identities(self.key, data)
         else:
-            found = self.identities(self.key, b"" if data is None else data.whole())
+            found = await beside(functools.partial(self.identities_of_large, self.key, data))
         return has_outcome_of_next(parent, found.same, found.former, self.actor.keys_since)
 
     async def _numbered_in_turn(self, parent: Frame, data: CanonicalInput) -> Frame:
         """The same when it takes long to find out who the call is."""
-        claimant, postponed = self.claimant, Postponed()
+        claimant, postponed = self.claimant or asyncio.current_task(), Postponed()
         frame = await identified_in_turn(
             parent,
             functools.partial(self.identities_of_large, self.key, data),
@@ -190,22 +190,26 @@ class Call(Unstarted, Generic[T]):
     def _numbered(self, parent: Frame, claimant: Claimant | None, identities: Identities | None) -> Frame:
         """Give the call its number among identical ones, and with it its key and address."""
         run, name = parent.run, self.actor.name
+        shown = without_secrets(name) if registered.anything else name
         base, key, tries = b"", None, 0
         claim = Claim(0, True)
         if run.records and identities is not None:
-            claim = claim_in_order(parent, identities.same, claimant, name, run)
+            claim = parent.claim(identities.same, claimant, _has_ended)
+            if not claim.is_ordered:
+                report_undefined_order(parent, name, run)
             base = child_key(parent.base, "", identities.same, claim.occurrence)
             if identities.former:
                 base = known_key(parent, name, None, base, identities.former, self.actor.keys_since)
             key, tries = parent.try_of(base)
             if not self.actor.is_stored:
                 key = None
-        address = child_address(parent.address, name, claim.occurrence)
-        frame = Frame(run, base, address, parent.innermost_group, parent, self.actor, name, key, tries)
+        address = child_address(parent.address, shown, claim.occurrence)
+        frame = Frame(run, base, address, parent.innermost_group, parent, self.actor, name, shown, key, tries)
         self.prepare(frame)
         if self.actor.cache is not None:
             self.share(frame, identities)
-        frame.is_recorded = key is not None and run.recording.is_recorded(key, is_external=self.actor.is_external)
+        if key is not None and key in run.recording.recorded.finished:
+            frame.is_recorded = run.recording.recovers(key, is_external=self.actor.is_external)
         return frame
 
     def _parent(self) -> Frame:
@@ -261,19 +265,23 @@ class Call(Unstarted, Generic[T]):
         Raises:
             DefinitionError: its input is not data, and it has no `key`.
         """
-        data = self.needed_input(self.key)
-        return self.identities(self.key, b"" if data is None else data.whole()).same
+        data = self.input_for(self.key)
+        return self.identities(self.key, data if isinstance(data, bytes) else data.whole()).same
 
-    def needed_input(self, key: str | None) -> CanonicalInput | None:
-        """The input, if it takes part in the identities of the call that has this `key`; one that is only to be known
-        for a cache is needed early if it is large.
+    def input_for(self, key: str | None) -> bytes | CanonicalInput:
+        """What of its input takes part in the identities of the call that has this `key`: the canonical form, or the
+        input itself, if that is large. One that is only to be known for a cache is needed early if it is large.
+
+        Raises:
+            DefinitionError: it is not data.
         """
         if key is None:
-            return self.canonical_input()
+            data = self.canonical_input()
+            return data if data.is_large else data.whole()
         if self.actor.cache is None:
-            return None
+            return b""
         data = self.canonical_input()
-        return data if data.is_large else None
+        return data if data.is_large else b""
 
     def identities(self, key: str | None, data: Canonical) -> Identities:
         """What it has in common with others if `key` and `data`, its input in canonical form, say who it is."""
@@ -349,11 +357,20 @@ class FunctionCall(Call[T]):
         """Its arguments, by parameter name."""
         return CanonicalInput(self.given(), are_arguments=True)
 
+    def input_for(self, key: str | None) -> bytes | CanonicalInput:
+        """As for every call; most have few arguments, which take a shorter way."""
+        return input_of(self.given()) if key is None else super().input_for(key)
+
     def given(self) -> dict[str, Any]:
         """Its arguments, by parameter name."""
         bound = self._bound
         if bound is None:
-            bound = self._bound = self.actor.signature.bind(self.args, self.kwargs)
+            signature, args = self.actor.signature, self.args
+            if signature.is_simple and not self.kwargs and len(args) == signature.arity:
+                bound = dict(zip(signature.positional, args, strict=False))  # their number is the same
+            else:
+                bound = signature.bind(args, self.kwargs)
+            self._bound = bound
         return bound
 
     def begin(self, run: RunParts) -> Awaitable[T]:
@@ -441,18 +458,6 @@ def _executed(actor: BaseActor, args: Sequence[Any], kwargs: Mapping[str, Any], 
 async def _awaited(value: Any) -> None:
     if inspect.isawaitable(value):
         await value
-
-
-def claim_in_order(frame: Frame, same: bytes, claimant: Claimant | None, name: str, run: RunParts) -> Claim:
-    """Number a call in its frame, and say so if nothing defines its order among identical ones.
-
-    Raises:
-        UndefinedOrderError: nothing does, and the run is strict.
-    """
-    claim = frame.claim(same, claimant, _has_ended)
-    if not claim.is_ordered:
-        report_undefined_order(frame, name, run)
-    return claim
 
 
 def _has_ended(claimant: Claimant) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from shlex import quote
-from typing import Any
 
-from rh_agents.core._base.latency import LatencyHistogram, LatencySummary
+from rh_agents.core._base.latency import LatencySummary
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.redaction import redact
-from rh_agents.core.results import ExecutionResult
+from rh_agents.core.results import ResultCounts
 from rh_agents.core.usage import Spending
 
 __all__ = ["ActorMetrics", "RunMetrics"]
@@ -87,44 +86,26 @@ def _row(name: str, text: str) -> str:
     return f"<tr><th{left}>{escape(name)}</th><td{left}>{escape(redact(text))}</td></tr>"
 
 
-class _Counts:
-    __slots__ = ("calls", "failed", "latency", "replayed", "retries")
-
-    def __init__(self) -> None:
-        self.calls = self.failed = self.replayed = self.retries = 0
-        self.latency = LatencyHistogram()
-
-
 class RunCounter:
-    """Counts as the run goes on."""
+    """Counts as the run goes on.
+
+    Attributes:
+        actors: how the calls of each actor have ended, by its name. Who ends a call adds its result.
+    """
 
     def __init__(self) -> None:
-        self._actors: dict[str, _Counts] = {}
+        self.actors: defaultdict[str, ResultCounts] = defaultdict(ResultCounts)
         self._groups: deque[ParallelEventGroup] = deque(maxlen=_GROUPS_KEPT)
-        self.cached: int = 0
-        """How many calls of actors had the result of an equal one, of this or of another run."""
-
-    def count_call(self, name: str, result: ExecutionResult[Any]) -> None:
-        """A call of an actor has ended."""
-        counts = self._actors.get(name)
-        if counts is None:
-            counts = self._actors[name] = _Counts()
-        counts.calls += 1
-        counts.failed += not result.ok
-        if result.is_replayed:
-            counts.replayed += 1
-            return
-        self.cached += result.from_cache
-        attempts, seconds = result.attempts, result.execution_time
-        if attempts > 1:
-            counts.retries += attempts - 1
-        if seconds is not None:
-            counts.latency.record(seconds)
 
     @property
     def calls(self) -> int:
         """How many calls of actors have ended."""
-        return sum(counts.calls for counts in self._actors.values())
+        return sum(counts.calls for counts in self.actors.values())
+
+    @property
+    def cached(self) -> int:
+        """How many of them had the result of an equal one, of this or of another run."""
+        return sum(counts.cached for counts in self.actors.values())
 
     def count_group(self, group: ParallelEventGroup) -> None:
         """A group has ended."""
@@ -134,6 +115,6 @@ class RunCounter:
         """The numbers now."""
         actors = {
             name: ActorMetrics(counts.calls, counts.failed, counts.replayed, counts.retries, counts.latency.summary())
-            for name, counts in self._actors.items()
+            for name, counts in self.actors.items()
         }
         return RunMetrics(actors, tuple(self._groups))

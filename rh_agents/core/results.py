@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from rh_agents.core._base.latency import LatencyHistogram
 from rh_agents.core._base.sizes import is_large
 from rh_agents.core.errors import RhAgentsError
 from rh_agents.core.redaction import redact
@@ -163,6 +164,53 @@ def _result(
             "requeued": False,
         },
     )
+
+
+_COUNTED_AT_ONCE = 256
+"""Durations: to add one to the others takes longer than to note it."""
+
+
+class ResultCounts:
+    """How the calls of one actor have ended."""
+
+    __slots__ = ("_durations", "_latency", "cached", "calls", "failed", "replayed", "retries")
+
+    def __init__(self) -> None:
+        self.calls: int = 0
+        self.failed: int = 0
+        self.replayed: int = 0
+        self.cached: int = 0
+        self.retries: int = 0
+        self._latency = LatencyHistogram()
+        self._durations: list[float] = []
+        """Those that are not in it yet."""
+
+    def add(self, result: ExecutionResult[Any]) -> None:
+        """Another one has ended so. What was taken from an earlier execution took no time here."""
+        self.calls += 1
+        self.failed += not result.ok
+        if result.is_replayed:
+            self.replayed += 1
+            return
+        self.cached += result.from_cache
+        attempts, seconds = result.attempts, result.execution_time
+        if attempts > 1:
+            self.retries += attempts - 1
+        if seconds is not None:
+            self._durations.append(seconds)
+            if len(self._durations) >= _COUNTED_AT_ONCE:
+                self._count()
+
+    def _count(self) -> None:
+        durations, self._durations = self._durations, []
+        for seconds in durations:
+            self._latency.record(seconds)
+
+    @property
+    def latency(self) -> LatencyHistogram:
+        """How long they took that were made."""
+        self._count()
+        return self._latency
 
 
 class Outcome(NamedTuple):

@@ -59,16 +59,11 @@ def warn_not_streamed(model: str) -> None:
 class _StreamedStep(Step):
     """A step that a task of its own makes, and that is numbered as what the reader does: its calls have an order."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("claimant",)
 
     def __init__(self, actor: BaseActor, about: Any, make: Callable[[], Awaitable[Any]]) -> None:
         super().__init__(actor, about, make)
-        self._reader = asyncio.current_task()
-
-    @property
-    def claimant(self) -> Claimant | None:
-        """The task that reads."""
-        return self._reader
+        self.claimant: Claimant | None = asyncio.current_task()  # the task that reads
 
 
 class Pieces:

@@ -35,8 +35,7 @@ from rh_agents.core.values import encode
 from rh_agents.core.values.answers import expect_fitting, expect_json, kept_answer, kept_arguments
 from rh_agents.stores._asking import cancel_unexecuted
 from rh_agents.stores._backend.rows import ENDED
-from rh_agents.stores._memory.journal import MemoryJournal
-from rh_agents.stores._memory.run import MemoryRun
+from rh_agents.stores._memory.journal import MemoryJournal, MemoryRun
 from rh_agents.stores._memory.values import Encoded, is_long, read_beside, read_stored, size_of, with_edit
 from rh_agents.stores._memory_queues import MemoryQueues
 from rh_agents.stores._repeated import repeated_finding

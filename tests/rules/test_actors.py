@@ -146,6 +146,14 @@ def test_options_of_a_decorator_add_up() -> None:
     assert patient(noop).actor.timeout is None, "the first one is not changed"
 
 
+def test_a_copy_of_an_actor_goes_by_its_own_fields_whatever_was_asked_of_the_first_one() -> None:
+    first = tool(noop).actor
+    asked = (first.recorded_version, first.has_policy, first.is_external)
+    other = first.model_copy(update={"version": "2", "retry": RetryPolicy(max_attempts=3)})
+    assert (asked, other.recorded_version, other.has_policy) == (("1", False, False), "2", True)
+    assert other.model_copy() == other
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -120,6 +120,21 @@ def test_registered_secrets_are_shown_by_name(secret: Secret) -> None:
     assert excerpt({"text": f"it is {secret.reveal()}!"}, 256) == '{"text":"it is <secret:db-password>!"}'
 
 
+def test_a_secret_that_is_a_number_is_not_shown_once_it_is_registered() -> None:
+    assert excerpt({"pin": 739_152}, 256) == '{"pin":739152}'
+    secret = Secret("pin-of-the-door", "739152")
+    try:
+        assert "739152" not in excerpt({"pin": 739_152}, 256)
+    finally:
+        forget_secret(secret.name)
+    assert excerpt({"pin": 739_152}, 256) == '{"pin":739152}'
+
+
+def test_a_credential_in_the_place_of_a_name_is_not_shown_either() -> None:
+    token = "ghp_" + "a1" * 15
+    assert token not in excerpt({token: 1}, 256)
+
+
 @pytest.mark.parametrize("before", range(200, 260))
 def test_half_a_secret_is_never_shown(secret: Secret, before: int) -> None:
     text = excerpt({"text": "x" * before + secret.reveal() + "y" * 300}, 256)

@@ -17,11 +17,10 @@ import pytest
 from rh_agents import ExecutionState, MemoryStore, parallel, tool
 from rh_agents.core._run.frame import Frame, current_frame
 
-CALLS, MODULES = 79, 28
-"""The most for one call: calls of Python functions of ours, and modules that they are in. Seven of the calls, and
-three of the modules, are for the text of what it is called with (`record_inputs`); one is for knowing calls under way
-(`RecordedCalls.under_way`); four of the modules are the store in memory."""
-CALLS_IN_A_GROUP = 103
+CALLS, MODULES = 59, 10
+"""The most for one call: calls of Python functions of ours, and modules that they are in. Three of the calls are for
+the text of what it is called with (`record_inputs`); nine of them, in one of the modules, are the store in memory."""
+CALLS_IN_A_GROUP = 89
 ATTRIBUTES = 30
 """The most that an instance can have before Python makes it a dictionary of its own, which takes twice as long."""
 

@@ -24,7 +24,7 @@ from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._limits.ledgers import Ledger
 from rh_agents.core._replay.decision import Recorded
-from rh_agents.core._replay.identity import address_of_member, child_address, group_key, place_of_members
+from rh_agents.core._replay.identity import address_of_member, group_key, place_of_members
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._replay.steered import is_named
 from rh_agents.core._run.frame import Frame
@@ -37,7 +37,7 @@ from rh_agents.core.groups import EndingCause, ErrorStrategy, GroupStatus, Paral
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.ports.executors import Placement, Recall, sharding
 from rh_agents.core.ports.present import GroupState
-from rh_agents.core.redaction import without_secrets
+from rh_agents.core.redaction import registered, without_secrets
 from rh_agents.core.results import ExecutionResult, Outcome, describe_error, failure
 from rh_agents.core.tracking import ParallelGroupTracker, group_fact
 from rh_agents.core.types import EventType, ExecutionStatus
@@ -114,7 +114,7 @@ class Group:
         tracker.about = ParallelEventGroup(
             group_id=self.group_id,
             name=without_secrets(options.name),
-            address=child_address(frame.address, options.name, 0),
+            address=place_of_members(frame.address, options.name),
             parent_group_id=frame.innermost_group,
             error_strategy=options.failure_policy.strategy,
             max_workers=options.max_workers,
@@ -413,9 +413,10 @@ class Group:
         """What to execute for a member."""
         work, label, options = member.work, member.label, self.options
         actor = work.actor if isinstance(work, Call) else FUNCTION_ACTOR
-        about = (self.frame, actor, label, member.key, member.tries, True)
-        frame = Frame(self.run, member.base or b"", "", self.group_id, *about)
-        frame.address = address = address_of_member(self._place, member.index, frame.shown_name)
+        shown = without_secrets(label) if registered.anything else label
+        address = address_of_member(self._place, member.index, shown)
+        about = (self.frame, actor, label, shown, member.key, member.tries, True)
+        frame = Frame(self.run, member.base or b"", address, self.group_id, *about)
         if isinstance(work, Call):
             try:
                 work.prepare(frame)
@@ -514,7 +515,7 @@ class Group:
         if member.name is not None and not scheduler.is_streamed:
             self.names[member.index] = member.name
         if isinstance(member.work, Call):
-            self.run.counter.count_call(member.work.actor.name, result)
+            self.run.counter.actors[member.work.actor.name].add(result)
         if result.ok or scheduler.is_halted or recorded.is_withdrawn(member.key) or recorded.is_followed(member.key):
             return  # what another try follows has ended nothing, and counts no more
         if member.key is not None and (member.recorded is Recorded.FINISHED or self.ending.replayed is not None):

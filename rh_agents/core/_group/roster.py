@@ -36,7 +36,7 @@ from rh_agents.core.values.inputs import CanonicalInput
 __all__ = ["Roster", "RosterListener"]
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, eq=False)
 class _Unnumbered:
     """A member that has no key yet."""
 
@@ -298,14 +298,15 @@ class Roster:
 
     def _identify(self, member: Member, key: str | None, origin: tuple[Source, Any] | None) -> None:
         """Find out who a member is and number it, unless that takes long, or others have to be numbered before it."""
-        work, data = member.work, None
+        work = member.work
+        data: bytes | CanonicalInput = b""
         if isinstance(work, Call):
             _ = work.actor.has_known_types
             key = work.key if key is None else key
-            data = work.needed_input(key)
+            data = work.input_for(key)
         elif key is None and member.name is None and origin is not None:
             data = CanonicalInput(origin[1])
-        is_large = data is not None and data.is_large
+        is_large = not isinstance(data, bytes) and data.is_large
         if not self._run.records and not is_large:
             return  # what is wrong with it is its own failure, when it is begun
         if self.unnumbered or is_large:
@@ -315,7 +316,7 @@ class Roster:
             self.unnumbered.append(_Unnumbered(member, identify, fails_alone, is_large))
             self._go_on_numbering()
         elif isinstance(work, Call):
-            self._number(member, work.identities(key, b"" if data is None else data.whole()))
+            self._number(member, work.identities(key, data if isinstance(data, bytes) else data.whole()))
         else:
             self._number(member, self._identities(member, key, origin, data, in_pieces=False))
 
@@ -324,16 +325,14 @@ class Roster:
         member: Member,
         key: str | None,
         origin: tuple[Source, Any] | None,
-        data: CanonicalInput | None,
+        data: bytes | CanonicalInput,
         *,
         in_pieces: bool,
     ) -> Identities:
         work = member.work
         if isinstance(work, Call):
-            if data is not None and in_pieces:
-                return work.identities_of_large(key, data)
-            return work.identities(key, b"" if data is None else data.whole())
-        if data is not None and origin is not None:
+            return work.identities(key, data) if isinstance(data, bytes) else work.identities_of_large(key, data)
+        if not isinstance(data, bytes) and origin is not None:
             try:
                 canonical = data.pieces() if in_pieces else data.whole()
                 function = getattr(origin[0].function, "__qualname__", "")
@@ -384,7 +383,7 @@ class Roster:
             next_one = self.unnumbered[0]
             if next_one.is_large:
                 self._is_identifying = True
-                self._run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
+                self._run.interruption.under_way.callers[next_one] = None  # else nobody waits for it
                 future = next_one.member.context.copy().run(beside, next_one.identify)
                 future.add_done_callback(functools.partial(self._identified, next_one))
             else:
@@ -399,7 +398,9 @@ class Roster:
             self._go_on_numbering()
             if self._listener is not None:
                 self._listener.numbered()
-        self._run.interruption.under_way.ended()
+        under_way = self._run.interruption.under_way
+        del under_way.callers[whom]
+        under_way.wake()
 
     def _number_next(self, identify: Callable[[], Identities]) -> None:
         """Number the next one. What has no identity fails, if it was added, with its group, since `add` would."""

@@ -36,40 +36,33 @@ _NOBODY = object()
 class CallsUnderWay:
     """Calls that are being made in a run, or from one place in it, by whichever tasks."""
 
-    __slots__ = ("counts", "watchers")
+    __slots__ = ("callers", "watchers")
 
     def __init__(self) -> None:
-        self.counts: dict[object, int] = {}
-        """How many each one makes who makes some. Where all of them make one, it is changed from outside."""
+        self.callers: dict[object, object] = {}
+        """The task that makes each call; those that began first come first. None for one of which it is being found
+        out who it is. Who executes a call enters it here, and takes it out."""
         self.watchers: set[Callable[[], None]] = set()
 
-    def began(self, caller: object = None) -> None:
-        """This task makes one more."""
-        self.counts[caller] = self.counts.get(caller, 0) + 1
-
-    def ended(self, caller: object = None) -> None:
-        """It makes one less."""
-        left = self.counts[caller] - 1
-        if left:
-            self.counts[caller] = left
-        else:
-            del self.counts[caller]
-            if self.watchers:
-                self.wake()
-
     def wake(self) -> None:
-        """One who made some makes none any more."""
+        """One has ended."""
         for watcher in list(self.watchers):
             watcher()
 
-    @property
-    def callers(self) -> list[object]:
-        """Who makes them, those who began first come first; None stands for several."""
-        return list(self.counts)
+    @contextlib.contextmanager
+    def with_one_more(self) -> Iterator[None]:
+        """While the block lasts, there is one more, of which it is being found out who it is."""
+        call = object()
+        self.callers[call] = None
+        try:
+            yield
+        finally:
+            del self.callers[call]
+            self.wake()
 
     def has_any(self, *, but_of: object = _NOBODY) -> bool:
         """Whether there is one that another task makes."""
-        return len(self.counts) > (but_of in self.counts)
+        return any(caller is not but_of for caller in self.callers.values())
 
     async def wait(self, interruption: Interruption, *, but_of: object = _NOBODY) -> None:
         """Wait until there is none of another task, at most as long as the grace of the interruption lasts.

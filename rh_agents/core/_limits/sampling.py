@@ -168,7 +168,8 @@ class Sampler:
         if progress != self._progress:
             self._progress, self._last_outcome_at = progress, now
         groups: list[GroupSeen] = list(run.open_groups.values())
-        every = cast(list[CallSeen], [each for each in run.interruption.under_way.callers if each is not None])
+        callers = run.interruption.under_way.callers
+        every = cast(list[CallSeen], [call for call, caller in callers.items() if caller is not None])
         calls = _leaves(every)
         at_work = [call for call in calls if call.held_up is None and call.actor.event_type is not EventType.QUESTION]
         held_up = [(call, call.held_up) for call in calls if call.held_up is not None]

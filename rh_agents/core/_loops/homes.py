@@ -49,30 +49,31 @@ class Home:
     Attributes:
         thread: the thread in which it was seen running.
         begun: how many calls have begun on it.
+        loop: gives the loop itself; None if there is none any more.
     """
 
-    __slots__ = ("_loop", "_process", "begun", "thread")
+    __slots__ = ("_process", "begun", "loop", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
+        self.loop: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
         self._process = os.getpid()
         self.thread: int = threading.get_ident()
         self.begun: CallsBegun = CallsBegun()
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether it is that one."""
-        return self._loop() is loop
+        return self.loop() is loop
 
     @property
     def is_gone(self) -> bool:
         """Whether it will never run again."""
-        loop = self._loop()
+        loop = self.loop()
         return loop is None or loop.is_closed() or self._process != os.getpid()
 
     @property
     def is_running(self) -> bool:
         """Whether some thread runs it now."""
-        loop = self._loop()
+        loop = self.loop()
         return loop is not None and loop.is_running() and not self.is_gone
 
     @property
@@ -92,13 +93,13 @@ class Home:
 
         Any thread may ask, and the number may be another one's when that task has ended.
         """
-        loop = self._loop()
+        loop = self.loop()
         task = None if loop is None else asyncio.current_task(loop)
         return None if task is None else id(task)
 
     def call(self, function: Callable[[], None]) -> bool:
         """Call a function on this loop: at once if it is the one that runs here. False if it is gone."""
-        loop = self._loop()
+        loop = self.loop()
         if loop is None or self.is_gone:
             return False
         if loop is running_loop():
@@ -132,7 +133,7 @@ def home() -> Home:
     except RuntimeError:
         raise UsageError(_NO_LOOP) from None
     mine = _local.home
-    if mine is None or mine._loop() is not loop:
+    if mine is None or mine.loop() is not loop:
         mine = _local.home = Home(loop)
     return mine
 

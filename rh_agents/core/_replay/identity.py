@@ -149,10 +149,15 @@ def _digest_of_pieces(prefix: bytes, pieces: list[bytes]) -> bytes:
 SEPARATOR = "::"
 
 
-def child_address(parent: str, name: str, occurrence: int) -> str:
-    """The address of a call: `survey::fetch`, and `survey::fetch#2` for the second identical call."""
-    name = without_secrets(name)
-    own = name if occurrence == 0 else f"{name}#{occurrence + 1}"
+def child_address(parent: str, shown: str, occurrence: int) -> str:
+    """The address of a call: `survey::fetch`, and `survey::fetch#2` for the second identical call.
+
+    Args:
+        parent: the address of the call that makes it; "" for none.
+        shown: the name of what is called, without secrets.
+        occurrence: its number among identical calls, from 0.
+    """
+    own = shown if occurrence == 0 else f"{shown}#{occurrence + 1}"
     return f"{parent}{SEPARATOR}{own}" if parent else own
 
 

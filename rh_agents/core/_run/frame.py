@@ -31,7 +31,7 @@ from rh_agents.core.policies._checks import Failure
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import CallContext
-from rh_agents.core.redaction import redact, without_secrets
+from rh_agents.core.redaction import redact
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus, Generation
 from rh_agents.core.usage import Usage
@@ -194,6 +194,7 @@ class Frame(Numbering, Consumption):
         parent: Frame | None = None,
         actor: BaseActor | None = None,
         name: str = "",
+        shown_name: str = "",
         key: bytes | None = None,
         tries: int = 0,
         is_member: bool = False,
@@ -209,7 +210,7 @@ class Frame(Numbering, Consumption):
             return
         self.parent = parent
         self.actor = actor
-        self.shown_name = without_secrets(name)
+        self.shown_name = shown_name
         if tries:
             self.tries = tries
         kind = actor.event_type

@@ -54,14 +54,12 @@ async def identified_in_turn(
     Raises:
         DefinitionError: its input is not data.
     """
-    caller.run.interruption.under_way.began()  # else a run that waits for a person would not wait for it
-    try:
-        return await until_it_is_done(_in_turn(caller, identify, number), postponed, at_most=None)
-    except Exception:
-        postponed.deliver_soon()
-        raise
-    finally:
-        caller.run.interruption.under_way.ended()
+    with caller.run.interruption.under_way.with_one_more():  # else a run that waits for a person would not wait for it
+        try:
+            return await until_it_is_done(_in_turn(caller, identify, number), postponed, at_most=None)
+        except Exception:
+            postponed.deliver_soon()
+            raise
 
 
 async def _in_turn(caller: Frame, identify: Callable[[], Identities], number: Callable[[Identities], T]) -> T:

@@ -303,8 +303,10 @@ class Recording:
         A validation recovers what it must not make, external effects and what somebody has cancelled by name, and a
         failure that another try follows: only the newest one is compared.
         """
-        if key not in self.recorded.finished:
-            return False
+        return key in self.recorded.finished and self.recovers(key, is_external=is_external)
+
+    def recovers(self, key: bytes, *, is_external: bool) -> bool:
+        """The same of a call that has an outcome."""
         if self.is_resumed:
             self._used.add(key)
         if self._validation is None or is_external:

@@ -58,8 +58,7 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     if is_made:
         if interruption.checker is not None or interruption.stop is not None:
             interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
-        interruption.under_way.counts[frame] = 1
-        frame.parent.calls.began(caller)
+        interruption.under_way.callers[frame] = frame.parent.calls.callers[frame] = caller
     frame.is_under_way = True
     frame.began_at = started
     current_frame.set(frame)
@@ -93,10 +92,10 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     finally:
         frame.is_under_way = False
         if is_made:
-            del interruption.under_way.counts[frame]
-            if interruption.under_way.watchers:
-                interruption.under_way.wake()
-            frame.parent.calls.ended(caller)
+            for under_way in (interruption.under_way, frame.parent.calls):
+                del under_way.callers[frame]
+                if under_way.watchers:
+                    under_way.wake()
         if frame.reservation is not None:
             frame.release(has_outcome=frame.result is not None)
         if frame.postponed is not None:
@@ -229,7 +228,8 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
     started = asyncio.get_running_loop().time()
     if frame.stood_still:
         frame.stood_still = 0.0
-    before = cancellations()
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
     try:
         value = await _value_of(frame)
         if frame.cached_as is not None and not frame.run.records:
@@ -274,7 +274,8 @@ def _succeeded(frame: Frame, value: Any, started: float) -> ExecutionResult[Any]
     first = value[0] if type(value) in _SEQUENCES and value else value
     if isinstance(first, _WORK):
         return _failed(frame, _forgotten_await(frame.name or frame.actor.name, value), started)
-    return success(value, _took(frame, started), frame.attempts, frame.name, frame.index, frame.address)
+    seconds = _took(frame, started)
+    return success(value, seconds, frame.attempts, frame.name, frame.index, frame.address)
 
 
 def _forgotten_await(name: str, value: Any) -> DefinitionError:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import FunctionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -108,7 +108,14 @@ class BaseActor(BaseModel):
                 return
             raise problem
 
-    @property
+    def __copy__(self) -> Self:
+        """A copy that may get other fields, so it is without what was worked out of these."""
+        copied = super().__copy__()
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
+    @cached_property
     def recorded_version(self) -> str:
         """The version as keys and events have it."""
         return self.version
@@ -118,7 +125,7 @@ class BaseActor(BaseModel):
         """What stands for it in caches, for people; an actor with former versions has another one than it had then."""
         return self.name
 
-    @property
+    @cached_property
     def former_versions(self) -> tuple[str, ...]:
         """What stood in place of it in keys of earlier versions of this library.
 

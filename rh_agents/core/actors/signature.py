@@ -80,8 +80,6 @@ class Signature:
         Raises:
             TypeError: they do not fit the parameters, as when the function itself is called so.
         """
-        if self.is_simple and not kwargs and len(args) == len(self.positional):
-            return dict(zip(self.positional, args, strict=False))  # their number is the same
         if kwargs and not args and kwargs.keys() == self._names:
             return {name: kwargs[name] for name in self.positional}
         bound = self._bind(*args, **kwargs)

@@ -42,13 +42,13 @@ __all__ = [
     "Secret",
     "expect_no_secret",
     "forget_secret",
-    "has_secrets",
     "is_credential_name",
     "logger",
     "parts_of",
     "redact",
     "register_found",
     "register_secret",
+    "registered",
     "registered_value",
     "shown_forms",
     "stored_needles",
@@ -327,9 +327,26 @@ def _finder(forms: Mapping[str, object], text: str) -> re.Pattern[str] | None:
 _table = _Table({})
 
 
+class Registered:
+    """What may be asked for each name and each text, of which a call has several, before those are looked through.
+
+    Attributes:
+        anything: whether there is any secret that is looked for in texts.
+    """
+
+    __slots__ = ("anything",)
+
+    def __init__(self) -> None:
+        self.anything: bool = False
+
+
+registered: Registered = Registered()
+
+
 def _use(values: Mapping[str, str]) -> None:
     global _table  # noqa: PLW0603 - one registry for the process; readers take the whole table at once
     _table = _Table(values)
+    registered.anything = bool(_table.references)
 
 
 # -- in values that are stored -----------------------------------------------------------------------------------------
@@ -338,11 +355,6 @@ def _use(values: Mapping[str, str]) -> None:
 def stored_needles() -> tuple[bytes, ...]:
     """What has to be looked for in the JSON text of a value; () if nothing is registered."""
     return _table.needles
-
-
-def has_secrets() -> bool:
-    """Whether anything is registered that is looked for in texts."""
-    return bool(_table.references)
 
 
 def parts_of(text: str, *, is_bytes: bool = False) -> list[Part] | None:

@@ -22,7 +22,7 @@ from pydantic_core import MultiHostUrl, TzInfo, Url
 
 from rh_agents.core._base.mistakes import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
-from rh_agents.core.redaction import Encoded, Reference, Secret, has_secrets, parts_of, redact
+from rh_agents.core.redaction import Encoded, Reference, Secret, parts_of, redact, registered
 from rh_agents.core.values.names import is_default
 from rh_agents.core.values.registry import (
     Kind,
@@ -358,7 +358,7 @@ def _numpy_node(value: Any, kind: type, numpy: Any) -> Node | None:
     if not DTYPE.fullmatch(dtype.str) or numpy.dtype(dtype.str) != dtype:
         return None
     node: Node = {TAG: "ndarray" if is_array else "scalar", "dtype": dtype.str}
-    texts = value.ravel().tolist() if dtype.kind in "SU" and has_secrets() else []
+    texts = value.ravel().tolist() if dtype.kind in "SU" and registered.anything else []
     if any(map(_has_secret, texts)):
         node["texts"] = texts
     else:

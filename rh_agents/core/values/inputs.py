@@ -35,8 +35,8 @@ from pydantic_core import to_json
 
 from rh_agents.core._base.sizes import is_array
 from rh_agents.core.errors import DefinitionError, UnstorableError
-from rh_agents.core.redaction import Secret, redact
-from rh_agents.core.redaction.shapes import is_credential_name
+from rh_agents.core.redaction import Secret, redact, registered
+from rh_agents.core.redaction.shapes import is_credential_name, without_credentials
 from rh_agents.core.types import RecordInputs
 from rh_agents.core.values import encode, encode_any, shown_value
 from rh_agents.core.values.large import is_large
@@ -54,6 +54,7 @@ __all__ = [
     "canonical_arguments",
     "cut",
     "excerpt",
+    "input_of",
     "kept_input",
     "recorded_input",
 ]
@@ -111,6 +112,18 @@ class CanonicalInput:
             yield from how.pieces(_literal(value, how))
             start = ", "
         yield "{}" if start == "{" else "}"
+
+
+def input_of(arguments: dict[str, object]) -> bytes | CanonicalInput:
+    """What stands for the arguments of a function, in the order of its parameters: their canonical form, or what gives
+    it in pieces, if they are large.
+
+    Raises:
+        DefinitionError: an argument is not data.
+    """
+    if not _FIXED.issuperset(map(type, arguments.values())) and is_large(arguments):
+        return CanonicalInput(arguments, are_arguments=True)
+    return canonical_arguments(arguments)
 
 
 class _AtOnce:
@@ -332,12 +345,19 @@ def _storable(value: Any) -> Any:
 
 def excerpt(value: object, most: int) -> str:
     """A value as a text of at most `most` bytes in UTF-8, with `CUT` as the last character if it would be longer."""
-    tree = value if _is_plain(value, most) else _Pruned(most).of(value, 0)
+    tree, may_tell = value, True
+    if type(value) is dict and len(value) <= 16 and _SHOWN.issuperset(map(_is_shown, value)):  # as most are
+        may_tell = registered.anything or not _FIXED.issuperset(map(type, value.values()))
+        if may_tell and not _is_short(value, most):
+            tree = _Pruned(most).of(value, 0)
+    else:
+        tree = _Pruned(most).of(value, 0)
     try:
         text = to_json(tree, inf_nan_mode="constants").decode()
     except ValueError:  # a surrogate that stands alone
         text = json.dumps(tree)
-    text = redact(text)
+    if may_tell:
+        text = redact(text)
     return text if len(text) * 4 <= most else cut(text, most)
 
 
@@ -349,20 +369,25 @@ def cut(text: str, most: int) -> str:
     return data[: most - len(CUT.encode())].decode("utf-8", "ignore") + CUT
 
 
-def _is_plain(value: object, most: int) -> bool:
-    """Whether it can be written as it is: a few arguments with values that JSON has, none of them long or hidden."""
-    if type(value) is not dict or len(value) > 16:
-        return False
-    for name, each in value.items():
+def _is_short(arguments: dict[str, object], most: int) -> bool:
+    """Whether they can be written as they are: values that JSON has, none of them long."""
+    for each in arguments.values():
         kind = type(each)
         if kind is str:
-            if len(each) > most:
+            if len(each) > most:  # type: ignore[arg-type]
                 return False
         elif kind not in _FIXED:
             return False
-        if type(name) is not str or _is_hidden(name):
-            return False
     return True
+
+
+_SHOWN = frozenset({True})
+
+
+@lru_cache(maxsize=4096)
+def _is_shown(name: object) -> bool:
+    """Whether it is the name of an argument that is shown, with its value: there is no credential in either."""
+    return type(name) is str and not is_credential_name(name) and without_credentials(name) == name
 
 
 @lru_cache(maxsize=4096)
