@@ -111,9 +111,8 @@ async def _renewed(frame: Frame) -> Any:
 def _under_limits(frame: Frame) -> Awaitable[Any]:
     if not frame.limits:
         return _under_breaker(frame)
-    return within_limits(
-        frame, frame.limits, need_of(frame.need()), functools.partial(_under_breaker, frame), frame.attempts
-    )
+    attempt = functools.partial(_under_breaker, frame)
+    return within_limits(frame, frame.limits, need_of(frame.need()), attempt, frame.attempts)
 
 
 def _under_breaker(frame: Frame) -> Awaitable[Any]:
@@ -133,6 +132,7 @@ async def _under_timeout(frame: Frame) -> Any:
         await frame.run.recording.prove()
     frame.begin_attempt(frame.attempts)
     limit = None if frame.timeout is None else asyncio.timeout(frame.timeout)
+    attempt = None if frame.trace is None else frame.trace.attempt(frame)
     try:
         if limit is None:
             return await frame.begin()
@@ -149,6 +149,8 @@ async def _under_timeout(frame: Frame) -> Any:
         raise CallTimeout(f"{name} took longer than its timeout of {frame.timeout:g} s") from error
     finally:
         frame.time_limit = None
+        if attempt is not None:
+            attempt.leave()
 
 
 async def within_limits(

@@ -10,7 +10,7 @@ from typing import Any
 from rh_agents.core._base.foreign import without_our_frames
 from rh_agents.core._base.mistakes import Unstarted
 from rh_agents.core._loops.exits import FAILURES, failure_of
-from rh_agents.core._loops.postponed import Postponed, until_it_is_done
+from rh_agents.core._loops.postponed import until_it_is_done
 from rh_agents.core._replay.identity import idempotency_key
 from rh_agents.core._run.attempts import with_lost, with_retries
 from rh_agents.core._run.cancellations import absorb_cancellation, cancellations, is_cut_off, is_only_withdrawn
@@ -98,6 +98,8 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
                     under_way.wake()
         if frame.reservation is not None:
             frame.release(has_outcome=frame.result is not None)
+        if frame.trace is not None:
+            frame.trace.leave(frame)
         if frame.postponed is not None:
             frame.postponed.deliver_soon()
     assert frame.result is not None
@@ -177,8 +179,7 @@ def _within_budget(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
 
 async def _reserved(frame: Frame) -> ExecutionResult[Any]:
     """The same when what it may spend has been taken out of its budgets."""
-    run, budget = frame.run, frame.actor.budget
-    outer = frame.all_ledgers
+    run, budget, outer = frame.run, frame.actor.budget, frame.all_ledgers
     if budget is None:
         await frame.reserve(outer)
         return await _called(frame)
@@ -436,9 +437,7 @@ async def _recover(frame: Frame) -> ExecutionResult[Any]:
     try:
         outcome = await frame.run.recording.load(frame.key)
     except asyncio.CancelledError as error:  # the program had its result: it gets it again
-        frame.postponed = Postponed()
-        frame.postponed.add(error)
-        outcome = await until_it_is_done(frame.run.recording.load(frame.key), frame.postponed)
+        outcome = await until_it_is_done(frame.run.recording.load(frame.key), frame.postpone(error))
     frame.result = outcome.as_result(frame.index, frame.address)
     total = None if frame.among is None else frame.among.total
     about = (frame.actor, frame.name, frame.address, frame.key, frame.group_id, frame.index, total, frame.marks)

@@ -7,6 +7,9 @@ block that cannot be entered is left out; what it surrounds is executed all the 
 much to do. But one that has kept all calls waiting for a second several times will do so again, thousands of times: it
 is told to give up for the rest of the run.
 
+*It takes no stack.* Calls nest as deep as Python's stack lets, and a tracer must not change how deep that is. So the
+runner enters and leaves blocks where it makes the call and the attempt anyway, and no coroutine of ours is around them.
+
 *What it must not hold.* Errors of the program lead to the frames of the calls that they have passed, with all that
 those had in their hands (see `Frame.let_go`). So no error is kept here when its block has ended.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -22,7 +26,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 from rh_agents.core._limits.sampling import HeldUp
-from rh_agents.core.errors import CallTimeout, StoreError
+from rh_agents.core.errors import StoreError
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports.tracing import (
     CallSpan,
@@ -34,7 +38,7 @@ from rh_agents.core.ports.tracing import (
     Tracing,
 )
 from rh_agents.core.redaction import logger, without_secrets
-from rh_agents.core.results import ExecutionResult, describe_error
+from rh_agents.core.results import describe_error
 
 __all__ = ["RunTracing", "TracedCall", "TracedGroup", "traced"]
 
@@ -199,14 +203,41 @@ class TracedGroup:
         self._tracing.ask(self._span.__exit__, None, None, None)
 
 
+class _Raised:
+    """What is raised in a block. The caller may be handling an exception all along, which is none of the block's."""
+
+    __slots__ = ("_handled",)
+
+    def __init__(self) -> None:
+        handled = sys.exception()
+        self._handled = (handled, None if handled is None else handled.__traceback__)
+
+    def at_the_end(self) -> BaseException | None:
+        """The exception with which the block is being left, if it is. Asked once: it keeps nothing afterwards."""
+        (handled, where), self._handled = self._handled, (None, None)
+        error = sys.exception()
+        if error is None or (error is handled and error.__traceback__ is where):  # raised again, it would be longer
+            return None
+        return error
+
+
 class TracedCall:
     """A call that is traced, as far as its frame tells of it."""
 
-    __slots__ = ("_span", "_tracing")
+    __slots__ = ("_raised", "_span", "_tracing")
 
     def __init__(self, tracing: RunTracing, span: CallSpan) -> None:
         self._tracing = tracing
         self._span = span
+        self._raised = _Raised()
+
+    def leave(self, frame: Any) -> None:
+        """The call ends, with its result or with what is being raised."""
+        error = self._raised.at_the_end()
+        if not isinstance(error, GeneratorExit):
+            frame.come_forward()  # it may have been cut short while it waited
+        frame.trace = None
+        _leave(self._tracing, self._span, error)
 
     def held_up(self, before: HeldUp | None, why: HeldUp) -> None:
         """It waits for this from now on, and not for that any more."""
@@ -221,48 +252,40 @@ class TracedCall:
             seconds = asyncio.get_running_loop().time() - held_up.since
             self._tracing.ask(self._span.waited, held_up.name, held_up.why, seconds)
 
-    async def attempted(self, frame: Any, begin: Callable[[], Awaitable[Any]]) -> Any:
-        """One attempt, in a block of its own."""
+    def attempt(self, frame: Any) -> TracedAttempt | None:
+        """Enter the block of an attempt that begins, of a call that may have several."""
+        if frame.retry is None and not frame.actor.may_lose_workers:
+            return None
         block = self._tracing.ask(self._span.attempt, frame.attempts)
         if block is None:
-            return await begin()
+            return None
         self._tracing.ask(block.__enter__)
-        error: BaseException | None = None
-        try:
-            return await begin()
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            limit = frame.time_limit
-            if isinstance(error, asyncio.CancelledError) and limit is not None and limit.expired():
-                error = CallTimeout(f"it took longer than its timeout of {frame.timeout:g} s")
-            _leave(self._tracing, block, error)
-            del error
+        return TracedAttempt(self._tracing, block)
 
 
-async def traced(frame: Any, step: Callable[[Any], Awaitable[ExecutionResult[Any]]]) -> ExecutionResult[Any]:
-    """Make a call in a block of its tracer. `step` is what makes it."""
+class TracedAttempt:
+    """An attempt that is traced."""
+
+    __slots__ = ("_block", "_raised", "_tracing")
+
+    def __init__(self, tracing: RunTracing, block: AbstractContextManager[Any]) -> None:
+        self._tracing = tracing
+        self._block = block
+        self._raised = _Raised()
+
+    def leave(self) -> None:
+        """It ends, with a value or with what is being raised."""
+        _leave(self._tracing, self._block, self._raised.at_the_end())
+
+
+def traced(frame: Any, step: Callable[[Any], Awaitable[T]]) -> Awaitable[T]:
+    """Enter the block of a call that is about to be made. `step` is what makes it; the runner leaves the block."""
     tracing: RunTracing = frame.run.tracing
     span = None if tracing.trace is None else tracing.ask(tracing.trace.call, frame)
-    if span is None:
-        return await step(frame)
-    tracing.ask(span.__enter__)
-    call = frame.trace = TracedCall(tracing, span)
-    if frame.retry is not None or frame.actor.may_lose_workers:
-        frame.begin = functools.partial(call.attempted, frame, frame.begin)
-    error: BaseException | None = None
-    try:
-        return await step(frame)
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        if not isinstance(error, GeneratorExit):
-            frame.come_forward()  # it may have been cut short while it waited
-        frame.trace = None
-        _leave(tracing, span, error)
-        del error
+    if span is not None:
+        tracing.ask(span.__enter__)
+        frame.trace = TracedCall(tracing, span)
+    return step(frame)
 
 
 def _count(
