@@ -8,8 +8,13 @@ from types import TracebackType
 from opentelemetry import propagate
 from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import Link, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-__all__ = ["Block", "Remote", "carrier", "link_to"]
+from rh_agents.telemetry._names import LINK
+
+__all__ = ["Block", "Remote", "carrier", "link_to", "recorded"]
+
+_W3C = TraceContextTextMapPropagator()
 
 
 class Block:
@@ -57,7 +62,19 @@ def carrier(context: Context | None = None) -> dict[str, str]:
     return fields
 
 
+def recorded(context: Context) -> dict[str, str]:
+    """What stands for the span of a context in a journal, whichever propagators a later start may have.
+
+    The baggage of the program is not among it: no one needs it there, and it may be nobody's business.
+    """
+    fields: dict[str, str] = {}
+    _W3C.inject(fields, context)
+    return fields
+
+
 def link_to(trace: Mapping[str, str], kind: str) -> list[Link]:
-    """A link to the span that a carrier stands for; none if it stands for none."""
-    found = get_current_span(propagate.extract(dict(trace))).get_span_context() if trace else None
-    return [Link(found, {"rh_agents.link": kind})] if found is not None and found.is_valid else []
+    """A link to the span that stands in a journal; none if it has none."""
+    found = get_current_span(_W3C.extract(dict(trace))).get_span_context()
+    if not found.is_valid:  # journals have had what the propagators of the program made
+        found = get_current_span(propagate.extract(dict(trace))).get_span_context()
+    return [Link(found, {LINK: kind})] if found.is_valid else []

@@ -24,11 +24,10 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from rh_agents.core.errors import StopRun
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports.tracing import CallAbout, CallSpan, GroupSpan, RunTotals
-from rh_agents.core.redaction import without_secrets
 from rh_agents.core.types import EventType
 from rh_agents.telemetry import _names as names
 from rh_agents.telemetry._spans import RunSpans
-from rh_agents.telemetry._words import NOT_WORK, sendable
+from rh_agents.telemetry._words import NOT_WORK, shown
 
 __all__ = ["MeteredRun", "Meters", "meters_of"]
 
@@ -87,7 +86,7 @@ class Meters:
             names.METRIC_DURATION, "s", "How long calls took, with all attempts.", **seconds
         )
         self.waited = meter.create_histogram(
-            names.METRIC_WAITED, "s", "How long calls waited for a limiter, a budget or a pause.", **seconds
+            names.METRIC_WAITED, "s", "How long calls waited for a limit or a budget.", **seconds
         )
         self.chat = meter.create_histogram(names.DURATION, "s", "How long questions to models took.", **seconds)
         self.tokens = meter.create_histogram(
@@ -114,12 +113,12 @@ class Meters:
     def bounded(self, attribute: str, name: str) -> str:
         """A name as the value of an attribute, without secrets; "(other)" if there are too many of them already."""
         seen = self._seen.setdefault(attribute, {})
-        shown = seen.get(name)
-        if shown is None:
+        found = seen.get(name)
+        if found is None:
             if len(seen) >= MOST:
                 return OTHER
-            shown = seen[name] = sendable(without_secrets(name))
-        return shown
+            found = seen[name] = shown(name)
+        return found
 
     def committed(self, entries: int, seconds: float) -> None:
         """A store has written entries of a journal."""

@@ -34,7 +34,16 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.usage import Usage
 from rh_agents.telemetry import _names as names
 from rh_agents.telemetry._context import link_to
-from rh_agents.telemetry._words import NOT_WORK, OPERATIONS, of_actor, of_group, of_usage, sendable, sendable_values
+from rh_agents.telemetry._words import (
+    NOT_WORK,
+    OPERATIONS,
+    of_actor,
+    of_group,
+    of_usage,
+    sendable,
+    sendable_values,
+    shown,
+)
 
 __all__ = ["PastSpans", "span_id", "trace_id"]
 
@@ -262,12 +271,11 @@ class PastSpans:
             attributes[names.WAITED] = event.waited
         if begun.usage is not None:
             attributes |= of_usage(begun.usage, is_chat=operation == names.CHAT)
-        title = without_secrets(about.name or about.actor.name)
         failed = status == "failed"
         if failed:
             attributes[names.ERROR_TYPE] = _kind_of(event)
         yield self._span(
-            title if operation is None else f"{operation} {about.actor.name}",
+            shown(about.name or about.actor.name) if operation is None else f"{operation} {shown(about.actor.name)}",
             begun.context,
             begun.parent,
             (begun.start, end),

@@ -28,8 +28,17 @@ from rh_agents.core.results import describe_error
 from rh_agents.core.types import RecordInputs
 from rh_agents.core.values.inputs import recorded_input
 from rh_agents.telemetry import _names as names
-from rh_agents.telemetry._context import Block, carrier, link_to
-from rh_agents.telemetry._words import NOT_WORK, OPERATIONS, of_actor, of_group, of_usage, sendable, sendable_values
+from rh_agents.telemetry._context import Block, carrier, link_to, recorded
+from rh_agents.telemetry._words import (
+    NOT_WORK,
+    OPERATIONS,
+    of_actor,
+    of_group,
+    of_usage,
+    sendable,
+    sendable_values,
+    shown,
+)
 
 _RUN = "rh_agents.run"
 """Where a context says of which run the spans in it are."""
@@ -57,6 +66,7 @@ class RunSpans:
         self._when_ended = when_ended
         self._root: Block | None = None
         self._span: Span = INVALID_SPAN
+        self._is_unwanted = False
         self.is_off: bool = False
 
     # -- the run ------------------------------------------------------------------------------------------------------
@@ -73,8 +83,10 @@ class RunSpans:
         if links:  # what is around this start was not around the first one
             outer = get_current_span(around).get_span_context()
             if outer.is_valid and about.is_resumed:
-                links.append(Link(outer, {"rh_agents.link": "caller"}))
+                links.append(Link(outer, {names.LINK: "caller"}))
                 around = set_span_in_context(INVALID_SPAN, around)
+        outer = get_current_span(around).get_span_context()
+        self._is_unwanted = outer.is_valid and not outer.trace_flags.sampled
         self._span = self._tracer.start_span(
             sendable(f"{names.INVOKE_WORKFLOW} {name}"),
             context=around,
@@ -125,7 +137,7 @@ class RunSpans:
     def context(self) -> Mapping[str, str]:
         """What stands for the span of the run, if it is sampled."""
         is_known = self._root is not None and self._span.get_span_context().trace_flags.sampled
-        return carrier(self._root.context) if self._root is not None and is_known else {}
+        return recorded(self._root.context) if self._root is not None and is_known else {}
 
     @property
     def committed(self) -> None:
@@ -184,18 +196,16 @@ class RunSpans:
             return None
         context, links = self._around(), None
         if self._has_its_own_trace(call):
-            if not self._span.get_span_context().is_valid and self._root is not None:
-                return None
+            if self._root is not None and (self._is_unwanted or not self._span.get_span_context().is_valid):
+                return None  # whoever called the run wants no spans of it, or there is no SDK
             group = get_current_span(context).get_span_context()
-            links = [Link(group, {"rh_agents.link": "group"})] if group.is_valid else None
+            links = [Link(group, {names.LINK: "group"})] if group.is_valid else None
             context = set_span_in_context(INVALID_SPAN, context)
         elif self._is_dropped(context):
             return None
         operation = OPERATIONS.get(kind)
-        name = without_secrets(call.name or call.actor.name)
-        title = name if operation is None else f"{operation} {call.actor.name}"
         span = self._tracer.start_span(
-            sendable(title),
+            shown(call.name or call.actor.name) if operation is None else f"{operation} {shown(call.actor.name)}",
             context=context,
             kind=SpanKind.CLIENT if operation == names.CHAT else SpanKind.INTERNAL,
             attributes=sendable_values(self._attributes(call, operation)),
@@ -354,11 +364,11 @@ class CallSpans(_Spanned):
 
     def _tell_of_value(self, value: Any) -> None:
         if isinstance(value, ChatResponse) and value.model:
-            self.span.set_attribute(names.RESPONSE_MODEL, sendable(value.model))
+            self.span.set_attribute(names.RESPONSE_MODEL, shown(value.model))
         if self._run.has_content:
             name = names.TOOL_RESULT if self._operation == names.EXECUTE_TOOL else names.OUTPUT
-            shown = redact(recorded_input(lambda: value, RecordInputs.FULL, ok=True))
-            self.span.set_attribute(name, sendable(shown))
+            text = redact(recorded_input(lambda: value, RecordInputs.FULL, ok=True))
+            self.span.set_attribute(name, sendable(text))
 
 
 def _fail(span: Span, kind: type[BaseException] | None, message: str | None) -> None:

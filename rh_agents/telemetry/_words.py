@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from rh_agents.core.actors import BaseActor
 from rh_agents.core.groups import ParallelEventGroup
+from rh_agents.core.redaction import without_secrets
 from rh_agents.core.types import EventType
 from rh_agents.core.usage import Usage
 from rh_agents.telemetry import _names as names
 
-__all__ = ["NOT_WORK", "OPERATIONS", "of_actor", "of_group", "of_usage", "sendable", "sendable_values"]
+__all__ = ["NOT_WORK", "OPERATIONS", "of_actor", "of_group", "of_usage", "sendable", "sendable_values", "shown"]
 
 OPERATIONS: Mapping[EventType, str] = {
     EventType.AGENT_CALL: names.INVOKE_AGENT,
@@ -24,7 +25,12 @@ NOT_WORK: Final = frozenset({EventType.QUESTION, EventType.WAIT})
 
 def sendable(text: str) -> str:
     """A text as UTF-8 can have it. Half a character, as names of files have it, would cost a receiver other spans."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown(name: str) -> str:
+    """The name of an actor, a group or a model: without secrets, and `sendable`."""
+    return sendable(without_secrets(name))
 
 
 def sendable_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,13 +44,13 @@ def of_actor(actor: BaseActor, operation: str | None) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {names.OPERATION: operation}
     if operation == names.INVOKE_AGENT:
-        found[names.AGENT_NAME] = actor.name
-        found[names.AGENT_VERSION] = actor.version
+        found[names.AGENT_NAME] = shown(actor.name)
+        found[names.AGENT_VERSION] = shown(actor.version)
     elif operation == names.EXECUTE_TOOL:
-        found[names.TOOL_NAME] = actor.name
+        found[names.TOOL_NAME] = shown(actor.name)
         found[names.TOOL_TYPE] = "function"
     elif operation == names.CHAT:
-        found[names.REQUEST_MODEL] = str(getattr(actor, "model", actor.name))
+        found[names.REQUEST_MODEL] = shown(str(getattr(actor, "model", actor.name)))
         provider = getattr(getattr(actor, "provider", None), "name", None)
         if isinstance(provider, str):
             found[names.PROVIDER] = provider.lower()

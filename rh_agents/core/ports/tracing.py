@@ -166,7 +166,7 @@ class CallSpan(AbstractContextManager[Any], Protocol):
         ...
 
     def waited(self, limiter: str, why: str, seconds: float) -> None:
-        """It has waited so long for a limit, a budget or a pause before it could begin or go on."""
+        """It has waited so long for a limit or a budget before it could begin or go on."""
         ...
 
 
