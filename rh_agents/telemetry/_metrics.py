@@ -1,7 +1,9 @@
 """Metrics of runs. They count all calls, also where no spans are made of them.
 
 *Their attributes* are bounded: the actor, the group, the status, the model, the limiter, and of each so many names that
-no program comes near by itself. Further ones count as "(other)". Never the run, a key or a text.
+no program comes near by itself. Further ones count as "(other)". Never the run, a key or a text. Where two names come
+together (an actor in a group, an actor and its model), there could still be one number times the other. So pairs are
+bounded as well: a further one counts for its actor and "(other)".
 
 *Exemplars.* A duration is recorded while the span of its call is the current one, so the SDK keeps the trace of some.
 
@@ -33,6 +35,8 @@ __all__ = ["MeteredRun", "Meters", "meters_of"]
 
 MOST: Final = 200
 """Different names of actors, of groups, of models and of limiters that get an attribute of their own."""
+MOST_PAIRS: Final = 1000
+"""Different actors together with a group, and with a model."""
 OTHER: Final = "(other)"
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 _COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -62,10 +66,19 @@ class _Table:
 
 
 class Meters:
-    """The instruments of one provider, and what is counted for them."""
+    """The instruments of one provider, and what is counted for them.
 
-    def __init__(self, meter: Meter) -> None:
+    Args:
+        meter: makes them.
+        most: how many different names of a kind get an attribute of their own.
+        most_pairs: and how many pairs of an actor with another name.
+    """
+
+    def __init__(self, meter: Meter, most: int = MOST, most_pairs: int = MOST_PAIRS) -> None:
+        self._most = most
+        self._most_pairs = most_pairs
         self._seen: dict[str, dict[str, str]] = {}
+        self._pairs: dict[str, set[tuple[str, str]]] = {}
         self._meter = meter
         self.calls: _Table = self._table(names.METRIC_CALLS, "{call}", "Calls that have ended.")
         self.runs: _Table = self._table(names.METRIC_RUNS, "{run}", "Executions of runs that have ended.")
@@ -115,10 +128,20 @@ class Meters:
         seen = self._seen.setdefault(attribute, {})
         found = seen.get(name)
         if found is None:
-            if len(seen) >= MOST:
+            if len(seen) >= self._most:
                 return OTHER
             found = seen[name] = shown(name)
         return found
+
+    def paired(self, actor: str, attribute: str, name: str) -> Labels:
+        """The attributes of an actor together with a second name, both of them bounded ones."""
+        known = self._pairs.setdefault(attribute, set())
+        if (actor, name) not in known:
+            if len(known) >= self._most_pairs:
+                name = OTHER
+            else:
+                known.add((actor, name))
+        return (names.ACTOR, actor), (attribute, name)
 
     def committed(self, entries: int, seconds: float) -> None:
         """A store has written entries of a journal."""
@@ -198,14 +221,14 @@ class MeteredRun:
 class MeteredCall:
     """A call that is counted, and of which a span may be made."""
 
-    __slots__ = ("_actor", "_began", "_call", "_group", "_meters", "_spans")
+    __slots__ = ("_actor", "_began", "_call", "_meters", "_spans", "_where")
 
     def __init__(self, meters: Meters, call: CallAbout, spans: CallSpan | None, group: str) -> None:
         self._meters = meters
         self._call = call
         self._spans = spans
-        self._actor = (names.ACTOR, meters.bounded(names.ACTOR, call.actor.name))
-        self._group = (names.GROUP, group)
+        self._where = meters.paired(meters.bounded(names.ACTOR, call.actor.name), names.GROUP, group)
+        self._actor = self._where[0]
         self._began = 0.0
 
     def __enter__(self) -> Self:
@@ -227,7 +250,7 @@ class MeteredCall:
 
     def _count(self, error: BaseException | None) -> None:
         meters, call = self._meters, self._call
-        labels = (self._actor, self._group, (names.STATUS, _status(call, error)))
+        labels = (*self._where, (names.STATUS, _status(call, error)))
         seconds = time.perf_counter() - self._began
         meters.calls.add(labels)
         meters.duration.record(seconds, dict(labels))
@@ -237,16 +260,16 @@ class MeteredCall:
     def _count_usage(self, seconds: float) -> None:
         meters, call, usage = self._meters, self._call, self._call.usage
         assert usage is not None
-        model = {self._actor[0]: self._actor[1]}
+        spender: Labels = (self._actor,)
         if call.actor.event_type is EventType.LLM_CALL:
             name = meters.bounded(names.REQUEST_MODEL, str(getattr(call.actor, "model", call.actor.name)))
             model = {names.OPERATION: names.CHAT, names.REQUEST_MODEL: name}
             meters.chat.record(seconds, model)
             meters.tokens.record(usage.input_tokens, {**model, names.TOKEN_TYPE: "input"})
             meters.tokens.record(usage.output_tokens, {**model, names.TOKEN_TYPE: "output"})
-            model = {self._actor[0]: self._actor[1], names.REQUEST_MODEL: name}
+            spender = meters.paired(self._actor[1], names.REQUEST_MODEL, name)
         if usage.cost:
-            meters.cost.add(tuple(model.items()), usage.cost)
+            meters.cost.add(spender, usage.cost)
 
     def attempt(self, number: int) -> AbstractContextManager[Any] | None:
         """A span for it, if there are any."""
@@ -254,7 +277,7 @@ class MeteredCall:
 
     def retries(self, seconds: float) -> None:
         """Count it."""
-        self._meters.retries.add((self._actor, self._group))
+        self._meters.retries.add(self._where)
         if self._spans is not None:
             self._spans.retries(seconds)
 

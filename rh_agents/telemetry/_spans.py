@@ -63,6 +63,7 @@ class RunSpans:
         self._tracer = tracer
         self._details = details
         self._about = about
+        self._run_id = sendable(about.run_id)
         self._when_ended = when_ended
         self._root: Block | None = None
         self._span: Span = INVALID_SPAN
@@ -208,7 +209,7 @@ class RunSpans:
             shown(call.name or call.actor.name) if operation is None else f"{operation} {shown(call.actor.name)}",
             context=context,
             kind=SpanKind.CLIENT if operation == names.CHAT else SpanKind.INTERNAL,
-            attributes=sendable_values(self._attributes(call, operation)),
+            attributes=self._attributes(call, operation),
             links=links,
         )
         return CallSpans(self, span, context, call, operation)
@@ -220,16 +221,16 @@ class RunSpans:
         return call.index >= most or (total is not None and total > most)
 
     def _attributes(self, call: CallAbout, operation: str | None) -> dict[str, Any]:
-        actor = call.actor
-        found: dict[str, Any] = {names.RUN_ID: self._about.run_id, names.ADDRESS: without_secrets(call.address)}
+        found = of_actor(call.actor, operation)
+        found[names.RUN_ID] = self._run_id
+        found[names.ADDRESS] = shown(call.address)
         if call.key is not None:
             found[names.KEY] = call.key.hex()
         if call.index is not None:
             found[names.INDEX] = call.index
-        found |= of_actor(actor, operation)
         if self._details.content and call.given is not None:
             name = names.TOOL_ARGUMENTS if operation == names.EXECUTE_TOOL else names.INPUT
-            found[name] = redact(recorded_input(call.given, RecordInputs.FULL, ok=True))
+            found[name] = sendable(redact(recorded_input(call.given, RecordInputs.FULL, ok=True)))
         return found
 
     def attempt(self, number: int, context: Context) -> AttemptSpans | None:

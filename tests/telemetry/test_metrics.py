@@ -27,12 +27,15 @@ from rh_agents import (
 
 pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
 
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from opentelemetry.metrics import get_meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from rh_agents.telemetry import _names as names
-from rh_agents.telemetry._metrics import MOST, OTHER, meters_of
+from rh_agents.telemetry._metrics import MOST, OTHER, Meters, meters_of
 from rh_agents.telemetry.otel import OTel
 from tests.telemetry.kit import Spans, context_of
 
@@ -183,18 +186,21 @@ def test_calls_are_counted_also_where_no_spans_are_made_of_them(meter: Meter) ->
     assert sum(meter.points("rh_agents.calls").values()) == 9
 
 
-def test_durations_have_exemplars_that_lead_to_a_trace(meter: Meter) -> None:
+def test_all_that_is_measured_of_calls_has_exemplars_that_lead_to_a_trace(meter: Meter) -> None:
     spans = Spans()
     asyncio.run(run(survey, 1, tracing=OTel(spans.provider, metrics=meter.provider)))
     known = {context_of(span).span_id: span.name for span in spans.all}
-    points = meter.all["rh_agents.call.duration"].data.data_points
-    named = {
-        (str((point.attributes or {})["rh_agents.actor"]), known[each.span_id])
-        for point in points
-        for each in point.exemplars
-        if each.span_id is not None
-    }
-    assert {("ask", "chat ask"), ("survey", "invoke_agent survey"), ("fetch", "execute_tool fetch")} <= named
+    collected = meter.all  # once: what is collected takes its exemplars with it
+
+    def led_to(name: str) -> set[str]:
+        found = [each.span_id for point in collected[name].data.data_points for each in point.exemplars]
+        return {known[span_id] for span_id in found if span_id is not None}
+
+    everything = {"chat ask", "invoke_agent survey", "execute_tool fetch", "execute_tool limited"}
+    assert everything <= led_to("rh_agents.call.duration")
+    assert led_to("rh_agents.limiter.wait") == {"execute_tool limited"}
+    assert led_to("gen_ai.client.operation.duration") == {"chat ask"}
+    assert led_to("gen_ai.client.token.usage") == {"chat ask"}
 
 
 def test_the_attributes_are_few_and_their_values_are_bounded(meter: Meter) -> None:
@@ -219,6 +225,30 @@ def test_the_attributes_are_few_and_their_values_are_bounded(meter: Meter) -> No
     assert len({group for _, group, _ in seen}) <= MOST + 2
     assert OTHER in {actor for actor, _, _ in seen}
     assert not [actor for actor, _, _ in seen if actor.startswith("item")]
+
+
+NAMES = st.sampled_from("abcdefgh") | st.text(max_size=3)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES), max_size=200), st.integers(1, 4), st.integers(1, 6))
+@example([(actor, group, group, group) for actor in "abcde" for group in "abcde"], 4, 6)
+def test_whatever_a_program_calls_its_actors_groups_models_and_limits_there_are_only_so_many_series(
+    called: list[tuple[str, str, str, str]], most: int, most_pairs: int
+) -> None:
+    meter = Meter()
+    meters = Meters(get_meter("test", meter_provider=meter.provider), most, most_pairs)
+    for actor, group, model, limiter in called:
+        shown = meters.bounded(names.ACTOR, actor)
+        where = meters.paired(shown, names.GROUP, meters.bounded(names.GROUP, group))
+        meters.calls.add((*where, (names.STATUS, "completed")))
+        meters.cost.add(meters.paired(shown, names.REQUEST_MODEL, meters.bounded(names.REQUEST_MODEL, model)))
+        meters.waited.record(1, {names.LIMITER: meters.bounded(names.LIMITER, limiter)})
+    if called:
+        assert len(meter.points("rh_agents.calls")) <= most_pairs + most + 1
+        assert len(meter.points("rh_agents.usage.cost")) <= most_pairs + most + 1
+        assert len(meter.points("rh_agents.limiter.wait")) <= most + 1
+        assert sum(meter.points("rh_agents.calls").values()) == len(called), "each call is counted all the same"
 
 
 def test_no_attribute_has_a_secret(meter: Meter) -> None:
