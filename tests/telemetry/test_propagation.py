@@ -15,6 +15,8 @@ from rh_agents import ExecutionEvent, ExecutionState, MemoryStore
 
 pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
 
+from opentelemetry import baggage
+from opentelemetry.context import attach
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from rh_agents.telemetry.otel import OTel
@@ -27,13 +29,15 @@ from tests.telemetry.work import in_a_process, step
 def test_a_function_in_a_worker_process_finds_its_span_there() -> None:
     spans = Spans()
 
-    async def main() -> tuple[str, str]:
+    async def main() -> tuple[str, str, str]:
+        attach(baggage.set_baggage("user", "ann"))
         async with ExecutionState(tracing=OTel(spans.provider, detail="calls")):
             return await in_a_process(1)
 
-    current, told = asyncio.run(main())
+    current, told, user = asyncio.run(main())
     span = context_of(spans.one("execute_tool in_a_process"))
     assert current == format_span_id(span.span_id)
+    assert user == "ann"
     assert told.split("-")[1:3] == [format_trace_id(span.trace_id), format_span_id(span.span_id)]
 
 

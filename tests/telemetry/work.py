@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from opentelemetry import trace
+from opentelemetry import baggage, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import format_span_id, format_trace_id
@@ -42,10 +42,10 @@ if FILE in os.environ and isinstance(trace.get_tracer_provider(), trace.ProxyTra
 
 
 @tool(engine="process")
-def in_a_process(number: int) -> tuple[str, str]:
-    """What is current there, for OpenTelemetry and for us."""
+def in_a_process(number: int) -> tuple[str, str, str]:
+    """What is current there, for OpenTelemetry and for us, and the baggage of the program."""
     here = trace.get_current_span().get_span_context()
-    return format_span_id(here.span_id), current().trace["traceparent"]
+    return format_span_id(here.span_id), current().trace["traceparent"], str(baggage.get_baggage("user"))
 
 
 @tool
