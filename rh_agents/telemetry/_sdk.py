@@ -56,7 +56,8 @@ def set_up() -> None:
 
     Where to, under which name and how many, the variables of the SDK say: `OTEL_EXPORTER_OTLP_ENDPOINT` and
     `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, `OTEL_METRIC_EXPORT_INTERVAL`. With
-    `OTEL_METRICS_EXPORTER=none` there are no metrics. What waits is sent when the program ends.
+    `OTEL_TRACES_EXPORTER=none` there are no spans, and with `OTEL_METRICS_EXPORTER=none` no metrics. What waits is sent
+    when the program ends.
 
     Raises:
         UsageError: the SDK or its exporter is not installed.
@@ -64,17 +65,24 @@ def set_up() -> None:
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - optional
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - optional
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - optional
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401, PLC0415 - optional
     except ImportError as error:
         raise UsageError(f"spans are exported by the SDK of OpenTelemetry ({error}): {_REMEDY}") from error
     spare_words()
+    if os.environ.get("OTEL_TRACES_EXPORTER") != "none":
+        _set_up_traces()
+    if os.environ.get("OTEL_METRICS_EXPORTER") != "none" and not has_meters():
+        _set_up_metrics()
+
+
+def _set_up_traces() -> None:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - optional
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - optional
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - optional
+
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    if os.environ.get("OTEL_METRICS_EXPORTER") != "none" and not has_meters():
-        _set_up_metrics()
 
 
 def _set_up_metrics() -> None:

@@ -17,11 +17,11 @@ from tests.services.otlp_sink import Received, sink
 from tests.surfaces.cli_kit import Folder, environment
 
 
-def ended(folder: Folder, received: Received, *words: str) -> list[str]:
+def ended(folder: Folder, received: Received, *words: str, **variables: str) -> list[str]:
     """The names of the spans of a command in a process of its own."""
     before = len(received.spans)
     command = [sys.executable, "-m", "rh_agents", *words, "--store", "runs.db"]
-    traced = environment(OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint)
+    traced = environment(OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint, **variables)
     done = subprocess.run(command, cwd=folder.path, env=traced, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return sorted(span.name for span in received.spans[before:])
@@ -42,6 +42,15 @@ def test_a_run_is_traced_with_metrics_and_when_it_is_resumed_as_well(tmp_path: P
             "invoke_workflow survey",
         ]
         assert {"rh_agents.calls", "rh_agents.call.duration"} <= {metric.name for metric in received.metrics}
+
+
+@pytest.mark.parametrize("left_out", ["TRACES", "METRICS"])
+def test_the_environment_can_leave_out_spans_or_metrics(tmp_path: Path, left_out: str) -> None:
+    with sink() as received:
+        command = ["run", "program.py:survey", "--run-id", "job", "--progress", "none", "--otel"]
+        spans = ended(Folder(tmp_path), received, *command, **{f"OTEL_{left_out}_EXPORTER": "none"})
+    assert bool(spans) == (left_out != "TRACES")
+    assert bool(received.metrics) == (left_out != "METRICS")
 
 
 def test_a_worker_traces_what_it_executes(tmp_path: Path) -> None:
