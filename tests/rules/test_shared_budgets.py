@@ -87,6 +87,7 @@ class Asker:
 class Call:
     need: float
     used: float
+    """It may be more, if nobody knows beforehand what it will use."""
     has_said: bool = False
     """Whether it has said what it used; its reservation is held until its outcome is recorded."""
 
@@ -107,8 +108,14 @@ class Process:
 
 
 class World:
-    def __init__(self, chance: random.Random, limit: float = 60.0, deaths: float = 0.02) -> None:
+    def __init__(
+        self, chance: random.Random, limit: float = 60.0, deaths: float = 0.02, used: tuple[float, float] | None = None
+    ) -> None:
         self.chance = chance
+        self.used = used
+        """What calls use that do not say so beforehand; None: all calls say it."""
+        self.beyond = 0.0
+        """What calls have used beyond what was reserved for them."""
         self.limit, self.deaths = limit, deaths
         self.state: dict[str, Any] = {}
         self.time, self.ahead, self.billed = 100.0, 0.0, 0.0
@@ -147,12 +154,17 @@ class World:
             self.ask(process, None)
 
     def begin(self, process: Process) -> None:
-        need = float(self.chance.randrange(1, 6))
+        need = (
+            float(self.chance.randrange(1, 6))
+            if self.used is None
+            else process.part.largest_of("call").get("tokens", 0)
+        )
         if process.part.has_room(tokens(need), self.time):
             process.part.begins()
             process.part.take(tokens(need))
-            process.calls.append(Call(need, self.chance.uniform(0.0, need)))
+            process.calls.append(Call(need, self.chance.uniform(*(self.used or (0.0, need)))))
             self.billed += process.calls[-1].used
+            self.beyond += max(0.0, process.calls[-1].used - need)
         elif process.asked is None:
             self.ask(process, need)
 
@@ -160,7 +172,7 @@ class World:
         call = self.chance.choice(process.calls)
         if not call.has_said:
             call.has_said = True
-            process.part.use(tokens(call.used), tokens(call.used))
+            process.part.use(tokens(call.used), tokens(min(call.need, call.used)))
             return
         process.calls.remove(call)
         is_written = self.chance.random() < 0.8
@@ -168,7 +180,8 @@ class World:
             process.journal += call.used
         else:
             process.behind += call.used
-        process.part.give_back(tokens(call.need - call.used), tokens(call.need))
+        process.part.learn("call", tokens(call.used))
+        process.part.give_back(tokens(call.need - min(call.need, call.used)), tokens(call.need))
         process.part.ended(tokens(call.used), is_written=is_written)
 
     def ask(self, process: Process, need: float | None) -> None:
@@ -204,6 +217,30 @@ def test_no_more_is_spent_than_stated_whoever_dies_is_stopped_or_has_a_wrong_clo
     for _ in range(600):
         world.step()
         assert world.billed <= world.limit + 1e-9
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from([(1.0, 5.0), (3.0, 3.0), (0.0, 20.0)]))
+def test_a_budget_is_overdrawn_by_no_more_than_what_calls_use_beyond_the_largest_that_was_known(
+    seed: int, used: tuple[float, float]
+) -> None:
+    world = World(random.Random(seed), used=used)
+    for _ in range(600):
+        world.step()
+        assert world.billed <= world.limit + world.beyond + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**9))
+def test_calls_that_use_alike_overdraw_nothing_once_everybody_has_heard_of_one(seed: int) -> None:
+    world = World(random.Random(seed), limit=300.0, used=(3.0, 3.0))
+    while not all(each.part.largest_of("call") for each in world.processes if not each.is_dead):
+        world.step()
+    beyond = world.beyond
+    for _ in range(2000):
+        world.step()
+    assert world.beyond == beyond, "whoever begins later hears of it with the first answer"
+    assert world.billed <= world.limit + beyond
 
 
 def test_what_dead_processes_did_not_spend_is_spent_by_others_in_the_end() -> None:

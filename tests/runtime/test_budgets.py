@@ -88,10 +88,10 @@ def test_money_and_tokens_are_counted_across_restarts() -> None:
 
     with pytest.raises(BudgetExceeded):
         run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(cost=0.045)))
-    assert len(bill.paid) == 5
+    assert len(bill.paid) == 4, "a fifth one would cost what the first four did"
     with pytest.raises(BudgetExceeded):
         run_virtually(lambda: run(program, store=store, run_id="r", budget=Budget(tokens=1_150)))
-    assert len(bill.paid) == 11
+    assert len(bill.paid) == 10
     run_virtually(lambda: run(program, store=store, run_id="r"))
     assert len(bill.paid) == 20
 

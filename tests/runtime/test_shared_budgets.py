@@ -30,10 +30,12 @@ def now() -> float:
 
 
 class Estimated(Tool):
-    """A tool of which it is known that it takes 100 tokens at most."""
+    """A tool of which it may be known that it takes 100 tokens at most."""
 
-    def estimate_input(self, input_data: object) -> Usage:
-        return Usage(input_tokens=100)
+    is_known: bool = True
+
+    def estimate_input(self, input_data: object) -> Usage | None:
+        return Usage(input_tokens=100) if self.is_known else None
 
 
 class Bill:
@@ -42,6 +44,7 @@ class Bill:
     def __init__(self, used: int = 100) -> None:
         self.used = used
         self.paid: list[int] = []
+        self.says_beforehand = True
 
     @property
     def tokens(self) -> int:
@@ -56,7 +59,7 @@ class Bill:
             report_usage(Usage(input_tokens=self.used))
             return number
 
-        actor = Estimated(name="spend", handler=spend)
+        actor = Estimated(name="spend", handler=spend, is_known=self.says_beforehand)
 
         async def program() -> int:
             async with parallel(max_workers=workers, name="calls") as p:
@@ -100,6 +103,34 @@ def test_calls_that_use_less_than_they_might_leave_the_rest_to_all() -> None:
 
     run_virtually(program)
     assert 4_000 - 100 < bill.tokens <= 4_000
+
+
+def test_of_calls_that_say_nothing_beforehand_the_largest_so_far_is_reserved_in_all_runs_and_later_ones() -> None:
+    bill, store = Bill(), MemoryStore(clock=now)
+    bill.says_beforehand = False
+
+    async def program() -> None:
+        programs = [bill.calls(50, first=which * 100) for which in range(3)]
+        await asyncio.gather(*(result_of(run(each, store=store, budget=tokens(4_050))) for each in programs))
+        assert bill.tokens == 4_000
+        assert isinstance(
+            await result_of(run(bill.calls(9, first=400), store=store, budget=tokens(4_050))), BudgetExceeded
+        )
+
+    run_virtually(program)
+    assert bill.tokens == 4_000, "a run that begins now has heard of it from the store"
+
+
+def test_calls_that_say_nothing_overdraw_a_budget_by_no_more_than_what_is_under_way_before_one_has_ended() -> None:
+    bill, store = Bill(), MemoryStore(clock=now)
+    bill.says_beforehand = False
+
+    async def program() -> None:
+        programs = [bill.calls(50, first=which * 100) for which in range(3)]
+        await asyncio.gather(*(result_of(run(each, store=store, budget=tokens(1_000))) for each in programs))
+
+    run_virtually(program)
+    assert 1_000 < bill.tokens <= 1_000 + 3 * 5 * 100, "five at a time in each of three runs"
 
 
 def test_one_after_the_other_they_count_on_from_what_was_spent_before_and_a_larger_one_goes_on() -> None:

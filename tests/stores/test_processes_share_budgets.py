@@ -19,11 +19,11 @@ PROGRAM = f"""
 import asyncio, os, sys
 from rh_agents import Budget, BudgetExceeded, Tool, Usage, parallel, report_usage, run
 
-store, ledger, name = sys.argv[1:]
+store, ledger, name, knows = sys.argv[1:]
 
 class Paid(Tool):
     def estimate_input(self, input_data):
-        return Usage(cost=1.0)
+        return Usage(cost=1.0) if knows == 'beforehand' else None
 
 async def pay(number: int) -> None:
     with open(ledger, "a") as paid:
@@ -43,8 +43,8 @@ except BudgetExceeded as stopped:
 """
 
 
-def start(url: str, ledger: Path, name: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", PROGRAM, url, str(ledger), name]
+def start(url: str, ledger: Path, name: str, knows: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", PROGRAM, url, str(ledger), name, knows]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
@@ -54,12 +54,13 @@ def paid(ledger: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("knows", ["beforehand", "of earlier calls"])
 def test_processes_of_which_some_are_killed_spend_no_more_than_is_stated_and_lose_only_what_was_in_flight(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, knows: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgresql_url")
     ledger = tmp_path / "paid"
-    processes = {name: start(url, ledger, name) for name in "abc"}
+    processes = {name: start(url, ledger, name, knows) for name in "abc"}
     deadline = time.monotonic() + 60
     while len(paid(ledger)) < MOST // 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -71,6 +72,6 @@ def test_processes_of_which_some_are_killed_spend_no_more_than_is_stated_and_los
     processes["b"].communicate(timeout=60)
     processes["a"].communicate(timeout=60)
     assert MOST - 2 * WORKERS <= len(paid(ledger)) <= MOST
-    again = start(url, ledger, "a")  # its calls in flight are made again, if there is something left
+    again = start(url, ledger, "a", knows)  # its calls in flight are made again, if there is something left
     again.communicate(timeout=60)
     assert len(paid(ledger)) <= MOST

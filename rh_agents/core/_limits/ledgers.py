@@ -61,6 +61,14 @@ class Share(Protocol):
         """A call has ended that has used so much."""
         ...
 
+    def largest_of(self, name: str) -> Usage:
+        """What a call of this name has used at most so far, of all who share it."""
+        ...
+
+    def learn(self, name: str, used: Usage) -> None:
+        """A call of this name has used so much."""
+        ...
+
     def replace(self, name: str, number: float) -> None:
         """A person has set another number."""
         ...
@@ -105,6 +113,8 @@ class Ledger:
         self._time = time
         self._opened_at: float | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._largest: dict[str, Usage] = {}
+        """What a call has used at most in this execution, by its name."""
 
     def open(self, since: float | None = None) -> None:
         """The part of the run is under way from now on, or since that time."""
@@ -128,6 +138,17 @@ class Ledger:
     def spend(self, name: str, usage: Usage) -> None:
         """A call has used something."""
         self.spent.add(name, usage)
+
+    def learn(self, name: str, used: Usage) -> None:
+        """A call has used so much: so much is reserved from now on for calls of its name that say nothing."""
+        if self.share is not None:
+            self.share.learn(name, used)
+        elif self.budget.counts_tokens:
+            self._largest[name] = larger_of(used, self._largest.get(name, _NOTHING))
+
+    def largest_of(self, name: str) -> Usage:
+        """What a call of this name has used at most so far."""
+        return self._largest.get(name, _NOTHING) if self.share is None else self.share.largest_of(name)
 
     def take(self, need: Usage) -> None:
         """Reserve it."""
@@ -247,7 +268,7 @@ class Reservation:
         need: what it may use.
     """
 
-    __slots__ = ("_counted", "_ledgers", "_left", "_name", "_need", "_shares", "_used")
+    __slots__ = ("_counted", "_ledgers", "_left", "_name", "_need", "_shares", "_since", "_used")
 
     def __init__(self, ledgers: Sequence[Ledger], counted: Sequence[Ledger], name: str, need: Usage) -> None:
         self._ledgers = ledgers
@@ -255,6 +276,8 @@ class Reservation:
         self._name = name
         self._need = _NOTHING
         self._used = _NOTHING
+        self._since = _NOTHING
+        """What it has used since something was reserved for it."""
         self._left = _NOTHING
         """What of its need it has not used: in shares it counts once, as used or as reserved."""
         self._shares: dict[Share, int] = {}
@@ -286,6 +309,7 @@ class Reservation:
 
     def spend(self, usage: Usage) -> None:
         """The call has used something."""
+        self._since = self._since + usage
         for ledger in self._ledgers:
             ledger.spend(self._name, usage)
         if not self._shares:
@@ -303,6 +327,7 @@ class Reservation:
         Raises:
             StopRun: a budget does not suffice.
         """
+        self._learn()
         self.give_back()
         self._take(await room_for(interruption, self._ledgers, (), self._name, need))
 
@@ -311,10 +336,17 @@ class Reservation:
         if not has_outcome:
             for ledger in self._counted:
                 ledger.spent.calls -= 1
+        self._learn()
         self.give_back()
         shares, self._shares = self._shares, {}
         for share, calls in shares.items():
             share.ended(self._used, calls, has_outcome=has_outcome)
+
+    def _learn(self) -> None:
+        used, self._since = self._since, _NOTHING
+        if used:
+            for ledger in self._ledgers:
+                ledger.learn(self._name, used)
 
     def give_back(self) -> bool:
         """Let others have what is reserved. Returns whether anything was."""
@@ -342,7 +374,8 @@ async def reserve(
 
     If a budget suffices for it only without what is reserved for others, it waits until that is settled. What is
     reserved for its `callers` is given back before that: nobody reserves something and waits for more. `go_on` is
-    awaited after that: a call must not begin if the run has been paused meanwhile.
+    awaited after that: a call must not begin if the run has been paused meanwhile. Where nobody knows what it needs
+    (None), that is the largest that a call of this name has used so far, as far as its budgets have heard.
 
     Raises:
         StopRun: a budget does not suffice.
@@ -364,7 +397,7 @@ async def room_for(
     go_on: Callable[[], Awaitable[None]] | None = None,
 ) -> Usage:
     """Wait until all ledgers have room for a call, as `reserve` does. Returns what is to be taken out of them, now."""
-    need = need or _NOTHING
+    is_known, need = need is not None, need or _NOTHING
     if math.isnan(need.cost):
         if any(ledger.budget.cost is not None for ledger in ledgers):
             raise UsageError(
@@ -373,6 +406,8 @@ async def room_for(
             )
         need = replace(need, cost=0.0)
     while True:
+        if not is_known:
+            need = _largest_so_far(ledgers, name)
         for ledger in ledgers:
             _expect_enough(interruption, ledger, ledger.missing(need, ledger in counted), name)
         waits_for = next((each for each in ledgers if not each.has_room(need, each in counted)), None)
@@ -384,6 +419,18 @@ async def room_for(
             _expect_enough(interruption, waits_for, limit, name)
             if go_on is not None:
                 await go_on()
+
+
+def _largest_so_far(ledgers: Sequence[Ledger], name: str) -> Usage:
+    largest = _NOTHING
+    for ledger in ledgers:
+        largest = larger_of(largest, ledger.largest_of(name))
+    return largest
+
+
+def larger_of(a: Usage, b: Usage) -> Usage:
+    """Of tokens and of money, the larger number of each."""
+    return Usage(input_tokens=max(a.tokens, b.tokens), cost=max(a.cost, b.cost))
 
 
 def _expect_enough(interruption: StopSignal, ledger: Ledger, missing: str | None, name: str) -> None:

@@ -22,7 +22,8 @@ _NUMBERS = ("cost", "tokens", "calls", "seconds", "depth", "recursion")
 class Budget:
     """How much a run, an actor's call or a group may spend, with all that is called in it.
 
-    What a call may cost at most is reserved before it begins, and replaced by what it spent when it has ended. When a
+    What a call may cost at most is reserved before it begins, and replaced by what it spent when it has ended. Where
+    its actor does not say that (`estimate_input`), it is the largest that a call of its name has used so far. When a
     budget does not suffice for another call, calls under way come to their end, and the run is stopped with
     `BudgetExceeded`. Started again with a larger budget it resumes where it was; what it had spent before counts.
 

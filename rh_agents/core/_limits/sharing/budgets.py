@@ -178,6 +178,15 @@ class SharedBudget:
         part.ended(amounts, is_written=has_outcome and self._record.is_written_at_once)
         self._wake_all()
 
+    def learn(self, name: str, used: Usage) -> None:
+        """A call of this name has used so much."""
+        self._part.learn(without_secrets(name), {"cost": used.cost, "tokens": used.tokens})
+
+    def largest_of(self, name: str) -> Usage:
+        """What a call of this name has used at most so far, of all who share the budget, as far as is known here."""
+        largest = self._part.largest_of(without_secrets(name))
+        return Usage(input_tokens=int(largest.get("tokens", 0)), cost=largest.get("cost", 0.0))
+
     def _wake_all(self) -> None:
         for waiter in self._waiters:
             _wake(waiter)

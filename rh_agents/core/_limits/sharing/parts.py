@@ -49,6 +49,10 @@ class BudgetPart:
         self._until = float("-inf")
         self._said_spent = _nothing()
         self._said_reserved = _nothing()
+        self._largest: dict[str, Amounts] = {}
+        """What a call has used at most, by its name: here, or as the store has answered."""
+        self._news: dict[str, Amounts] = {}
+        """Of those, which the store does not know, as far as is known."""
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,17 @@ class BudgetPart:
         if not self.under_way:  # as above
             self._used = _nothing()
 
+    def learn(self, name: str, used: Amounts) -> None:
+        """A call of this name has used so much."""
+        before = self._largest.get(name, {})
+        if any(amount > before.get(each, 0.0) for each, amount in used.items()):
+            largest = {each: max(amount, before.get(each, 0.0)) for each, amount in used.items()}
+            self._largest[name] = self._news[name] = largest
+
+    def largest_of(self, name: str) -> Amounts:
+        """What a call of this name has used at most, as far as is known here."""
+        return self._largest.get(name, {})
+
     def _in_use(self, name: str) -> float:
         return self.reserved[name] + self._used[name] + self._written_behind[name]
 
@@ -134,7 +149,7 @@ class BudgetPart:
         if closes:
             self._until = float("-inf")
         about = (self.holder, dict(limits), dict(self.spent), dict(self.reserved), need, dict(wanted), ceiling)
-        return BudgetAsk(*about, self.is_new, closes, dict(replaced), dict(shown))
+        return BudgetAsk(*about, self.is_new, closes, dict(replaced), dict(shown), dict(self._news))
 
     def answered(self, ask: BudgetAsk, answer: BudgetAnswer, asked_at: float) -> None:
         """The store has answered what was asked at this time of this process's own clock."""
@@ -143,6 +158,10 @@ class BudgetPart:
         self._part = dict(answer.part)
         self._ceiling = dict(ask.ceiling)
         self._until = asked_at + BUDGET_LEASE
+        self._news = {name: used for name, used in self._news.items() if ask.largest.get(name) != used}
+        for name, used in answer.largest.items():
+            before = self._largest.get(name, {})
+            self._largest[name] = {each: max(amount, before.get(each, 0.0)) for each, amount in used.items()}
 
     def begin_anew(self, holder: BudgetHolder) -> None:
         """What was spent so far is counted under another holder; what goes on now is counted under this one."""

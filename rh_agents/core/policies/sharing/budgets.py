@@ -13,6 +13,12 @@ asks next reads it. Until then, and where a journal tells nothing, all of its pa
 counts.
 
 While a holder waits, others keep no more than what they have in use, and what is given back goes to who waits longest.
+
+Of a call that does not say what it will use, nothing is known but what others of its name have used. So the row has the
+most that one of each name has used, in any run, and so much is reserved for such a call. What the budget can be
+overdrawn by is then what calls use beyond that: all of it for those that began before the first one of their name had
+ended and everybody had heard of it (a holder hears it with its next renewal), nothing where calls of one name use
+alike.
 """
 
 from __future__ import annotations
@@ -49,6 +55,8 @@ _KEPT_FOR: Final = 86_400.0
 """Seconds for which it is known of a holder whose lease has ended what was counted for it."""
 _MOST_KEPT: Final = 256
 """Of more of them only the sum is kept."""
+_MOST_NAMES: Final = 256
+"""Of calls of more names than that, what they use is known only where they are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ class BudgetAsk:
         closes: whether it ends: what it has spent stays, its part is given back.
         replaced: numbers that a person has set in place of those that the program states.
         shown: what the journals of lapsed holders show, by their ids; None if a journal cannot tell.
+        largest: what a call has used at most here, by its name, of those of which the holder has not heard the same.
     """
 
     holder: BudgetHolder
@@ -100,6 +109,7 @@ class BudgetAsk:
     closes: bool = False
     replaced: Amounts = field(default_factory=dict)
     shown: Mapping[str, Amounts | None] = field(default_factory=dict)
+    largest: Mapping[str, Amounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ class BudgetAnswer:
         reserved: what calls of all have in use beyond that.
         lapsed: of whom it is to be found out what they have spent.
         is_unknown: nothing is known of the holder (any more): it has to begin as another one.
+        largest: what a call has used at most, in any of the runs, by its name.
     """
 
     is_granted: bool = False
@@ -125,12 +136,14 @@ class BudgetAnswer:
     reserved: Amounts = field(default_factory=dict)
     lapsed: tuple[BudgetHolder, ...] = ()
     is_unknown: bool = False
+    largest: Mapping[str, Amounts] = field(default_factory=dict)
 
 
 def ask_for_budget(state: SharedState, ask: BudgetAsk, now: float) -> BudgetAnswer:
     """Answer a question, and keep what the holder has from now on. The same question may come twice."""
     book = _Book(state, moment_of(state, now))
     book.replace(ask)
+    book.learn(ask.largest)
     if ask.is_new:
         book.succeeds(ask.holder)
     for holder, shown in ask.shown.items():
@@ -169,6 +182,15 @@ class _Book:
             if stated == ask.limits.get(name):
                 limits[name] = math.inf if number is None else number
         return {name: number for name, number in limits.items() if number != math.inf}
+
+    # -- what calls use -----------------------------------------------------------------------------------------------
+
+    def learn(self, largest: Mapping[str, Amounts]) -> None:
+        known: dict[str, dict[str, float]] = self.state.setdefault("largest", {})
+        for name, used in largest.items():
+            if name in known or len(known) < _MOST_NAMES:
+                before = known.get(name, {})
+                known[name] = {each: max(number, before.get(each, 0.0)) for each, number in used.items()}
 
     # -- holders whose lease has ended --------------------------------------------------------------------------------
 
@@ -303,6 +325,7 @@ class _Book:
             {name: self.spent(name) for name in AMOUNTS},
             {name: sum(each.get(name, 0.0) for each in reserved) for name in AMOUNTS},
             self.lapsed(),
+            largest={name: dict(used) for name, used in self.state["largest"].items()},
         )
 
 
