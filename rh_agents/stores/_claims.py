@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from rh_agents.core._base.executions import closed, executions_in, opened_again, with_executions
+from rh_agents.core._loops.sleeping import since_boot
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunRequest
 from rh_agents.core.ports.keeping import expect_values
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores._backend.rows import ENDED, LeaseState, RunRow
-from rh_agents.stores._delivery import since_boot
 from rh_agents.stores._engine import Engine, releasing
 from rh_agents.stores._owner import Process
 from rh_agents.stores._ownership import is_dead, is_fresh, live_row, own_runs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,20 +14,11 @@ from rh_agents.core.errors import StoreError
 from rh_agents.stores._backend import WriteSession
 from rh_agents.stores._backend.rows import Batch, LeaseState
 
-__all__ = ["Delivery", "Held", "Holder", "Job", "since_boot"]
+__all__ = ["Delivery", "Held", "Holder", "Job"]
 
 ASK_EVERY: Final = 1 / 15
 """Of its lease: so often, once a second as a rule, an owner is asked what its run does."""
 _FRESH: Final = LeaseState(True, None)
-_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
-
-
-def since_boot() -> float:
-    """Seconds, by a clock that goes on while the machine sleeps, where the system has one.
-
-    That of `time.monotonic` stands still then on Linux, and a laptop that has slept would take its runs for its own.
-    """
-    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
 
 
 class Holder(Protocol):

@@ -11,6 +11,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from rh_agents.core._loops.sleeping import since_boot
 from rh_agents.core._replay.recorded import RecordedCalls
 from rh_agents.core.errors import LeaseLost, StoreError
 from rh_agents.core.events import Fact
@@ -25,7 +26,7 @@ from rh_agents.core.values import LARGE, encode_large
 from rh_agents.stores._backend import WriteSession
 from rh_agents.stores._backend.beside import PieceCut, PieceRow
 from rh_agents.stores._backend.rows import ENDED, Batch, EventRow, LeaseState, OutcomeRow, RunRow, StoredOutcome
-from rh_agents.stores._delivery import Delivery, Held, since_boot
+from rh_agents.stores._delivery import Delivery, Held
 from rh_agents.stores._engine import Engine
 from rh_agents.stores._read_ahead import ReadAhead
 from rh_agents.stores._repeated import made_twice, says_the_same

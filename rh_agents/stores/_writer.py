@@ -20,13 +20,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from rh_agents.core._loops.sleeping import since_boot
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import Clock
 from rh_agents.core.redaction import logger
 from rh_agents.stores._backend import Backend, ConnectionLost, WriteSession
 from rh_agents.stores._backend.beside import PresentRow
 from rh_agents.stores._backend.rows import LeaseState
-from rh_agents.stores._delivery import Delivery, Held, Holder, Job, since_boot
+from rh_agents.stores._delivery import Delivery, Held, Holder, Job
 from rh_agents.stores._reconnecting import Fate, attempts, fate, lost_by_server
 
 T = TypeVar("T")

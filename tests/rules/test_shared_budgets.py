@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rh_agents import Budget, Spending, Usage
+from rh_agents import Budget, MemoryStore, Spending, Usage
 from rh_agents.core._limits.ledgers import Ledger, Reservation
 from rh_agents.core._limits.sharing.budgets import SharedBudget
 from rh_agents.core._limits.sharing.parts import BudgetPart, amounts_of
+from rh_agents.core._loops.sleeping import slept_by
+from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.policies.sharing.budgets import (
     BUDGET_LEASE,
     BUDGET_LOOK,
@@ -24,6 +26,7 @@ from rh_agents.core.policies.sharing.budgets import (
     BudgetHolder,
     ask_for_budget,
 )
+from tests.properties.virtual import run_virtually
 
 NOTHING = {"cost": 0.0, "tokens": 0, "calls": 0}
 
@@ -234,7 +237,9 @@ def test_a_budget_is_overdrawn_by_no_more_than_what_calls_use_beyond_the_largest
 @given(st.integers(0, 10**9))
 def test_calls_that_use_alike_overdraw_nothing_once_everybody_has_heard_of_one(seed: int) -> None:
     world = World(random.Random(seed), limit=300.0, used=(3.0, 3.0))
-    while not all(each.part.largest_of("call") for each in world.processes if not each.is_dead):
+    while not world.state.get("largest") or not all(
+        each.part.largest_of("call") for each in world.processes if not each.is_dead
+    ):
         world.step()
     beyond = world.beyond
     for _ in range(2000):
@@ -432,6 +437,37 @@ def test_what_a_call_has_used_of_its_need_counts_once_while_it_is_being_recorded
     assert share.in_use("tokens") == (13, 0)
     held.release(has_outcome=True)
     assert (share.in_use("tokens"), share.in_use("cost"), share.in_use("calls")) == ((13, 0), (0.25, 0), (1, 0))
+
+
+def test_a_part_is_over_when_the_machine_has_slept_for_longer_than_its_lease() -> None:
+    asleep = 0.0
+
+    async def main() -> None:
+        nonlocal asleep
+        nobody: Any = Nobody()
+        store = MemoryStore()
+        share = SharedBudget(Budget(calls=9, shared=True, name="b"), "", "r", store, nobody, slept=lambda: asleep)
+        stop: Any = StopSignal
+        assert await share.obtain(stop, Usage(), 1) is None
+        assert share.has_room(Usage(), 1)
+        asleep = BUDGET_LEASE - 0.1
+        assert share.has_room(Usage(), 1)
+        asleep = BUDGET_LEASE + 0.1
+        assert not share.has_room(Usage(), 1), "the clock of its event loop has not moved"
+        await share.aclose()
+
+    run_virtually(main)
+
+
+def test_what_was_slept_is_what_one_clock_has_gained_and_small_differences_are_none() -> None:
+    boot, awake = 100.0, 5.0
+    slept = slept_by(lambda: boot, lambda: awake)
+    awake, boot = 8.0, 103.004
+    assert slept() == 0.0
+    boot = 163.0
+    assert slept() == 60.0
+    boot = 162.9991
+    assert slept() == 60.0, "it never goes back"
 
 
 def test_the_next_execution_of_a_run_knows_what_the_one_before_has_spent_and_nobody_reads_its_journal() -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from rh_agents.core._loops.sleeping import since_boot
 from rh_agents.core.errors import LeaseLost, RunIsLive, StoreError
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.stores import _owner
 from rh_agents.stores._backend.rows import LeaseState
-from rh_agents.stores._delivery import Held, since_boot
+from rh_agents.stores._delivery import Held
 from rh_agents.stores._journal import SqlJournal
 from rh_agents.stores._owner import Process
 from rh_agents.stores.sqlite import SqliteStore

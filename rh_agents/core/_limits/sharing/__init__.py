@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from rh_agents.core._limits.sharing.leasing import RateLease, SlotLease
+from rh_agents.core._loops.sleeping import slept
 from rh_agents.core.errors import StoreError
 from rh_agents.core.policies.limits import ConcurrencyLimit, Limit, Permit, RateLimit, RateLimitHint, Refusal
 from rh_agents.core.policies.sharing.rates import LOOK, RateAnswer, RateAsk, ask_for_permits
@@ -57,9 +58,9 @@ def sharing_of(limit: Limit, lock: AbstractContextManager[object], now: Callable
         now: the time, on which all who wait for it agree; to be asked under the lock.
     """
     if isinstance(limit, RateLimit) and limit.shared:
-        return _SharedRate(limit, lock, now)
+        return _SharedRate(limit, lock, lambda: now() + slept())
     if isinstance(limit, ConcurrencyLimit) and limit.shared:
-        return _SharedSlots(limit, lock, now)
+        return _SharedSlots(limit, lock, lambda: now() + slept())
     return None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 from rh_agents.core._limits.sharing.parts import BudgetPart, amounts_of
+from rh_agents.core._loops.sleeping import slept
 from rh_agents.core._loops.stop_signal import StopSignal
 from rh_agents.core.errors import StoreError, UsageError
 from rh_agents.core.policies.budget import Budget
@@ -64,12 +65,22 @@ class SharedBudget:
         run_id: the run.
         store: through which it is shared.
         record: the journal of the run.
+        slept: for how many seconds this machine has slept, while the clock of the event loop stood still.
 
     Raises:
         UsageError: the run has no store.
     """
 
-    def __init__(self, budget: Budget, place: str, run_id: str, store: Store | None, record: SharedRecord) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        place: str,
+        run_id: str,
+        store: Store | None,
+        record: SharedRecord,
+        *,
+        slept: Callable[[], float] = slept,
+    ) -> None:
         if store is None:
             raise UsageError(
                 f"the budget {budget.name!r} is shared, and this run has no store through which it could be: "
@@ -77,6 +88,7 @@ class SharedBudget:
             )
         self.name: str = budget.name
         self.place: str = place
+        self._slept = slept
         self._run_id = run_id
         self._store = store
         self._record = record
@@ -110,7 +122,7 @@ class SharedBudget:
 
     def has_room(self, need: Usage, calls: int) -> bool:
         """Whether a call may begin that needs so much, without asking the store."""
-        return self._part.has_room(amounts_of(need, calls), _now())
+        return self._part.has_room(amounts_of(need, calls), self._now())
 
     async def obtain(self, interruption: StopSignal, need: Usage, calls: int) -> str | None:
         """There is no room: ask the store for some, or wait for others. Returns when it is worth looking again.
@@ -124,15 +136,15 @@ class SharedBudget:
         amounts = amounts_of(need, calls)
         self._wanted.append(amounts)
         try:
-            if (left := self._asks_at - _now()) > 0:
+            if (left := self._asks_at - self._now()) > 0:
                 await self._wait(interruption, left)
                 return None
             async with self._lock:
-                if self._asks_at > _now() or self._part.has_room(amounts, _now()):
+                if self._asks_at > self._now() or self._part.has_room(amounts, self._now()):
                     return None
                 answer = await self._say(amounts)
                 if not answer.is_granted and not answer.missing:
-                    self._asks_at = _now() + BUDGET_LOOK
+                    self._asks_at = self._now() + BUDGET_LOOK
                 return _stated(answer.missing, answer.limits[answer.missing]) if answer.missing else None
         finally:
             self._wanted.remove(amounts)
@@ -187,6 +199,9 @@ class SharedBudget:
         largest = self._part.largest_of(without_secrets(name))
         return Usage(input_tokens=int(largest.get("tokens", 0)), cost=largest.get("cost", 0.0))
 
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time() + self._slept()
+
     def _wake_all(self) -> None:
         for waiter in self._waiters:
             _wake(waiter)
@@ -219,7 +234,7 @@ class SharedBudget:
             part = self._part
             wanted = {name: sum(each[name] for each in self._wanted) for name in AMOUNTS} if need else {}
             shown, replaced = dict(self._shown), dict(self._replaced)
-            asked_at = _now()
+            asked_at = self._now()
             ask = part.ask(self._stated, need, wanted, replaced, shown, closes=closes)
             step = partial(_answer_for, ask)
             answer = await self._store.share(f"budget:{without_secrets(self.name)}", step)
@@ -334,10 +349,6 @@ async def _shown_by(store: Store, holder: BudgetHolder) -> Amounts | None:
 
 def _answer_for(ask: BudgetAsk, state: dict[str, Any], now: float) -> BudgetAnswer:
     return ask_for_budget(state, ask, now)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
