@@ -1,7 +1,8 @@
 """How long others wait while a run of many rows is deleted: `python -m benchmarks.deleting postgresql://…`.
 
-The rows are copies of a thousand recorded ones. While they are deleted, a second store records a call after the other,
-and the server is asked all the time how old the oldest transaction that deletes is, and who waits for a lock.
+Without a URL it is a file of SQLite's in a temporary folder. The rows are copies of a thousand recorded ones. While
+they are deleted, a second store records a call after the other. A server is asked all the time how old the oldest
+transaction that deletes is, and who waits for a lock; of a file the lock is asked for all the time, and given back.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import apsw
 import psycopg
 
 from rh_agents import ExecutionStatus, open_store
 from rh_agents.core.ports import RunRequest, Store
+from rh_agents.stores._sqlite.rows import places_of_run
 from rh_agents.testing._records import completed, outcome
 
 SCHEMA = "deleting"
@@ -53,6 +60,50 @@ def _multiply(url: str, times: int) -> None:
         connection.execute("VACUUM ANALYZE journal")
 
 
+def _multiply_in(file: Path, times: int) -> None:
+    connection = apsw.Connection(str(file))
+    found: Any = connection.execute("SELECT number, last_sequence FROM run WHERE run_id = 'old'").fetchone()
+    number, count = found
+    names = [name for _, name, *_ in connection.execute("PRAGMA table_info(journal)") if name != "place"]
+    first, last = places_of_run(number)
+    connection.execute(
+        f"WITH RECURSIVE copies (copy) AS (SELECT 1 UNION ALL SELECT copy + 1 FROM copies WHERE copy < {times - 1}) "
+        f"INSERT INTO journal (place, {', '.join(names)}) SELECT place + {count} * copy, {', '.join(names)} "
+        f"FROM copies CROSS JOIN journal WHERE place BETWEEN {first} AND {last}"
+    )
+    rows = count * times
+    connection.execute(f"UPDATE run SET last_sequence = {rows}, outcomes = {rows} WHERE number = {number}")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+class _Locking(threading.Thread):
+    """Asks for the lock of a file again and again; sees how long it has to wait for it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(daemon=True)
+        self.file = file
+        self.waited: list[float] = []
+        self.is_over = threading.Event()
+
+    def run(self) -> None:
+        connection = apsw.Connection(str(self.file))
+        while not self.is_over.wait(0.002):
+            begun = time.perf_counter()
+            while True:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    break
+                except apsw.BusyError:
+                    time.sleep(0.0005)
+            connection.execute("ROLLBACK")
+            self.waited.append(time.perf_counter() - begun)
+        connection.close()
+
+    def said(self) -> str:
+        return f"the lock was asked for {len(self.waited)} times, and {max(self.waited) * 1000:.0f} ms late at most"
+
+
 class _Watch(threading.Thread):
     """Sees how old transactions that delete get, and how often somebody waits for a lock."""
 
@@ -70,6 +121,12 @@ class _Watch(threading.Thread):
                 self.oldest = max(self.oldest, age)
                 self.waits += waiting > 0
                 self.looks += 1
+
+    def said(self) -> str:
+        return (
+            f"the oldest transaction of that was {self.oldest * 1000:.0f} ms old; "
+            f"somebody waited for a lock at {self.waits} of {self.looks} looks"
+        )
 
 
 async def _record_on(store: Store, waits: list[float]) -> None:
@@ -90,18 +147,27 @@ def _said(name: str, waits: list[float]) -> None:
     print(f"{name}: {len(waits)} calls recorded; {shown}, longest {waits[-1] * 1000:.0f} ms")
 
 
-async def _measured(url: str, rows: int) -> None:
+async def _in_postgresql(url: str, rows: int) -> None:
     base = url.partition("?")[0]
     with psycopg.connect(base, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE".encode())
-    store, writing = open_store(f"{base}?schema={SCHEMA}"), open_store(f"{base}?schema={SCHEMA}")
+    await _measured(f"{base}?schema={SCHEMA}", rows, partial(_multiply, base, rows // 1000), _Watch(base))
+
+
+async def _in_a_file(rows: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "runs.db"
+        await _measured(str(file), rows, partial(_multiply_in, file, rows // 1000), _Locking(file))
+
+
+async def _measured(url: str, rows: int, multiply: Callable[[], None], watch: _Watch | _Locking) -> None:
+    store, writing = open_store(url), open_store(url)
     await _recorded(store, "old", 1000)
-    await asyncio.to_thread(_multiply, base, rows // 1000)
+    await asyncio.to_thread(multiply)
     waits: list[float] = []
     recording = asyncio.ensure_future(_record_on(writing, waits))
     await asyncio.sleep(10)
     quiet, waits[:] = list(waits), []
-    watch = _Watch(base)
     watch.start()
     begun = time.perf_counter()
     await store.delete_run("old")
@@ -110,10 +176,7 @@ async def _measured(url: str, rows: int) -> None:
     watch.join()
     recording.cancel()
     await asyncio.wait([recording])
-    print(
-        f"{rows:,} rows deleted in {seconds:.1f} s; the oldest transaction of that was {watch.oldest * 1000:.0f} ms old"
-    )
-    print(f"somebody waited for a lock at {watch.waits} of {watch.looks} looks")
+    print(f"{rows:,} rows deleted in {seconds:.1f} s; {watch.said()}")
     _said("before", quiet)
     _said("meanwhile", waits)
     print(f"mean {statistics.mean(quiet) * 1000:.1f} ms before, {statistics.mean(waits) * 1000:.1f} ms meanwhile")
@@ -124,10 +187,10 @@ async def _measured(url: str, rows: int) -> None:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("url", help="a PostgreSQL database, in which the schema `deleting` is made anew")
+    parser.add_argument("url", nargs="?", help="a PostgreSQL database, in which the schema `deleting` is made anew")
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
-    asyncio.run(_measured(options.url, options.rows))
+    asyncio.run(_in_a_file(options.rows) if options.url is None else _in_postgresql(options.url, options.rows))
 
 
 if __name__ == "__main__":

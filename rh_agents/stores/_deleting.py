@@ -1,16 +1,17 @@
 """Deleting a run, a part at a time: a journal may have millions of rows, and no one is to wait until all are gone.
 
 A transaction that deletes a million rows takes minutes. Meanwhile whoever writes to the same file waits, a server
-cannot remove earlier versions of rows of any table, and a run of this very process gets no sign of life. So the journal
-is shortened from its end, a part in each transaction, which is as large as about 50 ms allow: rows differ in size, and
-machines in speed. Whoever is killed in between leaves a run whose journal is whole
-but shorter than it was. Nobody must go on with that, so before the first part the run gets the fact that its values are
-being erased (see `_erasing`), and so do its child runs: it is refused with a sentence, and deleting it once more comes
-to the end.
+cannot remove earlier versions of rows of any table, and a run of this very process gets no sign of life. So the
+journal is shortened from its end, a part in each transaction, which is as large as about 25 ms allow, so that hardly
+one takes 100 on a busy machine: rows differ in size, and machines in speed. Whoever is killed in between leaves a run
+whose journal is whole but shorter than it was. Nobody must go on with that, so before the first part the run gets the
+fact that its values are being erased (see `_erasing`), and so do its child runs: it is refused with a sentence, and
+deleting it once more comes to the end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -28,21 +29,25 @@ __all__ = ["FIRST", "LARGEST", "Pace", "delete", "delete_expired"]
 
 FIRST: Final = 100
 """Rows that the first transaction deletes; a run that has no more than that goes in one."""
-LARGEST: Final = 5_000
+LARGEST: Final = 2_500
 """Rows that any transaction deletes at most."""
 _LEAST: Final = 10
-_AIM: Final = 0.05
+_AIM: Final = 0.025
 """Seconds that a transaction is to take."""
 
 
 class Pace:
-    """How many rows the next transaction deletes: as many as took 50 ms, but at most twice as many as the last one."""
+    """How many rows the next transaction deletes: as many as took 25 ms, but at most twice as many as the last one."""
 
     def __init__(self) -> None:
         self.rows: int = FIRST
+        self.rest: float = 0.0
+        """Seconds before the next one: as long as the last one took. Other processes may wait for the lock of a file,
+        and who asks for it again at once has it again."""
 
     def took(self, rows: int, seconds: float) -> None:
         """So many rows were deleted in so many seconds."""
+        self.rest = seconds
         fitting = rows * _AIM / max(seconds, 1e-6)
         self.rows = int(max(_LEAST, min(fitting, 2 * self.rows, LARGEST)))
 
@@ -55,7 +60,8 @@ async def delete(engine: Engine, run: RunRow, children: Sequence[RunRow]) -> Non
         StoreError: it cannot be done now. What is left is deleted when that is asked for once more.
     """
     every = [run, *children]
-    if sum(each.last_sequence for each in every) > FIRST:
+    is_long = sum(each.last_sequence for each in every) > FIRST
+    if is_long:
         for each in every:
             facts = facts_when_erased(each.facts, engine.clock(), is_finished=False)
             marked = dataclasses.replace(each, facts=facts, input=None, reason=None)
@@ -63,12 +69,15 @@ async def delete(engine: Engine, run: RunRow, children: Sequence[RunRow]) -> Non
                 raise taken(each)
         pace = Pace()
         for each in every:
-            last = each.last_sequence
+            last, before = each.last_sequence, None
             while last > 0:
                 part, last = min(pace.rows, last), max(0, last - pace.rows)
-                if not await engine.writer.done(partial(_shorten, each, last, part, pace)):
+                if not await engine.writer.done(partial(_shorten, each, last, before, part, pace)):
                     raise taken(each)
-    if not await engine.writer.done(lambda session: session.delete(run.number, run.fence, held_of(children))):
+                before = last
+                await asyncio.sleep(pace.rest)
+    held = held_of(children)
+    if not await engine.writer.done(lambda session: session.delete(run.number, run.fence, held, is_empty=is_long)):
         raise taken(run)
 
 
@@ -76,9 +85,9 @@ def _strip(marked: RunRow, session: WriteSession) -> bool:
     return session.strip(marked)
 
 
-def _shorten(run: RunRow, last: int, rows: int, pace: Pace, session: WriteSession) -> bool:
+def _shorten(run: RunRow, last: int, before: int | None, rows: int, pace: Pace, session: WriteSession) -> bool:
     began = time.monotonic()
-    is_held = session.shorten(run.number, run.fence, last)
+    is_held = session.shorten(run.number, run.fence, last, before)
     pace.took(rows, time.monotonic() - began)
     return is_held
 
@@ -93,5 +102,5 @@ async def delete_expired(engine: Engine) -> None:
         pace.took(rows, time.monotonic() - began)
         return deleted >= rows
 
-    while await engine.writer.done(delete_some):
-        pass
+    while await engine.writer.done(delete_some):  # noqa: ASYNC110 - it waits for nothing, but lets others write
+        await asyncio.sleep(pace.rest)

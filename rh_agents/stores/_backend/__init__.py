@@ -160,14 +160,20 @@ class WriteSession(WritesBeside, Protocol):
         """
         ...
 
-    def shorten(self, number: int, fence: int, last: int) -> bool:
-        """Delete the rows behind this sequence of a run that is being deleted; False if it is not ours any more."""
+    def shorten(self, number: int, fence: int, last: int, before: int | None = None) -> bool:
+        """Delete the rows behind this sequence of a run that is being deleted; False if it is not ours any more.
+
+        `before` is the sequence behind which they were deleted in the part before this one, if there was one.
+        """
         ...
 
-    def delete(self, number: int, fence: int, children: Sequence[tuple[int, int]] = ()) -> bool:
+    def delete(
+        self, number: int, fence: int, children: Sequence[tuple[int, int]] = (), *, is_empty: bool = False
+    ) -> bool:
         """Delete a run that we hold with everything that belongs to it but artifacts; False if it is not ours.
 
         `children` are its child runs, by number and fence: they go with it, in one transaction, or nothing does.
+        `is_empty` says that all journals have been shortened until nothing was left.
         """
         ...
 

@@ -51,6 +51,7 @@ from rh_agents.stores._windows import RATE, held_until, shared_state, state_of_t
 
 T = TypeVar("T")
 _NOT_DELETED: Final = "the run could not be deleted"
+_LARGEST_NUMBER: Final = 2**63 - 1
 _NOT_ERASED: Final = "values could not be erased"
 _NOT_STOPPED: Final = "the child runs could not be stopped"
 _UNWRITTEN: Final = (
@@ -241,16 +242,20 @@ class PostgresqlWriteSession:
         checksum = status_checksum(status, reason, ended_at)
         return self._changes("release_with_status", what, **held, **facts, status_checksum=checksum)
 
-    def shorten(self, number: int, fence: int, last: int) -> bool:
-        return bool(self._rows("shorten", "the run could not be deleted", number=number, fence=fence, last=last))
+    def shorten(self, number: int, fence: int, last: int, before: int | None = None) -> bool:
+        most = _LARGEST_NUMBER if before is None else before
+        return bool(self._rows("shorten", _NOT_DELETED, number=number, fence=fence, last=last, most=most))
 
-    def delete(self, number: int, fence: int, children: Sequence[tuple[int, int]] = ()) -> bool:
+    def delete(
+        self, number: int, fence: int, children: Sequence[tuple[int, int]] = (), *, is_empty: bool = False
+    ) -> bool:
+        most = 0 if is_empty else _LARGEST_NUMBER
         if not children:
-            return self._changes("delete", _NOT_DELETED, number=number, fence=fence)
+            return self._changes("delete", _NOT_DELETED, number=number, fence=fence, most=most)
         is_deleted = True
         with self._database.errors(_NOT_DELETED), self._connection.transaction() as transaction:
             for each in (*children, (number, fence)):
-                if not self._changes("delete", _NOT_DELETED, number=each[0], fence=each[1]):
+                if not self._changes("delete", _NOT_DELETED, number=each[0], fence=each[1], most=most):
                     is_deleted = False
                     raise psycopg.Rollback(transaction)
         return is_deleted

@@ -281,7 +281,7 @@ class SqliteWriteSession(ErasingSession):
         checksum = status_checksum(status, reason, ended_at)
         return bool(self.query("release_run_as", **held, **facts, status_checksum=checksum))
 
-    def shorten(self, number: int, fence: int, last: int) -> bool:
+    def shorten(self, number: int, fence: int, last: int, before: int | None = None) -> bool:
         first, end = places_of_run(number)
         with self.transaction():
             if not self.query("is_held", number=number, fence=fence):
@@ -292,7 +292,9 @@ class SqliteWriteSession(ErasingSession):
         self.bound_wal()
         return True
 
-    def delete(self, number: int, fence: int, children: Sequence[tuple[int, int]] = ()) -> bool:
+    def delete(
+        self, number: int, fence: int, children: Sequence[tuple[int, int]] = (), *, is_empty: bool = False
+    ) -> bool:
         held = [*children, (number, fence)]
         with self.transaction():
             if not all(self.query("is_held", number=number, fence=fence) for number, fence in held):

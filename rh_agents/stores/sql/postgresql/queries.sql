@@ -202,7 +202,7 @@ WITH gone AS (
     DELETE FROM run WHERE number = %(number)s AND fence = %(fence)s RETURNING number, run_id
 ),
 gone_journal AS (
-    DELETE FROM journal WHERE run IN (SELECT number FROM gone)
+    DELETE FROM journal WHERE run IN (SELECT number FROM gone) AND sequence <= %(most)s
 ),
 gone_cached AS (
     DELETE FROM cached WHERE run_id IN (SELECT run_id FROM gone)
@@ -210,12 +210,15 @@ gone_cached AS (
 SELECT pg_notify(%(changes)s, '') FROM gone
 
 -- name: shorten
--- A part of a journal from its end, of a run that is being deleted: see `rh_agents.stores._deleting`.
+-- A part of a journal from its end, of a run that is being deleted: see `rh_agents.stores._deleting`. Without the upper
+-- bound each part would go over what the index still has of those before it, until a vacuum removes that.
 WITH held AS (
     SELECT number FROM run WHERE number = %(number)s AND fence = %(fence)s FOR UPDATE
 ),
 gone AS (
-    DELETE FROM journal WHERE run IN (SELECT number FROM held) AND sequence > %(last)s RETURNING ok
+    DELETE FROM journal
+    WHERE run IN (SELECT number FROM held) AND sequence > %(last)s AND sequence <= %(most)s
+    RETURNING ok
 )
 UPDATE run SET last_sequence = %(last)s, outcomes = outcomes - (SELECT count(ok) FROM gone)
 WHERE number IN (SELECT number FROM held)
