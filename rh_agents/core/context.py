@@ -21,6 +21,8 @@ __all__ = [
     "again",
     "claim_further_try",
     "current",
+    "expect_lease",
+    "is_lease_certain",
     "is_traced",
     "remote_call",
     "report_hint",
@@ -158,6 +160,26 @@ async def again(estimate: Usage) -> None:
     frame = current_frame.get()
     if frame is not None and frame.is_under_way:
         await frame.readmit(estimate)
+
+
+def is_lease_certain() -> bool:
+    """Whether it is certain that no other process has taken over the run of the call under way. For any thread."""
+    frame = current_frame.get()
+    return frame is None or frame.run.recording.is_ours
+
+
+async def expect_lease() -> None:
+    """See to it that the run of the call under way is still this process's, which may have stood still meanwhile.
+
+    An executor in which calls wait for their turn awaits this when the turn has come, just before the function begins.
+
+    Raises:
+        LeaseLost: another process has taken the run over.
+        StoreError: it cannot be found out.
+    """
+    frame = current_frame.get()
+    if frame is not None and not frame.run.recording.is_ours:
+        await frame.run.recording.prove()
 
 
 def claim_further_try() -> bool:

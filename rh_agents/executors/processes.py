@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rh_agents.core.context import expect_lease
 from rh_agents.core.errors import DefinitionError, WorkerLost
 from rh_agents.core.ports import CallContext
 from rh_agents.executors._workers.exchange import order_for, value_in
@@ -76,6 +77,7 @@ class ProcessExecutor:
 
     async def _call(self, order: Order, arguments: Sequence[bytes]) -> Frame:
         for start in range(1, _STARTS + 1):
+            await expect_lease()  # it may have waited for its turn
             worker = pool.take()
             try:
                 frame = await worker.call(order, arguments, self._max_lost)

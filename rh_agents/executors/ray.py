@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rh_agents.core.context import report_usage
+from rh_agents.core.context import expect_lease, report_usage
 from rh_agents.core.errors import DefinitionError, WorkerLost
 from rh_agents.core.policies._checks import amounts, at_least
 from rh_agents.core.ports import CallContext
@@ -128,6 +128,7 @@ class RayExecutor:
             if not (self._is_connected and ray.is_initialized()):
                 await asyncio.to_thread(self._connect)
             submit = functools.partial(self._submit, order.name, about.resources, pickle.dumps(order), arguments)
+            await expect_lease()  # it may have waited for its turn
             is_large = sum(map(len, arguments)) >= LARGE
             task = await asyncio.to_thread(submit) if is_large else submit()
             kind, content = await self._outcome(task, order.name)

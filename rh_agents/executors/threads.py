@@ -9,6 +9,7 @@ from typing import Any
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from rh_agents.core.context import expect_lease, is_lease_certain
 from rh_agents.core.ports import CallContext
 
 __all__ = ["ThreadExecutor"]
@@ -28,4 +29,19 @@ class ThreadExecutor:
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: CallContext
     ) -> Any:
         """Call the function in a thread and return what it returns. `current()` is what it is for the caller."""
-        return await run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=self._limiter)
+        begin = partial(_begin, partial(function, *args, **kwargs))
+        while True:
+            try:
+                return await run_sync(begin, abandon_on_cancel=True, limiter=self._limiter)
+            except _Late:
+                await expect_lease()
+
+
+class _Late(Exception):
+    """The call has waited for its thread for so long that its run may be another process's by now."""
+
+
+def _begin(function: Callable[[], Any]) -> Any:
+    if not is_lease_certain():
+        raise _Late
+    return function()

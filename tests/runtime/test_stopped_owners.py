@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from rh_agents import ConcurrencyLimit, MemoryStore, RetryPolicy, agent, parallel, run, tool
 from rh_agents.core.errors import LeaseLost
 from rh_agents.core.ports import Journal, RunRequest
+from rh_agents.executors.processes import ProcessExecutor
+from rh_agents.executors.threads import ThreadExecutor
 from tests.properties.virtual import run_virtually
 
 
@@ -89,6 +93,45 @@ def test_who_still_has_the_run_goes_on_when_that_is_certain(kind: str) -> None:
     assert run_virtually(lambda: run(program(store, begun, kind, is_lost=False), store=store)) == 20
     assert begun == list(range(20))
     assert store.journal.proved == 1, "all that wait are told by one question"
+
+
+def blocked(number: int, folder: str) -> int:
+    """Begin, and end when the file is there that says so."""
+    (Path(folder) / f"{number}.begun").touch()
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.005)
+    return number
+
+
+def wait_for_first(folder: Path) -> None:
+    while not list(folder.glob("*.begun")):
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("engine", ["thread", "process"])
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_call_that_has_waited_for_its_turn_on_an_engine_begins_only_if_the_run_is_still_ours(
+    engine: str, is_lost: bool, tmp_path: Path
+) -> None:
+    executors: dict[str, Any] = {"thread": ThreadExecutor(1), "process": ProcessExecutor(1)}
+    store = DoubtfulStore()
+    work = tool(blocked, engine=engine)
+
+    async def main() -> int:
+        async with parallel(max_workers=4, name="items") as p:
+            p.map(lambda number: work(number, str(tmp_path)), range(4))
+            await asyncio.to_thread(wait_for_first, tmp_path)
+            store.stand_still(is_lost=is_lost)
+            (tmp_path / "go").touch()
+            return len(await p.gather())
+
+    running = run(main, store=store, executors=executors)
+    if is_lost:
+        with pytest.raises(LeaseLost):
+            asyncio.run(running)
+    else:
+        assert asyncio.run(running) == 4
+    assert len(list(tmp_path.glob("*.begun"))) == (1 if is_lost else 4), "the others had waited"
 
 
 def test_an_attempt_begins_as_little_as_a_call() -> None:

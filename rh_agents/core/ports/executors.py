@@ -65,6 +65,9 @@ class Executor(Protocol):
     One that runs them in another process lets `current()` give `about` there, and raises `WorkerLost` if that process
     dies before it has reported the outcome. It makes a call once: what is to be made again is decided by the run.
 
+    One in which calls wait for their turn awaits `rh_agents.core.context.expect_lease` when the turn has come: a
+    process that stood still meanwhile must begin nothing in a run that another one has taken over.
+
     One that has an attribute `takes_coroutine_functions` which is True gets coroutine functions as well, and gives what
     awaiting them gives. Any other one is given only functions that are none.
     """
