@@ -14,8 +14,9 @@ from rh_agents.cli.input.lines import Item
 from rh_agents.cli.input.source import Source
 from rh_agents.cli.options import budget_field
 from rh_agents.cli.output.progress import Shown
-from rh_agents.cli.output.results import LineWriter, record_of, to_line, unwritable_line
+from rh_agents.cli.output.results import record_of, unwritable_record
 from rh_agents.cli.output.summary import Summary
+from rh_agents.cli.output.writers import ResultWriter
 from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core._loops.exits import FAILURES
 from rh_agents.core.calls import Call
@@ -78,7 +79,7 @@ class MapJob:
 
     callee: Callee
     source: Source
-    writer: LineWriter
+    writer: ResultWriter
     report: Callable[[str], None]
     limits: Limits = Limits()
     state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
@@ -110,6 +111,8 @@ class MapJob:
         self.opened()
         try:
             await self._run()
+            if not isinstance(self.summary.failure, OutputFailed):
+                await self.writer.finish()
         except StoreError as error:
             self.summary.failure = CommandError(one_line(str(error)), exit_code=1)
         except OutputFailed as error:
@@ -204,9 +207,9 @@ class MapJob:
             result.unwrap()  # no item at all: the reader of the input is broken
             return
         item = self._pending[index] if earlier is None else earlier.item
-        line, is_ok = self._line(item, index, result)
+        row, is_ok = self._row(item, index, result)
         try:
-            await self.writer.write(line)
+            await self.writer.write(row)
         except OutputFailed as error:
             self.summary.failure = error
             self.state.request_interrupt(str(error), grace=0)
@@ -218,15 +221,15 @@ class MapJob:
             self._uncount(index, earlier)
         self._count(item, result, is_ok)
 
-    def _line(self, item: Item, index: int, result: ExecutionResult[Any]) -> tuple[bytes, bool]:
-        """The line of an item, and whether it is a good one: a result that cannot be written down is a failure."""
+    def _row(self, item: Item, index: int, result: ExecutionResult[Any]) -> tuple[Any, bool]:
+        """The row of an item, and whether it is a good one: a result that cannot be written down is a failure."""
         record = record_of(item, index, result, with_input=self.with_input)
         try:
-            return to_line(record), result.ok
+            return self.writer.formed(record), result.ok
         except FAILURES as error:  # a result may have any class, and its repr raise anything
-            problem = f"the result cannot be written as JSON: {one_line(str(error))}"
+            problem = f"the result cannot be written as {self.writer.form}: {one_line(str(error))}"
             self.report(f"{item.position}: {problem}")
-            return unwritable_line(record, problem), False
+            return self.writer.formed(unwritable_record(record, problem)), False
 
     def _count(self, item: Item, result: ExecutionResult[Any], is_ok: bool) -> None:
         summary = self.summary

@@ -8,6 +8,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic_core import to_json
@@ -27,7 +28,7 @@ __all__ = [
     "record_of",
     "refuse_to_overwrite",
     "to_line",
-    "unwritable_line",
+    "unwritable_record",
 ]
 
 
@@ -42,6 +43,8 @@ class LineWriter:
     If that fails on a file, what was written of the line is taken back: there are complete lines only. A full pipe is
     waited for in a thread, since its reader may take its time and what runs must continue meanwhile.
     """
+
+    form: str = "JSON"
 
     def __init__(self, raw: io.RawIOBase, name: str, *, begins_anew: bool = False) -> None:
         self.name = name
@@ -65,7 +68,14 @@ class LineWriter:
         except OSError as error:
             raise OutputFailed(f"cannot write {self.name}: {error.strerror}") from error
 
-    async def write(self, line: bytes) -> None:
+    def formed(self, record: Mapping[str, Any]) -> bytes:
+        """The line of a record; raises as `to_line` does."""
+        return to_line(record)
+
+    async def finish(self) -> None:
+        """Every line has been written when `write` returned."""
+
+    async def write(self, line: bytes, /) -> None:
         """Write one line, which ends with its line feed.
 
         Raises:
@@ -244,7 +254,7 @@ def to_line(value: Any, indent: int | None = None) -> bytes:
     return to_json(value, fallback=repr, inf_nan_mode="null", indent=indent) + b"\n"
 
 
-def unwritable_line(record: dict[str, Any], problem: str) -> bytes:
-    """The line of an item whose result has no JSON: it failed."""
+def unwritable_record(record: Mapping[str, Any], problem: str) -> dict[str, Any]:
+    """What the output says of an item whose result has no form in it: it failed."""
     kept = {name: record[name] for name in ("id", "index", "attempts", "seconds", "requeued") if name in record}
-    return to_line({**kept, "ok": False, "error": problem})
+    return {**kept, "ok": False, "error": problem}
