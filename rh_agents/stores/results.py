@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
 import importlib
-import math
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, overload
-
-from pydantic import BaseModel
 
 from rh_agents.core._replay.meant import newest_outcomes
 from rh_agents.core.errors import StoreError
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.usage import Usage
-from rh_agents.core.values import ErasedValue, UnknownValue
 from rh_agents.stores import open_store
+from rh_agents.stores._plain import is_same, plain_value
 
 __all__ = ["RecordedResult", "Results", "results"]
 
@@ -108,7 +104,7 @@ class Results(Sequence[RecordedResult]):
         there is a column for each of their fields in place of `value`: `value.score`. Objects in fields become
         mappings, tuples and sets lists, members of enumerations their values; all else stays as it is.
         """
-        plain = [None if not each.ok else _plain(each.value) for each in self._results]
+        plain = [None if not each.ok else plain_value(each.value) for each in self._results]
         used = [each.usage or Usage() for each in self._results]
         return {
             "address": [each.address for each in self._results],
@@ -220,27 +216,6 @@ def _place_of(address: str) -> tuple[str | None, int | None]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
-    """A value in mappings, lists and what columns can have."""
-    if isinstance(value, UnknownValue):
-        return _plain(value.data)
-    if isinstance(value, ErasedValue):
-        return None
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {_plain(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
-        return {name: _plain(each) for name, each in zip(names, value, strict=True)}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each) for each in value]
-    return value
-
-
 def _columns_of(values: list[Any], ok: list[bool]) -> dict[str, list[Any]]:
     """The column of values, or those of their fields if all values that there are have some."""
     given = [value for value, is_ok in zip(values, ok, strict=True) if is_ok and value is not None]
@@ -281,21 +256,10 @@ def _polars_series(polars: Any, name: str, values: list[Any]) -> Any:
     remedy = "use to_pandas(), or make them values of one type in what `columns()` gives"
     try:
         series = polars.Series(name, values, strict=True)
-        is_same = series.dtype != polars.Object and _is_same(series.to_list(), values)
+        is_kept = series.dtype != polars.Object and is_same(series.to_list(), values)
     except (ArithmeticError, TypeError, ValueError, RuntimeError, polars.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"column {name!r} cannot be a column of polars ({reason}): {remedy}") from error
-    if not is_same:
+    if not is_kept:
         raise ValueError(f"column {name!r} has values that polars would change: {remedy}")
     return series
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, NaN being equal to itself."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

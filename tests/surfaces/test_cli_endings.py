@@ -215,11 +215,20 @@ def test_an_output_without_a_name_is_refused_before_anything_is_called(
     assert not os.path.exists(".rh_agents")
 
 
-@pytest.mark.parametrize("name", ["table.csv", "TABLE.TSV", "table.xlsx"])
-def test_an_output_with_the_name_of_a_table_is_refused_before_anything_is_called(
-    name: str, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "said_of_it"),
+    [
+        (
+            "table.xlsx",
+            "results are written as .jsonl or .csv (also .gz or .zst), .parquet or .arrow: name it table.csv",
+        ),
+        ("T.ODS", "results are written as .jsonl or .csv (also .gz or .zst), .parquet or .arrow: name it T.csv"),
+        ("table.parquet.gz", "such a file is compressed by itself: name it table.parquet"),
+    ],
+)
+def test_an_output_with_the_name_of_what_is_not_written_is_refused_before_anything_is_called(
+    name: str, said_of_it: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert command("map", "leaving.py:fill", "in.txt", "-o", name) == 2
-    line = f"-o {name}: results are written as lines of JSON: name it {name[: -len(os.path.splitext(name)[1])]}.jsonl"
-    assert line in capfd.readouterr().err
+    assert f"-o {name}: {said_of_it}" in capfd.readouterr().err
     assert not os.path.exists(".rh_agents")

@@ -41,10 +41,10 @@ from rh_agents.cli.options import (
     more_of,
     without_options,
 )
+from rh_agents.cli.output.opening import expect_output_name, open_results
 from rh_agents.cli.output.pauses import report_pauses
 from rh_agents.cli.output.progress import Progress, say, shown
 from rh_agents.cli.output.protected_files import ProtectedFiles, files_of_store
-from rh_agents.cli.output.results import expect_output_name, open_output
 from rh_agents.cli.output.summary import Summary, describe, next_steps
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.process import leave_without_threads, run_to_the_end, spare_the_collector
@@ -101,7 +101,13 @@ def map_command(
     ],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="OUT.jsonl", help="Where the results go; standard output if left out."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT.jsonl",
+            help="Where the results go, in the format of its name: .jsonl or .csv (also .gz or .zst), .parquet or "
+            ".arrow; standard output if left out, as lines of JSON.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an output file that is not empty.")] = False,
     max_workers: Annotated[
@@ -205,7 +211,7 @@ def map_command(
     detach: Detach = False,
     log: LogFile = None,
 ) -> None:
-    """Call a function for every item of INPUT and write a JSON line for each.
+    """Call a function for every item of INPUT and write a JSON line, or a row of a table, for each.
 
     Every result is recorded as it arrives. Repeating the command resumes the run: finished items are not called again,
     changed and new ones are, and failed ones are retried if the run had ended.
@@ -352,7 +358,9 @@ class _MapStart:
             data = {"items": self.source, "set": json.loads(options.command.settings)}
             # With `reuse`: every item carries its own identity, so another input does no harm.
             state = options.state(store, data, reuse=True)
-            with open_output(self.output, force=may_write_over, protected=self.protected) as writer:
+            with open_results(
+                self.output, force=may_write_over, protected=self.protected, with_input=self.with_input
+            ) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 job.with_input = self.with_input
                 job.opened = partial(_opened, state, options)

@@ -27,8 +27,8 @@ from rh_agents.cli.options import (
     budget_options,
     without_options,
 )
+from rh_agents.cli.output.opening import expect_output_name
 from rh_agents.cli.output.protected_files import ProtectedFiles
-from rh_agents.cli.output.results import expect_output_name
 from rh_agents.cli.program import load_program
 from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, resume_line
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run

@@ -7,11 +7,11 @@ no exact value for (a time with nanoseconds) is refused by its column. pyarrow r
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from rh_agents.cli.arrow import arrow_module, first_line
 from rh_agents.cli.errors import CommandError, close_names
 from rh_agents.cli.input.lines import Format, Item
 
@@ -47,23 +47,24 @@ class Columnar:
     ) -> None:
         self._name = name
         self._id_field = id_field
-        self._arrow = _module(name, form, "pyarrow")
+        what = f"{name} is a {form.value.capitalize()} file"
+        self._arrow = arrow_module(what)
         self.total: int | None = None
         """How many rows there are; None where the file does not say."""
         self._schema: Any
         self._batches: Callable[[], Iterator[Any]]
         try:
             if form is Format.PARQUET:
-                file = _module(name, form, "pyarrow.parquet").ParquetFile(stream)
+                file = arrow_module(what, "pyarrow.parquet").ParquetFile(stream)
                 self.total = file.metadata.num_rows
                 self._schema = file.schema_arrow
                 self._batches = lambda: file.iter_batches(batch_size=_AT_ONCE)
             else:
-                reader = _module(name, form, "pyarrow.ipc").open_file(stream)
+                reader = arrow_module(what, "pyarrow.ipc").open_file(stream)
                 self._schema = reader.schema
                 self._batches = lambda: map(reader.get_batch, range(reader.num_record_batches))
         except (ValueError, OSError, self._arrow.ArrowException) as error:
-            raise CommandError(f"{name} is cut or damaged: {_reason(error)}: get it again") from error
+            raise CommandError(f"{name} is cut or damaged: {first_line(error)}: get it again") from error
         self._expect_columns(must_have_id)
 
     def _expect_columns(self, must_have_id: bool) -> None:
@@ -108,7 +109,7 @@ class Columnar:
                 batch = batch.set_column(number, column.name, batch.column(number).cast(kind))
             except self._arrow.ArrowInvalid as error:
                 raise CommandError(
-                    f"{self._name}: column {column.name!r} has a time with nanoseconds ({_reason(error)}), which "
+                    f"{self._name}: column {column.name!r} has a time with nanoseconds ({first_line(error)}), which "
                     "Python does not have: cast them to microseconds",
                     exit_code=1,
                 ) from error
@@ -129,19 +130,4 @@ class Columnar:
                         named = row.get(self._id_field)
                         yield Item(f"{self._name}:{number}", number if named is None else named, row)
         except (ValueError, OSError, self._arrow.ArrowException) as error:
-            raise CommandError(f"{self._name}:{number + 1}: {_reason(error)}", exit_code=1) from error
-
-
-def _module(name: str, form: Format, module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.partition(".")[0] != "pyarrow":
-            raise
-        raise CommandError(
-            f"{name} is a {form.value.capitalize()} file, which needs pyarrow: pip install 'rh_agents[formats]'"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
+            raise CommandError(f"{self._name}:{number + 1}: {first_line(error)}", exit_code=1) from error

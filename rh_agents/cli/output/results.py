@@ -22,7 +22,6 @@ from rh_agents.stores._files import FILE_MODE, create_file
 
 __all__ = [
     "LineWriter",
-    "expect_output_name",
     "expect_standard_output",
     "open_output",
     "record_of",
@@ -32,7 +31,6 @@ __all__ = [
 ]
 
 
-_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet")
 _SURE = getattr(select, "PIPE_BUF", 0)
 """Bytes that a pipe takes without waiting if it takes any; 0 where `select` knows no pipes."""
 
@@ -75,19 +73,19 @@ class LineWriter:
     async def finish(self) -> None:
         """Every line has been written when `write` returned."""
 
-    async def write(self, line: bytes, /) -> None:
-        """Write one line, which ends with its line feed.
+    async def write(self, line: bytes, lines: int = 1, /) -> None:
+        """Write one line, which ends with its line feed; or what has so many `lines` in it.
 
         Raises:
             OutputClosed: its reader has gone.
             OutputFailed: it could not be written.
         """
         if self._thread is None or self._has_room(len(line)):
-            self.write_now(line)
+            self.write_now(line, lines)
         else:
-            await self._thread.start(lambda: self.write_now(line))
+            await self._thread.start(lambda: self.write_now(line, lines))
 
-    def write_now(self, line: bytes) -> None:
+    def write_now(self, line: bytes, lines: int = 1) -> None:
         """The same, waiting on the spot."""
         rest = memoryview(line)
         try:
@@ -98,9 +96,9 @@ class LineWriter:
             raise OutputClosed(f"{self.name} was closed") from error
         except OSError as error:
             self._take_back(len(line) - len(rest))
-            lines = "1 line is" if self.lines == 1 else f"{self.lines} lines are"
-            raise OutputFailed(f"cannot write {self.name}: {error.strerror}; {lines} complete") from error
-        self.lines += 1
+            complete = "1 line is" if self.lines == 1 else f"{self.lines} lines are"
+            raise OutputFailed(f"cannot write {self.name}: {error.strerror}; {complete} complete") from error
+        self.lines += lines
 
     def _has_room(self, size: int) -> bool:
         """Whether the system says that this many bytes can be written without waiting."""
@@ -138,21 +136,6 @@ class _Terminal(io.RawIOBase):
 
     def fileno(self) -> int:
         return sys.stdout.fileno()
-
-
-def expect_output_name(path: str | None) -> None:
-    """Refuse a name that is none, as an empty variable of a shell gives it, and the name of a table.
-
-    Raises:
-        CommandError: it is empty, or it promises what is not written.
-    """
-    if path is not None and not path.strip():
-        raise CommandError(f"-o {path!r}: the name of a file is needed; leave -o out to write to standard output")
-    root, extension = os.path.splitext(path or "")
-    if extension.lower() in _TABLES:
-        raise CommandError(
-            f"-o {path}: results are written as lines of JSON: name it {root}.jsonl, and make a table of that"
-        )
 
 
 def expect_standard_output() -> None:
