@@ -23,6 +23,7 @@ OPTIONAL = {
     "typer", "click", "anthropic", "openai", "httpx2", "xllamacpp", "psycopg", "psycopg_pool",
     "fsspec", "mcp", "numpy", "agents", "langchain_core", "langgraph", "pydantic_ai", "pytest", "hypothesis",
     "starlette", "uvicorn", "ray", "opentelemetry", "pandas", "polars", "pyarrow",
+    "openpyxl",
 }  # fmt: skip
 LATE = {"rich", "anyio", "apsw", "jsonschema"}
 """Base dependencies that cost time, so that only who needs them imports them."""

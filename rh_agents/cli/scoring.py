@@ -157,7 +157,10 @@ async def items_of_map(
             is_older = given is None and form is Format.AUTO and separator is None
             if given is not None:
                 form, separator = Format.AUTO, None
-            reading = InputOptions(form, parameters["id_field"], separator=separator, is_older=is_older)
+            sheet, query = (parameters.get(name) if given is None else None for name in ("sheet", "query"))
+            reading = InputOptions(
+                form, parameters["id_field"], separator=separator, is_older=is_older, sheet=sheet, query=query
+            )
             with open_input(source, reading) as opened:
                 items = [found.item(each) for each in itertools.islice(opened.items, parameters["limit"])]
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Inputs that are compressed with gzip: the same items, and what is said about cut ones."""
+"""Inputs that are compressed with gzip or zstd: the same items, and what is said about cut ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 import random
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +105,66 @@ def test_a_map_over_an_archive_continues_with_the_file_that_was_in_it(
     assert all(count == 1 for count in folder.ledger.values())
     out, _ = said(capfd, "plan", "r")
     assert "3 items: 3 reused, 0 new" in out
+
+
+# -- zstd -------------------------------------------------------------------------------------------------------------
+
+
+def frame(text: str) -> bytes:
+    """What is compressed with zstd."""
+    arrow: Any = pytest.importorskip("pyarrow")
+    data: bytes = arrow.compress(text.encode(), codec="zstd", asbytes=True)
+    return data
+
+
+@pytest.mark.parametrize(("name", "text"), CONTENTS, ids=["jsonl", "csv", "txt", "empty"])
+def test_what_is_compressed_with_zstd_has_the_same_items(folder: Folder, name: str, text: str) -> None:
+    Path(name).write_text(text)
+    with open_input(name) as given:
+        plain, form = list(given.items), given.form
+    Path(f"{name}.zst").write_bytes(frame(text))
+    with open_input(f"{name}.zst") as given:
+        assert [(each.id, each.value) for each in given.items] == [(each.id, each.value) for each in plain]
+        assert given.form is form
+    Path("two.txt.zst").write_bytes(frame("one\n") + frame("two\n"))
+    with open_input("two.txt.zst") as given:
+        assert [each.value for each in given.items] == ["one", "two"]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.9999])
+def test_a_cut_frame_of_zstd_gives_what_is_whole_and_says_in_which_line_it_is_cut(folder: Folder, share: float) -> None:
+    data = frame("".join(LINES))
+    Path("in.jsonl.zst").write_bytes(data[: int(len(data) * share)])
+    found: list[str] = []
+    with open_input("in.jsonl.zst") as given, pytest.raises(CommandError) as refused:
+        found.extend(item.id for item in given.items)
+    assert found == [f"n{number}" for number in range(len(found))]
+    assert str(refused.value) == f"in.jsonl.zst:{len(found) + 1}: the archive is cut here: get it again"
+    assert refused.value.exit_code == 1
+    assert len(found) > 3000 or share < 0.9
+
+
+def test_a_damaged_frame_of_zstd_is_said_to_be_damaged(folder: Folder) -> None:
+    data = bytearray(frame("".join(LINES)))
+    data[4:40] = b"\xff" * 36
+    Path("in.jsonl.zst").write_bytes(data)
+    with open_input("in.jsonl.zst") as given, pytest.raises(CommandError, match=r"1: the archive is damaged here \("):
+        list(given.items)
+
+
+def test_a_frame_of_zstd_that_expands_beyond_what_texts_do_is_read_no_further() -> None:
+    line = '{"text": "the same again"}\n'
+    data = frame(line * 400_000)
+    stream = io.BufferedReader(Unpacked(io.BufferedReader(io.BytesIO(data)), never_too_much=1 << 20))
+    read = 0
+    with pytest.raises(CommandError, match=r"in:\d+: the archive expands to more than 200 times its size"):
+        for _ in read_items(stream, "in", Format.JSONL):
+            read += 1
+    assert read < 200_000
+
+
+def test_without_pyarrow_zstd_is_refused_with_what_it_needs(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("in.jsonl.zst").write_bytes(frame("1\n"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CommandError, match=r"in\.jsonl\.zst is compressed with zstd, which needs pyarrow: pip install"):
+        open_input("in.jsonl.zst")

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import math
+import os
 import sys
 import zoneinfo
 from pathlib import Path
@@ -122,3 +123,77 @@ def test_a_row_is_the_same_item_in_whatever_format_and_order(folder: Folder, cap
     assert sorted(json.loads(line)["id"] for line in out.splitlines()) == ["four", "one", "three"]
     assert folder.ledger["rate one"] == folder.ledger["rate three"] == folder.ledger["rate four"] == 1
     assert "3 items: 3 reused, 0 new" in said(capfd, "plan", "r")[0]
+
+
+# -- streams and data sets --------------------------------------------------------------------------------------------
+
+
+def data_set(folder: str, *parts: list[dict[str, Any]], **state: Any) -> str:
+    """A data set as `save_to_disk` of Hugging Face writes it: streams of Arrow, and a list of them."""
+    os.makedirs(folder)
+    names = [f"data-{number:05}-of-{len(parts):05}.arrow" for number in range(len(parts))]
+    for name, rows in zip(names, parts, strict=True):
+        stream_of(rows, os.path.join(folder, name))
+    about = {"_data_files": [{"filename": name} for name in names], "_format_columns": None, **state}
+    Path(folder, "state.json").write_text(json.dumps(about))
+    Path(folder, "dataset_info.json").write_text("{}")
+    return folder
+
+
+def stream_of(rows: list[dict[str, Any]], path: str) -> str:
+    table = arrow.Table.from_pylist(rows)
+    with ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table, max_chunksize=2)
+    return path
+
+
+def test_a_stream_of_arrow_in_a_file_is_read_like_any_other(folder: Folder) -> None:
+    assert [item.value for item in items_of(stream_of([{"a": 1}, {"a": 2}, {"a": 3}], "in.arrows"))] == [
+        {"a": 1},
+        {"a": 2},
+        {"a": 3},
+    ]
+
+
+def test_a_data_set_in_a_folder_has_the_rows_of_its_files_in_their_order(folder: Folder) -> None:
+    made = data_set("set", [{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "c", "n": 3}], [{"id": "d", "n": 4}])
+    assert [(item.position, item.id) for item in items_of(made)] == [
+        ("set:1", "a"),
+        ("set:2", "b"),
+        ("set:3", "c"),
+        ("set:4", "d"),
+    ]
+    with open_input(made) as given:
+        assert given.found == {}
+
+
+def test_what_is_no_data_set_to_read_is_one_sentence(folder: Folder) -> None:
+    data_set("parts/train", [{"a": 1}])
+    Path("parts/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("parts", {}, "parts is a data set in parts (train, test): name one of them, as in parts/train"),
+        ("parts/train", {"form": Format.CSV}, "a data set of Hugging Face: leave --format, --separator and"),
+        (data_set("out", [{"a": 1}], _data_files=[{"filename": "../x"}]), {}, "out names a file outside of it: ../x"),
+        (
+            data_set("old", [{"a": 1}], _indices_data_files=[{"filename": "i"}]),
+            {},
+            "old is a data set of an old",
+        ),
+        (data_set("none"), {}, "none is a data set of Hugging Face without data"),
+        (data_set("gone", [{"a": 1}], _data_files=[{"filename": "gone"}]), {}, "gone is cut or damaged"),
+        (data_set("odd", _data_files=3), {}, "odd is cut or damaged"),
+    ]
+    for name, options, said_of_it in cases:
+        with pytest.raises(CommandError) as refused:
+            items_of(name, **options)
+        assert said_of_it in str(refused.value)
+
+
+def test_a_map_over_a_data_set_writes_nothing_into_it(
+    folder: Folder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data_set("set", [{"id": text, "text": text} for text in ("one", "two")])
+    out, _ = said(capfd, "map", "program.py:rate", "set", *QUIET)
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["one", "two"]
+    _, err = said(capfd, "map", "program.py:rate", "set", "-o", "set/out.jsonl", *QUIET, code=2)
+    assert "set/out.jsonl is in the input: write to another file" in err

@@ -88,16 +88,15 @@ def in_a_tar() -> bytes:
 BINARY = {
     "bz2": (bz2.compress(JSONL), "compressed with bzip2: unpack it, as in `bzip2 -dc NAME | rh-agents map … -`"),
     "xz": (lzma.compress(JSONL), "compressed with xz: unpack it"),
-    "zst": (b"\x28\xb5\x2f\xfd\x04\x00x", "compressed with zstd: unpack it"),
     "zip": (zipped("a.csv"), "a zip archive: unpack it"),
-    "xlsx": (zipped("[Content_Types].xml", "xl/workbook.xml"), "a workbook of Excel: save it as CSV in UTF-8"),
+    "xlsb": (zipped("[Content_Types].xml", "xl/workbook.bin"), "a workbook of Excel: save it as CSV in UTF-8"),
     "docx": (zipped("[Content_Types].xml", "word/document.xml"), "an Office document: save it as plain text"),
     "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "an Office document: save it as CSV in UTF-8"),
     "tar": (in_a_tar(), "a tar archive: unpack it, as in `tar -xOf NAME"),
-    "arrows": (b"\xff\xff\xff\xff\x10\x01\x00\x00\x10\x00\x00\x00", "an Arrow stream: convert it"),
+    "orc": (b"ORC\x80\xff", "an ORC file: convert it to JSON lines, as in"),
     "pdf": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n\x00", "a PDF document: take its text out"),
     "pickle": (b"\x80\x04\x95\x05\x00\x00\x00", "a pickle: convert it"),
-    "db": (b"SQLite format 3\x00" + bytes(80), "a database of SQLite: convert it"),
+    "db": (b"SQLite format 3\x00" + bytes(80), "a database of SQLite: say what to read of it, as in --query"),
     "png": (b"\x89PNG\r\n\x1a\n\x00\x00", "an image"),
 }
 

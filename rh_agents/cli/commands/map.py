@@ -20,6 +20,7 @@ from rh_agents.cli.engines import ExecutorsGiven, engines_for
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.input.files import Input, InputOptions, file_of_input, is_stream, open_input
 from rh_agents.cli.input.lines import Format
+from rh_agents.cli.input.queries import file_of_database, is_database
 from rh_agents.cli.input.source import make_source
 from rh_agents.cli.map_job import Limits, MapJob, Shards
 from rh_agents.cli.options import (
@@ -96,7 +97,8 @@ def map_command(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A file of JSON lines, CSV or plain lines (also .gz), Parquet or Arrow, or - for standard input.",
+            help="A file of JSON lines, CSV or plain lines (also .gz or .zst), Parquet, Arrow or Excel, a data set of "
+            "Hugging Face on disk, with --query a database, or - for standard input.",
         ),
     ],
     output: Annotated[
@@ -155,6 +157,18 @@ def map_command(
             metavar="CHARACTER",
             help="Separates the fields of a table: , ; | or tab. If left out, it is detected from the first lines.",
             callback=_read_separator,
+        ),
+    ] = None,
+    sheet: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The sheet of a workbook of Excel; needed if there are several."),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SELECT",
+            help="Items are the rows of this query. INPUT is then the database: a file of SQLite, postgresql://… or "
+            "env:NAME for a variable with such a URL.",
         ),
     ] = None,
     with_input: Annotated[
@@ -252,7 +266,7 @@ def map_command(
     limits = Limits(max_workers, error_strategy, _failure_limit(fail_after, error_strategy), ordered, grace, shards)
     target = "" if output in (None, STANDARD_STREAM) else absolute_path(str(output))
     command = RunCommand((), here(), "map", f"{short_name(actor)}:{callee.name}", settings_text(fixed), target)
-    ways = _ways_to_name(source)
+    ways = [[*way, *_part_of_input(sheet, query)] for way in _ways_to_name(source)]
     names = [derived_run_id(callee.name, "map", file_of(actor), *way, command.settings) for way in ways]
     budget = budget_of(budget_cost, budget_tokens, budget_calls, budget_name)
     options = RunOptions.of(
@@ -271,16 +285,20 @@ def map_command(
         older=names[1:],
     )
     is_older = about.run_id is not None and form is Format.AUTO and separator is None
-    reading = InputOptions(form, id_field, about.asks_for(ctx, "id_field"), separator, say, is_older)
+    is_named = about.asks_for(ctx, "id_field")
+    reading = InputOptions(form, id_field, is_named, separator, say, is_older, sheet, query)
     with open_input(source, reading) as given:
         # With what was found out: when the run is resumed, the same file is read in the same way.
         words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
         options = dataclasses.replace(options, command=dataclasses.replace(command, words=words))
-        in_use: dict[str | int, str] = {given.stream.fileno(): "the input", file_of(actor): "the program"}
-        if source != STANDARD_STREAM:
+        in_use: dict[str | int, str] = dict.fromkeys(given.in_use, "the input") | {file_of(actor): "the program"}
+        folders = {}
+        if os.path.isdir(source):
+            folders[source] = "the input"
+        elif source != STANDARD_STREAM:
             in_use[source] = "the input"
         options = asyncio.run(locate_run(options, search_folders(ctx, file_of(actor), file_of_input(source))))
-        protected = ProtectedFiles(in_use) | files_of_store(options.store)
+        protected = ProtectedFiles(in_use, folders) | files_of_store(options.store)
         if output is not None:
             protected.refuse_name(output)
         work = _MapStart(callee, given, limit, output, force, limits, progress, source, protected, with_input)
@@ -290,9 +308,17 @@ def map_command(
             raise typer.Exit(run_to_the_end(work.run(options)))
 
 
+def _part_of_input(sheet: str | None, query: str | None) -> list[str]:
+    """What represents the part of an input that is read, in the name of its run: nothing where all of it is."""
+    return [f"{name}={part}" for name, part in (("sheet", sheet), ("query", query)) if part is not None]
+
+
 def _ways_to_name(source: str) -> list[list[str]]:
     """What represents an input in the name of its run, and what did in earlier versions."""
     piped = [STANDARD_STREAM, here()]
+    if is_database(source):
+        file = file_of_database(source)
+        return [[source if file is None else absolute_path(file)]]
     if not is_stream(source):
         return [[absolute_path(source)]]
     file = file_of_input(source)

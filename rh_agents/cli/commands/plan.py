@@ -149,7 +149,10 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     state = ExecutionState(history_limit=0)
     form, separator = parameters["form"], parameters.get("separator")
     is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
-    reading = InputOptions(form, parameters["id_field"], separator=separator, is_older=is_older)
+    sheet, query = parameters.get("sheet"), parameters.get("query")
+    reading = InputOptions(
+        form, parameters["id_field"], separator=separator, is_older=is_older, sheet=sheet, query=query
+    )
     with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):
             same = None if item.problem is not None else callee.identity(item.value)

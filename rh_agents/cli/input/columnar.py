@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: their rows as items, a few at a time, with the values that are in them.
+"""Parquet and Arrow files, data sets in folders: their rows as items, a few at a time, with the values in them.
 
 A row is a mapping from the names of the columns to values of Python: integers, floats (NaN is NaN), texts, truth
 values, decimals, dates and times with their zones, bytes, lists and mappings; what is missing is None. What Python has
@@ -8,18 +8,21 @@ no exact value for (a time with nanoseconds) is refused by its column. pyarrow r
 from __future__ import annotations
 
 import io
+import json
+import os
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from rh_agents.cli.arrow import arrow_module, first_line
 from rh_agents.cli.errors import CommandError, close_names
 from rh_agents.cli.input.lines import Format, Item
 
-__all__ = ["Columnar", "columnar_format"]
+__all__ = ["Columnar", "columnar_format", "is_data_set"]
 
 _AT_ONCE: Final = 1024
 """Rows that are in memory as values of Python."""
-_MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW}
+_STREAM: Final = b"\xff\xff\xff\xff"
+_MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW, _STREAM: Format.ARROW}
 
 
 def columnar_format(stream: io.BufferedReader) -> Format | None:
@@ -28,44 +31,56 @@ def columnar_format(stream: io.BufferedReader) -> Format | None:
     return next((form for magic, form in _MAGIC.items() if begin.startswith(magic)), None)
 
 
+class _Table(NamedTuple):
+    """Where the rows of a table are: what columns it has, what gives its batches, and how many rows there are."""
+
+    schema: Any
+    batches: Callable[[], Iterator[Any]]
+    total: int | None = None
+
+
 class Columnar:
-    """A table in a file that is open.
+    """A table that is open.
 
     Args:
-        stream: the file.
         name: of the input, for people.
-        form: PARQUET or ARROW.
+        what: it is, for people.
+        opened: opens it.
         id_field: the column that names an item.
         must_have_id: there must be one of this name.
 
     Raises:
-        CommandError: pyarrow is not installed, or the file is damaged, or has columns that cannot be items.
+        CommandError: pyarrow is not installed, or the table is damaged, or has columns that cannot be items.
     """
 
     def __init__(
-        self, stream: io.BufferedReader, name: str, form: Format, id_field: str, *, must_have_id: bool
+        self, name: str, what: str, opened: Callable[[str], _Table], id_field: str, *, must_have_id: bool
     ) -> None:
         self._name = name
         self._id_field = id_field
-        what = f"{name} is a {form.value.capitalize()} file"
         self._arrow = arrow_module(what)
-        self.total: int | None = None
-        """How many rows there are; None where the file does not say."""
-        self._schema: Any
-        self._batches: Callable[[], Iterator[Any]]
         try:
-            if form is Format.PARQUET:
-                file = arrow_module(what, "pyarrow.parquet").ParquetFile(stream)
-                self.total = file.metadata.num_rows
-                self._schema = file.schema_arrow
-                self._batches = lambda: file.iter_batches(batch_size=_AT_ONCE)
-            else:
-                reader = arrow_module(what, "pyarrow.ipc").open_file(stream)
-                self._schema = reader.schema
-                self._batches = lambda: map(reader.get_batch, range(reader.num_record_batches))
-        except (ValueError, OSError, self._arrow.ArrowException) as error:
+            table = opened(what)
+        except (ValueError, KeyError, TypeError, OSError, self._arrow.ArrowException) as error:
             raise CommandError(f"{name} is cut or damaged: {first_line(error)}: get it again") from error
+        self._schema = table.schema
+        self._batches = table.batches
+        self.total: int | None = table.total
+        """How many rows there are; None where the file does not say."""
         self._expect_columns(must_have_id)
+
+    @classmethod
+    def of_file(cls, stream: io.BufferedReader, name: str, form: Format, id_field: str, *, must_have_id: bool) -> Self:
+        """That of a file that is open, which is PARQUET or ARROW."""
+        what = f"{name} is {_NAMES[form]} file"
+        read = _arrow_table if form is Format.ARROW else _parquet_table
+        return cls(name, what, lambda what: read(stream, what), id_field, must_have_id=must_have_id)
+
+    @classmethod
+    def of_folder(cls, folder: str, id_field: str, *, must_have_id: bool) -> Self:
+        """That of a data set of Hugging Face, as `save_to_disk` writes it: Arrow streams, and a list of them."""
+        what = f"{folder} is a data set of Hugging Face"
+        return cls(folder, what, lambda what: _table_of_folder(folder, what), id_field, must_have_id=must_have_id)
 
     def _expect_columns(self, must_have_id: bool) -> None:
         names = list(self._schema.names)
@@ -131,3 +146,73 @@ class Columnar:
                         yield Item(f"{self._name}:{number}", number if named is None else named, row)
         except (ValueError, OSError, self._arrow.ArrowException) as error:
             raise CommandError(f"{self._name}:{number + 1}: {first_line(error)}", exit_code=1) from error
+
+
+# -- where tables are -------------------------------------------------------------------------------------------------
+
+_NAMES: Final = {Format.PARQUET: "a Parquet", Format.ARROW: "an Arrow"}
+
+
+def _parquet_table(stream: io.BufferedReader, what: str) -> _Table:
+    file = arrow_module(what, "pyarrow.parquet").ParquetFile(stream)
+    return _Table(file.schema_arrow, lambda: file.iter_batches(batch_size=_AT_ONCE), file.metadata.num_rows)
+
+
+def _arrow_table(stream: io.BufferedReader, what: str) -> _Table:
+    ipc = arrow_module(what, "pyarrow.ipc")
+    if stream.peek(len(_STREAM)).startswith(_STREAM):
+        batches = ipc.open_stream(stream)
+        return _Table(batches.schema, lambda: iter(batches))
+    reader = ipc.open_file(stream)
+    return _Table(reader.schema, lambda: map(reader.get_batch, range(reader.num_record_batches)))
+
+
+def is_data_set(folder: str) -> bool:
+    """Whether a folder was written by `save_to_disk` of Hugging Face."""
+    return any(os.path.isfile(os.path.join(folder, name)) for name in (_STATE, _SPLITS))
+
+
+_STATE: Final = "state.json"
+_SPLITS: Final = "dataset_dict.json"
+
+
+def _table_of_folder(folder: str, what: str) -> _Table:
+    ipc = arrow_module(what, "pyarrow.ipc")
+    files = [os.path.join(folder, name) for name in _files_of(folder)]
+
+    def batches() -> Iterator[Any]:
+        for path in files:
+            with open(path, "rb") as file:
+                yield from ipc.open_stream(file)
+
+    if not files:
+        raise CommandError(f"{what} without data")
+    with open(files[0], "rb") as file:
+        return _Table(ipc.open_stream(file).schema, batches)
+
+
+def _files_of(folder: str) -> list[str]:
+    """The names of the files with the rows, in their order."""
+    splits = os.path.join(folder, _SPLITS)
+    if os.path.isfile(splits):
+        names = [str(name) for name in _json(splits).get("splits", [])]
+        first = os.path.join(folder, names[0] if names else "…")
+        raise CommandError(f"{folder} is a data set in parts ({', '.join(names)}): name one of them, as in {first}")
+    state = _json(os.path.join(folder, _STATE))
+    if state.get("_indices_data_files"):
+        raise CommandError(
+            f"{folder} is a data set of an old version, with an order of its own: write it again with save_to_disk"
+        )
+    names = [str(each["filename"]) for each in state.get("_data_files", [])]
+    outside = next((name for name in names if name != os.path.basename(name)), None)
+    if outside is not None:
+        raise CommandError(f"{folder} names a file outside of it: {outside}")
+    return names
+
+
+def _json(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        found = json.load(file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{os.path.basename(path)} has no object in it")
+    return found

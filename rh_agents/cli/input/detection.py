@@ -85,7 +85,7 @@ class Beginning:
 
 def named_format(path: str) -> tuple[Format | None, str | None]:
     """What a name says: the format and the separator of a table. None for each that it does not say."""
-    name = os.path.basename(path).removesuffix(".gz")
+    name = os.path.basename(path).removesuffix(".gz").removesuffix(".zst")
     while (shorter := _BACKUPS.sub("", name)) != name:
         name = shorter
     ending = os.path.splitext(name)[1].lower()
@@ -95,6 +95,8 @@ def named_format(path: str) -> tuple[Format | None, str | None]:
 # -- not text ---------------------------------------------------------------------------------------------------------
 
 _AS_CSV = "save it as CSV in UTF-8"
+_AS_FILE = "write it to a file, and name that"
+_QUERY = "say what to read of it, as in --query 'select * from …'"
 _PANDAS = """python -c "import pandas; pandas.read_{}('{}').to_json('{}.jsonl', orient='records', lines=True)\""""
 _UNPACK = "unpack it, as in `{} {} | rh-agents map … -`"
 _KINDS: Sequence[tuple[bytes, str, str]] = (
@@ -110,10 +112,10 @@ _KINDS: Sequence[tuple[bytes, str, str]] = (
     (b"PAR1", "a Parquet file", "parquet"),
     (b"ARROW1", "an Arrow file", "feather"),
     (b"FEA1", "an Arrow file", "feather"),
-    (b"\xff\xff\xff\xff", "an Arrow stream", ""),
+    (b"\xff\xff\xff\xff", "an Arrow stream", _AS_FILE),
     (b"ORC", "an ORC file", "orc"),
     (b"Obj\x01", "an Avro file", ""),
-    (b"SQLite format 3\0", "a database of SQLite", ""),
+    (b"SQLite format 3\0", "a database of SQLite", _QUERY),
     (b"%PDF-", "a PDF document", "pdftotext"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
     (b"\x93NUMPY", "an array of NumPy", ""),
@@ -173,7 +175,7 @@ def _refuse_known_kinds(beginning: Beginning) -> None:
             how = f"convert it to JSON lines, as in {_PANDAS.format(remedy, file, os.path.splitext(file)[0])}"
         elif remedy == "pdftotext":
             how = f"take its text out, as in `pdftotext {path} - | rh-agents map … -`"
-        elif remedy in ("", _AS_CSV):
+        elif remedy in ("", _AS_CSV, _AS_FILE, _QUERY):
             how = remedy or "convert it to JSON lines, CSV or plain text"
         else:
             how = _UNPACK.format(remedy, path)
@@ -182,7 +184,7 @@ def _refuse_known_kinds(beginning: Beginning) -> None:
 
 def _kind_of_zip(data: bytes) -> str:
     if b"xl/" in data:
-        return f"a workbook of Excel: {_AS_CSV}"
+        return f"a workbook of Excel: {_AS_CSV}"  # which is cut, or comes through a pipe
     if b"opendocument.spreadsheet" in data:
         return f"a spreadsheet of OpenDocument: {_AS_CSV}"
     if b"word/" in data or b"ppt/" in data or b"opendocument" in data or b"[Content_Types].xml" in data:

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic_core import from_json
 
 from rh_agents.cli.errors import CommandError, close_names
 from rh_agents.cli.input.archives import Unpacked, UnreadableArchive, is_archive
-from rh_agents.cli.input.columnar import Columnar, columnar_format
+from rh_agents.cli.input.columnar import Columnar, columnar_format, is_data_set
 from rh_agents.cli.input.detection import (
     Beginning,
     content_format,
@@ -28,7 +28,9 @@ from rh_agents.cli.input.detection import (
 )
 from rh_agents.cli.input.items import read_items
 from rh_agents.cli.input.lines import BYTE_ORDER_MARK, Format, Item
+from rh_agents.cli.input.queries import file_of_database, is_database, open_query
 from rh_agents.cli.input.tables import column_names, found_separator, shown_separator, table_separator
+from rh_agents.cli.input.workbooks import Workbook, is_workbook
 
 __all__ = ["Input", "InputOptions", "file_of_input", "is_stream", "open_input"]
 
@@ -49,6 +51,8 @@ class InputOptions:
         must_have_id: the user has named that field, so that there must be one of this name.
         separator: what separates the fields of a table; None leaves it to the content.
         report: takes lines for people about what is doubtful and read all the same.
+        sheet: of a workbook of Excel; None if there is one only.
+        query: what to ask a database, which the input then is; None of files.
         is_older: it belongs to a run of an earlier version, which knew a few endings of names and looked at nothing
             else. Read in another way, its items would be others.
     """
@@ -59,6 +63,15 @@ class InputOptions:
     separator: str | None = None
     report: Callable[[str], None] | None = None
     is_older: bool = False
+    sheet: str | None = None
+    query: str | None = None
+
+
+class Closable(Protocol):
+    """What an input comes from."""
+
+    def close(self) -> None:
+        """Leave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +85,31 @@ class Input:
         items: the records, read when they are asked for.
         may_block: whether the next record may be long in coming, as from a pipe.
         total: how many records there are, if that is known.
-        stream: where they come from.
+        stream: where they come from; of a database, its connection.
         form, separator: how it is written.
+        sheet: the one that is read of a workbook of Excel.
+        in_use: the files that it is, by their paths or descriptors, for an output that must be none of them.
     """
 
     name: str
     items: Iterator[Item]
     may_block: bool
     total: int | None
-    stream: io.BufferedReader
+    stream: Closable
     form: Format
     separator: str
+    in_use: tuple[str | int, ...] = ()
+    sheet: str | None = None
 
     @property
     def found(self) -> dict[str, str]:
         """The options of `map` that say how it is written; none, if its name alone says it in every version."""
+        if self.form is Format.AUTO:  # of a query or a folder, which can only be read in one way
+            return {}
         if self.form is _by_older_names(_STREAM if self.name == "<stdin>" else self.name) and self.separator == ",":
             return {}
+        if self.sheet is not None:
+            return {"form": self.form.value, "sheet": self.sheet}
         separator = "tab" if self.separator == "\t" else self.separator
         return {"form": self.form.value} | ({"separator": separator} if self.form is Format.CSV else {})
 
@@ -96,7 +117,7 @@ class Input:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.may_block:
+        if not self.may_block or self.form is Format.AUTO:
             self.stream.close()
 
 
@@ -127,6 +148,11 @@ def open_input(path: str, reading: InputOptions | None = None) -> Input:
         CommandError: it cannot be read, is not text, or may be read in several ways.
     """
     reading = reading or InputOptions()
+    _expect_options(path, reading)
+    if reading.query is not None:
+        return _open_query(path, reading.query, reading)
+    if os.path.isdir(path) and is_data_set(path):
+        return _open_folder(path, reading)
     name = "<stdin>" if path == _STREAM else path
     try:
         # Not sys.stdin: a thread that waits in its buffer would hold the lock that Python takes at exit.
@@ -135,6 +161,12 @@ def open_input(path: str, reading: InputOptions | None = None) -> Input:
     except OSError as error:
         raise CommandError(f"cannot read {name}: {error.strerror}") from error
     try:
+        if reading.form is Format.EXCEL and not is_file:
+            raise CommandError(f"{name} is a pipe, and a workbook of Excel is read from a file: name that")
+        if is_file and (is_workbook(stream) or reading.form is Format.EXCEL):
+            return _open_workbook(stream, name, reading)
+        if reading.sheet is not None:
+            raise CommandError(f"--sheet {reading.sheet}: {name} is no workbook of Excel")
         columnar = columnar_format(stream) if is_file else None
         if columnar is not None or reading.form in (Format.PARQUET, Format.ARROW):
             return _open_table(stream, name, columnar, reading)
@@ -160,7 +192,44 @@ def open_input(path: str, reading: InputOptions | None = None) -> Input:
         report=reading.report,
         is_guess=reading.form is Format.AUTO,
     )
-    return Input(name, items, not is_file, total, stream, found.form, found.separator)
+    return Input(name, items, not is_file, total, stream, found.form, found.separator, (stream.fileno(),))
+
+
+def _expect_options(path: str, reading: InputOptions) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        CommandError: it does not.
+    """
+    if reading.query is None:
+        if is_database(path) and not os.path.exists(path):
+            raise CommandError(f"{path} is a database: say what to read of it, as in --query 'select * from …'")
+    elif reading.form is not Format.AUTO or reading.separator is not None or reading.sheet is not None:
+        raise CommandError("--query: rows of a database have no --format, --separator or --sheet: leave that out")
+
+
+def _open_query(path: str, query: str, reading: InputOptions) -> Input:
+    made = open_query(path, query, reading.id_field, must_have_id=reading.must_have_id)
+    file = file_of_database(path)
+    in_use = () if file is None else (file, f"{file}-wal", f"{file}-shm")
+    return Input(path, made.items, made.may_block, None, made, Format.AUTO, ",", in_use)
+
+
+def _open_folder(path: str, reading: InputOptions) -> Input:
+    if reading.form not in (Format.AUTO, Format.ARROW) or reading.separator is not None or reading.sheet is not None:
+        raise CommandError(f"{path} is a data set of Hugging Face: leave --format, --separator and --sheet out")
+    table = Columnar.of_folder(path, reading.id_field, must_have_id=reading.must_have_id)
+    return Input(path, table.items(), False, table.total, io.BytesIO(), Format.AUTO, ",")
+
+
+def _open_workbook(stream: io.BufferedReader, name: str, reading: InputOptions) -> Input:
+    if reading.form not in (Format.AUTO, Format.EXCEL) or reading.separator is not None:
+        asked = Format.CSV if reading.separator is not None else reading.form
+        raise CommandError(f"{name} is a workbook of Excel, so --format {asked.value} cannot read it: leave that out")
+    if not is_workbook(stream):
+        raise CommandError(f"{name} is no workbook of Excel, so --format excel cannot read it: leave that out")
+    sheet = Workbook(stream, name, reading.sheet, reading.id_field, must_have_id=reading.must_have_id)
+    return Input(name, sheet.items(), False, None, stream, Format.EXCEL, ",", (stream.fileno(),), sheet.sheet)
 
 
 def _open_table(stream: io.BufferedReader, name: str, found: Format | None, reading: InputOptions) -> Input:
@@ -168,8 +237,8 @@ def _open_table(stream: io.BufferedReader, name: str, found: Format | None, read
     if found is None or asked not in (Format.AUTO, found):
         what = "no table of Parquet or Arrow in a file" if found is None else f"a file of {found.value.capitalize()}"
         raise CommandError(f"{name} is {what}, so --format {asked.value} cannot read it: leave that out")
-    table = Columnar(stream, name, found, reading.id_field, must_have_id=reading.must_have_id)
-    return Input(name, table.items(), False, table.total, stream, found, ",")
+    table = Columnar.of_file(stream, name, found, reading.id_field, must_have_id=reading.must_have_id)
+    return Input(name, table.items(), False, table.total, stream, found, ",", (stream.fileno(),))
 
 
 # -- the beginning ----------------------------------------------------------------------------------------------------
@@ -187,7 +256,7 @@ def _beginning_of_file(stream: io.BufferedReader, name: str, path: str) -> Begin
 
 def _beginning_of_archive(stream: io.BufferedReader, name: str, path: str) -> tuple[Beginning, io.BufferedReader]:
     """What an archive begins with, and a stream that gives all that is in it. Of a cut one, as much as there is."""
-    unpacked, data = Unpacked(stream), b""
+    unpacked, data = Unpacked(stream, name), b""
     with contextlib.suppress(UnreadableArchive):  # it is raised again for the line that is read then
         while len(data) <= _LOOKED_AT and (more := unpacked.read(_LOOKED_AT + 1 - len(data))):
             data += more

@@ -25,6 +25,7 @@ class Format(StrEnum):
     TEXT = "text"
     PARQUET = "parquet"
     ARROW = "arrow"
+    EXCEL = "excel"
 
 
 class Item(NamedTuple):
