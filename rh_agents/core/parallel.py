@@ -314,7 +314,8 @@ class ParallelExecutionManager(AsyncBlock):
         Args:
             function: gives a call or an awaitable for an item; another attempt calls it again. Or an actor, whose input
                 an item then is.
-            items: an iterable or async iterable.
+            items: an iterable or async iterable. Of a data frame of pandas or polars, each row: a mapping from the
+                names of its columns to plain values, in which what is missing is None.
             name: gives the name of an item's member.
             key: gives the identity of an item, in place of the item itself.
             shard: have the items made in other processes, so many in each at a time (see `docs/scale.md`). Such a
@@ -325,7 +326,8 @@ class ParallelExecutionManager(AsyncBlock):
             workers: how many processes work at a time; by default as many as the engine has, or 4 workers.
 
         Raises:
-            DefinitionError: `function` cannot be called, or `items` cannot be iterated.
+            DefinitionError: `function` cannot be called, `items` cannot be iterated, or columns of a data frame have
+                no names, or not their own.
             UsageError: items cannot be made in other processes: the run has no store that those can open, or the group
                 has options that hold in one process only.
         """

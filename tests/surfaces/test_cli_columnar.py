@@ -189,9 +189,7 @@ def test_what_is_no_data_set_to_read_is_one_sentence(folder: Folder) -> None:
         assert said_of_it in str(refused.value)
 
 
-def test_a_map_over_a_data_set_writes_nothing_into_it(
-    folder: Folder, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_map_over_a_data_set_writes_nothing_into_it(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
     data_set("set", [{"id": text, "text": text} for text in ("one", "two")])
     out, _ = said(capfd, "map", "program.py:rate", "set", *QUIET)
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["one", "two"]

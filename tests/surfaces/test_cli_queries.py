@@ -88,7 +88,7 @@ def test_what_no_query_gives_is_one_sentence(database: str, monkeypatch: pytest.
         with pytest.raises(CommandError, match=r"a database.*: say what to read of it, as in --query 'select"):
             open_input(source)
     broken = "select 1 as n union all select abs(-9223372036854775808)"
-    with pytest.raises(CommandError, match=r"data\.db:2: integer overflow"):
+    with pytest.raises(CommandError, match=r"data\.db:\d: integer overflow"):
         values_of(database, broken)
 
 

@@ -32,7 +32,7 @@ from rh_agents.cli.input.queries import file_of_database, is_database, open_quer
 from rh_agents.cli.input.tables import column_names, found_separator, shown_separator, table_separator
 from rh_agents.cli.input.workbooks import Workbook, is_workbook
 
-__all__ = ["Input", "InputOptions", "file_of_input", "is_stream", "open_input"]
+__all__ = ["Closable", "Input", "InputOptions", "file_of_input", "is_stream", "open_input"]
 
 _COUNTED_UP_TO = 256 * 1024 * 1024
 """Bytes. The lines of larger files are not counted in advance."""

@@ -13,6 +13,7 @@ from types import CoroutineType, FunctionType
 from typing import Any, Protocol
 
 from rh_agents.core._base.foreign import noted
+from rh_agents.core._group.rows import rows_of
 from rh_agents.core._loops.exits import FAILURES, failure_of
 from rh_agents.core._replay.decision import Recorded
 from rh_agents.core._replay.identity import again_key
@@ -207,6 +208,9 @@ class Source:
             raise DefinitionError(f"map() takes a function and the items for it, but {function!r} cannot be called")
         length = len(items) if isinstance(items, Sized) else None
         label = label_of(function)
+        rows = rows_of(items)
+        if rows is not None:
+            return cls(function, rows, name, key, context, length, False, label)
         if isinstance(items, AsyncIterable):
             return cls(function, aiter(items), name, key, context, length, True, label)
         if isinstance(items, Iterable):
