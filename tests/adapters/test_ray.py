@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents import parallel, run_sync, tool
+from rh_agents import current, parallel, run_sync, tool
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.ports import CallContext
 from rh_agents.testing.conformance.executors import ExecutorConformance
@@ -137,6 +137,54 @@ def count_inside(folder: str, number: int) -> int:
     threading.Event().wait(0.05)
     mark.unlink()
     return inside
+
+
+_ITEMS, _AT_A_TIME = 120, 5
+
+
+@tool
+async def step(item: tuple[str, int]) -> int:
+    """Slow enough to be killed; it keeps a ledger."""
+    folder, number = item
+    with open(Path(folder) / "ledger", "a") as ledger:  # noqa: ASYNC230 - a line
+        ledger.write(f"{number} {os.getpid()} {current().idempotency_key}\n")
+    await asyncio.sleep(0.1)
+    return 2 * number
+
+
+def _called(folder: Path) -> list[list[str]]:
+    return [line.split() for line in (folder / "ledger").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_machine_that_dies_with_shards_on_it_costs_what_was_in_flight_whatever_the_store_is(
+    kind: str, cluster: RayCluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgresql_url")
+    (tmp_path / "ledger").touch()
+    cluster.expect_nodes(2)
+
+    def kill_a_machine() -> None:
+        while len(_called(tmp_path)) < _ITEMS // 4:
+            threading.Event().wait(0.02)
+        cluster.kill_node_of(int(_called(tmp_path)[-1][1]))
+
+    async def flow() -> int:
+        async with parallel(max_workers=_AT_A_TIME, name="items") as p:
+            p.map(step, [(str(tmp_path), number) for number in range(_ITEMS)], shard=20, on="ray", workers=4)
+            return sum([result.unwrap() async for result in p.stream()])
+
+    killer = threading.Thread(target=kill_a_machine)
+    killer.start()
+    try:
+        assert run_sync(flow, store=url, run_id="monday", executors={"ray": RayExecutor()}) == _ITEMS * (_ITEMS - 1)
+    finally:
+        killer.join()
+    called = _called(tmp_path)
+    assert {int(number) for number, _, _ in called} == set(range(_ITEMS))
+    assert len(called) - _ITEMS <= 2 * _AT_A_TIME, "a machine has two processors, and so two shards"
+    assert len({key for _, _, key in called}) == _ITEMS, "a call that is made again has its idempotency key"
 
 
 @pytest.mark.slow

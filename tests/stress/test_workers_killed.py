@@ -225,6 +225,10 @@ async def expect_outcomes(url: str, about: str) -> None:
 
 
 @pytest.mark.slow
-def test_fifty_runs_of_a_machine_that_is_gone_are_taken_over_within_one_lease_and_two_seconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_fifty_runs_of_a_machine_that_is_gone_are_taken_over_within_one_lease_and_two_seconds(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgresql_url")
     lease = 2.0
-    assert lease - 0.5 <= taken_over_after(str(tmp_path / "runs.db"), runs=50, lease=lease) <= lease + 2.0
+    assert lease - 0.5 <= taken_over_after(url, runs=50, lease=lease) <= lease + 2.0
