@@ -102,7 +102,9 @@ def _close_standard_output() -> None:
 
 def _is_json(argv: Sequence[str]) -> bool:
     """Whether the output is for a program, also if the rest of the command line is wrong."""
-    return "--json" in itertools.takewhile(lambda word: word != "--", argv)
+    words = list(itertools.takewhile(lambda word: word != "--", argv))
+    is_summary = "--summary-json=-" in words or ("--summary-json", "-") in itertools.pairwise(words)
+    return "--json" in words or is_summary
 
 
 def _report(what: object, exit_code: int) -> int:

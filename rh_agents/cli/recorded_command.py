@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 STANDARD_STREAM = "-"
-_NOT_KEPT = frozenset({"run_id", "store", "force", "help", "detach", "log", "accept_changes"})
+_NOT_KEPT = frozenset({"run_id", "store", "force", "help", "detach", "log", "accept_changes", "summary_json"})
 """Options that say where the run is, or that were meant for one time."""
 
 

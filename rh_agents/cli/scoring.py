@@ -159,7 +159,13 @@ async def items_of_map(
                 form, separator = Format.AUTO, None
             sheet, query = (parameters.get(name) if given is None else None for name in ("sheet", "query"))
             reading = InputOptions(
-                form, parameters["id_field"], separator=separator, is_older=is_older, sheet=sheet, query=query
+                form,
+                parameters["id_field"],
+                separator=separator,
+                is_older=is_older,
+                sheet=sheet,
+                query=query,
+                results=given is None and bool(parameters.get("results")),
             )
             with open_input(source, reading) as opened:
                 items = [found.item(each) for each in itertools.islice(opened.items, parameters["limit"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -46,7 +47,7 @@ from rh_agents.cli.output.opening import expect_output_name, open_results
 from rh_agents.cli.output.pauses import report_pauses
 from rh_agents.cli.output.progress import Progress, say, shown
 from rh_agents.cli.output.protected_files import ProtectedFiles, files_of_store
-from rh_agents.cli.output.summary import Summary, describe, next_steps
+from rh_agents.cli.output.summary import Summary, describe, next_steps, summary_record, write_summary
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.process import leave_without_threads, run_to_the_end, spare_the_collector
 from rh_agents.cli.recorded_command import (
@@ -171,9 +172,23 @@ def map_command(
             "env:NAME for a variable with such a URL.",
         ),
     ] = None,
+    results: Annotated[
+        bool,
+        typer.Option(
+            "--results",
+            help="INPUT is what another map wrote: an item is the result in a line, under the id of the line. What "
+            "failed there fails here.",
+        ),
+    ] = False,
     with_input: Annotated[
         bool, typer.Option("--with-input", help="Write the item beside its result, as `input`.")
     ] = False,
+    summary_json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-", help="Where a summary of the job goes as JSON, when it has ended; - needs -o for results."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -243,6 +258,7 @@ def map_command(
     about = Invocation.of(ctx)
     output, force = about.output or output, about.force or force
     expect_output_name(output)
+    _expect_place(summary_json, output)
     if is_to_detach(detach, log):
         expect_output_file(output)
         if is_stream(source):
@@ -286,7 +302,7 @@ def map_command(
     )
     is_older = about.run_id is not None and form is Format.AUTO and separator is None
     is_named = about.asks_for(ctx, "id_field")
-    reading = InputOptions(form, id_field, is_named, separator, say, is_older, sheet, query)
+    reading = InputOptions(form, id_field, is_named, separator, say, is_older, sheet, query, results)
     with open_input(source, reading) as given:
         # With what was found out: when the run is resumed, the same file is read in the same way.
         words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
@@ -301,11 +317,29 @@ def map_command(
         protected = ProtectedFiles(in_use, folders) | files_of_store(options.store)
         if output is not None:
             protected.refuse_name(output)
+        if summary_json not in (None, STANDARD_STREAM):
+            (protected | ProtectedFiles({str(output): "the output"})).refuse_name(str(summary_json))
         work = _MapStart(callee, given, limit, output, force, limits, progress, source, protected, with_input)
+        work = dataclasses.replace(work, summary_json=summary_json)
         if options.owns_process:
             spare_the_collector()
         with _batches() if batch else nullcontext():
             raise typer.Exit(run_to_the_end(work.run(options)))
+
+
+def _expect_place(summary: str | None, output: str | None) -> None:
+    """Refuse a summary that would stand among the results, or nowhere.
+
+    Raises:
+        CommandError: it would.
+    """
+    if summary is not None and not summary.strip():
+        raise CommandError(f"--summary-json {summary!r}: the name of a file is needed, or - for standard output")
+    if summary == STANDARD_STREAM and output in (None, STANDARD_STREAM):
+        raise CommandError("--summary-json -: the results go to standard output: name a file for them with -o")
+    folder = "" if summary in (None, STANDARD_STREAM) else os.path.dirname(str(summary))
+    if folder and not os.path.isdir(folder):
+        raise CommandError(f"--summary-json {summary}: there is no directory {folder}")
 
 
 def _part_of_input(sheet: str | None, query: str | None) -> list[str]:
@@ -373,6 +407,7 @@ class _MapStart:
     source: str
     protected: ProtectedFiles
     with_input: bool = False
+    summary_json: str | None = None
 
     async def run(self, options: RunOptions) -> int:
         """Do it, and say what came of it. Returns what the process ends with."""
@@ -389,7 +424,7 @@ class _MapStart:
             ) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 job.with_input = self.with_input
-                job.opened = partial(_opened, state, options)
+                job.opened = partial(_opened, state, options, self.summary_json)
                 if known is not None and known.outcomes:
                     job.greeting = (
                         f"run {options.run_id} continues: {counted(known.outcomes, 'finished call')} recorded"
@@ -409,16 +444,26 @@ class _MapStart:
         file = job.writer.name if options.command.output else ""
         for line in describe(summary, file, is_shown=job.display is not None):
             say(line)
-        if job.state.store is None:
-            return
+        resume = self._report_next(job, summary, options) if job.state.store is not None else None
+        if self.summary_json is not None:
+            run_id, store = (None, "") if resume is None else (options.run_id, options.shown_store)
+            write_summary(self.summary_json, summary_record(summary, run_id, store, file, resume or ""))
+
+    def _report_next(self, job: MapJob, summary: Summary, options: RunOptions) -> str:
+        """Say what a recorded job leaves to be done. Returns the command for that; "" if there is nothing."""
         is_piped = is_stream(self.source)
         more = more_of(summary.budget_field)
         words = without_options(options.command.words, more.split()) if is_piped else None
         resume = resume_line(options.run_id, options.shown_store, words) + more
-        for line in next_steps(summary, resume, options.run_id):
+        lines = next_steps(summary, resume, options.run_id)
+        for line in lines:
             say(line)
+        return resume if any(resume in line for line in lines) else ""
 
 
-def _opened(state: ExecutionState, options: RunOptions) -> None:
+def _opened(state: ExecutionState, options: RunOptions, summary: str | None) -> None:
+    if summary not in (None, STANDARD_STREAM):
+        with contextlib.suppress(FileNotFoundError):  # that of an earlier job, which is not to be taken for this one's
+            os.unlink(str(summary))
     announce(options.run_id, options.shown_store)
     report_pauses(state, say, options.shown_store)

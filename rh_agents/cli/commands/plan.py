@@ -149,9 +149,14 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     state = ExecutionState(history_limit=0)
     form, separator = parameters["form"], parameters.get("separator")
     is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
-    sheet, query = parameters.get("sheet"), parameters.get("query")
     reading = InputOptions(
-        form, parameters["id_field"], separator=separator, is_older=is_older, sheet=sheet, query=query
+        form,
+        parameters["id_field"],
+        separator=separator,
+        is_older=is_older,
+        sheet=parameters.get("sheet"),
+        query=parameters.get("query"),
+        results=bool(parameters.get("results")),
     )
     with open_input(source, reading) as given:
         for item in itertools.islice(given.items, parameters["limit"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -26,7 +27,7 @@ from rh_agents.cli.input.detection import (
     refuse_json_over_lines,
     refuse_what_is_no_text,
 )
-from rh_agents.cli.input.items import read_items
+from rh_agents.cli.input.items import read_items, results_of
 from rh_agents.cli.input.lines import BYTE_ORDER_MARK, Format, Item
 from rh_agents.cli.input.queries import file_of_database, is_database, open_query
 from rh_agents.cli.input.tables import column_names, found_separator, shown_separator, table_separator
@@ -53,6 +54,7 @@ class InputOptions:
         report: takes lines for people about what is doubtful and read all the same.
         sheet: of a workbook of Excel; None if there is one only.
         query: what to ask a database, which the input then is; None of files.
+        results: it is the output of another `map`, and its results are the items.
         is_older: it belongs to a run of an earlier version, which knew a few endings of names and looked at nothing
             else. Read in another way, its items would be others.
     """
@@ -65,6 +67,7 @@ class InputOptions:
     is_older: bool = False
     sheet: str | None = None
     query: str | None = None
+    results: bool = False
 
 
 class Closable(Protocol):
@@ -148,6 +151,11 @@ def open_input(path: str, reading: InputOptions | None = None) -> Input:
         CommandError: it cannot be read, is not text, or may be read in several ways.
     """
     reading = reading or InputOptions()
+    opened = _open(path, reading)
+    return dataclasses.replace(opened, items=results_of(opened.items)) if reading.results else opened
+
+
+def _open(path: str, reading: InputOptions) -> Input:
     _expect_options(path, reading)
     if reading.query is not None:
         return _open_query(path, reading.query, reading)

@@ -15,7 +15,7 @@ from rh_agents.cli.input.lines import Format, Item, Lines
 from rh_agents.cli.input.tables import table_items
 from rh_agents.cli.json_text import RepeatedKey, read_json
 
-__all__ = ["read_items"]
+__all__ = ["read_items", "results_of"]
 
 
 def read_items(
@@ -91,3 +91,21 @@ def _text_items(lines: Lines, report: Callable[[str], None] | None) -> Iterator[
                 )
                 report = None
             yield Item(f"{lines.name}:{lines.number}", text, text)
+
+
+def results_of(items: Iterator[Item]) -> Iterator[Item]:
+    """What another `map` wrote as items: each result, under the id of its line.
+
+    How long it took and where it stood there are no part of the item, so that it is the same one when that map was
+    resumed. What failed there, and what is no line of a map, is a failed item here.
+    """
+    for item in items:
+        line = item.value
+        if item.problem is not None:
+            yield item
+        elif not isinstance(line, dict) or "ok" not in line or "id" not in line:
+            yield item._replace(value=None, problem="no line that map wrote: one has id, ok, and result or error")
+        elif line["ok"] in (True, "true"):
+            yield Item(item.position, line["id"], line.get("result"))
+        else:
+            yield Item(item.position, line["id"], None, f"it failed before: {line.get('error')}")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from rh_agents.cli.errors import INTERRUPTED, CommandError
+from rh_agents.cli.errors import INTERRUPTED, CommandError, OutputFailed, error_record, one_line
 from rh_agents.cli.output.wording import counted
 
-__all__ = ["AWAITING", "Summary", "describe", "next_steps"]
+__all__ = ["AWAITING", "SUMMARY_SCHEMA", "Summary", "describe", "next_steps", "summary_record", "write_summary"]
 
 AWAITING = 3
+SUMMARY_SCHEMA = "rh-agents/map-summary/1"
+"""What a summary for programs is, and in which version: fields may be added to one, and none is taken away."""
 
 
 @dataclass(slots=True)
@@ -119,3 +126,61 @@ def next_steps(summary: Summary, resume: str, run_id: str) -> list[str]:
     if summary.reused and not summary.called:
         return ["nothing was called: all results were recorded; for new ones give the run another name with --run-id"]
     return []
+
+
+def summary_record(summary: Summary, run_id: str | None, store: str, output: str, resume: str) -> dict[str, Any]:
+    """The summary for programs.
+
+    Args:
+        summary: what became of the job.
+        run_id: None if nothing was recorded.
+        store: where it was, as its user calls it; "" if nothing was recorded.
+        output: the file of the results; "" for standard output.
+        resume: the command that resumes the run; "" if there is nothing left to do, or nothing was recorded.
+    """
+    failure = summary.failure
+    return {
+        "schema": SUMMARY_SCHEMA,
+        "run_id": run_id,
+        "store": store or None,
+        "output": output or None,
+        "exit_code": summary.exit_code,
+        "total": summary.total,
+        "done": summary.done,
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "bad": summary.bad,
+        "reused": summary.reused,
+        "called": summary.called,
+        "cancelled": summary.cancelled,
+        "retries": summary.retries,
+        "seconds": round(summary.seconds, 6),
+        "is_complete": not summary.is_cut_short and summary.stopped is None and not summary.questions,
+        "is_interrupted": summary.is_interrupted,
+        "stopped": summary.stopped,
+        "questions": list(summary.questions),
+        "first_failure": None if summary.first_failure is None else one_line(summary.first_failure),
+        "error": None if failure is None else error_record(failure, failure.exit_code)["error"],
+        "resume": resume or None,
+    }
+
+
+def write_summary(path: str, record: Mapping[str, Any]) -> None:
+    """Write a summary to a file, in whose place there is then all of it; or to standard output, as `-`.
+
+    Raises:
+        OutputFailed: the system does not allow it.
+    """
+    text = json.dumps(record) + "\n"
+    if path == "-":
+        print(text, end="", flush=True)
+        return
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise OutputFailed(f"cannot write {path}: {error.strerror}") from error
