@@ -19,6 +19,7 @@ import typer
 from rh_agents.cli.arguments import call_for, make_callee, read_settings
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of, show_head, with_store
 from rh_agents.cli.errors import BadInput, CommandError
+from rh_agents.cli.expected_costs import ExpectedCost, expected_cost, expected_cost_of_items
 from rh_agents.cli.input.files import InputOptions, is_stream, open_input
 from rh_agents.cli.input.lines import Format
 from rh_agents.cli.output.page import Page, Part
@@ -31,6 +32,7 @@ from rh_agents.cli.stores import DEFAULT_STORE, existing_run
 from rh_agents.cli.targets import load_actor
 from rh_agents.core._base.key_generations import generation_of_keys
 from rh_agents.core._replay.identity import ROOT_KEY, child_key, group_key
+from rh_agents.core._replay.meant import costs_of_calls
 from rh_agents.core.calls import Call
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.execution import ExecutionState
@@ -38,6 +40,7 @@ from rh_agents.core.plan import Fate, Plan, PlannedCall, Planner, open_requests
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.ports.control import ControlRequest, Verb
 from rh_agents.core.ports.outline import PlainMembers, outline_of_run
+from rh_agents.core.ports.summary import summary_of_run
 from rh_agents.core.types import OnUnknown
 from rh_agents.decorators import tool
 from rh_agents.display.text import harmless
@@ -91,18 +94,34 @@ def plan_command(
         is_map = command is not None and command.kind == "map" and code.problem is None
         given = _plan_input(command, parameters, found) if is_map and command is not None else None
         questions = await opened.questions(run)
+        cost = await _expected_cost(opened, run, found, code, given) if outline.uses else None
         if as_json:
             record = {"run_id": run} | _record_of_plan(found, code, given)
+            record["expected_cost"] = None if cost is None else cost.amount
             record["requests"] = [_record_of_request(each) for each in requests]
             sys.stdout.write(json.dumps(record) + "\n")
             return
         page = Page()
         show_head(page, info, len(questions))
         _PlanView(page).show(found, questions, code, given)
+        if cost is not None:
+            page.line(f"what would be made costs {cost}, as calls like it did")
         for request in requests:
             page.paragraph(_request_sentence(request), "yellow")
 
     with_store(store, plan)
+
+
+async def _expected_cost(
+    store: Store, run: str, plan: Plan, code: Program, given: _InputPlan | None
+) -> ExpectedCost | None:
+    if given is not None and given.problem is None:
+        summary = await summary_of_run(store, run)
+        spent = sum(usage.cost for usage in summary.usage.values())
+        made = given.new + sum(given.fates[fate] for fate in (Fate.TRIED_AGAIN, Fate.SUPERSEDED, Fate.CONTINUED))
+        return expected_cost_of_items(plan, given.group_id, spent, made)
+    costs = await costs_of_calls(store, run)
+    return expected_cost(plan, costs, lambda call: code.decision(call) is OnUnknown.RETRY)
 
 
 @dataclass(slots=True)
@@ -116,6 +135,7 @@ class _InputPlan:
         bad: how many do not fit.
         gone: how many recorded items are no longer in it.
         problem: why nothing can be said about it.
+        group_id: of the group of its members.
     """
 
     name: str
@@ -124,6 +144,7 @@ class _InputPlan:
     bad: int = 0
     gone: int = 0
     problem: str | None = None
+    group_id: str = ""
 
 
 def _plan_input(command: RunCommand, parameters: dict[str, Any], plan: Plan) -> _InputPlan:
@@ -146,6 +167,7 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     callee = make_callee(load_actor(parameters["actor"], tool), fixed=fixed)
     group_id = group_key(ROOT_KEY, callee.name, 0).hex()[:32]
     recorded = _Recorded(plan, group_id)
+    found.group_id = group_id
     state = ExecutionState(history_limit=0)
     form, separator = parameters["form"], parameters.get("separator")
     is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
