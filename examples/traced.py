@@ -101,7 +101,7 @@ def receiver(log: IO[str]) -> Iterator[str]:
 def wait_for(address: str) -> None:
     """Wait until a process listens there."""
     host, _, port = address.partition(":")
-    for _ in range(200):
+    for _ in range(400):
         try:
             socket.create_connection((host, int(port)), 1).close()
         except OSError:
