@@ -56,6 +56,8 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
     started = asyncio.get_running_loop().time()
     caller = frame.caller or asyncio.current_task()
     if is_made:
+        if frame.run.records:
+            frame.owner = caller if frame.caller is None else asyncio.current_task()
         if interruption.checker is not None or interruption.stop is not None:
             interruption.expect_running()  # what a checker raises is the run's, and no failure of this call
         interruption.under_way.callers[frame] = frame.parent.calls.callers[frame] = caller
@@ -114,8 +116,6 @@ async def run_frame(frame: Frame) -> ExecutionResult[Any]:
 def _made(frame: Frame) -> Awaitable[ExecutionResult[Any]]:
     """The result of a call that has none yet."""
     run, key = frame.run, frame.key
-    if run.records:
-        frame.owner = asyncio.current_task()
     if frame.withdrawn is not None:
         return _record_outcome(frame, _withdrawal(frame))
     if frame.parent.stop is not None:
@@ -231,6 +231,7 @@ async def _called(frame: Frame) -> ExecutionResult[Any]:
         frame.stood_still = 0.0
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
+    del task  # an error of the program leads to this Python frame, and would hold it
     try:
         value = await _value_of(frame)
         if frame.cached_as is not None and not frame.run.records:

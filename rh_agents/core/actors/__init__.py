@@ -111,8 +111,9 @@ class BaseActor(BaseModel):
     def __copy__(self) -> Self:
         """A copy that may get other fields, so it is without what was worked out of these."""
         copied = super().__copy__()
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
+        known = vars(copied)
+        for name in known.keys() - type(self).model_fields.keys():
+            del known[name]
         return copied
 
     @cached_property

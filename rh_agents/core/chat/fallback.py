@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Unpack
 
 from pydantic import PrivateAttr
@@ -83,12 +84,12 @@ class Fallback(ChatModel):
         """Those behind it, in the order in which they are asked."""
         return self._models
 
-    @property
+    @cached_property
     def recorded_version(self) -> str:
         """Its version, and everything about the models behind it that decides what they answer."""
         return self._version_of([_described(model) for model in self._models])
 
-    @property
+    @cached_property
     def former_versions(self) -> tuple[str, ...]:
         """There was none when keys held no endpoints at all. Then they held those of some models."""
         former = self._version_of([_formerly_described(model) for model in self._models])

@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -362,7 +363,7 @@ class ChatModel(LLM):
         """What stands for its server in keys and in caches; "" for nothing."""
         return self.endpoint or ""
 
-    @property
+    @cached_property
     def recorded_version(self) -> str:
         """Its version, and its server if that is part of its identity."""
         server = self.endpoint_identity
@@ -373,7 +374,7 @@ class ChatModel(LLM):
         """Its name and version, also if its server is not part of it: earlier versions kept answers by its name."""
         return f"{self.name} {self.recorded_version}"
 
-    @property
+    @cached_property
     def former_versions(self) -> tuple[str, ...]:
         """The server was no part of keys once."""
         return (self.version,) if self.endpoint_identity else ()
