@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
 from rh_agents.core._replay.recorded import RecordedCalls
-from rh_agents.stores._backend.rows import RunRow
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.stores._backend.rows import CallRow, RunRow
 from rh_agents.stores._rows import charge_of, ending_of
 from rh_agents.stores._verified import VerifiedSession, damaged
 
+_STARTED: Final = ExecutionStatus.STARTED.value
 _CHUNK: Final = 8192
 """Events that are read at a time."""
 _REMEMBERED: Final = 100
@@ -27,7 +30,11 @@ def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
     of_no_account: set[str] = set()
     while True:
         chunk = session.calls(run.number, run.run_id, after, _CHUNK)
+        ended_well = _ended_well(chunk)
         for sequence, status, key, attempt, group_id, ok, name, more, epoch, tries, parent_attempt in chunk:
+            if more is None and status == _STARTED and key in ended_well:
+                recorded.events += 1
+                continue
             failed_in = (epoch or 0, tries or 0, parent_attempt or 0) if ok is False else None
             charge = ending = control = taken_over = None
             if more is not None and more not in of_no_account:
@@ -49,6 +56,12 @@ def fold(session: VerifiedSession, run: RunRow) -> RecordedCalls:
     if run.outcomes != len(recorded.finished):  # else somebody has added one to a call that had one
         _expect(session, run, "outcomes", run.outcomes, outcomes)
     return recorded
+
+
+def _ended_well(chunk: Sequence[CallRow]) -> set[bytes | None]:
+    """Calls with a value among these events, and no failure: that they were begun says nothing once that is known."""
+    ended_well = {row.key for row in chunk if row.ok}
+    return ended_well.difference([row.key for row in chunk if row.ok is False], (None,))
 
 
 def _expect(session: VerifiedSession, run: RunRow, what: str, expected: int, found: int) -> None:

@@ -21,6 +21,8 @@ CALLS, MODULES = 59, 10
 """The most for one call: calls of Python functions of ours, and modules that they are in. Three of the calls are for
 the text of what it is called with (`record_inputs`); nine of them, in one of the modules, are the store in memory."""
 CALLS_IN_A_GROUP = 89
+CALLS_WHEN_RESUMED = 50
+"""For a member of a `map` that is resumed, whose recorded result is streamed. (See `Recovery.recover_call`.)"""
 ATTRIBUTES = 30
 """The most that an instance can have before Python makes it a dictionary of its own, which takes twice as long."""
 
@@ -73,11 +75,26 @@ async def of_a_group(items: int) -> int:
     return profile.calls.total()
 
 
+async def of_a_resumed_group(items: int) -> int:
+    """Calls of our functions for a group whose results are all recorded."""
+    store, profile = MemoryStore(), Profile()
+    for _ in range(2):
+        profile.calls.clear()
+        async with ExecutionState(store=store, run_id="r", history_limit=0), parallel(5) as p:
+            with profile:
+                p.map(fetch, range(items))
+                async for result in p.stream():
+                    assert result.ok
+    return profile.calls.total()
+
+
 def measure() -> dict[str, float]:
     """The figures of this process."""
     calls, modules = asyncio.run(of_a_call())
     of_a_member = (asyncio.run(of_a_group(120)) - asyncio.run(of_a_group(20))) / 100
-    return {"calls": calls, "modules": modules, "of a member": of_a_member}
+    of_a_resumed_one = (asyncio.run(of_a_resumed_group(420)) - asyncio.run(of_a_resumed_group(20))) / 400
+    figures = {"calls": calls, "modules": modules}
+    return {**figures, "of a member": of_a_member, "of a resumed one": of_a_resumed_one}
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +113,10 @@ def test_the_path_of_a_recorded_call_does_not_grow(figures: dict[str, float]) ->
 
 def test_the_path_of_a_recorded_member_does_not_grow(figures: dict[str, float]) -> None:
     assert figures["of a member"] <= CALLS_IN_A_GROUP
+
+
+def test_the_path_of_a_resumed_member_does_not_grow(figures: dict[str, float]) -> None:
+    assert figures["of a resumed one"] <= CALLS_WHEN_RESUMED
 
 
 def test_the_frame_of_a_recorded_member_takes_no_dictionary_of_its_own() -> None:

@@ -8,7 +8,7 @@ given.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rh_agents.core._base.foreign import noted
@@ -124,7 +124,7 @@ class Ending:
                 attempt=attempt,
                 enrolled=roster.enrolled,
                 total=roster.total,
-                known=self._known_results + self._scheduler.count_running(knows) if run.records else 0,
+                known=self._known + _count_running(self._scheduler, knows) if run.records else 0,
                 outcomes=len(run.recording.order_of(roster.group_id)),
                 member=None if member is None else member.hex(),
                 message=message,
@@ -194,7 +194,7 @@ class Ending:
             if ending.message is not None:
                 return GroupTimeout(ending.message, group=name)
             timeout, total = ending.timeout, ending.total
-        finished = self._tracker.completed + self._tracker.failed + self._scheduler.count_settling()
+        finished = self._tracker.completed + self._tracker.failed + _count_settling(self._scheduler)
         of = "" if total is None else f" of {total}"
         return GroupTimeout(
             f"group {name!r} took longer than its timeout of {timeout:g} s: {finished}{of} members had finished",
@@ -218,6 +218,11 @@ class Ending:
         if self._roster.sealed_by is not None and self.replayed is not None and self.replayed.member == key.hex():
             self._recorded_reason = result.error
 
+    @property
+    def _known(self) -> int:
+        """How many members have results that the journal knows."""
+        return self._known_results + self._scheduler.recovery.given
+
     def forget_recorded(self) -> None:
         """A member whose outcome was counted is made again."""
         self._known_results -= 1
@@ -240,7 +245,7 @@ class Ending:
 
     def _was_left_whole(self, ending: GroupEnding) -> bool:
         """Whether all members had finished when the program left the group, so that what it waits for now is new."""
-        return ending.cause is EndingCause.LEFT and self._known_results >= ending.enrolled == ending.total
+        return ending.cause is EndingCause.LEFT and self._known >= ending.enrolled == ending.total
 
     def _guessed_cause(self, ending: GroupEnding) -> EndingCause | None:
         """What a journal without causes says, when recorded failures have not ended the group."""
@@ -361,3 +366,13 @@ def add_failures(error: BaseException, group: str, results: Iterable[ExecutionRe
         noted(error, f"group {group!r}: {result.address} failed too: {result.error_message}")
     if len(failures) > _NOTES:
         noted(error, f"group {group!r}: {len(failures) - _NOTES} more failed too")
+
+
+def _count_running(scheduler: Scheduler, is_such: Callable[[bytes], bool]) -> int:
+    """How many members run whose key is such a one."""
+    return sum(member.key is not None and is_such(member.key) for member in scheduler.running.values())
+
+
+def _count_settling(scheduler: Scheduler) -> int:
+    """How many members have finished, but for their outcome, which is on its way to the store."""
+    return sum(member.frame is not None and member.frame.is_settling for member in scheduler.running.values())

@@ -60,6 +60,11 @@ class FinishedResults:
         return len(self._results) - self._further < self._most
 
     @property
+    def is_half_full(self) -> bool:
+        """Whether half of the results that may wait for the reader do."""
+        return (len(self._results) - self._further) * 2 > self._most
+
+    @property
     def by_index(self) -> list[ExecutionResult[Any]]:
         """All of them, in order of index."""
         return [self._results[index] for index in sorted(self._results)]
@@ -85,6 +90,13 @@ class FinishedResults:
             self._completed.append(member.index)
         if member.key is not None and self.order.has_members and self.order.knows(member.key):
             self._keys[member.index] = member.key
+
+    def keep_recovered(self, index: int, key: bytes, result: ExecutionResult[Any]) -> None:
+        """The same of a member that is not there itself, since all there is of it is its recorded result."""
+        self._results[index] = result
+        self._completed.append(index)
+        if self.order.knows(key):
+            self._keys[index] = key
 
     def keep_failed(self, member: Member) -> None:
         """The member with this result has failed, and can be made again."""
@@ -171,6 +183,10 @@ class FinishedResults:
             return self._oldest(running)
         index = self.order.take(self._results)
         return self._oldest(running) if index is None and self.order.is_over else index
+
+    def next_recorded(self) -> int | None:
+        """Whose result is the next one in the recorded order, if it is there."""
+        return self.order.take(self._results)
 
     def next_when_idle(self) -> int | None:
         """The same when nothing runs: what has no result, or is not enrolled, is not waited for."""

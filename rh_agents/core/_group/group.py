@@ -19,6 +19,7 @@ from rh_agents.core._group.members import (
     starter,
 )
 from rh_agents.core._group.options import GroupOptions
+from rh_agents.core._group.recovery import RecoveredCalls
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.scheduler import Scheduler
 from rh_agents.core._group.stream import ResultStream
@@ -79,6 +80,8 @@ class Group:
         self._place = place_of_members(frame.address, options.name)
         self.names: dict[int, str] = {}
         """Of members that have one, by index."""
+        recovered = RecoveredCalls(run, self.roster, self.scheduler.finished, tracker, self._place, self.names)
+        self.scheduler.recovery.give = recovered.give
         of_members = (options.retry, options.item_timeout, options.breaker, options.limits or None, options.budget)
         self._adds_to_members = any(each is not None for each in of_members)
         self._not_ok = 0

@@ -29,6 +29,7 @@ from rh_agents.core.values import function_below, learn_function
 
 __all__ = [
     "FUNCTION_ACTOR",
+    "RECOVERED",
     "Member",
     "Part",
     "Place",
@@ -141,6 +142,13 @@ class Member:
         self.frame = self.task = self.recorded = self.ended_as = None
         self.has_begun = self.is_recovering = self.is_settled = self.is_judged = False
 
+
+def _never() -> Awaitable[Any]:
+    raise AssertionError("it stands for members that are not made")
+
+
+RECOVERED: Member = Member(-1, _never, None, "", Context(), 0.0)
+"""Stands for a member that has had its recorded result at once, so that none was made of it."""
 
 _learned: weakref.WeakSet[FunctionType] = weakref.WeakSet()
 

@@ -18,21 +18,87 @@ the reasons; the scheduler obeys. Three words of it are about time:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from hashlib import sha256
+from typing import Any
 
-from rh_agents.core._group.members import Member
+from rh_agents.core._group.finished import FinishedResults
+from rh_agents.core._group.members import RECOVERED, Member
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._replay.decision import Phase, Recorded
+from rh_agents.core._replay.identity import address_of_member, identity_prefix
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.parts import RunParts
-from rh_agents.core.calls import Call
+from rh_agents.core._run.runner import recovered_fact
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.calls import Call, FunctionCall
+from rh_agents.core.errors import StoreError
+from rh_agents.core.redaction import without_secrets
 from rh_agents.core.results import Outcome
+from rh_agents.core.tracking import ParallelGroupTracker
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.values.inputs import small_arguments
 
-__all__ = ["AT_ONCE", "Recovery"]
+__all__ = ["AT_ONCE", "Give", "RecoveredCalls", "Recovery"]
 
 AT_ONCE = 256
 """Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
+Give = Callable[[Call[Any], str | None, str, bytes, int, Outcome, float], None]
+"""Of a call with its name, label, key and index: give it its recorded result."""
 _LOOK_AHEAD = 10_000
 """How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
+
+
+def _identity_begins_with(actor: BaseActor) -> bytes | None:
+    is_usual = actor.has_known_types and actor.is_stored and actor.cache is None and not actor.former_versions
+    return identity_prefix(actor.name, actor.recorded_version) if is_usual else None
+
+
+class RecoveredCalls:
+    """Gives calls their recorded results that have not been made members: nothing is called, and nobody listens.
+
+    Args:
+        run: the run of their group.
+        roster: counts them as enrolled.
+        finished: keeps their results until they are read.
+        tracker: counts them.
+        place: with what the addresses of members begin.
+        names: gets their names, by index, if they have any.
+    """
+
+    def __init__(
+        self,
+        run: RunParts,
+        roster: Roster,
+        finished: FinishedResults,
+        tracker: ParallelGroupTracker,
+        place: str,
+        names: dict[int, str],
+    ) -> None:
+        self._run = run
+        self._roster = roster
+        self._finished = finished
+        self._tracker = tracker
+        self._place = place
+        self._names = names
+
+    def give(
+        self, call: Call[Any], name: str | None, label: str, key: bytes, index: int, outcome: Outcome, now: float
+    ) -> None:
+        """Keep the result of a call that has succeeded, and count it."""
+        run, actor, finished, tracker = self._run, call.actor, self._finished, self._tracker
+        address = address_of_member(self._place, index, without_secrets(label))
+        result = outcome.as_result(index, address)
+        if run.history.limit != 0:
+            about = (actor, label, address, key, self._roster.group_id, index, self._roster.total, None)
+            run.history.add(recovered_fact(run, outcome, result, *about))
+        tracker.recovered += 1
+        tracker.count_end(ExecutionStatus.COMPLETED, now, None)
+        finished.keep_recovered(index, key, result)
+        if name is not None and not finished.is_streaming:
+            self._names[index] = name
+        run.counter.actors[actor.name].add(result)
 
 
 class Recovery:
@@ -64,6 +130,64 @@ class Recovery:
         self._order = order
         self._dismissed = run.recording.recorded.dismissed
         self._first_failure = 0
+        self.give: Give | None = None
+        """Gives a call that is no member its recorded result."""
+        self.given: int = 0
+        """How many calls have got theirs so."""
+        self._actor: BaseActor | None = None
+        self._begins_with: bytes | None = None
+        """With what the identity of each call of this actor begins; None if that is not all there is to it."""
+
+    # -- members that need not be made ----
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether recorded members can be given their results before they are made: nothing is to be decided first."""
+        if self.phase is not Phase.OPEN or self.unjudged or self._run.is_validation or self._run.bus.wants_routine:
+            return False
+        return self._order.has_members and self._roster.sealed_by is None
+
+    def recover_call(
+        self, work: Call[Any], name: str | None, key: str | None, context: Context, now: float
+    ) -> Member | None:
+        """Give an item its recorded result before it becomes a member, if that has nothing of the unusual.
+
+        A long map that is resumed consists of such items: calls of a function with a few small arguments, that have
+        succeeded. `RECOVERED` stands for the member that such an item would have become. Of another one that has its
+        number by then the member is returned, and takes its turn as all do; None says that nothing was done.
+        """
+        if type(work) is not FunctionCall or key is not None or work.key is not None or not self.is_in_order:
+            return None
+        actor, roster = work.actor, self._roster
+        if actor is not self._actor:
+            self._actor, self._begins_with = actor, _identity_begins_with(actor)
+        if self._begins_with is None or self.give is None or roster.unnumbered:
+            return None
+        data = small_arguments(work.given())
+        if data is None:
+            return None
+        label = actor.name if name is None else name
+        same = sha256(self._begins_with + data).digest()
+        base = roster.place_of(same, label)
+        outcome = None
+        if not self._run.recording.recorded.may_be_tried_again(base):  # so it is the key, and no failure
+            outcome = self._recover_nowait(base)
+        if outcome is None:
+            return roster.enrol_at(base, same, work, name, label, context, now)
+        index = roster.enrolled
+        roster.enrolled = index + 1
+        self._order.enrolled(base, index)
+        self.left_at_once -= 1
+        self.give(work, name, label, base, index, outcome, now)
+        self.given += 1
+        work.discard()
+        return RECOVERED
+
+    def _recover_nowait(self, key: bytes) -> Outcome | None:
+        try:
+            return self._run.recording.recover_nowait(key)
+        except StoreError:
+            return None  # it is raised again when the member takes its turn
 
     # -- what becomes of a member -------------------------------------------------------------------------------------
 

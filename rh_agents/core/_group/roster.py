@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Protocol
 
 from rh_agents.core._group.members import (
@@ -23,7 +24,7 @@ from rh_agents.core._group.members import (
 )
 from rh_agents.core._loops.beside import beside
 from rh_agents.core._loops.exits import FAILURES, failure_of
-from rh_agents.core._replay.identity import again_key, child_key, identity_of_item, identity_of_unseen
+from rh_agents.core._replay.identity import again_key, child_key, child_prefix, identity_of_item, identity_of_unseen
 from rh_agents.core._replay.order import RecordedOrder
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.identifying import Identities, known_key
@@ -33,7 +34,11 @@ from rh_agents.core.errors import CallCancelled, DefinitionError, StopRun
 from rh_agents.core.groups import GroupEnding
 from rh_agents.core.values.inputs import CanonicalInput
 
-__all__ = ["Roster", "RosterListener"]
+__all__ = ["Recover", "Roster", "RosterListener"]
+
+
+Recover = Callable[[Call[Any], str | None, str | None, Context, float], Member | None]
+"""Of a call with a name and a key: `RECOVERED`, a member that has its number, or None, and then nothing was done."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -74,6 +79,7 @@ class Roster:
         sealed_by: GroupEnding | None,
     ) -> None:
         self.group_id: str = group_id
+        self._begins_with = child_prefix(frame.base, group)
         self._run = run
         self._frame = frame
         self._group = group
@@ -96,6 +102,8 @@ class Roster:
         """How the group ended before, if that binds."""
         self.known: int = 0
         """How many members of a sealed group the journal knows."""
+        self.recover: Recover | None = None
+        """Gives items their recorded results before they become members; see `Recovery.recover_call`."""
 
     def report_to(self, listener: RosterListener | None) -> None:
         """Tell this one from now on; None tells nobody."""
@@ -153,17 +161,20 @@ class Roster:
             work = source.work_for(item)
             name = None if source.name is None else source.name(item)
             key = None if source.key is None else source.key(item)
-            if part is None:
+            if part is not None:
+                member = self._enrol(work, part.name, None, context, now, (source, item), part.place)
+            elif self.recover is None or source.elsewhere is not None or not isinstance(work, Call):
                 member = self._enrol(work, name, key, context, now, (source, item))
             else:
-                member = self._enrol(work, part.name, None, context, now, (source, item), part.place)
+                found = self.recover(work, name, key, context, now)
+                member = self._enrol(work, name, key, context, now, (source, item)) if found is None else found
         except FAILURES as raised:  # the functions are the user's, and it is the item that fails
             if work is not None:
                 close_unstarted(work)
             place = None if part is None else part.place
             return self._enrol(raising(failure_of(raised)), None, None, context, now, None, place)
         finally:
-            if not is_expected:
+            if not is_expected and self.total is not None:
                 self._recount()
         if source.elsewhere is not None:
             member.elsewhere = functools.partial(source.elsewhere.result_of, item)
@@ -345,7 +356,7 @@ class Roster:
         """Give a member its number among identical ones, and with it its key."""
         member.is_numbered = True
         member.identities = identities
-        work, frame, group, sealed_by = member.work, self._frame, self._group, self.sealed_by
+        work, sealed_by = member.work, self.sealed_by
         if not self._run.records:
             return
         if member.place is not None:
@@ -353,16 +364,14 @@ class Roster:
             member.base, member.key, member.tries = place.base, place.key, place.tries
             self._order.enrolled(member.key, member.index)
             return
-        member.base = child_key(frame.base, group, identities.same, 0)
-        occurrence = frame.count(member.base)
-        if occurrence:
-            if frame.has_other_open_group(group, self):
-                report_undefined_order(frame, member.label, self._run)
-            member.base = child_key(frame.base, group, identities.same, occurrence)
+        if member.base is None:
+            member.base = self.place_of(identities.same, member.label)
         if identities.former and isinstance(work, Call):
             actor = work.actor
-            member.base = known_key(frame, actor.name, group, member.base, identities.former, actor.keys_since)
-        member.key, member.tries = frame.try_of(member.base, sealed_by, is_member=True)
+            member.base = known_key(
+                self._frame, actor.name, self._group, member.base, identities.former, actor.keys_since
+            )
+        member.key, member.tries = self._frame.try_of(member.base, sealed_by, is_member=True)
         if sealed_by is not None:
             self.known += self._run.recording.recorded.knows(member.key)
         if self._order.has_members:
@@ -374,6 +383,31 @@ class Roster:
             for _ in range(member.tries):
                 self._order.passed(failed)
                 failed = again_key(failed)
+
+    def place_of(self, same: bytes, label: str) -> bytes:
+        """The key that the place in the program gives the next member with this identity.
+
+        Raises:
+            UndefinedOrderError: nothing says which of two identical ones it is, and the run is strict.
+        """
+        frame, group = self._frame, self._group
+        base = sha256(b"%b%b0" % (self._begins_with, same)).digest()  # as `child_key` does it, for each member
+        occurrence = frame.count(base)
+        if occurrence:
+            if frame.has_other_open_group(group, self):
+                report_undefined_order(frame, label, self._run)
+            base = child_key(frame.base, group, same, occurrence)
+        return base
+
+    def enrol_at(
+        self, base: bytes, same: bytes, work: Call[Any], name: str | None, label: str, context: Context, now: float
+    ) -> Member:
+        """Make a member of a call whose place in the program is known: it has been counted among identical ones."""
+        member = Member(self.enrolled, work, name, label, context, now)
+        member.base, work.use = base, GIVEN
+        self._number(member, Identities(same, (), same))
+        self.enrolled += 1
+        return member
 
     # -- members whose identity takes long to find out -----------------------------------------------------------------
 

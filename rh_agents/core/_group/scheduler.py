@@ -35,17 +35,18 @@ member; it is used only for a task that was cancelled before its first step, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.feeder import Feeder
 from rh_agents.core._group.finished import FinishedResults
-from rh_agents.core._group.members import Member, close_unstarted
+from rh_agents.core._group.members import RECOVERED, Member, close_unstarted
 from rh_agents.core._group.recovery import AT_ONCE, Recovery
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.rules import NO_GROUP, GroupRules
 from rh_agents.core._group.slots import LentSlot, Slots
+from rh_agents.core._loops.postponed import look_at
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step
 from rh_agents.core._replay.identity import ENDED
 from rh_agents.core._replay.order import RecordedOrder
@@ -97,6 +98,8 @@ class Scheduler:
         self.slots: Slots = Slots(max_workers, self.fill)
         self._filling = False
         self._judges_soon = False
+        self._rests = False
+        """Whether nothing is to be done until half of the recovered results that wait for the reader are read."""
         self._feeder = Feeder(roster, self)
         self._waiters: set[asyncio.Future[None]] = set()
         roster.report_to(self)
@@ -105,6 +108,7 @@ class Scheduler:
         """The group has ended: let go of it. Each holding the other, both would wait for the garbage collector."""
         self.roster.report_to(None)
         self._group = NO_GROUP
+        self.recovery.give = None
         self.slots.close()
         self._feeder.close()
 
@@ -126,7 +130,8 @@ class Scheduler:
             return
         if not (self.slots.free or self.roster.async_source or recovery.is_held_up) and recovery.phase is Phase.OPEN:
             return  # all slots are taken, as most often when results are read
-        self._filling, recovery.is_interrupted, recovery.left_at_once = True, False, AT_ONCE
+        self._filling, self._rests, recovery.is_interrupted, recovery.left_at_once = True, False, False, AT_ONCE
+        self.roster.recover = recovery.recover_call if self.order.has_members else None
         try:
             self._start_members()
             if recovery.held and not recovery.seeks_recorded:
@@ -140,7 +145,7 @@ class Scheduler:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._filling = False
+            self._filling, self.roster.recover = False, None
         source = self.roster.async_source
         if source is not None and (not self.is_halted or self._may_pull):
             self._feeder.feed(source)
@@ -159,6 +164,11 @@ class Scheduler:
                 member = roster.waiting.popleft()
             elif self._may_pull:
                 member = roster.pull(now)
+                if member is RECOVERED:
+                    self._wake()
+                    continue
+            elif self.order.has_members and not self.running and not self.finished.has_room:
+                self._rests = True
             if member is not None and not member.is_numbered:
                 self.roster.wait_first(member)
                 break
@@ -324,7 +334,7 @@ class Scheduler:
         except (KeyboardInterrupt, SystemExit) as caught:
             error = caught
             if member.task is not None:
-                member.task.add_done_callback(_retrieve)
+                member.task.add_done_callback(look_at)
             raise  # it is the event loop that has to hear of these
         except BaseException as caught:  # noqa: BLE001 - what no group may swallow is raised by the group
             error = caught
@@ -360,14 +370,6 @@ class Scheduler:
         self.finished.completed(member.index)
         if self.recovery.phase is Phase.ENDING and member.task is not None:
             member.task.cancel()  # it was left alone while its outcome was on its way
-
-    def count_running(self, is_such: Callable[[bytes], bool]) -> int:
-        """How many members run whose key is such a one."""
-        return sum(member.key is not None and is_such(member.key) for member in self.running.values())
-
-    def count_settling(self) -> int:
-        """How many members have finished, but for their outcome, which is on its way to the store."""
-        return sum(member.frame is not None and member.frame.is_settling for member in self.running.values())
 
     @property
     def has_more_to_do(self) -> bool:
@@ -566,6 +568,9 @@ class Scheduler:
     def take_completed(self) -> ExecutionResult[Any] | None:
         """The result that was completed first, the recorded ones of an earlier execution before all others."""
         if self.order.has_members:
+            index = self.finished.next_recorded() if not self.roster.unnumbered else None
+            if index is not None:  # all that came before it has been enrolled
+                return self.take(index)
             self._pull_ahead()
             if self.roster.unnumbered:
                 return None  # one of them may come first
@@ -575,7 +580,8 @@ class Scheduler:
     def take(self, index: int) -> ExecutionResult[Any]:
         """The result of a member; it is not kept."""
         result = self.finished.take(index)
-        self.fill()
+        if not (self._rests and self.finished.is_half_full):
+            self.fill()
         return result
 
     def _pull_ahead(self) -> None:
@@ -592,9 +598,3 @@ class Scheduler:
             order.skip_missing()  # what a stop discarded comes when the run goes on
         if len(self.roster.waiting) > waiting:
             self.fill()
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Look at a task's exception, so that asyncio does not log that nobody did."""
-    if not task.cancelled():
-        task.exception()

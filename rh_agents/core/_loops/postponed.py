@@ -95,7 +95,7 @@ async def until_it_is_done(step: Awaitable[T], postponed: Postponed, *, at_most:
             deadline = loop.time() + at_most
         if deadline is not None and loop.time() >= deadline:
             done.cancel()
-            done.add_done_callback(_look_at)
+            done.add_done_callback(look_at)
             raise StoreError(f"the store has not answered for {at_most:g} s after a call that it records was cancelled")
         try:
             await asyncio.wait([done], timeout=None if deadline is None else deadline - loop.time())
@@ -104,7 +104,7 @@ async def until_it_is_done(step: Awaitable[T], postponed: Postponed, *, at_most:
     return done.result()
 
 
-def _look_at(future: asyncio.Future[T]) -> None:
+def look_at(future: asyncio.Future[T]) -> None:
     """Nobody waits for it any more, so nobody else sees how it ended."""
     if not future.cancelled():
         future.exception()

@@ -37,11 +37,13 @@ __all__ = [
     "again_key",
     "child_address",
     "child_key",
+    "child_prefix",
     "group_key",
     "idempotency_key",
     "identity",
     "identity_of_item",
     "identity_of_unseen",
+    "identity_prefix",
     "place_of_members",
     "tried_key",
 ]
@@ -62,7 +64,7 @@ def identity(actor: str, version: str, data: Canonical, explicit: str | None) ->
     """What two calls of one parent have in common when they are the same call: `key=` replaces the input."""
     if explicit is not None:
         return _digest(b"explicit", _text(actor), _text(version), _text(explicit))
-    prefix = _actor_prefix(actor, version)
+    prefix = identity_prefix(actor, version)
     return sha256(prefix + data).digest() if isinstance(data, bytes) else _digest_of_pieces(prefix, data)
 
 
@@ -88,7 +90,7 @@ def identity_of_item(group_id: str, function: str, data: Canonical) -> bytes:
 
 def child_key(parent: bytes, group: str, same: bytes, occurrence: int) -> bytes:
     """The key of a call: its parent's key, the name of its group ("" outside of one), its identity, its occurrence."""
-    return sha256(b"%b%b%d" % (_place_prefix(parent, group), same, occurrence)).digest()
+    return sha256(b"%b%b%d" % (child_prefix(parent, group), same, occurrence)).digest()
 
 
 def group_key(parent: bytes, name: str, occurrence: int) -> bytes:
@@ -114,13 +116,13 @@ def idempotency_key(run_id: str, key: bytes) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _actor_prefix(actor: str, version: str) -> bytes:
-    """The same for all calls of an actor. What follows it has no end of its own, so it needs no length."""
+def identity_prefix(actor: str, version: str) -> bytes:
+    """With what the identity of each call of an actor begins that has no `key=`. What follows needs no length."""
     return _parts(b"call", _text(actor), _text(version))
 
 
 @lru_cache(maxsize=1024)
-def _place_prefix(parent: bytes, group: str) -> bytes:
+def child_prefix(parent: bytes, group: str) -> bytes:
     """The same for all members of a group. An identity of 32 bytes and the occurrence follow it."""
     return _parts(b"child", parent, _text(group))
 

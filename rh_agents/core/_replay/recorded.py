@@ -152,7 +152,11 @@ class KeyMarks:
         place = self._table.place_of(key)
         if place < 0:
             self._others.add(key)
-            return
+        else:
+            self.add_at(place)
+
+    def add_at(self, place: int) -> None:
+        """Mark the key at this place of the table."""
         if place >= len(self._marks):
             self._marks.extend(bytes(len(self._table) - len(self._marks)))
         self._marks[place] = 1

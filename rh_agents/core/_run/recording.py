@@ -337,6 +337,20 @@ class Recording:
             self._recovered_places.add(outcome.base)
         return outcome
 
+    def recover_nowait(self, key: bytes) -> Outcome | None:
+        """The outcome of a call that is not validated and is made for the first time, so that its key is its place, if
+        it is recorded and can be had without waiting.
+        """
+        place = self.recorded.finished.place_of(key)
+        if place < 0:
+            return None
+        if self.is_resumed:
+            self._used.add_at(place)
+        outcome = self._expect_journal().load_nowait(key)
+        if outcome is not None and self.is_resumed:
+            self._recovered_places.add_at(place)
+        return outcome
+
     def try_of(self, place: bytes, generation: Generation, rules: ReplayRules) -> tuple[bytes, int]:
         """The key under which the call at a place is made in this generation of its parent, and how often it was."""
         key, tries = self.recorded.try_of(place, generation, rules)

@@ -57,6 +57,7 @@ __all__ = [
     "input_of",
     "kept_input",
     "recorded_input",
+    "small_arguments",
 ]
 
 # -- for keys ---------------------------------------------------------------------------------------------------------
@@ -64,6 +65,8 @@ __all__ = [
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 _FIXED = frozenset({int, float, bool, type(None)})
 """Arguments of these types alone are not large; most calls have few others."""
+_SMALL = 1 << 12
+"""Characters that are written down in a moment, however many arguments they are in."""
 _TEXTUAL = (datetime, date, time, timedelta, Decimal, UUID, complex)
 
 
@@ -165,6 +168,22 @@ def canonical_arguments(arguments: Mapping[str, object]) -> bytes:
             pass
     with _refusals():
         return ascii({name: _literal(value) for name, value in arguments.items()}).encode("ascii")
+
+
+def small_arguments(arguments: Mapping[str, object]) -> bytes | None:
+    """The same if they are atoms and certainly small, as those of most calls are; else None."""
+    room = _SMALL
+    for value in arguments.values():
+        if type(value) is str:
+            room -= len(value)
+        elif type(value) not in _FIXED:
+            return None
+    if room < 0:
+        return None
+    try:
+        return ascii(arguments).encode("ascii")
+    except ValueError:  # an integer with thousands of digits
+        return None
 
 
 @contextmanager
