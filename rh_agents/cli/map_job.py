@@ -14,7 +14,7 @@ from rh_agents.cli.input.lines import Item
 from rh_agents.cli.input.source import Source
 from rh_agents.cli.options import budget_field
 from rh_agents.cli.output.progress import Shown
-from rh_agents.cli.output.results import record_of, unwritable_record
+from rh_agents.cli.output.results import LineWriter, record_of, unwritable_record
 from rh_agents.cli.output.summary import Summary
 from rh_agents.cli.output.writers import ResultWriter
 from rh_agents.core._limits.interruption import interrupt_on_signals
@@ -69,6 +69,17 @@ class _Failed:
     is_replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that is to be written, or a row of another format, and what it is about."""
+
+    row: Any
+    item: Item
+    index: int
+    result: ExecutionResult[Any]
+    is_ok: bool
+
+
 @dataclass(slots=True)
 class MapJob:
     """Runs `callee` over the items of `source`; `report` takes lines for people as they come up.
@@ -94,6 +105,8 @@ class MapJob:
     summary: Summary = field(default_factory=Summary)
     _pending: dict[int, Item] = field(default_factory=dict)
     _failed: dict[int, _Failed] = field(default_factory=dict)
+    _unwritten: list[_Line] = field(default_factory=list)
+    _size_unwritten: int = 0
     _enrolled: int = 0
     _is_over: bool = False
     _last_error: BaseException | None = None
@@ -180,6 +193,7 @@ class MapJob:
                 await self._write(result)
             raise
         finally:
+            self._write_out()
             self._is_over = True
 
     def _enrol(self, group: ParallelExecutionManager) -> None:
@@ -199,6 +213,13 @@ class MapJob:
         return call
 
     async def _write(self, result: ExecutionResult[Any]) -> None:
+        """Write the line of a result: into a file together with those that come in the same turn of the event loop.
+
+        So they are there before anything is waited for. A system call for each of them would also give the
+        interpreter's lock away each time.
+        """
+        if result.requeued:
+            self._write_out()  # the earlier line of the item, of which it depends how this one counts
         if self.summary.failure is not None:
             return
         index = result.index
@@ -208,18 +229,50 @@ class MapJob:
             return
         item = self._pending[index] if earlier is None else earlier.item
         row, is_ok = self._row(item, index, result)
+        line = _Line(row, item, index, result, is_ok)
+        if isinstance(self.writer, LineWriter) and self.writer.is_file:
+            self._write_soon(line)
+            return
         try:
             await self.writer.write(row)
         except OutputFailed as error:
-            self.summary.failure = error
-            self.state.request_interrupt(str(error), grace=0)
+            self._give_up(error)
             await asyncio.sleep(0)  # which cancels this task, here
             return
+        self._written(line)
+
+    def _write_soon(self, line: _Line) -> None:
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write_out)
+        self._unwritten.append(line)
+        self._size_unwritten += len(line.row)
+        if self._size_unwritten > _MOST_UNWRITTEN:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        """Write the lines that are there. Those that are complete count, also if a later one cannot be written."""
+        lines, self._unwritten, self._size_unwritten = self._unwritten, [], 0
+        if not lines or self.summary.failure is not None or not isinstance(self.writer, LineWriter):
+            return
+        before = self.writer.lines
+        try:
+            self.writer.write_together([line.row for line in lines])
+        except OutputFailed as error:
+            self._give_up(error)
+        for line in lines[: self.writer.lines - before]:
+            self._written(line)
+
+    def _give_up(self, error: OutputFailed) -> None:
+        self.summary.failure = error
+        self.state.request_interrupt(str(error), grace=0)
+
+    def _written(self, line: _Line) -> None:
+        earlier = self._failed.get(line.index)
         if earlier is None:
-            del self._pending[index]
+            del self._pending[line.index]
         else:
-            self._uncount(index, earlier)
-        self._count(item, result, is_ok)
+            self._uncount(line.index, earlier)
+        self._count(line.item, line.result, line.is_ok)
 
     def _row(self, item: Item, index: int, result: ExecutionResult[Any]) -> tuple[Any, bool]:
         """The row of an item, and whether it is a good one: a result that cannot be written down is a failure."""
@@ -291,6 +344,8 @@ class _Elsewhere:
 
 
 _SIGNALS = "interrupted by a signal"
+_MOST_UNWRITTEN = 1 << 16
+"""Bytes of lines that are written together."""
 _LONGEST_LABEL = 200
 """Characters. The id of a plain line is the line."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import io
 import itertools
@@ -17,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from rh_agents import tool
+from rh_agents import MemoryStore, tool
 from rh_agents.cli.arguments import make_callee
-from rh_agents.cli.errors import BadInput, OutputClosed
+from rh_agents.cli.errors import BadInput, OutputClosed, OutputFailed
 from rh_agents.cli.input.items import read_items
 from rh_agents.cli.input.lines import Format, Item
 from rh_agents.cli.input.source import FileSource, PipeSource, Source
@@ -338,8 +339,66 @@ def test_a_full_disk_leaves_complete_lines_and_ends_the_job_with_a_sentence(run_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert 5 < len(ran.lines) < 20
-    assert ran.summary.exit_code == 1
+    assert (ran.summary.exit_code, ran.summary.ok) == (1, len(ran.lines))
     assert str(ran.summary.failure).endswith(f"File too large; {len(ran.lines)} lines are complete")
+
+
+class CountedFile(io.FileIO):
+    """Counts how often it is written to."""
+
+    writes = 0
+
+    def write(self, data: Any) -> int:
+        self.writes += 1
+        return super().write(data)
+
+
+async def _mapped(path: Path, function: Callable[..., Any], count: int, **options: Any) -> tuple[CountedFile, Summary]:
+    raw = CountedFile(path, "w")
+    with LineWriter(raw, "out") as lines:
+        source = FileSource(items_of(numbers(count)), None, None)
+        state = ExecutionState(history_limit=0, **options)
+        return raw, await MapJob(make_callee(tool(function)), source, lines, print, state=state).run()
+
+
+def test_lines_that_are_there_together_are_written_together(tmp_path: Path) -> None:
+    store = MemoryStore()
+    first, _ = asyncio.run(_mapped(tmp_path / "out", double, 1000, store=store, run_id="r"))
+    again, summary = asyncio.run(_mapped(tmp_path / "again", double, 1000, store=store, run_id="r"))
+    assert (summary.reused, (tmp_path / "again").read_bytes().count(b"\n")) == (1000, 1000)
+    assert first.writes <= 250  # five are made at the same time
+    assert again.writes <= 10
+
+
+def test_a_line_is_written_before_anything_is_waited_for(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def look(x: int) -> int:
+        if x == 9:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            seen.append((tmp_path / "out").read_bytes())
+        return x
+
+    asyncio.run(_mapped(tmp_path / "out", look, 10))
+    assert seen[0].count(b"\n") == 9
+    assert (tmp_path / "out").read_bytes().count(b"\n") == 10
+
+
+def test_what_was_written_of_lines_that_the_disk_did_not_take_is_taken_back(tmp_path: Path) -> None:
+    class Full(io.FileIO):
+        """Takes seven bytes at a time, and no more than sixteen."""
+
+        def write(self, data: Any) -> int:
+            if self.tell() >= 14:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(bytes(data[:7]))
+
+    with LineWriter(Full(tmp_path / "out", "a"), "out") as lines:
+        with pytest.raises(OutputFailed, match="2 lines are complete"):
+            lines.write_together([b"first\n", b"next\n", b"third\n"])
+        assert lines.lines == 2
+    assert (tmp_path / "out").read_bytes() == b"first\nnext\n"
 
 
 def test_a_reader_that_has_gone_ends_the_job(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic_core import to_json
@@ -36,9 +36,9 @@ _SURE = getattr(select, "PIPE_BUF", 0)
 
 
 class LineWriter:
-    """Writes lines, each one with a single `write` where the system takes it whole.
+    """Writes lines: each one, or all that are given together, with a single `write` where the system takes it whole.
 
-    If that fails on a file, what was written of the line is taken back: there are complete lines only. A full pipe is
+    If that fails on a file, what was written of a line is taken back: there are complete lines only. A full pipe is
     waited for in a thread, since its reader may take its time and what runs must continue meanwhile.
     """
 
@@ -50,8 +50,9 @@ class LineWriter:
         self.lines: int = 0
         """How many have been written."""
         self._raw = raw
-        self._is_file = stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
-        self._thread = None if self._is_file else DaemonThread("write the output")
+        self.is_file: bool = stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
+        """Whether it is a file, to which nobody has to wait to write."""
+        self._thread = None if self.is_file else DaemonThread("write the output")
 
     def restart(self) -> None:
         """Forget what a file had when it was opened, if it was opened for that.
@@ -59,7 +60,7 @@ class LineWriter:
         Raises:
             OutputFailed: the system does not allow it.
         """
-        if not (self._begins_anew and self._is_file):
+        if not (self._begins_anew and self.is_file):
             return
         try:
             os.ftruncate(self._raw.fileno(), 0)
@@ -87,18 +88,35 @@ class LineWriter:
 
     def write_now(self, line: bytes, lines: int = 1) -> None:
         """The same, waiting on the spot."""
-        rest = memoryview(line)
+        self.write_together([line], lines)
+
+    def write_together(self, blocks: Sequence[bytes], lines: int = 1) -> None:
+        """Write several lines, or what has so many `lines` in each, waiting on the spot.
+
+        If that fails, the attribute `lines` says how many are complete.
+        """
+        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        rest = memoryview(data)
         try:
-            rest = rest[self._write_some(line) :]  # which is nearly always all of it
+            rest = rest[self._write_some(data) :]  # which is nearly always all of it
             while rest:
                 rest = rest[self._write_some(rest) :]
         except BrokenPipeError as error:
             raise OutputClosed(f"{self.name} was closed") from error
         except OSError as error:
-            self._take_back(len(line) - len(rest))
+            self._keep_complete(blocks, lines, len(data) - len(rest))
             complete = "1 line is" if self.lines == 1 else f"{self.lines} lines are"
             raise OutputFailed(f"cannot write {self.name}: {error.strerror}; {complete} complete") from error
-        self.lines += lines
+        self.lines += len(blocks) * lines
+
+    def _keep_complete(self, blocks: Sequence[bytes], lines: int, written: int) -> None:
+        """So many bytes of these blocks were written: count those that are complete, and take back the rest."""
+        for block in blocks:
+            if len(block) > written:
+                break
+            written -= len(block)
+            self.lines += lines
+        self._take_back(written)
 
     def _has_room(self, size: int) -> bool:
         """Whether the system says that this many bytes can be written without waiting."""
@@ -116,7 +134,7 @@ class LineWriter:
         return written
 
     def _take_back(self, written: int) -> None:
-        if self._is_file and written:
+        if self.is_file and written:
             os.ftruncate(self._raw.fileno(), os.fstat(self._raw.fileno()).st_size - written)
 
     def __enter__(self) -> Self:
