@@ -18,8 +18,9 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -81,6 +82,8 @@ _REFRESH = (
     '<link rel="icon" href="data:,">'  # or else the browser looks for one where none is
 )
 _NEW_CODE = "Run `rh-agents web --new-code` for an address that lets you in."
+_NOT_FOUND: Final = 404
+_NO_SUCH_PAGE = "There is no such page."
 _LARGEST_BODY: Final = 1 << 20
 _OWN_SITE = (b"same-origin", b"none")
 
@@ -118,7 +121,9 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         code = _code_of(scope)
         refusal = self._refusal(scope, has_code=code is not None)
-        if refusal is not None:
+        if refusal is not None and refusal[0] == _NOT_FOUND and _wants_page(scope):
+            await _send(send, _NOT_FOUND, _no_such_page(scope), "text/html; charset=utf-8", [])
+        elif refusal is not None:
             await _refuse(send, *refusal)
         elif code is not None:
             await self._let_in(send, code)
@@ -138,7 +143,7 @@ class Guard:
         if method in ("GET", "HEAD") and path in READS:
             return None
         if method != "POST" or path not in ACTS:
-            return (405, "Not with this method.") if path in READS | ACTS else (404, "There is no such page.")
+            return (405, "Not with this method.") if path in READS | ACTS else (_NOT_FOUND, _NO_SUCH_PAGE)
         if self._read_only:
             return 403, "This page is for reading only: it was started with --read-only."
         if not _values(scope, b"origin"):
@@ -181,6 +186,30 @@ def _code_of(scope: Scope) -> str | None:
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key == name]
+
+
+def _wants_page(scope: Scope) -> bool:
+    """Whether somebody has typed an address, and no program has asked."""
+    return scope["method"] == "GET" and any(b"text/html" in each for each in _values(scope, b"accept"))
+
+
+def _no_such_page(scope: Scope) -> str:
+    """A page that leads back, and to the run that an address such as `/runs/monday` may mean.
+
+    Its links are relative: a proxy of a notebook may serve this page below a path of its own.
+    """
+    parts = scope["path"].split("/", 2)
+    written = scope.get("raw_path") or scope["path"].encode()  # where a slash of a name is none
+    home = "../" * (written.count(b"/") - 1) or "./"
+    links = f'<p><a class="button" href="{home}#/">All runs</a></p>'
+    if parts[1] in ("run", "runs") and len(parts) > len(("", "runs")) and parts[2]:
+        name = quote(parts[2], safe="", errors="replace")
+        links = f'<p>The run is at <a href="{home}#/run/{name}">#/run/{escape(name)}</a>, if there is one.</p>{links}'
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_NO_SUCH_PAGE}</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f'<link rel="stylesheet" href="{home}static/app.css"><main><h1>{_NO_SUCH_PAGE}</h1>{links}</main></html>'
+    )
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
@@ -43,6 +44,28 @@ def test_a_route_that_is_not_listed_is_refused_also_with_the_cookie() -> None:
             for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
                 for _, path in ROUTES:
                     assert (await client.request(method, path)).status_code == 405, (method, path)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("path", "links"),
+    [
+        ("/runs/monday", ["../#/run/monday", "../#/"]),
+        ("/run/a%2Fb%22%3E%3Cscript%3E", ["../#/run/a%2Fb%22%3E%3Cscript%3E", "../#/"]),
+        ("/runs/", ["../#/"]),
+        ("/nowhere", ["./#/"]),
+        ("//", ["../#/"]),
+    ],
+)
+def test_who_types_an_address_of_no_page_is_told_so_and_led_to_the_runs(path: str, links: list[str]) -> None:
+    async def work() -> None:
+        async with browser(memory(), is_in=False) as client:
+            answer = await client.get(f"{ORIGIN}{path}", headers={"accept": "text/html,*/*"})
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert re.findall('<a[^>]* href="([^"]*)">', answer.text) == links
+            assert "<script>" not in answer.text
+            assert (await client.get(f"{ORIGIN}{path}")).text == "There is no such page.", "for programs"
 
     asyncio.run(work())
 
