@@ -292,9 +292,9 @@ class ReadableStore:
         run = await self.engine.run(run_id)
         if await self._left(run):
             return await outline_of_events(self, run_id)
-        plain, sequences, uses, below = await self.engine.read_in_steps(outlining(run))
+        plain, sequences, uses, below, groups = await self.engine.read_in_steps(outlining(run))
         await self.engine.expect_unchanged(run)
-        return RunOutline(plain, run.last_sequence, uses, partial(self._events_at, run, sequences), below)
+        return RunOutline(plain, run.last_sequence, uses, partial(self._events_at, run, sequences), below, groups)
 
     async def _events_at(self, run: RunRow, sequences: Sequence[int], values: bool) -> AsyncIterator[OutlinedEvent]:
         places = OutcomePlaces(run.number, run.run_id)

@@ -28,6 +28,9 @@ _MANY = 20
 """Calls that one entry makes at once: more than are shown of a group."""
 _INNER = 1000
 """The call with that much more than the number of another one is made by that one."""
+_INSIDE, _SIZE = 2000, 100
+"""Where the numbers of members of groups inside of calls begin, and how many there are for those of one call. The
+negative number of such a member is a call below it."""
 _NAMES = ("fetch", "ask", 'a"b\\', "\0odd", "\ud800", "é")
 
 
@@ -38,7 +41,8 @@ class Step(NamedTuple):
         call: its number.
         what: a status without an outcome; a kind of outcome; "group" with the state of one; "plain", without a key;
             "many", which is that many members of one group began and succeeded; "nested", which is that they did so
-            with calls below them; or "early", which is a group that ends early when that many have, and one has not.
+            with calls below them; "grouped", which is that they did so with groups inside; or "early", which is a group
+            that ends early when that many have, and one has not.
         cost: what it used; 0 for nothing.
         later: seconds after the first moment.
     """
@@ -56,7 +60,7 @@ def steps() -> st.SearchStrategy[list[Step]]:
     calls = st.builds(
         Step,
         st.integers(0, 30),
-        st.sampled_from([*_WITHOUT_OUTCOME, *(_ENDS * 2), "started", "started", "plain", "many", "nested"]),
+        st.sampled_from([*_WITHOUT_OUTCOME, *(_ENDS * 2), "started", "started", "plain", "many", "nested", "grouped"]),
         st.integers(0, 3),
         st.integers(0, 9),
     )
@@ -99,6 +103,9 @@ async def write(journal: Journal, written: Written, chosen: Sequence[Step], ende
             continue
         if step.what == "nested":
             _write_nested(journal, written, step, moment, ended)
+            continue
+        if step.what == "grouped":
+            _write_grouped(journal, written, step, moment, ended)
             continue
         if step.what == "plain":
             written.note(journal, fact(run_id, ExecutionStatus.STARTED, None, timestamp=moment))
@@ -156,6 +163,68 @@ def _make_odd(order: list[tuple[int, str]], how: int, call: int, below: int) -> 
     odd.get(how, lambda: None)()
 
 
+def _write_grouped(journal: Journal, written: Written, step: Step, moment: float, ended: set[int]) -> None:
+    """Members of a group, each with a group inside; in one of these, which is large, something may be odd."""
+    first = step.call - step.call % 3
+    for number in range(first, first + 3 * _MANY, 3):
+        is_large = number == first + 3 * (_MANY - 5)
+        order = [(number, "started"), *_inside(number, 14 if is_large else 1 + number % 4), (number, "value")]
+        if is_large:
+            _make_group_odd(order, step, number)
+        for call, what in order:
+            if what in _OF_GROUPS:
+                told = _group_inside(written.run_id, call, what)
+                written.note(journal, told._replace(timestamp=moment))
+            else:
+                _write_calls(journal, written, [Step(call, what, later=step.later)], moment, ended)
+
+
+_OF_GROUPS = ("begins", "ends", "ends early", "fails")
+
+
+def _inside(maker: int, size: int, deep: bool = True) -> list[tuple[int, str]]:
+    """What a group inside of a call does. Its second member has a call below it, its third one another such group."""
+    order = [(maker, "begins")]
+    for number in range(_first_inside(maker), _first_inside(maker) + size):
+        place = number % _SIZE
+        below = [(-number, "started"), (-number, "value")] if place == 1 else []
+        below += _inside(number, 12, deep=False) if place == 2 and deep else []
+        order += [(number, "started"), *below, (number, "value")]
+    return [*order, (maker, "ends")]
+
+
+def _make_group_odd(order: list[tuple[int, str]], step: Step, maker: int) -> None:
+    """Change something in a group that has 14 members, or in the one inside of its third one, or nothing at all."""
+    maker = maker if step.cost % 2 else _first_inside(maker) + 2
+    begins, ends, member = order.index((maker, "begins")), order.index((maker, "ends")), _first_inside(maker) + 5
+    odd: dict[int, Callable[[], object]] = {
+        0: lambda: order.insert(begins + 3, (maker, "begins")),
+        1: lambda: order.remove((maker, "ends")),
+        2: lambda: order.insert(ends, (maker, "ends early")),
+        3: lambda: order.insert(ends + 1, order.pop(order.index((member, "value")))),
+        4: lambda: order.insert(begins, order.pop(order.index((member, "started")))),
+        5: lambda: order.insert(order.index((member, "value")), (member, "error")),
+        6: lambda: order.insert(begins + 3, (maker, "retrying")),
+        7: lambda: order.append(order.pop(ends)) if step.call % 2 else order.insert(ends, (maker, "fails")),
+        8: lambda: order.extend([(maker, "begins"), (maker, "ends")]),
+    }
+    odd.get(step.later, lambda: None)()
+
+
+def _group_inside(run_id: str, maker: int, what: str) -> Fact:
+    status = {"ends": GroupStatus.COMPLETED, "fails": GroupStatus.FAILED}.get(what, GroupStatus.RUNNING)
+    ending = GroupEnding(cause=EndingCause.LEFT, outcomes=3) if what == "ends early" else None
+    told = about_group(run_id, _group_of(_first_inside(maker)) or "", status, ending)
+    address = f"{_address(maker)}::looks"
+    assert told.group is not None
+    return told._replace(address=address).with_more(group=told.group.model_copy(update={"address": address}))
+
+
+def _first_inside(maker: int) -> int:
+    """The number of the first member of the group inside of a call."""
+    return _INSIDE + maker * _SIZE
+
+
 def _write_early(journal: Journal, written: Written, step: Step, moment: float, ended: set[int]) -> None:
     first = 60 + _GROUPS.index(step.group)
     written.note(journal, about_group(written.run_id, step.group, GroupStatus.RUNNING)._replace(timestamp=moment))
@@ -180,7 +249,7 @@ def _call(step: Step) -> Outcome:
     group = _group_of(number)
     return outcome(
         number, f"value {number}", error, name=name, address=_address(number), group_id=group, base=_place(number),
-        parent=_place(_around(number)) if group is None else b"", seconds=0.25 + number,
+        parent=_place(_around(number)) if group is None or number >= _INSIDE else b"", seconds=0.25 + number,
     )  # fmt: skip
 
 
@@ -189,16 +258,24 @@ def _place(number: int) -> bytes:
 
 
 def _group_of(number: int) -> str | None:
-    return None if number >= _INNER else (*_GROUPS, None)[number % 3]
+    if number >= _INSIDE:
+        return f"of {_around(number)}"
+    return None if number < 0 or number >= _INNER else (*_GROUPS, None)[number % 3]
 
 
 def _around(number: int) -> int:
-    """The call that made one that is no member."""
+    """The call that made one that is no member, or the group of one that is."""
+    if number < 0:
+        return -number
+    if number >= _INSIDE:
+        return (number - _INSIDE) // _SIZE
     return number - (_INNER if number >= _INNER else 2)
 
 
 def _address(number: int) -> str:
     group, name = _group_of(number), _NAMES[number % len(_NAMES)]
+    if number >= _INSIDE:
+        return f"{_address(_around(number))}::looks[{number % _SIZE}]::{name}"
     return f"{group}[{number}]::{name}" if group else f"{_address(_around(number))}::{name}"
 
 

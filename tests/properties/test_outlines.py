@@ -58,7 +58,7 @@ def test_a_run_is_shown_from_its_outline_as_from_all_of_its_events(
         outline = await outline_of_run(store, RUN)
         async for event in outline.read(True):
             outlined.add(event.recorded)
-        outlined.leave_out(outline.plain, outline.below)
+        outlined.leave_out(outline)
         options: dict[str, bool | int | None] = {"is_running": is_running, "only_failed": only_failed, "depth": depth}
         assert printed(outlined, makers, **options) == printed(whole, makers, **options)
 

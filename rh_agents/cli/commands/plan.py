@@ -55,6 +55,10 @@ _WORDS = 4
 """Numbers of eight bytes in a key."""
 _HEAD = Struct("Q24x").unpack
 """The first one of them."""
+_SPAN = 32 * 4096
+"""Bytes of keys that are looked at at a time."""
+_PARTS, _LAST_BITS = 8, 61
+"""Into how many parts keys are divided by their first three bits, and how many bits follow those."""
 _BITS, _REST = 64, 52
 """How many bits that has, and how many of them follow those that say where to look for it."""
 
@@ -243,7 +247,7 @@ class _Plain:
     """
 
     def __init__(self, members: PlainMembers, fate: Fate) -> None:
-        self._heads = heads = array("Q", sorted(array("Q", members.keys)[::_WORDS]))
+        self._heads = heads = _sorted_heads(members.keys)
         self._starts = [bisect_left(heads, beginning << _REST) for beginning in range((1 << _BITS - _REST) + 1)]
         self.fate: Fate = fate
         self.seen = bytearray(len(heads))
@@ -255,6 +259,16 @@ class _Plain:
         end = self._starts[beginning + 1]
         at = bisect_left(heads, head, self._starts[beginning], end)
         return at if at < end and heads[at] == head else -1
+
+
+def _sorted_heads(keys: bytes) -> array[int]:
+    """The first eight bytes of keys, from the least on. Few are numbers of Python at a time, which are large."""
+    found, heads = array("Q"), array("Q")
+    for start in range(0, len(keys), _SPAN):
+        heads += array("Q", keys[start : start + _SPAN])[::_WORDS]
+    for part in range(_PARTS):
+        found.extend(sorted([head for head in heads if head >> _LAST_BITS == part]))
+    return found
 
 
 def _identity(call: Call[Any]) -> bytes | None:

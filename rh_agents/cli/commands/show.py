@@ -158,7 +158,7 @@ async def read_outlined(store: Store, run: str) -> _Recorded:
         tree.add(event.recorded)
         if event.outcome is not None:
             ended.add(event.outcome.key)
-    tree.leave_out(outline.plain, outline.below)
+    tree.leave_out(outline)
     tree.add_inputs(await inputs_of_calls(store, run, [node.ended for node in tree.failed[-_MOST_INPUTS:]]))
     headers = [event.outcome async for event in outline.read(False)] if tree.is_ambiguous else None
     outcomes = len(ended) + outline.left_out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from rh_agents.core._replay.identity import SEPARATOR, again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
 from rh_agents.core.ports import RecordedEvent
-from rh_agents.core.ports.outline import CallsBelow, PlainMembers
+from rh_agents.core.ports.outline import RunOutline
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, brief_result, duration, harmless
@@ -49,7 +49,7 @@ class Node:
         group: the status of a group.
         plain: how many members of a group are not among its children: there is nothing to be said about them.
         plain_before: how many of these are older than the last execution of the group.
-        below_plain: how many calls are below these.
+        below_plain: how many calls and groups are below these.
     """
 
     address: str
@@ -145,14 +145,16 @@ class RunTree:
         for node in self._nodes.values():
             node.given = inputs.get(node.ended, "")
 
-    def leave_out(self, plain: Iterable[PlainMembers], below: Iterable[CallsBelow] = ()) -> None:
-        """Members of groups, and calls below them, of which only the number is known. All events have been added."""
-        for members in plain:
+    def leave_out(self, outline: RunOutline) -> None:
+        """Members of groups, and what is below them, of which only the number is known. All events have been added."""
+        for members in outline.plain:
             node = self._nodes[f"group {members.group_id}"]
             node.plain += len(members)
             node.plain_before += sum(end < node.began for end in members.ends) if node.began else 0
-        for calls in below:
+        for calls in outline.below:
             self._nodes[f"group {calls.group_id}"].below_plain += calls.number
+        for group_id, number in outline.groups_below.items():
+            self._nodes[f"group {group_id}"].below_plain += number
 
     def _node(self, event: ExecutionEvent[Any]) -> Node:
         name = event.key or event.address

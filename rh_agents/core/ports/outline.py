@@ -4,21 +4,25 @@ Most of a large journal says of one member of a group after the other that it be
 calls below it. Such members are *plain*. Who shows or plans a run has to know how many there are, under which keys and
 where in the journal, and how many calls are below them, and nothing else. So a store that can gives them as columns of
 numbers, read by the database, and only the other events one by one: those of groups, of calls outside of groups, of
-members that failed or have not ended, of members with such a call or a group below, and of a few plain ones of each
-group, the first of which are shown.
+members that failed or have not ended, of members with such a call below, and of a few plain ones of each group, the
+first of which are shown.
+
+A group inside of a plain member is left out with it if all is well with it, too: it began and ended once, while the
+call that made it was under way, and so did its members. If that call is given, its groups are like any others.
 """
 
 from __future__ import annotations
 
 import heapq
 from array import array
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from rh_agents.core._replay.ancestry import addresses_around
-from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.types import EventType, ExecutionStatus
 
 if TYPE_CHECKING:
     from rh_agents.core.events import ExecutionEvent
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from rh_agents.core.results import OutcomeHeader
 
 __all__ = [
+    "FIRST",
     "CallsBelow",
     "OutlinedEvent",
     "Outlining",
@@ -40,7 +45,7 @@ __all__ = [
 
 _DIGEST: Final = 32
 """Bytes of a key."""
-_FIRST: Final = 10
+FIRST: Final = 10
 """Plain members of each group that are given with their events all the same."""
 _ON_THE_WAY: Final = (ExecutionStatus.STARTED, ExecutionStatus.RETRYING)
 
@@ -90,20 +95,20 @@ def rows_without(
     positions: Collection[int], keys: bytes, *columns: array[int]
 ) -> tuple[bytes, array[int], array[int], array[int]]:
     """The other rows of three columns of numbers, with their keys: whole spans at a time, which takes little memory."""
-    left_keys, left = bytearray(), (array("q"), array("q"), array("q"))
+    left_keys, left = list[memoryview](), (array("q"), array("q"), array("q"))
     start = 0
     for at in (*sorted(positions), len(keys) // _DIGEST):
         if start < at:
-            left_keys += memoryview(keys)[start * _DIGEST : at * _DIGEST]
+            left_keys.append(memoryview(keys)[start * _DIGEST : at * _DIGEST])
             for column, whole in zip(left, columns, strict=True):
                 column.frombytes(memoryview(whole)[start:at].cast("B"))
         start = at + 1
-    return bytes(left_keys), *left
+    return b"".join(left_keys), *left
 
 
 class CallsBelow(NamedTuple):
-    """Calls below plain members, at whatever depth: each began while the one around it was under way, and succeeded at
-    its first try before that one ended.
+    """Calls below plain members, at whatever depth, and in groups or not: each began while the one around it was under
+    way, and succeeded at its first try before that one ended.
 
     Attributes:
         group_id: the group of the members.
@@ -140,6 +145,7 @@ class RunOutline:
         read: gives all other events, in their order, as often as it is called. Those of calls that ended have their
             `result` if its argument is True.
         below: the calls below the members that are left out, which are left out as well.
+        groups_below: how many groups are below them, by the id of the group of the members.
     """
 
     plain: Sequence[PlainMembers]
@@ -147,6 +153,7 @@ class RunOutline:
     uses: bool
     read: Callable[[bool], AsyncIterator[OutlinedEvent]]
     below: Sequence[CallsBelow] = ()
+    groups_below: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def left_out(self) -> int:
@@ -164,7 +171,7 @@ def in_detail(plain: Sequence[PlainMembers]) -> list[set[int]]:
         by_group.setdefault(members.group_id, []).append(place)
     for places in by_group.values():
         rows = (zip(plain[at].indexes, plain[at].begins, repeat(at), count()) for at in places)
-        for _, _, at, position in heapq.nsmallest(_FIRST, (row for each in rows for row in each)):
+        for _, _, at, position in heapq.nsmallest(FIRST, (row for each in rows for row in each)):
             chosen[at].add(position)
         last, at = max((max(plain[at].ends), at) for at in places)
         chosen[at].add(plain[at].ends.index(last))
@@ -188,7 +195,7 @@ class _Call:
     ends: int = 0
     is_plain: bool = True
     around: str = ""
-    """The key of the call that made it, if it is no member and that one was under way from its beginning to its end."""
+    """The key of the call that made it, or its group, if that one was under way from its beginning to its end."""
 
     def add(self, sequence: int, event: ExecutionEvent[Any], has_outcome: bool) -> None:
         """The next event."""
@@ -203,85 +210,178 @@ class _Call:
             self.is_plain = False
 
 
+@dataclass(slots=True)
+class _Group:
+    """What the events of a group say: `around` is the key of the call that made it, if it may be left out with that."""
+
+    address: str
+    begins: int = 0
+    ends: int = 0
+    is_odd: bool = False
+    members: list[str] = field(default_factory=list)
+    around: str = ""
+
+    def add(self, sequence: int, event: ExecutionEvent[Any]) -> bool:
+        """The next event; True if it ends the group, of which nothing else was said but that it began."""
+        kind = (event.event_type, event.execution_status)
+        if kind == (EventType.GROUP_STARTED, ExecutionStatus.STARTED) and not self.begins:
+            self.begins = sequence
+        elif kind == (EventType.GROUP_COMPLETED, ExecutionStatus.COMPLETED) and self.begins and not self.ends:
+            self.ends = sequence
+            return True
+        else:
+            self.is_odd = True
+        return False
+
+
+class _Journal:
+    """The calls and the groups of a journal."""
+
+    def __init__(self, headers: Mapping[str, OutcomeHeader]) -> None:
+        self.headers = headers
+        self.calls: dict[str, _Call] = {}
+        self.groups: dict[str, _Group] = {}
+        self.addresses: set[str] = set()
+        """Those of events of no call and no group."""
+        self.uses = False
+        self.last = 0
+
+    def add(self, recorded: RecordedEvent) -> None:
+        """The next event."""
+        self.last, event = recorded.sequence, recorded.event
+        self.uses = self.uses or bool(event.usage)
+        if event.key is not None:
+            self._add_to_call(event.key, event, recorded.has_outcome)
+        elif event.group is None:
+            self.addresses.add(event.address)
+        else:
+            group = self.groups.setdefault(event.group.group_id, _Group(event.address))
+            if group.add(self.last, event):
+                group.around = self._around(group)
+
+    def _add_to_call(self, key: str, event: ExecutionEvent[Any], has_outcome: bool) -> None:
+        call = self.calls.setdefault(key, _Call(self.last, event))
+        call.add(self.last, event, has_outcome)
+        if call.ends != self.last:
+            return
+        if event.group_id is None:
+            maker = self._maker(key)
+            call.around = maker if self._is_under_way(maker, call.begins) else ""
+        elif (group := self.groups.get(event.group_id)) is not None:
+            group.members.append(key)
+            group.is_odd = group.is_odd or bool(group.ends)
+
+    def _around(self, group: _Group) -> str:
+        makers = {self._maker(key) for key in group.members}
+        begin = min((self.calls[key].begins for key in group.members), default=0)
+        maker = makers.pop() if len(makers) == 1 else ""
+        return maker if begin > group.begins and self._is_under_way(maker, group.begins) else ""
+
+    def _maker(self, key: str) -> str:
+        header = self.headers.get(key)
+        return "" if header is None else header.parent.hex()
+
+    def _is_under_way(self, key: str, since: int) -> bool:
+        call = self.calls.get(key)
+        return call is not None and not call.ends and call.begins < since
+
+    def is_first_try(self, key: str) -> bool:
+        """Whether a call began, and succeeded at its first try, with which all is said."""
+        call, header = self.calls[key], self.headers.get(key)
+        return bool(call.is_plain and call.ends and header is not None and header.ok and header.base == header.key)
+
+    def plain(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What may be left out: members of groups, with their groups, and other calls, with those that made them."""
+        members, below = dict[str, str](), dict[str, str]()
+        for key in filter(self.is_first_try, self.calls):
+            call = self.calls[key]
+            if call.last.group_id in self.groups:
+                members[key] = call.last.group_id
+            elif call.around and call.last.group_id is None:
+                below[key] = call.around
+        return members, below
+
+    def inside(self) -> dict[str, str]:
+        """The groups that may be left out with the call that made them, with that call."""
+        may = {name: group for name, group in self.groups.items() if group.ends and not group.is_odd}
+        return {name: group.around for name, group in may.items() if group.around}
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """What is left out of a journal.
+
+    Attributes:
+        members: the keys of members of groups that are given.
+        below: the calls below these, each with the group of the member.
+        groups: the groups below these, each with the group of the member.
+    """
+
+    members: list[str]
+    below: dict[str, str]
+    groups: dict[str, str]
+
+
 async def outline_of_events(store: Any, run_id: str) -> RunOutline:
     """An outline that is made of the events of a run, one after the other."""
     headers = {outcome.header.key.hex(): outcome.header async for outcome in store.unread_outcomes(run_id)}
-    calls: dict[str, _Call] = {}
-    groups, addresses, last, uses = set[str](), set[str](), 0, False
+    journal = _Journal(headers)
     async for recorded in store.events(run_id, values=False):
-        last, event = recorded.sequence, recorded.event
-        uses = uses or bool(event.usage)
-        if event.group is not None:
-            groups.add(event.group.group_id)
-        if event.key is None:
-            addresses.add(event.address)
-        else:
-            call = calls.setdefault(event.key, _Call(last, event))
-            call.add(last, event, recorded.has_outcome)
-            if call.ends == last and event.group_id is None:
-                call.around = _under_way_around(headers.get(event.key), call, calls)
-    members = {key: call for key, call in calls.items() if _is_plain(call, headers.get(key), groups)}
-    plain = _as_columns(members, headers)
-    chosen = {each.key_at(at).hex() for each, its in zip(plain, in_detail(plain), strict=True) for at in its}
-    inner = {key: call for key, call in calls.items() if call.around and _is_first_try(call, headers.get(key))}
-    addresses.update(calls[key].last.address for key in calls.keys() - members.keys() - inner.keys())
-    members = {key: call for key, call in members.items() if key not in chosen}
-    members, inner = _without_what_is_around(addresses, members, inner)
-    left_out = members.keys() | inner.keys()
+        journal.add(recorded)
+    left_out = _left_out(journal)
+    calls = left_out.below.keys() | set(left_out.members)
 
     async def read(values: bool) -> AsyncIterator[OutlinedEvent]:
         async for recorded in store.events(run_id, values=values):
-            key = recorded.event.key
-            if recorded.sequence > last or key in left_out:
+            key, group = recorded.event.key, recorded.event.group
+            is_inside = key is None and group is not None and group.group_id in left_out.groups
+            if recorded.sequence > journal.last or key in calls or is_inside:
                 continue
             yield OutlinedEvent(recorded, headers.get(key or "") if recorded.has_outcome else None)
 
-    return RunOutline(_as_columns(members, headers), last, uses, read, _below(members, inner))
+    plain = _as_columns({key: journal.calls[key] for key in left_out.members}, headers)
+    groups = dict(Counter(left_out.groups.values()))
+    return RunOutline(plain, journal.last, journal.uses, read, _below(journal, left_out.below), groups)
 
 
-def _under_way_around(header: OutcomeHeader | None, call: _Call, calls: Mapping[str, _Call]) -> str:
-    """The key of the call that made one which ends now, if it began before that one and has not ended; else ""."""
-    around = "" if header is None else header.parent.hex()
-    outer = calls.get(around)
-    return around if outer is not None and not outer.ends and outer.begins < call.begins else ""
-
-
-def _is_first_try(call: _Call, header: OutcomeHeader | None) -> bool:
-    return bool(call.is_plain and call.ends and header is not None and header.ok and header.base == header.key)
-
-
-def _is_plain(call: _Call, header: OutcomeHeader | None, groups: Collection[str]) -> bool:
-    return call.last.group_id in groups and _is_first_try(call, header)
-
-
-def _without_what_is_around(
-    addresses: Iterable[str], members: dict[str, _Call], inner: dict[str, _Call]
-) -> tuple[dict[str, _Call], dict[str, _Call]]:
-    """What is left out of members and calls below them: nothing that is around one of these addresses.
-
-    They are those of what is given with its events. A call below is given so, too, if the one that made it is.
-    """
-    outer: set[str] = set()
+def _left_out(journal: _Journal) -> _LeftOut:
+    """What is left out: nothing that is around what is given with its events."""
+    members, below = journal.plain()
+    inside, chosen = journal.inside(), _chosen(journal, members)
+    given = journal.calls.keys() - members.keys() - below.keys()
+    addresses = journal.addresses | {journal.calls[key].last.address for key in given}
+    addresses |= {group.address for name, group in journal.groups.items() if name not in inside}
+    outer, before = set[str](), -1
     while True:
         outer |= around(addresses)
-        left = {key: call for key, call in members.items() if call.last.address not in outer}
-        below = dict[str, _Call]()
-        for key, call in sorted(inner.items(), key=lambda item: item[1].begins):
-            if call.around in left or call.around in below:
-                below[key] = call
-        addresses = {call.last.address for key, call in members.items() if key not in left}
-        addresses |= {call.last.address for key, call in inner.items() if key not in below}
-        if len(left) == len(members) and len(below) == len(inner):
-            return left, below
-        members, inner = left, below
+        found = _LeftOut([], {}, {})
+        of = dict[str, str]()
+        for key in sorted(members.keys() | below.keys(), key=lambda key: journal.calls[key].begins):
+            maker = below.get(key) or inside.get(members.get(key, ""), "")
+            if maker in of:
+                of[key] = found.below[key] = of[maker]
+            elif key in members and key not in chosen and journal.calls[key].last.address not in outer:
+                of[key] = members[key]
+                found.members.append(key)
+        found.groups = {name: of[maker] for name, maker in inside.items() if maker in of}
+        addresses |= {journal.groups[name].address for name in inside.keys() - found.groups.keys()}
+        addresses |= {journal.calls[key].last.address for key in (members.keys() | below.keys()) - of.keys() - chosen}
+        if len(outer) == before:
+            return found
+        before = len(outer)
 
 
-def _below(members: Mapping[str, _Call], inner: Mapping[str, _Call]) -> list[CallsBelow]:
-    groups = {key: call.last.group_id or "" for key, call in members.items()}
+def _chosen(journal: _Journal, members: Mapping[str, str]) -> set[str]:
+    """The plain members that are given with their events all the same, if their group is."""
+    plain = _as_columns({key: journal.calls[key] for key in members}, journal.headers)
+    return {each.key_at(at).hex() for each, its in zip(plain, in_detail(plain), strict=True) for at in its}
+
+
+def _below(journal: _Journal, below: Mapping[str, str]) -> list[CallsBelow]:
     found: dict[tuple[str, str, str], CallsBelow] = {}
-    for key, call in inner.items():  # in the order in which they began
-        groups[key] = groups[call.around]
-        kind = (groups[key], call.last.actor.name, call.last.actor.recorded_version)
+    for key, group_id in below.items():  # in the order in which they began
+        call = journal.calls[key]
+        kind = (group_id, call.last.actor.name, call.last.actor.recorded_version)
         known = found.get(kind, CallsBelow(*kind, 0, call.begins))
         found[kind] = known._replace(number=known.number + 1)
     return list(found.values())

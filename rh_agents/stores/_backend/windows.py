@@ -141,8 +141,8 @@ class MemberColumns(NamedTuple):
     Attributes:
         last: the sequence of the last one; None if there is none.
         kinds: a letter for each: "c" for the outcome of a member, or of a call that another one made, that succeeded at
-            its first try, "s" for what may come before that, "x" for what makes a call something else, "-" for what is
-            about no call.
+            its first try, "s" for what may come before that, "x" for what makes a call something else; "b" and "e" for
+            the begin and the end of a group, "-" for what else is about no call.
         keys: 32 bytes for each.
         groups, indexes: of members; None where there is none.
         actors: of outcomes that are values: the key of the parent in hexadecimal, the name of the call where it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -145,6 +146,21 @@ class OutlineConformance(StoreSuite):
         }  # fmt: skip
 
     @on_an_event_loop
+    async def test_groups_inside_of_members_are_left_out_with_them_unless_more_is_to_say(self, store: Store) -> None:
+        found = {}
+        for how, is_outer in product(range(10), (0, 1)):
+            name = f"{how} {is_outer}"
+            journal = await store.open_run(request(name))
+            chosen = [Step(0, "group", group="pages"), Step(is_outer, "grouped", is_outer, how)]
+            await write(journal, Written(name), chosen)
+            await journal.close(STARTED)
+            outline = await outline_of_run(store, name)
+            assert await _facts(outline) == await _facts(await outline_of_run(_journals_only(store), name)), name
+            found[name] = outline.groups_below["pages"]
+        assert max(found.values()) == 13
+        assert [name for name, number in found.items() if number == 13] == ["6 0", "6 1", "9 0", "9 1"]
+
+    @on_an_event_loop
     async def test_a_call_with_another_outcome_is_given_with_the_member_that_it_is_below(self, store: Store) -> None:
         journal = await store.open_run(request())
         journal.note(about_group(RUN, "pages", cast("Any", "running")))
@@ -249,7 +265,7 @@ async def _sequences(store: Store) -> list[int]:
     return [each.recorded.sequence async for each in outline.read(False)]
 
 
-async def _facts(outline: RunOutline) -> tuple[list[Any], list[Any], list[Any]]:
+async def _facts(outline: RunOutline) -> tuple[list[Any], list[Any], dict[str, int], list[Any]]:
     plain = [
         (each.group_id, each.name, each.version, each.parent, *its)
         for each in outline.plain
@@ -265,7 +281,7 @@ async def _facts(outline: RunOutline) -> tuple[list[Any], list[Any], list[Any]]:
         )
         async for each in outline.read(True)
     ]
-    return sorted(plain), sorted(outline.below), events
+    return sorted(plain), sorted(outline.below), dict(outline.groups_below), events
 
 
 def _journals_only(store: Store) -> Store:

@@ -614,12 +614,17 @@ ORDER BY min(CASE WHEN used IS NOT NULL THEN first END)
 -- name: read_members
 -- What tells which calls have nothing to say but that they began and have succeeded, as columns (see
 -- `rh_agents.stores._outlining`): c stands for such an outcome of a member or of a call that another one made, s for a start
--- or one more attempt, x for anything else about a call. The last column says what the members of an actor have in common.
+-- or one more attempt, x for anything else about a call, b and e for the begin and the end of a group. The last column says
+-- what the members of an actor have in common.
 SELECT
   count(*), max(place),
   string_agg(
     CASE
-      WHEN key IS NULL THEN '-'
+      WHEN key IS NULL THEN CASE
+        WHEN event_type = 'group_started' AND status = 'started' AND group_id IS NOT NULL THEN 'b'
+        WHEN event_type = 'group_completed' AND status = 'completed' AND group_id IS NOT NULL THEN 'e'
+        ELSE '-'
+      END
       WHEN (group_id IS NULL) <> (parallel_index IS NULL) THEN 'x'
       WHEN ok = 1 AND status = 'completed' AND base IS NULL AND (group_id IS NOT NULL OR length(parent) = 32) THEN 'c'
       WHEN ok IS NULL AND status IN ('started', 'retrying') THEN 's'
@@ -639,7 +644,7 @@ SELECT
   ),
   max(instr(more, '"usage":')) > 0
 FROM (
-  SELECT place, key, group_id, parallel_index, ok, status, base, parent, more, name
+  SELECT place, key, event_type, group_id, parallel_index, ok, status, base, parent, more, name
   FROM journal WHERE place > :after AND place <= :until ORDER BY place LIMIT :limit
 )
 
