@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from rh_agents.core._replay.ancestry import addresses_around
+from rh_agents.core._replay.codes import Made, Versions
 from rh_agents.core._replay.identity import again_key, tried_key
 from rh_agents.core._replay.recorded import RecordedCalls, ReplayRules
 from rh_agents.core._replay.steered import is_named
@@ -45,6 +46,8 @@ class Fate(StrEnum):
     """It has no result, and someone has cancelled it by name: it is not made."""
     QUESTION = "question"
     """It waits for the answer of a person."""
+    EARLIER = "earlier"
+    """It is of a version that its actor has no more, so it is not asked for."""
     NOT_REACHED = "not_reached"
     """It is not made: the call that made it is not, or its group ended early without it, and ends so again."""
 
@@ -102,7 +105,7 @@ class Plan:
     """In the order in which they first began; of a call that was made again, only the last try."""
     groups: tuple[PlannedGroup, ...] = ()
     plain: tuple[PlannedMembers, ...] = ()
-    """Members that are not among the calls: all of them reused, or not reached."""
+    """Members that are not among the calls: all of them reused, of an earlier version, or not reached."""
     below: tuple[CallsBelow, ...] = ()
     """Calls below these members: none is reached."""
 
@@ -145,7 +148,8 @@ class Plan:
     def is_idle(self) -> bool:
         """Whether all that is asked for is recorded, so that nothing would run, as far as the journal tells."""
         return not self.groups and all(
-            call.fate in (Fate.REUSED, Fate.REPEATED, Fate.WITHDRAWN, Fate.NOT_REACHED) for call in self.calls
+            call.fate in (Fate.REUSED, Fate.REPEATED, Fate.WITHDRAWN, Fate.EARLIER, Fate.NOT_REACHED)
+            for call in self.calls
         )
 
 
@@ -211,7 +215,7 @@ class _Group:
     """The sequence of its first event. Members count from then on."""
     total: int | None = None
     is_complete: bool = False
-    begun: set[int] = field(default_factory=set)
+    begun: dict[Made, set[int]] = field(default_factory=dict)
 
 
 def _indexes_after(sequence: int, members: PlainMembers) -> Sequence[int]:
@@ -226,6 +230,7 @@ class Planner:
 
     Args:
         info, retry_failed, plain, below, requests: as for `plan_run`.
+        now: the versions whose calls the program's actors give again, by their names, as far as they are known.
     """
 
     def __init__(
@@ -236,6 +241,7 @@ class Planner:
         plain: Iterable[PlainMembers] = (),
         below: Iterable[CallsBelow] = (),
         requests: Iterable[ControlRequest] = (),
+        now: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._plain: dict[str, list[PlainMembers]] = {}
         for members in plain:
@@ -252,6 +258,9 @@ class Planner:
         self._sealed: dict[str, GroupEnding | None] = {}
         self._requests = [each for each in requests if each.arguments.get("epoch", self._epoch) == self._epoch]
         self._cancelled: list[str] = []
+        self._executions = [each.after for each in info.executions]
+        self._now = now or {}
+        self._past: frozenset[Made] = frozenset()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -297,7 +306,8 @@ class Planner:
             # Not its total: none is known when a group begins, and one that is left early forgets the rest.
             group.is_complete = fact.group.status is GroupStatus.COMPLETED
         elif group is not None and fact.parallel_index is not None:
-            group.begun.add(fact.parallel_index)
+            made = (fact.actor.name, fact.actor.recorded_version)
+            group.begun.setdefault(made, set()).add(fact.parallel_index)
             group.total = fact.group_total if fact.group_total is not None else group.total
 
     def _count_plain(self, group_id: str, before: int) -> None:
@@ -317,8 +327,19 @@ class Planner:
             asked += self._applied(request)
         self._supersede(asked)
         self._supersede_followed()
+        self._past = self._versions().past(self._executions, self._now)
         members = tuple(self._planned_members())
         return Plan(tuple(self._planned_calls()), tuple(self._planned_groups()), members, self._below)
+
+    def _versions(self) -> Versions:
+        found = Versions()
+        for call in self._calls.values():
+            found.note((call.name, call.version), call.began, call.began)
+        for members in (each for its in self._plain.values() for each in its):
+            found.note((members.name, members.version), min(members.begins), max(members.begins))
+        for calls in self._below:
+            found.note((calls.name, calls.version), calls.begins, calls.last or calls.begins)
+        return found
 
     def _applied(self, request: ControlRequest) -> list[bytes]:
         """What the next start makes of a request: the calls that it asks to be made again."""
@@ -387,18 +408,24 @@ class Planner:
         for group_id, group in self._groups.items():
             if group.is_complete or self._is_sealed(group_id) or self._is_below_what_is_not_made(group.address):
                 continue
-            plain = self._plain.get(group_id, ())
-            begun = group.begun.union(*(_indexes_after(group.first, members) for members in plain))
+            plain = [each for each in self._plain.get(group_id, ()) if (each.name, each.version) not in self._past]
+            begun = set[int]().union(*(its for made, its in group.begun.items() if made not in self._past))
+            begun.update(*(_indexes_after(group.first, members) for members in plain))
             not_begun = None if group.total is None else max(0, group.total - len(begun))
             yield PlannedGroup(group_id, group.name, group.address, not_begun)
 
     def _planned_members(self) -> Iterator[PlannedMembers]:
         """The plain members of groups: their values are given again, unless no one asks for them."""
         for members in (each for its in self._plain.values() for each in its):
+            if (members.name, members.version) in self._past:
+                yield PlannedMembers(members, Fate.EARLIER)
+                continue
             yield PlannedMembers(members, Fate.REUSED if self._is_entered(members.parent) else Fate.NOT_REACHED)
 
     def _fate(self, key: bytes, call: _Call) -> Fate:
         recorded, known = self._recorded, self._outcomes.get(key)
+        if (call.name, call.version) in self._past:
+            return Fate.EARLIER
         if not self._is_reached(key, call):
             return Fate.NOT_REACHED
         if known is not None:

@@ -557,8 +557,8 @@ def _counted(
         for begin in begins:
             if left_out[begin]:
                 kind = (plain[left_out[begin] - 1].group_id, calls.name, calls.version)
-                number, first = found.get(kind, (*kind, 0, begin))[3:]
-                found[kind] = CallsBelow(*kind, number + 1, min(first, begin))
+                number, first, last = found.get(kind, (*kind, 0, begin, begin))[3:]
+                found[kind] = CallsBelow(*kind, number + 1, min(first, begin), max(last, begin))
 
     for calls in below:
         count_calls(calls, calls.begins)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from rh_agents.core._replay.codes import Versions
 from rh_agents.core._replay.identity import ROOT_KEY, again_key
 from rh_agents.core.actors import BaseActor, Tool
 from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupStatus, ParallelEventGroup
 from rh_agents.core.plan import Fate, Plan, plan_run
-from rh_agents.core.ports import RecordedEvent, RunInfo
+from rh_agents.core.ports import Execution, RecordedEvent, RunInfo
 from rh_agents.core.ports.control import ControlRequest, Verb
 from rh_agents.core.ports.outline import CallsBelow
 from rh_agents.core.questions import QUESTION_ACTOR
@@ -254,6 +255,48 @@ def test_calls_that_are_left_out_below_members_are_counted_with_what_is_not_reac
     assert list(plan.names(Fate.NOT_REACHED).items()) == [("look", 5), ("read", 7)]
     assert list(plan.names(Fate.REUSED)) == ["a"]
     assert (plan.versions["read"], plan.versions["look"]) == ({"2"}, {"1"})
+
+
+def versions(*spans: tuple[str, int, int]) -> Versions:
+    found = Versions()
+    for version, first, last in spans:
+        found.note(("fetch", version), first, last)
+        found.note(("other", "1"), first, last)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("spans", "begins", "now", "past"),
+    [
+        ([("1", 1, 9), ("2", 11, 19)], [0, 10], None, {"1"}),
+        ([("1", 1, 9), ("2", 11, 19)], [0, 10], "2", {"1"}),
+        ([("1", 1, 9), ("2", 11, 19)], [0, 10], "1", {"2"}),
+        ([("1", 1, 9), ("2", 11, 19)], [0, 10], "3", {"1", "2"}),
+        ([("1", 1, 9), ("2", 11, 19), ("3", 25, 29)], [0, 10, 20], None, {"1", "2"}),
+        ([("1", 1, 9), ("2", 11, 19)], [0], None, set()),  # in one execution: two actors of one name
+        ([("1", 1, 9), ("2", 5, 19)], [0, 10], None, set()),  # so are these, the first of which is not asked again
+        ([("1", 1, 29), ("2", 11, 19)], [0, 10, 20], None, set()),  # back to the first version
+        ([("1", 1, 9), ("1", 11, 19)], [0, 10], None, set()),
+    ],
+)
+def test_a_version_is_past_when_an_execution_began_between_its_calls_and_those_that_count(
+    spans: list[tuple[str, int, int]], begins: list[int], now: str | None, past: set[str]
+) -> None:
+    found = versions(*spans).past(begins, {} if now is None else {"fetch": {now}})
+    assert found == {("fetch", version) for version in past}
+
+
+def test_calls_of_a_version_that_is_past_are_not_asked_for_whatever_became_of_them() -> None:
+    run = Run().group("pages")
+    for version, names in {"1": ("a", "b"), "2": ("a", "b")}.items():
+        actor = Tool(name="fetch", handler=_nothing, version=version)
+        for index, name in enumerate(names):
+            facts: dict[str, Any] = {"actor": actor, "group_id": "pages", "parallel_index": index, "group_total": 3}
+            run.tell(STARTED, f"pages[{index}]::fetch", key(f"{name}{version}"), **facts)
+    run.info = dataclasses.replace(run.info, executions=(Execution(0.0), Execution(1.0, after=3)))
+    plan = run.plan()
+    assert plan.counts == {Fate.EARLIER: 2, Fate.UNKNOWN: 2}
+    assert [group.not_begun for group in plan.groups] == [1]
 
 
 # -- what was asked and no owner has seen ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rh_agents import ExecutionState, MemoryStore, tool
+from rh_agents.cli import main
 from rh_agents.cli.program import Program
 from rh_agents.core.plan import Plan, plan_run
 from tests.surfaces.cli_kit import QUIET, Folder, said
@@ -53,6 +54,44 @@ def test_a_map_and_a_plan_say_that_code_has_changed_until_it_is_accepted(
         _, err = said(capfd, "resume", "job", "--force", *accepts)
         assert "changed" not in err
     assert "changed" not in said(capfd, "plan", "job")[0]
+
+
+VERSIONED = """
+from rh_agents import tool
+
+@tool(version="1")
+async def work(text: str) -> str:
+    if text in ("c", "d"):
+        raise ValueError(f"item {text} is bad")
+    return text
+"""
+
+
+def test_generations_are_kept_apart_after_a_new_version(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    folder.write("in.jsonl", *(f"item {number}" for number in range(30)), "c", "d")
+    (folder.path / "versioned.py").write_text(VERSIONED)
+    words = ("map", "versioned.py:work", "in.jsonl", "--run-id", "job", "-o", "out.jsonl", *QUIET)
+    main([*words])
+    capfd.readouterr()
+    (folder.path / "versioned.py").write_text(VERSIONED.replace('"1"', '"1.1"'))
+    for name in ("versioned", "_rh_agents_program"):  # as in a process that begins now
+        sys.modules.pop(name, None)
+    assert "not asked      32 calls of another version" in said(capfd, "plan", "job")[0], "version 1.1 has none"
+    main([*words])
+    capfd.readouterr()
+    shown = said(capfd, "show", "job")[0]
+    assert "work  32 done  2 failed  32 of an earlier version" in shown
+    assert "… 27 more completed" in shown
+    assert shown.count("item c is bad") == 1
+    assert said(capfd, "show", "job", "--failed")[0].count("item c is bad") == 1
+    assert said(capfd, "show", "job", "--all")[0].count("of an earlier version") == 1 + 32
+    (group,) = json.loads(said(capfd, "show", "job", "--json")[0])["tree"]
+    assert sum(each.get("earlier", False) for each in group["calls"]) == 32
+    planned = said(capfd, "plan", "job")[0]
+    assert "reused         30 calls" in planned
+    assert "tried again    2 calls" in planned
+    assert "not asked      32 calls of another version" in planned
+    assert "32 items: 30 reused, 2 tried again, 0 new\n" in planned
 
 
 @tool

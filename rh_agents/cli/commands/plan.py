@@ -87,7 +87,10 @@ def plan_command(
         code.keys_generation, code.facts = generation_of_keys(info.facts), info.facts
         outline, requests = await outline_of_run(opened, run), await open_requests(opened, run)
         retries = not no_retry_failed
-        planner = Planner(info, retry_failed=retries, plain=outline.plain, below=outline.below, requests=requests)
+        now = {name: {each.recorded_version, *each.former_versions} for name, each in code.actors.items()}
+        planner = Planner(
+            info, retry_failed=retries, plain=outline.plain, below=outline.below, requests=requests, now=now
+        )
         ended = set[bytes]()
         async for event in outline.read(False):
             if event.outcome is not None:
@@ -203,8 +206,10 @@ class _Recorded:
     """What would become of the recorded items, by their places, and which ones have been asked for."""
 
     def __init__(self, plan: Plan, group_id: str) -> None:
-        self._fates = {call.place: call.fate for call in plan.calls if call.group_id == group_id}
-        self._plain = [_Plain(its, fate) for its, fate in plan.plain if its.group_id == group_id]
+        calls = [call for call in plan.calls if call.group_id == group_id and call.fate is not Fate.EARLIER]
+        self._fates = {call.place: call.fate for call in calls}
+        plain = [each for each in plan.plain if each.members.group_id == group_id and each.fate is not Fate.EARLIER]
+        self._plain = [_Plain(*each) for each in plain]
         self._seen: set[bytes] = set()
         self._numbers: dict[bytes, int] = {}
         """How many items have been asked for that are identical to others, or not recorded."""
@@ -325,7 +330,9 @@ class _PlanView:
         for group in plan.groups:
             rest = f", {counted(group.not_begun, 'member')} had not begun" if group.not_begun else ""
             page.line(_word("goes on", "yellow"), Part(f"group {harmless(group.address)}{rest}", "", 1, True))
-        below = plan.counts[Fate.NOT_REACHED]
+        earlier, below = plan.counts[Fate.EARLIER], plan.counts[Fate.NOT_REACHED]
+        if earlier:
+            page.line(_word("not asked", "dim"), Part(f"{counted(earlier, 'call')} of another version", "dim", 1))
         if below:
             text = f"{counted(below, 'call')} below other calls, or cut off with their group"
             page.line(_word("not reached", "dim"), Part(text, "dim", 1))
@@ -429,7 +436,7 @@ def _record_of_plan(plan: Plan, code: Program, given: _InputPlan | None) -> dict
                 "message": call.message,
             }
             for call in plan.calls
-            if call.fate not in (Fate.REUSED, Fate.NOT_REACHED)
+            if call.fate not in (Fate.REUSED, Fate.EARLIER, Fate.NOT_REACHED)
         ],
         "groups": [{"address": group.address, "not_begun": group.not_begun} for group in plan.groups],
         "changed": code.changed(plan),

@@ -71,6 +71,7 @@ def show_command(
         present = await present_of_run(opened, run)
         info, spent = replace(info, outcomes=recorded.outcomes), recorded.spent
         questions = await opened.questions(run)
+        recorded.tree.tell_versions_apart(info.executions)
         roots = recorded.tree.roots(recorded.makers)
         if as_json:
             used = {name: usage.as_json() for name, usage in spent.by_actor.items()}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.core._replay.ancestry import addresses_around
+from rh_agents.core._replay.codes import Made, Versions
 from rh_agents.core._replay.identity import SEPARATOR, again_key
 from rh_agents.core.events import ExecutionEvent
 from rh_agents.core.groups import ParallelEventGroup
-from rh_agents.core.ports import RecordedEvent
-from rh_agents.core.ports.outline import RunOutline
+from rh_agents.core.ports import Execution, RecordedEvent
+from rh_agents.core.ports.outline import CallsBelow, PlainMembers, RunOutline
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, brief_result, duration, harmless
@@ -46,10 +47,13 @@ class Node:
         given: what the call was called with, where that was recorded.
         is_reused: its outcome is older than the last execution of what it is a part of.
         is_superseded: it is to be called again, by request.
+        is_earlier: it is of a version of its actor that is past.
         group: the status of a group.
         plain: how many members of a group are not among its children: there is nothing to be said about them.
         plain_before: how many of these are older than the last execution of the group.
+        plain_earlier: how many more of them there are that are of versions that are past.
         below_plain: how many calls and groups are below these.
+        made: the name and the version of the actor of a call.
     """
 
     address: str
@@ -74,12 +78,15 @@ class Node:
     has_outcome: bool = False
     is_reused: bool = False
     is_superseded: bool = False
+    is_earlier: bool = False
     group: ParallelEventGroup | None = None
     parent: Node | None = None
     children: list[Node] = field(default_factory=list)
     plain: int = 0
     plain_before: int = 0
+    plain_earlier: int = 0
     below_plain: int = 0
+    made: Made = ("", "")
 
     @property
     def is_group(self) -> bool:
@@ -96,6 +103,16 @@ class Node:
         """Whether there is nothing to be said about it."""
         return self.status in _OK and not self.is_superseded
 
+    @property
+    def present(self) -> list[Node]:
+        """What it is made of, without what is of versions that are past."""
+        return [child for child in self.children if not child.is_earlier]
+
+    @property
+    def earlier(self) -> int:
+        """How many of its members are of versions that are past."""
+        return self.plain_earlier + len(self.children) - len(self.present)
+
 
 class RunTree:
     """Folds events; results are kept as short texts only."""
@@ -104,6 +121,8 @@ class RunTree:
         self._nodes: dict[str, Node] = {}
         self._at: dict[str, list[Node]] = {}
         self._last_try: dict[str, str] = {}
+        self._plain: Sequence[PlainMembers] = ()
+        self._below: Sequence[CallsBelow] = ()
         self.last: int = 0
         """The sequence number of the last event."""
 
@@ -147,14 +166,35 @@ class RunTree:
 
     def leave_out(self, outline: RunOutline) -> None:
         """Members of groups, and what is below them, of which only the number is known. All events have been added."""
+        self._plain, self._below = outline.plain, outline.below
         for members in outline.plain:
             node = self._nodes[f"group {members.group_id}"]
             node.plain += len(members)
-            node.plain_before += sum(end < node.began for end in members.ends) if node.began else 0
+            node.plain_before += _before(members, node.began)
         for calls in outline.below:
             self._nodes[f"group {calls.group_id}"].below_plain += calls.number
         for group_id, number in outline.groups_below.items():
             self._nodes[f"group {group_id}"].below_plain += number
+
+    def tell_versions_apart(self, executions: Iterable[Execution]) -> None:
+        """Find what is of versions that are past. All events have been added, and nothing else is left out."""
+        versions = Versions()
+        calls = [node for node in self._nodes.values() if not node.is_group]
+        for node in calls:
+            versions.note(node.made, node.first, node.first)
+        for members in self._plain:
+            versions.note((members.name, members.version), min(members.begins), max(members.begins))
+        for below in self._below:
+            versions.note((below.name, below.version), below.begins, below.last)
+        past = versions.past(each.after for each in executions)
+        for node in calls if past else ():
+            node.is_earlier = node.made in past
+        for members in self._plain:
+            if (members.name, members.version) in past:
+                node = self._nodes[f"group {members.group_id}"]
+                node.plain -= len(members)
+                node.plain_before -= _before(members, node.began)
+                node.plain_earlier += len(members)
 
     def _node(self, event: ExecutionEvent[Any]) -> Node:
         name = event.key or event.address
@@ -169,6 +209,7 @@ class RunTree:
                 event.parallel_index,
                 event.group_id,
                 self.last,
+                made=(event.actor.name, event.actor.recorded_version),
             )
             self._nodes[name] = node
             self._at.setdefault(event.address, []).append(node)
@@ -251,8 +292,13 @@ class RunTree:
         return None
 
 
+def _before(members: PlainMembers, began: int) -> int:
+    """How many of these ended before the group that they are of has begun for the last time."""
+    return sum(end < began for end in members.ends) if began else 0
+
+
 def _mark_reused(node: Node) -> None:
-    older = [child for child in node.children if 0 < child.ended < node.began]
+    older = [child for child in node.present if 0 < child.ended < node.began]
     # A group says how many it was; if these are not the same, some are of an earlier version of the program.
     recovered = len(older) + node.plain_before
     if node.group is None or not node.group.is_complete or node.group.recovered == recovered:
@@ -276,6 +322,8 @@ def record_of_node(node: Node, *, only_failed: bool = False) -> dict[str, Any]:
     else:
         record |= {"attempts": node.attempts, "tries": node.tries, "reused": node.is_reused}
         record |= {"message": node.message, "result": node.result or None, "input": node.given or None}
+        if node.is_earlier:
+            record["earlier"] = True
         if node.tag:
             record["tag"] = node.tag
         if node.metadata:
@@ -365,11 +413,12 @@ class TreeView:
         else:
             self._show_call(node, indent, below)
         if not below:
-            self.show(node.children, level + 1, node.plain)
+            is_told = node.is_group and not self.shows_all  # of a group it is said how many there are
+            self.show(node.present if is_told else node.children, level + 1, node.plain)
 
     def _show_group(self, node: Node, group: ParallelEventGroup, indent: int, below: int) -> None:
         mark, style = self._mark(node)
-        members = node.children
+        members = node.present
         # A group that was stopped counts the members that it kept from beginning as well.
         is_whole = group.is_complete and node.status not in (ExecutionStatus.CANCELLED, ExecutionStatus.AWAITING)
         done = group.finished if is_whole else node.plain + sum(child.status.is_final for child in members)
@@ -382,6 +431,7 @@ class TreeView:
             Part(f"{group.recovered:,} reused" if group.recovered else "", "cyan", 3),
             Part(f"{group.retries:,} retried" if group.retries else "", "yellow", 5),
             Part("" if is_whole or self.is_running else "incomplete", "yellow", 4),
+            Part(f"{node.earlier:,} of an earlier version" if node.earlier else "", "dim", 5),
             Part("" if node.seconds is None else f"in {duration(node.seconds)}", "dim", 6),
             Part(f"({below:,} below)" if below else "", "dim", 7),
             indent=indent,
@@ -397,6 +447,7 @@ class TreeView:
             Part(f"{node.attempts} attempts" if node.attempts > 1 else "", "yellow", 4),
             Part(f"try {node.tries}" if node.tries > 1 else "", "yellow", 4),
             Part("reused" if node.is_reused else "", "cyan", 3),
+            Part("of an earlier version" if node.is_earlier else "", "dim", 3),
             Part(f"@{node.key[:SHORT_KEY]}" if node.key else "", "dim", 2),
             Part(f"({below:,} below)" if below else "", "dim", 5),
             Part(f"→ {node.result}" if node.result else "", "dim", 6, is_elastic=True),
@@ -414,7 +465,7 @@ class TreeView:
 
     def _mark(self, node: Node) -> tuple[str, str]:
         if node.group is not None and node.status is ExecutionStatus.COMPLETED:
-            return ("✗", "red") if any(child.has_failed for child in node.children) else ("✓", "green")
+            return ("✗", "red") if any(child.has_failed for child in node.present) else ("✓", "green")
         if node.is_superseded:
             return "↻", "yellow"
         mark, style = _MARKS.get(node.status, ("·", ""))

@@ -12,10 +12,11 @@ A digest is None where the code could not be seen. That is no change, and not th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-__all__ = ["changed_codes", "changed_sentence", "recorded_codes", "with_codes"]
+__all__ = ["Made", "Versions", "changed_codes", "changed_sentence", "recorded_codes", "with_codes"]
 
 _FACT: Final = "code"
 Codes = Mapping[str, str | None]
@@ -62,3 +63,56 @@ def _counted(number: int) -> str:
     if not number:
         return "its results are"
     return "its result is" if number == 1 else f"its {number:,} results are"
+
+
+Made = tuple[str, str]
+"""An actor's name and version, by which a call was made."""
+
+
+class Versions:
+    """Which versions of its actors a run had, and when: journals have the calls of all of them.
+
+    A version is *past* if the run was executed anew between all that is recorded of it and all that is of the version
+    that counts: of that which the program has, or else of the newest one. Two actors of one name, which a program may
+    have, are not told apart so: both are there.
+    """
+
+    def __init__(self) -> None:
+        self._spans: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def note(self, made: Made, first: int, last: int) -> None:
+        """Calls of a version that began at events from one sequence up to another one."""
+        name, version = made
+        spans = self._spans.setdefault(name, {})
+        least, most = spans.get(version, (first, last))
+        spans[version] = (min(least, first), max(most, last))
+
+    def past(self, begins: Iterable[int], now: Mapping[str, Collection[str]] = MappingProxyType({})) -> frozenset[Made]:
+        """Those that are past.
+
+        Args:
+            begins: the sequences after which the run was executed.
+            now: the versions that actors have, by their names, as far as that is known. Where nothing is recorded of
+                these, all that is recorded is past.
+        """
+        after, found = sorted(begins), set[Made]()
+        for name, spans in self._spans.items():
+            present = now.get(name, ())
+            if present and spans.keys().isdisjoint(present):
+                found |= {(name, version) for version in spans}
+            elif len(spans) > 1:
+                kept = [spans[version] for version in present if version in spans]
+                found |= {
+                    (name, version)
+                    for version, span in spans.items()
+                    if version not in present
+                    and _are_apart(span, kept or [max(spans.values(), key=lambda span: span[1])], after)
+                }
+        return frozenset(found)
+
+
+def _are_apart(span: tuple[int, int], others: Sequence[tuple[int, int]], begins: Sequence[int]) -> bool:
+    """Whether an execution began between a span of events and all of some others, which come before or after it."""
+    first, last = span
+    is_before = any(last <= begin < min(each for each, _ in others) for begin in begins)
+    return is_before or any(max(each for _, each in others) <= begin < first for begin in begins)

@@ -115,6 +115,7 @@ class CallsBelow(NamedTuple):
         name, version: of the actor of these calls.
         number: how many there are.
         begins: the sequence of the first event of the first one.
+        last: that of the last one; 0 if it is not known.
     """
 
     group_id: str
@@ -122,6 +123,7 @@ class CallsBelow(NamedTuple):
     version: str
     number: int
     begins: int
+    last: int = 0
 
 
 class OutlinedEvent(NamedTuple):
@@ -383,7 +385,7 @@ def _below(journal: _Journal, below: Mapping[str, str]) -> list[CallsBelow]:
         call = journal.calls[key]
         kind = (group_id, call.last.actor.name, call.last.actor.recorded_version)
         known = found.get(kind, CallsBelow(*kind, 0, call.begins))
-        found[kind] = known._replace(number=known.number + 1)
+        found[kind] = known._replace(number=known.number + 1, last=call.begins)
     return list(found.values())
 
 

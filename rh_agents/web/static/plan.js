@@ -30,7 +30,7 @@ function planOf(run, plan) {
   const again = ["tried_again", "superseded", "unknown", "continued"].reduce((sum, fate) => sum + counts[fate], 0);
   const used = plan.spent_before;
   return [
-    el("div", { class: "numbers" }, [["reused", counts.reused, "ok"], ["would run", again, again ? "warn" : ""], ["fail again", counts.repeated, counts.repeated ? "bad" : ""], ["not reached", counts.not_reached, ""]].map(([text, count, tone]) => el("div", {}, el("b", { class: tone }, number(count)), el("span", {}, text))),
+    el("div", { class: "numbers" }, [["reused", counts.reused, "ok"], ["would run", again, again ? "warn" : ""], ["fail again", counts.repeated, counts.repeated ? "bad" : ""], ...(counts.earlier ? [["of an earlier version", counts.earlier, ""]] : []), ["not reached", counts.not_reached, ""]].map(([text, count, tone]) => el("div", {}, el("b", { class: tone }, number(count)), el("span", {}, text))),
       el("div", {}, el("b", {}, money(used.cost) || tokens(used) || "–"), el("span", {}, "what those cost before"))),
     plan.is_idle ? empty("Nothing that is recorded would run again.", "What the program does with the results, and so what else it would call, cannot be known in advance.") : null,
     plan.requests.length ? section("Asked for, and applied at the next start", {}, requestsTable(plan.requests)) : null,
