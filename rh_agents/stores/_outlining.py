@@ -492,7 +492,8 @@ def _groups_inside(
         groups |= {at: rows[inside.begins[at]].group_id or "" for at in some}
         parents |= {at: rows[inside.arounds[at]].key or b"" for at in some}
     its = inside.parts(groups)
-    return [inside.members(number, part, groups[number], parents[number]) for number, part in its]
+    found = [inside.members(number, part, groups[number], parents[number]) for number, part in its]
+    return [each for each in found if each]
 
 
 def _left_out(last: int, plain: Sequence[PlainMembers], below: Sequence[_Rows], inside: _Inside) -> array[int]:

@@ -24,6 +24,8 @@ from rh_agents.core.ports.windows import (
     list_runs,
     tags_of_runs,
 )
+from rh_agents.core.types import ExecutionStatus
+from rh_agents.web.earlier import Earlier, earlier_of_run, ended_of, may_have_earlier
 from rh_agents.web.json_text import json_text
 from rh_agents.web.live import Follower
 from rh_agents.web.shapes import (
@@ -77,7 +79,8 @@ class _Page:
         self._created_at = 0.0
         self._is_behind = False
         self._first_events: dict[int, float] = {}
-        self._kinds: tuple[int, list[dict[str, Any]]] = (0, [])
+        self._earlier: tuple[tuple[int, int], Earlier] = ((0, 0), Earlier())
+        self._kinds: tuple[Hashable, list[dict[str, Any]]] = (None, [])
         self.follower: Follower = Follower(self._probe, self._sections)
 
     async def _info(self) -> RunInfo:
@@ -115,13 +118,13 @@ class _Page:
     async def _counted(self, info: RunInfo) -> dict[str, Any]:
         """What the journal comes to."""
         owned = self._owned(info)
-        summary, activity = await self._up_to_date(info)
-        totals = totals_data(summary, info, owned)
+        summary, activity = await self._standing(info)
+        totals = totals_data(summary, info, owned) | {"earlier": self._earlier[1].total}
         executions = await self._executions(info, owned)
         return {
             "totals": totals,
             "actors": actors_data(summary, activity),
-            "groups": groups_data(summary, activity),
+            "groups": self._with_earlier(groups_data(summary, activity)),
             "timeline": timeline_data(activity, executions, owned),
             "lanes": lanes_data(activity),
             "slowest": [call._asdict() for call in activity.slowest],
@@ -132,13 +135,40 @@ class _Page:
 
     async def groups(self, first: int, text: str) -> dict[str, Any]:
         """Groups of the run, from one of them on."""
-        return groups_data(*await self._up_to_date(await self._info()), first, text)
+        return self._with_earlier(groups_data(*await self._standing(await self._info()), first, text))
+
+    def _with_earlier(self, groups: dict[str, Any]) -> dict[str, Any]:
+        for group in groups["groups"]:
+            group["earlier"] = ended_of(self._earlier[1].groups.get(group["id"], {}))
+        return groups
+
+    async def _standing(self, info: RunInfo) -> tuple[RunSummary, Activity]:
+        """What counts: the newest outcome of each call, and none of versions that are past."""
+        summary, activity = await self._up_to_date(info)
+        if not may_have_earlier(info):
+            self._earlier = ((0, 0), Earlier())
+        elif self._must_look_for_earlier(info):
+            self._earlier = (len(info.executions), self._summary.until), await earlier_of_run(self._store, info)
+        return self._earlier[1].left_of(summary.standing), activity
+
+    def _must_look_for_earlier(self, info: RunInfo) -> bool:
+        """Whether there may be more of versions that are past. What has been found stays so for an execution.
+
+        A run is gone through for it. So it is not until more has been added to it than a twentieth, or it has ended.
+        """
+        (executions, until), found = self._earlier
+        if executions != len(info.executions):
+            return not self._is_behind
+        added = self._summary.until - until
+        return not found.total and not self._is_behind and added > (until // 20 if info.owner is not None else 0)
 
     async def _failure_kinds(self, failed: int) -> list[dict[str, Any]]:
         """The failures by what went wrong; looked for again when there are others, and all of them are counted."""
-        if failed != self._kinds[0] and not self._is_behind:
-            kinds = await failure_kinds(self._store, self._run_id)
-            self._kinds = failed, [kind_data(each) for each in kinds[:_SHOWN_KINDS]]
+        recorded = sum(counts.get(ExecutionStatus.FAILED, 0) for counts in self._summary.actors.values())
+        known = (failed, recorded)
+        if known != self._kinds[0] and not self._is_behind:
+            kinds = await failure_kinds(self._store, self._run_id) if recorded or failed else []
+            self._kinds = known, [kind_data(each) for each in kinds[:_SHOWN_KINDS]]
         return self._kinds[1]
 
     async def _now(self) -> dict[str, Any] | None:

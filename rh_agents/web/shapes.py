@@ -132,6 +132,7 @@ def totals_data(summary: RunSummary, info: RunInfo, owned: Sequence[tuple[float,
         found["running"] = 0
     used = sum(summary.usage.values(), Usage())
     return found | {
+        "finished": found["done"] + found["failed"] + found["cancelled"],
         "outcomes": summary.outcomes,
         "events": summary.until,
         "first_at": summary.first_at,

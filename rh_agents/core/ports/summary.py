@@ -127,6 +127,25 @@ class RunSummary:
         """
         return total_of((self, later))
 
+    @property
+    def standing(self) -> RunSummary:
+        """Of a whole run, what stands: calls that were made again are counted once, by what they came to last."""
+        return replace(
+            self,
+            actors=_without_replaced(self.actors, self.replaced),
+            groups=_without_replaced(self.groups, self.groups_replaced),
+        )
+
+
+def _without_replaced(counts: Counts, replaced: Counts) -> Counts:
+    """These without others, each of which began as well."""
+    found = dict(counts)
+    for name, less in replaced.items():
+        less = {**less, ExecutionStatus.STARTED: sum(less.values())}
+        its = found.get(name, {})
+        found[name] = {status: max(0, count - less.get(status, 0)) for status, count in its.items()}
+    return found
+
 
 class _Total:
     """A summary that grows."""

@@ -130,9 +130,10 @@ function numbersOf({ run, totals, groups }, rate) {
   const speed = rate.of(totals);
   const left = expected - (groups ? groups.groups.filter((group) => !group.parent).reduce((sum, group) => sum + group.done + group.failed + group.cancelled, 0) : 0);
   const cards = [
-    ["finished", number(totals.outcomes), ""],
+    ["finished", number(totals.finished), ""],
     ["failed", number(totals.failed), totals.failed ? "bad" : ""],
     isOn || totals.running ? ["under way", number(totals.running), "run"] : null,
+    totals.earlier ? ["of an earlier version", number(totals.earlier), ""] : null,
     ["retries", number(totals.retried), totals.retried ? "warn" : ""],
     [isOn && rate.isNow() ? "calls/s now" : "calls/s", speed ? (speed < 10 ? speed.toFixed(1) : short(Math.round(speed))) : "–", ""],
     isOn && left > 0 && speed > 0 ? ["about left", seconds(left / speed), ""] : [tookOf(totals), seconds(totals.executed) || "–", ""],
@@ -186,7 +187,7 @@ export function groupsTable(run, groups) {
     return rowTo(href, group.id,
       el("td", { class: `cut indent-${Math.min(4, depth.get(group.id))}` }, link(href, `g${group.id}`, group.name || group.address), group.ending ? el("span", { class: "warn" }, ` ${group.ending.replaceAll("_", " ")}`) : null),
       el("td", {}, barOf(group)),
-      el("td", { class: "n" }, number(ended), group.total ? el("span", { class: "quiet" }, ` / ${number(group.total)}`) : ""),
+      el("td", { class: "n" }, number(ended), group.total ? el("span", { class: "quiet" }, ` / ${number(group.total)}`) : "", group.earlier ? el("div", { class: "quiet" }, `and ${number(group.earlier)} of an earlier version`) : null),
       el("td", { class: "n bad" }, group.failed || ""),
       el("td", { class: "n dim" }, group.seconds === null ? "" : seconds(group.seconds)));
   });
