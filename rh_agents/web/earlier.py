@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from rh_agents.core._replay.codes import Versions, recorded_codes
-from rh_agents.core.events import spender_of
+from rh_agents.core._base.failure_kinds import FailureKind, kind_of_message
+from rh_agents.core._replay.codes import Made, Versions, recorded_codes
+from rh_agents.core.events import ExecutionEvent, spender_of
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.outline import RunOutline, outline_of_run
 from rh_agents.core.ports.summary import Counts, RunSummary
@@ -27,6 +29,8 @@ class Earlier:
 
     actors: _Tally = field(default_factory=dict)
     groups: _Tally = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Their failures, by what went wrong."""
 
     def add(self, actor: str, group: str | None, status: ExecutionStatus, number: int = 1) -> None:
         """So many calls that came to this."""
@@ -44,6 +48,11 @@ class Earlier:
         return replace(
             summary, actors=_without(summary.actors, self.actors), groups=_without(summary.groups, self.groups)
         )
+
+    def left_of_kinds(self, kinds: Iterable[FailureKind]) -> list[FailureKind]:
+        """Kinds of failures without theirs; the commonest is first."""
+        found = [replace(kind, count=kind.count - self.kinds[kind.text]) for kind in kinds]
+        return sorted((kind for kind in found if kind.count > 0), key=lambda kind: (-kind.count, -kind.last))
 
 
 def ended_of(counts: Mapping[ExecutionStatus, int]) -> int:
@@ -74,19 +83,20 @@ async def earlier_of_run(store: Store, info: RunInfo) -> Earlier:
     """
     outline = await outline_of_run(store, info.run_id)
     versions = _plain_versions(outline)
-    calls: dict[str, tuple[tuple[str, str], str, str | None, ExecutionStatus]] = {}
+    calls = dict[str, tuple[Made, ExecutionEvent[Any]]]()
     async for recorded, outcome in outline.read(False):
         event, actor = recorded.event, recorded.event.actor
         made = (actor.name, actor.recorded_version)
         if event.key is not None:
             versions.note(made, recorded.sequence, recorded.sequence)
         if outcome is not None:  # the newest one of a call that was made again
-            name = spender_of(actor, event.name)
-            calls[outcome.base.hex()] = (made, name, event.group_id, event.execution_status)
+            calls[outcome.base.hex()] = (made, event)
     past, found = versions.past(each.after for each in info.executions), Earlier()
-    for made, name, group, status in calls.values():
+    for made, event in calls.values():
         if made in past:
-            found.add(name, group, status)
+            found.add(spender_of(event.actor, event.name), event.group_id, event.execution_status)
+            if event.execution_status is ExecutionStatus.FAILED:
+                found.kinds[kind_of_message(event.message)] += 1
     for members in outline.plain:
         if (members.name, members.version) in past:
             found.add(members.name, members.group_id, ExecutionStatus.COMPLETED, len(members))

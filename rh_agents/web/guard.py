@@ -204,7 +204,7 @@ def _no_such_page(scope: Scope) -> str:
     links = f'<p><a class="button" href="{home}#/">All runs</a></p>'
     if parts[1] in ("run", "runs") and len(parts) > len(("", "runs")) and parts[2]:
         name = quote(parts[2], safe="", errors="replace")
-        links = f'<p>The run is at <a href="{home}#/run/{name}">#/run/{escape(name)}</a>, if there is one.</p>{links}'
+        links = f'<p>If there is such a run, it is at <a href="{home}#/run/{name}">#/run/{escape(name)}</a>.</p>{links}'
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_NO_SUCH_PAGE}</title>'
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'

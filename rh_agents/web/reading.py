@@ -168,7 +168,8 @@ class _Page:
         known = (failed, recorded)
         if known != self._kinds[0] and not self._is_behind:
             kinds = await failure_kinds(self._store, self._run_id) if recorded or failed else []
-            self._kinds = known, [kind_data(each) for each in kinds[:_SHOWN_KINDS]]
+            shown = self._earlier[1].left_of_kinds(kinds)[:_SHOWN_KINDS]
+            self._kinds = known, [kind_data(each) for each in shown]
         return self._kinds[1]
 
     async def _now(self) -> dict[str, Any] | None:

@@ -73,6 +73,7 @@ def test_generations_are_kept_apart_after_a_new_version(store: Store) -> None:
             of_work = next(each for each in found["actors"] if each["name"] == "work")
             assert (of_work["done"], of_work["failed"]) == (19, 1)
             assert found["totals"]["earlier"] == 20
+            assert [each["count"] for each in found["kinds"]] == [1]
         (listed,) = (await reading.groups("monday"))["groups"]
         assert numbers(listed) == (19, 1, 20)
 
