@@ -35,6 +35,7 @@ _VIEWERS, _STALLED = 20, 2
 _ROUNDS = 6
 """An even number: each of the two is as often the first one."""
 _CALLS = 20_000
+_BROWSER_MINUTES = 10
 _MOST_LOG = 64 << 20
 """Bytes of a write-ahead log: twice of what a store brings into its file at once by default."""
 
@@ -212,6 +213,7 @@ def table(*, quick: bool) -> str:
     lines = ["\n## A run that is looked at\n", "", "| | SQLite |", "|---|---|"]
     with _place("sqlite") as (url, log):
         found = asyncio.run(measure(url, log, _CALLS // (10 if quick else 1), 1 if quick else _ROUNDS))
+        found |= {} if quick else asyncio.run(browser_memory(url, _BROWSER_MINUTES))
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in found.items())]) + "\n"
 
 
