@@ -288,14 +288,14 @@ def test_a_version_is_past_when_an_execution_began_between_its_calls_and_those_t
 
 def test_calls_of_a_version_that_is_past_are_not_asked_for_whatever_became_of_them() -> None:
     run = Run().group("pages")
-    for version, names in {"1": ("a", "b"), "2": ("a", "b")}.items():
+    for version, names in {"1": ("a", "b", "c"), "2": ("a", "b")}.items():
         actor = Tool(name="fetch", handler=_nothing, version=version)
         for index, name in enumerate(names):
             facts: dict[str, Any] = {"actor": actor, "group_id": "pages", "parallel_index": index, "group_total": 3}
             run.tell(STARTED, f"pages[{index}]::fetch", key(f"{name}{version}"), **facts)
-    run.info = dataclasses.replace(run.info, executions=(Execution(0.0), Execution(1.0, after=3)))
+    run.info = dataclasses.replace(run.info, executions=(Execution(0.0), Execution(1.0, after=4)))
     plan = run.plan()
-    assert plan.counts == {Fate.EARLIER: 2, Fate.UNKNOWN: 2}
+    assert plan.counts == {Fate.EARLIER: 3, Fate.UNKNOWN: 2}
     assert [group.not_begun for group in plan.groups] == [1]
 
 
