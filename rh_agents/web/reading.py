@@ -80,6 +80,7 @@ class _Page:
         self._is_behind = False
         self._first_events: dict[int, float] = {}
         self._earlier: tuple[tuple[int, int], Earlier] = ((0, 0), Earlier())
+        self._not_apart: str | None = None
         self._kinds: tuple[Hashable, list[dict[str, Any]]] = (None, [])
         self.follower: Follower = Follower(self._probe, self._sections)
 
@@ -103,6 +104,7 @@ class _Page:
                 found |= await part(info)
             except RhAgentsError as error:  # damage, or a row that is missing: what else there is, is shown
                 problems.append(str(error))
+        problems += [self._not_apart] if self._not_apart else []
         found["problem"] = "; ".join(problems) or None
         return {name: json_text(data) for name, data in found.items()}
 
@@ -148,7 +150,12 @@ class _Page:
         if not may_have_earlier(info):
             self._earlier = ((0, 0), Earlier())
         elif self._must_look_for_earlier(info):
-            self._earlier = (len(info.executions), self._summary.until), await earlier_of_run(self._store, info)
+            seen = (len(info.executions), self._summary.until)
+            self._earlier, self._not_apart = (seen, Earlier()), None
+            try:
+                self._earlier = seen, await earlier_of_run(self._store, info)
+            except StoreError as error:  # a damaged row, of which a summary needs nothing: the numbers are shown
+                self._not_apart = f"versions are not kept apart: {error}"
         return self._earlier[1].left_of(summary.standing), activity
 
     def _must_look_for_earlier(self, info: RunInfo) -> bool:

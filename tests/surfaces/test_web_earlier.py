@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +44,7 @@ def numbers(found: dict[str, Any]) -> tuple[int, ...]:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Any) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return MemoryStore() if request.param == "memory" else open_store(tmp_path / "runs.db")
 
 
@@ -76,5 +78,23 @@ def test_generations_are_kept_apart_after_a_new_version(store: Store) -> None:
             assert [each["count"] for each in found["kinds"]] == [1]
         (listed,) = (await reading.groups("monday"))["groups"]
         assert numbers(listed) == (19, 1, 20)
+
+    asyncio.run(main())
+
+
+def test_a_damaged_row_hides_no_numbers_and_it_is_said_that_versions_are_not_apart(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = open_store(tmp_path / "runs.db")
+        for version in ("1", "2"):
+            await run(
+                job(version, bad=1), 20, store=store, run_id="monday", resume_from="flow" if version > "1" else None
+            )
+        await store.aclose()
+        with sqlite3.connect(tmp_path / "runs.db") as database:
+            database.execute("UPDATE journal SET message = 'other' WHERE ok = 0")
+        found = await page(Reading(open_store(tmp_path / "runs.db")))
+        assert numbers(found["totals"])[2] == 0
+        assert found["totals"]["done"] >= 38
+        assert found["problem"].startswith("versions are not kept apart: ")
 
     asyncio.run(main())
