@@ -18,6 +18,7 @@ from rh_agents.stores._backend.rows import ENDED, ChildRow, EventRow, Queued, Ru
 from rh_agents.stores._checksums import queue_checksum
 from rh_agents.stores._ownership import is_fresh, is_gone
 from rh_agents.stores._parts import parts_back
+from rh_agents.stores._queues import at_once
 from rh_agents.stores._verified import VerifiedSession
 
 __all__ = [
@@ -136,7 +137,7 @@ def new_child_row(child: NewChild, parent: int, digest: bytes, now: float) -> Ru
         updated_at=now,
         queue=child.queue,
         flow=child.flow,
-        ready_at=None if child.queue is None else now,
+        ready_at=None if child.queue is None else at_once(now),
         parent=parent,
     )
 

@@ -17,6 +17,7 @@ from rh_agents.stores._backend import Backend
 from rh_agents.stores._backend.rows import ENDED, NextWanted, RunRow
 from rh_agents.stores._claims import Claims, Opening, facts_when_left
 from rh_agents.stores._ownership import is_gone, is_held
+from rh_agents.stores._queues import at_once
 from rh_agents.stores._reading import ReadableStore
 from rh_agents.stores._verified import VerifiedSession
 
@@ -167,7 +168,7 @@ def _new_row(submission: Submission, now: float) -> RunRow:
         queue=submission.queue,
         flow=submission.flow,
         priority=submission.priority,
-        ready_at=now if submission.not_before is None else submission.not_before,
+        ready_at=at_once(now) if submission.not_before is None else submission.not_before,
     )
 
 
@@ -201,6 +202,6 @@ def _ready_again(row: RunRow, now: float) -> RunRow:
         process=None,
         fence=row.fence + 1,
         stop_requested=None,
-        ready_at=now,
+        ready_at=at_once(now),
         claims=0,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.services.machines import Machine, expect_machines
 from tests.services.postgresql import PostgresqlServer
+from tests.stress import test_shards_of_workers_killed as shards
 from tests.stress import test_workers_killed as kit
 from tests.stress.sizes import rounds
 from tests.surfaces.cli_kit import environment
@@ -54,6 +55,44 @@ def test_what_a_machine_was_doing_that_is_switched_off_is_done_by_another_one(
             _switch_one_off(folder, url, postgresql_server.port, chance, f"round {number} of seed {SEED}")
         finally:
             postgresql_server.execute(f"DROP SCHEMA IF EXISTS machines{number} CASCADE")
+
+
+@rounds(short=1, slow=5, full=30)
+def test_shards_that_a_machine_had_that_is_switched_off_are_made_by_another_one(
+    rounds: int, postgresql_server: PostgresqlServer, postgresql_url: str, tmp_path: Path
+) -> None:
+    expect_machines()
+    chance = random.Random(SEED)
+    for number in range(rounds):
+        url = f"{postgresql_url.rpartition('=')[0]}=shards{number}"
+        job = shards.Job(tmp_path / str(number), url)
+        program = shards.PROGRAM.replace("os.getpid()", "int(os.environ.get('MACHINE', 0))")
+        (job.folder / "shop.py").write_text(program.replace("sleep(0.03)", "sleep(0.1)"))
+        try:
+            _switch_one_off_with_shards(job, postgresql_server.port, chance, f"round {number} of seed {SEED}")
+        finally:
+            postgresql_server.execute(f"DROP SCHEMA IF EXISTS shards{number} CASCADE")
+
+
+def _switch_one_off_with_shards(job: shards.Job, port: int, chance: random.Random, about: str) -> None:
+    """The driver is on a third machine, and stays."""
+    clocks = [-5.0, 5.0]
+    chance.shuffle(clocks)
+    with Machine(port) as first, Machine(port) as second:
+        for name, (machine, offset) in enumerate(zip((first, second), clocks, strict=True), 1):
+            command = [sys.executable, "-c", WORKER, machine.reached_at(job.url), str(offset), str(name)]
+            machine.start(command, folder=job.folder, environment={**environment(), "MACHINE": str(name)})
+        kit.wait_until(lambda: _text(job.folder / "log").count("is ready") == 2)
+        driver = job.drive()
+        calls = chance.randrange(1, shards.ITEMS // 4)
+        kit.wait_until(lambda: job.begun(1) >= calls and job.begun(2) > 0)
+        first.cut()
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, 0.2))
+        first.kill()
+        job.finish(driver)
+    assert {machine for _, _, machine in job.ledger()} == {1, 2}, about
+    job.judge(AT_A_TIME * shards.SIDE_BY_SIDE, about)
 
 
 def _switch_one_off(folder: Path, url: str, port: int, chance: random.Random, about: str) -> None:
