@@ -60,6 +60,9 @@ __all__ = [
     "tool",
 ]
 
+_MOST_PRIORITY = 2**31 - 1
+"""As much as the column of a database has."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -379,7 +382,9 @@ def submission_of(
     Raises:
         UnstorableError: an argument is not serializable.
         DefinitionError: the run cannot have this name, or `not_before` is no time.
+        OptionError: an option has no value that it can have.
     """
+    _expect_place(queue, priority, not_before, run_id)
     if not_before is not None and not math.isfinite(not_before):
         raise DefinitionError(f"not_before={not_before} is no time: give a datetime, or seconds since 1970")
     name = uuid.uuid4().hex if run_id is None else run_id
@@ -411,6 +416,17 @@ def submission_of(
         tuple(map(without_secrets, tags)),
         facts,
     )
+
+
+def _expect_place(queue: object, priority: object, not_before: object, run_id: object) -> None:
+    """Refuse what no queue can keep, whatever its type says."""
+    for name, given in (("queue", queue), ("run_id", run_id)):
+        if given is not None and (not isinstance(given, str) or not given):
+            raise OptionError(f"{name}={given!r}: a name is needed, as in {name}='nightly'")
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _MOST_PRIORITY:
+        raise OptionError(f"priority={priority!r}: a whole number is needed, up to {_MOST_PRIORITY:,}")
+    if not_before is not None and (isinstance(not_before, bool) or not isinstance(not_before, int | float)):
+        raise OptionError(f"not_before={not_before!r} is no time: give a datetime, or seconds since 1970")
 
 
 def _expect_function(workflow: object) -> None:

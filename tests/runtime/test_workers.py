@@ -20,7 +20,7 @@ from rh_agents import (
     run,
     tool,
 )
-from rh_agents.core.errors import ControlRefused, DefinitionError
+from rh_agents.core.errors import ControlRefused, DefinitionError, OptionError
 from rh_agents.core.ports import RunInfo, RunStatus, status_of
 from rh_agents.core.queueing import Wanted, flow_name
 from rh_agents.workers import Flow, Worker, load_flow
@@ -81,6 +81,25 @@ def test_submitting_again_is_the_same_run_and_with_other_arguments_an_error() ->
         assert flows.CALLS["double", 2] == 1
 
     executing(main)
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("queue", ""),
+        ("run_id", ""),
+        ("run_id", 7),
+        ("priority", "high"),
+        ("priority", 1.5),
+        ("priority", True),
+        ("priority", 2**31),
+        ("not_before", "tomorrow"),
+    ],
+)
+def test_an_option_that_no_queue_can_keep_is_refused_by_its_name(option: str, given: Any) -> None:
+    options: dict[str, Any] = {option: given}
+    with pytest.raises(OptionError, match=f"{option}={given!r}"):
+        asyncio.run(run.submit(flows.quadruple, 1, store=MemoryStore(), **options))
 
 
 def test_what_no_worker_could_call_is_refused_when_it_is_submitted() -> None:
