@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import json
 import os
 import sys
 import warnings
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rh_agents.cli.errors import INTERRUPTED, USAGE, CommandError, Interrupted, error_record, one_line
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.process import begin_sparely
 from rh_agents.cli.recorded_command import Invocation
 from rh_agents.core.errors import CodeChangedWarning, RhAgentsError, RunMismatchError, UsageError
@@ -114,7 +114,7 @@ def _report(what: object, exit_code: int) -> int:
 
 def _report_json(error: BaseException, exit_code: int, remedy: str | None = None) -> int:
     try:
-        print(json.dumps(error_record(error, exit_code, remedy)), flush=True)
+        print(json_line("error", error_record(error, exit_code, remedy)), end="", flush=True)
     except (AttributeError, OSError):  # there is no standard output, or no one reads it
         _close_standard_output()
         return _report(error, exit_code)

@@ -1,13 +1,14 @@
-"""JSON as people write it: an object that has a key twice is refused, since its value is ambiguous."""
+"""JSON as people write it, in which a key that stands twice is refused, and as commands write it for programs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json
 
-__all__ = ["RepeatedKey", "read_json"]
+__all__ = ["RepeatedKey", "json_line", "read_json", "schema_of"]
 
 
 class RepeatedKey(ValueError):
@@ -44,3 +45,16 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_without_repetition).decode
+
+
+def json_line(kind: str, record: Mapping[str, Any]) -> str:
+    """A line for programs: an object that says first what it is, and in which version.
+
+    Fields may be added to a version; where one is taken away or means something else, it is the next one.
+    """
+    return json.dumps({"schema": schema_of(kind), **record}) + "\n"
+
+
+def schema_of(kind: str) -> str:
+    """The name of what a command writes with `--json`."""
+    return f"rh-agents/{kind}/1"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_json
 
-from rh_agents.cli.commands.common import RunName, StoreOfRuns, person, with_store
+from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, person, with_store
 from rh_agents.cli.errors import CommandError, close_names, one_line
+from rh_agents.cli.json_text import json_line, read_json
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.questions import hint_of, parse_answer, question_lines
@@ -18,6 +20,7 @@ from rh_agents.cli.run_status import RunStatus, status_of
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, store_option
 from rh_agents.core.errors import InputError
 from rh_agents.core.ports import Question, RunInfo, Store
+from rh_agents.core.redaction import redact
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.text import harmless
 
@@ -36,6 +39,7 @@ def answer_command(
             metavar="JSON", help="The answer; a word that is not JSON is taken as text.", show_default=False
         ),
     ] = None,
+    as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Answer a question of a run; without an answer, show the open questions.
@@ -60,6 +64,10 @@ def answer_command(
         return info, await opened.questions(run), chosen
 
     info, questions, answered = with_store(store, reply, writes=answer is not None)
+    if as_json:
+        said = {"answered": None if answered is None else answered.id, "open": [_record(each) for each in questions]}
+        sys.stdout.write(json_line("answer", {"run_id": run, **said}))
+        return
     page = Page()
     if answered is not None:
         page.paragraph(f"answered: {harmless(answered.text, 500)}")
@@ -89,3 +97,16 @@ def _chosen(name: str, questions: list[Question], all_questions: list[Question],
     what = f"{len(found)} questions of run {run!r} begin with" if found else f"run {run!r} has no open question"
     hint = close_names(name, [question.id for question in questions]) or (f"; open are {ids}" if ids else "")
     raise CommandError(f"{what} {name!r}{hint}")
+
+
+def _record(question: Question) -> dict[str, Any]:
+    """A question for programs."""
+    schema = None if question.schema is None else read_json(question.schema)
+    return {
+        "id": question.id,
+        "address": question.address,
+        "text": redact(question.text),
+        "answer_schema": schema,
+        "asked_at": question.asked_at,
+        "problem": question.problem,
+    }

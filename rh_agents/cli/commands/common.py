@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import shlex
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.results import expect_standard_output
 from rh_agents.cli.output.wording import ago, counted
@@ -188,7 +188,7 @@ def steer(run: str, store: str, ask: Ask, *, as_json: bool) -> None:
 
     result = with_store(store, do, writes=True)
     if as_json:
-        sys.stdout.write(json.dumps(_record_of_result(result)) + "\n")
+        sys.stdout.write(json_line("control", _record_of_result(result)))
     else:
         Page().paragraph(harmless(result.text, 2000))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import typer
 from rh_agents.cli.commands.common import AsJson, StoreOfRuns, old_runs, with_store
 from rh_agents.cli.consent import expect_consent
 from rh_agents.cli.errors import CommandError, error_record, one_line
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.kept_runs import Kept, delete_runs, expect_stopped, kept_of
 from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page
@@ -73,7 +73,7 @@ def delete_command(
         Page().line(f"{size(freed)} of large results freed")
     for error in refused:
         if as_json:
-            sys.stdout.write(json.dumps(error_record(error, 1)) + "\n")
+            sys.stdout.write(json_line("error", error_record(error, 1)))
         else:
             say(f"rh-agents: {one_line(str(error))}: not deleted")
     if refused:
@@ -97,7 +97,7 @@ def _expect_choice(names: Sequence[str], older_than: str | None, status: Sequenc
 def _show(found: Sequence[Kept], verb: str, *, as_json: bool, is_done: bool) -> None:
     if as_json:
         for kept in found:
-            sys.stdout.write(json.dumps({**kept.record, "deleted": is_done}) + "\n")
+            sys.stdout.write(json_line("delete", {**kept.record, "deleted": is_done}))
         return
     page = Page()
     for kept in found:

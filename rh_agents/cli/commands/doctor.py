@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -21,6 +20,7 @@ import typer
 from rh_agents import __version__
 from rh_agents.cli.commands.common import AsJson, StoreOfRuns
 from rh_agents.cli.errors import CommandError, one_line
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.results import expect_standard_output
 from rh_agents.cli.output.wording import counted, size
@@ -73,7 +73,7 @@ def doctor_command(ctx: typer.Context, store: StoreOfRuns = DEFAULT_STORE, as_js
     for each in findings:
         if as_json:
             record = {"about": each.about, "text": each.text, "state": each.state, "remedy": each.remedy}
-            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.write(json_line("doctor", record))
             continue
         mark, style = _STYLES[each.state]
         remedy = f": {each.remedy}" if each.remedy else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, with_store
 from rh_agents.cli.consent import expect_consent
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.kept_runs import Kept, expect_stopped, kept_of
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted, size
@@ -71,7 +71,7 @@ def _show(kept: Kept, verb: str, erased: ErasedRun | None, *, as_json: bool) -> 
         record = {**kept.record, "erased": erasure is not None and erasure.is_finished}
         record |= {"erased_at": None if erasure is None else erasure.at}
         record |= {"cached": 0 if erased is None else erased.cached, "left": "" if erased is None else erased.left}
-        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.write(json_line("erase", record))
         return
     page = Page()
     kept.show(page, verb)

@@ -40,14 +40,24 @@ def export_command(
             "times. To do so twice doubles nothing.",
         ),
     ] = None,
+    no_content: Annotated[
+        bool,
+        typer.Option(
+            "--no-content",
+            help="Leave out inputs, results and texts of errors. Names and addresses stay.",
+        ),
+    ] = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Write the journal of a run as JSON lines: every event, with the results. Or send it as spans of OpenTelemetry."""
     if otlp is not None:
         if outcomes:
             raise CommandError("--outcomes writes lines and --otlp sends spans: give one of them")
+        if no_content:
+            raise CommandError("--no-content is about lines; spans have no content")
         _send_spans(run, otlp, store)
         return
+    line_of = _line_without_content if no_content else _to_line
 
     async def write(opened: Store) -> None:
         erasure = erasure_of(await existing_run(opened, run))
@@ -56,7 +66,7 @@ def export_command(
         if outcomes:
             async for unread in opened.unread_outcomes(run):
                 outcome = await read_beside(unread, unknown_ok=True)
-                sys.stdout.write(_to_line(_outcome_record(outcome, unread.input)))
+                sys.stdout.write(line_of(_outcome_record(outcome, unread.input)))
         else:
             known, outcomes_in_order = KeyTable(), aiter(opened.unread_outcomes(run))
             async for recorded in opened.events(run):
@@ -67,7 +77,7 @@ def export_command(
                     its = await anext(outcomes_in_order, None)
                     if its is not None and its.input is not None:
                         record["input"] = its.input
-                sys.stdout.write(_to_line(record))
+                sys.stdout.write(line_of(record))
 
     with_store(store, write)
 
@@ -159,6 +169,14 @@ def _outcome_record(outcome: Outcome, given: str | None) -> dict[str, Any]:
     else:
         record["error"] = describe_error(outcome.error)
     return record
+
+
+_CONTENT = frozenset({"result", "input", "error", "message", "metadata", "tag", "control"})
+
+
+def _line_without_content(record: dict[str, Any]) -> str:
+    """The same without what people and programs gave and got: what was called, when, how long, and how it ended."""
+    return _to_line({name: value for name, value in record.items() if name not in _CONTENT})
 
 
 def _to_line(record: dict[str, Any]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from rh_agents.cli.commands.common import RunName, StoreOfRuns, parameters_of, with_store
+from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of, record_of_run, with_store
 from rh_agents.cli.errors import CommandError, describe_validation
-from rh_agents.cli.json_text import RepeatedKey, read_json
+from rh_agents.cli.json_text import RepeatedKey, json_line, read_json
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.program import Program, load_program
@@ -39,6 +40,7 @@ def fork_command(
             metavar="JSON", help="Take this as the result of that call: what depends on it runs, and what had failed."
         ),
     ] = None,
+    as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Copy a run under another name, to continue it differently. The original is unchanged."""
@@ -61,6 +63,9 @@ def fork_command(
         return await existing_run(opened, new)
 
     info = with_store(store, copy, writes=True)
+    if as_json:
+        sys.stdout.write(json_line("run", record_of_run(info, None)))
+        return
     resume = ""
     if RunCommand.of(info) is not None:
         other = " -o OUT.jsonl" if _writes_file(info) else ""

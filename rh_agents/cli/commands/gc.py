@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from rh_agents.cli.commands.common import StoreOfRuns, old_runs, with_store
+from rh_agents.cli.commands.common import AsJson, StoreOfRuns, old_runs, record_of_run, with_store
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.wording import counted, size
@@ -34,6 +36,7 @@ def gc_command(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Delete old runs, and large results that no run refers to any more. Runs being executed are never deleted."""
@@ -53,6 +56,10 @@ def gc_command(
         return gone, await opened.collect_garbage()
 
     found, freed = with_store(store, collect, writes=not dry_run)
+    if as_json:
+        runs = [record_of_run(info, None) for info in found]
+        sys.stdout.write(json_line("gc", {"runs": runs, "deleted": not dry_run, "freed_bytes": freed}))
+        return
     page = Page()
     verb = "would be deleted" if dry_run else "deleted"
     for info in found:

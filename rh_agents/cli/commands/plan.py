@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import sys
 from array import array
 from bisect import bisect_left
@@ -22,6 +21,7 @@ from rh_agents.cli.errors import BadInput, CommandError
 from rh_agents.cli.expected_costs import ExpectedCost, expected_cost, expected_cost_of_items
 from rh_agents.cli.input.files import InputOptions, is_stream, open_input
 from rh_agents.cli.input.lines import Format
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.tree import SHORT_KEY
 from rh_agents.cli.output.wording import counted
@@ -106,7 +106,7 @@ def plan_command(
             record = {"run_id": run} | _record_of_plan(found, code, given)
             record["expected_cost"] = None if cost is None else cost.amount
             record["requests"] = [_record_of_request(each) for each in requests]
-            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.write(json_line("plan", record))
             return
         page = Page()
         show_head(page, info, len(questions))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rh_agents.cli.commands.common import AsJson, StoreOfRuns, record_of_run, with_store
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.options import parse_age
 from rh_agents.cli.output.page import Page, Part, table_lines
 from rh_agents.cli.output.wording import age
@@ -94,7 +94,7 @@ async def _write_records(store: Store, query: RunQuery, limit: int | None) -> No
     async with aclosing(_some(store, query, limit)) as found:
         async for info in found:
             record = record_of_run(info, None if waiting is None else waiting[info.run_id])
-            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.write(json_line("run", record))
 
 
 async def _first(store: Store, query: RunQuery, limit: int) -> tuple[list[RunInfo], int, Waiting]:

@@ -15,6 +15,7 @@ from rh_agents.cli.arguments import Callee, make_callee
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.estimates import Estimate, estimate
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.options import TARGET_HELP, AcceptChanges, ProgressMode
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.progress import Progress, shown
@@ -42,7 +43,7 @@ from rh_agents.display.text import harmless
 
 __all__ = ["SCHEMA", "Counted", "score_command"]
 
-SCHEMA = "rh-agents.score/1"
+SCHEMA = "rh-agents/score/1"
 """The form of what `--json` writes. Fields may be added to it; what is there keeps its meaning."""
 _NAMED = 5
 """Items that are named. With `--json` all are."""
@@ -115,7 +116,7 @@ def score_command(
 
     report = _Report(run_to_the_end(work()), job.callee.name, cluster, failed, missing)
     if as_json:
-        sys.stdout.write(json.dumps(report.record()) + "\n")
+        sys.stdout.write(json_line("score", report.record()))
     else:
         report.show(Page())
     raise typer.Exit(int(any(each.of(ItemStatus.UNSCORED) for each in report.scorings)))

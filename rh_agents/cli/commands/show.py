@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ import typer
 
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.now import NowRegion, now_lines, waits_of
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.streamed import StreamedLines
@@ -78,7 +78,7 @@ def show_command(
             record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
             record |= {"now": None if present is None else present.as_json()}
             record |= {"tree": records_of_nodes(roots, only_failed=failed)}
-            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.write(json_line("show", record))
             return
         page = Page()
         show_head(page, info, len(questions))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from datetime import datetime
@@ -15,6 +14,7 @@ from rh_agents.cli.arguments import arguments_for
 from rh_agents.cli.commands.common import AsJson, record_of_run
 from rh_agents.cli.errors import BadInput, CommandError, one_line
 from rh_agents.cli.flow_job import read_value
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.options import TARGET_HELP, StoreUrl, Tags, parse_age
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.results import expect_standard_output
@@ -83,7 +83,7 @@ def submit_command(
     except (RunMismatchError, UsageError) as error:
         raise CommandError(one_line(str(error)), exit_code=1) from error
     if as_json:
-        sys.stdout.write(json.dumps(record_of_run(info, 0)) + "\n")
+        sys.stdout.write(json_line("run", record_of_run(info, 0)))
     else:
         sys.stdout.write(f"{info.run_id}\n")
         say(f"execute it with: rh-agents worker{_queue_option(queue)}{store_option(store)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rh_agents.cli.errors import INTERRUPTED, CommandError, OutputFailed, error_record, one_line
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.wording import counted
 
-__all__ = ["AWAITING", "SUMMARY_SCHEMA", "Summary", "describe", "next_steps", "summary_record", "write_summary"]
+__all__ = ["AWAITING", "Summary", "describe", "next_steps", "summary_record", "write_summary"]
 
 AWAITING = 3
-SUMMARY_SCHEMA = "rh-agents/map-summary/1"
-"""What a summary for programs is, and in which version: fields may be added to one, and none is taken away."""
 
 
 @dataclass(slots=True)
@@ -140,7 +138,6 @@ def summary_record(summary: Summary, run_id: str | None, store: str, output: str
     """
     failure = summary.failure
     return {
-        "schema": SUMMARY_SCHEMA,
         "run_id": run_id,
         "store": store or None,
         "output": output or None,
@@ -171,7 +168,7 @@ def write_summary(path: str, record: Mapping[str, Any]) -> None:
     Raises:
         OutputFailed: the system does not allow it.
     """
-    text = json.dumps(record) + "\n"
+    text = json_line("map-summary", record)
     if path == "-":
         print(text, end="", flush=True)
         return
