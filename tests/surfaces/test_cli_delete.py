@@ -51,6 +51,7 @@ def test_a_preview_says_what_goes_and_what_stays_and_deletes_nothing(
     assert fork == "  copy is a copy of it and stays"
     assert last == "1 run would be deleted"
     (record,) = [json.loads(line) for line in said(capfd, "delete", "job", "--dry-run", "--json")[0].splitlines()]
+    assert record.pop("schema") == "rh-agents/delete/1"
     assert record.pop("bytes") > 100
     assert record == {
         "run_id": "job", "status": "completed", "calls": 4, "artifacts": 0, "artifact_bytes": 0, "forks": ["copy"],

@@ -68,7 +68,8 @@ def test_what_is_refused_is_one_object_and_says_what_the_sentence_says(
     out, err = capfd.readouterr()
     assert err == ""
     (line,) = out.splitlines()
-    (problem,) = json.loads(line).values()
+    schema, problem = json.loads(line).values()
+    assert schema == "rh-agents/error/1"
     assert (problem["kind"], problem["remedy"], problem["exit_code"]) == (kind, remedy, code)
     if not (remedy or "").endswith("--help"):  # Typer draws a frame around its sentence
         assert plain.err == f"rh-agents: {problem['message']}\n"
