@@ -1,9 +1,8 @@
-"""Decorators that make actors of functions, and the functions that start runs and groups."""
+"""The decorators that make actors of functions, and the functions that start runs and groups."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
 import inspect
 import math
@@ -12,26 +11,24 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 
+from rh_agents.actor_functions import ActorDecorator, ActorFunction, ActorOptions, agent, llm, tool
 from rh_agents.core._base.key_generations import fact_of_keys, generation_of_keys
 from rh_agents.core._base.signatures import function_with_arguments_of
 from rh_agents.core._base.sources import fingerprint
 from rh_agents.core._base.tracebacks import Shown, UsersLines, users_lines
 from rh_agents.core._loops.homes import running_loop
 from rh_agents.core._run.frame import current_frame
-from rh_agents.core.actors import LLM, Agent, BaseActor, Tool
+from rh_agents.core.actors import BaseActor
 from rh_agents.core.actors.reachable import actors_named_in
 from rh_agents.core.actors.signature import Signature
-from rh_agents.core.calls import Call, FunctionCall, default_run
+from rh_agents.core.calls import Call, default_run
 from rh_agents.core.errors import DefinitionError, OptionError, UnstorableError, UsageError
 from rh_agents.core.execution import ExecutionState, set_executors
 from rh_agents.core.parallel import ParallelExecutionManager
-from rh_agents.core.policies._options import expect_known, meant_by
-from rh_agents.core.policies.breaker import CircuitBreaker
+from rh_agents.core.policies._options import meant_by
 from rh_agents.core.policies.budget import Budget
-from rh_agents.core.policies.limits import Limit
-from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports import Executor, RunInfo, Subscriber
 from rh_agents.core.ports.executors import Executors, Placement, Recall, Sharding, ShardOptions, set_sharding
 from rh_agents.core.ports.keeping import StoreLike, StoreOf, named_store, set_store_opener, using_store
@@ -40,7 +37,7 @@ from rh_agents.core.questions import Answerer
 from rh_agents.core.queueing import BEFORE_FINGERPRINT, DEFAULT_QUEUE, VERSION, Submission, flow_name, queues_of
 from rh_agents.core.redaction import expect_no_secret, without_secrets
 from rh_agents.core.redaction.described import short_repr
-from rh_agents.core.types import CacheScope, Durability, Effect, Engine, OnUnknown, RecordInputs, ReplayMode
+from rh_agents.core.types import Durability, Engine, RecordInputs, ReplayMode
 from rh_agents.core.values import encode_any
 from rh_agents.core.values.inputs import kept_input
 from rh_agents.stores import open_store
@@ -51,7 +48,10 @@ __all__ = [
     "ActorDecorator",
     "ActorFunction",
     "ActorOptions",
+    "ArgumentsMissing",
+    "RunOptions",
     "Runner",
+    "SubmitOptions",
     "agent",
     "llm",
     "parallel",
@@ -65,135 +65,9 @@ _MOST_PRIORITY = 2**31 - 1
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class ActorFunction(Generic[P, R]):
-    """A decorated function. Calling it makes a call, which starts when it is awaited or given to a group.
-
-    `actor` is its policy, `__wrapped__` the function itself.
-    """
-
-    def __init__(self, function: Callable[P, Any], actor: BaseActor) -> None:
-        functools.update_wrapper(self, function)
-        self.__wrapped__ = function
-        self.actor = actor
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
-        return FunctionCall(self.actor, args, kwargs)
-
-    def __get__(self, instance: object, owner: type | None = None) -> ActorFunction[P, R]:
-        if instance is None:
-            return self
-        raise DefinitionError(
-            f"{self.actor.name} is a method, whose object is not serializable; write a function that takes the object "
-            "as a parameter marked Annotated[..., Injected]"
-        )
-
-    def __repr__(self) -> str:
-        return f"<{type(self.actor).__name__} {self.actor.name}>"
-
-    @functools.cached_property
-    def input_model(self) -> type[Any]:
-        """A Pydantic model with a field for each parameter that is data."""
-        return self.actor.signature.input_model(f"{self.actor.name}_input")
-
-
-class ActorOptions(TypedDict, total=False):
-    """The options of `tool`, `agent` and `llm`; see `ActorDecorator`."""
-
-    name: str | None
-    description: str | None
-    version: str | None
-    retry: RetryPolicy | int | None
-    timeout: float | None
-    engine: Engine | str | None
-    resources: Mapping[str, float] | None
-    breaker: CircuitBreaker | None
-    effect: Effect | str | None
-    on_unknown: OnUnknown | str | None
-    cache: CacheScope | str | None
-    ttl: float | None
-    record_inputs: RecordInputs | str | None
-    limits: Limit | Sequence[Limit] | None
-    budget: Budget | None
-    max_result: int | None
-
-
-class ActorDecorator:
-    """What `tool`, `agent` and `llm` are: `@tool`, `@tool(retry=3, timeout=30)` or `tool(fetch, retry=3)`.
-
-    Options, all by keyword:
-        name: by default the function's name.
-        description: by default its docstring.
-        version: part of the identity of its calls; change it when old results are no longer right.
-        retry: a `RetryPolicy`, or the number of attempts.
-        timeout: seconds for each attempt.
-        engine: where the function runs: "thread" (the default of those that are not coroutine functions), "process", or
-            the name of an engine that the run is given an executor for.
-        resources: what each call needs of an engine that places calls by that, such as `{"num_gpus": 1}` for Ray.
-        breaker: a circuit breaker.
-        effect: "external" for what must not happen twice by accident.
-        on_unknown: what to do when a crash leaves it unknown whether the call was done: "retry", "fail" or "ask".
-        cache: "run" or "store": for whom results are kept, so that equal calls are not made again.
-        ttl: after this many seconds a cached result is not used any more.
-        record_inputs: what is recorded of what its calls are called with, for people: "none", "brief" or "full"; by
-            default what the run says.
-        limits: what each attempt waits for: a `RateLimit`, a `ConcurrencyLimit`, or several.
-        budget: what one call may spend, with all that is called in it.
-        max_result: of tools and agents: how many characters of a tool's result a model gets.
-
-    Raises:
-        DefinitionError: the function cannot be called as the options say.
-    """
-
-    def __init__(self, kind: type[BaseActor], **options: Any) -> None:
-        self._kind = kind
-        self._options = options
-
-    def __repr__(self) -> str:
-        return f"@{self._kind.__name__.lower()}"
-
-    @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, **options: Unpack[ActorOptions]
-    ) -> ActorFunction[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /, **options: Unpack[ActorOptions]) -> ActorFunction[P, R]: ...
-    @overload
-    def __call__(self, /, **options: Unpack[ActorOptions]) -> ActorDecorator: ...
-    def __call__(self, function: Any = None, /, **options: Any) -> Any:
-        if options:
-            self._expect_known(options)
-            decorator = ActorDecorator(self._kind, **{**self._options, **options})
-            return decorator if function is None else decorator(function)
-        if function is None:
-            return self
-        if not callable(function):
-            raise OptionError(
-                f"{self!r} stands above a function, and takes options by name, as in {self!r}(name='fetch'); "
-                f"it was given {short_repr(function)}"
-            )
-        return ActorFunction(function, self._make_actor(function))
-
-    def _expect_known(self, options: Mapping[str, Any]) -> None:
-        """Refuse options that there are not where they are written, not where the function is decorated."""
-        expect_known(repr(self), options, self._kind.model_fields.keys() - {"handler", "event_type"})
-
-    def _make_actor(self, function: Callable[..., Any]) -> BaseActor:
-        options = {key: value for key, value in self._options.items() if value is not None}
-        options.setdefault("name", getattr(function, "__name__", type(function).__name__))
-        options.setdefault("description", inspect.getdoc(function) or "")
-        return self._kind(handler=function, **options)
-
-
-tool: ActorDecorator = ActorDecorator(Tool)
-"""Makes a tool of a function: something that acts or computes."""
-
-agent: ActorDecorator = ActorDecorator(Agent)
-"""Makes an agent of a function: something that decides what to call."""
-
-llm: ActorDecorator = ActorDecorator(LLM)
-"""Makes a language model call of a function."""
+A = TypeVar("A")
+B = TypeVar("B")
+Ts = TypeVarTuple("Ts")
 
 
 @function_with_arguments_of(ParallelExecutionManager)
@@ -207,13 +81,79 @@ def parallel(*args: Any, **options: Any) -> ParallelExecutionManager:
         return ParallelExecutionManager((default_run() if frame is None else frame.run).state, *args, **options)
 
 
+class RunOptions(TypedDict, total=False):
+    """The options of `run` and `run_sync`; what they mean, `Runner.__call__` and `ExecutionState` say.
+
+    For programs that keep some of them: `nightly: RunOptions = {"store": "runs.db", "tags": ["nightly"]}`.
+    """
+
+    store: StoreLike | StoreOf | None
+    run_id: str | None
+    tags: Sequence[str]
+    subscribers: Sequence[Subscriber]
+    strict: bool
+    retry_failed: bool
+    durability: Durability | str
+    replay_mode: ReplayMode | str
+    resume_from: str | None
+    reuse: bool
+    answerer: Answerer | None
+    record_inputs: RecordInputs | str
+    budget: Budget | None
+    lease: float
+    wait: bool
+    executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None
+    tracing: TracingLike | None
+    accept_changes: bool
+
+
+class SubmitOptions(TypedDict, total=False):
+    """The options of `run.submit`; what they mean, `Runner.submit` says."""
+
+    store: StoreLike | StoreOf
+    queue: str
+    priority: int
+    not_before: datetime | float | None
+    run_id: str | None
+    tags: Sequence[str]
+
+
+class ArgumentsMissing:
+    """For type checkers: what `run(survey, store="runs.db")` gives if `survey` has a parameter without a default.
+
+    It cannot be awaited, so they say where. (At run time it is the `TypeError` that the call itself would be.)
+    """
+
+
 class Runner:
     """What `run` is: `run(survey, urls)` executes a workflow, `run.submit(survey, urls, store=…)` lets a worker."""
 
     def __repr__(self) -> str:
         return "run"
 
-    async def __call__(
+    # The options of `run` stand beside the parameters of the workflow, and no single signature says so: PEP 612 allows
+    # nothing between `*args: P.args` and `**kwargs: P.kwargs`, and PEP 692 no `Unpack` beside those. So there are four,
+    # in this order: without options everything is checked. With options, arguments by position are (after `*args: *Ts`
+    # options may follow, by PEP 646), and the names of the options; then that no argument is missing. With options and
+    # all arguments by name, nothing is. Arguments by position and by name *and* options have no signature: write all
+    # by position, or all by name.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see `ArgumentsMissing`
+        self, workflow: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, workflow: Callable[[Unpack[Ts]], Awaitable[R]], /, *args: *Ts, **options: Unpack[RunOptions]
+    ) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __call__(
+        self, workflow: Callable[[A, Unpack[Ts]], Awaitable[R]], /, **options: Unpack[RunOptions]
+    ) -> ArgumentsMissing: ...
+    @overload
+    def __call__(  # type: ignore[overload-cannot-match]  # it does, where the first one does not
+        self, workflow: Callable[..., Awaitable[R]], /, **options_and_arguments: Any
+    ) -> Coroutine[Any, Any, R]: ...
+    async def __call__(  # type: ignore[misc]  # its first parameter has a name
         self,
         workflow: Callable[..., Awaitable[R]],
         *args: Any,
@@ -296,7 +236,28 @@ class Runner:
                     )
                 return await call
 
-    async def submit(
+    # As above; but arguments that are `Injected` are left out, so that only those that are given can be checked.
+    @overload
+    def submit(
+        self, workflow: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, RunInfo]: ...
+    @overload
+    def submit(
+        self, workflow: Callable[[Unpack[Ts]], Any], /, *args: *Ts, **options: Unpack[SubmitOptions]
+    ) -> Coroutine[Any, Any, RunInfo]: ...
+    @overload
+    def submit(
+        self, workflow: Callable[Concatenate[A, ...], Any], first: A, /, **options: Unpack[SubmitOptions]
+    ) -> Coroutine[Any, Any, RunInfo]: ...
+    @overload
+    def submit(
+        self, workflow: Callable[Concatenate[A, B, ...], Any], first: A, second: B, /, **options: Unpack[SubmitOptions]
+    ) -> Coroutine[Any, Any, RunInfo]: ...
+    @overload
+    def submit(  # type: ignore[overload-cannot-match]
+        self, workflow: Callable[..., Any], /, **options_and_arguments: Any
+    ) -> Coroutine[Any, Any, RunInfo]: ...
+    async def submit(  # type: ignore[misc]
         self,
         workflow: Callable[..., Any],
         *args: Any,
@@ -521,7 +482,25 @@ def signature_of(workflow: Callable[..., Any]) -> Signature:
     return workflow.actor.signature if isinstance(workflow, ActorFunction) else Signature(workflow)
 
 
-def run_sync(workflow: Callable[..., Awaitable[R]], *args: Any, **options: Any) -> R:
+@overload
+def run_sync(  # type: ignore[overload-overlap]
+    workflow: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+) -> R: ...
+@overload
+def run_sync(  # type: ignore[overload-overlap]
+    workflow: Callable[[Unpack[Ts]], Awaitable[R]], /, *args: *Ts, **options: Unpack[RunOptions]
+) -> R: ...
+@overload
+def run_sync(
+    workflow: Callable[[A, Unpack[Ts]], Awaitable[R]], /, **options: Unpack[RunOptions]
+) -> ArgumentsMissing: ...
+@overload
+def run_sync(  # type: ignore[overload-cannot-match]
+    workflow: Callable[..., Awaitable[R]], /, **options_and_arguments: Any
+) -> R: ...
+def run_sync(  # type: ignore[misc]
+    workflow: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+) -> Any:
     """`run` for programs that have no event loop.
 
     Raises:

@@ -107,7 +107,7 @@ def test_every_module_names_what_is_public_in_it_and_all_of_it_exists(name: str)
 
 # Used by other modules of the library, and no promise to users.
 INTERNAL = {
-    "rh_agents.core.actors": {"Check", "set_agent_loop"},
+    "rh_agents.core.actors": {"Check"},
     "rh_agents.core.bus": {"Event"},
     "rh_agents.core.calls": {"default_run", "set_default_run"},
     "rh_agents.core.metrics": {"RunCounter", "html_of_run"},

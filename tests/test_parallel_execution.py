@@ -530,7 +530,7 @@ def test_an_iterable_that_raises_is_the_failure_of_one_last_member() -> None:
 def test_a_map_over_a_plain_function_says_what_to_write() -> None:
     async def main() -> None:
         async with ExecutionState().parallel() as p:
-            p.map(str, [1])
+            p.map(str, [1])  # type: ignore[arg-type]
             (result,) = await p.gather()
         assert isinstance(result.error, DefinitionError)
         assert "@tool" in (result.error_message or "")

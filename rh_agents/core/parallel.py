@@ -12,33 +12,35 @@ only one that runs has a task, with a context of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, Unpack, overload
 
 from rh_agents.core._base.mistakes import AsyncBlock
 from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._group.ending import add_failures
 from rh_agents.core._group.group import Group
+from rh_agents.core._group.handles import MapHandle, MapOptions, MemberHandle
 from rh_agents.core._group.members import (
+    Held,
     Source,
     Work,
     check_work,
     close_unstarted,
-    label_of,
+    expect_name,
     learn_types,
 )
-from rh_agents.core._group.options import FailurePolicy, GroupOptions
+from rh_agents.core._group.options import FailurePolicy, GroupOptions, positive_or_none, text_or_none
 from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._replay.stops import stop_behind
 from rh_agents.core._run.cancellations import cancellations, is_cut_off
 from rh_agents.core._run.frame import current_frame, root_of
 from rh_agents.core._run.parts import RunParts
 from rh_agents.core.actors import BaseActor
-from rh_agents.core.calls import Call
+from rh_agents.core.calls import Call, FunctionCall
 from rh_agents.core.errors import (
-    OptionError,
+    CallCancelled,
     StopRun,
     UnreadFailures,
     UsageError,
@@ -50,14 +52,14 @@ from rh_agents.core.groups import (
     ParallelDisplayMode,
     ParallelEventGroup,
 )
-from rh_agents.core.policies._checks import at_least, number, yes_or_no
+from rh_agents.core.policies._checks import at_least, yes_or_no
 from rh_agents.core.policies._options import instance_of, one_of, takes_options
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.limits import Limit, limits_of
 from rh_agents.core.policies.retry import RetryPolicy
 from rh_agents.core.ports.executors import ShardOptions, sharding
-from rh_agents.core.results import ExecutionResult, describe_error
+from rh_agents.core.results import ExecutionResult, MemberResult, describe_error
 from rh_agents.core.runs import Run
 from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import Engine
@@ -65,12 +67,18 @@ from rh_agents.core.types import Engine
 __all__ = [
     "ErrorStrategy",
     "GroupStatus",
+    "MapHandle",
+    "MemberHandle",
+    "MemberResult",
     "ParallelDisplayMode",
     "ParallelEventGroup",
     "ParallelExecutionManager",
     "ParallelGroupTracker",
     "ResultStream",
 ]
+
+T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 _UNNAMED = "parallel"
 _SHARD = 500
@@ -118,11 +126,11 @@ class ParallelExecutionManager(AsyncBlock):
         budget: Budget | None = None,
         requeue: bool = False,
     ) -> None:
-        self.name: str = _text(name) or _UNNAMED
+        self.name: str = text_or_none(name) or _UNNAMED
         self.max_workers: int = at_least(1, "max_workers", max_workers)
         self.error_strategy: ErrorStrategy = one_of(ErrorStrategy, "error_strategy", error_strategy)
-        self.timeout: float | None = _positive("timeout", timeout)
-        self.item_timeout: float | None = _positive("item_timeout", item_timeout)
+        self.timeout: float | None = positive_or_none("timeout", timeout)
+        self.item_timeout: float | None = positive_or_none("item_timeout", item_timeout)
         self._failure_policy = FailurePolicy(self.error_strategy, fail_after)
         self.retry: RetryPolicy | None = RetryPolicy.of(retry)
         self.breaker: CircuitBreaker | None = instance_of(CircuitBreaker, "breaker", breaker)
@@ -134,6 +142,7 @@ class ParallelExecutionManager(AsyncBlock):
         self._begun: Group | None = None
         self._cancellations = 0
         self._gathered = 0
+        self._seen: set[int] = set()
         self._stream: ResultStream | None = None
 
     @property
@@ -254,7 +263,19 @@ class ParallelExecutionManager(AsyncBlock):
 
     # -- enrolment ----------------------------------------------------------------------------------------------------
 
-    def add(self, work: Work, name: str | None = None, *, key: str | None = None) -> int:
+    @overload
+    def add(
+        self, work: FunctionCall[T] | Coroutine[Any, Any, T], name: str | None = None, *, key: str | None = None
+    ) -> MemberHandle[T]: ...
+    @overload
+    def add(
+        self, work: Awaitable[ExecutionResult[T]], name: str | None = None, *, key: str | None = None
+    ) -> MemberHandle[T]: ...
+    @overload
+    def add(
+        self, work: Awaitable[T] | Callable[[], Awaitable[T]], name: str | None = None, *, key: str | None = None
+    ) -> MemberHandle[T]: ...
+    def add(self, work: Work, name: str | None = None, *, key: str | None = None) -> MemberHandle[Any]:
         """Enrol a call, a coroutine, or a callable without arguments that returns an awaitable.
 
         It starts as soon as a slot is free, also while results are being streamed. If the group has ended early, it
@@ -268,7 +289,7 @@ class ParallelExecutionManager(AsyncBlock):
             key: the identity of the work when the run is executed again, in place of its input or name.
 
         Returns:
-            The index of the member, counted from 0.
+            The index of the member, counted from 0; and what to `await` for its value, whose type is that of the work.
 
         Raises:
             DefinitionError: it is nothing that could run, or a bare coroutine in a group that retries.
@@ -280,10 +301,11 @@ class ParallelExecutionManager(AsyncBlock):
             group = self._expect_open("add()")
             check_work(work, self._makes_again)
             if name is not None:
-                _expect_name(work, name)
+                expect_name(work, name)
             if self._run.records and not isinstance(work, Call) and callable(work):
                 learn_types(work)
             member = group.roster.enrol(work, name, key, copy_context(), asyncio.get_running_loop().time())
+            held = member.held = Held()
         except BaseException:
             close_unstarted(work)
             raise
@@ -292,8 +314,36 @@ class ParallelExecutionManager(AsyncBlock):
         else:
             group.roster.wait(member)
             group.start_what_came()
-        return member.index
+        return MemberHandle.of(member.index, self, held)
 
+    @overload
+    def map(
+        self,
+        function: Callable[[ItemT], FunctionCall[T] | Coroutine[Any, Any, T]],
+        items: Iterable[ItemT] | AsyncIterable[ItemT],
+        **options: Unpack[MapOptions[ItemT]],
+    ) -> MapHandle[T, ItemT]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[ItemT], Awaitable[ExecutionResult[T]]],
+        items: Iterable[ItemT] | AsyncIterable[ItemT],
+        **options: Unpack[MapOptions[ItemT]],
+    ) -> MapHandle[T, ItemT]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[ItemT], Awaitable[T]],
+        items: Iterable[ItemT] | AsyncIterable[ItemT],
+        **options: Unpack[MapOptions[ItemT]],
+    ) -> MapHandle[T, ItemT]: ...
+    @overload
+    def map(
+        self,
+        function: BaseActor,
+        items: Iterable[ItemT] | AsyncIterable[ItemT],
+        **options: Unpack[MapOptions[ItemT]],
+    ) -> MapHandle[Any, ItemT]: ...
     @takes_options("map()")
     def map(
         self,
@@ -305,7 +355,7 @@ class ParallelExecutionManager(AsyncBlock):
         shard: int | None = None,
         on: str | None = None,
         workers: int | None = None,
-    ) -> None:
+    ) -> MapHandle[Any, Any]:
         """Enrol `function(item)` for every item, each one pulled from `items` when a slot is free for it.
 
         While no one collects all results with `gather`, pulling also waits for the reader of the stream, so a million
@@ -325,9 +375,13 @@ class ParallelExecutionManager(AsyncBlock):
                 of `rh-agents worker` take the shards from a queue, on whatever machines; they go on without this one.
             workers: how many processes work at a time; by default as many as the engine has, or 4 workers.
 
+        Returns:
+            What to `await` for the results of these items, whose types are known: each is a `MemberResult` with its
+            `item`. `p.gather()` and `p.stream()` give them as well.
+
         Raises:
-            DefinitionError: `function` cannot be called, `items` cannot be iterated, or columns of a data frame have
-                no names, or not their own.
+            DefinitionError: `function` cannot be called, `items` cannot be iterated, or is one text; or the columns of
+                a data frame have no names, or not their own.
             UsageError: items cannot be made in other processes: the run has no store that those can open, or the group
                 has options that hold in one process only.
         """
@@ -338,6 +392,7 @@ class ParallelExecutionManager(AsyncBlock):
         elif group.placement is not None:
             raise UsageError(f"the items of group {self.name!r} are made in other processes; open another group")
         self.enrol(source)
+        return MapHandle(self, source)
 
     def enrol(self, source: Source) -> None:
         """Enrol what a source gives; `map` makes one of its arguments.
@@ -405,8 +460,10 @@ class ParallelExecutionManager(AsyncBlock):
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    async def gather(self) -> list[ExecutionResult[Any]]:
+    async def gather(self) -> list[MemberResult[Any, Any]]:
         """Wait for all members; their results in the order in which they were enrolled.
+
+        What is known of their types, the handles know that `add` and `map` gave.
 
         Results that a stream has given before are not among them. Members that are made again meanwhile because a
         person asked for it are waited for, and have only their newest result here.
@@ -417,7 +474,13 @@ class ParallelExecutionManager(AsyncBlock):
             GroupTimeout: the group's timeout passed.
             TooManyFailures: `fail_after` was reached.
         """
-        group = self._expect_begun("gather()")
+        group = await self._all_have_ended("gather()")
+        self._gathered = group.roster.enrolled
+        group.scheduler.finished.reading_ended()
+        return self.results
+
+    async def _all_have_ended(self, method: str) -> Group:
+        group = self._expect_begun(method)
         group.scheduler.finished.is_streaming = False
         group.scheduler.read_on()
         await group.idle_with_newest()
@@ -425,19 +488,17 @@ class ParallelExecutionManager(AsyncBlock):
         while not group.scheduler.is_idle:  # somebody has asked meanwhile for a failure to be made again
             await group.idle_with_newest()
             await group.end()
-        self._gathered = group.roster.enrolled
-        group.scheduler.finished.reading_ended()
-        return self.results
+        return group
 
-    async def gather_dict(self) -> dict[str, ExecutionResult[Any]]:
+    async def gather_dict(self) -> dict[str, MemberResult[Any, Any]]:
         """As `gather`, by name; a member without a name is found under its index: "0", "1", …
 
         Raises:
             UsageError: two members have the same name. Their results can still be had from `gather`.
         """
-        results: dict[str, ExecutionResult[Any]] = {}
+        results: dict[str, MemberResult[Any, Any]] = {}
         for result in await self.gather():
-            name = self._group.names.get(result.index or 0, str(result.index))
+            name = self._group.names.get(result.index, str(result.index))
             if name in results:
                 raise UsageError(
                     f"members {results[name].index} and {result.index} of group {self.name!r} are both named {name!r}; "
@@ -458,16 +519,68 @@ class ParallelExecutionManager(AsyncBlock):
         return self._stream
 
     @property
-    def results(self) -> list[ExecutionResult[Any]]:
+    def results(self) -> list[MemberResult[Any, Any]]:
         """What has finished so far and no stream has given, in order of index. Also after the group has failed."""
         if self._begun is None:
             return []
         self._begun.scheduler.finished.has_been_read()
-        return self._begun.scheduler.finished.by_index
+        return self._begun.scheduler.finished.by_index  # type: ignore[return-value]  # `MemberResult` says why
 
     @property
-    def _unread(self) -> list[ExecutionResult[Any]]:
-        return [result for result in self.results if (result.index or 0) >= self._gathered]
+    def _unread(self) -> list[MemberResult[Any, Any]]:
+        return [each for each in self.results if each.index >= self._gathered and each.index not in self._seen]
+
+    # -- for the handles of its members -------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"group {self.name!r}"
+
+    async def outcome_of(self, index: int, held: Held) -> ExecutionResult[Any]:
+        """Wait for the result of one member: see `MemberHandle`."""
+        while held.result is None and self._tracker.status is GroupStatus.RUNNING:
+            group = self._expect_begun("(the handle of a member)")
+            group.scheduler.is_streamed = True  # each result may be this one
+            if not group.scheduler.is_idle:
+                await group.scheduler.change()
+                continue
+            await group.end()
+            if group.scheduler.is_idle:
+                break
+        await self._group.ending.acknowledge()
+        return self.outcome_now(index, held)
+
+    def outcome_now(self, index: int, held: Held) -> ExecutionResult[Any]:
+        """The result of one member that has ended: see `MemberHandle`."""
+        if held.result is not None:
+            self._has_seen(index)
+            return held.result
+        group = self._group
+        if self._tracker.status is GroupStatus.RUNNING and not group.scheduler.is_halted:
+            raise UsageError(
+                f"member {index} of {self!r} has no result yet: `await` its handle, or `await p.gather()` before"
+            )
+        raise CallCancelled(f"member {index} of {self!r} has no result: it was cancelled, or never began")
+
+    async def results_of(self, source: Source) -> list[ExecutionResult[Any]]:
+        """Wait for the results of the items of one `map`: see `MapHandle`."""
+        await self._all_have_ended("(the handle of a map)")
+        results: list[ExecutionResult[Any]] = [each for each in self.results if source.has(each.index)]
+        for result in results:
+            if not result.ok:
+                self._has_seen(result.index or 0)
+        return results
+
+    def stream_of(self, source: Source, *, ordered: bool) -> ResultStream:
+        """The results of the items of one `map` as they come: see `MapHandle`."""
+        roster = self._expect_begun("(the handle of a map).stream()").roster
+        if roster.enrolled != source.enrolled or roster.has_other_sources(source):
+            raise UsageError(f"{self!r} has other members, too, whose results would be lost: use p.stream()")
+        self._stream = self._group.stream(ordered=ordered)
+        return self._stream
+
+    def _has_seen(self, index: int) -> None:
+        self._seen.add(index)
+        self._group.scheduler.finished.is_seen(index)
 
     @property
     def group(self) -> ParallelEventGroup:
@@ -485,24 +598,3 @@ class ParallelExecutionManager(AsyncBlock):
         group = self._expect_entered("cancel()")
         group.judge()
         group.ending.halt(cause=EndingCause.CANCELLED, insist=True)
-
-
-def _text(name: object) -> str | None:
-    if name is None or isinstance(name, str):
-        return name
-    raise OptionError(f"name={name!r}: a text is needed")
-
-
-def _expect_name(work: object, name: object) -> None:
-    """Refuse `add(fetch, url)`.
-
-    Raises:
-        OptionError: what stands behind the work is no name.
-    """
-    if not isinstance(name, str):
-        called = label_of(work) or "fetch"
-        raise OptionError(f"add() takes a call: write add({called}({name!r})), not the function and its arguments")
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    return None if value is None else number(name, value, "seconds above 0 (None for no limit)", zero=False)

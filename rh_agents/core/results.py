@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
+import typing_extensions
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rh_agents.core._base.latency import LatencyHistogram
@@ -16,9 +18,11 @@ from rh_agents.core.types import Generation
 from rh_agents.core.usage import Usage
 from rh_agents.core.values.registry import storable
 
-__all__ = ["ExecutionResult", "Outcome", "OutcomeHeader", "UnreadOutcome", "describe_error"]
+__all__ = ["ExecutionResult", "MemberResult", "Outcome", "OutcomeHeader", "UnreadOutcome", "describe_error"]
 
 T = TypeVar("T")
+ValueT = typing_extensions.TypeVar("ValueT", default=Any)
+ItemT = typing_extensions.TypeVar("ItemT", default=Any)
 
 
 @storable  # a call may return the results of its group
@@ -59,6 +63,14 @@ class ExecutionResult(BaseModel, Generic[T]):
     def __str__(self) -> str:
         """The same without the name of the class."""
         return redact(super().__str__())
+
+    @cached_property
+    def item(self) -> Any:
+        """The item of `map` that the function was called with; None for what `add` enrolled, and outside a group.
+
+        It belongs to the execution that made the result: it is no field, so it is neither recorded nor part of a key.
+        """
+        return None
 
     @property
     def erro_message(self) -> str | None:
@@ -104,6 +116,32 @@ def trusted(model: type[ModelT], fields: dict[str, Any]) -> ModelT:
     _set_extra(instance, None)
     _set_private(instance, None)
     return instance
+
+
+if TYPE_CHECKING:
+
+    class MemberResult(ExecutionResult[ValueT], Generic[ValueT, ItemT]):
+        """The result of a member of a group: `MemberResult[Page, str]`, where an item is a `str` and gives a `Page`.
+
+        A name for annotations. At run time the results of groups are plain `ExecutionResult`s, which is the class that
+        journals name.
+        """
+
+        index: int = 0  # pyright: ignore[reportIncompatibleVariableOverride] - it is frozen, which pyright cannot see
+        """Its place in the group, counted from 0 in the order in which the members were enrolled."""
+
+        @cached_property
+        def item(self) -> ItemT:
+            """The item of `map` that the function was called with; None for what `add` enrolled."""
+            ...
+
+else:
+
+    class MemberResult:
+        """See above: in annotations that something reads at run time, it is the class of the result."""
+
+        def __class_getitem__(cls, parameters):
+            return ExecutionResult[parameters[0] if isinstance(parameters, tuple) else parameters]
 
 
 def success(value: T, seconds: float, attempts: int, name: str, index: int | None, address: str) -> ExecutionResult[T]:

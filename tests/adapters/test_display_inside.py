@@ -42,7 +42,7 @@ async def sites() -> None:
 def lines_of(printer: type[EventPrinter], flow: object, *args: object) -> list[str]:
     console = terminal(160)
     show = printer(console=console, show_timestamp=False)
-    asyncio.run(run(flow, *args, subscribers=[show]))  # type: ignore[arg-type]
+    asyncio.run(run(flow, *args, subscribers=[show]))  # type: ignore[call-overload]
     show.close()
     return [line.strip() for line in written(console).splitlines()]
 

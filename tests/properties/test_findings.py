@@ -209,13 +209,13 @@ def test_two_groups_with_equal_items_and_lambdas_never_get_each_others_results()
         first: list[str] = []
         async with ExecutionState(store=store, run_id="r") as state:
             async with state.parallel(max_workers=1) as p:
-                p.map(lambda letter: upper(letter), "abcdef")
+                p.map(lambda letter: upper(letter), list("abcdef"))
                 async for result in p.stream():
                     first.append(result.unwrap())
                     if len(first) == wanted:
                         break
             async with state.parallel(max_workers=1) as p:
-                p.map(lambda letter: double(letter), "abcdef")
+                p.map(lambda letter: double(letter), list("abcdef"))
                 return first, [result.unwrap() for result in await p.gather()]
 
     async def main() -> None:

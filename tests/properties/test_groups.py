@@ -111,7 +111,7 @@ class Lab:
     plan: Plan
     attempts: Counter[int] = field(default_factory=Counter)
     raised: list[BaseException] = field(default_factory=list)
-    given: list[ExecutionResult[Any]] = field(default_factory=list)
+    given: list[Any] = field(default_factory=list)
     in_flight: int = 0
     peak: int = 0
     enrolled: int = 0

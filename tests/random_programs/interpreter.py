@@ -515,7 +515,7 @@ class Interpreter:
         p.cancel()
         return f"cancelled {self._see_all(await p.gather())}"
 
-    def _see_all(self, results: list[ExecutionResult[Any]]) -> str:
+    def _see_all(self, results: Sequence[ExecutionResult[Any]]) -> str:
         self._see(describe(results))
         return _in_order(results)
 
@@ -529,7 +529,7 @@ async def answer_some(store: Store, run_id: str, chance: random.Random, *, all_o
             await store.answer(run_id, question.id, json.dumps(answer).encode(), "somebody")
 
 
-def _in_order(results: list[ExecutionResult[Any]]) -> str:
+def _in_order(results: Sequence[ExecutionResult[Any]]) -> str:
     """Results without what depends on the order in which they came."""
     return "; ".join(
         describe_result(result, timeless=True) for result in sorted(results, key=lambda each: each.index or 0)

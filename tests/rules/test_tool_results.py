@@ -173,6 +173,9 @@ def test_parameters_without_a_name_are_refused_where_the_tool_is_defined() -> No
 
 
 def test_limits_of_results_that_leave_no_room_for_a_mark_are_refused() -> None:
-    for make in (lambda: Tool(name="t", handler=len, parameters={}, max_result=99), lambda: Agent(max_result=0)):
+    for make in (
+        lambda: Tool(name="t", handler=len, parameters={}, max_result=99),
+        lambda: Agent(name="a", max_result=0),
+    ):
         with pytest.raises(ValueError, match="max_result"):
             make()

@@ -37,7 +37,7 @@ async def step(number: int) -> int:
 async def work(count: int, shard: int) -> int:
     where = {"shard": shard, "workers": 2} if shard else {}
     async with parallel(max_workers=5, name="items") as p:
-        p.map(step, range(count), **where)  # type: ignore[arg-type]
+        p.map(step, range(count), **where)  # type: ignore[call-overload]
         return sum([result.unwrap() async for result in p.stream()])
 
 

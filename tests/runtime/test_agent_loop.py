@@ -62,7 +62,7 @@ CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
 
-def geographer(script: Any, **options: Any) -> Agent:
+def geographer(script: Any, **options: Any) -> Agent[Any]:
     return Agent(name="geographer", llm=ScriptedLLM(script), **{"tools": [population], **options})
 
 

@@ -212,7 +212,7 @@ def test_run_gives_the_value_of_the_workflow_and_hands_on_its_arguments() -> Non
         assert current().run.run_id == "monday"
         return await double(first) + second
 
-    assert detangle.run(lambda: run(flow, 2, second=3, run_id="monday")) == 7
+    assert detangle.run(lambda: run(flow, first=2, second=3, run_id="monday")) == 7
 
 
 def test_run_raises_what_the_workflow_raises_itself() -> None:

@@ -47,7 +47,7 @@ def now() -> float:
 
 async def pages(fetch: Any, items: str, **options: Any) -> list[Any]:
     async with parallel(name="pages", **options) as p:
-        p.map(fetch, items)
+        p.map(fetch, list(items))
         return [result.unwrap() for result in await p.gather()]
 
 

@@ -37,19 +37,19 @@ def read(results: list[Any]) -> list[Any]:
 
 async def pages(fetch: Any, items: Any, **options: Any) -> list[Any]:
     async with parallel(name="pages", **options) as p:
-        p.map(fetch, items, name=str)
+        p.map(fetch, list(items) if isinstance(items, str) else items, name=str)
         return read(await p.gather())
 
 
 async def pages_with_errors(fetch: Any, items: Any) -> list[str | None]:
     async with parallel(name="pages") as p:
-        p.map(fetch, items, name=str)
+        p.map(fetch, list(items) if isinstance(items, str) else items, name=str)
         return [result.error_message for result in await p.gather()]
 
 
 async def streamed(fetch: Any, items: Any, **options: Any) -> list[Any]:
     async with parallel(name="pages", **options) as p:
-        p.map(fetch, items, name=str)
+        p.map(fetch, list(items) if isinstance(items, str) else items, name=str)
         return read([result async for result in p.stream()])
 
 
@@ -152,7 +152,7 @@ def test_a_stream_is_given_only_what_replaced_a_failure_in_every_execution(world
         async with world.again():
             asked = later(1.5, mend)
             async with parallel(name="pages") as p:
-                p.map(fetch, "abc", name=str)
+                p.map(fetch, list("abc"), name=str)
                 stream = p.stream(ordered=True)
                 got = [await anext(stream)]
                 await asyncio.sleep(2)  # the reader is busy, so that nothing more is given

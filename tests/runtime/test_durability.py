@@ -75,7 +75,7 @@ def survey_of(world: World, seen: Callable[[str, Any], None]) -> Callable[[], An
     @agent
     async def survey() -> list[Any]:
         async with parallel(max_workers=3, name="chains") as p:
-            p.map(chain, "ab")
+            p.map(chain, list("ab"))
             p.add(lambda: plain("c"), name="plain")
             p.add(fetch("down"))
             chains = [result.result if result.ok else result.error_message for result in await p.gather()]
@@ -266,10 +266,10 @@ def test_a_store_error_ends_the_run_with_it_and_nothing_is_acknowledged_afterwar
 
     async def work() -> None:
         async with parallel(max_workers=2) as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             await p.gather()
             store.burns.add(what)
-            p.map(fetch, "cd")
+            p.map(fetch, list("cd"))
             await p.gather()
 
     async def main() -> None:
@@ -530,7 +530,7 @@ def test_by_default_nobody_gets_a_result_that_is_not_on_disk() -> None:
             await fetch("a")
             assert store.values == ["a"]
             async with parallel() as p:
-                p.map(fetch, "bc")
+                p.map(fetch, list("bc"))
                 async for result in p.stream():
                     assert result.unwrap() in store.values
 
@@ -548,7 +548,7 @@ def test_written_behind_a_call_waits_for_nothing_and_the_end_of_a_group_and_of_t
             await fetch("a")
             assert (clock(), store.values) == (1.0, [])
             async with parallel() as p:
-                p.map(fetch, "bc")
+                p.map(fetch, list("bc"))
                 await p.gather()
                 assert (clock(), store.values) == (2.0, [])
             assert (clock(), store.values) == (3.0, ["a", "b", "c"])
@@ -567,7 +567,7 @@ def test_written_behind_a_crash_costs_the_last_moments_and_never_the_order() -> 
     async def work() -> list[Any]:
         first = [await fetch("a"), await fetch("b")]
         async with parallel() as p:
-            p.map(fetch, "cd")
+            p.map(fetch, list("cd"))
             first += [result.unwrap() for result in await p.gather()]
         return [*first, await fetch("e")]
 
@@ -607,7 +607,7 @@ def test_at_the_end_nothing_is_written_before_it() -> None:
 
     async def work() -> None:
         async with parallel() as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             await p.gather()
         await fetch("c")
 
@@ -657,7 +657,7 @@ def test_another_attempt_of_an_agent_finds_children_that_are_not_on_disk_yet(wor
     @agent(retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=False))
     async def survey() -> list[Any]:
         async with parallel() as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             pages = [result.unwrap() for result in await p.gather()]
         if current().attempt == 2:
             world.down.clear()

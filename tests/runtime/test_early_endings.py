@@ -467,7 +467,7 @@ def test_a_group_that_a_shutdown_cut_off_goes_on(world: World) -> None:
 
     async def work() -> list[Any]:
         async with parallel(max_workers=1, name="pages") as p:
-            p.map(fetch, "abc")
+            p.map(fetch, list("abc"))
             return [result.result for result in await p.gather()]
 
     async def main() -> None:
@@ -487,7 +487,7 @@ def test_a_shutdown_that_the_block_turns_into_an_error_is_no_ending(world: World
 
     async def work() -> list[Any]:
         async with parallel(max_workers=1, name="pages") as p:
-            p.map(fetch, "abc")
+            p.map(fetch, list("abc"))
             try:
                 return [result.result for result in await p.gather()]
             except asyncio.CancelledError as error:
@@ -763,7 +763,7 @@ def test_a_program_that_waits_for_a_group_that_it_had_left_by_an_error_is_told_s
 
     async def work() -> list[Any]:
         async with parallel(max_workers=1, name="pages") as p:
-            p.map(fetch, "abc")
+            p.map(fetch, list("abc"))
             await asyncio.sleep(1.5)
             if not is_mended:
                 raise LookupError("a bug")

@@ -25,6 +25,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core.errors import DefinitionError, OptionError, RhAgentsError, RunIsLive
+from rh_agents.core.parallel import MapHandle
 from rh_agents.testing import ScriptedLLM
 
 Wrong = Callable[[], Any]
@@ -63,7 +64,7 @@ async def add(one: int, two: int) -> int:
 async def group(use: Callable[[Any], Any] | None = None, **options: Any) -> Any:
     async with PARALLEL(**options) as p:
         given = None if use is None else use(p)
-        if isinstance(given, Awaitable):
+        if isinstance(given, Awaitable) and not isinstance(given, MapHandle):
             return await given
         return [each.unwrap() for each in await p.gather()]
 

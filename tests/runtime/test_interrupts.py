@@ -63,7 +63,7 @@ def test_a_stopped_run_begins_no_call_and_records_those_that_end_within_the_grac
 
     async def pages(state: ExecutionState) -> list[Any]:
         async with state.parallel(max_workers=2, name="pages") as p:
-            p.map(fetch, "abcd")
+            p.map(fetch, list("abcd"))
             return [result.unwrap() for result in await p.gather()]
 
     async def main() -> None:
@@ -193,7 +193,7 @@ def test_a_call_that_ends_while_the_slow_store_is_asked_to_keep_it_is_kept() -> 
         state = world.again()
         with pytest.raises(RunStopped):
             async with state, state.parallel() as p:
-                p.map(fetch, "ab")
+                p.map(fetch, list("ab"))
                 at(3, lambda: state.request_interrupt("a deploy", grace=10))
                 await p.gather()
         assert (now(), sorted(await world.values())) == (6.0, ["a", "b"])
@@ -562,7 +562,7 @@ def test_a_plain_checker_that_raises_ends_the_run_with_its_own_error_and_records
                     state.set_interrupt_checker(broken)
                     if grouped:
                         async with state.parallel() as p:
-                            p.map(fetch, "ab")
+                            p.map(fetch, list("ab"))
                             await p.gather()
                     else:
                         await fetch("a")
@@ -948,7 +948,7 @@ def test_a_group_that_is_entered_after_the_request_starts_nothing(world: World) 
                     with pytest.raises(StopRun):
                         p.add(one_more())
                     with pytest.raises(StopRun):
-                        p.map(fetch, "abc")
+                        p.map(fetch, list("abc"))
                     await p.gather()
         assert world.begun == []
 
@@ -1079,7 +1079,7 @@ def test_the_groups_of_a_stopped_run_are_told_as_cancelled(world: World) -> None
         state = world.again()
         with pytest.raises(RunStopped):
             async with state, state.parallel(max_workers=1) as p:
-                p.map(fetch, "abc")
+                p.map(fetch, list("abc"))
                 at(0.5, state.request_interrupt)
                 await p.gather()
         ends = [event for event in state.history if event.event_type is EventType.GROUP_COMPLETED]
@@ -1315,7 +1315,7 @@ def test_a_process_that_is_told_to_end_records_no_outcome_of_what_it_cuts_off(wo
 
     async def work() -> None:
         async with world.again(), parallel() as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             await p.gather()
 
     async def main() -> None:
@@ -1337,7 +1337,7 @@ def test_a_crash_in_the_block_is_no_end_of_the_run(world: World) -> None:
     async def main() -> None:
         with pytest.raises(Crash):
             async with world.again(), parallel() as p:
-                p.map(fetch, "ab")
+                p.map(fetch, list("ab"))
                 await asyncio.sleep(0.5)
                 raise Crash
         assert await world.values() == []

@@ -20,7 +20,7 @@ from rh_agents.core._run.frame import Frame, current_frame
 CALLS, MODULES = 59, 10
 """The most for one call: calls of Python functions of ours, and modules that they are in. Three of the calls are for
 the text of what it is called with (`record_inputs`); nine of them, in one of the modules, are the store in memory."""
-CALLS_IN_A_GROUP = 89
+CALLS_IN_A_GROUP = 90
 CALLS_WHEN_RESUMED = 50
 """For a member of a `map` that is resumed, whose recorded result is streamed. (See `Recovery.recover_call`.)"""
 ATTRIBUTES = 30

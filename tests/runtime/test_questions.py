@@ -409,7 +409,7 @@ def test_several_questions_are_open_at_once_and_answered_in_any_order(world: Wor
 
     async def work() -> list[Any]:
         async with parallel(max_workers=2, name="pages") as p:
-            p.map(review, "abc")
+            p.map(review, list("abc"))
             p.add(fetch("x"))
             return [result.unwrap() for result in await p.gather()]
 
@@ -651,7 +651,7 @@ def test_a_stream_gives_everything_else_before_the_run_waits(world: World) -> No
         given.clear()
         async with parallel(max_workers=2) as p:
             p.add(ask("Well?"), name="question")
-            p.map(fetch, "abcd")
+            p.map(fetch, list("abcd"))
             async for result in p.stream():
                 given.append(result.unwrap())  # noqa: PERF401 - what was given before it waits is kept
         return given
@@ -675,7 +675,7 @@ def test_whoever_leaves_a_stream_early_waits_for_nobody(world: World) -> None:
         async with world.again() as state:
             async with parallel(max_workers=3) as p:
                 p.add(ask("Well?"), name="question")
-                p.map(fetch, "ab")
+                p.map(fetch, list("ab"))
                 async for result in p.stream():
                     assert result.unwrap() == "a"
                     break

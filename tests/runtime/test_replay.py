@@ -167,7 +167,7 @@ def test_a_run_that_has_ended_gives_its_failed_calls_another_try_and_only_those(
     async def main() -> None:
         async def work() -> list[bool]:
             async with parallel(name="pages") as p:
-                p.map(fetch, "abc")
+                p.map(fetch, list("abc"))
                 return [result.ok for result in await p.gather()]
 
         async with world.again():
@@ -283,7 +283,7 @@ def test_two_chains_side_by_side_never_get_each_others_results(world: World) -> 
     async def main() -> None:
         for order in ("ab", "ba"):
             async with world.again(), parallel() as p:
-                p.map(chain, order)
+                p.map(chain, list(order))
                 assert [result.unwrap() for result in await p.gather()] == list(order)
         assert len(world.calls) == 4
 
@@ -345,7 +345,7 @@ def test_an_explicit_key_stands_for_the_input(world: World) -> None:
             assert await fetch("new name").with_options(key="page 1") == "old name"
             async with parallel() as p:
                 p.add(fetch("x"), key="page 1")
-                p.map(fetch, "yz", key=lambda url: f"page {url}")
+                p.map(fetch, list("yz"), key=lambda url: f"page {url}")
                 await p.gather()
         async with world.again():
             assert await fetch("new name").with_options(key="page 1") == "old name"
@@ -638,7 +638,7 @@ def test_another_attempt_reuses_finished_members_of_its_group(world: World) -> N
         if current().attempt == 2:
             world.down.clear()
         async with parallel(name="pages") as p:
-            p.map(fetch, "abc")
+            p.map(fetch, list("abc"))
             return [result.unwrap() for result in await p.gather()]
 
     world.down.append("b")
@@ -1038,7 +1038,7 @@ def test_an_ordered_stream_is_in_the_order_of_enrolment_at_every_start(world: Wo
     async def main() -> None:
         for _ in range(2):
             async with world.again(), parallel(name="pages") as p:
-                p.map(fetch, "cab")
+                p.map(fetch, list("cab"))
                 assert [result.unwrap() async for result in p.stream(ordered=True)] == ["c", "a", "b"]
         assert sorted(world.calls) == ["a", "b", "c"]
 

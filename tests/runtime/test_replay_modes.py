@@ -69,7 +69,7 @@ def test_a_validation_makes_every_call_again_and_finds_nothing_if_nothing_has_ch
     @agent
     async def survey(pages: str) -> list[bool]:
         async with parallel(max_workers=2, name="pages") as p:
-            p.map(fetch, pages)
+            p.map(fetch, list(pages))
             return [result.ok for result in await p.gather()]
 
     async def work() -> None:
@@ -417,7 +417,7 @@ def test_a_call_is_made_again_with_the_calls_around_it_and_nothing_else(world: W
     @agent
     async def survey() -> list[str]:
         async with parallel(name="chains") as p:
-            p.map(chain, "ab")
+            p.map(chain, list("ab"))
             return [result.unwrap() for result in await p.gather()]
 
     async def main() -> None:
@@ -448,7 +448,7 @@ def test_an_agent_is_made_again_with_all_that_it_calls(world: World) -> None:
 
     async def work() -> None:
         async with parallel(name="chains") as p:
-            p.map(chain, "ab")
+            p.map(chain, list("ab"))
             await p.gather()
         await fetch("after")
 
@@ -472,7 +472,7 @@ def test_a_member_whose_input_cannot_be_seen_is_made_again_if_it_came_later(worl
     async def work() -> None:
         for name in ("one", "two", "three"):
             async with parallel(name=name) as p:
-                p.add(lambda name=name: step(name), name=name)  # type: ignore[misc]
+                p.add(lambda name=name: step(name), name=name)
                 p.add(fetch(f"{name} seen"))
                 await p.gather()
 
@@ -586,7 +586,7 @@ def test_an_address_that_no_call_has_is_refused_with_the_nearest_one(world: Worl
 
     async def main() -> None:
         async with world.again(), parallel(name="pages") as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             await p.gather()
         before = await contents(world)
         with pytest.raises(UsageError, match=r"no finished call at 'page\[1\]::fetch'; did you mean 'pages\[1\]::fet"):
@@ -759,7 +759,7 @@ def test_a_call_whose_result_is_no_data_is_made_again_and_what_it_calls_is_not(w
     async def work() -> None:
         assert await connect("a") is made[-1]
         async with parallel(name="clients") as p:
-            p.map(connect, "bc")
+            p.map(connect, list("bc"))
             assert [result.unwrap() for result in await p.gather()] == made[-2:]
 
     async def main() -> None:
@@ -784,7 +784,7 @@ def test_a_stream_of_results_that_are_no_data_waits_for_none_that_cannot_come(wo
     async def main() -> None:
         for _ in range(2):
             async with world.again(), parallel(max_workers=2) as p:
-                p.map(connect, "ab")
+                p.map(connect, list("ab"))
                 p.add(world.make_fetch()("c"))
                 assert len([result async for result in p.stream()]) == 3
         assert sorted(world.calls) == ["a", "a", "b", "b", "c"]
@@ -1227,7 +1227,7 @@ def test_a_validation_takes_no_cut_off_call_for_one_that_its_group_cancelled(wor
 
     async def work() -> list[bool]:
         async with parallel(name="payments") as p:
-            p.map(pay, "ab")
+            p.map(pay, list("ab"))
             return [result.ok for result in await p.gather()]
 
     async def main() -> None:
@@ -1278,7 +1278,7 @@ def test_replaying_a_group_that_failed_fast_begins_no_call_that_was_never_begun(
 
     async def work() -> None:
         async with parallel(max_workers=1, error_strategy="fail_fast", name="pages") as p:
-            p.map(fetch, "abc")
+            p.map(fetch, list("abc"))
             await p.gather()
 
     async def main() -> None:

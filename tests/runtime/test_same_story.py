@@ -46,7 +46,7 @@ def test_of_a_call_that_was_made_again_the_newest_outcome_counts_however_the_run
 
     async def work() -> list[Any]:
         async with parallel(name="pages") as p:
-            p.map(fetch, "abc")
+            p.map(fetch, list("abc"))
             return [result.result for result in await p.gather()]
 
     async def expect(values: list[Any], **options: Any) -> None:
@@ -291,7 +291,7 @@ def test_the_timeout_of_a_group_does_not_count_while_recorded_results_are_read(w
 
     async def work(items: str) -> Any:
         async with parallel(max_workers=1, timeout=4.5, name="pages") as p:
-            p.map(fetch, items)
+            p.map(fetch, list(items))
             return [result.result for result in await p.gather()]
 
     async def main() -> None:
@@ -432,7 +432,7 @@ def test_a_group_that_was_left_when_all_had_ended_is_whole_for_a_program_that_do
 
     async def work(items: str, *, is_mended: bool) -> Any:
         async with parallel(name="pages") as p:
-            p.map(fetch, items)
+            p.map(fetch, list(items))
             results = [result.result for result in await p.gather()]
             if not is_mended:
                 raise LookupError("a mistake in the program")
@@ -661,7 +661,7 @@ def test_a_group_that_is_told_to_end_twice_waits_for_what_is_on_its_way(world: W
 
     async def work() -> list[Any]:
         async with parallel(name="pages") as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             await asyncio.sleep(2)
             p.cancel()
             p.cancel()

@@ -97,7 +97,7 @@ async def mapped(
     seen: list[int] | None = None,
     opened: asyncio.Event | None = None,
     **state: Any,
-) -> list[tuple[int | None, Any, str | None]]:
+) -> list[tuple[int, Any, str | None]]:
     """Map a function in a run, and return what the stream of the group gave."""
     where: dict[str, Any] = {} if shard is None else {"shard": shard, "on": on, "workers": 4}
     found = []

@@ -106,7 +106,7 @@ def test_failures_that_nobody_read_show_the_lines_of_the_program() -> None:
 def test_an_option_that_is_refused_shows_the_line_where_it_is_given() -> None:
     makers: list[Callable[[], Any]] = [
         lambda: RetryPolicy(attempts=3),  # type: ignore[call-arg]
-        lambda: Agent(name="a", model="x"),
+        lambda: Agent(name="a", model="x"),  # type: ignore[call-overload]
         lambda: parallel(max_workers=0),
     ]
     for make in makers:

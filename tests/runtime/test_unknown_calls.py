@@ -231,7 +231,7 @@ def test_several_unknown_calls_are_asked_about_at_once_and_name_their_places(wor
 
     async def work() -> list[bool]:
         async with parallel(name="payments") as p:
-            p.map(pay, "abc")
+            p.map(pay, list("abc"))
             return [result.ok for result in await p.gather()]
 
     async def main() -> None:
@@ -315,7 +315,7 @@ def test_a_call_that_was_never_begun_is_not_unknown(world: World) -> None:
 
     async def work() -> list[bool]:
         async with parallel(max_workers=1, name="payments") as p:
-            p.map(pay, "ab")
+            p.map(pay, list("ab"))
             return [result.ok for result in await p.gather()]
 
     async def main() -> None:
@@ -437,7 +437,7 @@ def test_agents_that_were_under_way_are_entered_again_when_the_run_lets_unknown_
     @agent
     async def survey() -> list[bool]:
         async with parallel(name="pages") as p:
-            p.map(fetch, "ab")
+            p.map(fetch, list("ab"))
             first = [result.ok for result in await p.gather()]
         return [*first, (await fetch("c").outcome()).ok]
 

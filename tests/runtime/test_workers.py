@@ -55,7 +55,7 @@ async def info_of(store: MemoryStore, run_id: str) -> RunInfo:
 
 def test_a_submitted_run_is_executed_with_its_arguments_and_what_it_returns_is_recorded() -> None:
     async def main(store: MemoryStore) -> None:
-        info = await run.submit(flows.quadruple, 2, 10, 20, offset=1, store=store, run_id="a", tags=["shop"])
+        info = await run.submit(flows.quadruple, 2, 10, 20, offset=1, store=store, run_id="a", tags=["shop"])  # type: ignore[call-arg]
         assert (info.status, info.workflow, info.tags) == (ExecutionStatus.PENDING, "quadruple", ("shop",))
         assert status_of(info) is RunStatus.PENDING
         assert flows.CALLS == {}
@@ -111,13 +111,13 @@ def test_what_no_worker_could_call_is_refused_when_it_is_submitted() -> None:
         with pytest.raises(DefinitionError, match="top level of a module"):
             await run.submit(local, store=store)
         with pytest.raises(UnstorableError, match=r"argument 'number'.*Injected"):
-            await run.submit(flows.quadruple, asyncio.Event(), store=store)
+            await run.submit(flows.quadruple, asyncio.Event(), store=store)  # type: ignore[arg-type, call-arg]
         with pytest.raises(TypeError, match="number"):
             await run.submit(flows.with_client, store=store)
         with pytest.raises(TypeError):
-            await run.submit(flows.quadruple, 1, unknown=2, store=store)
+            await run.submit(flows.quadruple, 1, unknown=2, store=store)  # type: ignore[call-arg]
         with pytest.raises(DefinitionError, match="not a call"):
-            await run.submit(flows.double(1), store=store)  # type: ignore[arg-type]
+            await run.submit(flows.double(1), store=store)  # type: ignore[call-overload]
         with pytest.raises(DefinitionError, match="no time"):
             await run.submit(flows.quadruple, 1, store=store, not_before=float("nan"))
         assert await store.runs() == []

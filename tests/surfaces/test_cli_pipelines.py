@@ -154,7 +154,7 @@ def test_in_python_the_stream_of_one_group_is_what_the_next_one_maps_over() -> N
             state.parallel(max_workers=2, name="rate") as second,
         ):
             first.map(load, range(10))
-            second.map(rate, (each.result async for each in first.stream() if each.ok))
+            second.map(rate, (each.unwrap() async for each in first.stream() if each.ok))
             return [each.unwrap() for each in await second.gather()]
 
     store = MemoryStore()

@@ -185,8 +185,8 @@ def test_a_run_of_several_executions_is_one_trace_that_links_to_the_live_ones() 
     async def main() -> Exported:
         store = MemoryStore()
         with pytest.raises(ValueError, match="after the group"):
-            await run(survey, 2, fails=True, run_id="monday", store=store, tracing=OTel(live.provider))
-        await run(survey, 2, fails=True, run_id="monday", store=store, tracing=OTel(live.provider))
+            await run(survey, count=2, fails=True, run_id="monday", store=store, tracing=OTel(live.provider))
+        await run(survey, count=2, fails=True, run_id="monday", store=store, tracing=OTel(live.provider))
         past = await exported(store)
         expect_equal(past, await journal(store))
         return past
@@ -209,10 +209,10 @@ def test_to_export_again_gives_the_same_ids_also_when_the_run_has_gone_on() -> N
     async def main() -> None:
         store = MemoryStore()
         with pytest.raises(ValueError, match="after the group"):
-            await run(survey, 2, fails=True, run_id="monday", store=store)
+            await run(survey, count=2, fails=True, run_id="monday", store=store)
         before = await exported(store)
         assert [span.to_json() for span in before.all] == [span.to_json() for span in (await exported(store)).all]
-        await run(survey, 2, fails=True, run_id="monday", store=store)
+        await run(survey, count=2, fails=True, run_id="monday", store=store)
         after = await exported(store)
         assert {context_of(span).span_id for span in before.all} < {context_of(span).span_id for span in after.all}
         other = MemoryStore()

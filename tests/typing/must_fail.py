@@ -6,6 +6,8 @@ Every mistake carries the error that it must give: `make check` complains of an 
 from typing import Any
 
 from rh_agents import (
+    LLM,
+    Agent,
     ExecutionResult,
     ExecutionState,
     RetryPolicy,
@@ -68,10 +70,11 @@ async def wrong_groups(state: ExecutionState) -> None:
     with parallel() as p:  # type: ignore[attr-defined]
         print(p)
     async with state.parallel(max_workers="5") as p:  # type: ignore[arg-type]
-        p.add(3)  # type: ignore[arg-type]
+        p.add(3)  # type: ignore[call-overload]
         p.add(len)  # type: ignore[arg-type]
-        p.add(fetch("a"), 3)  # type: ignore[arg-type]
-        p.map(["a"], fetch)  # type: ignore[arg-type]
+        p.add(fetch("a"), 3)  # type: ignore[call-overload]
+        p.map(["a"], fetch)  # type: ignore[call-overload]
+        p.map(count, [1, 2])  # type: ignore[arg-type]
         p.gather()[0]  # type: ignore[index]
         for result in p.stream():  # type: ignore[attr-defined]
             print(result)
@@ -87,7 +90,21 @@ async def wrong_options() -> None:
     RetryPolicy(3)  # type: ignore[call-arg]
     Tool(handler=fetch)  # type: ignore[call-arg]
     await run(len, "a")  # type: ignore[arg-type]
-    await run(survey, ["a"], store=3)  # type: ignore[arg-type]
+    await run(survey, ["a"], store=3)  # type: ignore[call-arg]
+    await run(survey, ["a"], stoer="runs.db")  # type: ignore[call-arg]
+
+
+async def wrong_arguments_of_runs() -> None:
+    await run(survey, 3)  # type: ignore[arg-type]
+    await run(survey, 3, store="runs.db")  # type: ignore[arg-type, call-arg]
+    await run(survey)  # type: ignore[misc]
+    await run(survey, store="runs.db")  # type: ignore[misc]
+    await run(survey, ["a"], 2, store="runs.db")  # type: ignore[call-arg]
+    await run(survey, ["a"], deep=2)  # type: ignore[call-arg]
+    await run(fetch, "a", depth="2")  # type: ignore[arg-type]
+    run_sync(survey, 3, store="runs.db")  # type: ignore[arg-type, call-arg]
+    await run.submit(survey, 3, store="runs.db")  # type: ignore[arg-type, call-arg]
+    await run.submit(survey, ["a"], quue="fast")  # type: ignore[call-arg]
 
 
 def wrong_subscribers(state: ExecutionState) -> None:
@@ -95,6 +112,14 @@ def wrong_subscribers(state: ExecutionState) -> None:
 
     state.event_bus.subscribe(of_two)  # type: ignore[arg-type]
     state.event_bus.subscribe("print")  # type: ignore[arg-type]
+
+
+async def wrong_agents(model: LLM) -> None:
+    answer: int = await Agent(name="a", llm=model)("Well?")  # type: ignore[assignment]
+    number: str = await Agent(name="a", llm=model, output=int)("Well?")  # type: ignore[assignment]
+    Agent(name="a", llm="gpt-5")  # type: ignore[call-overload]
+    Agent(name="a", llm=model, instruction="Be brief.")  # type: ignore[call-overload]
+    print(answer, number)
 
 
 async def wrong_settings_of_models() -> None:

@@ -128,6 +128,11 @@ class FinishedResults:
         """The program has seen all of them: its failures are not replaced any more."""
         self._seen.update(self._failed)
 
+    def is_seen(self, index: int) -> None:
+        """The program has seen this one."""
+        if index in self._failed:
+            self._seen.add(index)
+
     def take(self, index: int) -> ExecutionResult[Any]:
         """The result of a member; it is not kept."""
         has_lost_its_place, self._oldest_taken = self._oldest_taken == index, None

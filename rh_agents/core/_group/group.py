@@ -11,6 +11,7 @@ from typing import Any
 from rh_agents.core._group.ending import Ending, recorded_ending
 from rh_agents.core._group.members import (
     FUNCTION_ACTOR,
+    NO_ITEM,
     Member,
     callable_again,
     close_unstarted,
@@ -512,10 +513,14 @@ class Group:
             self.ending.note_recorded(member.key, result, is_settled=is_settled)
         if member.is_requeued:
             result = result.model_copy(update={"requeued": True})
+        if member.item is not NO_ITEM:
+            vars(result)["item"] = member.item
+        if member.held is not None:
+            member.held.result = result
         scheduler.finished.keep(member, result)
         if not result.ok and self._can_make_again(member):
             scheduler.finished.keep_failed(member)
-        if member.name is not None and not scheduler.is_streamed:
+        if member.name is not None and not scheduler.finished.is_streaming:
             self.names[member.index] = member.name
         if isinstance(member.work, Call):
             self.run.counter.actors[member.work.actor.name].add(result)

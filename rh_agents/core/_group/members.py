@@ -8,9 +8,9 @@ import weakref
 from asyncio import Task
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CoroutineType, FunctionType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.rows import rows_of
@@ -19,17 +19,21 @@ from rh_agents.core._replay.decision import Recorded
 from rh_agents.core._replay.identity import again_key
 from rh_agents.core._run.frame import Frame
 from rh_agents.core._run.identifying import Identities
-from rh_agents.core.actors import BaseActor, expect_resolved
+from rh_agents.core.actors import BaseActor
+from rh_agents.core.actors.signature import expect_resolved
 from rh_agents.core.calls import ActorCall, Call
-from rh_agents.core.errors import DefinitionError
+from rh_agents.core.errors import DefinitionError, OptionError
 from rh_agents.core.ports.executors import Placement
+from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import function_below, learn_function
 
 __all__ = [
     "FUNCTION_ACTOR",
+    "NO_ITEM",
     "RECOVERED",
+    "Held",
     "Member",
     "Part",
     "Place",
@@ -37,6 +41,7 @@ __all__ = [
     "Work",
     "check_work",
     "close_unstarted",
+    "expect_name",
     "failed_source",
     "given_to",
     "label_of",
@@ -84,6 +89,19 @@ class Part(Protocol):
         ...
 
 
+NO_ITEM: Final = object()
+"""Stands for: the member is not one of an item of `map`."""
+
+
+class Held:
+    """The result of a member that `add` enrolled, for its handle; freed with it."""
+
+    __slots__ = ("result",)
+
+    def __init__(self) -> None:
+        self.result: ExecutionResult[Any] | None = None
+
+
 class Member:
     """One item of a group: what to run, and where it stands."""
 
@@ -91,6 +109,10 @@ class Member:
 
     is_numbered: bool = True
     """Whether it has its key, if it is to have one. Who it is may have to be found out first, in a thread."""
+    item: Any = NO_ITEM
+    """The item of `map` that its function is applied to."""
+    held: Held | None = None
+    """Where its result is put for the handle that `add` gave."""
     place: Place | None = None
     """Where it stands in the group of another process of which this one is a part."""
     elsewhere: Callable[[Frame], Awaitable[ExecutionResult[Any]]] | None = None
@@ -141,6 +163,8 @@ class Member:
         self.key, self.tries = again_key(self.key), self.tries + 1
         self.frame = self.task = self.recorded = self.ended_as = None
         self.has_begun = self.is_recovering = self.is_settled = self.is_judged = False
+        if self.held is not None:
+            self.held.result = None
 
 
 def _never() -> Awaitable[Any]:
@@ -197,6 +221,8 @@ class Source:
     pulled: int = 0
     elsewhere: Placement | None = None
     """Who has the members made in other processes; None if they are made here."""
+    spans: list[list[int]] = field(default_factory=list)
+    """The indexes of its members: the first of each stretch, and the one behind its last."""
     is_part: bool = False
     """Whether its items are each a `Part` of a group that another process has open."""
 
@@ -214,6 +240,12 @@ class Source:
             function = functools.partial(ActorCall, function, extra_context=None)
         if not callable(function):
             raise DefinitionError(f"map() takes a function and the items for it, but {function!r} cannot be called")
+        if isinstance(items, str | bytes):
+            text = short_repr(items)
+            raise DefinitionError(
+                "map() was given one text, whose characters would be the items: write "
+                f"map({label_of(function) or 'f'}, [{text}]), or list({text}) if they are meant"
+            )
         length = len(items) if isinstance(items, Sized) else None
         label = label_of(function)
         rows = rows_of(items)
@@ -224,6 +256,15 @@ class Source:
         if isinstance(items, Iterable):
             return cls(function, iter(items), name, key, context, length, False, label)
         raise DefinitionError(f"map() takes an iterable or an async iterable of items, not {type(items).__name__}")
+
+    @property
+    def enrolled(self) -> int:
+        """How many members came of it."""
+        return sum(behind - first for first, behind in self.spans)
+
+    def has(self, index: int) -> bool:
+        """Whether the member with this index is one of its items."""
+        return any(first <= index < behind for first, behind in self.spans)
 
     def close(self) -> Exception | None:
         """Let a generator that is left in the middle come to its `finally`; returns what it raised there."""
@@ -336,6 +377,17 @@ def check_work(work: Work, makes_again: str | None) -> None:
         f"{type(work).__name__}; for a plain function f write @tool above it, then add(f(...))"
         f"{'; several are added one by one, or with map(f, items)' if isinstance(work, list | tuple) else ''}"
     )
+
+
+def expect_name(work: object, name: object) -> None:
+    """Refuse `add(fetch, url)`.
+
+    Raises:
+        OptionError: what stands behind the work is no name.
+    """
+    if not isinstance(name, str):
+        called = label_of(work) or "fetch"
+        raise OptionError(f"add() takes a call: write add({called}({name!r})), not the function and its arguments")
 
 
 def starter(work: Awaitable[Any] | Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:

@@ -82,3 +82,15 @@ class GroupOptions:
     limits: tuple[Limit, ...] = ()
     budget: Budget | None = None
     requeue: bool = False
+
+
+def text_or_none(name: object) -> str | None:
+    """The name of a group."""
+    if name is None or isinstance(name, str):
+        return name
+    raise OptionError(f"name={name!r}: a text is needed")
+
+
+def positive_or_none(name: str, value: float | None) -> float | None:
+    """A time limit."""
+    return None if value is None else number(name, value, "seconds above 0 (None for no limit)", zero=False)

@@ -133,6 +133,10 @@ class Roster:
         """Whether, besides, as many members are enrolled as there were then."""
         return self.is_known and self.sealed_by is not None and self.enrolled >= self.sealed_by.enrolled
 
+    def has_other_sources(self, source: Source) -> bool:
+        """Whether another iterable has not been read to its end."""
+        return any(each is not source for each in self._sources)
+
     def _recount(self) -> None:
         """What is left of the iterables has changed, and not because an item that was expected has become a member."""
         sources = self._sources
@@ -172,17 +176,27 @@ class Roster:
             if work is not None:
                 close_unstarted(work)
             place = None if part is None else part.place
-            return self._enrol(raising(failure_of(raised)), None, None, context, now, None, place)
+            member = self._enrol(raising(failure_of(raised)), None, None, context, now, None, place)
+        else:
+            if source.elsewhere is not None:
+                member.elsewhere = functools.partial(source.elsewhere.result_of, item)
         finally:
             if not is_expected and self.total is not None:
                 self._recount()
-        if source.elsewhere is not None:
-            member.elsewhere = functools.partial(source.elsewhere.result_of, item)
+        if part is None:
+            member.item = item
+            spans, index = source.spans, member.index
+            if spans and spans[-1][1] == index:
+                spans[-1][1] = index + 1
+            else:
+                spans.append([index, index + 1])
         return member
 
     def enrol_failure(self, source: Source, error: Exception, now: float) -> Member:
         """Make a failed member of the rest of an iterable that raised."""
-        return self.enrol(failed_source(error, source.pulled), "map", None, source.context, now)
+        member = self.enrol(failed_source(error, source.pulled), "map", None, source.context, now)
+        source.spans.append([member.index, member.index + 1])
+        return member
 
     def _enrol_cancelled(self, source: Source, now: float) -> Member:
         return self.enrol_failure(source, CallCancelled("the iterable was cancelled, but not by its group"), now)

@@ -8,14 +8,14 @@ from typing import Any
 
 from rh_agents.core._base.mistakes import AsyncLoop
 from rh_agents.core._group.scheduler import Scheduler
-from rh_agents.core.results import ExecutionResult
+from rh_agents.core.results import ExecutionResult, MemberResult
 
 __all__ = ["ResultStream"]
 
 _GIVEN_AT_ONCE = 256
 
 
-class ResultStream(AsyncLoop["ExecutionResult[Any]"]):  # quoted: Pydantic would build a model for it at import
+class ResultStream(AsyncLoop["MemberResult[Any, Any]"]):  # quoted: Pydantic would build a model for it at import
     """The results of a group, each one given once. `ParallelExecutionManager.stream` makes one.
 
     A member that failed, and that a person asks to be made again, has a further result (`requeued`) if the group takes
@@ -43,7 +43,7 @@ class ResultStream(AsyncLoop["ExecutionResult[Any]"]):  # quoted: Pydantic would
         """Whether all results have been given."""
         scheduler.is_streamed = scheduler.finished.is_streaming = True
 
-    async def __anext__(self) -> ExecutionResult[Any]:
+    async def __anext__(self) -> MemberResult[Any, Any]:
         scheduler = self._scheduler
         while (result := self._take()) is None:
             if not scheduler.is_idle:
@@ -61,7 +61,7 @@ class ResultStream(AsyncLoop["ExecutionResult[Any]"]):  # quoted: Pydantic would
         self._given += 1
         if self._given % _GIVEN_AT_ONCE == 0:  # recorded results are there without waiting, thousands of them
             await asyncio.sleep(0)
-        return result
+        return result  # type: ignore[return-value]  # `MemberResult` says why
 
     def _ends_early(self) -> bool:
         """Whether it turns out now that the group has ended early: then what it has is given, whatever is missing."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import FunctionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
+import typing_extensions
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,7 +21,17 @@ from pydantic import (
 )
 
 from rh_agents.core._base.key_generations import ENDPOINTS
-from rh_agents.core.actors.signature import Injected, Signature, expect_resolved, is_injected, returned
+from rh_agents.core.actors.loop import agent_loop
+from rh_agents.core.actors.signature import (
+    Injected,
+    Signature,
+    awaits,
+    expect_resolved,
+    is_injected,
+    is_of,
+    problems,
+    returned,
+)
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies._checks import amounts
 from rh_agents.core.policies._options import expect_known, explained_fields, takes_options
@@ -35,7 +46,17 @@ from rh_agents.core.values.annotations import check_annotation
 from rh_agents.core.values.large_validation import validate
 from rh_agents.core.values.registry import learn, learn_function
 
-__all__ = ["LLM", "Agent", "BaseActor", "Injected", "Tool", "ToolSet", "expect_resolved"]
+__all__ = [
+    "LLM",
+    "Agent",
+    "AgentOptions",
+    "BaseActor",
+    "Injected",
+    "PolicyOptions",
+    "Tool",
+    "ToolSet",
+    "expect_resolved",
+]
 
 
 Check = Callable[..., Awaitable[object] | object]
@@ -177,7 +198,7 @@ class BaseActor(BaseModel):
         """Refuse what could only fail later."""
         if inspect.isasyncgenfunction(self.handler) or inspect.isgeneratorfunction(self.handler):
             raise DefinitionError(f"{self.name} yields: a call has one result, so return a list instead")
-        is_async = _is_coroutine_function(self.handler)
+        is_async = awaits(self.handler)
         if is_async and self.engine in (Engine.THREAD, Engine.PROCESS):
             raise DefinitionError(
                 f"{self.name}: engine={str(self.engine)!r} is for plain functions, and {self.name} is an `async def`"
@@ -216,7 +237,7 @@ class BaseActor(BaseModel):
     @cached_property
     def is_coroutine_function(self) -> bool:
         """Whether what the handler returns has to be awaited."""
-        return _is_coroutine_function(self.handler)
+        return awaits(self.handler)
 
     @cached_property
     def is_async(self) -> bool:
@@ -285,12 +306,12 @@ class BaseActor(BaseModel):
         Raises:
             InputError: it does not fit `input_model`. One line for each place that is wrong.
         """
-        if self.input_model is None or _is_instance(data, self.input_model):
+        if self.input_model is None or is_of(data, self.input_model):
             return data
         try:
             return validate(self._input_adapter, data)
         except ValidationError as error:
-            raise InputError(f"{self.name}: input {_problems(error)}") from error
+            raise InputError(f"{self.name}: input {problems(error)}") from error
 
     def estimate_input(self, input_data: Any) -> Usage | None:
         """What a call with this input will use at most, for budgets and rate limits; None if that is not known."""
@@ -306,12 +327,12 @@ class BaseActor(BaseModel):
         Raises:
             OutputError: it does not fit `output_model`.
         """
-        if self.output_model is None or _is_instance(value, self.output_model):
+        if self.output_model is None or is_of(value, self.output_model):
             return value
         try:
             return validate(self._output_adapter, value)
         except ValidationError as error:
-            raise OutputError(f"{self.name}: result {_problems(error)}") from error
+            raise OutputError(f"{self.name}: result {problems(error)}") from error
 
 
 class Tool(BaseActor):
@@ -393,7 +414,52 @@ class ToolSet(BaseModel):
         return list(self.tools)
 
 
-class Agent(BaseActor):
+T = TypeVar("T")
+OutputT = typing_extensions.TypeVar("OutputT", covariant=True, default=str)
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The options that actors of every kind have; what they mean, `BaseActor` says."""
+
+    description: str | None
+    version: str | None
+    retry: RetryPolicy | int | None
+    timeout: float | None
+    engine: Engine | str | None
+    resources: Mapping[str, float] | None
+    breaker: CircuitBreaker | None
+    effect: Effect | str | None
+    on_unknown: OnUnknown | str | None
+    cache: CacheScope | str | None
+    ttl: float | None
+    record_inputs: RecordInputs | str | None
+    limits: Limit | Sequence[Limit] | None
+    budget: Budget | None
+
+
+class AgentOptions(PolicyOptions, total=False):
+    """The options of `Agent` beside its name, its handler and its output; what they mean, `Agent` says."""
+
+    event_type: EventType
+    input_model: Any
+    output_model: Any
+    preconditions: Sequence[Check]
+    postconditions: Sequence[Check]
+    tools: ToolSet | Iterable[Any]
+    llm: LLM | None
+    instructions: str
+    max_turns: int
+    handoffs: Iterable[Agent[Any]]
+    tool_choice: str | None
+    max_workers: int
+    temperature: float | None
+    reasoning_effort: str | None
+    parallel_tool_calls: bool | None
+    max_result: int | None
+    compact: Any
+
+
+class Agent(BaseActor, Generic[OutputT]):
     """Something that decides what to call: a function of its own, which may use `tools` and `llm`; or a model.
 
         researcher = Agent(name="researcher", llm=model, tools=[search, read], instructions="Name your sources.")
@@ -402,6 +468,9 @@ class Agent(BaseActor):
     Without a `handler` the model decides. It is asked, the tools that it wants are called side by side, it gets the
     results and is asked again, until it answers. Each of these steps is a call that is recorded, so an agent that was
     killed resumes at the turn where it was.
+
+    Type checkers know the type of its answers: `Agent[Report]` where `output=Report` or the handler returns one,
+    `Agent[str]`, which is also what `Agent` alone means, where nothing is said. At run time the brackets say nothing.
     """
 
     event_type: EventType = EventType.AGENT_CALL
@@ -416,7 +485,7 @@ class Agent(BaseActor):
     """The type of the answer; None for text."""
     max_turns: int = Field(default=10, ge=1)
     """How often the model is asked before `TooManyTurns` is raised."""
-    handoffs: tuple[Agent, ...] = ()
+    handoffs: tuple[Agent[Any], ...] = ()
     """Agents to whom the model may hand the conversation over. Their answer is then the answer."""
     tool_choice: str | None = None
     """For the first turn: "auto", "required", "none" or the name of a tool. Later ones are left to the model."""
@@ -432,8 +501,33 @@ class Agent(BaseActor):
     compact: Compaction | None = None
     """When its conversation is made shorter, and how; `compact=Summarize()` or a function will do. None: never."""
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, output):
+            return cls
+
+    @overload
+    def __init__(
+        self: Agent[T], *, name: str, output: type[T], handler: Any = None, **options: Unpack[AgentOptions]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[T], *, name: str, handler: Callable[..., Coroutine[Any, Any, T]], **options: Unpack[AgentOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self: Agent[T], *, name: str, handler: Callable[..., T], **options: Unpack[AgentOptions]) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[str], *, name: str, output: None = None, handler: None = None, **options: Unpack[AgentOptions]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Agent[Any], *, name: str, output: Any, handler: Any = None, **options: Unpack[AgentOptions]
+    ) -> None: ...
     @takes_options("Agent", first="name")
-    def __init__(self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent] = (), **data: Any) -> None:
+    def __init__(
+        self, *, tools: ToolSet | Iterable[Any] = (), handoffs: Iterable[Agent[Any]] = (), **data: Any
+    ) -> None:
         super().__init__(**{"tools": tools, "handoffs": handoffs, **data})
 
     @field_validator("tools", mode="before")
@@ -453,7 +547,7 @@ class Agent(BaseActor):
 
     @field_validator("handoffs", mode="before")
     @classmethod
-    def _read_handoffs(cls, handoffs: Sequence[Agent]) -> tuple[Agent, ...]:
+    def _read_handoffs(cls, handoffs: Sequence[Agent[Any]]) -> tuple[Agent[Any], ...]:
         return tuple(handoffs)
 
     @field_validator("compact", mode="before")
@@ -469,7 +563,7 @@ class Agent(BaseActor):
     def model_post_init(self, context: Any, /) -> None:
         """Without a handler, the model decides."""
         if self.__dict__.get("handler") is None:
-            object.__setattr__(self, "handler", _loop_of(self))
+            object.__setattr__(self, "handler", agent_loop.handler_of(self))
         elif self.compact is not None:
             raise DefinitionError(f"{self.name} has a handler, which has to shorten its conversations: remove compact=")
         super().model_post_init(context)
@@ -480,34 +574,14 @@ class Agent(BaseActor):
     def __str__(self) -> str:
         return repr(self)
 
-    def __call__(self, prompt: Any) -> Awaitable[Any]:
+    def __call__(self, prompt: Any) -> Awaitable[OutputT]:
         """A call of the agent whose value is its answer. `prompt` is a question, a message or a list of them.
 
         Raises (when it is awaited):
             TooManyTurns: there was no answer after `max_turns` turns.
             ModelError: the model gave no answer; by kind.
         """
-        return _call_of(self, prompt)
-
-
-def _no_loop(_: Agent) -> Callable[..., Any]:
-    raise RuntimeError("rh_agents.core.chat has not been imported")
-
-
-def _no_call(_: Agent, __: Any) -> Awaitable[Any]:
-    raise RuntimeError("rh_agents.core.chat has not been imported")
-
-
-_loop_of: Callable[[Agent], Callable[..., Any]] = _no_loop
-_call_of: Callable[[Agent, Any], Awaitable[Any]] = _no_call
-
-
-def set_agent_loop(
-    loop_of: Callable[[Agent], Callable[..., Any]], call_of: Callable[[Agent, Any], Awaitable[Any]]
-) -> None:
-    """Tell what an agent without a handler does, and how an agent is called. The runtime does this once."""
-    global _loop_of, _call_of
-    _loop_of, _call_of = loop_of, call_of
+        return agent_loop.call_of(self, prompt)
 
 
 def _as_tool(given: Any) -> Tool:
@@ -526,24 +600,7 @@ def _as_tool(given: Any) -> Tool:
     return Tool(**{name: getattr(actor, name) for name in BaseActor.model_fields if name != "event_type"})
 
 
-def _is_coroutine_function(handler: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
-
-
-def _is_instance(value: Any, model: Any) -> bool:
-    return isinstance(model, type) and issubclass(model, BaseModel) and isinstance(value, model)
-
-
 def _described(cls: type[BaseActor], options: Mapping[str, Any]) -> str:
     """An actor as its user writes it, in short, when it is made."""
     name = options.get("name") or options.get("model")
     return f"{cls.__name__}({name!r})" if isinstance(name, str) else f"{cls.__name__}(…)"
-
-
-def _problems(error: ValidationError) -> str:
-    """What is wrong, in one line: `url: Field required; depth: Input should be a valid integer`."""
-    found = []
-    for item in error.errors(include_url=False, include_context=False):
-        place = ".".join(str(part) for part in item["loc"])
-        found.append(f"{place}: {item['msg']}" if place else item["msg"])
-    return "; ".join(found)

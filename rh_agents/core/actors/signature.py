@@ -8,12 +8,22 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from rh_agents.core.errors import DefinitionError
 from rh_agents.core.values.registry import function_below, unresolved_in
 
-__all__ = ["Injected", "Signature", "expect_fitting", "expect_resolved", "is_injected", "returned"]
+__all__ = [
+    "Injected",
+    "Signature",
+    "awaits",
+    "expect_fitting",
+    "expect_resolved",
+    "is_injected",
+    "is_of",
+    "problems",
+    "returned",
+]
 
 _NAMES_OF_STATE = frozenset({"state", "execution_state"})
 _NAMES_OF_CONTEXT = frozenset({"context", "extra_context"})
@@ -236,3 +246,22 @@ def expect_resolved(function: Callable[..., Any], name: str) -> None:
             "(is it imported for type checkers only?): import it, since recorded results are made of the classes that "
             "annotations name"
         )
+
+
+def awaits(handler: Callable[..., Any]) -> bool:
+    """Whether what it returns has to be awaited."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def is_of(value: Any, model: Any) -> bool:
+    """Whether a value is of this model, so that it needs no validation."""
+    return isinstance(model, type) and issubclass(model, BaseModel) and isinstance(value, model)
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong, in one line: `url: Field required; depth: Input should be a valid integer`."""
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in item["loc"])
+        found.append(f"{place}: {item['msg']}" if place else item["msg"])
+    return "; ".join(found)

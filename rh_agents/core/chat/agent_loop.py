@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rh_agents.core.actors import Agent, Tool, set_agent_loop
+from rh_agents.core.actors import Agent, Tool
+from rh_agents.core.actors.loop import agent_loop
 from rh_agents.core.calls import ActorCall
 from rh_agents.core.chat._compaction.compacting import Compactor, check_policy
 from rh_agents.core.chat.messages import ChatResponse, FinishReason, Message, Said, ToolCall, ToolSpec, messages_of
@@ -34,7 +35,7 @@ _WHOLE = (FinishReason.STOP, FinishReason.TOOL_CALLS)
 class AgentCall(ActorCall[Any]):
     """The call of an agent. `await call` gives its answer, or raises what went wrong."""
 
-    def __init__(self, agent: Agent, prompt: Any) -> None:
+    def __init__(self, agent: Agent[Any], prompt: Any) -> None:
         super().__init__(agent, prompt, None)
 
     gives_value = True
@@ -43,7 +44,7 @@ class AgentCall(ActorCall[Any]):
 class _Conversation:
     """One call of an agent, turn by turn."""
 
-    def __init__(self, agent: Agent, model: ChatModel, prompt: Said) -> None:
+    def __init__(self, agent: Agent[Any], model: ChatModel, prompt: Said) -> None:
         self._agent = agent
         self._model = model
         self._messages: list[Message] = list(messages_of(prompt))
@@ -109,7 +110,7 @@ class _Conversation:
             raise IncompleteAnswer(f"{agent.name}: a tool call was cut off ({response.finish_reason})")
         return response.text if agent.output is None else response.output
 
-    async def _act(self, calls: Sequence[ToolCall]) -> Agent | None:
+    async def _act(self, calls: Sequence[ToolCall]) -> Agent[Any] | None:
         """Call the tools that the model wants, and let it know what came of it; returns who takes over, if anybody."""
         wanted = [call for call in calls if call.name not in self._handoffs]
         agent = self._agent
@@ -118,7 +119,7 @@ class _Conversation:
             if wanted
             else []
         )
-        target: Agent | None = None
+        target: Agent[Any] | None = None
         answers = iter(replies)
         for call in calls:
             if call.name not in self._handoffs:
@@ -132,18 +133,18 @@ class _Conversation:
         return target
 
 
-def _transfer_name(agent: Agent) -> str:
+def _transfer_name(agent: Agent[Any]) -> str:
     return f"{_TRANSFER}{_NOT_IN_NAMES.sub('_', agent.name)}"[:64]
 
 
-def _transfer_spec(agent: Agent) -> ToolSpec:
+def _transfer_spec(agent: Agent[Any]) -> ToolSpec:
     about = f" {agent.description}" if agent.description else ""
     return ToolSpec(
         name=_transfer_name(agent), description=f"Hand the conversation over to the agent {agent.name}.{about}"
     )
 
 
-def _loop_of(agent: Agent) -> Callable[..., Any]:
+def _loop_of(agent: Agent[Any]) -> Callable[..., Any]:
     model = agent.llm
     if not isinstance(model, ChatModel):
         raise DefinitionError(
@@ -162,4 +163,4 @@ def _loop_of(agent: Agent) -> Callable[..., Any]:
     return converse
 
 
-set_agent_loop(_loop_of, AgentCall)
+agent_loop.set(_loop_of, AgentCall)

@@ -23,7 +23,7 @@ from pydantic_core import MultiHostUrl, TzInfo, Url
 from rh_agents.core._base.mistakes import Unstarted
 from rh_agents.core.errors import GroupError, UnstorableError
 from rh_agents.core.redaction import Encoded, Reference, Secret, parts_of, redact, registered
-from rh_agents.core.values.names import is_default
+from rh_agents.core.values.names import PlainInt, is_default
 from rh_agents.core.values.registry import (
     Kind,
     Shape,
@@ -129,6 +129,8 @@ class ValueWriter:
             return {name: self.write(item, f"{path}[{name!r}]", depth + 1) for name, item in value.items()}
         if isinstance(value, Exception):
             return self.error(value, path, depth)
+        if isinstance(value, PlainInt):
+            return int(value)
         node = desugared(value)
         if node is None:
             raise UnstorableError(_refusal(value, path))

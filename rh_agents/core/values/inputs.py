@@ -41,7 +41,7 @@ from rh_agents.core.types import RecordInputs
 from rh_agents.core.values import encode, encode_any, shown_value
 from rh_agents.core.values.large import is_large
 from rh_agents.core.values.large_inputs import InPieces
-from rh_agents.core.values.names import FIELDS, form_of, recorded_name
+from rh_agents.core.values.names import FIELDS, PlainInt, form_of, recorded_name
 from rh_agents.core.values.pieces import joined
 
 __all__ = [
@@ -222,6 +222,8 @@ def _pairs(value: Mapping[Any, Any], how: Any) -> object:
 def _tagged(value: object, how: Any) -> object:
     if isinstance(value, Secret):
         return ("secret", value.name)  # a changed password is the same input
+    if isinstance(value, PlainInt):
+        return int(value)
     if isinstance(value, Enum):
         return (recorded_name(type(value)), _literal(value.value, how))
     if isinstance(value, BaseModel):

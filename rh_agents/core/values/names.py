@@ -28,7 +28,18 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
-__all__ = ["FIELDS", "MOVED", "OTHERS", "Form", "form_of", "is_default", "recorded_name", "renamed", "where"]
+__all__ = [
+    "FIELDS",
+    "MOVED",
+    "OTHERS",
+    "Form",
+    "PlainInt",
+    "form_of",
+    "is_default",
+    "recorded_name",
+    "renamed",
+    "where",
+]
 
 MOVED: dict[str, str] = {
     "rh_agents.core.policies.sharing.windows.RateWindow": "rh_agents.core.ports.RateWindow",
@@ -301,6 +312,10 @@ OTHERS: frozenset[str] = frozenset(
 _ATOMS = (str, int, bool, bytes)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _OURS_IN_BRACKETS = re.compile(r"\w+(?:\.\w+)+")
+
+
+class PlainInt(int):
+    """An int that knows more than its value, and is recorded as the plain number: in inputs, in values, in keys."""
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

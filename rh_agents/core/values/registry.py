@@ -24,7 +24,7 @@ import typing_extensions
 from pydantic import BaseModel
 
 from rh_agents.core.errors import DefinitionError
-from rh_agents.core.values.names import form_of, renamed, where
+from rh_agents.core.values.names import PlainInt, form_of, renamed, where
 
 __all__ = [
     "Kind",
@@ -198,6 +198,8 @@ def kind_of(cls: type) -> Kind | None:
     """How instances of a class can be stored; None if they cannot."""
     if issubclass(cls, enum.Enum):
         return _kind_of_enum(cls)
+    if issubclass(cls, PlainInt):
+        return None  # the class is not recorded
     base = _builtin_base(cls)
     if base is object:
         if issubclass(cls, BaseModel):
