@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 
 from examples.model import arguments, the_model
-from rh_agents import Agent, Question, RunAwaiting, TooManyTurns, run, tool
+from rh_agents import Agent, Question, RunAwaiting, run, tool
+from rh_agents.errors import TooManyTurns
 
 
 @tool(effect="external", on_unknown="ask")

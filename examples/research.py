@@ -16,7 +16,8 @@ import asyncio
 from pathlib import Path
 
 from examples.model import arguments, the_model
-from rh_agents import Agent, Budget, TooManyTurns, run, tool
+from rh_agents import Agent, Budget, run, tool
+from rh_agents.errors import TooManyTurns
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs"
 QUESTION = "What happens to a run when its process is killed?"

@@ -11,9 +11,7 @@ from rh_agents.core.context import current, report_usage, tell_progress
 from rh_agents.core.errors import (
     BudgetExceeded,
     CallCancelled,
-    CalledExit,
     CallTimeout,
-    CircuitOpenError,
     GroupTimeout,
     ModelError,
     RhAgentsError,
@@ -24,11 +22,6 @@ from rh_agents.core.errors import (
     StoreError,
     ToolError,
     TooManyFailures,
-    TooManyTurns,
-    UnknownOutcomeError,
-    UnreadFailures,
-    UnstorableError,
-    WorkerLost,
 )
 from rh_agents.core.events import ExecutionEvent, ExecutionResult
 from rh_agents.core.execution import EventBus, ExecutionState, HistorySet
@@ -40,20 +33,16 @@ from rh_agents.core.parallel import (
     ParallelExecutionManager,
 )
 from rh_agents.core.policies import (
-    AdaptiveConcurrency,
     Budget,
     CircuitBreaker,
-    ClearToolResults,
-    Compaction,
     ConcurrencyLimit,
-    DropTurns,
     RateLimit,
     RetryPolicy,
-    Summarize,
 )
 from rh_agents.core.ports import Question, Store
 from rh_agents.core.redaction import Secret, forget_secret, redact, register_secret
-from rh_agents.core.runs import fork, record_validation
+from rh_agents.core.results import MemberResult
+from rh_agents.core.runs import Run, fork, record_validation
 from rh_agents.core.types import (
     CacheScope,
     Durability,
@@ -73,13 +62,24 @@ from rh_agents.stores.results import results
 
 if TYPE_CHECKING:
     from rh_agents.display import EventPrinter, EventStreamer, ParallelEventPrinter
+    from rh_agents.errors import CalledExit as CalledExit  # these are in `_MOVED`
+    from rh_agents.errors import CircuitOpenError as CircuitOpenError
+    from rh_agents.errors import TooManyTurns as TooManyTurns
+    from rh_agents.errors import UnknownOutcomeError as UnknownOutcomeError
+    from rh_agents.errors import UnreadFailures as UnreadFailures
+    from rh_agents.errors import UnstorableError as UnstorableError
+    from rh_agents.errors import WorkerLost as WorkerLost
+    from rh_agents.policies import AdaptiveConcurrency as AdaptiveConcurrency
+    from rh_agents.policies import ClearToolResults as ClearToolResults
+    from rh_agents.policies import Compaction as Compaction
+    from rh_agents.policies import DropTurns as DropTurns
+    from rh_agents.policies import Summarize as Summarize
 
 # The same as in pyproject.toml; a test compares them.
 __version__ = "0.1.0"
 
 __all__ = [
     "LLM",
-    "AdaptiveConcurrency",
     "Agent",
     "BaseActor",
     "Budget",
@@ -88,14 +88,9 @@ __all__ = [
     "Call",
     "CallCancelled",
     "CallTimeout",
-    "CalledExit",
     "ChatModel",
     "CircuitBreaker",
-    "CircuitOpenError",
-    "ClearToolResults",
-    "Compaction",
     "ConcurrencyLimit",
-    "DropTurns",
     "Durability",
     "Effect",
     "ErrorStrategy",
@@ -111,6 +106,7 @@ __all__ = [
     "GroupTimeout",
     "HistorySet",
     "Injected",
+    "MemberResult",
     "MemoryStore",
     "Message",
     "ModelError",
@@ -126,6 +122,7 @@ __all__ = [
     "ReplayMode",
     "RetryPolicy",
     "RhAgentsError",
+    "Run",
     "RunAwaiting",
     "RunIsLive",
     "RunMismatchError",
@@ -134,17 +131,11 @@ __all__ = [
     "Spending",
     "Store",
     "StoreError",
-    "Summarize",
     "TooManyFailures",
-    "TooManyTurns",
     "Tool",
     "ToolError",
     "ToolSet",
-    "UnknownOutcomeError",
-    "UnreadFailures",
-    "UnstorableError",
     "Usage",
-    "WorkerLost",
     "__version__",
     "agent",
     "current",
@@ -177,19 +168,55 @@ def _listed(model: str) -> Listing:
 
 set_listings(_listed)
 
-_ELSEWHERE = ("stores", "stores.sqlite", "stores.postgresql", "llms", "display", "telemetry.otel", "testing", "workers")
+_ELSEWHERE = (
+    "errors",
+    "policies",
+    "groups",
+    "events",
+    "stores",
+    "stores.sqlite",
+    "stores.postgresql",
+    "llms",
+    "display",
+    "telemetry.otel",
+    "testing",
+    "workers",
+)
 """Where a name may be that is looked for here."""
 
 _SHOWING = frozenset({"EventPrinter", "EventStreamer", "ParallelEventPrinter"})
 
+_MOVED = {
+    "AdaptiveConcurrency": "policies",
+    "CalledExit": "errors",
+    "CircuitOpenError": "errors",
+    "ClearToolResults": "policies",
+    "Compaction": "policies",
+    "DropTurns": "policies",
+    "Summarize": "policies",
+    "TooManyTurns": "errors",
+    "UnknownOutcomeError": "errors",
+    "UnreadFailures": "errors",
+    "UnstorableError": "errors",
+    "WorkerLost": "errors",
+}
+"""Names that were here in the last release, and work here in the next one, with a warning: in which module they are."""
+
 if not TYPE_CHECKING:  # which would take every name for one of ours
 
     def __getattr__(name: str) -> Any:
-        """What shows events is imported when it is asked for: it brings rich with it."""
-        if name not in _SHOWING:
-            from rh_agents.core._base.mistakes import unknown_name  # noqa: PLC0415 - few programs are wrong
+        """What shows events is imported when it is asked for, since it brings rich; what has moved says where it is."""
+        if name in _SHOWING:
+            from rh_agents import display  # noqa: PLC0415
 
-            raise unknown_name(__name__, name, __all__, _ELSEWHERE)
-        from rh_agents import display  # noqa: PLC0415
+            return getattr(display, name)
+        if name in _MOVED:
+            from rh_agents.core._base.mistakes import moved  # noqa: PLC0415
 
-        return getattr(display, name)
+            return moved(__name__, name, f"{__name__}.{_MOVED[name]}")
+        from rh_agents.core._base.mistakes import unknown_name  # noqa: PLC0415 - few programs are wrong
+
+        raise unknown_name(__name__, name, __all__, _ELSEWHERE)
+
+    def __dir__() -> list[str]:
+        return sorted(globals().keys() | set(__all__))

@@ -16,7 +16,6 @@ from rh_agents import (
     BudgetExceeded,
     CallTimeout,
     CircuitBreaker,
-    CircuitOpenError,
     ConcurrencyLimit,
     ErrorStrategy,
     ExecutionEvent,
@@ -29,7 +28,6 @@ from rh_agents import (
     RunStopped,
     Tool,
     TooManyFailures,
-    UnreadFailures,
     agent,
     parallel,
     run,
@@ -37,6 +35,7 @@ from rh_agents import (
 )
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.types import EventType, ExecutionStatus
+from rh_agents.errors import CircuitOpenError, UnreadFailures
 
 
 async def double(number: int) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from rh_agents import Agent, ClearToolResults, Compaction, DropTurns, MemoryStore, Price, Summarize, run, tool
+from rh_agents import Agent, MemoryStore, Price, run, tool
 from rh_agents.core.errors import ContextTooLong
+from rh_agents.policies import ClearToolResults, Compaction, DropTurns, Summarize
 from tests.services.model_server import Exchange, Reply, answer, error, model_server, tool_calls
 
 pytest.importorskip("openai", reason="openai is not installed: pip install 'rh_agents[openai]'")

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 import pytest
 from pydantic import BaseModel, Field
 
-from rh_agents import Agent, ExecutionState, ExecutionStatus, MemoryStore, TooManyTurns, parallel, run, tool
+from rh_agents import Agent, ExecutionState, ExecutionStatus, MemoryStore, parallel, run, tool
+from rh_agents.errors import TooManyTurns
 from rh_agents.llms.local import LocalServer, local_model_server
 
 pytestmark = pytest.mark.skipif(

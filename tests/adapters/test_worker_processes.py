@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
-from rh_agents import ExecutionState, MemoryStore, WorkerLost, parallel
+from rh_agents import ExecutionState, MemoryStore, parallel
 from rh_agents.core.errors import DefinitionError, UnstorableError, UsageError
+from rh_agents.errors import WorkerLost
 from rh_agents.executors import ProcessExecutor
 from rh_agents.executors._workers.pool import Pool, Slots, pool
 from rh_agents.executors._workers.wire import Frame, Inbox, Kind, header

@@ -9,11 +9,12 @@ from itertools import pairwise
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from rh_agents import Agent, ClearToolResults, Compaction, DropTurns, Message, Summarize, run
+from rh_agents import Agent, Message, run
 from rh_agents.core.chat import ChatRequest, ImagePart, TextPart, ToolCall
 from rh_agents.core.chat._compaction.lengths import Measure, Size
 from rh_agents.core.chat._compaction.turns import problem_of, split, turns_of
 from rh_agents.core.errors import ContextTooLong
+from rh_agents.policies import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.testing import ScriptedLLM
 
 TEXTS = st.integers(0, 600).map(lambda size: "word " * (size // 5))

@@ -27,9 +27,9 @@ from rh_agents import (
     RetryPolicy,
     Tool,
     TooManyFailures,
-    UnreadFailures,
 )
 from rh_agents.core.results import ExecutionResult
+from rh_agents.errors import UnreadFailures
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 
 

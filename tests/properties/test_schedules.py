@@ -16,7 +16,6 @@ import pytest
 
 from rh_agents import (
     CircuitBreaker,
-    CircuitOpenError,
     EventBus,
     ExecutionEvent,
     ExecutionState,
@@ -28,6 +27,7 @@ from rh_agents import (
 )
 from rh_agents.core.execution import OnFull
 from rh_agents.core.policies import BreakerState
+from rh_agents.errors import CircuitOpenError
 from tests.properties.virtual import tasks_besides_this_one
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]

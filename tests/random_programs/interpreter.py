@@ -22,7 +22,6 @@ from rh_agents import (
     RateLimit,
     RetryPolicy,
     StoreError,
-    WorkerLost,
     agent,
     current,
     parallel,
@@ -32,6 +31,7 @@ from rh_agents.core.errors import StopRun
 from rh_agents.core.policies.limits import Limit
 from rh_agents.core.ports import CallContext, Executor, Question, Store
 from rh_agents.decorators import ActorFunction
+from rh_agents.errors import WorkerLost
 from tests.random_programs.ledger import Line, Write
 from tests.random_programs.programs import (
     Agent,

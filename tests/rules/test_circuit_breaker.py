@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from rh_agents import CircuitBreaker, CircuitOpenError
+from rh_agents import CircuitBreaker
 from rh_agents.core.policies import BreakerState
+from rh_agents.errors import CircuitOpenError
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 DOWN = ConnectionError("down")

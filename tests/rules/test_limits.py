@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rh_agents import AdaptiveConcurrency, ConcurrencyLimit, ExecutionState, RateLimit, Usage, parallel, tool
+from rh_agents import ConcurrencyLimit, ExecutionState, RateLimit, Usage, parallel, tool
 from rh_agents.core._limits.admission import Permits
 from rh_agents.core.policies.limits import KINDS, Permit, RateLimitHint, Refusal, need_of
+from rh_agents.policies import AdaptiveConcurrency
 from rh_agents.testing import JumpingClock
 
 PER = 10.0

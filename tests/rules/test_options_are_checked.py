@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from rh_agents import (
-    AdaptiveConcurrency,
     Budget,
     CircuitBreaker,
     ConcurrencyLimit,
@@ -22,6 +21,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core.errors import OptionError
+from rh_agents.policies import AdaptiveConcurrency
 
 Make = Callable[[Any], object]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rh_agents import CircuitOpenError, RetryPolicy
+from rh_agents import RetryPolicy
 from rh_agents.core.errors import (
     CallCancelled,
     CallTimeout,
@@ -16,6 +16,7 @@ from rh_agents.core.errors import (
     OutputError,
     StoreError,
 )
+from rh_agents.errors import CircuitOpenError
 
 
 class RateLimited(Exception):

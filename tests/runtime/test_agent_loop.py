@@ -21,7 +21,6 @@ from rh_agents import (
     MemoryStore,
     RunAwaiting,
     Tool,
-    TooManyTurns,
     agent,
     run,
     tool,
@@ -37,6 +36,7 @@ from rh_agents.core.chat import (
     call_tools,
 )
 from rh_agents.core.errors import AnswerTruncated, DefinitionError, InvalidAnswer, ModelRefused, RateLimited
+from rh_agents.errors import TooManyTurns
 from rh_agents.testing import ScriptedLLM, tool_call
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import Crash

@@ -13,13 +13,13 @@ from rh_agents import (
     ExecutionState,
     ExecutionStatus,
     MemoryStore,
-    UnstorableError,
     agent,
     parallel,
     run,
     tool,
 )
 from rh_agents.core.errors import DefinitionError
+from rh_agents.errors import UnstorableError
 from tests.properties.virtual import run_virtually
 
 CLOCK = 1_000_000.0

@@ -14,16 +14,12 @@ from rh_agents import (
     Budget,
     BudgetExceeded,
     ChatModel,
-    ClearToolResults,
-    Compaction,
-    DropTurns,
     ExecutionEvent,
     ExecutionState,
     ExecutionStatus,
     MemoryStore,
     Message,
     Price,
-    Summarize,
     Usage,
     agent,
     fork,
@@ -52,6 +48,7 @@ from rh_agents.core.errors import (
     TooManyTurns,
     UnreadableAnswer,
 )
+from rh_agents.policies import ClearToolResults, Compaction, DropTurns, Summarize
 from rh_agents.testing import ScriptedLLM, assert_no_paid_calls_on_resume, tool_call
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from rh_agents import (
-    AdaptiveConcurrency,
     Budget,
     CircuitBreaker,
     ConcurrencyLimit,
@@ -25,6 +24,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core.context import again
+from rh_agents.policies import AdaptiveConcurrency
 from tests.doubles import HookedStore
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 

@@ -22,7 +22,6 @@ from rh_agents import (
     ExecutionStatus,
     MemoryStore,
     RetryPolicy,
-    UnreadFailures,
     agent,
     current,
     parallel,
@@ -38,6 +37,7 @@ from rh_agents.core.errors import (
     UnstorableError,
 )
 from rh_agents.core.results import Outcome
+from rh_agents.errors import UnreadFailures
 from tests.doubles import HookedStore, request
 from tests.properties.virtual import run_virtually, tasks_besides_this_one
 from tests.runtime.worlds import RUN, Crash, KeepingStore, World, crash

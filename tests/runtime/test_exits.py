@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from rh_agents import (
-    CalledExit,
     CircuitBreaker,
     ExecutionEvent,
     ExecutionState,
@@ -27,6 +26,7 @@ from rh_agents import (
     run_sync,
     tool,
 )
+from rh_agents.errors import CalledExit
 
 CALLED = "CalledExit: called sys.exit(0)"
 

@@ -20,7 +20,6 @@ from rh_agents import (
     GroupTimeout,
     MemoryStore,
     TooManyFailures,
-    UnreadFailures,
     parallel,
     tool,
 )
@@ -28,6 +27,7 @@ from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.parallel import MemberResult
 from rh_agents.core.values import encode_any
 from rh_agents.core.values.inputs import canonical
+from rh_agents.errors import UnreadFailures
 
 
 class Broken(Exception):

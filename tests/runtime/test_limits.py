@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rh_agents import (
-    AdaptiveConcurrency,
     CircuitBreaker,
     ConcurrencyLimit,
     ExecutionEvent,
@@ -32,6 +31,7 @@ from rh_agents.core._run.patience import under_limits
 from rh_agents.core.context import again, report_hint
 from rh_agents.core.errors import CircuitOpenError, ModelOverloaded, RateLimited
 from rh_agents.core.policies.limits import Limit, RateLimitHint
+from rh_agents.policies import AdaptiveConcurrency
 from rh_agents.testing import ScriptedLLM
 from tests.properties.virtual import run_virtually
 

@@ -8,19 +8,10 @@ from typing import Any
 
 import pytest
 
-from rh_agents import (
-    ExecutionState,
-    RetryPolicy,
-    RunAwaiting,
-    RunStopped,
-    UnknownOutcomeError,
-    WorkerLost,
-    agent,
-    parallel,
-    tool,
-)
+from rh_agents import ExecutionState, RetryPolicy, RunAwaiting, RunStopped, agent, parallel, tool
 from rh_agents.core.ports import CallContext, Executor, Question
 from rh_agents.core.types import Engine, OnUnknown
+from rh_agents.errors import UnknownOutcomeError, WorkerLost
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, World
 

@@ -20,7 +20,6 @@ from rh_agents import (
     GroupTimeout,
     RetryPolicy,
     Tool,
-    UnknownOutcomeError,
     Usage,
     agent,
     current,
@@ -28,6 +27,7 @@ from rh_agents import (
     tool,
 )
 from rh_agents.core.types import EventType
+from rh_agents.errors import UnknownOutcomeError
 from tests.properties.virtual import run_virtually
 from tests.runtime.worlds import RUN, Crash, KeepingStore, SlowlyRead, World
 

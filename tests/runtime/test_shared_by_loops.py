@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from rh_agents import (
-    AdaptiveConcurrency,
     CircuitBreaker,
     ConcurrencyLimit,
     EventBus,
@@ -31,6 +30,7 @@ from rh_agents import (
 )
 from rh_agents.core.errors import CircuitOpenError, UsageError
 from rh_agents.core.policies.limits import Limit
+from rh_agents.policies import AdaptiveConcurrency
 from rh_agents.testing import JumpingClock
 
 PATIENCE = 20.0

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import rh_agents
-from rh_agents import Agent, RetryPolicy, UnreadFailures, parallel, run, run_sync, tool
+from rh_agents import Agent, RetryPolicy, parallel, run, run_sync, tool
 from rh_agents.core._base.tracebacks import UsersLines, trimmed, users_lines
 from rh_agents.core.errors import ModelUnreachable, OptionError, RunMismatchError
+from rh_agents.errors import UnreadFailures
 from rh_agents.llms import OpenAIChat
 
 LIBRARY = str(Path(rh_agents.__file__).parent)

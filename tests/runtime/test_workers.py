@@ -14,7 +14,6 @@ from rh_agents import (
     ExecutionStatus,
     MemoryStore,
     RunMismatchError,
-    UnstorableError,
     forget_secret,
     register_secret,
     run,
@@ -23,6 +22,7 @@ from rh_agents import (
 from rh_agents.core.errors import ControlRefused, DefinitionError, OptionError
 from rh_agents.core.ports import RunInfo, RunStatus, status_of
 from rh_agents.core.queueing import Wanted, flow_name
+from rh_agents.errors import UnstorableError
 from rh_agents.workers import Flow, Worker, load_flow
 from tests.runtime import queue_flows as flows
 

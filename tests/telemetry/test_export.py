@@ -15,7 +15,6 @@ from rh_agents import (
     MemoryStore,
     RetryPolicy,
     Store,
-    UnreadFailures,
     Usage,
     agent,
     current,
@@ -28,6 +27,7 @@ from rh_agents import (
 )
 from rh_agents.core.errors import RunAwaiting, UsageError
 from rh_agents.core.ports import RecordedEvent
+from rh_agents.errors import UnreadFailures
 
 pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
 

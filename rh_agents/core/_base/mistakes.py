@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rh_agents.core._base.errors import UsageError
 
@@ -69,6 +70,16 @@ def unknown_name(package: str, name: str, known: Sequence[str], elsewhere: Seque
             return AttributeError(f"{said}: write `from {module} import {name}`")
     near = difflib.get_close_matches(name, known, n=1)
     return AttributeError(f"{said}{f'; did you mean {near[0]!r}?' if near else ''}")
+
+
+def moved(package: str, name: str, module: str) -> Any:
+    """What a name means that a package has no more: it is in a module of it. Warns at the line that asks for it."""
+    warnings.warn(
+        f"{name} has moved: write `from {module} import {name}`; {package!r} has it for one more release",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return getattr(importlib.import_module(module), name)
 
 
 def _public_names(module: str) -> Sequence[str]:
