@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from rh_agents.core._base.key_generations import EVERY_ENDPOINT, fact_of_keys
 from rh_agents.core._run.parts import RunParts
@@ -29,13 +29,18 @@ from rh_agents.core.values import kept_text
 
 __all__ = ["NOT_CALLED", "UNCHANGED", "Run", "affected_by", "fork", "record_validation", "validated_run"]
 
+T = TypeVar("T")
+
 NOT_CALLED: Final = "recorded, and not called in this validation"
 """What stands in place of the outcome of such a call."""
 _VALIDATES: Final = "validates"
 
 
 class Run(Protocol):
-    """A run, as the code that runs in it sees it (`current().run`)."""
+    """A run, as the code that runs in it sees it: `current().run`, and the `state` that handlers get.
+
+    An `ExecutionState` is one, and has what concerns whoever starts a run as well. Groups in it: `parallel()`.
+    """
 
     event_bus: EventBus
     history: HistorySet
@@ -68,6 +73,10 @@ class Run(Protocol):
         """Whether the run is being stopped."""
         ...
 
+    @overload
+    async def ask(self, text: str, schema: type[T], *, key: str | None = None) -> T: ...
+    @overload
+    async def ask(self, text: str, schema: None = None, *, key: str | None = None) -> Any: ...
     async def ask(self, text: str, schema: Any = None, *, key: str | None = None) -> Any:
         """Ask a person, and wait for the answer; see `ExecutionState.ask`."""
         ...
