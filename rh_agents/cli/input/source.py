@@ -71,11 +71,9 @@ class FileSource(_Source):
         return self
 
     def __next__(self) -> Item:
-        item = None if self._stopped or self.is_at_its_limit else self.read()
-        if item is None:
-            self.is_exhausted = not self._stopped
+        item = None if self.is_over else self.read()
+        if not self._take(item):
             raise StopIteration
-        self.taken += 1
         return item
 
 
