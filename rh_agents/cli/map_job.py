@@ -93,7 +93,7 @@ class MapJob:
     writer: ResultWriter
     report: Callable[[str], None]
     limits: Limits = Limits()
-    state: ExecutionState = field(default_factory=lambda: ExecutionState(history_limit=0))
+    state: ExecutionState = field(default_factory=lambda: ExecutionState(store=None, history_limit=0))
     greeting: str | None = None
     opened: Callable[[], None] = lambda: None
     """Called as soon as the run is open."""

@@ -151,7 +151,7 @@ async def items_of_map(
         with contextlib.chdir(folder):
             fixed = read_settings(parameters["settings"] or [])
             callees = _callees_of(load_actor(parameters["actor"], tool), fixed, info)
-            found = _Found(callees, outcomes, ExecutionState(history_limit=0))
+            found = _Found(callees, outcomes, ExecutionState(store=None, history_limit=0))
             form, separator = parameters["form"], parameters.get("separator")
             # A command is recorded with what was found out; a file that the user names is looked at anew.
             is_older = given is None and form is Format.AUTO and separator is None

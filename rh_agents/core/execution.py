@@ -49,7 +49,7 @@ from rh_agents.core.policies.budget import Budget
 from rh_agents.core.policies.child_runs import GROUP_HAS_ENDED
 from rh_agents.core.ports import NOT_RESUMED, Clock, Executor, Journal, Question, Resumption, RunRequest, Store
 from rh_agents.core.ports.executors import Executors, set_executors
-from rh_agents.core.ports.keeping import StoreLike, opened_store
+from rh_agents.core.ports.keeping import StoreLike, StoreOf, named_store, opened_store
 from rh_agents.core.ports.present import Presented
 from rh_agents.core.ports.streaming import StreamingJournal, TextSink
 from rh_agents.core.ports.tracing import TracingLike, opened_tracing
@@ -82,8 +82,8 @@ class ExecutionState(AsyncBlock):
 
     Args:
         store: where the run is recorded, so that starting it again under the same `run_id` repeats no finished call: a
-            store, or a URL or path for `open_store`, which is then closed when the run ends. None records nothing:
-            calls get no keys, and only events are kept, see `history_limit`.
+            store, or a URL or path for `open_store`, which is then closed when the run ends. By default what the
+            environment variable `RH_AGENTS_STORE` names, if it is set. None records nothing: see `history_limit`.
         run_id: the name of the run; by default a new one.
         event_bus: tells subscribers what happens; by default a bus of its own.
         tags: words by which people find the run.
@@ -121,7 +121,7 @@ class ExecutionState(AsyncBlock):
     def __init__(
         self,
         *,
-        store: StoreLike | None = None,
+        store: StoreLike | StoreOf | None = StoreOf.ENVIRONMENT,
         run_id: str | None = None,
         event_bus: EventBus | None = None,
         tags: Sequence[str] = (),
@@ -148,7 +148,7 @@ class ExecutionState(AsyncBlock):
         accept_changes: bool = False,
     ) -> None:
         self.run_id: str = uuid.uuid4().hex if run_id is None else named_run(run_id)
-        opened = None if store is None else opened_store(store)
+        opened = None if (named := named_store(store)) is None else opened_store(named)
         self.store: Store | None = opened
         self.event_bus: EventBus = event_bus or EventBus()
         self.tags: tuple[str, ...] = tuple(tags)
@@ -596,4 +596,4 @@ def _taking_text(parts: weakref.ref[RunParts]) -> Callable[[TextSink | None], No
     return changed
 
 
-set_default_run(lambda: ExecutionState(history_limit=0).parts)
+set_default_run(lambda: ExecutionState(store=None, history_limit=0).parts)

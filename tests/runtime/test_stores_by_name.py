@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rh_agents import ExecutionState, fork, open_store, run, tool
-from rh_agents.core.errors import RunMismatchError, StoreError
+from rh_agents.core.errors import OptionError, RunMismatchError, StoreError, UsageError
 from rh_agents.testing import assert_no_paid_calls_on_resume
 
 made: list[int] = []
@@ -113,3 +113,31 @@ def test_the_testing_kit_takes_the_name_of_a_store(store: Any) -> None:
 def test_a_name_that_is_no_store_is_refused(take: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match="no store for"):
         take("runs.xlsx")
+
+
+def test_a_run_has_the_store_that_the_environment_names_and_a_call_outside_of_runs_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_AGENTS_STORE", str(tmp_path / "named.db"))
+
+    async def main() -> None:
+        async with ExecutionState(run_id="r") as state:
+            assert await double(1) == 2
+            assert state.store is not None
+        async with ExecutionState(store=None, run_id="r") as state:
+            assert state.store is None
+            assert await double(1) == 2
+        async with ExecutionState(run_id="r"):
+            assert await double(1) == 2
+        assert await double(1) == 2
+
+    asyncio.run(main())
+    assert made == [1, 1, 1], "one recorded, one without a store, one outside of runs"
+
+
+def test_to_resume_from_a_call_of_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no run 'new' yet, so resume_from='double' names no call"):
+        asyncio.run(run(lambda: double(1), store=tmp_path / "runs.db", run_id="new", resume_from="double"))
+    with pytest.raises(OptionError, match=r"resume_from='double' names a recorded call, so it needs store="):
+        asyncio.run(run(lambda: double(1), store=None, resume_from="double"))
+    assert made == []

@@ -175,7 +175,7 @@ def _compare(found: _InputPlan, source: str, parameters: dict[str, Any], plan: P
     group_id = group_key(ROOT_KEY, callee.name, 0).hex()[:32]
     recorded = _Recorded(plan, group_id)
     found.group_id = group_id
-    state = ExecutionState(history_limit=0)
+    state = ExecutionState(store=None, history_limit=0)
     form, separator = parameters["form"], parameters.get("separator")
     is_older = form is Format.AUTO and separator is None  # a command is recorded with what was found out
     reading = InputOptions(

@@ -150,7 +150,7 @@ class _FlowStart:
 
     async def run(self, options: RunOptions, display: Shown | None) -> int:
         """Do it. Returns what the process ends with."""
-        data = input_of(flow_call(self.callee, self.value, ExecutionState(history_limit=0)))
+        data = input_of(flow_call(self.callee, self.value, ExecutionState(store=None, history_limit=0)))
         async with made_store(options.store) as store:
             known = None if store is None else await store.find_run(options.run_id)
             if known is not None:

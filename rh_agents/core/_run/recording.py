@@ -23,8 +23,10 @@ from rh_agents.core._replay.recorded import KeyMarks, RecordedCalls, ReplayRules
 from rh_agents.core.errors import (
     CodeChangedError,
     CodeChangedWarning,
+    OptionError,
     RunMismatchError,
     StoreError,
+    UsageError,
 )
 from rh_agents.core.events import Fact
 from rh_agents.core.groups import GroupEnding
@@ -98,6 +100,8 @@ class Recording:
         """What becomes of recorded outcomes of direct calls."""
         self._reuse = reuse
         self._resume_from = resume_from
+        if store is None and resume_from is not None:
+            raise OptionError(f"resume_from={resume_from!r} names a recorded call, so it needs store=, and run_id=")
         self._journal: Journal | None = None
         self._leased: LeasedJournal | None = None
         self._proving = asyncio.Lock()
@@ -149,6 +153,11 @@ class Recording:
             self._keep_input = None
         request = self._request
         known = await store.find_run(request.run_id)
+        if known is None and self._resume_from is not None:
+            raise UsageError(
+                f"there is no run {request.run_id!r} yet, so resume_from={self._resume_from!r} names no call of it: "
+                "leave resume_from= out, or name a run that exists with run_id="
+            )
         self.keys_generation = generation_of_keys(None if known is None else known.facts)
         if known is None or request.facts:
             request = replace(request, facts={**request.facts, **fact_of_keys(self.keys_generation)})

@@ -44,7 +44,7 @@ __all__ = [
 MOVED: dict[str, str] = {
     "rh_agents.core.policies.sharing.windows.RateWindow": "rh_agents.core.ports.RateWindow",
     "rh_agents.core.ports.executors.CallContext": "rh_agents.core.ports.CallContext",
-    "rh_agents.core.ports.keeping.StoreOf": "rh_agents.core.ports.opening.StoreOf",
+    "rh_agents.core.ports.keeping.StoreOf": "rh_agents.core.ports.keeping.StoreOf",
     "rh_agents.core.ports.RunStatus": "rh_agents.core.ports.run_status.RunStatus",
     "rh_agents.core.policies.limits.RateLimitHint": "rh_agents.core.policies.limits.Advice",
     "rh_agents.cli.errors.OutputClosed": "rh_agents.cli.outputs.OutputClosed",
@@ -237,7 +237,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.core.errors.CalledExit",
         "rh_agents.core.errors.CircuitOpenError",
         "rh_agents.core.errors.CodeChangedError",
-        "rh_agents.core.ports.opening.StoreOf",
+        "rh_agents.core.ports.keeping.StoreOf",
         "rh_agents.core.errors.ContextTooLong",
         "rh_agents.core.errors.ControlRefused",
         "rh_agents.core.errors.DefinitionError",

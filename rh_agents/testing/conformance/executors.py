@@ -63,7 +63,7 @@ def swap(pair: Pair) -> Pair:
 
 async def main():
     executor = getattr(importlib.import_module({module!r}), {name!r})()
-    async with ExecutionState(executors={{"tested": executor}}):
+    async with ExecutionState(store=None, executors={{"tested": executor}}):
         found = await FunctionCall(Tool(name="swap", handler=swap, engine="tested"), (Pair(1, 2),), {{}})
     assert type(found) is Pair, type(found)
     print(found.left, found.right)
@@ -363,7 +363,7 @@ class ExecutorConformance:
             self._executor = self.make_executor()
             async with (
                 asyncio.timeout(2 * self.patience),
-                ExecutionState(executors={ENGINE: self._executor}) as self._state,
+                ExecutionState(store=None, executors={ENGINE: self._executor}) as self._state,
             ):
                 await main()
 
