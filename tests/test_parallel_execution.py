@@ -35,7 +35,7 @@ from rh_agents import (
 )
 from rh_agents.core.errors import DefinitionError, UsageError
 from rh_agents.core.types import EventType, ExecutionStatus
-from rh_agents.errors import CircuitOpenError, UnreadFailures
+from rh_agents.errors import CallCancelled, CircuitOpenError, UnreadFailures
 
 
 async def double(number: int) -> int:
@@ -936,5 +936,52 @@ def test_before_its_block_a_group_is_empty_and_says_where_its_methods_belong() -
         for method in (p.cancel, p.stream):
             with pytest.raises(UsageError, match="inside the block"):
                 method()
+
+    detangle.run(main)
+
+
+# -- handles ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_add_gives_is_awaited_or_asked_for_its_value() -> None:
+    async def broken() -> int:
+        raise ValueError("on purpose")
+
+    async def number(value: int) -> int:
+        await asyncio.sleep(value)
+        return value
+
+    async def main() -> None:
+        async with ExecutionState().parallel(max_workers=2) as p:
+            three, fails = p.add(number(3)), p.add(broken())
+            with pytest.raises(UsageError, match="has no result yet"):
+                three.result()
+            assert await three == 3
+            with pytest.raises(ValueError, match="on purpose"):
+                await fails
+            assert (three.result(), repr(p)) == (3, "group 'parallel'")
+            with pytest.raises(UsageError, match="other members"):
+                p.map(number, [1]).stream()
+            waiting = p.add(number(100))
+            p.cancel()
+            with pytest.raises(CallCancelled, match="has no result"):
+                await waiting
+
+    detangle.run(main)
+
+
+def test_what_map_gives_has_the_results_of_its_items() -> None:
+    async def half(value: int) -> int:
+        if value % 2:
+            raise ValueError(value)
+        return value // 2
+
+    async def main() -> None:
+        async with ExecutionState().parallel() as p:
+            halves = p.map(half, [4, 5])
+            p.add(half(8))
+            assert [(each.item, each.result) for each in await halves] == [(4, 2), (5, None)]
+        async with ExecutionState().parallel() as p:
+            assert [each.item async for each in p.map(half, [4, 6]).stream(ordered=True)] == [4, 6]
 
     detangle.run(main)

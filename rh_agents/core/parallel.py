@@ -536,7 +536,7 @@ class ParallelExecutionManager(AsyncBlock):
         return f"group {self.name!r}"
 
     async def outcome_of(self, index: int, held: Held) -> ExecutionResult[Any]:
-        """Wait for the result of one member: see `MemberHandle`."""
+        """Wait for the result of one member; `CallCancelled` and `UsageError` as `MemberHandle`."""
         while held.result is None and self._tracker.status is GroupStatus.RUNNING:
             group = self._expect_begun("(the handle of a member)")
             group.scheduler.is_streamed = True  # each result may be this one
@@ -550,7 +550,7 @@ class ParallelExecutionManager(AsyncBlock):
         return self.outcome_now(index, held)
 
     def outcome_now(self, index: int, held: Held) -> ExecutionResult[Any]:
-        """The result of one member that has ended: see `MemberHandle`."""
+        """The result of one member that has ended; `CallCancelled` and `UsageError` as `MemberHandle`."""
         if held.result is not None:
             self._has_seen(index)
             return held.result
@@ -562,7 +562,7 @@ class ParallelExecutionManager(AsyncBlock):
         raise CallCancelled(f"member {index} of {self!r} has no result: it was cancelled, or never began")
 
     async def results_of(self, source: Source) -> list[ExecutionResult[Any]]:
-        """Wait for the results of the items of one `map`: see `MapHandle`."""
+        """Wait for the results of the items of one `map`; `UsageError` as `gather`. See `MapHandle`."""
         await self._all_have_ended("(the handle of a map)")
         results: list[ExecutionResult[Any]] = [each for each in self.results if source.has(each.index)]
         for result in results:
@@ -571,7 +571,7 @@ class ParallelExecutionManager(AsyncBlock):
         return results
 
     def stream_of(self, source: Source, *, ordered: bool) -> ResultStream:
-        """The results of the items of one `map` as they come: see `MapHandle`."""
+        """The results of the items of one `map` as they come; `UsageError` as `MapHandle`."""
         roster = self._expect_begun("(the handle of a map).stream()").roster
         if roster.enrolled != source.enrolled or roster.has_other_sources(source):
             raise UsageError(f"{self!r} has other members, too, whose results would be lost: use p.stream()")

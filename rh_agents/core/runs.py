@@ -39,7 +39,7 @@ _VALIDATES: Final = "validates"
 class Run(Protocol):
     """A run, as the code that runs in it sees it: `current().run`, and the `state` that handlers get.
 
-    An `ExecutionState` is one, and has what concerns whoever starts a run as well. Groups in it: `parallel()`.
+    An `ExecutionState` is one, and can be entered and ended as well. Groups in it: `parallel()`.
     """
 
     event_bus: EventBus

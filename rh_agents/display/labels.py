@@ -10,6 +10,7 @@ _LABELS = {
     ExecutionStatus.AWAITING: "waiting for an answer",
     ExecutionStatus.HUMAN_INTERVENTION: "answered",
     ExecutionStatus.PROGRESS: "in progress",
+    ExecutionStatus.RECOVERED: "reused",
     ExecutionStatus.SUPERSEDED: "to be made again",
 }
 

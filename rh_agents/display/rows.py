@@ -128,7 +128,7 @@ def _counts(tracker: ParallelGroupTracker) -> list[_Part]:
         (tracker.cancelled, "cancelled", 6, "yellow"),
         (tracker.retries, "retried", 8, "yellow"),
         (len(tracker.running), "running", 7, ""),
-        (tracker.recovered, "replayed", 9, "cyan"),
+        (tracker.recovered, "reused", 9, "cyan"),
     ]
     return [_Part(f"{number} {word}", rank, style) for number, word, rank, style in counts if number]
 

@@ -12,7 +12,7 @@ from rh_agents.display.text import crop, duration, harmless, width_of
 __all__ = ["summary_lines"]
 
 _WIDTH_OF_TABLE = 60
-_COLUMNS = ("finished", "succeeded", "failed", "replayed", "mean time")
+_COLUMNS = ("finished", "succeeded", "failed", "reused", "mean time")
 
 
 def summary_lines(counts: EventCounts, width: int | None = None) -> list[Text]:
@@ -72,7 +72,7 @@ def _extras(calls: CallCounts) -> list[str]:
     facts = [
         (calls.failed, "failed"),
         (calls.cancelled, "cancelled"),
-        (calls.replayed, "replayed"),
+        (calls.replayed, "reused"),
         (calls.retries, "retried"),
         (unfinished, "unfinished"),
     ]

@@ -56,7 +56,7 @@ def test_every_kind_of_event_has_a_line() -> None:
         "15:06:40.250 ✓ survey::fetch  completed  0.31 s  2 attempts  {'a': 1}",
         "15:06:40.250 ✗ survey::fetch  failed  2.0 s  ValueError: no",
         "15:06:40.250 ■ survey::fetch  cancelled  2 ms",
-        "15:06:40.250 = survey::fetch  recovered  0.31 s  'kept'",
+        "15:06:40.250 = survey::fetch  reused  0.31 s  'kept'",
         "15:06:40.250 ✗ pages  failed  1.5 s",
     ]
 
@@ -171,10 +171,10 @@ def test_the_summary_says_what_was_done() -> None:
     assert written(printer.console).splitlines() == [
         "Summary",
         "  1,501 calls, 1 group, 99.9% succeeded",
-        "  1 failed, 1 replayed, 1 retried, 1 unfinished",
+        "  1 failed, 1 reused, 1 retried, 1 unfinished",
         "  took 12 s, all calls together 2:30",
         "  1 × E",
-        "                  finished succeeded    failed  replayed mean time",
+        "                  finished succeeded    failed    reused mean time",
         "  tool_call          1,501     1,500         1         1    0.10 s",
     ]
 

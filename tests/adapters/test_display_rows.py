@@ -144,7 +144,7 @@ def test_replayed_members_are_told_apart() -> None:
     board = Board()
     board.apply(group_started(total=2), 100.0)
     board.apply(member(RECOVERED, 0, total=2, is_replayed=True), 100.0)
-    assert "1 replayed" in text_of(board, 101.0, 100, 5)
+    assert "1 reused" in text_of(board, 101.0, 100, 5)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_is_only_replayed_shows_no_seconds_that_look_like_the_time_left() -
     board.apply(group_started(total=20), 100.0)
     for index in range(5):
         board.apply(member(RECOVERED, index, total=20, is_replayed=True), 100.5)
-    assert milestone_line(board.groups["g"], 100.5).plain == "  g  25%  5/20  5 replayed  10/s"
+    assert milestone_line(board.groups["g"], 100.5).plain == "  g  25%  5/20  5 reused  10/s"
     assert milestone_line(board.groups["g"], 102.0).plain.endswith("  2 s")
 
 

@@ -23,6 +23,7 @@ from rh_agents import (
     ParallelEventGroup,
     ParallelExecutionManager,
     RetryPolicy,
+    Run,
     Tool,
     ToolSet,
     agent,
@@ -219,6 +220,9 @@ async def runs() -> None:
         assert_type(state, ExecutionState)
         assert_type(state.run_id, str)
         assert_type(current().attempt, int)
+        a_run: Run = state
+        assert_type(current().run, Run)
+        assert_type(await a_run.ask("How many?", int), int)
 
 
 def in_a_program_without_a_loop() -> None:

@@ -13,12 +13,12 @@ class AgentLoop:
 
     @staticmethod
     def handler_of(_: Any) -> Callable[..., Any]:
-        """The handler of an agent that has none of its own."""
+        """The handler of an agent that has none of its own. `RuntimeError`: it has not been set."""
         raise RuntimeError("rh_agents.core.chat has not been imported")
 
     @staticmethod
     def call_of(_: Any, __: Any) -> Awaitable[Any]:
-        """A call of an agent with a prompt."""
+        """A call of an agent with a prompt. `RuntimeError`: it has not been set."""
         raise RuntimeError("rh_agents.core.chat has not been imported")
 
     def set(
