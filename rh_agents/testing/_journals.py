@@ -168,7 +168,11 @@ def _write_grouped(journal: Journal, written: Written, step: Step, moment: float
     first = step.call - step.call % 3
     for number in range(first, first + 3 * _MANY, 3):
         is_large = number == first + 3 * (_MANY - 5)
-        order = [(number, "started"), *_inside(number, 14 if is_large else 1 + number % 4), (number, "value")]
+        order = [
+            (number, "started"),
+            *_inside(number, 14 if is_large else 1 + number % 4, deep=is_large),
+            (number, "value"),
+        ]
         if is_large:
             _make_group_odd(order, step, number)
         for call, what in order:
@@ -182,8 +186,8 @@ def _write_grouped(journal: Journal, written: Written, step: Step, moment: float
 _OF_GROUPS = ("begins", "ends", "ends early", "fails")
 
 
-def _inside(maker: int, size: int, deep: bool = True) -> list[tuple[int, str]]:
-    """What a group inside of a call does. Its second member has a call below it, its third one another such group."""
+def _inside(maker: int, size: int, *, deep: bool) -> list[tuple[int, str]]:
+    """What a group in a call does. Its second member has a call below it, its third one another group if `deep`."""
     order = [(maker, "begins")]
     for number in range(_first_inside(maker), _first_inside(maker) + size):
         place = number % _SIZE
