@@ -196,7 +196,7 @@ def _ask_postgresql(url: str, query: str, rows: _Rows) -> Query:
 
     def fetched() -> Iterator[Sequence[Any]]:
         # Not a cursor of psycopg: that of a server cannot be left to another thread when the job ends.
-        while some := connection.execute(f"fetch forward {_AT_ONCE} from items").fetchall():
+        while some := connection.execute(b"fetch forward %d from items" % _AT_ONCE).fetchall():
             yield from some
 
     return Query(rows.items(fetched(), (psycopg.Error, ValueError)), True, connection.close)

@@ -67,7 +67,7 @@ class LineWriter:
         except OSError as error:
             raise OutputFailed(f"cannot write {self.name}: {error.strerror}") from error
 
-    def formed(self, record: Mapping[str, Any]) -> bytes:
+    def formed(self, record: Mapping[str, Any], /) -> bytes:
         """The line of a record; raises as `to_line` does."""
         return to_line(record)
 

@@ -84,7 +84,7 @@ class TableWriter:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._part)
 
-    def formed(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def formed(self, record: Mapping[str, Any], /) -> dict[str, Any]:
         """The record with values that columns can have.
 
         Raises:

@@ -28,7 +28,7 @@ class ResultWriter(Protocol):
             OutputFailed: the system does not allow it.
         """
 
-    def formed(self, record: Mapping[str, Any]) -> Any:
+    def formed(self, record: Mapping[str, Any], /) -> Any:
         """What `write` takes of a record.
 
         Raises:
