@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar, Unpack, overload
 
 from rh_agents.core._base.mistakes import AsyncBlock
 from rh_agents.core._base.tracebacks import trimmed
-from rh_agents.core._group.ending import add_failures
+from rh_agents.core._group.ending import FailurePolicy, GroupOptions, add_failures, positive_or_none, text_or_none
 from rh_agents.core._group.group import Group
 from rh_agents.core._group.handles import MapHandle, MapOptions, MemberHandle
 from rh_agents.core._group.members import (
@@ -31,7 +31,6 @@ from rh_agents.core._group.members import (
     expect_name,
     learn_types,
 )
-from rh_agents.core._group.options import FailurePolicy, GroupOptions, positive_or_none, text_or_none
 from rh_agents.core._group.stream import ResultStream
 from rh_agents.core._replay.stops import stop_behind
 from rh_agents.core._run.cancellations import cancellations, is_cut_off

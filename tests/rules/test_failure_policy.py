@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_agents import ErrorStrategy, TooManyFailures
-from rh_agents.core._group.options import FailurePolicy
+from rh_agents.core._group.ending import FailurePolicy
 from rh_agents.core.results import ExecutionResult, failure
 
 SLOW, FAST = ErrorStrategy.FAIL_SLOW, ErrorStrategy.FAIL_FAST

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from rh_agents.core._group.ending import Ending, recorded_ending
+from rh_agents.core._group.ending import Ending, GroupOptions, recorded_ending
 from rh_agents.core._group.members import (
     FUNCTION_ACTOR,
     NO_ITEM,
@@ -19,7 +19,6 @@ from rh_agents.core._group.members import (
     raising,
     starter,
 )
-from rh_agents.core._group.options import GroupOptions
 from rh_agents.core._group.recovery import RecoveredCalls
 from rh_agents.core._group.roster import Roster
 from rh_agents.core._group.scheduler import Scheduler

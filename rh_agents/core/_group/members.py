@@ -24,17 +24,15 @@ from rh_agents.core.calls import ActorCall, Call
 from rh_agents.core.errors import DefinitionError, OptionError
 from rh_agents.core.ports.executors import Placement
 from rh_agents.core.redaction.described import short_repr
-from rh_agents.core.results import ExecutionResult, Outcome
+from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import function_below, learn_function
 from rh_agents.core.values.rows import rows_of
 
 __all__ = [
     "FUNCTION_ACTOR",
-    "NO_GROUP",
     "NO_ITEM",
     "RECOVERED",
-    "GroupRules",
     "Held",
     "Member",
     "Part",
@@ -425,53 +423,3 @@ def close_unstarted(work: Work) -> None:
     close = getattr(work, "close", None)
     if close is not None and (inspect.iscoroutine(work) or isinstance(work, _Repeatable)):
         close()
-
-
-# -- what the scheduler of a group asks and reports: decisions that are no matter of slots and tasks ------------------
-
-
-class GroupRules(Protocol):
-    """What a scheduler asks, and tells, about its group."""
-
-    def make_frame(self, member: Member) -> Frame:
-        """What to execute for a member."""
-        ...
-
-    def started(self, member: Member, now: float) -> None:
-        """A member has taken a slot."""
-
-    def ended(self, member: Member, error: BaseException | None) -> None:
-        """A member has ended, and the next one has not started yet.
-
-        `error` is what no group may swallow: the store failed, or the interpreter is told to exit.
-        """
-
-    def recovered(self, member: Member, outcome: Outcome) -> None:
-        """A member has its recorded outcome, without a frame."""
-
-    def failed(self, error: BaseException) -> None:
-        """No member can be had any more; this must halt the group."""
-
-    def judge(self) -> None:
-        """Decide what recovered failures mean for the group; halt it if they end it."""
-
-    def repeat_ending(self) -> None:
-        """Halt the group as an earlier execution did. If it is another group than that, open it."""
-
-
-class _NoGroup:
-    """Nobody asks any more for a group that has ended."""
-
-    def make_frame(self, member: Member) -> Frame:
-        raise RuntimeError(f"member {member.index} of a group that has ended does not begin")
-
-    def started(self, member: Member, now: float) -> None: ...
-    def ended(self, member: Member, error: BaseException | None) -> None: ...
-    def recovered(self, member: Member, outcome: Outcome) -> None: ...
-    def failed(self, error: BaseException) -> None: ...
-    def judge(self) -> None: ...
-    def repeat_ending(self) -> None: ...
-
-
-NO_GROUP: GroupRules = _NoGroup()
-"""What a scheduler asks once its group has ended."""

@@ -41,9 +41,10 @@ from typing import Any
 from rh_agents.core._base.foreign import noted
 from rh_agents.core._group.feeder import Feeder
 from rh_agents.core._group.finished import FinishedResults
-from rh_agents.core._group.members import NO_GROUP, RECOVERED, GroupRules, Member, close_unstarted
+from rh_agents.core._group.members import RECOVERED, Member, close_unstarted
 from rh_agents.core._group.recovery import AT_ONCE, Recovery
 from rh_agents.core._group.roster import Roster
+from rh_agents.core._group.rules import NO_GROUP, GroupRules
 from rh_agents.core._group.slots import LentSlot, Slots
 from rh_agents.core._loops.postponed import look_at
 from rh_agents.core._replay.decision import Phase, Recorded, Step, next_step

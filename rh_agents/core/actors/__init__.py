@@ -34,7 +34,7 @@ from rh_agents.core.actors.signature import (
 )
 from rh_agents.core.errors import DefinitionError, InputError, OutputError
 from rh_agents.core.policies._checks import amounts
-from rh_agents.core.policies._options import expect_known, explained_fields, takes_options
+from rh_agents.core.policies._options import as_made, expect_known, explained_fields, takes_options
 from rh_agents.core.policies.breaker import CircuitBreaker
 from rh_agents.core.policies.budget import Budget, expect_budget
 from rh_agents.core.policies.compaction import Compaction
@@ -124,7 +124,7 @@ class BaseActor(BaseModel):
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                problem = explained_fields(_described(type(self), data), error)
+                problem = explained_fields(as_made(type(self), data), error)
             else:
                 return
             raise problem
@@ -164,7 +164,7 @@ class BaseActor(BaseModel):
     @classmethod
     def _expect_known_options(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            expect_known(_described(cls, data), data, cls.model_fields)
+            expect_known(as_made(cls, data), data, cls.model_fields)
         return data
 
     @field_validator("limits", mode="before")
@@ -598,9 +598,3 @@ def _as_tool(given: Any) -> Tool:
 
         return Tool(name=actor.name, description=actor.description or actor.instructions, handler=ask)
     return Tool(**{name: getattr(actor, name) for name in BaseActor.model_fields if name != "event_type"})
-
-
-def _described(cls: type[BaseActor], options: Mapping[str, Any]) -> str:
-    """An actor as its user writes it, in short, when it is made."""
-    name = options.get("name") or options.get("model")
-    return f"{cls.__name__}({name!r})" if isinstance(name, str) else f"{cls.__name__}(…)"

@@ -192,6 +192,12 @@ def _misfit(
     return None
 
 
+def as_made(cls: type[object], options: Mapping[str, Any]) -> str:
+    """An actor as its user writes it, in short, when it is made."""
+    name = options.get("name") or options.get("model")
+    return f"{cls.__name__}({name!r})" if isinstance(name, str) else f"{cls.__name__}(…)"
+
+
 def explained_fields(what: str, error: ValidationError) -> OptionError:
     """What Pydantic refuses of the options of something, in one sentence."""
     items = error.errors(include_url=False)

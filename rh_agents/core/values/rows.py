@@ -20,7 +20,7 @@ _PLAIN: Final = frozenset((str, int, float, bool, type(None), bytes, datetime.da
 
 
 def rows_of(items: Any) -> Iterator[Mapping[str, Any]] | None:
-    """The rows of a data frame, made as they are asked for; None of what is no data frame.
+    """The rows of a data frame, made as they are asked for; None for anything else.
 
     Raises:
         DefinitionError: its columns have no names, two have the same, or one has values that Python has not.
