@@ -328,12 +328,17 @@ class Roster:
         if isinstance(work, Call):
             _ = work.actor.has_known_types
             key = work.key if key is None else key
-            data = work.input_for(key)
+            try:
+                data = work.input_for(key)
+            except DefinitionError:
+                if self._run.records:
+                    raise
+                return  # what is wrong with it is its own failure, when it is begun
         elif key is None and member.name is None and origin is not None:
             data = CanonicalInput(origin[1])
         is_large = not isinstance(data, bytes) and data.is_large
         if not self._run.records and not is_large:
-            return  # what is wrong with it is its own failure, when it is begun
+            return
         if self.unnumbered or is_large:
             identify = functools.partial(self._identities, member, key, origin, data, in_pieces=is_large)
             member.is_numbered = False
