@@ -412,7 +412,7 @@ ONE_RUN: dict[str, dict[str, Any]] = {
     "question": {"number": 77, "id": "q", "named": 77},
     "request_stop": {"number": 77, "reason": "", "changes": "c", "requests": "r"},
     "release": {"number": 77, "fence": 1, "holder_checksum": 0, "changes": "c"},
-    "delete": {"number": 77, "fence": 1, "changes": "c"},
+    "delete": {"number": 77, "fence": 1, "changes": "c", "most": 9},
     "used_artifacts": {"digests": [KEYS[1]]},
     "get_artifact": {"digest": KEYS[1], "size": None},
     "runs_with_tag": {**RunsWanted()._asdict(), "tag": ["tag 77"]},

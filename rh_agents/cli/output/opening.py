@@ -19,7 +19,7 @@ __all__ = ["expect_output_name", "open_results"]
 _COLUMNS: Final = ("id", "index", "ok", "result", "error", "attempts", "seconds", "requeued")
 _TABLES: Final = {".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow"}
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-_NOT_WRITTEN: Final = (".xls", ".xlsx", ".ods", ".xz", ".bz2", ".zip", ".7z", ".lz4", ".orc", ".avro", ".db", ".sqlite")
+_NOT_WRITTEN: Final = (".xls", ".xlsx", ".ods", ".xz", ".bz2", ".zip", ".7z", ".lz4", ".orc", ".avro")
 
 
 def expect_output_name(path: str | None) -> None:
