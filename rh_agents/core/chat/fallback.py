@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any, Unpack
 
 from pydantic import PrivateAttr
@@ -84,13 +83,13 @@ class Fallback(ChatModel):
         """Those behind it, in the order in which they are asked."""
         return self._models
 
-    @cached_property
-    def recorded_version(self) -> str:
+    @property
+    def recorded_version(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Its version, and everything about the models behind it that decides what they answer."""
         return self._version_of([_described(model) for model in self._models])
 
-    @cached_property
-    def former_versions(self) -> tuple[str, ...]:
+    @property
+    def former_versions(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """There was none when keys held no endpoints at all. Then they held those of some models."""
         former = self._version_of([_formerly_described(model) for model in self._models])
         return () if former == self.recorded_version else (former,)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -363,8 +362,8 @@ class ChatModel(LLM):
         """What stands for its server in keys and in caches; "" for nothing."""
         return self.endpoint or ""
 
-    @cached_property
-    def recorded_version(self) -> str:
+    @property
+    def recorded_version(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Its version, and its server if that is part of its identity."""
         server = self.endpoint_identity
         return f"{self.version} at {server}" if server else self.version
@@ -374,8 +373,8 @@ class ChatModel(LLM):
         """Its name and version, also if its server is not part of it: earlier versions kept answers by its name."""
         return f"{self.name} {self.recorded_version}"
 
-    @cached_property
-    def former_versions(self) -> tuple[str, ...]:
+    @property
+    def former_versions(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The server was no part of keys once."""
         return (self.version,) if self.endpoint_identity else ()
 
