@@ -228,6 +228,19 @@ def resume_line(run_id: str, store: str, words: Sequence[str] | None = None) -> 
     return f"rh-agents resume {shlex.quote(run_id)}{store_option(store)}"
 
 
+def expect_items_again(run_id: str, store: str, *, are_given: bool) -> None:
+    """Refuse to resume a run that reads standard input where that has no items: its output would be emptied.
+
+    Raises:
+        CommandError: there are none.
+    """
+    if not are_given:
+        raise CommandError(
+            f"run {run_id!r} reads its items from standard input: give them again, as in "
+            f"`... | {resume_line(run_id, store)}`"
+        )
+
+
 def here() -> str:
     """The working directory."""
     return os.fspath(Path.cwd())

@@ -162,3 +162,30 @@ def test_in_python_the_stream_of_one_group_is_what_the_next_one_maps_over() -> N
     assert len(calls) == 19
     assert asyncio.run(main()) == [6] * 9
     assert len(calls) == 20  # the one that failed, again, since the run had ended
+
+
+@pytest.mark.parametrize(("given", "is_said"), [("1\n2\n", True), ('{"text": "a"}\n', False), ('"a"\n', False)])
+def test_numbers_on_standard_input_are_said_to_be_read_as_json(pipeline: Folder, given: str, is_said: bool) -> None:
+    """They may be meant as texts, for a function that takes one: each would fail, and nothing would say why."""
+    words = [sys.executable, "-m", "rh_agents", "map", "stages.py:first", "-", "--store", "none", *QUIET]
+    done = subprocess.run(words, input=given, env=environment(), capture_output=True, text=True, check=False)
+    assert ("<stdin> is read as JSON lines, since it contains them; --format overrides this" in done.stderr) == is_said
+    assert done.returncode == is_said
+
+
+def test_a_run_of_standard_input_is_not_resumed_without_its_items(pipeline: Folder) -> None:
+    """Where nobody gives any, as in a cron job: its output would be emptied, and the command would have succeeded."""
+    started = [sys.executable, "-m", "rh_agents", "map", "stages.py:first", "-", "-o", "out.jsonl", "--run-id", "piped"]
+    resumed = [sys.executable, "-m", "rh_agents", "resume", "piped"]
+
+    def done(words: list[str], given: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, input=given, env=environment(), capture_output=True, text=True, check=False)
+
+    assert done([*started, *QUIET], "a\nb\n").returncode == 0
+    before = pipeline.lines()
+    refused = done(resumed, "")
+    assert refused.returncode == 2
+    assert "give them again, as in `... | rh-agents resume piped`" in refused.stderr
+    assert pipeline.lines() == before
+    assert done(resumed, "a\nb\nc\n").returncode == 0
+    assert sorted(line["id"] for line in pipeline.lines()) == ["a", "b", "c"]

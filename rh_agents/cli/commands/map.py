@@ -57,6 +57,7 @@ from rh_agents.cli.recorded_command import (
     absolute_path,
     command_line,
     derived_run_id,
+    expect_items_again,
     here,
     resume_line,
     settings_text,
@@ -304,6 +305,8 @@ def map_command(
     is_named = about.asks_for(ctx, "id_field")
     reading = InputOptions(form, id_field, is_named, separator, say, is_older, sheet, query, results)
     with open_input(source, reading) as given:
+        if about.run_id is not None and source == STANDARD_STREAM:
+            expect_items_again(about.run_id, about.shown_store or store, are_given=not given.is_empty)
         # With what was found out: when the run is resumed, the same file is read in the same way.
         words = command_line(ctx, **given.found, **({} if output is None else {"output": output}))
         options = dataclasses.replace(options, command=dataclasses.replace(command, words=words))

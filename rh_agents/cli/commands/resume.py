@@ -30,7 +30,13 @@ from rh_agents.cli.options import (
 from rh_agents.cli.output.opening import expect_output_name
 from rh_agents.cli.output.protected_files import ProtectedFiles
 from rh_agents.cli.program import load_program
-from rh_agents.cli.recorded_command import STANDARD_STREAM, Invocation, RunCommand, resume_line
+from rh_agents.cli.recorded_command import (
+    STANDARD_STREAM,
+    Invocation,
+    RunCommand,
+    expect_items_again,
+    resume_line,
+)
 from rh_agents.cli.stores import DEFAULT_STORE, absolute_url, existing_run
 from rh_agents.core.errors import StoreError
 from rh_agents.core.ports import RunInfo
@@ -97,10 +103,8 @@ def resume_command(
         words[1:1] = [option, value]
     if no_retry_failed and "--no-retry-failed" not in words:
         words.insert(1, "--no-retry-failed")
-    if STANDARD_STREAM in words and (sys.stdin is None or sys.stdin.isatty()):
-        raise CommandError(
-            f"run {run!r} reads its items from standard input: give them again, as in `... | {resume_line(run, store)}`"
-        )
+    if STANDARD_STREAM in words:
+        expect_items_again(run, store, are_given=sys.stdin is not None and not sys.stdin.isatty())
     source = str(parameters_of(ctx, command).get("source", "")) if command.kind == "map" else ""
     if source not in ("", STANDARD_STREAM) and is_stream(source):
         raise CommandError(

@@ -92,6 +92,7 @@ class Input:
         form, separator: how it is written.
         sheet: the one that is read of a workbook of Excel.
         in_use: the files that it is, by their paths or descriptors, for an output that must be none of them.
+        is_empty: whether it is a text that has ended before it began.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Input:
     separator: str
     in_use: tuple[str | int, ...] = ()
     sheet: str | None = None
+    is_empty: bool = False
 
     @property
     def found(self) -> dict[str, str]:
@@ -200,7 +202,17 @@ def _open(path: str, reading: InputOptions) -> Input:
         report=reading.report,
         is_guess=reading.form is Format.AUTO,
     )
-    return Input(name, items, not is_file, total, stream, found.form, found.separator, (stream.fileno(),))
+    return Input(
+        name,
+        items,
+        not is_file,
+        total,
+        stream,
+        found.form,
+        found.separator,
+        (stream.fileno(),),
+        is_empty=beginning.is_all and not beginning.data,
+    )
 
 
 def _expect_options(path: str, reading: InputOptions) -> None:
@@ -393,7 +405,8 @@ class _Look:
         refuse_json_over_lines(beginning, is_json_file=False, is_named=False)
         form = content_format(beginning, is_stream=self.path == _STREAM)
         if form is Format.JSONL:
-            if beginning.lines and self.path != _STREAM:
+            is_certain = any(looks_like_json(line) or line.startswith('"') for line in beginning.lines)
+            if beginning.lines and not (is_certain and self.path == _STREAM):  # numbers may be meant as texts
                 self._report(f"{beginning.name} is read as JSON lines, since it contains them; --format overrides this")
             return form
         separator = table_separator(self._text, is_all=beginning.is_all)
