@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, overload
 
+from rh_agents.core._replay.codes import Made, Versions, may_have_past_versions
 from rh_agents.core._replay.meant import newest_outcomes
 from rh_agents.core.errors import StoreError
+from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.results import Outcome, UnreadOutcome, describe_error
 from rh_agents.core.usage import Usage
 from rh_agents.stores import open_store
@@ -40,6 +42,8 @@ class RecordedResult:
         seconds: how long it took, with all attempts.
         attempts: how many there were.
         usage: what it used of models; None if it used nothing.
+        earlier: it is of a version of its actor that is past, and counts no more. Such results are only there if
+            `results` was asked for them.
     """
 
     key: str
@@ -53,6 +57,7 @@ class RecordedResult:
     seconds: float
     attempts: int
     usage: Usage | None
+    earlier: bool = False
 
     @property
     def ok(self) -> bool:
@@ -102,10 +107,12 @@ class Results(Sequence[RecordedResult]):
         They are `address`, `name`, `group`, `index`, `ok`, `value`, `error` (a text), `seconds`, `attempts`,
         `input_tokens`, `output_tokens`, `cost` and `input`. If all values are objects (models, dataclasses, mappings),
         there is a column for each of their fields in place of `value`: `value.score`. Objects in fields become
-        mappings, tuples and sets lists, members of enumerations their values; all else stays as it is.
+        mappings, tuples and sets lists, members of enumerations their values; all else stays as it is. If there are
+        results of versions that are past, `earlier` says which they are.
         """
         plain = [None if not each.ok else plain_value(each.value) for each in self._results]
         used = [each.usage or Usage() for each in self._results]
+        earlier = [each.earlier for each in self._results]
         return {
             "address": [each.address for each in self._results],
             "name": [each.name for each in self._results],
@@ -120,6 +127,7 @@ class Results(Sequence[RecordedResult]):
             "output_tokens": [each.output_tokens for each in used],
             "cost": [each.cost for each in used],
             "input": [each.input for each in self._results],
+            **({"earlier": earlier} if any(earlier) else {}),
         }
 
     def to_pandas(self) -> Any:
@@ -147,8 +155,8 @@ class Results(Sequence[RecordedResult]):
         return polars.DataFrame([_polars_series(polars, name, values) for name, values in self.columns().items()])
 
 
-def results(store: str | os.PathLike[str], run_id: str) -> Results:
-    """Everything that a run has recorded, read now: from a notebook or a script, while the run goes on or afterwards.
+def results(store: str | os.PathLike[str], run_id: str, *, earlier: bool = False) -> Results:
+    """All results of a run, read now: from a notebook or a script, while the run goes on or afterwards.
 
         rh_agents.results("runs.db", "monday").to_pandas()
 
@@ -158,6 +166,8 @@ def results(store: str | os.PathLike[str], run_id: str) -> Results:
     Args:
         store: the path or the URL of the store, as in `open_store`. No file is made or changed.
         run_id: the name of the run.
+        earlier: with what is recorded of versions of actors that are past, marked as `earlier`. It is left out unless
+            you say so: after `@tool(version="2")` each item would be there twice.
 
     Raises:
         StoreError: there is no such run or no such store, or something in it is damaged.
@@ -167,10 +177,13 @@ def results(store: str | os.PathLike[str], run_id: str) -> Results:
     async def read() -> Results:
         opened = open_store(store, read_only=True)
         try:
-            if await opened.find_run(run_id) is None:
+            info = await opened.find_run(run_id)
+            if info is None:
                 raise StoreError(f"there is no run {run_id!r} in {os.fspath(store)}; `rh-agents runs` lists them")
             outcomes = await newest_outcomes(opened, run_id)
-            return Results(run_id, [_result_of(each) for each in outcomes])
+            past = await _keys_of_past_versions(opened, info)
+            kept = [each for each in outcomes if earlier or each.header.key.hex() not in past]
+            return Results(run_id, [_result_of(each, past) for each in kept])
         finally:
             await opened.aclose()
 
@@ -183,7 +196,21 @@ def _elsewhere(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return threads.submit(lambda: asyncio.run(work())).result()
 
 
-def _result_of(unread: UnreadOutcome) -> RecordedResult:
+async def _keys_of_past_versions(store: Store, info: RunInfo) -> set[str]:
+    """The keys of the calls of versions that are past. Outcomes do not say their version; the events of calls do."""
+    if not may_have_past_versions(info.facts, len(info.executions)):
+        return set()
+    versions, calls = Versions(), dict[str, Made]()
+    async for recorded in store.events(info.run_id):
+        event = recorded.event
+        if event.key is not None:
+            made = calls[event.key] = (event.actor.name, event.actor.recorded_version)
+            versions.note(made, recorded.sequence, recorded.sequence)
+    past = versions.past(each.after for each in info.executions)
+    return {key for key, made in calls.items() if made in past}
+
+
+def _result_of(unread: UnreadOutcome, past: Collection[str]) -> RecordedResult:
     outcome: Outcome = unread.read(unknown_ok=True)
     group, index = (None, None) if outcome.group_id is None else _place_of(outcome.address)
     return RecordedResult(
@@ -198,6 +225,7 @@ def _result_of(unread: UnreadOutcome) -> RecordedResult:
         outcome.seconds,
         outcome.attempts,
         outcome.usage,
+        outcome.key.hex() in past,
     )
 
 

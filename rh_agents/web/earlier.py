@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rh_agents.core._base.failure_kinds import FailureKind, kind_of_message
-from rh_agents.core._replay.codes import Made, Versions, recorded_codes
+from rh_agents.core._replay.codes import Made, Versions, may_have_past_versions
 from rh_agents.core.events import ExecutionEvent, spender_of
 from rh_agents.core.ports import RunInfo, Store
 from rh_agents.core.ports.outline import RunOutline, outline_of_run
@@ -71,8 +71,7 @@ def _without(counts: Counts, earlier: Mapping[str, Counter[ExecutionStatus]]) ->
 
 def may_have_earlier(info: RunInfo) -> bool:
     """Whether a run has been executed again, and its facts name several versions of an actor."""
-    names = Counter(label.rpartition("@")[0] for label in recorded_codes(info.facts))
-    return len(info.executions) > 1 and any(number > 1 for number in names.values())
+    return may_have_past_versions(info.facts, len(info.executions))
 
 
 async def earlier_of_run(store: Store, info: RunInfo) -> Earlier:

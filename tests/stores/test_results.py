@@ -61,6 +61,28 @@ def test_each_call_is_there_once_with_its_value_or_its_error(store: Path) -> Non
     assert [each.address for each in members[1:]] == ["reviews[1]::rate", "reviews[2]::rate"]
 
 
+def test_what_is_of_a_version_that_is_past_is_there_only_if_asked_for(store: Path) -> None:
+    """Who takes the mean of a column would else take it over the results of both versions."""
+
+    @tool(name="rate", version="2")
+    async def rate_anew(text: str) -> int:
+        return -len(text)
+
+    async def survey_anew(texts: list[str]) -> None:
+        async with parallel(name="reviews", max_workers=1) as p:
+            p.map(rate_anew, texts)
+            await p.gather()
+
+    run_sync(survey_anew, ["good", "", "very good"], store=store, run_id="monday", reuse=True)
+    found = rh_agents.results(store, "monday")
+    assert [each.value for each in found.in_group("reviews")] == [-4, 0, -9]
+    assert len(found) == 4  # and what it called once, the total
+    assert "earlier" not in found.columns()
+    both = rh_agents.results(store, "monday", earlier=True)
+    assert [each.earlier for each in both.in_group("reviews")] == [True, False] * 3
+    assert both.columns()["earlier"].count(True) == 3
+
+
 def test_it_can_be_called_in_a_running_loop_as_in_a_notebook(store: Path) -> None:
     async def cell() -> int:
         return len(rh_agents.results(str(store), "monday"))

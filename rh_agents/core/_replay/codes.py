@@ -12,11 +12,20 @@ A digest is None where the code could not be seen. That is no change, and not th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["Made", "Versions", "changed_codes", "changed_sentence", "recorded_codes", "with_codes"]
+__all__ = [
+    "Made",
+    "Versions",
+    "changed_codes",
+    "changed_sentence",
+    "may_have_past_versions",
+    "recorded_codes",
+    "with_codes",
+]
 
 _FACT: Final = "code"
 Codes = Mapping[str, str | None]
@@ -30,6 +39,12 @@ def recorded_codes(facts: Mapping[str, str]) -> dict[str, list[str | None]]:
         return {str(name): [each if isinstance(each, str) else None for each in codes] for name, codes in found.items()}
     except (ValueError, TypeError, AttributeError):
         return {}  # another version wrote something else
+
+
+def may_have_past_versions(facts: Mapping[str, str], executions: int) -> bool:
+    """Whether a run was executed so often that a version can be past, and its facts name several ones of an actor."""
+    names = Counter(label.rpartition("@")[0] for label in recorded_codes(facts))
+    return executions > 1 and any(number > 1 for number in names.values())
 
 
 def with_codes(facts: Mapping[str, str], before: Mapping[str, str], now: Codes, *, accepted: bool) -> dict[str, str]:
