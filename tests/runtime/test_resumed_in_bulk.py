@@ -42,8 +42,8 @@ class Watched:
         self.made: list[Any] = []
 
     def see(self, result: ExecutionResult[Any]) -> None:
-        told = (result.index, result.name, result.address, result.ok, result.result, result.error_message)
-        self.results.append((*told, result.is_replayed, result.attempts))
+        told = (result.index, result.item, result.address, result.ok, result.result, result.error_message)
+        self.results.append((*told, result.name, result.is_replayed, result.attempts))
 
     def end(self, state: ExecutionState, group: Any) -> None:
         self.history = [
@@ -178,3 +178,32 @@ def _with_a_meddling_iterable(store: MemoryStore, change: str, *, listens: bool)
 
     run_virtually(main)
     return [sorted(found), sorted(made)]
+
+
+@pytest.mark.parametrize("numbers", [[range(30)], [range(5), [7, 3, 100], range(2, 9)]], ids=["one", "some"])
+def test_handles_of_maps_give_their_items_and_results_again(numbers: list[Sequence[int]]) -> None:
+    store, seen = MemoryStore(), []
+
+    async def main() -> None:
+        async with ExecutionState(store=store, run_id="r") as state, state.parallel(3, name="items") as p:
+            handles = [p.map(double, each) for each in numbers]
+            seen.append([[(result.item, result.unwrap()) for result in await handle] for handle in handles])
+
+    for _ in range(2):
+        run_virtually(main)
+    assert seen[0] == seen[1] == [[(number, number * 2) for number in each] for each in numbers]
+
+
+@pytest.mark.parametrize("is_ordered", [False, True])
+def test_the_stream_of_a_map_gives_its_items_again(is_ordered: bool) -> None:
+    store, seen = MemoryStore(), []
+
+    async def main() -> None:
+        async with ExecutionState(store=store, run_id="r") as state, state.parallel(3, name="items") as p:
+            stream = p.map(double, range(30)).stream(ordered=is_ordered)
+            seen.append([(result.item, result.unwrap()) async for result in stream])
+
+    for _ in range(2):
+        run_virtually(main)
+    assert seen[0] == seen[1]
+    assert sorted(seen[0]) == [(number, number * 2) for number in range(30)]

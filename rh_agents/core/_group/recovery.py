@@ -44,8 +44,8 @@ __all__ = ["AT_ONCE", "Give", "RecoveredCalls", "Recovery"]
 
 AT_ONCE = 256
 """Recovered members need no slot, but each takes a moment, and others want to use the event loop, too."""
-Give = Callable[[Call[Any], str | None, str, bytes, int, Outcome, float], None]
-"""Of a call with its name, label, key and index: give it its recorded result."""
+Give = Callable[[Call[Any], Any, str | None, str, bytes, int, Outcome, float], None]
+"""Of a call with its item, name, label, key and index: give it its recorded result."""
 _LOOK_AHEAD = 10_000
 """How many items may be pulled in search of the one that the recorded order wants; it may have left the program."""
 
@@ -84,12 +84,21 @@ class RecoveredCalls:
         self._names = names
 
     def give(
-        self, call: Call[Any], name: str | None, label: str, key: bytes, index: int, outcome: Outcome, now: float
+        self,
+        call: Call[Any],
+        item: Any,
+        name: str | None,
+        label: str,
+        key: bytes,
+        index: int,
+        outcome: Outcome,
+        now: float,
     ) -> None:
         """Keep the result of a call that has succeeded, and count it."""
         run, actor, finished, tracker = self._run, call.actor, self._finished, self._tracker
         address = address_of_member(self._place, index, without_secrets(label))
         result = outcome.as_result(index, address)
+        vars(result)["item"] = item
         if run.history.limit != 0:
             about = (actor, label, address, key, self._roster.group_id, index, self._roster.total, None)
             run.history.add(recovered_fact(run, outcome, result, *about))
@@ -148,7 +157,7 @@ class Recovery:
         return self._order.has_members and self._roster.sealed_by is None
 
     def recover_call(
-        self, work: Call[Any], name: str | None, key: str | None, context: Context, now: float
+        self, work: Call[Any], item: Any, name: str | None, key: str | None, context: Context, now: float
     ) -> Member | None:
         """Give an item its recorded result before it becomes a member, if that has nothing of the unusual.
 
@@ -178,7 +187,7 @@ class Recovery:
         roster.enrolled = index + 1
         self._order.enrolled(base, index)
         self.left_at_once -= 1
-        self.give(work, name, label, base, index, outcome, now)
+        self.give(work, item, name, label, base, index, outcome, now)
         self.given += 1
         work.discard()
         return RECOVERED

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from rh_agents.core._group.members import (
+    RECOVERED,
     Member,
     Part,
     Place,
@@ -37,8 +38,8 @@ from rh_agents.core.values.inputs import CanonicalInput
 __all__ = ["Recover", "Roster", "RosterListener"]
 
 
-Recover = Callable[[Call[Any], str | None, str | None, Context, float], Member | None]
-"""Of a call with a name and a key: `RECOVERED`, a member that has its number, or None, and then nothing was done."""
+Recover = Callable[[Call[Any], Any, str | None, str | None, Context, float], Member | None]
+"""Of a call with its item, a name and a key: `RECOVERED`, a member that has its number, or None if nothing was done."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -170,7 +171,7 @@ class Roster:
             elif self.recover is None or source.elsewhere is not None or not isinstance(work, Call):
                 member = self._enrol(work, name, key, context, now, (source, item))
             else:
-                found = self.recover(work, name, key, context, now)
+                found = self.recover(work, item, name, key, context, now)
                 member = self._enrol(work, name, key, context, now, (source, item)) if found is None else found
         except FAILURES as raised:  # the functions are the user's, and it is the item that fails
             if work is not None:
@@ -184,8 +185,9 @@ class Roster:
             if not is_expected and self.total is not None:
                 self._recount()
         if part is None:
-            member.item = item
-            spans, index = source.spans, member.index
+            spans, index = source.spans, self.enrolled - 1  # it is the newest one
+            if member is not RECOVERED:  # which stands for many, and whose result has its item
+                member.item = item
             if spans and spans[-1][1] == index:
                 spans[-1][1] = index + 1
             else:
