@@ -123,13 +123,14 @@ class MapJob:
         self.has_begun = True
         self.opened()
         try:
-            await self._run()
+            try:
+                await self._run()
+            except StoreError as error:  # the rows that the output has kept back are those of results all the same
+                self.summary.failure = CommandError(one_line(str(error)), exit_code=1)
             if not isinstance(self.summary.failure, OutputFailed):
                 await self.writer.finish()
-        except StoreError as error:
-            self.summary.failure = CommandError(one_line(str(error)), exit_code=1)
         except OutputFailed as error:
-            self.summary.failure = error
+            self.summary.failure = self.summary.failure or error
         except (asyncio.CancelledError, KeyboardInterrupt):  # not by us: the process is to end
             self.summary.is_interrupted = True
             raise

@@ -314,3 +314,27 @@ def test_what_is_missing_for_a_format_is_said_at_once(
     for name, what in [("a.parquet", "is a Parquet file"), ("a.jsonl.zst", "is compressed with zstd")]:
         with pytest.raises(CommandError, match=f"-o {name} {what}, which needs pyarrow: pip install"):
             open_results(name, force=False, protected=ProtectedFiles())
+
+
+@pytest.mark.parametrize("name", [*TABLES, *PACKED])
+def test_what_was_done_when_the_store_failed_is_in_the_output_as_the_summary_says(folder: Folder, name: str) -> None:
+    Path("full.py").write_text(
+        "from rh_agents.errors import StoreError\n\ndef work(n: int) -> int:\n"
+        "    if n == 3:\n        raise StoreError('the disk is full')\n    return n\n"
+    )
+    Path("in.txt").write_text("1\n2\n3\n4\n")
+    words = ("map", "full.py:work", "in.txt", "-n", "1", "-o", name, "--summary-json", "sum.json", *QUIET)
+    assert command(*words) == 1
+    assert json.loads(Path("sum.json").read_text())["ok"] == 2
+    assert [row["result"] for row in content(name)] == [1, 2]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_would_be_all_there_is_of_results_is_refused_at_once(
+    folder: Folder, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder.write("in.jsonl", "one")
+    words = ("map", "program.py:rate", "in.jsonl", "--store", "none", *QUIET)
+    assert f"-o {name}: a table is written when the job has ended" in said(capfd, *words, "-o", name, code=2)[1]
+    assert not folder.ledger
+    assert command(*words, "-o", "out.csv") == 0

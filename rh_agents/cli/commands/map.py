@@ -423,7 +423,11 @@ class _MapStart:
             # With `reuse`: every item carries its own identity, so another input does no harm.
             state = options.state(store, data, reuse=True)
             with open_results(
-                self.output, force=may_write_over, protected=self.protected, with_input=self.with_input
+                self.output,
+                force=may_write_over,
+                protected=self.protected,
+                with_input=self.with_input,
+                is_recorded=store is not None,
             ) as writer:
                 job = MapJob(self.callee, make_source(self.given, self.limit), writer, say, self.limits, state)
                 job.with_input = self.with_input

@@ -50,7 +50,14 @@ def _parts_of(path: str) -> tuple[str, str, str]:
     return root, ending.lower(), packed
 
 
-def open_results(path: str | None, *, force: bool, protected: ProtectedFiles, with_input: bool = False) -> ResultWriter:
+def open_results(
+    path: str | None,
+    *,
+    force: bool,
+    protected: ProtectedFiles,
+    with_input: bool = False,
+    is_recorded: bool = True,
+) -> ResultWriter:
     """Open an output in the format that its name says; standard output (None or `-`) takes lines of JSON.
 
     Args:
@@ -58,14 +65,20 @@ def open_results(path: str | None, *, force: bool, protected: ProtectedFiles, wi
         force: it may have content, which it keeps until `restart` is called; a table, until it is finished.
         protected: files that must not be written over even so.
         with_input: there is a column for the item.
+        is_recorded: results are in a store as well.
 
     Raises:
-        CommandError: it cannot be written.
+        CommandError: it cannot be written, or it is a table, which is written at the end, and would be all there is.
     """
     expect_output_name(path)
     columns = (*_COLUMNS[:3], "input", *_COLUMNS[3:]) if with_input else _COLUMNS
     _, ending, packed = _parts_of("" if path in (None, "-") else str(path))
     if ending in _TABLES:
+        if not is_recorded:
+            raise CommandError(
+                f"-o {path}: a table is written when the job has ended, so with --store none nothing would be left of "
+                "one that was killed, or had a value that fits into no column: name a store, or write .jsonl or .csv"
+            )
         return TableWriter(str(path), _TABLES[ending], columns, force=force, protected=protected)
     blocks = None
     if packed == ".gz":
