@@ -488,3 +488,31 @@ def test_a_cost_that_is_no_finite_number_is_refused_and_the_budget_holds(cost: f
 
     with pytest.raises(BudgetExceeded):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["another attempt", "another request"])
+def test_a_call_that_goes_on_does_not_wait_for_what_is_reserved_for_its_own_caller(how: str) -> None:
+    used = [5, 60, 5]
+
+    @tool(retry=RetryPolicy(max_attempts=2, initial_delay=0))
+    async def ask() -> None:
+        report_usage(Usage(input_tokens=used.pop(0)))
+        if len(used) == 1:
+            if how == "another attempt":
+                raise ValueError("once more")
+            await again(Usage(input_tokens=60))
+            report_usage(Usage(input_tokens=used.pop(0)))
+
+    @agent
+    async def survey() -> None:
+        async with parallel() as p:
+            await p.add(ask())
+        report_usage(Usage(input_tokens=80))
+
+    async def program() -> int:
+        async with ExecutionState(store=None, budget=Budget(tokens=230)) as state, asyncio.timeout(1000.0):
+            await survey()
+            await survey()  # 80 are reserved for it, since the first one has used so many
+            return state.spent.usage.tokens
+
+    assert run_virtually(program) == 230

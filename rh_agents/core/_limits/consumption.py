@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rh_agents.core._limits.admission import Permits
 from rh_agents.core._limits.ledgers import Ledger, Reservation
@@ -75,14 +75,14 @@ class Consumption:
         if self.permits is not None:
             self.permits.honour(hint)
 
-    async def reenter(self, interruption: StopSignal, estimate: Usage) -> None:
-        """Wait for what another request within the same attempt needs.
+    async def reenter(self, interruption: StopSignal, estimate: Usage, callers: Sequence[Reservation]) -> None:
+        """Wait for what another request within the same attempt needs; `callers` as `reserve` has them.
 
         Raises:
             StopRun: the run is being stopped, or a budget does not suffice.
         """
         if self.reservation is not None:
-            await self.reservation.renew(interruption, estimate)
+            await self.reservation.renew(interruption, estimate, callers)
         if self.permits is not None:
             used, self.metered = self.used_since(self.metered), self.usage
             await self.permits.reenter(need_of(used), need_of(estimate))

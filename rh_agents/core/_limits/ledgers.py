@@ -321,15 +321,17 @@ class Reservation:
         for share in self._shares:
             share.use(usage, part)
 
-    async def renew(self, interruption: StopSignal, need: Usage | None) -> None:
+    async def renew(self, interruption: StopSignal, need: Usage | None, callers: Sequence[Reservation] = ()) -> None:
         """The call goes on, with another attempt or request: what it used is spent, and it needs so much again.
+
+        What is reserved for its `callers` is given back before it waits, as when it began.
 
         Raises:
             StopRun: a budget does not suffice.
         """
         self._learn()
         self.give_back()
-        self._take(await room_for(interruption, self._ledgers, (), self._name, need))
+        self._take(await room_for(interruption, self._ledgers, (), self._name, need, callers))
 
     def release(self, *, has_outcome: bool) -> None:
         """The call has ended, and what it used is spent. Without an outcome it is not counted, for it is made again."""

@@ -336,7 +336,7 @@ class Frame(Numbering, Consumption):
         self.run.interruption.expect_running()
         self._wait_for_budget()
         try:
-            await self.reenter(self.run.interruption, estimate)
+            await self.reenter(self.run.interruption, estimate, self._reserved_around())
         finally:
             self.come_forward()
 
@@ -351,7 +351,7 @@ class Frame(Numbering, Consumption):
             return
         self._wait_for_budget()
         try:
-            await self.reservation.renew(self.run.interruption, self.need())
+            await self.reservation.renew(self.run.interruption, self.need(), self._reserved_around())
         finally:
             self.come_forward()
 
