@@ -576,6 +576,38 @@ def test_functions_of_the_main_program_work_without_a_guard_and_nothing_is_left(
     assert not is_alive(int(workers[0].split()[1]))
 
 
+WITH_A_CACHE = """
+import asyncio, functools
+from rh_agents import parallel, run, tool
+
+@functools.lru_cache(maxsize=3, typed=True)
+def steps(number):
+    print("computed", number)
+    return 1 + steps(number - 1) if number else 0
+
+@tool(engine="process")
+def work(number: int) -> int:
+    return steps(number)
+
+async def flow():
+    async with parallel(max_workers=1) as p:
+        return [each.unwrap() for each in await p.map(work, [1, 1, 2])]
+
+steps(0)
+print(asyncio.run(run(flow)), steps.cache_info().currsize)
+"""
+
+
+def test_what_the_main_program_caches_is_computed_once_in_each_worker(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(WITH_A_CACHE)
+    done = executed("program.py", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    here, *there, last = done.stdout.splitlines()
+    assert here == "computed 0"
+    assert there == ["computed 1", "computed 0", "computed 2"]
+    assert last == "[1, 1, 2] 1"
+
+
 @pytest.mark.parametrize(
     "function", [pytest.param("begin_and_hang", marks=pytest.mark.slow), "begin_and_hold_the_lock"]
 )

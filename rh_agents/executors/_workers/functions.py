@@ -8,8 +8,8 @@ import importlib.util
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -116,15 +116,38 @@ def _pickled(function: Callable[..., Any], module: ModuleType | None) -> bytes:
 
 def dumps(value: Any, module: ModuleType | None = None) -> bytes:
     """The value as bytes, in the parent; functions and classes of `module` (and of the main program) by value."""
-    if module is None or module.__name__ == "__main__":
-        return cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)  # type: ignore[no-any-return]
-    with _by_value(module):
-        return cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)  # type: ignore[no-any-return]
+    with io.BytesIO() as file, nullcontext() if module is None else _by_value(module):
+        _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+        return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no types
+    """With functions under `functools.cache` by value, too: the worker begins with an empty cache.
+
+    A cache says by itself that it is found by its name, and a worker has nothing of that name.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, _Cache) and _goes_by_value(value.__module__):
+            return _cached, (value.__wrapped__, value.cache_parameters())
+        return super().reducer_override(value)
+
+
+_Cache = type(functools.lru_cache(len))
+
+
+def _cached(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Callable[..., Any]:
+    cached: Callable[..., Any] = functools.lru_cache(**parameters)(function)
+    return cached
+
+
+def _goes_by_value(module: str) -> bool:
+    return module == "__main__" or module in cloudpickle.list_registry_pickle_by_value()
 
 
 @contextmanager
 def _by_value(module: ModuleType) -> Iterator[None]:
-    if module.__name__ in cloudpickle.list_registry_pickle_by_value():
+    if _goes_by_value(module.__name__):
         yield
         return
     cloudpickle.register_pickle_by_value(module)
