@@ -20,6 +20,7 @@ from rh_agents.core.ports import Store
 from rh_agents.core.ports.tracing import CONTINUED
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import decode
+from rh_agents.core.values.registry import call_main_program
 from rh_agents.executors._workers.functions import Reference, find
 from rh_agents.sharding.shard import WORKFLOW, Shard
 from rh_agents.stores import open_store
@@ -37,8 +38,12 @@ _EARLIER: Final = BaseActor.model_construct(
 )
 
 
-def execute_here(url: str, shard_id: str, reference: Reference) -> str | None:
-    """Execute a shard in this process; what a worker process is told to call. See `execute_at`."""
+def execute_here(url: str, shard_id: str, reference: Reference, main_program: str) -> str | None:
+    """Execute a shard in this process; what a worker process is told to call. See `execute_at`.
+
+    Classes of the main program are recorded by its name, `main_program`, which is not that of this process's.
+    """
+    call_main_program(main_program)
     return asyncio.run(execute_at(url, shard_id, reference))
 
 

@@ -13,6 +13,7 @@ from rh_agents.core.ports.executors import WORKERS, CallContext, Executor, Shard
 from rh_agents.core.queueing import BEFORE_FINGERPRINT, DEFAULT_QUEUE, SHARD_OF, flow_name
 from rh_agents.core.redaction import logger
 from rh_agents.core.types import ExecutionStatus
+from rh_agents.core.values.registry import name_of_module
 from rh_agents.executors._workers.functions import refer
 from rh_agents.executors._workers.pool import processors
 from rh_agents.sharding.executing import execute_here
@@ -83,7 +84,7 @@ class EngineHands:
         while True:
             placed.owners += 1
             try:
-                args = (url, shard_id, self._reference)
+                args = (url, shard_id, self._reference, name_of_module("__main__"))
                 why: str | None = await self._executor.call(execute_here, args, {}, self._about)
             except WorkerLost as lost:
                 if placed.owners >= _MOST_OWNERS:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -105,7 +107,7 @@ class Threads:
         async def execute() -> Any:
             nonlocal loop, executed
             loop, executed = asyncio.get_running_loop(), asyncio.current_task()
-            return await execute_at(*args)
+            return await execute_at(*args[:3])  # its main program is this one
 
         thread = asyncio.ensure_future(asyncio.to_thread(asyncio.run, execute()))
         try:
@@ -210,6 +212,68 @@ async def test_a_shard_that_has_been_taken_over_is_deleted(tmp_path: Path) -> No
 async def test_plain_functions_and_names_are_mapped_as_well(tmp_path: Path) -> None:
     found = await mapped(tmp_path, range(7), shard=3, function=plain)
     assert sorted(found) == [(number, number + 1, None) for number in range(7)]
+
+
+SCRIPT = """
+import asyncio, functools, sys
+from dataclasses import dataclass
+from rh_agents import ExecutionState, parallel, tool
+
+@dataclass
+class Page:
+    number: int
+
+@dataclass
+class Words:
+    count: int
+
+class Empty(Exception): ...
+
+def called(name, number):
+    with open("called", "a") as ledger:
+        ledger.write(f"{name} {number}\\n")
+
+@functools.cache
+def factor():
+    return 2
+
+@tool
+async def look(page: Page) -> Words:
+    called("look", page.number)
+    if page.number == 3:
+        raise Empty("no words")
+    return Words(page.number * factor())
+
+@tool
+async def count(page: Page) -> Words:
+    called("count", page.number)
+    return await look(page)
+
+async def main(shard):
+    async with ExecutionState(store="runs.db", run_id="monday", retry_failed=False), parallel(name="pages") as p:
+        results = await p.map(count, [Page(1), Page(2), Page(3)], shard=shard)
+    print([(type(each.item), each.result, type(each.error).__name__) for each in results])
+
+asyncio.run(main(int(sys.argv[1]) or None))
+"""
+
+
+def test_a_script_maps_its_own_classes_in_other_processes_and_finds_them_in_its_own(tmp_path: Path) -> None:
+    (tmp_path / "pages.py").write_text(SCRIPT)
+    printed = []
+    for shard in ("2", "0"):
+        done = subprocess.run(
+            [sys.executable, "pages.py", shard], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        printed.append(done.stdout)
+    page = "(<class '__main__.Page'>, "
+    assert (
+        printed[0] == f"[{page}Words(count=2), 'NoneType'), {page}Words(count=4), 'NoneType'), {page}None, 'Empty')]\n"
+    )
+    assert printed[1] == printed[0]
+    ledger = Counter((tmp_path / "called").read_text().splitlines())
+    assert ledger == {f"{name} {number}": 1 for name in ("look", "count") for number in (1, 2, 3)}
 
 
 @on_a_loop

@@ -29,6 +29,7 @@ from rh_agents.core.values.names import PlainInt, form_of, renamed, where
 __all__ = [
     "Kind",
     "Shape",
+    "call_main_program",
     "class_named",
     "field_hints",
     "function_below",
@@ -89,6 +90,7 @@ class Shape:
     base: type
 
 
+_other_script: str | None = None
 _classes: dict[str, type] = {}
 _shapes: WeakKeyDictionary[type, Shape] = WeakKeyDictionary()
 _unfinished: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -137,7 +139,15 @@ def name_of_module(module: str) -> str:
     return _name_of_script() if module in ("__main__", "__mp_main__") else module
 
 
+def call_main_program(name: str) -> None:
+    """Let classes of `__main__` have the name of another process's main program, which sent them here by value."""
+    global _other_script  # noqa: PLW0603 - as `sys.modules["__main__"]`, there is one for the process
+    _other_script = name
+
+
 def _name_of_script() -> str:
+    if _other_script is not None:
+        return _other_script
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:
