@@ -24,6 +24,7 @@ from typing import Annotated, Final
 import typer
 
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.protected_files import ProtectedFiles, files_of_store
 from rh_agents.cli.recorded_command import Invocation
@@ -110,7 +111,9 @@ def expect_output_file(output: str | None) -> None:
         raise CommandError("--detach: there will be no standard output to write to; name a file with -o OUT.jsonl")
 
 
-def detached(about: Invocation, store: str, log: str | None, protected: ProtectedFiles) -> int:
+def detached(
+    about: Invocation, store: str, log: str | None, protected: ProtectedFiles, *, as_json: bool = False
+) -> int:
     """Start the command in a process of its own, wait until its run is open, and print how to find it.
 
     Args:
@@ -118,6 +121,7 @@ def detached(about: Invocation, store: str, log: str | None, protected: Protecte
         store: where the run is to be recorded.
         log: where messages go; None for a new file beside the store.
         protected: files that are no place for messages.
+        as_json: say which kind of JSON it is, and say as JSON why there is no run.
 
     Returns:
         What this process ends with: 0, or that with which the other one ended instead of opening its run.
@@ -134,9 +138,10 @@ def detached(about: Invocation, store: str, log: str | None, protected: Protecte
         record = json.loads(said)
         if log is None:
             path = _renamed(path, record["run_id"], pid)
-        print(json.dumps({**record, "pid": pid, "log": os.path.abspath(path)}), flush=True)
+        record |= {"pid": pid, "log": os.path.abspath(path)}
+        print(json_line("detached", record) if as_json else json.dumps(record) + "\n", end="", flush=True)
         return 0
-    return _failed(pid, path, before, is_kept=log is not None)
+    return _failed(pid, path, before, is_kept=log is not None, as_json=as_json)
 
 
 def _expect_possible(about: Invocation, store: str) -> None:
@@ -223,13 +228,16 @@ def _renamed(path: str, run_id: str, pid: int) -> str:
     return found
 
 
-def _failed(pid: int, path: str, before: int, *, is_kept: bool) -> int:
-    """Show why there is no run, and give the exit code."""
+def _failed(pid: int, path: str, before: int, *, is_kept: bool, as_json: bool) -> int:
+    """Show why there is no run, and give the exit code. The process that failed has written it as it was to."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with open(path, "rb") as log:
         log.seek(before)
         text = log.read().decode("utf-8", "replace").rstrip()
     if not is_kept:
         os.unlink(path)
-    say(text or f"rh-agents: the process ended before its run was open, with {code}")
+    if as_json and text.startswith("{"):
+        print(text, flush=True)
+    else:
+        say(text or f"rh-agents: the process ended before its run was open, with {code}")
     return 128 - code if code < 0 else code or 1

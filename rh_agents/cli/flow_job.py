@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from rh_agents.cli.arguments import Callee
-from rh_agents.cli.errors import INTERRUPTED, BadInput, CommandError, OutputClosed, one_line
-from rh_agents.cli.json_text import RepeatedKey, read_json
+from rh_agents.cli.errors import INTERRUPTED, BadInput, CommandError, OutputClosed, error_record, one_line
+from rh_agents.cli.json_text import RepeatedKey, read_json, schema_of
 from rh_agents.cli.options import budget_field, more_of
 from rh_agents.cli.output.pauses import report_pauses
 from rh_agents.cli.output.progress import say
@@ -21,7 +21,7 @@ from rh_agents.cli.output.results import open_output, to_line
 from rh_agents.cli.output.summary import AWAITING
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.process import run_to_the_end
-from rh_agents.cli.questions import question_lines
+from rh_agents.cli.questions import question_lines, question_record
 from rh_agents.cli.recorded_command import resume_line
 from rh_agents.cli.stores import made_store, store_option
 from rh_agents.cli.targets import load_value
@@ -119,6 +119,9 @@ class FlowJob:
         how_to_answer: the beginning of the command that answers its questions.
         how_to_look: the command that shows the run; "" if it is not recorded.
         grace: seconds for what runs when a signal comes.
+        as_json: write what came of it as one object for programs, instead of the result and the lines for people that
+            end the job.
+        shown_store: where the run is recorded, as its user calls that; "" if it is not.
         opened: called as soon as the run is open.
     """
 
@@ -131,6 +134,8 @@ class FlowJob:
     how_to_look: str = ""
     grace: float = 30.0
     show_traceback: bool = False
+    as_json: bool = False
+    shown_store: str = ""
     opened: Callable[[], None] = lambda: None
     is_interrupted: bool = False
     _is_over: bool = False
@@ -156,13 +161,15 @@ class FlowJob:
             return self._report_questions()
         except RunStopped as stopped:
             return self._report_stop(stopped)
+        if self.as_json:
+            return self._write("completed", 0, result=result.result, reused=result.is_replayed)
         if result.is_replayed:
             self.report(
                 f"run {state.run_id} had returned this before, and nothing was called; for another one: --run-id NAME"
             )
         elif self.how_to_look:
             self.report(f"run {state.run_id} is recorded; look at it with: {self.how_to_look}")
-        _print(result.result)
+        _print(result.result, indent=2 if sys.stdout.isatty() else None)
         return 0
 
     async def _outcome(self) -> ExecutionResult[Any]:
@@ -179,6 +186,11 @@ class FlowJob:
         if self.show_traceback:
             trimmed(result.error)
             self.report(redact("".join(traceback.format_exception(result.error))).rstrip())
+        if self.as_json:
+            resume = self.resume_command_line
+            return self._write(
+                "failed", 1, error=_failure_record(result.error), reused=result.is_replayed, resume=resume
+            )
         self.report(f"rh-agents: {self.name} failed: {one_line(describe_error(result.error))}")
         if self.how_to_look:
             self.report(f"run {self.state.run_id} is recorded; look at it with: {self.how_to_look}")
@@ -188,6 +200,9 @@ class FlowJob:
 
     def _report_questions(self) -> int:
         questions = self.state.questions
+        if self.as_json:
+            asked = [question_record(each) for each in questions]
+            return self._write("waiting", AWAITING, questions=asked, resume=self.resume_command_line)
         self.report(f"run {self.state.run_id} waits for {counted(len(questions), 'answer')}:")
         for line in question_lines(questions):
             self.report(line)
@@ -196,10 +211,33 @@ class FlowJob:
         return AWAITING
 
     def _report_stop(self, stopped: RunStopped) -> int:
+        code = INTERRUPTED if self.is_interrupted else 1
+        resume = self.resume_command_line and self.resume_command_line + more_of(budget_field(stopped))
+        if self.as_json:
+            status = "interrupted" if self.is_interrupted else "stopped"
+            return self._write(status, code, stopped=one_line(stopped.reason), resume=resume)
         self.report("rh-agents: interrupted" if self.is_interrupted else f"stopped: {one_line(stopped.reason)}")
-        if self.resume_command_line:
-            self.report(f"resume with: {self.resume_command_line}{more_of(budget_field(stopped))}")
-        return INTERRUPTED if self.is_interrupted else 1
+        if resume:
+            self.report(f"resume with: {resume}")
+        return code
+
+    def _write(self, status: str, exit_code: int, **what: Any) -> int:
+        """Write the object for programs, in which every field is there however the job ends."""
+        record: dict[str, Any] = {
+            "schema": schema_of("result"),
+            "run_id": self.state.run_id if self.shown_store else None,
+            "store": self.shown_store or None,
+            "status": status,
+            "exit_code": exit_code,
+            "result": None,
+            "reused": False,
+            "error": None,
+            "stopped": None,
+            "questions": [],
+            "resume": None,
+        }
+        _print({**record, **what, "resume": what.get("resume") or None}, indent=None)
+        return exit_code
 
     def _ask(self) -> None:
         """The first signal."""
@@ -213,9 +251,17 @@ class FlowJob:
             self.state.request_interrupt("interrupted by a signal", grace=0)
 
 
-def _print(value: Any) -> None:
+def _failure_record(error: BaseException) -> Any:
+    """Why a flow failed, for programs. What a program says has no remedy of ours behind its last semicolon."""
+    failed = CommandError(describe_error(error), exit_code=1)
+    failed.__cause__ = error
+    record: Any = error_record(failed, 1)["error"]
+    return {**record, "remedy": None}
+
+
+def _print(value: Any, *, indent: int | None) -> None:
     try:
-        line = to_line(value, indent=2 if sys.stdout.isatty() else None)
+        line = to_line(value, indent=indent)
     except Exception as error:
         raise CommandError(f"the result cannot be written as JSON: {one_line(str(error))}", exit_code=1) from error
     with open_output(None, force=False) as writer, contextlib.suppress(OutputClosed):
@@ -289,6 +335,7 @@ class SubmittedJob:
         retry_failed: whether failed calls of a run that had ended are tried again.
         budget: instead of an earlier one.
         factories: what makes its injected arguments.
+        as_json: write what came of it as one object for programs.
     """
 
     info: RunInfo
@@ -298,6 +345,7 @@ class SubmittedJob:
     retry_failed: bool
     budget: Budget | None
     factories: dict[str, Callable[[], Any]]
+    as_json: bool = False
 
     def run(self) -> int:
         """Do it, and return what the process ends with.
@@ -334,6 +382,7 @@ class SubmittedJob:
             job = FlowJob(flow.target, _SubmittedCall(make), state, say, resume_line(run_id, self.shown_store))
             job.how_to_answer = f"rh-agents answer {shlex.quote(run_id)}{store_option(self.shown_store)}"
             job.opened = partial(report_pauses, state, say, self.shown_store)
+            job.as_json, job.shown_store = self.as_json, self.shown_store
             job.how_to_look = f"rh-agents show {shlex.quote(run_id)}{store_option(self.shown_store)}"
             try:
                 return await job.run()

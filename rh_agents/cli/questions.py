@@ -14,9 +14,10 @@ from rh_agents.cli.errors import one_line
 from rh_agents.cli.json_text import RepeatedKey, read_json
 from rh_agents.core.errors import InputError
 from rh_agents.core.ports import Question
+from rh_agents.core.redaction import redact
 from rh_agents.core.values.answers import why_not_fitting
 
-__all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines"]
+__all__ = ["PersonAtTheTerminal", "hint_of", "parse_answer", "question_lines", "question_record"]
 
 _LONGEST_HINT = 300
 
@@ -71,6 +72,18 @@ def _followed(about: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     reference = about.get("$ref")
     found = schema.get("$defs", {}).get(str(reference).rpartition("/")[2]) if isinstance(reference, str) else None
     return {**schema, **found} if isinstance(found, dict) else about
+
+
+def question_record(question: Question) -> dict[str, Any]:
+    """What is open, for programs."""
+    return {
+        "id": question.id,
+        "address": question.address,
+        "text": redact(question.text),
+        "answer_schema": None if question.schema is None else read_json(question.schema),
+        "asked_at": question.asked_at,
+        "problem": question.problem,
+    }
 
 
 def question_lines(questions: Sequence[Question]) -> list[str]:

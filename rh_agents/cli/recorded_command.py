@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 STANDARD_STREAM = "-"
-_NOT_KEPT = frozenset({"run_id", "store", "force", "help", "detach", "log", "accept_changes", "summary_json"})
+_NOT_KEPT = frozenset(
+    {"run_id", "store", "force", "help", "detach", "log", "accept_changes", "summary_json", "as_json"}
+)
 """Options that say where the run is, or that were meant for one time."""
 
 
@@ -46,6 +48,7 @@ class Invocation:
         resume_from: the address of a call that is to be called again.
         output, force: another output file, and whether it may be written over.
         accept_changes: whether results of code that has changed are reused without a word.
+        as_json: whether what came of it is written for programs.
     """
 
     owns_process: bool = False
@@ -56,6 +59,7 @@ class Invocation:
     output: str | None = None
     force: bool = False
     accept_changes: bool = False
+    as_json: bool = False
 
     @classmethod
     def of(cls, context: Any) -> Self:

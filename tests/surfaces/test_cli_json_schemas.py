@@ -19,12 +19,25 @@ SCHEMAS = {
     "rh-agents/check/1": {"runs", "findings", "limitations"},
     "rh-agents/control/1": {"run_id", "verb", "text", "calls", "price", "request", "applied"},
     "rh-agents/delete/1": {"run_id", "status", "bytes", "deleted"},
+    "rh-agents/detached/1": {"run_id", "store", "show", "stop", "pid", "log"},
     "rh-agents/doctor/1": {"about", "text", "state", "remedy"},
     "rh-agents/erase/1": {"run_id", "erased", "erased_at", "cached", "left"},
     "rh-agents/error/1": {"error"},
     "rh-agents/gc/1": {"runs", "deleted", "freed_bytes"},
     "rh-agents/map-summary/1": {"run_id", "exit_code", "done", "ok", "failed", "is_complete", "resume", "error"},
     "rh-agents/plan/1": {"run_id", "counts", "calls", "groups", "input", "expected_cost", "requests", "changed"},
+    "rh-agents/result/1": {
+        "run_id",
+        "store",
+        "status",
+        "exit_code",
+        "result",
+        "reused",
+        "error",
+        "stopped",
+        "questions",
+        "resume",
+    },
     "rh-agents/run/1": {"run_id", "status", "workflow", "calls", "open_questions"},
     "rh-agents/score/1": set(),
     "rh-agents/show/1": {"run_id", "status", "usage", "usage_by_actor", "now", "tree"},
@@ -44,6 +57,7 @@ COMMANDS: list[tuple[tuple[str, ...], int, str]] = [
     (("fork", "r", "copy"), 0, "run"),
     (("runs",), 0, "run"),
     (("show", "r"), 0, "show"),
+    (("run", "program.py:survey", *QUIET), 1, "result"),
 ]
 
 
@@ -89,7 +103,7 @@ def commands() -> Iterator[Any]:
         yield group.get_command(None, name)
 
 
-WITHOUT = {"map", "run", "resume", "export", "worker", "top", "web"}
+WITHOUT = {"export", "worker", "top", "web"}
 """Their output is data already (`map --summary-json` is for programs), or they serve until they are ended."""
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic_core import to_json
 
 from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, person, with_store
 from rh_agents.cli.errors import CommandError, close_names, one_line
-from rh_agents.cli.json_text import json_line, read_json
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.page import Page
 from rh_agents.cli.output.wording import counted
-from rh_agents.cli.questions import hint_of, parse_answer, question_lines
+from rh_agents.cli.questions import hint_of, parse_answer, question_lines, question_record
 from rh_agents.cli.recorded_command import RunCommand, resume_line
 from rh_agents.cli.run_status import RunStatus, status_of
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, store_option
 from rh_agents.core.errors import InputError
 from rh_agents.core.ports import Question, RunInfo, Store
-from rh_agents.core.redaction import redact
 from rh_agents.core.types import ExecutionStatus
 from rh_agents.display.text import harmless
 
@@ -65,7 +64,10 @@ def answer_command(
 
     info, questions, answered = with_store(store, reply, writes=answer is not None)
     if as_json:
-        said = {"answered": None if answered is None else answered.id, "open": [_record(each) for each in questions]}
+        said = {
+            "answered": None if answered is None else answered.id,
+            "open": [question_record(each) for each in questions],
+        }
         sys.stdout.write(json_line("answer", {"run_id": run, **said}))
         return
     page = Page()
@@ -97,16 +99,3 @@ def _chosen(name: str, questions: list[Question], all_questions: list[Question],
     what = f"{len(found)} questions of run {run!r} begin with" if found else f"run {run!r} has no open question"
     hint = close_names(name, [question.id for question in questions]) or (f"; open are {ids}" if ids else "")
     raise CommandError(f"{what} {name!r}{hint}")
-
-
-def _record(question: Question) -> dict[str, Any]:
-    """A question for programs."""
-    schema = None if question.schema is None else read_json(question.schema)
-    return {
-        "id": question.id,
-        "address": question.address,
-        "text": redact(question.text),
-        "answer_schema": schema,
-        "asked_at": question.asked_at,
-        "problem": question.problem,
-    }

@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from rh_agents.cli.arguments import Callee, make_callee, read_settings
+from rh_agents.cli.commands.common import AsJson
 from rh_agents.cli.detaching import Detach, LogFile, announce, detached, expect_output_file, is_to_detach
 from rh_agents.cli.elsewhere import Applied
 from rh_agents.cli.engines import ExecutorsGiven, engines_for
@@ -240,6 +241,7 @@ def map_command(
     progress: ProgressMode = Progress.AUTO,
     detach: Detach = False,
     log: LogFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Call a function for every item of INPUT and write a JSON line, or a row of a table, for each.
 
@@ -259,13 +261,14 @@ def map_command(
     about = Invocation.of(ctx)
     output, force = about.output or output, about.force or force
     expect_output_name(output)
+    summary_json = _place_of_summary(summary_json, output, as_json=as_json or about.as_json)
     _expect_place(summary_json, output)
     if is_to_detach(detach, log):
         expect_output_file(output)
         if is_stream(source):
             raise CommandError(f"--detach: {source} will not be there to read from; write the items to a file")
         used = ProtectedFiles({source: "the input", str(output): "the output", file_of(actor): "the program"})
-        raise typer.Exit(detached(about, store, log, used))
+        raise typer.Exit(detached(about, store, log, used, as_json=as_json))
     fixed = read_settings(settings or [])
     loaded = load_actor(actor, tool)
     callee = make_callee(loaded, retry=retry, timeout=_seconds("--timeout", timeout), fixed=fixed)
@@ -328,6 +331,24 @@ def map_command(
             spare_the_collector()
         with _batches() if batch else nullcontext():
             raise typer.Exit(run_to_the_end(work.run(options)))
+
+
+def _place_of_summary(summary: str | None, output: str | None, *, as_json: bool) -> str | None:
+    """Where the summary goes. With `--json`, standard output is for it, since the results are JSON without it.
+
+    Raises:
+        CommandError: the results are to go there as well, or the summary is to go elsewhere.
+    """
+    if not as_json:
+        return summary
+    if summary not in (None, STANDARD_STREAM):
+        raise CommandError(f"--json and --summary-json {summary} both say where the summary goes: give one of them")
+    if output in (None, STANDARD_STREAM):
+        raise CommandError(
+            "--json writes a summary of the job to standard output, where the results go, which are lines of JSON "
+            "anyhow; name a file for them with -o, or one for the summary with --summary-json FILE"
+        )
+    return STANDARD_STREAM
 
 
 def _expect_place(summary: str | None, output: str | None) -> None:

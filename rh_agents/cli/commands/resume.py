@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rh_agents.cli.commands.common import RunName, StoreOfRuns, parameters_of, with_store
+from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, parameters_of, with_store
 from rh_agents.cli.detaching import Detach, LogFile, detached, expect_output_file, is_to_detach
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.flow_job import SubmittedJob, factories_of
@@ -75,9 +75,12 @@ def resume_command(
     otel: Otel = False,
     detach: Detach = False,
     log: LogFile = None,
+    as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Resume a run with its original command, directory and arguments. A budget replaces the earlier one.
+
+    With --json, one object says what came of it: of a map, which then needs -o, its summary.
 
     A submitted run is executed here instead of by a worker: start it in the directory where workers are started.
     """
@@ -89,7 +92,14 @@ def resume_command(
             raise CommandError(f"run {run!r} was submitted: -o, --detach and --log are not for it")
         budget = budget_of(budget_cost, budget_tokens, budget_calls, budget_name)
         job = SubmittedJob(
-            info, absolute_url(store), store, address, not no_retry_failed, budget, factories_of(inject or ())
+            info,
+            absolute_url(store),
+            store,
+            address,
+            not no_retry_failed,
+            budget,
+            factories_of(inject or ()),
+            as_json,
         )
         raise typer.Exit(job.run())
     if inject:
@@ -114,7 +124,7 @@ def resume_command(
     if is_to_detach(detach, log):
         _expect_no_streams(run, command, output, [*words, source])
         outputs = ProtectedFiles({name: "the output" for name in (output, command.output) if name})
-        raise typer.Exit(detached(Invocation.of(ctx), store, log, outputs))
+        raise typer.Exit(detached(Invocation.of(ctx), store, log, outputs, as_json=as_json))
     about = Invocation(
         owns_process=Invocation.of(ctx).owns_process,
         run_id=run,
@@ -124,6 +134,7 @@ def resume_command(
         output=None if output is None else os.path.abspath(output),
         force=force,
         accept_changes=accept_changes,
+        as_json=as_json,
     )
     try:
         os.chdir(command.folder)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from rh_agents.cli.arguments import Callee, make_callee
+from rh_agents.cli.commands.common import AsJson
 from rh_agents.cli.detaching import Detach, LogFile, announce, detached, is_to_detach
 from rh_agents.cli.engines import ExecutorsGiven, engines_for
 from rh_agents.cli.errors import CommandError, one_line
@@ -92,12 +93,15 @@ def run_command(
     traceback: Annotated[bool, typer.Option("--traceback", help=_TRACEBACK)] = False,
     detach: Detach = False,
     log: LogFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run one flow and print its result as JSON.
 
     Every call is recorded as it ends. Repeating the command resumes the run: finished calls are not made again, failed
     ones are if the run had ended. Questions of the flow are asked on the terminal; without a terminal, the run waits
     for `rh-agents answer`.
+
+    With --json, one object has the result, or why there is none, and the command that resumes the run.
 
     Exit codes: 0 ok; 1 failed, or stopped; 2 usage; 3 waiting for answers; 130 interrupted.
     """
@@ -106,7 +110,7 @@ def run_command(
         if arguments == STANDARD_STREAM:
             raise CommandError("--detach: there will be no standard input to read from; give the arguments in a file")
         used = ProtectedFiles({file_of(flow): "the program"})
-        raise typer.Exit(detached(Invocation.of(ctx), store, log, used))
+        raise typer.Exit(detached(Invocation.of(ctx), store, log, used, as_json=as_json))
     loaded = load_actor(flow, agent)
     callee = make_callee(loaded, knows_all_names=True)
     executors = engines_for(loaded, executor)
@@ -134,7 +138,7 @@ def run_command(
     if options.owns_process:
         spare_the_collector()
     with shown(progress) as display:
-        job = _FlowStart(callee, value, grace, traceback)
+        job = _FlowStart(callee, value, grace, traceback, as_json or Invocation.of(ctx).as_json)
         code = run_to_the_end(job.run(options, display))
     raise typer.Exit(code)
 
@@ -147,6 +151,7 @@ class _FlowStart:
     value: Any
     grace: float
     show_traceback: bool
+    as_json: bool
 
     async def run(self, options: RunOptions, display: Shown | None) -> int:
         """Do it. Returns what the process ends with."""
@@ -162,8 +167,9 @@ class _FlowStart:
                 state.set_answerer(PersonAtTheTerminal(say, _nothing if display is None else display.pause))
             job = FlowJob(self.callee.name, flow_call(self.callee, self.value, state), state, say)
             job.grace, job.show_traceback = self.grace, self.show_traceback
-            job.opened = partial(_opened, state, options)
+            job.opened, job.as_json = partial(_opened, state, options), self.as_json
             if store is not None:
+                job.shown_store = options.shown_store
                 job.resume_command_line = resume_line(options.run_id, options.shown_store)
                 named = f"{shlex.quote(options.run_id)}{store_option(options.shown_store)}"
                 job.how_to_answer = f"rh-agents answer {named}"
