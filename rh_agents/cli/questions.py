@@ -90,7 +90,8 @@ def question_lines(questions: Sequence[Question]) -> list[str]:
     """What is open, for people: id, address, text, what an answer looks like, why an earlier one was rejected."""
     lines = []
     for question in questions:
-        lines.append(f"  {one_line(question.id)}  {one_line(question.address)}: {one_line(question.text)}")
+        text = f": {one_line(question.text)}" if question.text else ""
+        lines.append(f"  {one_line(question.id)}  {one_line(question.address)}{text}")
         hint = hint_of(question.schema)
         if hint:
             lines.append(f"      answer: {hint}")

@@ -29,13 +29,20 @@ _EXPORT = re.compile(r"^export (?=(?:async )?function |const |class )", re.MULTI
 _VIEWS: Final = (Wanted(), Wanted(status="failed"), Wanted(order="seconds", descending=True))
 
 
-async def export_run(reading: Reading, run_id: str) -> str:
+async def export_run(reading: Reading, run_id: str, *, with_content: bool = True) -> str:
     """The HTML text of a run.
+
+    Args:
+        reading: the store.
+        run_id: the run.
+        with_content: whether what calls were given and what they came to is in it, errors and questions in words too.
+            Without it there are names, addresses, times, numbers, and how everything ended.
 
     Raises:
         NoSuchRun: there is no such run.
     """
-    return page_with(await _kept(reading, run_id), f"#/run/{quote(shown(run_id), safe='')}")
+    kept = await _kept(reading, run_id)
+    return page_with(kept if with_content else _without_content(kept), f"#/run/{quote(shown(run_id), safe='')}")
 
 
 async def _kept(reading: Reading, run_id: str) -> dict[str, Any]:
@@ -70,6 +77,41 @@ async def _call(calls: Calls, run_id: str, run: str, key: str) -> dict[str, Any]
         value = {"text": text[:_LONGEST_VALUE], "size": len(text), "is_cut": len(text) > _LONGEST_VALUE}
         kept[f"call/value?{run}&key={key}&what=value"] = value
     return kept
+
+
+_LEFT_OUT: Final[Mapping[str, Any]] = {
+    "arguments": {},
+    "command": None,
+    "input": None,
+    "message": None,
+    "metadata": "",
+    "reason": None,
+    "schema": None,
+    "tag": "",
+    "text": "left out",
+}
+"""What stands in the place of content, by the names of fields, wherever in the answers of the server they are."""
+
+
+def _without_content(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without what calls were given and what they came to."""
+    found = {name: _blank(answer) for name, answer in kept.items() if not name.startswith("call/value?")}
+    for name, answer in found.items():
+        if name.startswith("call?"):
+            answer["has_value"] = False
+        elif name.startswith("validation?"):
+            answer["rows"] = []  # each is two results beside each other
+        elif name.startswith("run?"):
+            answer["questions"] = [{**each, "problem": None} for each in answer["questions"]]
+            for number, kind in enumerate(answer.get("kinds", ()), 1):
+                kind["text"] = f"kind {number} of failure"
+    return {**found, "about": {**found["about"], "no_content": True}}
+
+
+def _blank(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _LEFT_OUT[name] if name in _LEFT_OUT else _blank(each) for name, each in value.items()}
+    return [_blank(each) for each in value] if isinstance(value, list) else value
 
 
 def _address(run: str, view: Wanted) -> str:

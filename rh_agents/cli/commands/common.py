@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -35,9 +36,11 @@ from rh_agents.stores._environment import VARIABLE
 __all__ = [
     "AsJson",
     "DryRun",
+    "NoContent",
     "Reason",
     "RunName",
     "StoreOfRuns",
+    "info_without_content",
     "old_runs",
     "parameters_of",
     "person",
@@ -57,6 +60,9 @@ StoreOfRuns = Annotated[
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+NoContent = Annotated[
+    bool, typer.Option("--no-content", help="Leave out inputs, results and texts of errors. Names and addresses stay.")
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the journal.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done: how many calls, and what they cost.")
@@ -98,6 +104,15 @@ def person() -> str | None:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return None
+
+
+def info_without_content(info: RunInfo) -> RunInfo:
+    """The run without its input, also where that is in its command, and without the text of why it ended."""
+    facts = {name: text for name, text in info.facts.items() if name not in _FACTS_WITH_CONTENT}
+    return replace(info, facts=facts, input=None, reason=None)
+
+
+_FACTS_WITH_CONTENT = frozenset({"command", "settings"})
 
 
 def record_of_run(info: RunInfo, open_questions: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import PydanticSerializationError, to_json
 
-from rh_agents.cli.commands.common import RunName, StoreOfRuns, with_store
+from rh_agents.cli.commands.common import NoContent, RunName, StoreOfRuns, with_store
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.wording import counted
@@ -40,13 +40,7 @@ def export_command(
             "times. To do so twice doubles nothing.",
         ),
     ] = None,
-    no_content: Annotated[
-        bool,
-        typer.Option(
-            "--no-content",
-            help="Leave out inputs, results and texts of errors. Names and addresses stay.",
-        ),
-    ] = False,
+    no_content: NoContent = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Write the journal of a run as JSON lines: every event, with the results. Or send it as spans of OpenTelemetry."""

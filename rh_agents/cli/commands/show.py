@@ -6,19 +6,28 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from rh_agents.cli.commands.common import AsJson, RunName, StoreOfRuns, record_of_run, show_head, with_store
+from rh_agents.cli.commands.common import (
+    AsJson,
+    NoContent,
+    RunName,
+    StoreOfRuns,
+    info_without_content,
+    record_of_run,
+    show_head,
+    with_store,
+)
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.now import NowRegion, now_lines, waits_of
 from rh_agents.cli.output.page import Page, Part
 from rh_agents.cli.output.streamed import StreamedLines
-from rh_agents.cli.output.tree import RunTree, TreeView, records_of_nodes
+from rh_agents.cli.output.tree import RunTree, TreeView, leave_out_content, records_of_nodes
 from rh_agents.cli.questions import question_lines
 from rh_agents.cli.run_status import status_text
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run
@@ -43,6 +52,7 @@ _LOOK_EVERY = 1.0
 """Seconds between two looks at what a run is doing now."""
 _MOST_SHARDS = 3
 """Shards that have failed that are named."""
+_NO_CONTENT: Mapping[str, Any] = {"message": None, "result": None, "tag": "", "metadata": {}}
 _MOST_INPUTS = 1_000
 """Failed calls, the newest, of which it is read what they were called with: no more are shown."""
 
@@ -55,6 +65,7 @@ def show_command(
     everything: Annotated[bool, typer.Option("--all", help="Every call, however many there are.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing events as they happen.")] = False,
     text: Annotated[bool, typer.Option("--text", help="With --follow: print text of calls as it streams.")] = False,
+    no_content: NoContent = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Show a run: its calls as a tree, with times, attempts, errors and results.
@@ -64,6 +75,8 @@ def show_command(
     """
     if text and not follow:
         raise CommandError("--text shows what streams from now on: add --follow")
+    if text and no_content:
+        raise CommandError("--text shows what calls write, and --no-content leaves that out: give one of them")
 
     async def show(opened: Store) -> None:
         info = await existing_run(opened, run)
@@ -73,6 +86,10 @@ def show_command(
         questions = await opened.questions(run)
         recorded.tree.tell_versions_apart(info.executions)
         roots = recorded.tree.roots(recorded.makers)
+        if no_content:
+            info = info_without_content(info)
+            questions = [replace(each, text="", schema=None, problem=None) for each in questions]
+            leave_out_content(roots)
         if as_json:
             used = {name: usage.as_json() for name, usage in spent.by_actor.items()}
             record = record_of_run(info, len(questions)) | {"usage": spent.usage.as_json(), "usage_by_actor": used}
@@ -88,16 +105,17 @@ def show_command(
         TreeView(page, info.owner is not None, depth, failed, everything, waits).show(roots)
         for line in question_lines(questions):
             page.line(line)
-        shards = _shards_line(await opened.children(run) if isinstance(opened, HasChildren) else ())
+        children = await opened.children(run) if isinstance(opened, HasChildren) else ()
+        shards = _shards_line([replace(each, reason=None) for each in children] if no_content else children)
         if shards:
             page.line(Part(shards, "dim", is_elastic=True))
         if follow and sys.stdout.isatty():
-            await _follow_live(opened, run, recorded.last, with_text=text)
+            await _follow_live(opened, run, recorded.last, with_text=text, with_content=not no_content)
             return
         for parts in [] if present is None else now_lines(present, time.time(), is_live=info.owner is not None):
             page.line(*parts)
         if follow:
-            await _follow(opened, run, recorded.last, with_text=text)
+            await _follow(opened, run, recorded.last, with_text=text, with_content=not no_content)
 
     with_store(store, show, writes=text)  # that somebody reads text is written down
 
@@ -183,7 +201,7 @@ def _makers(headers: Iterable[OutcomeHeader | None] | None) -> dict[str, str] | 
     return None if headers is None else {key.hex(): parent.hex() for key, parent in found.items()}
 
 
-async def _follow_live(store: Store, run: str, after: int, *, with_text: bool) -> None:
+async def _follow_live(store: Store, run: str, after: int, *, with_text: bool, with_content: bool) -> None:
     """The same above a part at the bottom of the terminal that says what the run is doing now."""
     shown = NowRegion(sys.stdout)
 
@@ -195,18 +213,18 @@ async def _follow_live(store: Store, run: str, after: int, *, with_text: bool) -
     looking = asyncio.create_task(look_on())
     try:
         with shown:
-            await _follow_events(store, run, after, with_text=with_text)
+            await _follow_events(store, run, after, with_text=with_text, with_content=with_content)
     finally:
         looking.cancel()
     await _say_how_it_ended(store, run)
 
 
-async def _follow(store: Store, run: str, after: int, *, with_text: bool) -> None:
-    await _follow_events(store, run, after, with_text=with_text)
+async def _follow(store: Store, run: str, after: int, *, with_text: bool, with_content: bool) -> None:
+    await _follow_events(store, run, after, with_text=with_text, with_content=with_content)
     await _say_how_it_ended(store, run)
 
 
-async def _follow_events(store: Store, run: str, after: int, *, with_text: bool) -> None:
+async def _follow_events(store: Store, run: str, after: int, *, with_text: bool, with_content: bool) -> None:
     printer = EventPrinter(file=sys.stdout)
     if with_text:
         lines = StreamedLines(lambda line: print(line, flush=True))
@@ -218,7 +236,7 @@ async def _follow_events(store: Store, run: str, after: int, *, with_text: bool)
                 printer(each.event.event)
         return
     async for recorded in store.events(run, after=after, follow=True):
-        printer(recorded.event)
+        printer(recorded.event if with_content else recorded.event.model_copy(update=_NO_CONTENT))
 
 
 async def _say_how_it_ended(store: Store, run: str) -> None:

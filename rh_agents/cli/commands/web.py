@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rh_agents.cli.commands.common import StoreOfRuns, person, with_store
+from rh_agents.cli.commands.common import NoContent, StoreOfRuns, person, with_store
 from rh_agents.cli.errors import CommandError
 from rh_agents.cli.output.wording import size
 from rh_agents.cli.resuming import Resuming
@@ -49,6 +49,7 @@ def web_command(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE.html", help="For --export: the file.")
     ] = None,
+    no_content: NoContent = False,
     new_code: Annotated[
         bool, typer.Option("--new-code", help="Print another address for the page that is running already.")
     ] = False,
@@ -67,12 +68,14 @@ def web_command(
         raise CommandError("the page needs Starlette and Uvicorn: pip install 'rh_agents[web]'") from error
     if (export is None) != (output is None):
         raise CommandError("--export RUN and -o FILE.html belong together")
+    if no_content and export is None:
+        raise CommandError("--no-content is for a file: add --export RUN and -o FILE.html")
     try:
         if new_code:
             print(new_address(_running(port)))
             return
         if export is not None and output is not None:
-            _export(store, export, Path(output))
+            _export(store, export, Path(output), with_content=not no_content)
             return
         settings = Settings(
             port=port,
@@ -105,13 +108,13 @@ def web_command(
         raise CommandError(str(error)) from error
 
 
-def _export(store: str, run: str, path: Path) -> None:
+def _export(store: str, run: str, path: Path, *, with_content: bool) -> None:
     from rh_agents.web.export import export_run  # noqa: PLC0415
     from rh_agents.web.reading import Reading  # noqa: PLC0415
 
     async def text_of(opened: Store) -> str:
         await existing_run(opened, run)
-        return await export_run(Reading(opened), run)
+        return await export_run(Reading(opened), run, with_content=with_content)
 
     text = with_store(store, text_of)
     try:

@@ -18,7 +18,7 @@ from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.display.labels import label_of
 from rh_agents.display.text import brief, brief_result, duration, harmless
 
-__all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "record_of_node", "records_of_nodes"]
+__all__ = ["SHORT_KEY", "Node", "RunTree", "TreeView", "leave_out_content", "record_of_node", "records_of_nodes"]
 
 SHORT_KEY = 8
 """Digits of a key that are shown: enough to tell apart the calls of one address."""
@@ -304,6 +304,13 @@ def _mark_reused(node: Node) -> None:
     if node.group is None or not node.group.is_complete or node.group.recovered == recovered:
         for child in older:
             child.is_reused = True
+
+
+def leave_out_content(nodes: Iterable[Node]) -> None:
+    """Forget what calls were given and what they came to, also in words, here and in all that is below."""
+    for node in nodes:
+        node.message, node.result, node.given, node.tag, node.metadata = None, "", "", "", {}
+        leave_out_content(node.children)
 
 
 def record_of_node(node: Node, *, only_failed: bool = False) -> dict[str, Any]:

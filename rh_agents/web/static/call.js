@@ -16,6 +16,7 @@ export async function showCall(main, route, shell) {
   const value = el("div", {});
   const input = el("div", {});
   const children = el("div", {});
+  const leftOut = shell.about.no_content ? "It was left out of this file." : "";
   fill(main,
     el("div", { class: "head" }, el("div", { class: "grow" },
       el("div", { class: "title" }, el("h1", { class: "mono" }, call.address), pill(call.status), call.from_cache ? el("span", { class: "tag" }, "from the cache") : null),
@@ -26,9 +27,9 @@ export async function showCall(main, route, shell) {
     el("div", { class: "columns two" },
       el("div", {}, section("Input", {}, input), section("Output", {}, value)),
       el("div", {}, factsOf(run, found), attemptsOf(found), children)));
-  fill(input, call.input === null ? el("p", { class: "quiet" }, "Not recorded.") : valueView({ text: call.input, is_cut: parsed(call.input) === null, size: call.input.length }));
+  fill(input, call.input === null ? el("p", { class: "quiet" }, leftOut || "Not recorded.") : valueView({ text: call.input, is_cut: parsed(call.input) === null, size: call.input.length }));
   if (found.has_value) loadValue(value, run, key);
-  else fill(value, el("p", { class: "quiet" }, call.ended_at ? "None is recorded." : "It has not ended."));
+  else fill(value, el("p", { class: "quiet" }, call.ended_at ? leftOut || "None is recorded." : "It has not ended."));
   loadChildren(children, run, key);
   if (call.ended_at || data.run.status !== "running") return null;
   return streamInto(value, run, key, async () => {
