@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import importlib
+import io
 import json
 import os
 import signal
@@ -31,7 +33,13 @@ from tests.stress.endings import GO, Ending, Job
 from tests.stress.ledger import Pen
 from tests.stress.work import WORKFLOWS, outside
 
-__all__ = ["perform"]
+__all__ = ["perform", "prepare"]
+
+
+def prepare(job: Job) -> None:
+    """Import what only some jobs need, before they are forked: a kill is to hit the job, not its imports."""
+    for name in job.get("imports", ()):
+        importlib.import_module(name)
 
 
 def perform(job: Job) -> int:
@@ -52,6 +60,8 @@ def perform(job: Job) -> int:
         return _tell(Ending.STORE_ERROR)
     except RunStopped:
         return _tell(Ending.STOPPED)
+    except SystemExit:  # a command, which has said why
+        return Ending.FAILED
     except BaseException:  # noqa: BLE001 - this is the end of the process, and the log tells the test
         return _tell(Ending.FAILED)
     return Ending.WELL
@@ -226,4 +236,23 @@ def _look(job: Job) -> None:
     _write(Path(job["result"]), asyncio.run(main()))
 
 
-_JOBS: dict[str, Callable[[Job], None]] = {"run": _run, "check": _check, "ask": _ask, "look": _look}
+def _command(job: Job) -> None:
+    """A command as its user gives it. What it prints is in a file at once, however the process ends."""
+    from rh_agents.cli import main  # noqa: PLC0415 - few jobs need it
+
+    said = os.open(job["said"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), line_buffering=True)
+    os.environ.update(job.get("environment", {}))
+    if code := main(job["words"]):
+        raise SystemExit(code)
+
+
+_JOBS: dict[str, Callable[[Job], None]] = {
+    "run": _run,
+    "check": _check,
+    "ask": _ask,
+    "look": _look,
+    "command": _command,
+}

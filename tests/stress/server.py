@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from tests.stress.endings import GO, Job
-from tests.stress.jobs import perform
+from tests.stress.jobs import perform, prepare
 
 __all__: list[str] = []
 
@@ -55,6 +55,7 @@ class Server:
 
     def _obey(self, command: dict[str, Any]) -> None:
         if "job" in command:
+            prepare(command)
             self._fork(command)
         for process in command.get("signal", ()):
             if process in self._children:

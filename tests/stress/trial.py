@@ -113,10 +113,10 @@ class Trial:
         about = {"job": job, "store": self.store, "run_id": self.run_id}
         return self.children.start({**about, **what, **files, **more})
 
-    def start_held(self) -> Child:
+    def start_held(self, job: str = "run", **more: Any) -> Child:
         """The same, but the process waits for `GO` before it does anything."""
         held = self.folder / f"held{next(self._numbers)}"
-        child = self.start(held=str(held))
+        child = self.start(job, held=str(held), **more)
         deadline = time.monotonic() + PATIENCE
         while not held.exists():
             assert time.monotonic() < deadline, "it does not start"
