@@ -326,7 +326,7 @@ class Worker:
         assert info.flow is not None
         flow = self._flows[info.flow]
         task = asyncio.ensure_future(self._execute(info, flow))
-        self._running[task] = None
+        self._running.setdefault(task, None)  # an eager task may have put its state there already
         task.add_done_callback(self._running.pop)
         if flow.is_mapped:
             self._shards.add(task)

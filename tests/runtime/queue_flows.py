@@ -23,6 +23,7 @@ async def double(number: int) -> int:
 
 async def quadruple(number: int, *more: int, offset: int = 0) -> int:
     """Four times a number, and the others with it."""
+    await asyncio.sleep(0)  # so that an eager task does not end at once
     return await double(await double(number)) + sum(more) + offset
 
 

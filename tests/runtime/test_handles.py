@@ -178,6 +178,7 @@ def test_a_member_must_not_wait_for_another_one() -> None:
         async with parallel(max_workers=1) as p:
 
             async def ask() -> int:
+                await asyncio.sleep(0)  # an eager task is here before there is another member
                 return await other
 
             asking = p.add(ask)
