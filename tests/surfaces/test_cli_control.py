@@ -91,6 +91,7 @@ def test_items_are_cancelled_and_made_again_by_name(folder: Folder, capfd: pytes
     assert [lines[name]["ok"] for name in ("a!", "bad", "c", "d!")] == [False, False, True, False]
     assert "d! was cancelled by" in lines["d!"]["error"]
     assert not folder.ledger["rate d!"]
+    assert "4 done  1 failed  2 cancelled" in told(capfd, "show", "job")
     folder.flag("wait", is_set=False)
     folder.flag("broken", is_set=False)
     preview = json.loads(told(capfd, "requeue", "job", "--failed", "--dry-run", "--json"))

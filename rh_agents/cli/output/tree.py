@@ -430,11 +430,13 @@ class TreeView:
         is_whole = group.is_complete and node.status not in (ExecutionStatus.CANCELLED, ExecutionStatus.AWAITING)
         done = group.finished if is_whole else node.plain + sum(child.status.is_final for child in members)
         failed = sum(child.has_failed for child in members)
+        cancelled = group.cancelled if is_whole else 0
         total = group.total if not group.is_complete and group.total is not None and group.total > done else None
         self.page.line(
             Part(f"{mark} {harmless(node.name)}", style or "bold"),
             Part(f"{done:,}/{total:,} done" if total else f"{done:,} done", "", 1),
             Part(f"{failed:,} failed" if failed else "", "red", 2),
+            Part(f"{cancelled:,} cancelled" if cancelled else "", "yellow", 4),
             Part(f"{group.recovered:,} reused" if group.recovered else "", "cyan", 3),
             Part(f"{group.retries:,} retried" if group.retries else "", "yellow", 5),
             Part("" if is_whole or self.is_running else "incomplete", "yellow", 4),
