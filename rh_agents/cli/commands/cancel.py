@@ -27,9 +27,10 @@ def cancel_command(
     as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
-    """Stop a run for good: calls in flight finish, and no more are made. With items, cancel only these.
+    """End a run: calls in flight finish, and no more are made. With items, cancel only these.
 
-    A cancelled item stays so at every later start, until `rh-agents requeue` names it.
+    A cancelled run is resumed if it is started again. A cancelled item stays so at every later start, until
+    `rh-agents requeue` names it.
     """
     steer(
         run,
