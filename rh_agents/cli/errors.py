@@ -20,6 +20,7 @@ __all__ = [
     "NoSuchStore",
     "OutputClosed",
     "OutputFailed",
+    "TableRefused",
     "close_names",
     "describe_validation",
     "error_record",
@@ -63,6 +64,10 @@ class OutputFailed(CommandError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, exit_code=1)
+
+
+class TableRefused(OutputFailed):
+    """The results are not those of a table, or a table would change them: they need an output of another format."""
 
 
 class OutputClosed(OutputFailed):

@@ -292,6 +292,8 @@ def test_a_column_that_is_refused_stops_the_job_and_costs_nothing(
     _, err = said(capfd, *words, "-o", "out.parquet", code=1)
     assert "rh-agents: cannot write out.parquet: column 'result' cannot keep a value" in err
     assert not os.path.exists("out.parquet")
+    assert "output in" not in err
+    assert "resume with: rh-agents resume r --output OUT.jsonl" in err, "without it, the table would be refused again"
     out, _ = said(capfd, *words)
     assert {json.loads(line)["result"] for line in out.splitlines()} == {"none", 1, 2}
 

@@ -19,7 +19,7 @@ from rh_agents.cli.commands.common import AsJson
 from rh_agents.cli.detaching import Detach, LogFile, announce, detached, expect_output_file, is_to_detach
 from rh_agents.cli.elsewhere import Applied
 from rh_agents.cli.engines import ExecutorsGiven, engines_for
-from rh_agents.cli.errors import CommandError
+from rh_agents.cli.errors import CommandError, TableRefused
 from rh_agents.cli.input.files import Input, InputOptions, file_of_input, is_stream, open_input
 from rh_agents.cli.input.lines import Format
 from rh_agents.cli.input.queries import file_of_database, is_database
@@ -470,7 +470,8 @@ class _MapStart:
 
     def _report(self, job: MapJob, summary: Summary, options: RunOptions) -> None:
         file = job.writer.name if options.command.output else ""
-        for line in describe(summary, file, is_shown=job.display is not None):
+        made = "" if isinstance(summary.failure, TableRefused) else file
+        for line in describe(summary, made, is_shown=job.display is not None):
             say(line)
         resume = self._report_next(job, summary, options) if job.state.store is not None else None
         if self.summary_json is not None:
@@ -480,7 +481,8 @@ class _MapStart:
     def _report_next(self, job: MapJob, summary: Summary, options: RunOptions) -> str:
         """Say what a recorded job leaves to be done. Returns the command for that; "" if there is nothing."""
         is_piped = is_stream(self.source)
-        more = more_of(summary.budget_field)
+        # With the same output, a table that was refused would be so again.
+        more = " --output OUT.jsonl" if isinstance(summary.failure, TableRefused) else more_of(summary.budget_field)
         words = without_options(options.command.words, more.split()) if is_piped else None
         resume = resume_line(options.run_id, options.shown_store, words) + more
         lines = next_steps(summary, resume, options.run_id)

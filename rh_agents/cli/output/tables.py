@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, Final, Self
 
 from rh_agents.cli.arrow import arrow_module, first_line
-from rh_agents.cli.errors import CommandError, OutputFailed
+from rh_agents.cli.errors import CommandError, OutputFailed, TableRefused
 from rh_agents.cli.output.protected_files import ProtectedFiles
 from rh_agents.cli.output.results import refuse_to_overwrite
 from rh_agents.cli.output.table_values import difference, id_of, table_value, weight
@@ -180,12 +180,12 @@ class TableWriter:
         try:
             found = self._arrow.unify_schemas([self._schema, schema], promote_options="permissive")
         except (ValueError, TypeError, self._arrow.ArrowException) as error:
-            raise OutputFailed(
+            raise TableRefused(
                 f"cannot write {self.name}: its results have no type in common ({first_line(error)}): {_ELSEWHERE}"
             ) from error
         fields = sum(map(_fields_of, found))
         if fields > _MOST_FIELDS:
-            raise OutputFailed(
+            raise TableRefused(
                 f"cannot write {self.name}: the objects in it have more than {_MOST_FIELDS:,} different fields in all: "
                 f"{_ELSEWHERE}"
             )
@@ -193,7 +193,7 @@ class TableWriter:
 
     def _refusal(self, column: str, problem: str) -> OutputFailed:
         what = f"column {column!r} cannot keep a value ({problem})"
-        return OutputFailed(f"cannot write {self.name}: {what}: {_ELSEWHERE}")
+        return TableRefused(f"cannot write {self.name}: {what}: {_ELSEWHERE}")
 
     # -- at the end -----------------------------------------------------------------------------------------------
 
