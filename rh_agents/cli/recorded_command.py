@@ -25,6 +25,7 @@ __all__ = [
     "absolute_path",
     "command_line",
     "derived_run_id",
+    "expect_items_again",
     "here",
     "resume_line",
     "settings_text",
