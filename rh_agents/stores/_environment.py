@@ -12,10 +12,12 @@ from rh_agents.core.redaction import redact
 from rh_agents.stores._naming import Kind, read_name
 
 VARIABLE: Final = "RH_AGENTS_STORE"
+_NOTHING: Final = "none"
+"""Records nothing, in commands and in the programs that they run."""
 
 
 def named_by_environment(access: Callable[[str, int], bool] = os.access) -> str | None:
-    """The path or URL that the variable says; None if it is not set.
+    """The path or URL that the variable says; None if it is not set, or says `none`.
 
     Args:
         access: whether this process may do something with a file, as `os.access` says.
@@ -24,7 +26,7 @@ def named_by_environment(access: Callable[[str, int], bool] = os.access) -> str 
         OptionError: it is empty, names no store, or a file that may not be written. The message names the variable.
     """
     url = os.environ.get(VARIABLE)
-    if url is None:
+    if url is None or url == _NOTHING:
         return None
     if not url.strip():
         raise OptionError(f"{VARIABLE} is empty: let it name a store, such as runs.db, or unset it")

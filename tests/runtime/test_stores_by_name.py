@@ -135,6 +135,19 @@ def test_a_run_has_the_store_that_the_environment_names_and_a_call_outside_of_ru
     assert made == [1, 1, 1], "one recorded, one without a store, one outside of runs"
 
 
+def test_none_in_the_environment_records_nothing_in_programs_as_in_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RH_AGENTS_STORE", "none")
+
+    async def main() -> None:
+        async with ExecutionState() as state:
+            assert state.store is None
+        assert await run(double, 1) == 2
+        with pytest.raises(OptionError, match=r"run.submit needs a store: name one with store="):
+            await run.submit(double, 1)
+
+    asyncio.run(main())
+
+
 def test_to_resume_from_a_call_of_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no run 'new' yet, so resume_from='double' names no call"):
         asyncio.run(run(lambda: double(1), store=tmp_path / "runs.db", run_id="new", resume_from="double"))
