@@ -277,6 +277,10 @@ def versions(*spans: tuple[str, int, int]) -> Versions:
         ([("1", 1, 9), ("2", 5, 19)], [0, 10], None, set()),  # so are these, the first of which is not asked again
         ([("1", 1, 29), ("2", 11, 19)], [0, 10, 20], None, set()),  # back to the first version
         ([("1", 1, 9), ("1", 11, 19)], [0, 10], None, set()),
+        # Of two actors of one name, one has a new version; what is recorded of the other one may be reused.
+        ([("1", 1, 8), ("other", 2, 9), ("2", 11, 19)], [0, 10], None, set()),
+        ([("1", 1, 8), ("other", 2, 9), ("2", 11, 19)], [0, 10], "2", {"1", "other"}),
+        ([("0", 1, 4), ("1", 6, 29), ("2", 11, 19)], [0, 5, 10, 20], None, {"0"}),
     ],
 )
 def test_a_version_is_past_when_an_execution_began_between_its_calls_and_those_that_count(

@@ -12,6 +12,7 @@ A digest is None where the code could not be seen. That is no change, and not th
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -88,8 +89,9 @@ class Versions:
     """Which versions of its actors a run had, and when: journals have the calls of all of them.
 
     A version is *past* if the run was executed anew between all that is recorded of it and all that is of the version
-    that counts: of that which the program has, or else of the newest one. Two actors of one name, which a program may
-    have, are not told apart so: both are there.
+    that counts: of that which the program has, or else of the newest one. A program may have two actors of one name:
+    versions that came in one execution are those of several, and then the newest one says nothing of the others, whose
+    calls may well be reused. So none is past there, unless it is known what the program has.
     """
 
     def __init__(self) -> None:
@@ -115,7 +117,7 @@ class Versions:
             present = now.get(name, ())
             if present and spans.keys().isdisjoint(present):
                 found |= {(name, version) for version in spans}
-            elif len(spans) > 1:
+            elif len(spans) > 1 and (present or not _came_together(spans.values(), after)):
                 kept = [spans[version] for version in present if version in spans]
                 found |= {
                     (name, version)
@@ -124,6 +126,12 @@ class Versions:
                     and _are_apart(span, kept or [max(spans.values(), key=lambda span: span[1])], after)
                 }
         return frozenset(found)
+
+
+def _came_together(spans: Iterable[tuple[int, int]], begins: Sequence[int]) -> bool:
+    """Whether two of these spans begin in one execution."""
+    executions = [bisect_left(begins, first) for first, _ in spans]
+    return len(set(executions)) < len(executions)
 
 
 def _are_apart(span: tuple[int, int], others: Sequence[tuple[int, int]], begins: Sequence[int]) -> bool:
