@@ -516,3 +516,29 @@ def test_a_call_that_goes_on_does_not_wait_for_what_is_reserved_for_its_own_call
             return state.spent.usage.tokens
 
     assert run_virtually(program) == 230
+
+
+def test_who_waits_for_a_budget_within_an_attempt_lets_others_have_its_slot_for_whom_something_is_reserved() -> None:
+    limit, used = ConcurrencyLimit(1), [60, 5]
+
+    @tool(limits=[limit])
+    async def look() -> None:
+        report_usage(Usage(input_tokens=used.pop(0)))
+
+    @tool(limits=[limit])
+    async def ask() -> None:
+        report_usage(Usage(input_tokens=40))
+        await asyncio.sleep(1.0)
+        await again(Usage(input_tokens=100))
+        report_usage(Usage(input_tokens=30))
+
+    async def program() -> int:
+        async with ExecutionState(store=None, budget=Budget(tokens=250)) as state, asyncio.timeout(1000.0):
+            await look()
+            async with state.parallel(2) as p:
+                p.add(ask())
+                p.add(look())  # 60 are reserved for it, and it waits for the limit
+                await p.gather()
+            return state.spent.usage.tokens
+
+    assert run_virtually(program) == 135

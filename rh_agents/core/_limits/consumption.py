@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from rh_agents.core._limits.admission import Permits
 from rh_agents.core._limits.ledgers import Ledger, Reservation
@@ -82,7 +83,8 @@ class Consumption:
             StopRun: the run is being stopped, or a budget does not suffice.
         """
         if self.reservation is not None:
-            await self.reservation.renew(interruption, estimate, callers)
+            aside = nullcontext if self.permits is None else self.permits.released
+            await self.reservation.renew(interruption, estimate, callers, aside)
         if self.permits is not None:
             used, self.metered = self.used_since(self.metered), self.usage
             await self.permits.reenter(need_of(used), need_of(estimate))

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -321,17 +322,24 @@ class Reservation:
         for share in self._shares:
             share.use(usage, part)
 
-    async def renew(self, interruption: StopSignal, need: Usage | None, callers: Sequence[Reservation] = ()) -> None:
+    async def renew(
+        self,
+        interruption: StopSignal,
+        need: Usage | None,
+        callers: Sequence[Reservation] = (),
+        aside: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    ) -> None:
         """The call goes on, with another attempt or request: what it used is spent, and it needs so much again.
 
-        What is reserved for its `callers` is given back before it waits, as when it began.
+        What is reserved for its `callers` is given back before it waits, as when it began. Each wait is in a block of
+        `aside`: those for whom something is reserved may wait for what this call holds.
 
         Raises:
             StopRun: a budget does not suffice.
         """
         self._learn()
         self.give_back()
-        self._take(await room_for(interruption, self._ledgers, (), self._name, need, callers))
+        self._take(await room_for(interruption, self._ledgers, (), self._name, need, callers, aside=aside))
 
     def release(self, *, has_outcome: bool) -> None:
         """The call has ended, and what it used is spent. Without an outcome it is not counted, for it is made again."""
@@ -397,6 +405,7 @@ async def room_for(
     need: Usage | None,
     callers: Iterable[Reservation] = (),
     go_on: Callable[[], Awaitable[None]] | None = None,
+    aside: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
 ) -> Usage:
     """Wait until all ledgers have room for a call, as `reserve` does. Returns what is to be taken out of them, now."""
     is_known, need = need is not None, need or _NOTHING
@@ -416,7 +425,8 @@ async def room_for(
         if waits_for is None:
             return need
         if not any(caller.give_back() for caller in callers):
-            limit = await waits_for.change(interruption, need, waits_for in counted)
+            async with aside():
+                limit = await waits_for.change(interruption, need, waits_for in counted)
             interruption.expect_running()
             _expect_enough(interruption, waits_for, limit, name)
             if go_on is not None:
