@@ -12,16 +12,16 @@ only one that runs has a task, with a context of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar, Unpack, overload
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, Unpack, overload
 
 from rh_agents.core._base.mistakes import AsyncBlock
 from rh_agents.core._base.tracebacks import trimmed
 from rh_agents.core._group.ending import FailurePolicy, GroupOptions, add_failures, positive_or_none, text_or_none
 from rh_agents.core._group.group import Group
-from rh_agents.core._group.handles import MapHandle, MapOptions, MemberHandle
+from rh_agents.core._group.handles import Items, MapHandle, MapOptions, MemberHandle, RowOptions
 from rh_agents.core._group.members import (
     Held,
     Source,
@@ -62,6 +62,7 @@ from rh_agents.core.results import ExecutionResult, MemberResult, describe_error
 from rh_agents.core.runs import Run
 from rh_agents.core.tracking import ParallelGroupTracker
 from rh_agents.core.types import Engine
+from rh_agents.core.values.rows import DataFrame
 
 __all__ = [
     "ErrorStrategy",
@@ -78,6 +79,7 @@ __all__ = [
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")
+_CallOf: TypeAlias = FunctionCall[T] | Coroutine[Any, Any, T]
 
 _UNNAMED = "parallel"
 _SHARD = 500
@@ -263,9 +265,7 @@ class ParallelExecutionManager(AsyncBlock):
     # -- enrolment ----------------------------------------------------------------------------------------------------
 
     @overload
-    def add(
-        self, work: FunctionCall[T] | Coroutine[Any, Any, T], name: str | None = None, *, key: str | None = None
-    ) -> MemberHandle[T]: ...
+    def add(self, work: _CallOf[T], name: str | None = None, *, key: str | None = None) -> MemberHandle[T]: ...
     @overload
     def add(
         self, work: Awaitable[ExecutionResult[T]], name: str | None = None, *, key: str | None = None
@@ -317,37 +317,34 @@ class ParallelExecutionManager(AsyncBlock):
 
     @overload
     def map(
-        self,
-        function: Callable[[ItemT], FunctionCall[T] | Coroutine[Any, Any, T]],
-        items: Iterable[ItemT] | AsyncIterable[ItemT],
-        **options: Unpack[MapOptions[ItemT]],
+        self, function: Callable[[dict[str, Any]], _CallOf[T]], items: DataFrame, **options: Unpack[RowOptions]
+    ) -> MapHandle[T, Any]: ...
+    @overload
+    def map(self, function: BaseActor, items: DataFrame, **options: Unpack[RowOptions]) -> MapHandle[Any, Any]: ...
+    @overload
+    def map(
+        self, function: Callable[[ItemT], _CallOf[T]], items: Items[ItemT], **options: Unpack[MapOptions[ItemT]]
     ) -> MapHandle[T, ItemT]: ...
     @overload
     def map(
         self,
         function: Callable[[ItemT], Awaitable[ExecutionResult[T]]],
-        items: Iterable[ItemT] | AsyncIterable[ItemT],
+        items: Items[ItemT],
         **options: Unpack[MapOptions[ItemT]],
     ) -> MapHandle[T, ItemT]: ...
     @overload
     def map(
-        self,
-        function: Callable[[ItemT], Awaitable[T]],
-        items: Iterable[ItemT] | AsyncIterable[ItemT],
-        **options: Unpack[MapOptions[ItemT]],
+        self, function: Callable[[ItemT], Awaitable[T]], items: Items[ItemT], **options: Unpack[MapOptions[ItemT]]
     ) -> MapHandle[T, ItemT]: ...
     @overload
     def map(
-        self,
-        function: BaseActor,
-        items: Iterable[ItemT] | AsyncIterable[ItemT],
-        **options: Unpack[MapOptions[ItemT]],
+        self, function: BaseActor, items: Items[ItemT], **options: Unpack[MapOptions[ItemT]]
     ) -> MapHandle[Any, ItemT]: ...
     @takes_options("map()")
     def map(
         self,
         function: Callable[[Any], Any] | BaseActor,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Items[Any] | DataFrame,
         *,
         name: Callable[[Any], str] | None = None,
         key: Callable[[Any], str] | None = None,

@@ -6,8 +6,8 @@ handle knows them from the call or the function that it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar
 
 from rh_agents.core._base.mistakes import AsyncLoop
 from rh_agents.core._base.tracebacks import trimmed
@@ -17,7 +17,7 @@ from rh_agents.core.errors import UsageError
 from rh_agents.core.results import ExecutionResult, ItemT, MemberResult, ValueT
 from rh_agents.core.values.names import PlainInt
 
-__all__ = ["HandlesOf", "MapHandle", "MapOptions", "MapStream", "MemberHandle"]
+__all__ = ["HandlesOf", "Items", "MapHandle", "MapOptions", "MapStream", "MemberHandle", "RowOptions"]
 
 T = TypeVar("T")
 NamedT = TypeVar("NamedT")
@@ -31,6 +31,13 @@ class MapOptions(TypedDict, Generic[NamedT], total=False):
     shard: int | None
     on: str | None
     workers: int | None
+
+
+RowOptions: TypeAlias = MapOptions[Mapping[str, Any]]
+"""The same for the rows of a data frame."""
+
+Items: TypeAlias = Iterable[NamedT] | AsyncIterable[NamedT]
+"""What `map` takes its items from."""
 
 
 class HandlesOf(Protocol):

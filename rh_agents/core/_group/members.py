@@ -27,7 +27,7 @@ from rh_agents.core.redaction.described import short_repr
 from rh_agents.core.results import ExecutionResult
 from rh_agents.core.types import EventType, ExecutionStatus
 from rh_agents.core.values import function_below, learn_function
-from rh_agents.core.values.rows import rows_of
+from rh_agents.core.values.rows import DataFrame, rows_of
 
 __all__ = [
     "FUNCTION_ACTOR",
@@ -230,7 +230,7 @@ class Source:
     def of(
         cls,
         function: Callable[[Any], Any] | BaseActor,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[Any] | AsyncIterable[Any] | DataFrame,
         name: Callable[[Any], str] | None,
         key: Callable[[Any], str] | None,
         context: Context,

@@ -8,15 +8,41 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from rh_agents.core.errors import DefinitionError
 
-__all__ = ["rows_of"]
+__all__ = ["DataFrame", "PandasFrame", "PolarsFrame", "rows_of"]
 
 _AT_ONCE: Final = 1024
 """Rows that are in memory as values of Python."""
 _PLAIN: Final = frozenset((str, int, float, bool, type(None), bytes, datetime.datetime, datetime.date))
+
+
+class PandasFrame(Protocol):
+    """A data frame of pandas, by what it is recognized by here."""
+
+    @property
+    def columns(self) -> Any: ...
+    @property
+    def iloc(self) -> Any: ...
+    @property
+    def to_dict(self) -> Any: ...
+
+
+class PolarsFrame(Protocol):
+    """The same of polars."""
+
+    @property
+    def columns(self) -> Any: ...
+    @property
+    def height(self) -> Any: ...
+    @property
+    def iter_rows(self) -> Any: ...
+
+
+DataFrame: TypeAlias = PandasFrame | PolarsFrame
+"""What `map` takes rows from. For type checkers, which else go by what iterating a data frame gives: its columns."""
 
 
 def rows_of(items: Any) -> Iterator[Mapping[str, Any]] | None:

@@ -127,10 +127,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no types
     A cache says by itself that it is found by its name, and a worker has nothing of that name.
     """
 
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, _Cache) and _goes_by_value(value.__module__):
-            return _cached, (value.__wrapped__, value.cache_parameters())
-        return super().reducer_override(value)
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, _Cache) and _goes_by_value(obj.__module__):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        return super().reducer_override(obj)
 
 
 _Cache = type(functools.lru_cache(len))

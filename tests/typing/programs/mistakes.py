@@ -2,6 +2,7 @@
 
 import asyncio
 
+import polars
 from pydantic import BaseModel
 
 from rh_agents import Agent, RetryPolicy, Run, agent, current, parallel, run, run_sync, tool
@@ -72,6 +73,13 @@ async def ask(question: str) -> int:
     state: Run = current().run
     answer = await state.ask(question, int)
     return answer.upper()  # WRONG: a number
+
+
+async def of_rows(frame: polars.DataFrame) -> None:
+    async with parallel() as p:
+        p.map(count_words, frame)  # WRONG: a row is no text
+        counts = await p.map(lambda row: count_words(row["text"]), frame)
+        print(counts[0].unwrap().upper())  # WRONG: a number
 
 
 async def main() -> None:
