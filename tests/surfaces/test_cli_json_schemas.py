@@ -23,8 +23,10 @@ SCHEMAS = {
     "rh-agents/doctor/1": {"about", "text", "state", "remedy"},
     "rh-agents/erase/1": {"run_id", "erased", "erased_at", "cached", "left"},
     "rh-agents/error/1": {"error"},
+    "rh-agents/event/1": {"sequence", "timestamp", "status", "kind", "name", "actor", "address"},
     "rh-agents/gc/1": {"runs", "deleted", "freed_bytes"},
     "rh-agents/map-summary/1": {"run_id", "exit_code", "done", "ok", "failed", "is_complete", "resume", "error"},
+    "rh-agents/outcome/1": {"key", "parent", "name", "address", "ok", "seconds", "attempts"},
     "rh-agents/plan/1": {"run_id", "counts", "calls", "groups", "input", "expected_cost", "requests", "changed"},
     "rh-agents/result/1": {
         "run_id",
@@ -41,6 +43,24 @@ SCHEMAS = {
     "rh-agents/run/1": {"run_id", "status", "workflow", "calls", "open_questions"},
     "rh-agents/score/1": set(),
     "rh-agents/show/1": {"run_id", "status", "usage", "usage_by_actor", "now", "tree"},
+    "rh-agents/spans/1": {"run_id", "spans", "url"},
+    "rh-agents/top/1": {
+        "run_id",
+        "status",
+        "workflow",
+        "owner",
+        "calls",
+        "done",
+        "total",
+        "failed",
+        "in_flight",
+        "waiting",
+        "usage",
+        "seen_at",
+        "problem",
+    },
+    "rh-agents/web/1": {"address"},
+    "rh-agents/web-export/1": {"run_id", "file", "bytes", "has_content"},
 }
 
 COMMANDS: list[tuple[tuple[str, ...], int, str]] = [
@@ -52,6 +72,9 @@ COMMANDS: list[tuple[tuple[str, ...], int, str]] = [
     (("doctor",), 0, "doctor"),
     (("erase", "r", "--values", "--dry-run"), 0, "erase"),
     (("show", "nothing"), 2, "error"),
+    (("export", "r"), 0, "event"),
+    (("export", "r", "--outcomes"), 0, "outcome"),
+    (("export", "r", "--outcomes", "--no-content"), 0, "outcome"),
     (("gc", "--older-than", "1d", "--dry-run"), 0, "gc"),
     (("plan", "r"), 0, "plan"),
     (("fork", "r", "copy"), 0, "run"),
@@ -103,7 +126,7 @@ def commands() -> Iterator[Any]:
         yield group.get_command(None, name)
 
 
-WITHOUT = {"export", "worker", "top", "web"}
+WITHOUT = {"worker"}
 """Their output is data already (`map --summary-json` is for programs), or they serve until they are ended."""
 
 

@@ -33,6 +33,7 @@ from rh_agents.core.ports.present import (
 )
 from rh_agents.testing.conformance.suite import until
 from tests.surfaces.cli_kit import Folder, command, environment, started
+from tests.surfaces.test_cli_json_schemas import SCHEMAS
 
 BUSY = Present(
     1000.0,
@@ -236,7 +237,7 @@ def test_a_run_at_work_is_shown_with_what_it_does_now_and_in_the_table(
         )  # fmt: skip
         return looked.stdout
 
-    async def main() -> tuple[str, str, str]:
+    async def main() -> tuple[str, str, str, str]:
         looking = open_store(url)
 
         async def at_work() -> bool | None:
@@ -250,13 +251,14 @@ def test_a_run_at_work_is_shown_with_what_it_does_now_and_in_the_table(
                 asyncio.to_thread(look, "show", "r"),
                 asyncio.to_thread(look, "show", "r", "--json"),
                 asyncio.to_thread(look, "top"),
+                asyncio.to_thread(look, "top", "--json"),
             )
             done.set()
             await executing
         await looking.aclose()
-        return shown[0], shown[1], shown[2]
+        return shown[0], shown[1], shown[2], shown[3]
 
-    text, record, table = asyncio.run(main())
+    text, record, table, line = asyncio.run(main())
     assert "now  2 in flight" in text
     assert "  longest " in text
     now = json.loads(record)["now"]
@@ -264,6 +266,17 @@ def test_a_run_at_work_is_shown_with_what_it_does_now_and_in_the_table(
     head, row = table.splitlines()
     assert head.split()[:3] == ["RUN", "STATUS", "DONE"]
     assert row.split()[:4] == ["r", "running", "0/5", "2"]
+    found = json.loads(line)
+    assert {name: found[name] for name in ("schema", "run_id", "status", "done", "total", "in_flight", "failed")} == {
+        "schema": "rh-agents/top/1",
+        "run_id": "r",
+        "status": "running",
+        "done": 0,
+        "total": 5,
+        "in_flight": 2,
+        "failed": 0,
+    }
+    assert found.keys() >= SCHEMAS["rh-agents/top/1"]
     assert command("show", "r", "--store", url) == 0
     assert "in flight" not in capfd.readouterr().out, "it is over"
 

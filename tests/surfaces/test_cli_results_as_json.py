@@ -62,6 +62,14 @@ def test_an_error_of_the_library_keeps_its_kind(folder: Folder, capfd: pytest.Ca
     assert found(capfd, "run", "slow.py:wait", *STORE, *QUIET, code=1)["error"]["kind"] == "call_timeout"
 
 
+def test_what_a_program_says_has_no_remedy(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "rude.py").write_text(
+        "from rh_agents import agent\n\n@agent\nasync def refuse():\n    raise ValueError('no; never')\n"
+    )
+    error = found(capfd, "run", "rude.py:refuse", *STORE, *QUIET, code=1)["error"]
+    assert (error["message"], error["remedy"]) == ("ValueError: no; never", None)
+
+
 def test_a_flow_that_waits_gives_its_questions(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:
     words = ("run", "program.py:publish", "-i", '{"title": "x"}', "--run-id", "p", *STORE, *QUIET)
     waiting = found(capfd, *words, code=3)

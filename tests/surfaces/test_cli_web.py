@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,20 @@ def test_an_export_writes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert "belong together" in capsys.readouterr().err
 
 
+def test_the_file_and_the_address_are_objects_with_json(capsys: pytest.CaptureFixture[str]) -> None:
+    record()
+    assert main(["web", "--store", "runs.db", "--export", "monday", "-o", "out.html", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": "rh-agents/web-export/1",
+        "run_id": "monday",
+        "file": "out.html",
+        "bytes": Path("out.html").stat().st_size,
+        "has_content": True,
+    }
+    assert main(["web", "--new-code", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "usage"
+
+
 def test_a_new_code_is_for_a_page_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["web", "--new-code"]) == 2
     assert "no page of this user is running" in capsys.readouterr().err
@@ -73,9 +88,10 @@ def opened(address: str) -> int:
 def test_the_printed_address_opens_the_page_once_and_a_new_code_again_until_the_command_is_asked_to_end() -> None:
     record()
     command = [sys.executable, "-m", "rh_agents", "web", "--store", "runs.db"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout is not None
-        address = process.stdout.readline().strip()
+        schema, address = json.loads(process.stdout.readline()).values()
+        assert schema == "rh-agents/web/1"
         assert address.startswith("http://127.0.0.1:")
         assert [opened(address), opened(address)] == [200, 401]
         renewed = subprocess.run(

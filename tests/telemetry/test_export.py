@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -389,8 +390,11 @@ def test_the_command_sends_all_spans_to_a_receiver(tmp_path: Path, capfd: pytest
     url = str(tmp_path / "runs.db")
     asyncio.run(run(survey, 3, run_id="monday", store=url))
     with sink() as received:
-        for _ in range(2):
-            assert main(["export", "monday", "--otlp", received.endpoint, "--store", url]) == 0
+        for more in ([], ["--json"]):
+            assert main(["export", "monday", "--otlp", received.endpoint, "--store", url, *more]) == 0
+    out, err = capfd.readouterr()
+    sent = json.loads(out)
+    assert (sent["schema"], sent["run_id"], sent["url"]) == ("rh-agents/spans/1", "monday", received.endpoint)
 
     async def read() -> list[ReadableSpan]:
         store = open_store(url)
@@ -409,7 +413,7 @@ def test_the_command_sends_all_spans_to_a_receiver(tmp_path: Path, capfd: pytest
         for span in spans
         for of in (context_of(span),)
     ]
-    assert f"{len(spans)} spans of run monday sent to {received.endpoint}" in capfd.readouterr().err
+    assert f"{len(spans)} spans of run monday sent to {received.endpoint}" in err
 
 
 def test_a_receiver_that_refuses_is_an_error_that_says_what_arrived() -> None:

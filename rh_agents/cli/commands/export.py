@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from rh_agents.cli.commands.common import NoContent, RunName, StoreOfRuns, with_store
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line, schema_of
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.output.wording import counted
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, shown_url
@@ -41,6 +42,12 @@ def export_command(
         ),
     ] = None,
     no_content: NoContent = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="For programs: begin each line, which is JSON anyhow, with what it is and in which version."
+        ),
+    ] = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Write the journal of a run as JSON lines: every event, with the results. Or send it as spans of OpenTelemetry."""
@@ -49,9 +56,12 @@ def export_command(
             raise CommandError("--outcomes writes lines and --otlp sends spans: give one of them")
         if no_content:
             raise CommandError("--no-content is about lines; spans have no content")
-        _send_spans(run, otlp, store)
+        _send_spans(run, otlp, store, as_json=as_json)
         return
-    line_of = _line_without_content if no_content else _to_line
+    schema = {"schema": schema_of("outcome" if outcomes else "event")} if as_json else {}
+
+    def line_of(record: dict[str, Any]) -> str:
+        return _to_line({**schema, **(_without_content(record) if no_content else record)})
 
     async def write(opened: Store) -> None:
         erasure = erasure_of(await existing_run(opened, run))
@@ -76,7 +86,7 @@ def export_command(
     with_store(store, write)
 
 
-def _send_spans(run: str, url: str, store: str) -> None:
+def _send_spans(run: str, url: str, store: str, *, as_json: bool) -> None:
     """Send the run as spans, and say how many there were."""
     try:
         from rh_agents.telemetry.export import NotExported, export_run, otlp_exporter  # noqa: PLC0415 - optional
@@ -98,6 +108,9 @@ def _send_spans(run: str, url: str, store: str) -> None:
         sent = with_store(store, send)
     except NotExported as error:
         raise CommandError(f"--otlp {harmless(shown_url(url))}: {error}", exit_code=1) from error
+    if as_json:
+        sys.stdout.write(json_line("spans", {"run_id": run, "spans": sent, "url": shown_url(url)}))
+        return
     say(f"{counted(sent, 'span')} of run {harmless(run)} sent to {harmless(shown_url(url))}")
 
 
@@ -168,9 +181,9 @@ def _outcome_record(outcome: Outcome, given: str | None) -> dict[str, Any]:
 _CONTENT = frozenset({"result", "input", "error", "message", "metadata", "tag", "control"})
 
 
-def _line_without_content(record: dict[str, Any]) -> str:
+def _without_content(record: dict[str, Any]) -> dict[str, Any]:
     """The same without what people and programs gave and got: what was called, when, how long, and how it ended."""
-    return _to_line({name: value for name, value in record.items() if name not in _CONTENT})
+    return {name: value for name, value in record.items() if name not in _CONTENT}
 
 
 def _to_line(record: dict[str, Any]) -> str:

@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rh_agents.cli.commands.common import StoreOfRuns, with_store
+from rh_agents.cli.commands.common import AsJson, StoreOfRuns, with_store
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.now import Line, LinesRegion
 from rh_agents.cli.output.page import Page, Part, table_lines
 from rh_agents.cli.output.wording import age
@@ -40,15 +41,20 @@ def top_command(
         float, typer.Option("--every", min=0.2, metavar="SECONDS", help="How often to look at the runs.")
     ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print the table once, and end.")] = False,
+    as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Show all runs that are being executed, in one table that keeps updating. `q` ends it.
 
-    Where there is no terminal, the table is printed once.
+    Where there is no terminal, the table is printed once; with --json, a line for each run, once.
     """
 
     async def show(opened: Store) -> None:
         pace = Pace()
+        if as_json:
+            for each in await _look(opened, pace):
+                sys.stdout.write(json_line("top", _record(each, time.time())))
+            return
         if once or not sys.stdout.isatty():
             page = Page()
             for line in _lines(await _look(opened, pace), time.time(), page.width):
@@ -121,7 +127,7 @@ def _row(seen: Seen, now: float) -> tuple[str, ...]:
         return (harmless(info.run_id), *said, age(now - info.updated_at) if info.updated_at else "")
     groups = [group for group in present.groups if group.total is not None]
     finished, total = (groups[0].finished, groups[0].total) if groups else (present.outcomes, None)
-    waiting = sum(each.calls for each in present.waiting) + present.retries
+    waiting = _waiting(present)
     return (
         harmless(info.run_id),
         _status(present, now),
@@ -133,6 +139,31 @@ def _row(seen: Seen, now: float) -> tuple[str, ...]:
         f"${present.usage.cost:,.2f}" if present.usage.cost else "",
         age(now - max(present.at, info.updated_at)),
     )
+
+
+def _record(seen: Seen, now: float) -> dict[str, Any]:
+    """A row for programs. What the owner of the run has not said is None."""
+    info, present = seen.info, seen.present
+    group = None if present is None else next((each for each in present.groups if each.total is not None), None)
+    return {
+        "run_id": info.run_id,
+        "status": _status(present, now).partition(" ")[0] if present is not None else "running",
+        "workflow": info.workflow,
+        "owner": info.owner,
+        "calls": present.outcomes if present is not None else info.outcomes,
+        "done": None if group is None else group.finished,
+        "total": None if group is None else group.total,
+        "failed": present.failed if present is not None else None,
+        "in_flight": present.in_flight if present is not None else None,
+        "waiting": _waiting(present) if present is not None else None,
+        "usage": present.usage.as_json() if present is not None else {},
+        "seen_at": max(present.at, info.updated_at) if present is not None else info.updated_at,
+        "problem": seen.problem or None,
+    }
+
+
+def _waiting(present: Present) -> int:
+    return sum(each.calls for each in present.waiting) + present.retries
 
 
 def _status(present: Present, now: float) -> str:

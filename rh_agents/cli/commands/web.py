@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from rh_agents.cli.commands.common import NoContent, StoreOfRuns, person, with_store
+from rh_agents.cli.commands.common import AsJson, NoContent, StoreOfRuns, person, with_store
 from rh_agents.cli.errors import CommandError
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.output.wording import size
 from rh_agents.cli.resuming import Resuming
 from rh_agents.cli.stores import DEFAULT_STORE, existing_run, kept_store, shown_url, store_option
@@ -53,6 +54,7 @@ def web_command(
     new_code: Annotated[
         bool, typer.Option("--new-code", help="Print another address for the page that is running already.")
     ] = False,
+    as_json: AsJson = False,
     store: StoreOfRuns = DEFAULT_STORE,
 ) -> None:
     """Show the runs on a page of this machine, live.
@@ -72,10 +74,10 @@ def web_command(
         raise CommandError("--no-content is for a file: add --export RUN and -o FILE.html")
     try:
         if new_code:
-            print(new_address(_running(port)))
+            print(_address_line(new_address(_running(port)), as_json=as_json))
             return
         if export is not None and output is not None:
-            _export(store, export, Path(output), with_content=not no_content)
+            _export(store, export, Path(output), with_content=not no_content, as_json=as_json)
             return
         settings = Settings(
             port=port,
@@ -95,7 +97,7 @@ def web_command(
             )
 
         def ready(address: str) -> None:
-            print(address, flush=True)
+            print(_address_line(address, as_json=as_json), flush=True)
             if open_browser:
                 webbrowser.open(address)
 
@@ -108,7 +110,7 @@ def web_command(
         raise CommandError(str(error)) from error
 
 
-def _export(store: str, run: str, path: Path, *, with_content: bool) -> None:
+def _export(store: str, run: str, path: Path, *, with_content: bool, as_json: bool) -> None:
     from rh_agents.web.export import export_run  # noqa: PLC0415
     from rh_agents.web.reading import Reading  # noqa: PLC0415
 
@@ -121,7 +123,16 @@ def _export(store: str, run: str, path: Path, *, with_content: bool) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
+    if as_json:
+        written = {"run_id": run, "file": str(path), "bytes": path.stat().st_size, "has_content": with_content}
+        print(json_line("web-export", written), end="")
+        return
     print(f"{path}: {size(len(text))}")
+
+
+def _address_line(address: str, *, as_json: bool) -> str:
+    """Where the page is; the address lets one browser in."""
+    return json_line("web", {"address": address}).rstrip() if as_json else address
 
 
 def _running(port: int) -> int:
