@@ -46,7 +46,7 @@ from rh_agents.sharding.shard import Shard
 from rh_agents.workers.injection import Injection
 from rh_agents.workers.leases import LeaseWatch
 
-__all__ = ["Flow", "FlowLoader", "Worker", "load_flow"]
+__all__ = ["Flow", "FlowLoader", "Worker", "WorkerReport", "load_flow"]
 
 _LOG = logger("rh_agents.workers")
 _LOOK_EVERY: Final = 1.0
@@ -55,6 +55,24 @@ _TRY_AGAIN_AFTER: Final = 60.0
 """Seconds for which a flow that cannot be executed here is left to others."""
 _STORE_FAILED_FOR: Final = 5.0
 """Seconds between two attempts to use a store that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says, for programs.
+
+    Attributes:
+        what: of a run: "begun", "resumed", "completed", "failed", "waiting", "stopped", or "lost" if another process
+            has taken it over; else "note".
+        text: the same for people, as one line.
+        run_id, workflow, version: the run, and what it was submitted with; None where it is about none.
+    """
+
+    what: str
+    text: str
+    run_id: str | None = None
+    workflow: str | None = None
+    version: str | None = None
 
 
 FlowLoader = Callable[[str], Any]
@@ -194,6 +212,7 @@ class Worker:
         executors: by engine, who executes functions that name one, as in `run`. What needs another engine is left.
         load: gives the function that MODULE:FUNCTION names; by default it is imported.
         report: takes lines for people.
+        notify: takes the same for programs.
         monotonic: seconds by a clock that never goes back.
     """
 
@@ -210,6 +229,7 @@ class Worker:
         executors: Mapping[Engine, Executor] | Mapping[str, Executor] | None = None,
         load: FlowLoader = load_flow,
         report: Callable[[str], None] = lambda _: None,
+        notify: Callable[[WorkerReport], None] = lambda _: None,
         monotonic: Clock = time.monotonic,
     ) -> None:
         if max_runs < 1 or max_claims < 1:
@@ -225,7 +245,8 @@ class Worker:
         self._require_same_code = require_same_code
         self._executors = executors or {}
         self._load = load
-        self._report = report
+        self._report_line = report
+        self._notify = notify
         self._monotonic = monotonic
         self._flows: dict[str, Flow] = {}
         self._refused: dict[str, float] = {}
@@ -321,7 +342,7 @@ class Worker:
         if info is None:
             return False
         if info.status is ExecutionStatus.FAILED:
-            self._report(f"run {info.run_id} is ended as failed: {info.reason}")
+            self._report("failed", f"run {info.run_id} is ended as failed: {info.reason}", info)
             return True
         assert info.flow is not None
         flow = self._flows[info.flow]
@@ -395,7 +416,13 @@ class Worker:
         """Report something once."""
         if line not in self._said:
             self._said.add(line)
-            self._report(redact(line))
+            self._report("note", line)
+
+    def _report(self, what: str, line: str, info: RunInfo | None = None) -> None:
+        text = redact(line)
+        self._report_line(text)
+        run = (None, None, None) if info is None else (info.run_id, info.workflow, info.facts.get(VERSION))
+        self._notify(WorkerReport(what, text, *run))
 
     # -- executing it -------------------------------------------------------------------------------------------------
 
@@ -454,17 +481,18 @@ class Worker:
     async def _reported(self, info: RunInfo, execute: Callable[[], Awaitable[None]]) -> None:
         version = info.facts.get(VERSION)
         about = f"run {info.run_id} ({info.workflow}{'' if version is None else f', version {version}'})"
-        self._report(f"{about}: {'taken up' if info.outcomes or info.epoch else 'begun'}")
+        is_resumed = bool(info.outcomes or info.epoch)
+        self._report("resumed" if is_resumed else "begun", f"{about}: {'taken up' if is_resumed else 'begun'}", info)
         try:
             await execute()
         except RunAwaiting as waiting:
-            self._report(redact(f"{about}: {waiting}"))
+            self._report("waiting", f"{about}: {waiting}", info)
         except RunStopped as stopped:
-            self._report(redact(f"{about}: stopped: {stopped.reason}"))
+            self._report("stopped", f"{about}: stopped: {stopped.reason}", info)
         except LeaseLost:
-            self._report(f"{about}: another process has taken it over")
+            self._report("lost", f"{about}: another process has taken it over", info)
         except Exception as error:  # noqa: BLE001 - its outcome is recorded; the worker goes on with others
             _LOG.warning("%s: failed", about, exc_info=True)
-            self._report(redact(f"{about}: failed: {describe_error(error)}"))
+            self._report("failed", f"{about}: failed: {describe_error(error)}", info)
         else:
-            self._report(f"{about}: completed")
+            self._report("completed", f"{about}: completed", info)

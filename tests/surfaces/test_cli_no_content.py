@@ -124,7 +124,9 @@ def test_a_file_of_a_run_has_its_page_and_none_of_what_it_was_about(
     assert "hush" not in out
     kept = json.loads(out.partition('id="kept">')[2].partition("</script>")[0])
     assert kept["about"] == {"read_only": True, "no_content": True}
-    assert kept[f"run?run={name}"]["totals"]["failed"] >= 1
+    page = kept[f"run?run={name}"]
+    assert page["totals"]["failed"] == 1
+    assert [(kind["text"], kind["count"]) for kind in page["kinds"]] == [("kind 1 of failure", 1)]
     assert not [each for each in kept if each.startswith("call/value?")]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.surfaces.cli_kit import Folder, command, started
+from tests.surfaces.test_cli_json_schemas import SCHEMAS
 
 
 @pytest.fixture
@@ -47,6 +48,33 @@ def test_a_submitted_flow_waits_is_listed_and_is_executed_by_a_worker(
     assert (infos["later"]["status"], infos["later"]["priority"]) == ("pending", 0)
     assert command("cancel", "later") == 0
     assert command("delete", "later", "--yes") == 0
+
+
+def test_a_worker_says_for_programs_what_became_of_each_run(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.flag("broken")
+    assert command("submit", "program.py:survey", "--run-id", "a") == 0
+    assert command("submit", "program.py:publish", "--input", '{"title": "x"}', "--run-id", "b") == 0
+    capsys.readouterr()
+    assert command("worker", "--until-empty", "--json") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert {line["schema"] for line in lines} == {"rh-agents/worker/1"}
+    assert all(line.keys() == {"schema", *SCHEMAS["rh-agents/worker/1"]} for line in lines)
+    assert lines[0]["what"] == "note"
+    assert [(each["run_id"], each["what"]) for each in lines if each["run_id"] is not None] == [
+        ("a", "begun"),
+        ("a", "failed"),
+        ("b", "begun"),
+        ("b", "waiting"),
+    ]
+    assert [each["workflow"] for each in lines if each["what"] == "failed"] == ["survey"]
+    folder.flag("broken", is_set=False)
+    assert command("requeue", "a") == 0
+    capsys.readouterr()
+    assert command("worker", "--until-empty", "--json") == 0
+    said = [json.loads(line)["what"] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["note", "resumed", "completed"]
 
 
 def test_what_does_not_fit_is_refused_when_it_is_submitted(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import sys
 from typing import Annotated
 
 import typer
 
+from rh_agents.cli.commands.common import AsJson
 from rh_agents.cli.engines import ExecutorsGiven, engines_for
 from rh_agents.cli.errors import CommandError, one_line
 from rh_agents.cli.flow_job import factories_of, load_flow_of
+from rh_agents.cli.json_text import json_line
 from rh_agents.cli.options import Grace, Otel, StoreUrl
 from rh_agents.cli.output.progress import say
 from rh_agents.cli.process import leave_without_threads, run_to_the_end
@@ -18,7 +23,7 @@ from rh_agents.core._limits.interruption import interrupt_on_signals
 from rh_agents.core.errors import UsageError
 from rh_agents.core.ports.keeping import limitations_of
 from rh_agents.core.queueing import DEFAULT_QUEUE
-from rh_agents.workers.worker import Worker
+from rh_agents.workers.worker import Worker, WorkerReport
 
 __all__ = ["worker_command"]
 
@@ -54,16 +59,22 @@ def worker_command(
     ] = False,
     grace: Grace = 30.0,
     otel: Otel = False,
+    as_json: AsJson = False,
 ) -> None:
     """Execute submitted runs until stopped.
 
     Ctrl-C or SIGTERM takes no more runs and stops those under way, which the next worker resumes where they were; once
     more cancels what is in flight. If the process is killed, another worker takes its runs over and makes only those
     calls again that were in flight.
+
+    With --json, each line is an object that names the run and what became of it.
     """
     if store == NO_STORE:
         raise CommandError(f"--store {NO_STORE} keeps nothing, so there is nothing to execute")
     factories, executors = factories_of(inject or ()), engines_for(None, executor)
+
+    def note(text: str) -> None:
+        (_write if as_json else _say)(WorkerReport("note", text))
 
     async def work() -> None:
         async with made_store(store) as opened:
@@ -78,17 +89,17 @@ def worker_command(
                 require_same_code=require_same_code,
                 executors=executors,
                 load=load_flow_of,
-                report=say,
+                notify=_write if as_json else _say,
             )
 
             def ask() -> None:
-                say(f"no more runs are taken; calls in flight have {grace:g} s; once more cancels them")
+                note(f"no more runs are taken; calls in flight have {grace:g} s; once more cancels them")
                 worker.stop(grace=grace)
 
             with interrupt_on_signals(lambda _: ask(), lambda _: worker.stop(grace=0), hangup=True):
-                say(f"worker of queue {queue}, {max_runs} at a time")
+                note(f"worker of queue {queue}, {max_runs} at a time")
                 for line in await limitations_of(opened):
-                    say(line)
+                    note(line)
                 await worker.run(until_empty=until_empty)
 
     try:
@@ -97,3 +108,14 @@ def worker_command(
         raise CommandError(one_line(str(error))) from error
     if Invocation.of(ctx).owns_process:
         leave_without_threads(0)
+
+
+def _say(report: WorkerReport) -> None:
+    say(report.text)
+
+
+def _write(report: WorkerReport) -> None:
+    """A line for programs. If its reader has gone, that is no reason to stop, as with lines for people."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.write(json_line("worker", dataclasses.asdict(report)))
+        sys.stdout.flush()
