@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,9 +87,9 @@ def test_a_command_can_be_killed_at_any_system_call(name: str, rounds: int, chil
     assert killed >= rounds // 2
 
 
-def trace_calls(child: Child, trace: Path) -> None:
+def trace_calls(child: Child, trace: Path, calls: Iterable[str] = CHANGES) -> None:
     """Let it live, and write down its system calls."""
-    with traced(child, "-o", trace, "-e", f"trace={','.join(f'?{call}' for call in CHANGES)}"):
+    with traced(child, "-o", trace, "-e", f"trace={','.join(f'?{call}' for call in calls)}"):
         pass
 
 
@@ -127,7 +127,7 @@ def test_a_page_that_is_killed_while_it_copies_leaves_no_half(rounds: int, child
 
 @rounds(slow=4, full=40)
 @pytest.mark.parametrize("name", COPIES)
-def test_who_copies_a_run_in_postgresql_can_be_killed_at_any_moment(
+def test_who_copies_a_run_in_postgresql_can_be_killed_at_any_message(
     name: str,
     rounds: int,
     postgresql_server: PostgresqlServer,
@@ -137,32 +137,46 @@ def test_who_copies_a_run_in_postgresql_can_be_killed_at_any_moment(
 ) -> None:
     trial = prepared(Trial(children, tmp_path / "copies", PLAN, postgresql_url))
     peaceful = Case(trial, COMMANDS[name])
-    seconds, chance, killed = peaceful.undisturbed(), random.Random(f"{SEED} {name}"), 0
-    judge = judge_of(peaceful)
+    messages = count_messages(peaceful, tmp_path)
+    judge, chance, killed = judge_of(peaceful), random.Random(f"{SEED} {name}"), 0
     for number in range(rounds):
         assert Case(trial, ("delete", NEW, "--yes")).again() == ""
-        kill = noticed(after(chance.uniform(0, seconds)), postgresql_server)
-        killed += play(Case(trial, peaceful.words), kill, judge, f"{name}, round {number}")
-    assert killed >= rounds // 3, "most kills came too late"
+        when = last_or_any(number, messages, chance)
+        case, kill = Case(trial, peaceful.words), noticed(at_call("sendto", when), postgresql_server)
+        killed += play(case, kill, judge, f"{name}, message {when} of {messages}")
+    assert killed >= rounds // 2
 
 
 @rounds(slow=4, full=40)
 @pytest.mark.parametrize("name", REMOVALS)
-def test_who_removes_a_run_in_postgresql_can_be_killed_at_any_moment(
+def test_who_removes_a_run_in_postgresql_can_be_killed_at_any_message(
     name: str, rounds: int, postgresql_server: PostgresqlServer, children: Children, tmp_path: Path
 ) -> None:
-    seconds, chance, killed = 0.0, random.Random(f"{SEED} {name}"), 0
+    messages, chance, killed = 0, random.Random(f"{SEED} {name}"), 0
     for number in range(rounds + 1):
         schema = f"removed{number}"
         trial = prepared(Trial(children, tmp_path / schema, PLAN, postgresql_server.url(schema=schema)))
         case = Case(trial, COMMANDS[name])
         if number == 0:
-            seconds = case.undisturbed()
+            messages = count_messages(case, tmp_path)
         else:
-            kill = noticed(after(chance.uniform(0, seconds)), postgresql_server)
-            killed += play(case, kill, judge_of(case), f"{name}, round {number}")
+            when = last_or_any(number, messages, chance)
+            kill = noticed(at_call("sendto", when), postgresql_server)
+            killed += play(case, kill, judge_of(case), f"{name}, message {when} of {messages}")
         postgresql_server.execute(f"DROP SCHEMA {schema} CASCADE")
-    assert killed >= rounds // 3, "most kills came too late"
+    assert killed >= rounds // 2
+
+
+def count_messages(case: Case, folder: Path) -> int:
+    """Give a command, and let it live: how many messages it sends to the server in one thread."""
+    trace = folder / "trace"
+    assert case.killed(lambda child: trace_calls(child, trace, ("sendto",)))
+    return count_calls(trace)["sendto"]
+
+
+def last_or_any(number: int, messages: int, chance: random.Random) -> int:
+    """Which message is not sent any more. What changes something is among the later ones, so most kills come there."""
+    return chance.randint(1 if number % 4 == 3 else messages // 2, messages)
 
 
 def noticed(kill: Kill, server: PostgresqlServer) -> Kill:
