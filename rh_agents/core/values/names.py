@@ -219,6 +219,7 @@ OTHERS: frozenset[str] = frozenset(
         "rh_agents.cli.errors.Interrupted",
         "rh_agents.cli.errors.NoSuchRun",
         "rh_agents.cli.errors.NoSuchStore",
+        "rh_agents.cli.errors.TableRefused",
         "rh_agents.cli.input.archives.UnreadableArchive",
         "rh_agents.cli.json_text.RepeatedKey",
         "rh_agents.cli.outputs.OutputClosed",
