@@ -209,6 +209,7 @@ class RealTrial:
         by_time = moment is not None and moment.by_time
         number = signal.SIGKILL if moment is not None and moment.kind == "kill" else signal.SIGTERM
         status = _wait(_fork(job.perform, log), (seconds, number) if by_time else None, log)
+        os.close(job.file)  # thousands of programs are executed by this one process
         told = [line for line in read_ledger(ledger) if line.kind != "result"]
         result = next((line for line in read_ledger(ledger) if line.kind == "result"), None)
         if result is not None and status == 0:
