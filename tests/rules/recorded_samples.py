@@ -88,6 +88,7 @@ from rh_agents.core.values.registry import kind_of
 from rh_agents.display.counts import CallCounts, EventCounts
 from rh_agents.llms.local import LocalServer
 from rh_agents.sharding.shard import Item, Shard
+from rh_agents.workers.worker import WorkerReport
 
 __all__ = ["DATA", "FILE", "SLOW_TO_IMPORT", "forms", "our_classes"]
 
@@ -243,6 +244,7 @@ DATA: list[Any] = [
     CallCounts(1, 2, 3),
     EventCounts(1, 2, usage=Usage(1), calls={EventType.TOOL_CALL: CallCounts(1)}),
     LocalServer("u", "m"),
+    WorkerReport("begun", "run r: begun", "r", "survey", "1"),
 ]
 
 

@@ -139,7 +139,7 @@ class BaseActor(BaseModel):
 
     @cached_property
     def recorded_version(self) -> str:
-        """The version as keys and events have it. Models say it anew each time: their address may change meanwhile."""
+        """The version as keys and events have it. Models say it each time: their address may change meanwhile."""
         return self.version
 
     @property

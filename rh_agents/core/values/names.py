@@ -209,6 +209,7 @@ FIELDS: dict[str, str] = {
         "run_id group group_id group_number base address generation depth max_workers item_timeout retry on_unknown "
         "record_inputs places items earlier"
     ),
+    "rh_agents.workers.worker.WorkerReport": "what text run_id workflow version",
 }
 """The fields that a class had when it was first recorded, in their order: they are always written."""
 

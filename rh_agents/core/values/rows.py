@@ -23,22 +23,38 @@ class PandasFrame(Protocol):
     """A data frame of pandas, by what it is recognized by here."""
 
     @property
-    def columns(self) -> Any: ...
+    def columns(self) -> Any:
+        """The names of its columns."""
+        ...
+
     @property
-    def iloc(self) -> Any: ...
+    def iloc(self) -> Any:
+        """Its rows, by their numbers."""
+        ...
+
     @property
-    def to_dict(self) -> Any: ...
+    def to_dict(self) -> Any:
+        """What its rows are made plain values with."""
+        ...
 
 
 class PolarsFrame(Protocol):
     """The same of polars."""
 
     @property
-    def columns(self) -> Any: ...
+    def columns(self) -> Any:
+        """The names of its columns."""
+        ...
+
     @property
-    def height(self) -> Any: ...
+    def height(self) -> Any:
+        """How many rows it has."""
+        ...
+
     @property
-    def iter_rows(self) -> Any: ...
+    def iter_rows(self) -> Any:
+        """Its rows, one after the other."""
+        ...
 
 
 DataFrame: TypeAlias = PandasFrame | PolarsFrame
